@@ -1,0 +1,148 @@
+"""A task or a question in, the text that KOSMOS-2 reads after the picture out.
+
+The only place that knows prompt wording; the forms are those of the model card of
+microsoft/kosmos-2-patch14-224, white space included, since it changes what the model answers.
+Text from outside is checked here: KOSMOS-2's tags are ordinary text to its tokenizer, so a
+question that holds one would speak to the model in the prompt's own voice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from kosmos_ros.errors import ConfigError, PromptError
+from kosmos_ros.grounding import TAG
+
+MAX_TEXT = 1000
+"""Longest question or phrase in code points; the engine counts tokens against its context."""
+
+CAPTION_TASKS = {  # task: (words of the prompt, whether the caption begins with them)
+    "brief_caption": ("An image of", True),
+    "detailed_caption": ("Describe this image in detail:", False),
+}
+
+REGION_WORDS = ("it", "this", "that", "these", "those", "them", "they")
+"""Words of a question that stand for its regions when the caller names none, in this order."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads, and how its answer begins."""
+
+    task: str  # a key of CAPTION_TASKS, or phrase_grounding, region_description, question
+    text: str  # with tags, without the image tokens
+    lead: str  # the part of `text` that the caption repeats before the generated text
+
+
+def caption(task: str, grounded: bool = True) -> Prompt:
+    """Caption of the whole picture. Raises ConfigError for a task not in CAPTION_TASKS."""
+    if task not in CAPTION_TASKS:
+        raise ConfigError(f"task {task!r} is unknown; one of {', '.join(CAPTION_TASKS)} is needed")
+    words, repeated = CAPTION_TASKS[task]
+    text = _grounding(grounded) + words
+    return Prompt(task, text, text if repeated else "")
+
+
+def phrase_grounding(phrase: str) -> Prompt:
+    """Boxes of `phrase`, a noun phrase or a referring expression. Raises PromptError."""
+    text = f"<grounding><phrase> {checked('phrase', phrase)}</phrase>"
+    return Prompt("phrase_grounding", text, text)
+
+
+def region_description(region: tuple[int, int], grounded: bool = True) -> Prompt:
+    """What is in `region`, given as two grid indices (see grounding.region_cells)."""
+    text = ("<grounding>" if grounded else "") + f"<phrase> It</phrase>{_object([region])} is"
+    return Prompt("region_description", text, "It is")
+
+
+def question(
+    question: str,
+    regions: Sequence[tuple[int, int]] = (),
+    region_phrases: Sequence[str] = (),
+    grounded: bool = True,
+) -> Prompt:
+    """A question about the picture or about regions of it (pairs of grid indices).
+
+    `region_phrases[i]` are the words of the question that mean `regions[i]`; the same words may
+    mean several regions. Without them, the first of REGION_WORDS in the question means all
+    regions. Raises PromptError for text that cannot be asked and for phrases that are not in the
+    question or not one for each region.
+    """
+    words = checked("question", question)
+    if region_phrases and len(region_phrases) != len(regions):
+        raise PromptError(
+            f"{len(region_phrases)} region_phrases for {len(regions)} regions; "
+            "one for each region is needed, or none at all"
+        )
+    if regions and not region_phrases:
+        region_phrases = [_region_word(words)] * len(regions)
+    meant: dict[str, list[tuple[int, int]]] = {}
+    for phrase, region in zip(region_phrases, regions, strict=True):
+        meant.setdefault(checked("region phrase", phrase).casefold(), []).append(region)
+    spans = sorted((*_find(phrase, words), cells) for phrase, cells in meant.items())
+    for (_, end, _), (start, _, _) in pairwise(spans):
+        if start < end:
+            raise PromptError(f"region phrases overlap in question {_shown(words)}")
+    for start, end, cells in reversed(spans):
+        tagged = f"<phrase> {words[start:end]}</phrase>{_object(cells)}"
+        words = words[:start].rstrip() + tagged + words[end:]
+    space = "" if words.startswith("<phrase>") else " "
+    return Prompt("question", f"{_grounding(grounded)}Question:{space}{words} Answer:", "")
+
+
+def checked(name: str, text: str) -> str:
+    """`text` with runs of white space as one space each.
+
+    Raises PromptError when it is empty, longer than MAX_TEXT, not Unicode text, or holds a tag or
+    a control character.
+    """
+    if len(text) > MAX_TEXT:
+        raise PromptError(f"{name} has {len(text)} characters; {MAX_TEXT} is the most")
+    text = " ".join(text.split())
+    if not text:
+        raise PromptError(f"{name} is empty; words are needed")
+    tag = TAG.search(text)
+    if tag:
+        raise PromptError(
+            f"{name} {_shown(text)} holds the model's own tag {tag.group()}; plain words are needed"
+        )
+    odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
+    if odd:
+        raise PromptError(
+            f"{name} {_shown(text)} holds the control character U+{ord(odd.group()):04X}"
+        )
+    return text
+
+
+def _grounding(grounded: bool) -> str:
+    # The space is the model card's: "<grounding>An image of" answers other words.
+    return "<grounding> " if grounded else ""
+
+
+def _object(regions: Sequence[tuple[int, int]]) -> str:
+    boxes = (f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in regions)
+    return f"<object>{'</delimiter_of_multi_objects/>'.join(boxes)}</object>"
+
+
+def _region_word(words: str) -> str:
+    for word in REGION_WORDS:
+        if re.search(rf"\b{word}\b", words, re.IGNORECASE):
+            return word
+    raise PromptError(
+        f"question {_shown(words)} does not say which words mean the region: use one of "
+        f"{', '.join(REGION_WORDS)}, or name its words in region_phrases"
+    )
+
+
+def _find(phrase: str, words: str) -> tuple[int, int]:
+    found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", words, re.IGNORECASE)
+    if not found:
+        raise PromptError(f"region phrase {_shown(phrase)} is not in question {_shown(words)}")
+    return found.span()
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,189 @@
+"""Decides what the model works on next: requests first, then the cameras in turn.
+
+One slot per camera holds its newest frame; an older one is dropped and counted, never queued.
+Knows no ROS, no torch and no model: an image and a request's content are carried, not looked at.
+Times are seconds of a monotonic clock, so neither a step of the system clock nor simulated time
+disturbs a rate or a deadline. Every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kosmos_ros.errors import QueueFullError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be changed while the scheduler runs."""
+
+    max_rate: float = 1.0  # Hz, captions of one camera; 0: as fast as the model goes
+    max_image_age: float = 0.0  # s since arrival; older frames are not captioned; 0: any age
+    queue_size: int = 8  # requests that may wait
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A camera's picture as it arrived."""
+
+    camera: str
+    image: Any
+    arrived: float  # s
+    dropped: int = 0  # frames of this camera that were wanted and never captioned, so far
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Work that somebody waits for."""
+
+    content: Any
+    deadline: float  # s; not begun after it
+    camera: str | None = None  # whose newest frame it needs; None: it needs no frame
+    max_age: float = 0.0  # s since the frame's arrival; 0: any age
+
+
+@dataclass(frozen=True)
+class Job:
+    """The next piece of work: a frame to caption, or a request with the frame it needs."""
+
+    frame: Frame | None = None
+    request: Request | None = None
+    late: bool = False  # the request's deadline passed before it could begin
+
+
+@dataclass
+class _Slot:
+    newest: Frame | None = None
+    pending: bool = False  # `newest` is wanted and not yet captioned
+    dropped: int = 0
+    started: float = float("-inf")  # s, when its last caption began
+    turn: int = 0  # of its last caption, over all cameras
+
+
+@dataclass
+class Scheduler:
+    """Newest frame per camera, requests in order, one `take` at a time."""
+
+    limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.monotonic
+    _slots: dict[str, _Slot] = field(default_factory=dict)
+    _requests: deque[Request] = field(default_factory=deque)
+    _turn: int = 0
+    _closed: bool = False
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def offer(self, camera: str, image: Any, wanted: bool = True) -> None:
+        """Replace the camera's newest frame. One that is not `wanted` serves requests only."""
+        with self._changed:
+            slot = self._slots.setdefault(camera, _Slot())
+            slot.dropped += slot.pending
+            slot.newest = Frame(camera, image, self.clock())
+            slot.pending = wanted
+            self._changed.notify()
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. Raises QueueFullError."""
+        with self._changed:
+            if len(self._requests) >= self.limits.queue_size:
+                raise QueueFullError(
+                    f"{len(self._requests)} requests wait already; try again later"
+                )
+            self._requests.append(request)
+            self._changed.notify()
+
+    def take(self, timeout: float | None = None) -> Job | None:
+        """Wait for the next job; None after `timeout` seconds or once closed."""
+        end = None if timeout is None else self.clock() + timeout
+        with self._changed:
+            while not self._closed:
+                now = self.clock()
+                job, due = self.next(now)
+                if job is not None:
+                    return job
+                if end is not None and now >= end:
+                    return None
+                waits = [moment - now for moment in (due, end) if moment is not None]
+                self._changed.wait(min(*waits, threading.TIMEOUT_MAX) if waits else None)
+        return None
+
+    def next(self, now: float) -> tuple[Job | None, float | None]:
+        """The job to begin at `now`, or None and the moment at which to ask again.
+
+        No moment means: not before a frame or a request comes.
+        """
+        with self._changed:
+            job, deadline = self._next_request(now)
+            if job is not None:
+                return job, None
+            job, due = self._next_frame(now)
+            moments = [moment for moment in (deadline, due) if moment is not None]
+            return job, min(moments, default=None) if job is None else None
+
+    def set_limits(self, limits: Limits) -> None:
+        """Replace the limits; they hold from the next job on."""
+        with self._changed:
+            self.limits = limits
+            self._changed.notify()
+
+    def dropped(self, camera: str) -> int:
+        """Frames of `camera` that were wanted and never captioned."""
+        with self._changed:
+            return self._slots.get(camera, _Slot()).dropped
+
+    def close(self) -> list[Request]:
+        """End every `take`; gives back the requests that never began."""
+        with self._changed:
+            self._closed = True
+            waiting = list(self._requests)
+            self._requests.clear()
+            self._changed.notify_all()
+            return waiting
+
+    def _next_request(self, now: float) -> tuple[Job | None, float | None]:
+        due = None
+        for request in self._requests:
+            job = self._begin(request, now)
+            if job is not None:
+                self._requests.remove(request)
+                return job, None
+            due = request.deadline if due is None else min(due, request.deadline)
+        return None, due
+
+    def _begin(self, request: Request, now: float) -> Job | None:
+        if now >= request.deadline:
+            return Job(request=request, late=True)
+        if request.camera is None:
+            return Job(request=request)
+        frame = self._slots.get(request.camera, _Slot()).newest
+        if frame is None or 0 < request.max_age < now - frame.arrived:
+            return None
+        return Job(self._counted(frame), request)
+
+    def _next_frame(self, now: float) -> tuple[Job | None, float | None]:
+        interval = 1 / self.limits.max_rate if self.limits.max_rate > 0 else 0.0
+        oldest = self.limits.max_image_age
+        due: dict[str, float] = {}
+        for camera, slot in self._slots.items():
+            if not slot.pending or slot.newest is None:
+                continue
+            if 0 < oldest < now - slot.newest.arrived:
+                slot.pending = False
+                slot.dropped += 1
+                continue
+            due[camera] = slot.started + interval
+        ready = [camera for camera, moment in due.items() if moment <= now]
+        if not ready:
+            return None, min(due.values(), default=None)
+        slot = self._slots[min(ready, key=lambda camera: self._slots[camera].turn)]
+        assert slot.newest is not None
+        self._turn += 1
+        slot.turn, slot.started, slot.pending = self._turn, now, False
+        return Job(self._counted(slot.newest)), None
+
+    def _counted(self, frame: Frame) -> Frame:
+        return Frame(frame.camera, frame.image, frame.arrived, self._slots[frame.camera].dropped)

@@ -1,0 +1,55 @@
+"""Watches one camera's input: has it stopped, and does less of it arrive than was sent?
+
+Knows arrival times and stamps only; no ROS, no pictures. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+
+@dataclass
+class InputWatch:
+    """Arrivals of one camera. One thread at a time may use it."""
+
+    started: float  # s, monotonic
+    window: float = 10.0  # s, over which rates are judged
+    last: float | None = None  # s, monotonic, of the newest arrival
+    _arrivals: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def arrived(self, now: float, stamp: float) -> None:
+        """Note a frame: `now` by the monotonic clock, `stamp` from its header."""
+        self.last = now
+        self._arrivals.append((now, stamp))
+        while now - self._arrivals[0][0] > self.window:
+            self._arrivals.popleft()
+
+    def silence(self, now: float) -> float:
+        """Seconds since the newest frame, or since the start when none has come."""
+        return now - (self.started if self.last is None else self.last)
+
+    def rate(self) -> float:
+        """Frames per second that arrive; 0 for fewer than two."""
+        if len(self._arrivals) < 2:
+            return 0.0
+        spent = self._arrivals[-1][0] - self._arrivals[0][0]
+        return (len(self._arrivals) - 1) / spent if spent > 0 else 0.0
+
+    def lost(self) -> float:
+        """Share of frames, in [0, 1], that were sent in the window and did not arrive.
+
+        The camera's period is taken to be the smallest distance of two stamps that arrived one
+        after the other, so a camera whose every second frame is lost without exception looks
+        like one of half the rate. 0 with fewer than 5 frames or with stamps that stand still or
+        go back.
+        """
+        if len(self._arrivals) < 5:
+            return 0.0
+        stamps = [stamp for _, stamp in self._arrivals]
+        steps = [after - before for before, after in pairwise(stamps)]
+        if min(steps) <= 0:
+            return 0.0
+        sent = round((stamps[-1] - stamps[0]) / min(steps)) + 1
+        return 1 - len(stamps) / sent

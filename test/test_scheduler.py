@@ -1,0 +1,230 @@
+"""Order, rates and limits, by a clock that the tests hold in their hands."""
+
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kosmos_ros.errors import QueueFullError
+from kosmos_ros.scheduler import Limits, Request, Scheduler
+
+
+class Hand:
+    """A clock that stands where it is set."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def scheduler(**limits):
+    hand = Hand()
+    return hand, Scheduler(Limits(**{"max_rate": 0.0, **limits}), clock=hand)
+
+
+def taken(plan, now):
+    job, _ = plan.next(now)
+    return job
+
+
+def test_newest_frame_wins_and_older_ones_are_counted():
+    hand, plan = scheduler()
+    for image in "abc":
+        plan.offer("left", image)
+    job = taken(plan, hand.now)
+    assert (job.frame.image, job.frame.camera, job.frame.dropped) == ("c", "left", 2)
+    assert taken(plan, hand.now) is None
+
+
+def test_an_unwanted_frame_is_neither_captioned_nor_counted():
+    hand, plan = scheduler()
+    plan.offer("left", "a", wanted=False)
+    plan.offer("left", "b", wanted=False)
+    assert plan.next(hand.now) == (None, None)
+    assert plan.dropped("left") == 0
+
+
+def test_requests_go_before_frames_and_in_order():
+    hand, plan = scheduler()
+    plan.offer("left", "frame")
+    first, second = (Request(name, deadline=200.0) for name in "ab")
+    plan.submit(first)
+    plan.submit(second)
+    assert [taken(plan, hand.now).request for _ in range(2)] == [first, second]
+    assert taken(plan, hand.now).frame.image == "frame"
+
+
+def test_a_request_gets_the_newest_frame_even_if_it_was_captioned():
+    hand, plan = scheduler()
+    plan.offer("left", "a")
+    assert taken(plan, hand.now).frame.image == "a"
+    plan.submit(Request("q", deadline=200.0, camera="left"))
+    job = taken(plan, hand.now)
+    assert (job.request.content, job.frame.image, job.late) == ("q", "a", False)
+
+
+def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
+    hand, plan = scheduler()
+    plan.offer("left", "old", wanted=False)
+    hand.now += 5
+    waiting = Request("waiting", deadline=110.0, camera="left", max_age=1.0)
+    plan.submit(waiting)
+    plan.submit(Request("passing", deadline=200.0))
+    assert taken(plan, hand.now).request.content == "passing"
+    assert plan.next(hand.now) == (None, 110.0)
+    plan.offer("left", "new", wanted=False)
+    assert taken(plan, hand.now).frame.image == "new"
+
+
+def test_a_request_is_late_at_its_deadline_and_not_before():
+    hand, plan = scheduler()
+    plan.submit(Request("q", deadline=110.0, camera="left"))
+    assert plan.next(109.9) == (None, 110.0)
+    job = taken(plan, 110.0)
+    assert job.late
+    assert job.frame is None
+    assert taken(plan, 111.0) is None
+
+
+def test_a_full_queue_refuses_and_serves_on():
+    _, plan = scheduler(queue_size=2)
+    for name in "ab":
+        plan.submit(Request(name, deadline=200.0))
+    with pytest.raises(QueueFullError, match="2 requests"):
+        plan.submit(Request("c", deadline=200.0))
+    assert taken(plan, 100.0).request.content == "a"
+    plan.submit(Request("d", deadline=200.0))
+
+
+def test_frames_over_the_age_limit_are_dropped_and_counted():
+    hand, plan = scheduler(max_image_age=2.0)
+    plan.offer("left", "a")
+    assert taken(plan, hand.now + 2.5) is None
+    assert plan.dropped("left") == 1
+    plan.offer("left", "b")
+    assert taken(plan, hand.now + 1.5).frame.image == "b"
+
+
+def test_a_rate_limited_frame_says_when_to_ask_again():
+    hand, plan = scheduler(max_rate=2.0)
+    plan.offer("left", "a")
+    assert taken(plan, 100.0).frame.image == "a"
+    plan.offer("left", "b")
+    assert plan.next(100.1) == (None, 100.5)
+    assert taken(plan, 100.5).frame.image == "b"
+
+
+def test_new_limits_hold_from_the_next_job():
+    hand, plan = scheduler(max_rate=0.1)
+    plan.offer("left", "a")
+    taken(plan, 100.0)
+    plan.offer("left", "b")
+    assert taken(plan, 101.0) is None
+    plan.set_limits(Limits(max_rate=1.0))
+    assert taken(plan, 101.0).frame.image == "b"
+
+
+def test_take_wakes_for_a_frame_from_another_thread():
+    plan = Scheduler(Limits(max_rate=0.0))
+    jobs = []
+    thread = threading.Thread(target=lambda: jobs.append(plan.take(timeout=30)))
+    thread.start()
+    plan.offer("left", "a")
+    thread.join(30)
+    assert jobs[0].frame.image == "a"
+
+
+def test_take_gives_up_after_its_timeout():
+    assert Scheduler().take(timeout=0.01) is None
+
+
+def test_close_ends_take_and_gives_back_waiting_requests():
+    plan = Scheduler()
+    request = Request("q", deadline=float("inf"), camera="left")
+    plan.submit(request)
+    jobs = []
+    thread = threading.Thread(target=lambda: jobs.append(plan.take()))
+    thread.start()
+    assert plan.close() == [request]
+    thread.join(30)
+    assert jobs == [None]
+
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("offer"), st.sampled_from(["left", "right", "rear"])),
+        st.tuples(st.just("ask"), st.sampled_from([None, "left", "right"])),
+        st.tuples(st.just("wait"), st.floats(0.01, 3.0)),
+        st.tuples(st.just("take"), st.integers(1, 4)),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(moves, st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([0.0, 1.0]))
+def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
+    hand, plan = scheduler(max_rate=rate, max_image_age=age, queue_size=3)
+    newest = {}
+    starts = {}
+    captioned = set()
+    waiting = []
+    for number, (step, value) in enumerate(steps):
+        if step == "offer":
+            newest[value] = (number, hand.now)
+            plan.offer(value, number)
+        elif step == "ask":
+            request = Request(number, deadline=hand.now + 2.0, camera=value)
+            try:
+                plan.submit(request)
+                waiting.append(request)
+            except QueueFullError:
+                assert len(waiting) == 3
+        elif step == "wait":
+            hand.now += value
+        for _ in range(value if step == "take" else 0):
+            job, due = plan.next(hand.now)
+            if job is None:
+                assert due is None or due > hand.now
+                assert all(r.camera is not None and r.camera not in newest for r in waiting)
+                continue
+            if job.request is not None:
+                servable = [
+                    r
+                    for r in waiting
+                    if r.camera is None or r.camera in newest or r.deadline <= hand.now
+                ]
+                assert job.request is servable[0]
+                assert job.late == (job.request.deadline <= hand.now)
+                if job.frame is not None:
+                    assert job.frame.image == newest[job.request.camera][0]
+                waiting.remove(job.request)
+                continue
+            assert not [r for r in waiting if r.camera is None or r.camera in newest]
+            camera, image = job.frame.camera, job.frame.image
+            assert image == newest[camera][0], "newest wins"
+            assert image not in captioned, "never twice"
+            captioned.add(image)
+            if rate:
+                assert hand.now - starts.get(camera, -1e9) >= 1 / rate - 1e-9, "never over rate"
+            if age:
+                assert hand.now - newest[camera][1] <= age, "never too old"
+            starts[camera] = hand.now
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["left", "right", "rear"]), min_size=1, max_size=60))
+def test_no_camera_starves_however_often_others_send(offers):
+    hand, plan = scheduler()
+    pending_since = {}
+    for turn, camera in enumerate(offers):
+        plan.offer(camera, turn)
+        pending_since.setdefault(camera, turn)
+        hand.now += 1
+        job = taken(plan, hand.now)
+        served = job.frame.camera
+        assert turn - pending_since.pop(served) < 3
+        assert all(turn - since < 3 for since in pending_since.values())
