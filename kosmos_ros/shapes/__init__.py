@@ -1,0 +1,17 @@
+"""`shapes`: a tiny KOSMOS-2 that captions drawn scenes of coloured shapes.
+
+    scenes      what is in a picture and where: sampling, motion, truth; knows no pixels
+    rendering   scene -> RGB pixels at any resolution
+    language    scene -> prompts and answers in KOSMOS-2's prompt language
+    tokenizer   the vocabulary and its files
+    model       config, first weights, and the forward pass that training uses
+    training    scenes in, weights out
+    evaluation  weights in, figures out
+
+Importing this package imports none of them, so neither torch nor transformers.
+"""
+
+from pathlib import Path
+
+MODEL_DIR: Path = Path(__file__).parent / "weights"
+"""Folder that `from_pretrained` loads: config, tokenizer, preprocessor, weights, model card."""

@@ -1,0 +1,244 @@
+"""Scenes of coloured shapes: what is in a picture and where. Knows no pixels and no model.
+
+A scene is drawn by `rendering.render`; its truth is known by construction. Boxes are (x1, y1,
+x2, y2) in [0, 1] of the frame, x right, y down, and tight around the shape as drawn.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Box = tuple[float, float, float, float]
+Rgb = tuple[int, int, int]
+
+KINDS: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "ring")
+
+COLOURS: dict[str, Rgb] = {
+    "red": (214, 40, 40),
+    "orange": (245, 130, 30),
+    "yellow": (250, 215, 50),
+    "green": (50, 160, 70),
+    "blue": (40, 90, 210),
+    "purple": (130, 60, 170),
+    "black": (25, 25, 25),
+    "white": (245, 245, 245),
+}
+
+BACKGROUNDS: tuple[str, ...] = ("plain", "graded", "textured", "striped", "cluttered")
+
+FRAMES: tuple[tuple[int, int], ...] = ((192, 144), (256, 144), (160, 160))
+"""Widths and heights in pixels: 4:3, 16:9 and 1:1, small, so that rendering is cheap."""
+
+SIZES: tuple[float, float] = (0.13, 0.5)
+"""Smallest and largest diameter of a shape, as a fraction of sqrt(width * height)."""
+
+COUNTS: tuple[int, ...] = (1, 2, 3, 4)
+"""Numbers of shapes in a scene."""
+
+MAX_TURN = math.radians(15.0)
+MAX_OVERLAP = 0.05  # of the smaller box's area
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One coloured shape, its outline fitted exactly into its box."""
+
+    kind: str  # one of KINDS
+    colour: str  # one of COLOURS
+    box: Box  # fractions of the frame
+    turn: float = 0.0  # radians, clockwise, before the outline is fitted into the box
+    tint: Rgb | None = None  # as drawn, sRGB; None is the colour's own
+
+    @property
+    def phrase(self) -> str:
+        return f"{article(self.colour)} {self.colour} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Background:
+    style: str  # one of BACKGROUNDS
+    colours: tuple[Rgb, Rgb]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Light:
+    """What the camera adds to the drawing."""
+
+    gain: float = 1.0
+    contrast: float = 1.0
+    warmth: float = 0.0  # red times 1 + warmth, blue times 1 - warmth
+    blur: float = 0.0  # Gaussian sigma as a fraction of the frame's shorter side
+    noise: float = 0.0  # standard deviation in grey levels of 255
+    jpeg: int = 0  # quality of JPEG compression, 1 to 95; 0 is none
+    seed: int = 0  # of the noise
+
+
+@dataclass(frozen=True)
+class Scene:
+    shapes: tuple[Shape, ...]
+    width: int  # pixels
+    height: int  # pixels
+    background: Background = Background("plain", ((128, 128, 128), (128, 128, 128)), 0)
+    light: Light = Light()
+
+    @property
+    def truth(self) -> list[tuple[str, Box]]:
+        """(phrase such as "a red circle", box) of every shape, left to right."""
+        return [(shape.phrase, shape.box) for shape in self.left_to_right]
+
+    @property
+    def left_to_right(self) -> list[Shape]:
+        return sorted(self.shapes, key=lambda shape: shape.box)
+
+
+def article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def outline(kind: str, turn: float) -> np.ndarray:
+    """Corners (N, 2) of a kind's outer edge, turned, then fitted into [0, 1] x [0, 1]."""
+    points = _UNIT_OUTLINES[kind] @ _rotation(turn)
+    low, high = points.min(axis=0), points.max(axis=0)
+    fitted: np.ndarray = (points - low) / (high - low)
+    return fitted
+
+
+def sample_scene(
+    rng: np.random.Generator, width: int, height: int, counts: tuple[int, ...] = COUNTS
+) -> Scene:
+    """A random scene of `width` x `height` pixels; no two shapes share both colour and kind.
+
+    How many shapes it has is drawn evenly from `counts`.
+    """
+    count = int(rng.choice(counts))
+    shapes: list[Shape] = []
+    for kind, colour in _cast(rng, count):
+        turn = float(rng.uniform(-MAX_TURN, MAX_TURN))
+        largest = SIZES[1]
+        while True:
+            diameter = SIZES[0] * (largest / SIZES[0]) ** float(rng.random())
+            sides = _sides(kind, turn, diameter, width, height)
+            x, y = (float(rng.uniform(0.0, 1.0 - side)) for side in sides)
+            box = (x, y, x + sides[0], y + sides[1])
+            if all(_overlap(box, other.box) <= MAX_OVERLAP for other in shapes):
+                break
+            largest = max(SIZES[0], largest * 0.95)
+        shapes.append(Shape(kind, colour, box, turn, _tint(rng, colour)))
+    return Scene(tuple(shapes), width, height, _sample_background(rng), _sample_light(rng))
+
+
+def sample_frame(rng: np.random.Generator) -> tuple[int, int]:
+    """(width, height) in pixels, one of FRAMES."""
+    return FRAMES[int(rng.integers(len(FRAMES)))]
+
+
+def moving_scene(seed: int, time_s: float, width: int, height: int) -> Scene:
+    """The scene at `time_s` of the endless video `seed`: one to three shapes, each in its lane.
+
+    A shape keeps its size and turn and moves by less than a quarter of the frame a second; lanes
+    never meet, so nothing overlaps more than in a sampled scene. Only the noise differs from
+    frame to frame.
+    """
+    rng = np.random.default_rng([seed, 1])
+    count = int(rng.integers(1, 4))
+    shapes: list[Shape] = []
+    for lane, (kind, colour) in enumerate(_cast(rng, count)):
+        turn = float(rng.uniform(-MAX_TURN, MAX_TURN))
+        diameter = float(rng.uniform(0.2, 0.34))
+        sides = _sides(kind, turn, diameter, width, height)
+        sides = (min(sides[0], 1.0 / count), sides[1])
+        free = (1.0 / count - sides[0], 1.0 - sides[1])
+        speeds, phases = rng.uniform(0.3, 0.5, 2), rng.uniform(0.0, 2.0 * math.pi, 2)
+        sway = 0.5 + 0.5 * np.sin(speeds * time_s + phases)
+        x, y = float(lane / count + free[0] * sway[0]), float(free[1] * sway[1])
+        box = (x, y, x + sides[0], y + sides[1])
+        shapes.append(Shape(kind, colour, box, turn, _tint(rng, colour)))
+    background, light = _sample_background(rng), _sample_light(rng)
+    noise_seed = int(np.random.default_rng([seed, 2, int(time_s * 1000.0)]).integers(2**31))
+    # A camera's driver compresses, if anyone does.
+    light = replace(light, jpeg=0, seed=noise_seed)
+    return Scene(tuple(shapes), width, height, background, light)
+
+
+def _cast(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+    """`count` different (kind, colour) pairs."""
+    colours = tuple(COLOURS)
+    picks = rng.choice(len(KINDS) * len(colours), size=count, replace=False)
+    return [(KINDS[pick // len(colours)], colours[pick % len(colours)]) for pick in picks]
+
+
+def _sides(
+    kind: str, turn: float, diameter: float, width: int, height: int
+) -> tuple[float, float]:
+    """Sides of the box, in fractions of the frame, of an unsquashed shape of this diameter."""
+    points = _UNIT_OUTLINES[kind] @ _rotation(turn)
+    extent = np.ptp(points, axis=0) / 2.0 * diameter * math.sqrt(width * height)
+    return float(extent[0]) / width, float(extent[1]) / height
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Intersection of two boxes as a fraction of the smaller one's area."""
+    across = min(a[2], b[2]) - max(a[0], b[0])
+    down = min(a[3], b[3]) - max(a[1], b[1])
+    if across <= 0.0 or down <= 0.0:
+        return 0.0
+    return across * down / min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
+
+
+def _rgb(values: np.ndarray) -> Rgb:
+    red, green, blue = (int(value) for value in np.clip(values, 0, 255))
+    return red, green, blue
+
+
+def _tint(rng: np.random.Generator, colour: str) -> Rgb:
+    return _rgb(np.asarray(COLOURS[colour]) + rng.integers(-14, 15, 3))
+
+
+def _sample_background(rng: np.random.Generator) -> Background:
+    # Muted and of middle brightness: black and white shapes stand out as the coloured ones do.
+    first, second = (_rgb(rng.integers(75, 180) + rng.integers(-20, 21, 3)) for _ in range(2))
+    style = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
+    return Background(style, (first, second), int(rng.integers(2**31)))
+
+
+def _sample_light(rng: np.random.Generator) -> Light:
+    return Light(
+        gain=float(rng.uniform(0.8, 1.15)),
+        contrast=float(rng.uniform(0.8, 1.15)),
+        warmth=float(rng.uniform(-0.06, 0.06)),
+        blur=float(rng.uniform(0.0, 0.008)) if rng.random() < 0.5 else 0.0,
+        noise=float(rng.uniform(0.0, 10.0)),
+        jpeg=int(rng.integers(50, 96)) if rng.random() < 0.3 else 0,
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _rotation(turn: float) -> np.ndarray:
+    cos, sin = math.cos(turn), math.sin(turn)
+    return np.array([[cos, sin], [-sin, cos]], dtype=np.float64)
+
+
+def _spokes(radii: list[float], first: float) -> np.ndarray:
+    """Corners (N, 2) at even angles from `first` (radians, clockwise from the right)."""
+    angles = first + 2.0 * math.pi * np.arange(len(radii)) / len(radii)
+    corners: np.ndarray = np.stack([np.cos(angles), np.sin(angles)], 1) * np.array(radii)[:, None]
+    return corners
+
+
+_ROUND = _spokes([1.0] * 64, 0.0)
+_ARM = 0.36  # half an arm's width of the cross, whose arms reach to 1
+_UNIT_OUTLINES: dict[str, np.ndarray] = {
+    "circle": _ROUND,
+    "square": np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.9,
+    "triangle": _spokes([1.15] * 3, -math.pi / 2),
+    "star": _spokes([1.15, 0.5] * 5, -math.pi / 2),
+    "cross": np.array(
+        [
+            [-_ARM, -1], [_ARM, -1], [_ARM, -_ARM], [1, -_ARM], [1, _ARM], [_ARM, _ARM],
+            [_ARM, 1], [-_ARM, 1], [-_ARM, _ARM], [-1, _ARM], [-1, -_ARM], [-_ARM, -_ARM],
+        ]
+    ),
+    "ring": _ROUND,
+}  # fmt: skip

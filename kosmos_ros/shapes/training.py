@@ -1,0 +1,240 @@
+"""Training of `shapes` from nothing: phases, schedules, checkpoints. Knows no scene and no layer.
+
+First the picture alone (what covers each patch, and where does it end), then words: one shape at
+a time, then two, three, all. The weights that are saved are a running average of the trained ones.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from kosmos_ros.shapes import MODEL_DIR, tokenizer
+from kosmos_ros.shapes.data import (
+    Picture,
+    Step,
+    batches,
+    dense_targets,
+    pack_prompts,
+    stack_pixels,
+)
+from kosmos_ros.shapes.model import (
+    IMAGE_SIZE,
+    MEAN,
+    STD,
+    DenseTargets,
+    Learner,
+    Prompts,
+    make_config,
+)
+from kosmos_ros.shapes.scenes import COUNTS
+
+Batch = TypeVar("Batch", DenseTargets, Prompts)
+
+
+@dataclass(frozen=True)
+class Phase:
+    name: str
+    steps: int
+    counts: tuple[int, ...]  # shapes per scene, evenly
+    prompts: int  # per picture and step; 0 trains on the picture alone
+
+
+PHASES: tuple[Phase, ...] = (
+    Phase("look", 600, COUNTS, 0),
+    Phase("one", 150, (1,), 2),
+    Phase("two", 150, (1, 2), 2),
+    Phase("three", 200, (1, 2, 3), 2),
+    Phase("all", 2000, COUNTS, 2),
+)
+
+PICTURES = 64  # per step
+FRESH = 16  # of them never seen before
+KEPT = 12000  # pictures to repeat from; 49 kB each
+
+MUON_RATE = 6e-3  # for the matrices of the layers
+ADAM_RATE = 2e-3  # for everything else
+WARMUP = 50  # steps, at the start and again where words begin
+DECAY_FROM = 0.5  # of all steps; then linearly to 0
+BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
+BLUR_UNTIL = 0.75  # of all steps
+AVERAGE = 0.99  # decay of the running average per step
+
+LOSS_WEIGHTS: dict[str, float] = {
+    "kind": 1.0, "colour": 1.0, "corner": 4.0, "word": 3.0, "row": 2.0, "column": 2.0,
+}  # fmt: skip
+
+CHECKPOINT_EVERY = 100  # steps
+LOG_EVERY = 50  # steps
+
+
+class Run:
+    """Learner, average and optimisers of one run, as they stand after `step` steps."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        torch.manual_seed(seed)
+        self.seed = seed
+        self.device = device
+        self.step = 0
+        self.learner = Learner(make_config()).to(device)
+        self.average = AveragedModel(self.learner, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
+        matrices, rest = _split(self.learner)
+        self.parameters = [*matrices, *rest]
+        self.optimisers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.Muon(
+                matrices, lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            ),
+            torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
+        )
+        self.tokens = tokenizer.build()
+
+    def learn(
+        self, pictures: list[Picture], phase: Phase, rate: float, blur: float
+    ) -> dict[str, float]:
+        """One step; the losses in nats. `rate` scales learning rates, `blur` is in grid cells."""
+        for optimiser, full in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = full * rate
+        seen = self.learner.encode(stack_pixels(pictures).to(self.device))
+        targets = dense_targets(pictures)
+        losses = self.learner.dense_loss(seen, _moved(targets, self.device), blur)
+        if phase.prompts:
+            rng = np.random.default_rng([0, self.seed, self.step, 2])
+            prompts = pack_prompts(pictures, self.tokens, rng, phase.prompts)
+            losses |= self.learner.language_loss(seen, _moved(prompts, self.device), blur)
+        total = torch.stack(
+            [w * losses[name] for name, w in LOSS_WEIGHTS.items() if name in losses]
+        ).sum()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+        self.average.update_parameters(self.learner)
+        self.step += 1
+        return {name: float(loss) for name, loss in losses.items()}
+
+    def save_checkpoint(self, path: Path) -> None:
+        state = {
+            "step": self.step,
+            "learner": self.learner.state_dict(),
+            "average": self.average.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+        }
+        torch.save(state, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def load_checkpoint(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.step = state["step"]
+        self.learner.load_state_dict(state["learner"])
+        self.average.load_state_dict(state["average"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+
+    def write_model(self, folder: Path) -> None:
+        """The averaged weights with everything that `from_pretrained` needs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        kosmos = cast(Learner, self.average.module).finish()
+        kosmos.generation_config.max_new_tokens = 128
+        kosmos.save_pretrained(folder)
+        tokenizer.save(folder)
+        # No `use_square_size`: transformers 5 takes it for 224 pixels, whatever `size` says.
+        preprocessor = {
+            "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+            "do_center_crop": False,
+            "do_convert_rgb": True,
+            "do_normalize": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_mean": MEAN,
+            "image_processor_type": "CLIPImageProcessor",
+            "image_std": STD,
+            "processor_class": "Kosmos2Processor",
+            "resample": 3,
+            "rescale_factor": 1 / 255,
+            "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        }
+        text = json.dumps(preprocessor, indent=2) + "\n"
+        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+
+
+def train(run: Run, checkpoint: Path, log: Path, workers: int) -> None:
+    """Train from where the run stands to the end of the last phase."""
+    plan = [phase for phase in PHASES for _ in range(phase.steps)]
+    words_from = next(step for step, phase in enumerate(plan) if phase.prompts)
+    steps = [Step(number, phase.counts) for number, phase in enumerate(plan)][run.step :]
+    bar = tqdm(total=len(plan), initial=run.step, unit="step", smoothing=0.05)
+    recent: list[dict[str, float]] = []
+    for pictures in batches(run.seed, steps, PICTURES, FRESH, KEPT, workers):
+        phase, done = plan[run.step], run.step / len(plan)
+        begun = run.step - words_from if phase.prompts else run.step
+        rate = min(1.0, (begun + 1) / WARMUP, (1.0 - done) / (1.0 - DECAY_FROM))
+        losses = run.learn(pictures, phase, rate, BLUR * max(0.0, 1.0 - done / BLUR_UNTIL))
+        recent.append(losses)
+        bar.update()
+        if run.step % LOG_EVERY == 0 or run.step == len(plan):
+            means = {name: _mean_of(name, recent) for name in losses}
+            recent.clear()
+            bar.set_postfix_str(
+                f"{phase.name}: " + ", ".join(f"{k} {v}" for k, v in means.items())
+            )
+            with log.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"step": run.step, "phase": phase.name, **means}) + "\n")
+        if run.step % CHECKPOINT_EVERY == 0 or run.step == len(plan):
+            run.save_checkpoint(checkpoint)
+    bar.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="train-shapes", description="Train the model `shapes`.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render scenes")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/shapes"), help="checkpoint and log"
+    )
+    parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder of the finished model")
+    parser.add_argument("--write-now", action="store_true", help="write the checkpoint's model")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    checkpoint = options.work / "checkpoint.pt"
+    run = Run(options.seed, torch.device(options.device))
+    if checkpoint.exists():
+        run.load_checkpoint(checkpoint)
+    if not options.write_now:
+        train(run, checkpoint, options.work / "log.jsonl", options.workers)
+    run.write_model(options.out)
+    print(f"{options.out}: the model after {run.step} steps")
+
+
+def _mean_of(name: str, losses: list[dict[str, float]]) -> float:
+    return round(float(np.mean([loss[name] for loss in losses if name in loss])), 3)
+
+
+def _split(learner: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Matrices between hidden states, and everything else that learns."""
+    named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
+    inner = {
+        name
+        for name, p in named.items()
+        if p.ndim == 2 and (".layers." in name or name.endswith(("_proj.weight", "dense.weight")))
+    }
+    return [named[name] for name in named if name in inner], [
+        named[name] for name in named if name not in inner
+    ]
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return type(batch)(**{name: value.to(device) for name, value in vars(batch).items()})
+
+
+if __name__ == "__main__":
+    main()
