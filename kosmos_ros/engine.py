@@ -1,0 +1,360 @@
+"""Weights in, text with token probabilities out.
+
+Loads a KOSMOS-2 model, encodes a picture once and answers any number of prompts about it. Knows
+no ROS, no prompt wording and no boxes. One thread at a time may call an Engine.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kosmos_ros import shapes
+from kosmos_ros.errors import (
+    CancelledError,
+    ConfigError,
+    GenerationError,
+    ModelLoadError,
+    PromptError,
+)
+from kosmos_ros.grounding import GRID, Generation
+
+try:
+    import torch
+    import transformers
+    from packaging.version import Version
+    from safetensors import SafetensorError
+    from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
+except ImportError as exc:
+    raise ModelLoadError(
+        f"{exc}: {sys.executable} needs torch and transformers; "
+        f"'{sys.executable} -m pip install -r requirements.txt' installs them"
+    ) from exc
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZATIONS = ("none", "int8", "nf4")
+RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling: torch's mode
+LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+    SafetensorError,
+)
+"""What transformers, safetensors, bitsandbytes and torch raise on files that do not fit."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What runs where."""
+
+    model: str  # directory or Hugging Face id as asked for
+    revision: str  # commit of the weights; empty for a directory
+    device: str  # cpu or cuda:n
+    device_name: str  # such as NVIDIA H200; empty for a CPU
+    dtype: str
+    quantization: str
+    parameters: int
+    image_size: int  # pixels, side of the square that the model sees
+    transformers: str  # version
+    torch: str  # version
+
+
+class Engine:
+    """A loaded model. `load` makes one."""
+
+    def __init__(self, model: Any, processor: Any, info: ModelInfo) -> None:
+        self.info = info
+        self._model = model
+        self._tokenizer = processor.tokenizer
+        self._device = torch.device(info.device)
+        self._dtype = DTYPES[info.dtype]
+        self._image_tokens = int(model.config.latent_query_num)
+        self._context = int(model.config.text_config.max_position_embeddings)
+        self._location_ids = frozenset(
+            self._tokenizer.convert_tokens_to_ids(
+                [f"<patch_index_{index:04d}>" for index in range(GRID * GRID)]
+            )
+        )
+        pixels = processor.image_processor
+        self._resample = RESAMPLING[int(pixels.resample)]
+        mean, std = (
+            torch.tensor(values, device=self._device).view(1, 3, 1, 1)
+            for values in (pixels.image_mean, pixels.image_std)
+        )
+        # (value * rescale - mean) / std in one multiplication and one addition
+        self._scale = float(pixels.rescale_factor) / std
+        self._offset = -mean / std
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        revision: str = "",
+        local_files_only: bool = False,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantization: str = "none",
+    ) -> Engine:
+        """Load `model`: "shapes" (embedded), a directory or a Hugging Face id.
+
+        `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16 or float16; auto
+        is float32 on a CPU, bfloat16 on a GPU that computes in it (compute capability 8.0 on),
+        else float16. `quantization` is none, int8 or nf4 (bitsandbytes).
+        Only safetensors are read and no code of the model's own is ever run.
+        Raises ConfigError for a value that is not one of these or a device that is not there, and
+        ModelLoadError when the files are missing, damaged or not a KOSMOS-2 model.
+        """
+        place = _device(device)
+        if quantization not in QUANTIZATIONS:
+            raise ConfigError(
+                f"quantization {quantization!r} is unknown; one of {', '.join(QUANTIZATIONS)}"
+            )
+        kind = _dtype(dtype, place, quantization)
+        path = _path(model)
+        where: dict[str, Any] = {"local_files_only": local_files_only}
+        if revision and not Path(path).is_dir():
+            where["revision"] = revision
+        options: dict[str, Any] = {
+            "use_safetensors": True,
+            "device_map": {"": place},
+            _dtype_argument(): DTYPES[kind],
+        }
+        if quantization != "none":
+            options["quantization_config"] = _quantization(quantization, DTYPES[kind])
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            values, _ = Kosmos2Config.get_config_dict(path, **where)
+            if not values:
+                raise ModelLoadError(f"model {model!r} has no config.json")
+            if values.get("model_type") != Kosmos2Config.model_type:
+                raise ModelLoadError(
+                    f"model {model!r} is of type {values.get('model_type')!r}; "
+                    f"{Kosmos2Config.model_type!r} is needed"
+                )
+            processor = Kosmos2Processor.from_pretrained(path, **where)
+            loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
+                path, **where, **options, output_loading_info=True
+            )
+        except LOAD_ERRORS as exc:
+            reason = str(exc).strip().split("\n")[0] or type(exc).__name__
+            raise ModelLoadError(f"model {model!r} cannot be loaded: {reason}") from exc
+        _check(model, loaded, processor, report)
+        loaded.eval()
+        info = ModelInfo(
+            model=model,
+            revision=str(getattr(loaded.config, "_commit_hash", None) or ""),
+            device=str(place),
+            device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else "",
+            dtype=kind,
+            quantization=quantization,
+            parameters=loaded.num_parameters(),
+            image_size=int(loaded.config.vision_config.image_size),
+            transformers=transformers.__version__,
+            torch=torch.__version__,
+        )
+        return cls(loaded, processor, info)
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray) -> torch.Tensor:
+        """Image tokens (1, Q, H) of a picture (H, W, 3) uint8 RGB of any shape.
+
+        The whole picture is stretched to the model's square: nothing is cropped, so that a box in
+        [0, 1] of the square is the same box in [0, 1] of the picture.
+        Raises GenerationError when the device fails.
+        """
+        try:
+            return self._project(self.pixels(image))
+        except RuntimeError as exc:
+            raise GenerationError(f"the picture could not be encoded: {exc}") from exc
+
+    def pixels(self, image: np.ndarray) -> torch.Tensor:
+        """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
+        size = (self.info.image_size, self.info.image_size)
+        frame = torch.tensor(image, device=self._device).permute(2, 0, 1)[None]
+        if self._device.type == "cuda":
+            frame = frame.float()  # resizing bytes is a CPU kernel
+        antialias = {} if self._resample == "nearest" else {"antialias": True}
+        square = torch.nn.functional.interpolate(frame, size, mode=self._resample, **antialias)
+        square = square.float().round().clamp(0, 255)
+        return (square * self._scale + self._offset).to(self._dtype)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        image: torch.Tensor,
+        prompt: str,
+        max_new_tokens: int = 128,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Generation:
+        """Greedy answer to `prompt` about an encoded picture.
+
+        `stopped` is asked after each token. Raises CancelledError when it said so, PromptError
+        when prompt and answer do not fit the model's context, and GenerationError when the device
+        fails or the model's output is not finite.
+        """
+        ids = self.token_ids(prompt)
+        if ids.shape[1] + max_new_tokens > self._context:
+            raise PromptError(
+                f"{ids.shape[1]} tokens of prompt and {max_new_tokens} new ones "
+                f"do not fit the model's context of {self._context}"
+            )
+        places = torch.zeros_like(ids)
+        places[:, 2 : 2 + self._image_tokens] = 1
+        try:
+            output = self._model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                image_embeds=image,
+                image_embeds_position_mask=places,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                use_cache=True,
+                return_dict_in_generate=True,
+                output_logits=True,
+                stopping_criteria=[lambda ids, _, **__: _all(ids, stopped())],
+            )
+        except RuntimeError as exc:
+            raise GenerationError(f"generation failed: {exc}") from exc
+        if stopped():
+            raise CancelledError("generation was stopped")
+        new = output.sequences[0, ids.shape[1] :]
+        chosen = torch.cat(output.logits).float().softmax(-1).gather(1, new[:, None])[:, 0]
+        if not bool(chosen.isfinite().all()):
+            raise GenerationError("the model's output is not finite; another dtype may help")
+        return self._read(ids[0].tolist(), new.tolist(), chosen.tolist(), max_new_tokens)
+
+    def token_ids(self, prompt: str) -> torch.Tensor:
+        """Token ids (1, L): start, the picture's places, the prompt; as Kosmos2Processor's."""
+        text = f"<image></image> {prompt}"
+        start, *words = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Ids of the picture's places: any but padding, the embeddings are replaced.
+        first = self._tokenizer.unk_token_id + 1
+        picture = range(first, first + self._image_tokens)
+        ids = [self._tokenizer.bos_token_id, start, *picture, *words]
+        return torch.tensor([ids], device=self._device)
+
+    def _project(self, pixels: torch.Tensor) -> torch.Tensor:
+        vision = self._model.vision_model
+        features = vision.model.post_layernorm(vision(pixel_values=pixels)[0])
+        features = torch.nn.functional.normalize(features, dim=-1)
+        return self._model.image_to_text_projection(features)[0]
+
+    def _read(
+        self, prompt: list[int], new: list[int], probabilities: list[float], limit: int
+    ) -> Generation:
+        end = self._tokenizer.eos_token_id
+        ended = bool(new) and new[-1] == end
+        # A tokenizer drops the space before the first word it decodes: cut the prompt off after.
+        words = prompt[2 + self._image_tokens :]
+        whole, head = (
+            self._tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            for ids in (words + new, words)
+        )
+        return Generation(
+            text=whole[len(head) :],
+            location_scores=tuple(
+                probability
+                for token, probability in zip(new, probabilities, strict=True)
+                if token in self._location_ids
+            ),
+            score=sum(probabilities) / max(len(probabilities), 1),
+            tokens=len(new),
+            truncated=not ended and len(new) >= limit,
+        )
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = "cuda:0"
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or device == "cpu:":
+        raise ConfigError(f"device {device!r} is unknown; auto, cpu, cuda or cuda:n is needed")
+    if kind == "cuda" and int(index) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {device!r} is not there: torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices"
+        )
+    return torch.device(device)
+
+
+def _path(model: str) -> str:
+    if model == "shapes":
+        return str(shapes.MODEL_DIR)
+    if not model.startswith(("/", ".", "~")):
+        return model
+    path = Path(model).expanduser()
+    if not path.is_dir():
+        raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
+    return str(path)
+
+
+def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
+    if dtype == "auto":
+        if device.type == "cpu":
+            return "float32"
+        if quantization == "int8":
+            return "float16"  # bitsandbytes' int8 product casts anything else to it, every time
+        # torch.cuda.is_bf16_supported() is true for emulated bfloat16 as well.
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bfloat16" if native else "float16"
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown; auto or one of {', '.join(DTYPES)}")
+    return dtype
+
+
+def _dtype_argument() -> str:
+    return "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+
+
+def _quantization(quantization: str, dtype: torch.dtype) -> Any:
+    if quantization == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> None:
+    """Refuse weights that would run and answer nonsense."""
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelLoadError(
+            f"model {model!r} lacks {len(missing)} weights, such as {missing[0]!r}"
+        )
+    size = int(loaded.config.vision_config.image_size)
+    seen = set(dict(processor.image_processor.size).values())
+    if seen != {size}:
+        raise ModelLoadError(
+            f"model {model!r}: its image processor makes pictures of {sorted(seen)} pixels, "
+            f"its vision model needs {size}"
+        )
+    if int(processor.image_processor.resample) not in RESAMPLING:
+        raise ModelLoadError(
+            f"model {model!r}: resample {processor.image_processor.resample} is not supported; "
+            f"one of {sorted(RESAMPLING)} is needed"
+        )
+    vocabulary = loaded.config.text_config.vocab_size
+    if len(processor.tokenizer) > vocabulary:
+        raise ModelLoadError(
+            f"model {model!r}: its tokenizer has {len(processor.tokenizer)} tokens, "
+            f"its weights {vocabulary}"
+        )
+
+
+def _all(ids: torch.Tensor, value: bool) -> torch.Tensor:
+    return torch.full((ids.shape[0],), value, dtype=torch.bool, device=ids.device)

@@ -1,0 +1,269 @@
+"""The engine with the embedded model, held against Hugging Face's own processor and generate."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Kosmos2ForConditionalGeneration, Kosmos2Processor
+
+from kosmos_ros import prompts, shapes
+from kosmos_ros.engine import Engine
+from kosmos_ros.errors import CancelledError, ConfigError, ModelLoadError, PromptError
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+PROMPTS = [
+    prompts.caption("brief_caption").text,
+    prompts.caption("brief_caption", grounded=False).text,
+    prompts.caption("detailed_caption").text,
+    prompts.phrase_grounding("a red circle").text,
+    prompts.region_description((44, 863)).text,
+    prompts.question("What is it?", [(44, 863)]).text,
+    prompts.question("Où est le 猫 😀?", grounded=False).text,
+]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine.load("shapes", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return (
+        Kosmos2Processor.from_pretrained(shapes.MODEL_DIR),
+        Kosmos2ForConditionalGeneration.from_pretrained(shapes.MODEL_DIR).eval(),
+    )
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return render(sample_scene(np.random.default_rng(5), 480, 270))
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the embedded model that a test may damage."""
+    return shutil.copytree(shapes.MODEL_DIR, tmp_path / "model")
+
+
+def edit(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_answers_are_those_of_hugging_face(engine, reference, picture, prompt):
+    processor, model = reference
+    inputs = processor(text=prompt, images=Image.fromarray(picture), return_tensors="pt")
+    assert engine.token_ids(prompt).tolist() == inputs["input_ids"].tolist()
+    inputs["pixel_values"] = engine.pixels(picture)
+    ids = model.generate(
+        pixel_values=inputs["pixel_values"],
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        image_embeds_position_mask=inputs["image_embeds_position_mask"],
+        max_new_tokens=40,
+        do_sample=False,
+    )
+    expected = processor.batch_decode(ids, skip_special_tokens=True)[0].split("</image>")[-1]
+    generation = engine.generate(engine.encode(picture), prompt, 40)
+    assert (prompt + generation.text).strip() == expected.strip()
+    assert generation.tokens == ids.shape[1] - inputs["input_ids"].shape[1]
+
+
+def test_scores_are_the_tokens_probabilities(engine, reference, picture):
+    """By one teacher-forced pass, not by the steps that generated the tokens."""
+    processor, model = reference
+    prompt = PROMPTS[0]
+    generation = engine.generate(engine.encode(picture), prompt, 64)
+    assert not generation.truncated
+    text = prompt + generation.text
+    inputs = processor(text=text, images=Image.fromarray(picture), return_tensors="pt")
+    ids = torch.cat([inputs["input_ids"], torch.tensor([[2]])], dim=1)
+    mask = torch.cat([inputs["image_embeds_position_mask"], torch.tensor([[0]])], dim=1)
+    with torch.inference_mode():
+        logits = model(
+            pixel_values=engine.pixels(picture), input_ids=ids, image_embeds_position_mask=mask
+        ).logits
+    chosen = logits[0, :-1].softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+    start = engine.token_ids(prompt).shape[1]
+    assert generation.score == pytest.approx(float(chosen[start - 1 :].mean()), abs=1e-4)
+    names = processor.tokenizer.convert_ids_to_tokens(ids[0, start:].tolist())
+    expected = [
+        float(probability)
+        for name, probability in zip(names, chosen[start - 1 :], strict=True)
+        if name.startswith("<patch_index_")
+    ]
+    assert len(expected) >= 2
+    assert generation.location_scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_all_of_a_wide_frame_is_seen(engine):
+    """A centre crop would lose the edges, and shift every box."""
+    size = engine.info.image_size
+    frame = np.zeros((270, 480, 3), np.uint8)
+    frame[:, :24] = 255
+    frame[:, -24:] = 255
+    dark, light = engine.pixels(frame)[0, 0, size // 2, [size // 2, 0]].tolist()
+    row = engine.pixels(frame)[0, 0, size // 2]
+    band = round(24 / 480 * size)
+    assert row[: band - 1].tolist() == pytest.approx([light] * (band - 1), abs=0.05)
+    assert row[-band + 1 :].tolist() == pytest.approx([light] * (band - 1), abs=0.05)
+    assert float(row[band + 2 : -band - 2].max()) == pytest.approx(dark, abs=0.05)
+    assert light > dark + 1
+
+
+@pytest.mark.parametrize("shape", [(270, 480), (480, 270), (31, 33), (1, 1), (1, 400), (900, 1)])
+def test_pixels_are_those_of_the_image_processor(engine, reference, shape):
+    rng = np.random.default_rng(1)
+    frame = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = reference[0].image_processor(Image.fromarray(frame), return_tensors="pt")
+    one_level = 1 / 255 / min(reference[0].image_processor.image_std)
+    found = engine.pixels(frame)
+    assert found.shape == expected["pixel_values"].shape
+    # Both round between the two passes of a resize, and they begin with different ones.
+    off = (found - expected["pixel_values"]).abs() / one_level
+    assert float(off.max()) < 3.5
+    assert float(off.mean()) < 0.3
+
+
+def test_the_caller_may_stop_between_tokens(engine, picture):
+    asked = []
+
+    def stopped():
+        asked.append(1)
+        return len(asked) >= 3
+
+    with pytest.raises(CancelledError):
+        engine.generate(engine.encode(picture), PROMPTS[0], 64, stopped)
+    assert len(asked) <= 4
+
+
+def test_a_cut_off_answer_says_so(engine, picture):
+    generation = engine.generate(engine.encode(picture), PROMPTS[0], 3)
+    assert (generation.tokens, generation.truncated) == (3, True)
+
+
+def test_a_prompt_beyond_the_context_is_refused(engine, picture):
+    with pytest.raises(PromptError, match="do not fit the model's context"):
+        engine.generate(engine.encode(picture), "long " * 3000, 10)
+
+
+def test_info_says_what_runs_where(engine):
+    info = engine.info
+    assert (info.model, info.device, info.dtype, info.quantization) == (
+        "shapes",
+        "cpu",
+        "float32",
+        "none",
+    )
+    assert info.parameters == sum(
+        tensor.numel() for tensor in load_file(shapes.MODEL_DIR / "model.safetensors").values()
+    )
+
+
+@pytest.mark.parametrize("quantization", ["int8", "nf4"])
+def test_quantized_weights_answer(copied, picture, quantization):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    engine = Engine.load(str(copied), device="cpu", quantization=quantization)
+    generation = engine.generate(engine.encode(picture), PROMPTS[1], 8)
+    assert re.match(r" an? \w+ \w+", generation.text), generation.text
+    assert engine.info.quantization == quantization
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"device": "cuda:99"}, "cuda:99.*is not there"),
+        ({"device": "gpu"}, "'gpu' is unknown; auto, cpu, cuda"),
+        ({"device": "cpu:"}, "'cpu:' is unknown"),
+        ({"dtype": "int4", "device": "cpu"}, "'int4' is unknown; auto or one of float32"),
+        ({"quantization": "q4"}, "'q4' is unknown; one of none, int8, nf4"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, reason):
+    with pytest.raises(ConfigError, match=reason):
+        Engine.load("shapes", **options)
+
+
+def pickled(model):
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+
+
+def truncated(model):
+    data = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def one_weight_short(model):
+    weights = load_file(model / "model.safetensors")
+    weights.pop("image_to_text_projection.latent_query")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+def another_kind(model):
+    edit(model / "config.json", model_type="llava")
+
+
+def another_size(model):
+    edit(model / "preprocessor_config.json", size={"height": 200, "width": 200})
+
+
+def another_resampling(model):
+    edit(model / "preprocessor_config.json", resample=1)
+
+
+def without_tokenizer(model):
+    (model / "tokenizer.json").unlink()
+
+
+def without_config(model):
+    (model / "config.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (pickled, "cannot be loaded: .*safetensors"),
+        (truncated, "cannot be loaded"),
+        (one_weight_short, "lacks 1 weights, such as 'image_to_text_projection.latent_query'"),
+        (another_kind, "of type 'llava'; 'kosmos-2' is needed"),
+        (another_size, "pictures of \\[200\\] pixels"),
+        (another_resampling, "resample 1 is not supported"),
+        (without_tokenizer, "cannot be loaded"),
+        (without_config, "config.json"),
+    ],
+)
+def test_models_that_would_answer_nonsense_are_refused(copied, damage, reason):
+    """Faults 37, 38, 39."""
+    damage(copied)
+    with pytest.raises(ModelLoadError, match=reason):
+        Engine.load(str(copied), device="cpu")
+
+
+def test_code_beside_the_weights_never_runs(copied):
+    """Fault 38."""
+    marker = copied / "ran"
+    (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    edit(copied / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
+    edit(copied / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]})
+    edit(copied / "preprocessor_config.json", auto_map={"AutoImageProcessor": "evil.P"})
+    try:
+        Engine.load(str(copied), device="cpu")
+    except ModelLoadError:
+        pass
+    assert not marker.exists()
+
+
+def test_a_missing_model_is_named():
+    """Fault 36."""
+    with pytest.raises(ModelLoadError, match="there is no directory /no/such/model"):
+        Engine.load("/no/such/model")
+    with pytest.raises(ModelLoadError, match="'nobody/nothing' cannot be loaded"):
+        Engine.load("nobody/nothing", local_files_only=True)
