@@ -1,0 +1,120 @@
+"""Core dataclasses to kosmos_msgs and back.
+
+Every number is cast on its way into a message: since Jazzy rclpy does not check field types, and
+a NumPy scalar or an int in a float field is published as another value without a word.
+"""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from kosmos_msgs.msg import BoundingBox, GroundedCaption, GroundedPhrase
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from kosmos_ros.grounding import Box, Caption, Phrase
+from kosmos_ros.prompts import Prompt
+
+
+def caption_message(
+    caption: Caption,
+    *,
+    header: Header,
+    camera: str,
+    size: tuple[int, int],
+    prompt: Prompt,
+    model: str,
+    inference_time: float,
+    frames_dropped: int,
+) -> GroundedCaption:
+    """A caption in pixels of a picture of `size` (width, height); `inference_time` in seconds.
+
+    `latency` is left for the moment of publication.
+    """
+    width, height = size
+    return GroundedCaption(
+        header=header,
+        camera=str(camera),
+        image_width=int(width),
+        image_height=int(height),
+        task=str(prompt.task),
+        prompt=str(prompt.text),
+        caption=str(caption.text),
+        phrases=[_phrase_message(phrase, width, height) for phrase in caption.phrases],
+        raw_text=str(caption.raw_text),
+        score=float(caption.score),
+        generated_tokens=int(caption.generated_tokens),
+        truncated=bool(caption.truncated),
+        inference_time=duration(inference_time),
+        frames_dropped=int(frames_dropped),
+        model=str(model),
+    )
+
+
+def caption_from(message: GroundedCaption) -> Caption:
+    """The caption of a message, its boxes in [0, 1] again."""
+    width, height = message.image_width or 1, message.image_height or 1
+    return Caption(
+        text=message.caption,
+        phrases=tuple(
+            Phrase(
+                phrase.text,
+                phrase.start,
+                phrase.end,
+                tuple(box_from(box).scaled(1 / width, 1 / height) for box in phrase.boxes),
+            )
+            for phrase in message.phrases
+        ),
+        raw_text=message.raw_text,
+        score=message.score,
+        generated_tokens=message.generated_tokens,
+        truncated=message.truncated,
+    )
+
+
+def box_from(message: BoundingBox) -> Box:
+    """The box of a message, in its unit."""
+    return Box(message.x_min, message.y_min, message.x_max, message.y_max, message.score)
+
+
+def image_message(image: np.ndarray, header: Header) -> Image:
+    """An rgb8 message of a picture (H, W, 3) uint8."""
+    height, width, _ = image.shape
+    data = array.array("B")
+    # The one assignment that is fast on every distribution: neither bytes nor an ndarray is.
+    data.frombytes(memoryview(np.ascontiguousarray(image)).cast("B"))
+    message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
+    message.data = data
+    return message
+
+
+def duration(seconds: float) -> Duration:
+    """Nearest Duration; what 32 bits of seconds cannot hold is clipped."""
+    nanoseconds = min(max(round(seconds * 1e9), -(2**31) * 10**9), (2**31 - 1) * 10**9)
+    whole, rest = divmod(nanoseconds, 10**9)
+    return Duration(sec=whole, nanosec=rest)
+
+
+def seconds(message: Duration) -> float:
+    """Length in seconds."""
+    return float(message.sec) + message.nanosec * 1e-9
+
+
+def _phrase_message(phrase: Phrase, width: int, height: int) -> GroundedPhrase:
+    return GroundedPhrase(
+        text=str(phrase.text),
+        start=int(phrase.start),
+        end=int(phrase.end),
+        boxes=[
+            BoundingBox(
+                x_min=float(box.x_min),
+                y_min=float(box.y_min),
+                x_max=float(box.x_max),
+                y_max=float(box.y_max),
+                score=float(box.score),
+            )
+            for box in (box.scaled(width, height) for box in phrase.boxes)
+        ],
+    )

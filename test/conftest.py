@@ -1,0 +1,50 @@
+"""What every test of a node needs: a domain of its own, and waiting for events."""
+
+import os
+import time
+
+# Before any message is imported: types of fields are checked only when this is set.
+os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+PATIENCE = 60.0  # s, far longer than anything takes
+
+
+class Bench:
+    """A node under test and a client node, spun by the test itself."""
+
+    def __init__(self, *nodes):
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.executor = SingleThreadedExecutor()
+        self.nodes = nodes
+        for node in nodes:
+            self.executor.add_node(node)
+
+    def until(self, condition, what="the condition"):
+        """Spin until `condition()` is true and give its value."""
+        end = time.monotonic() + PATIENCE
+        while not (value := condition()):
+            assert time.monotonic() < end, f"{what} did not come true in {PATIENCE} s"
+            self.executor.spin_once(timeout_sec=0.1)
+        return value
+
+    def call(self, client, request):
+        """The response of a service."""
+        assert client.wait_for_service(PATIENCE)
+        future = client.call_async(request)
+        self.until(future.done, f"an answer of {client.srv_name}")
+        return future.result()
+
+
+@pytest.fixture
+def ros():
+    """A context of rclpy for one test."""
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+    rclpy.init()
+    yield rclpy
+    rclpy.try_shutdown()

@@ -1,0 +1,72 @@
+"""Programs of this package as processes, for tests that talk to them over DDS."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+PATIENCE = 60.0  # s
+
+
+class Program:
+    """`kosmos_ros.<module>` as a process; its output is kept, line by line."""
+
+    def __init__(self, module, *arguments):
+        command = [sys.executable, "-u", "-m", f"kosmos_ros.{module}", *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.lines = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+
+    def says(self, words):
+        """Wait for a line with `words` and give it."""
+        end = time.monotonic() + PATIENCE
+        with self._news:
+            while True:
+                for line in self.lines:
+                    if words in line:
+                        return line
+                left = end - time.monotonic()
+                assert left > 0 and self._reader.is_alive(), f"no {words!r} in:\n{self.output}"
+                self._news.wait(min(left, 1.0))
+
+    def stop(self, sign=signal.SIGINT):
+        """Send the signal; the exit code and the seconds until the end."""
+        begun = time.monotonic()
+        self.process.send_signal(sign)
+        code = self.process.wait(PATIENCE)
+        spent = time.monotonic() - begun
+        self._reader.join(PATIENCE)
+        return code, spent
+
+    @property
+    def output(self):
+        return "\n".join(self.lines)
+
+    def _read(self):
+        for line in self.process.stdout:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+
+def parameters(**values):
+    """Command-line arguments that set ROS parameters."""
+    return [
+        "--ros-args",
+        *(word for name, value in values.items() for word in ("-p", f"{name}:={value}")),
+    ]

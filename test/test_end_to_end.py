@@ -1,0 +1,245 @@
+"""The real node with the embedded model as a process over DDS: is what it says what was drawn?"""
+
+import signal
+
+import numpy as np
+import pytest
+from conftest import Bench
+from programs import Program, parameters
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from kosmos_msgs.msg import BoundingBox, GroundedCaption
+from kosmos_msgs.srv import Ask
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+SHUTDOWN = 4.0  # s; ros2 launch sends SIGTERM after 5
+
+
+def iou(first, second):
+    """Intersection over union of two boxes (x_min, y_min, x_max, y_max)."""
+    left, top = (max(first[i], second[i]) for i in (0, 1))
+    right, bottom = (min(first[i], second[i]) for i in (2, 3))
+    shared = max(right - left, 0) * max(bottom - top, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return shared / (sum(areas) - shared)
+
+
+def corners(box):
+    return box.x_min, box.y_min, box.x_max, box.y_max
+
+
+def in_pixels(box, width, height):
+    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
+
+
+def message_of(pixels, encoding="rgb8", padding=0):
+    if encoding == "bgr8":
+        pixels = pixels[:, :, ::-1]
+    height, width, _ = pixels.shape
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (0, padding)), constant_values=99)
+    message = Image(width=width, height=height, encoding=encoding, step=3 * width + padding)
+    message.header.stamp.nanosec = 5
+    message.header.frame_id = "front_optical_frame"
+    message.data = np.ascontiguousarray(rows).tobytes()
+    return message
+
+
+class Robot:
+    """The node as a process, and a client that plays camera and user."""
+
+    def __init__(self):
+        arguments = parameters(model="shapes", device="cpu", max_rate=0)
+        self.program = Program("node", *arguments)
+        self.client = Node("robot")
+        self.bench = Bench(self.client)
+        self.camera = self.client.create_publisher(Image, "image", 10)
+        self.asking = self.client.create_client(Ask, "kosmos/ask")
+        self.frames = 0
+        self.captions = []
+        self.client.create_subscription(
+            GroundedCaption, "kosmos/captions", self.captions.append, 10
+        )
+        states = []
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.client.create_subscription(
+            DiagnosticStatus, "kosmos/model_info", states.append, latched
+        )
+        self.bench.until(lambda: states and states[-1].message == "ready", "a loaded model")
+        self.info = states[-1]
+        self.bench.until(self.camera.get_subscription_count, "a listening node")
+
+    def caption(self, message):
+        """The caption of a frame, which is sent until it arrives, as a camera would."""
+        self.frames += 1
+        message.header.stamp.sec = self.frames
+        timer = self.client.create_timer(0.3, lambda: self.camera.publish(message))
+        self.camera.publish(message)
+        caption = self.bench.until(
+            lambda: next((c for c in self.captions if c.header == message.header), None),
+            "a caption",
+        )
+        self.client.destroy_timer(timer)
+        return caption
+
+    def ask(self, **request):
+        return self.bench.call(self.asking, Ask.Request(**request))
+
+
+@pytest.fixture(scope="module")
+def context():
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def robot(context):
+    robot = Robot()
+    with robot.program:
+        yield robot
+    robot.client.destroy_node()
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Held-out scenes in frames of several shapes."""
+    rng = np.random.default_rng(20_261_124)
+    sizes = [(640, 480), (480, 270), (320, 320), (1280, 720)]
+    return [sample_scene(rng, *sizes[number % 4]) for number in range(16)]
+
+
+def test_captions_name_what_was_drawn_and_where(robot, scenes):
+    named, drawn, right, placed = 0, 0, 0, 0
+    for number, scene in enumerate(scenes):
+        encoding, padding = [("rgb8", 0), ("bgr8", 0), ("rgb8", 13), ("bgr8", 64)][number % 4]
+        message = message_of(render(scene), encoding, padding)
+        caption = robot.caption(message)
+        assert caption.header == message.header
+        assert (caption.image_width, caption.image_height) == (scene.width, scene.height)
+        truth = dict(scene.truth)
+        named += len(caption.phrases)
+        drawn += len(truth)
+        for phrase in caption.phrases:
+            assert caption.caption[phrase.start : phrase.end] == phrase.text
+            assert len(phrase.boxes) == 1
+            assert 0 < phrase.boxes[0].score <= 1
+            if phrase.text in truth:
+                right += 1
+                box = in_pixels(truth[phrase.text], scene.width, scene.height)
+                placed += iou(corners(phrase.boxes[0]), box) > 0.5
+    assert 2 * right / (named + drawn) >= 0.85
+    assert placed / right >= 0.6
+
+
+def test_questions_about_regions_are_answered_with_what_lies_there(robot, scenes):
+    asked = right = 0
+    for scene in scenes[:8]:
+        for phrase, box in scene.truth:
+            pixels = in_pixels(box, scene.width, scene.height)
+            names = ("x_min", "y_min", "x_max", "y_max")
+            region = BoundingBox(**dict(zip(names, map(float, pixels), strict=True)))
+            response = robot.ask(
+                question="What is this?", regions=[region], image=message_of(render(scene))
+            )
+            assert response.success, response.message
+            assert response.result.header.frame_id == "front_optical_frame"
+            asked += 1
+            right += phrase in response.answer
+    assert right / asked >= 0.8
+
+
+def test_a_published_box_can_be_asked_about(robot, scenes):
+    caption = robot.caption(message_of(render(scenes[0])))
+    box = caption.phrases[0].boxes[0]
+    response = robot.ask(question="What is it?", regions=[box])
+    assert response.success, response.message
+    assert caption.phrases[0].text in response.answer
+
+
+def test_the_model_says_what_it_is(robot):
+    values = {pair.key: pair.value for pair in robot.info.values}
+    assert robot.info.level == DiagnosticStatus.OK
+    assert (values["model"], values["device"], values["dtype"]) == ("shapes", "cpu", "float32")
+
+
+def test_bad_frames_are_survived(robot, scenes):
+    """Faults 1, 4, 5, 6, 7."""
+    good = message_of(render(scenes[0]))
+    short, narrow, empty, huge, unknown = (message_of(render(scenes[0])) for _ in range(5))
+    short.data = short.data[:1000]
+    narrow.step = 3
+    empty.width = empty.height = empty.step = 0
+    huge.width = huge.height = 2**32 - 1
+    unknown.encoding = "rgb7"
+    for bad in (short, narrow, empty, huge, unknown):
+        robot.camera.publish(bad)
+    caption = robot.caption(good)
+    assert caption.phrases
+    assert robot.program.process.poll() is None
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
+    """Fault 54."""
+    with Program("node", *parameters(model="shapes")) as program:
+        program.says("images from /image")
+        code, spent = program.stop(sign)
+        assert "model ready" not in program.output
+    assert (code, spent < SHUTDOWN) == (0, True), program.output
+    assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, sign):
+    """Fault 54."""
+    client = Node("busy_robot")
+    bench = Bench(client)
+    camera = client.create_publisher(Image, "busy", 10)
+    captions = []
+    with Program(
+        "node",
+        *parameters(model="shapes", max_rate=0),
+        *("-r", "__node:=busy_kosmos", "-r", "image:=busy"),
+    ) as program:
+        client.create_subscription(GroundedCaption, "busy_kosmos/captions", captions.append, 10)
+        client.create_timer(0.02, lambda: camera.publish(message_of(render(scenes[1]))))
+        bench.until(lambda: len(captions) > 2)
+        code, spent = program.stop(sign)
+    client.destroy_node()
+    assert (code, spent < SHUTDOWN) == (0, True), program.output
+    assert "Traceback" not in program.output
+
+
+def test_a_device_that_is_not_there_ends_the_node_with_its_name():
+    """Fault 34."""
+    with Program("node", *parameters(model="shapes", device="cuda:99")) as program:
+        assert program.process.wait(60) == 1
+        program.says("device 'cuda:99' is not there")
+    assert "Traceback" not in program.output
+
+
+def test_a_bad_parameter_ends_the_node_with_its_name_and_value():
+    """Fault 57."""
+    with Program("node", *parameters(model="shapes", max_rate=-2.0)) as program:
+        assert program.process.wait(60) == 1
+        line = program.says("max_rate")
+    assert "-2.0" in line
+    assert "Traceback" not in program.output
+
+
+def test_unknown_parameters_of_a_file_are_warned_about(tmp_path):
+    file = tmp_path / "kosmos.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    model: /no/such\n    max_rtae: 2.0\n")
+    with Program("node", "--ros-args", "--params-file", file) as program:
+        program.says("parameter max_rtae is unknown; is max_rate meant?")
+        program.says("there is no directory /no/such")
+        code, _ = program.stop()
+    assert code == 0, program.output

@@ -1,0 +1,494 @@
+"""The node in process, with literal KOSMOS-2 output in place of a model."""
+
+import dataclasses
+import io
+import threading
+
+import numpy as np
+import pytest
+from conftest import Bench
+
+from kosmos_ros.errors import ModelLoadError
+from kosmos_ros.grounding import Generation
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from kosmos_msgs.msg import BoundingBox, GroundedCaption
+from kosmos_msgs.srv import Ask
+from PIL import Image as Pillow
+from rcl_interfaces.msg import Log
+from rcl_interfaces.srv import GetParameters
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from kosmos_ros import parameters
+from kosmos_ros.node import KosmosNode
+
+SNOWMAN = (
+    "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
+    "himself by<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    model: str = "fake"
+    device: str = "cpu"
+
+
+class FakeEngine:
+    """Says SNOWMAN of every picture, and remembers what it saw and was asked."""
+
+    info = Info()
+
+    def __init__(self):
+        self.seen = []  # mean colour of each picture
+        self.prompts = []
+        self.errors = []  # raised one after the other
+        self.free = threading.Event()
+        self.free.set()
+        self.busy = threading.Event()
+
+    def encode(self, image):
+        self.seen.append(tuple(image.mean(axis=(0, 1)).round().astype(int)))
+
+    def generate(self, image, prompt, max_new_tokens, stopped):
+        self.prompts.append(prompt)
+        self.busy.set()
+        while not self.free.wait(0.01):
+            if stopped():
+                break
+        if self.errors:
+            raise self.errors.pop(0)
+        return Generation(SNOWMAN, (0.5, 0.125, 1.0, 0.25), np.float32(0.75), 20, False)
+
+
+class Desk:
+    """The node, its fake engine, a client with everything to talk to it, and a log."""
+
+    def __init__(self, engine, node, client):
+        self.engine, self.node, self.client = engine, node, client
+        self.bench = Bench(node, client)
+        self.until = self.bench.until
+        self.images = client.create_publisher(Image, "image", 10)
+        self.compressed = client.create_publisher(CompressedImage, "image/compressed", 10)
+        self.asking = client.create_client(Ask, "kosmos/ask")
+        self.logged = []
+        client.create_subscription(Log, "/rosout", self._on_log, 100)
+        self.captions = []
+
+    def _on_log(self, message):
+        if message.name == "kosmos":
+            self.logged.append(message.msg)
+
+    def listen(self):
+        self.client.create_subscription(
+            GroundedCaption, "kosmos/captions", self.captions.append, 10
+        )
+        self.connected()
+        self.until(self.node._wanted)
+        return self
+
+    def connected(self):
+        self.until(lambda: self.images.get_subscription_count(), "a connection")
+
+    def send(self, *args, **options):
+        message = picture(*args, **options)
+        self.connected()
+        self.images.publish(message)
+        return message
+
+    def ask(self, **request):
+        return self.bench.call(self.asking, Ask.Request(**request))
+
+    def logs(self, *words):
+        return next((text for text in self.logged if all(word in text for word in words)), None)
+
+
+def picture(colour=(10, 20, 30), width=640, height=480, sec=7):
+    message = Image(width=width, height=height, encoding="rgb8", step=3 * width)
+    message.header.stamp.sec = sec
+    message.header.frame_id = "camera_optical_frame"
+    message.data = np.full((height, width, 3), colour, np.uint8).tobytes()
+    return message
+
+
+@pytest.fixture
+def start(ros):
+    """Makes desks; ends their nodes."""
+    desks = []
+
+    def make(engine=None, load=None, **values):
+        engine = engine or FakeEngine()
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        node = KosmosNode(load=load or (lambda settings: engine), parameter_overrides=overrides)
+        desk = Desk(engine, node, Node("client"))
+        desks.append(desk)
+        if load is None:
+            desk.until(lambda: not node._unready, "a loaded model")
+        return desk
+
+    yield make
+    for desk in desks:
+        desk.engine.free.set()
+        assert desk.node.stop(10)
+        desk.node.destroy_node()
+        desk.client.destroy_node()
+
+
+def test_a_frame_becomes_a_caption_with_its_header_and_boxes_in_pixels(start):
+    desk = start(max_rate=0).listen()
+    texts = []
+    desk.client.create_subscription(String, "kosmos/text", texts.append, 10)
+    sent = desk.send(width=640, height=480)
+    caption = desk.until(lambda: desk.captions)[0]
+    assert caption.header == sent.header
+    assert (caption.image_width, caption.image_height) == (640, 480)
+    assert caption.caption == "An image of a snowman warming himself by a fire."
+    assert caption.prompt == "<grounding> An image of"
+    assert caption.raw_text == "<grounding> An image of" + SNOWMAN
+    assert caption.task == "brief_caption"
+    assert [(p.text, p.start, p.end) for p in caption.phrases] == [
+        ("a snowman", 12, 21),
+        ("a fire", 41, 47),
+    ]
+    box = caption.phrases[0].boxes[0]
+    assert (box.x_min, box.y_min, box.x_max, box.y_max) == (250, 22.5, 630, 397.5)
+    assert (box.score, caption.phrases[1].boxes[0].score) == (0.25, 0.5)
+    assert caption.score == pytest.approx(0.75)
+    assert (caption.generated_tokens, caption.truncated, caption.model) == (
+        20,
+        False,
+        "microsoft/kosmos-2-patch14-224",
+    )
+    assert caption.latency.sec > 1_000_000_000  # the stamp is of 1970
+    desk.until(lambda: texts)
+    assert texts[0].data == caption.caption
+
+
+def test_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
+    desk = start(max_rate=0)
+    desk.send()
+    response = desk.ask(question="What is it?")
+    assert response.success, response.message
+    assert desk.engine.prompts == ["Question: What is it? Answer:"]
+
+
+def test_always_on_captions_without_listeners(start):
+    desk = start(always_on=True, max_rate=0)
+    desk.send()
+    desk.until(lambda: desk.engine.prompts == ["<grounding> An image of"])
+
+
+def test_newest_frame_wins_while_the_model_works(start):
+    desk = start(max_rate=0).listen()
+    desk.engine.free.clear()
+    desk.send(colour=(1, 1, 1))
+    desk.until(desk.engine.busy.is_set)
+    arrived = desk.node._watch._arrivals
+    for number in (2, 3, 4):
+        desk.send(colour=(number,) * 3)
+        desk.until(lambda number=number: len(arrived) == number)
+    desk.engine.free.set()
+    desk.until(lambda: len(desk.captions) == 2)
+    assert desk.engine.seen == [(1, 1, 1), (4, 4, 4)]
+    assert [caption.frames_dropped for caption in desk.captions] == [0, 2]
+
+
+def test_executor_answers_while_the_model_works(start):
+    desk = start(max_rate=0).listen()
+    desk.engine.free.clear()
+    desk.send()
+    desk.until(desk.engine.busy.is_set)
+    client = desk.client.create_client(GetParameters, "kosmos/get_parameters")
+    response = desk.bench.call(client, GetParameters.Request(names=["task"]))
+    assert response.values[0].string_value == "brief_caption"
+    assert not desk.captions
+
+
+def test_boxes_follow_each_frames_own_size(start):
+    """Fault 25."""
+    desk = start(max_rate=0).listen()
+    desk.send(width=320, height=240)
+    desk.until(lambda: len(desk.captions) == 1)
+    desk.send(width=1280, height=320)
+    desk.until(lambda: len(desk.captions) == 2)
+    assert [caption.phrases[0].boxes[0].x_min for caption in desk.captions] == [125, 500]
+    assert [caption.phrases[0].boxes[0].y_max for caption in desk.captions] == [198.75, 265]
+
+
+def test_a_bad_frame_is_named_and_the_next_one_served(start):
+    desk = start(max_rate=0).listen()
+    bad = picture()
+    bad.data = bad.data[:100]
+    desk.images.publish(bad)
+    desk.until(lambda: desk.logs("100"))
+    desk.send()
+    desk.until(lambda: desk.captions)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError("boom"), KeyError("boom")])
+def test_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error):
+    """Fault 29."""
+    desk = start(max_rate=0).listen()
+    desk.engine.errors.append(error)
+    desk.send()
+    desk.until(lambda: desk.logs(type(error).__name__, "boom"))
+    desk.send()
+    desk.until(lambda: desk.captions)
+
+
+def test_compressed_images_come_by_image_transport(start):
+    desk = start(image_transport="compressed", max_rate=0)
+    desk.client.create_subscription(GroundedCaption, "kosmos/captions", desk.captions.append, 10)
+    desk.until(lambda: desk.compressed.get_subscription_count() and desk.node._wanted())
+    coded = io.BytesIO()
+    Pillow.new("RGB", (64, 32), (200, 100, 50)).save(coded, "PNG")
+    message = CompressedImage(format="rgb8; png compressed", data=coded.getvalue())
+    message.header.frame_id = "here"
+    desk.compressed.publish(message)
+    caption = desk.until(lambda: desk.captions)[0]
+    assert desk.engine.seen == [(200, 100, 50)]
+    assert (caption.header.frame_id, caption.image_width, caption.image_height) == ("here", 64, 32)
+
+
+def test_annotated_frames_are_drawn_only_for_listeners(start, monkeypatch):
+    drawn = []
+
+    def annotate(image, caption):
+        drawn.append(caption.text)
+        return image
+
+    monkeypatch.setattr("kosmos_ros.node.annotate", annotate)
+    desk = start(max_rate=0).listen()
+    desk.send()
+    desk.until(lambda: len(desk.captions) == 1)
+    assert not drawn
+    frames = []
+    desk.client.create_subscription(Image, "kosmos/annotated", frames.append, 10)
+    desk.until(lambda: desk.node._annotated.get_subscription_count())
+    sent = desk.send(colour=(9, 8, 7))
+    frame = desk.until(lambda: frames)[0]
+    assert drawn == ["An image of a snowman warming himself by a fire."]
+    assert frame.header == sent.header
+    assert (frame.encoding, frame.step, bytes(frame.data[:3])) == ("rgb8", 1920, b"\x09\x08\x07")
+
+
+def test_a_question_about_a_region_names_its_cells(start):
+    desk = start()
+    box = BoundingBox(x_min=250.0, y_min=22.5, x_max=630.0, y_max=397.5)
+    response = desk.ask(
+        question="What is the man?",
+        regions=[box],
+        region_phrases=["the man"],
+        image=picture(colour=(1, 2, 3)),
+        grounded=True,
+    )
+    assert response.success, response.message
+    assert desk.engine.seen == [(1, 2, 3)]
+    assert desk.engine.prompts == [
+        "<grounding> Question: What is<phrase> the man</phrase><object><patch_index_0044>"
+        "<patch_index_0863></object>? Answer:"
+    ]
+    assert response.answer == "a snowman warming himself by a fire."
+    assert response.result.header.stamp.sec == 7
+    assert response.result.phrases[1].boxes[0].x_min == 110
+    assert response.result.task == "question"
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "reason"),
+    [
+        ({"question": " "}, "question is empty"),
+        ({"question": "a" * 10**6}, "1000 is the most"),
+        ({"question": "<phrase> x"}, "<phrase>"),
+        ({"question": "What?", "camera": "rear"}, "camera 'rear' is unknown"),
+        (
+            {"question": "Is it?", "regions": [BoundingBox(x_max=1.0)], "image": picture()},
+            "empty or inverted",
+        ),
+        (
+            {
+                "question": "Is it?",
+                "regions": [BoundingBox(x_max=float("nan"), y_max=1.0)],
+                "image": picture(),
+            },
+            "not finite",
+        ),
+        ({"question": "What?", "image": Image(width=10, height=10, encoding="rgb8")}, "step"),
+        ({"question": "What?", "image": Image(width=1, height=1, step=3, encoding="x")}, "'x'"),
+    ],
+)
+def test_impossible_questions_are_answered_with_the_reason(start, request_fields, reason):
+    """Faults 46, 48."""
+    desk = start()
+    response = desk.ask(**request_fields)
+    assert not response.success
+    assert reason in response.message
+    assert not desk.engine.prompts
+
+
+def test_a_question_without_any_image_says_what_is_missing(start):
+    """Fault 50."""
+    desk = start(request_timeout=0.2)
+    response = desk.ask(question="What is it?")
+    assert not response.success
+    assert "no image came on /image within 0.2 s, which has 1 publishers" in response.message
+
+
+def test_a_question_waits_for_an_image_young_enough(start):
+    desk = start()
+    desk.send(colour=(1, 1, 1))
+    desk.until(lambda: len(desk.node._watch._arrivals) == 1)
+    slot = desk.node._scheduler._slots[""]
+    slot.newest = dataclasses.replace(slot.newest, arrived=slot.newest.arrived - 60)
+    request = Ask.Request(question="What is it?")
+    request.max_age.sec = 30
+    assert desk.asking.wait_for_service(10)
+    answered = desk.asking.call_async(request)
+    desk.until(lambda: desk.node._scheduler._requests, "a waiting request")
+    desk.send(colour=(2, 2, 2))
+    desk.until(answered.done)
+    assert answered.result().success
+    assert desk.engine.seen == [(2, 2, 2)]
+
+
+def test_a_full_queue_refuses_at_once(start):
+    """Fault 51."""
+    desk = start(queue_size=2)
+    desk.send()
+    desk.engine.free.clear()
+    assert desk.asking.wait_for_service(10)
+    first = desk.asking.call_async(Ask.Request(question="0?"))
+    desk.until(desk.engine.busy.is_set)
+    others = [desk.asking.call_async(Ask.Request(question=f"{n}?")) for n in range(1, 6)]
+    desk.until(lambda: sum(future.done() for future in others) == 3)
+    refused = [future for future in others if future.done()]
+    assert all("2 requests wait already" in future.result().message for future in refused)
+    desk.engine.free.set()
+    answered = [first, *(future for future in others if future not in refused)]
+    desk.until(lambda: all(future.done() for future in answered))
+    assert all(future.result().success for future in answered)
+
+
+def test_while_loading_questions_are_refused_and_the_state_is_latched(start):
+    """Fault 49."""
+    loaded = threading.Event()
+    engine = FakeEngine()
+
+    def load(settings):
+        assert loaded.wait(60)
+        return engine
+
+    desk = start(engine, load, model="some/model")
+    assert desk.ask(question="What?").message == "the model is loading"
+    states = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    desk.client.create_subscription(DiagnosticStatus, "kosmos/model_info", states.append, latched)
+    first = desk.until(lambda: states)[0]
+    assert (first.message, first.level) == ("loading", DiagnosticStatus.WARN)
+    assert {pair.key: pair.value for pair in first.values} == {"model": "some/model"}
+    loaded.set()
+    second = desk.until(lambda: states[1:])[0]
+    assert (second.message, second.level) == ("ready", DiagnosticStatus.OK)
+    assert {pair.key: pair.value for pair in second.values}["device"] == "cpu"
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(start):
+    """Fault 36."""
+
+    def load(settings):
+        raise ModelLoadError(f"model {settings.model!r} is nowhere")
+
+    desk = start(load=load, model="no/model")
+    desk.until(lambda: "nowhere" in desk.node._unready)
+    response = desk.ask(question="What?")
+    assert response.message == "the model cannot be used: model 'no/model' is nowhere"
+    states = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    desk.client.create_subscription(DiagnosticStatus, "kosmos/model_info", states.append, latched)
+    assert desk.until(lambda: states)[0].level == DiagnosticStatus.ERROR
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("max_rate", -1.0, "0"),
+        ("max_rate", float("nan"), "nan"),
+        ("max_rate", "fast", "'fast' (str); float is needed"),
+        ("task", "ocr", "one of brief_caption, detailed_caption"),
+        ("max_new_tokens", 0, "0"),
+        ("model", "shapes", "read"),
+        ("grounded", 1, ""),
+    ],
+)
+def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
+    """Faults 57, 70."""
+    desk = start()
+    before = parameters.read(desk.node)
+    result = desk.node.set_parameters([Parameter(name, value=value)])[0]
+    assert not result.successful
+    assert reason in result.reason
+    assert parameters.read(desk.node) == before
+
+
+def test_a_changed_task_holds_from_the_next_frame(start):
+    """Fault 58."""
+    desk = start(max_rate=0).listen()
+    desk.send()
+    desk.until(lambda: len(desk.captions) == 1)
+    changes = [Parameter("task", value="detailed_caption"), Parameter("grounded", value=False)]
+    assert desk.node.set_parameters_atomically(changes).successful
+    desk.send()
+    desk.until(lambda: len(desk.captions) == 2)
+    assert desk.captions[1].task == "detailed_caption"
+    assert desk.engine.prompts[1] == "Describe this image in detail:"
+
+
+def test_an_integer_serves_where_a_float_is_needed(start):
+    desk = start(max_rate=2)
+    assert desk.node.settings.max_rate == 2.0
+    assert desk.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
+    assert parameters.read(desk.node).max_rate == 3.0
+
+
+def test_unknown_parameters_are_warned_about_by_name(start):
+    desk = start(max_rat=1.0, zzz=True)
+    assert parameters.unknown(desk.node) == [
+        "parameter max_rat is unknown; is max_rate meant?",
+        "parameter zzz is unknown",
+    ]
+
+
+def test_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
+    """Faults 21, 22."""
+    desk = start(stale_timeout=0.1)
+    text = desk.until(lambda: desk.logs("no image on /image"))
+    assert "this node asks for BEST_EFFORT delivery" in text
+    desk.send()
+    desk.until(lambda: desk.logs("images arrive on /image"))
+
+
+def test_incompatible_delivery_is_named_with_its_cure(start):
+    """Fault 23."""
+    desk = start(
+        stale_timeout=0.5, **{"qos_overrides./image.subscription.reliability": "reliable"}
+    )
+    lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    desk.client.destroy_publisher(desk.images)
+    desk.client.create_publisher(Image, "image", lossy)
+    desk.until(lambda: desk.logs("no image on /image"))
+    assert desk.logs("offers Image with BEST_EFFORT", "reliability to best_effort")
+
+
+def test_a_topic_that_nobody_publishes_is_named(start):
+    """Fault 22."""
+    desk = start(stale_timeout=0.5)
+    desk.client.destroy_publisher(desk.images)
+    text = desk.until(lambda: desk.logs("no image on /image"))
+    assert "0 publishers" in text
+    assert "remapping image" in text

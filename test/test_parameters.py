@@ -1,0 +1,66 @@
+"""Parameters are stated once: the YAML and the README repeat what the code says."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.parameters import Settings, checked
+
+ROOT = Path(__file__).parent.parent
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+YAML = ROOT / "config" / "kosmos.yaml"
+
+
+def test_the_yaml_holds_every_parameter_with_its_default():
+    values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
+    assert values == {name: field.default for name, field in FIELDS.items()}
+    assert {name: type(value) for name, value in values.items()} == {
+        name: type(field.default) for name, field in FIELDS.items()
+    }
+
+
+def test_every_parameter_of_the_yaml_has_a_comment_and_says_if_it_is_fixed():
+    for name, field in FIELDS.items():
+        comment = re.search(rf"^ +{name}: [^#]+#(.+)$", YAML.read_text(), re.MULTILINE)
+        assert comment, name
+        assert ("fixed;" in comment[1]) == field.metadata["read_only"], name
+
+
+def test_the_readme_lists_every_parameter_with_its_default():
+    rows = dict(
+        re.findall(r"^\| `(\w+)`\*? \| (`[^`]*`|) \|", (ROOT / "README.md").read_text(), re.M)
+    )
+    shown = {
+        name: str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+        for name, field in FIELDS.items()
+    }
+    assert {name: value.strip("`") for name, value in rows.items()} == shown
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_defaults_are_in_range(name):
+    assert checked(name, FIELDS[name].default) == FIELDS[name].default
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_rate", 1000.1),
+        ("max_rate", float("inf")),
+        ("queue_size", 0),
+        ("queue_size", 2.0),
+        ("queue_size", True),
+        ("always_on", 1),
+        ("task", "question"),
+        ("model", None),
+    ],
+)
+def test_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=f"parameter {name} is .*needed"):
+        checked(name, value)
