@@ -1,0 +1,45 @@
+"""The core stands without ROS, and the command line without torch until it needs it."""
+
+import subprocess
+import sys
+
+import pytest
+
+CORE = [
+    "prompts",
+    "images",
+    "engine",
+    "grounding",
+    "drawing",
+    "scheduler",
+    "watch",
+    "errors",
+    "cli",
+]
+BLOCK = "import sys; sys.modules.update(dict.fromkeys({!r}))\n"
+ROS = ("rclpy", "sensor_msgs", "std_msgs", "kosmos_msgs", "cv_bridge")
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_imports_without_ros(module):
+    done = run(BLOCK.format(ROS) + f"import kosmos_ros.{module}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_torch_is_named_with_the_command_that_installs_it():
+    """Fault 35."""
+    done = run(BLOCK.format(("torch",)) + "import kosmos_ros.engine")
+    assert "ModelLoadError" in done.stderr
+    assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["node", "camera", "demo", "cli"])
+def test_programs_start_without_waiting_for_torch(module):
+    if module != "cli":
+        pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+    done = run(f"import sys, kosmos_ros.{module}; assert 'torch' not in sys.modules")
+    assert done.returncode == 0, done.stderr
