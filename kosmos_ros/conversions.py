@@ -84,7 +84,7 @@ def image_message(image: np.ndarray, header: Header) -> Image:
     height, width, _ = image.shape
     data = array.array("B")
     # The one assignment that is fast on every distribution: neither bytes nor an ndarray is.
-    data.frombytes(memoryview(np.ascontiguousarray(image)).cast("B"))
+    data.frombytes(np.ascontiguousarray(image).data.cast("B"))
     message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
     message.data = data
     return message

@@ -10,7 +10,7 @@
     │   └── ImageSizeError       size, step or data length that contradict each other or a limit
     ├── RequestError         a question, phrase or region that cannot be asked
     │   ├── PromptError          text that is empty, too long or holds KOSMOS-2's own tags
-    │   └── RegionError          a region that is empty, inverted, not finite or outside the picture
+    │   └── RegionError          a region that is empty, inverted or outside the picture
     ├── QueueFullError       more requests wait than the queue holds
     ├── NotReadyError        the model is not loaded, or no picture has come in time
     └── CancelledError       the work was stopped before it ended
@@ -60,7 +60,7 @@ class PromptError(RequestError):
 
 
 class RegionError(RequestError):
-    """A region that is empty, inverted, not finite or outside the picture."""
+    """A region that is empty, inverted or outside the picture."""
 
 
 class QueueFullError(KosmosError):

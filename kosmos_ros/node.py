@@ -23,10 +23,9 @@ from kosmos_msgs.srv import Ask
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -47,17 +46,15 @@ from kosmos_ros.errors import (
     NotReadyError,
     RequestError,
 )
+from kosmos_ros.feed import ImageFeed
 from kosmos_ros.grounding import Caption, Generation, read, region_cells
 from kosmos_ros.parameters import Settings
 from kosmos_ros.process import run
 from kosmos_ros.prompts import Prompt
 from kosmos_ros.scheduler import Frame, Job, Limits, Request, Scheduler
-from kosmos_ros.watch import InputWatch
 
 CAMERA = ""  # name of the one camera
 WATCH_PERIOD = 0.5  # s
-REPEAT_WARNING = 30.0  # s
-LOST_SHARE = 0.5  # of the camera's frames, above which the input is reported
 
 
 class CaptionEngine(Protocol):
@@ -111,11 +108,7 @@ class KosmosNode(Node):
         self._stopping = threading.Event()
         self._unready = "the model is loading"
         self._results: deque[tuple[Future, Any]] = deque()
-        self._decoder = ImageDecoder()
         self._scheduler = Scheduler(_limits(self.settings))
-        self._watch = InputWatch(time.monotonic())
-        self._warned = float("-inf")
-        self._stale = False
 
         self._captions = self._output(GroundedCaption, "~/captions")
         self._text = self._output(String, "~/text")
@@ -123,13 +116,9 @@ class KosmosNode(Node):
         self._model_info = self.create_publisher(
             DiagnosticStatus,
             "~/model_info",
-            QoSProfile(
-                depth=1,
-                reliability=ReliabilityPolicy.RELIABLE,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL,
-            ),
+            QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
-        self._subscribe()
+        self._feed = ImageFeed(self, "image", self.settings.image_transport, self._on_image)
         # An async handler in the default group would stop every other callback while it waits.
         self.create_service(Ask, "~/ask", self._on_ask, callback_group=ReentrantCallbackGroup())
         self._wake = self.create_guard_condition(self._hand_over)
@@ -158,29 +147,8 @@ class KosmosNode(Node):
             kind, topic, 10, qos_overriding_options=QoSOverridingOptions.with_default_policies()
         )
 
-    def _subscribe(self) -> None:
-        # image_transport's convention: remapping `image` moves `image/compressed` with it.
-        topic = self.resolve_topic_name("image")
-        compressed = self.settings.image_transport == "compressed"
-        self._image_topic = f"{topic}/compressed" if compressed else topic
-        # rclpy writes what qos_overrides say into this object.
-        self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscription = self.create_subscription(
-            CompressedImage if compressed else Image,
-            self._image_topic,
-            self._on_image,
-            self._qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        self.get_logger().info(f"images from {self._image_topic}, decoded by {self._decoder}")
-
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._refresh()
-        stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
-        self._watch.arrived(time.monotonic(), stamp)
-        if self._stale:
-            self._stale, self._warned = False, float("-inf")
-            self.get_logger().info(f"images arrive on {self._image_topic}")
         self._scheduler.offer(CAMERA, message, wanted=self._wanted())
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
@@ -227,70 +195,30 @@ class KosmosNode(Node):
 
     def _on_timer(self) -> None:
         self._refresh()
-        now = time.monotonic()
-        stale = 0 < self.settings.stale_timeout < self._watch.silence(now)
-        self._stale = stale
-        lost = self._watch.lost()
-        if now - self._warned < REPEAT_WARNING or not (stale or lost > LOST_SHARE):
-            return
-        self._warned = now
-        if stale:
-            self.get_logger().warning(self._why_stale(now))
-        else:
-            self.get_logger().warning(
-                f"about {lost:.0%} of the images on {self._image_topic} are lost before this "
-                f"node; {self._watch.rate():.1f} a second arrive. Large images over best effort "
-                "need FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes, a reliable "
-                "subscription, or image_transport:=compressed"
-            )
-
-    def _why_stale(self, now: float) -> str:
-        publishers = self.get_publishers_info_by_topic(self._image_topic)
-        asked = self._qos.reliability
-        text = (
-            f"no image on {self._image_topic} for {self._watch.silence(now):.1f} s: "
-            f"{len(publishers)} publishers, this node asks for {asked.name} delivery"
-        )
-        if not publishers:
-            return text + "; is the topic's name right? Set it by remapping image"
-        kind = self._subscription.msg_type.__name__
-        for publisher in publishers:
-            offered = publisher.qos_profile.reliability
-            text += (
-                f"; {publisher.node_namespace.rstrip('/')}/{publisher.node_name} offers "
-                f"{publisher.topic_type.rpartition('/')[2]} with {offered.name} delivery"
-            )
-            if publisher.topic_type.rpartition("/")[2] != kind:
-                text += f", but {kind} is needed: see the parameter image_transport"
-            elif (asked, offered) == (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT):
-                text += (
-                    f", which never connects: set qos_overrides.{self._image_topic}"
-                    ".subscription.reliability to best_effort"
-                )
-        return text
+        self._feed.check(self.settings.stale_timeout)
 
     # Worker thread -------------------------------------------------------------------------
 
     def _work(self) -> None:
+        self._decoder = ImageDecoder()
+        self.get_logger().info(f"images from {self._feed.topic}, decoded by {self._decoder}")
         try:
             engine = self._load(self.settings)
         except ConfigError as exc:
-            self._log_unless_stopping(str(exc))
+            self.get_logger().error(str(exc))
             self._post(self.finished, 1)
             return
-        except KosmosError as exc:
-            self._unready = f"the model cannot be used: {exc}"
-            self._log_unless_stopping(self._unready)
-            self._publish_info(DiagnosticStatus.ERROR, str(exc), {"model": self.settings.model})
+        except Exception as exc:  # whatever it is, the node stays and says so
+            reason = str(exc) if isinstance(exc, KosmosError) else f"{type(exc).__name__}: {exc}"
+            self._unready = f"the model cannot be used: {reason}"
+            self.get_logger().error(self._unready)
+            self._publish_info(DiagnosticStatus.ERROR, reason, {"model": self.settings.model})
             return
         values = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
         self._unready = ""
         self._publish_info(DiagnosticStatus.OK, "ready", values)
-        if not self._stopping.is_set():
-            self.get_logger().info(
-                "model ready: "
-                + ", ".join(f"{key} {value}" for key, value in values.items() if value)
-            )
+        shown = ", ".join(f"{key} {value}" for key, value in values.items() if value)
+        self.get_logger().info(f"model ready: {shown}")
         while (job := self._scheduler.take()) is not None:
             try:
                 self._do(engine, job)
@@ -360,8 +288,8 @@ class KosmosNode(Node):
             inference_time=time.monotonic() - begun,
             frames_dropped=dropped,
         )
-        stamp = Time.from_msg(header.stamp, clock_type=self.get_clock().clock_type)
-        message.latency = duration((self.get_clock().now() - stamp).nanoseconds * 1e-9)
+        taken = header.stamp.sec + header.stamp.nanosec * 1e-9
+        message.latency = duration(self.get_clock().now().nanoseconds * 1e-9 - taken)
         return message, caption
 
     def _failed(self, job: Job, exc: Exception) -> None:
@@ -380,8 +308,8 @@ class KosmosNode(Node):
             return f"the model was not free {waited}; try again later"
         age = f" not older than {request.max_age:g} s" if request.max_age else ""
         return (
-            f"no image{age} came on {self._image_topic} {waited}, "
-            f"which has {self.count_publishers(self._image_topic)} publishers"
+            f"no image{age} came on {self._feed.topic} {waited}, "
+            f"which has {self._feed.publishers()} publishers"
         )
 
     def _refuse(self, request: Request, reason: str) -> None:
@@ -407,10 +335,6 @@ class KosmosNode(Node):
         except RuntimeError:  # rclpy's RCLError, once the context has ended
             if self.context.ok():
                 raise
-
-    def _log_unless_stopping(self, text: str) -> None:
-        if not self._stopping.is_set():
-            self.get_logger().error(text)
 
 
 def _limits(settings: Settings) -> Limits:

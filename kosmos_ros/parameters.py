@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ def parameter(
     description: str,
     *,
     limits: tuple[float, float] | None = None,
-    choices: Sequence[str] = (),
+    choices: Iterable[str] = (),
     read_only: bool = False,
 ) -> Any:
     """A field of Settings; `limits` are inclusive."""
@@ -191,4 +191,4 @@ def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
-_FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+_FIELDS: dict[str, Any] = {field.name: field for field in dataclasses.fields(Settings)}

@@ -107,7 +107,8 @@ def checked(name: str, text: str) -> str:
     tag = TAG.search(text)
     if tag:
         raise PromptError(
-            f"{name} {_shown(text)} holds the model's own tag {tag.group()}; plain words are needed"
+            f"{name} {_shown(text)} holds the model's own tag {tag.group()}; "
+            "plain words are needed"
         )
     odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
     if odd:

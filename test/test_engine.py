@@ -1,5 +1,6 @@
 """The engine with the embedded model, held against Hugging Face's own processor and generate."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -254,10 +255,8 @@ def test_code_beside_the_weights_never_runs(copied):
     edit(copied / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
     edit(copied / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]})
     edit(copied / "preprocessor_config.json", auto_map={"AutoImageProcessor": "evil.P"})
-    try:
+    with contextlib.suppress(ModelLoadError):
         Engine.load(str(copied), device="cpu")
-    except ModelLoadError:
-        pass
     assert not marker.exists()
 
 

@@ -189,7 +189,7 @@ def test_newest_frame_wins_while_the_model_works(start):
     desk.engine.free.clear()
     desk.send(colour=(1, 1, 1))
     desk.until(desk.engine.busy.is_set)
-    arrived = desk.node._watch._arrivals
+    arrived = desk.node._feed.watch._arrivals
     for number in (2, 3, 4):
         desk.send(colour=(number,) * 3)
         desk.until(lambda number=number: len(arrived) == number)
@@ -343,7 +343,7 @@ def test_a_question_without_any_image_says_what_is_missing(start):
 def test_a_question_waits_for_an_image_young_enough(start):
     desk = start()
     desk.send(colour=(1, 1, 1))
-    desk.until(lambda: len(desk.node._watch._arrivals) == 1)
+    desk.until(lambda: len(desk.node._feed.watch._arrivals) == 1)
     slot = desk.node._scheduler._slots[""]
     slot.newest = dataclasses.replace(slot.newest, arrived=slot.newest.arrived - 60)
     request = Ask.Request(question="What is it?")
