@@ -83,7 +83,7 @@ def _chain(first: Converter, second: Converter) -> Converter:
 
 def _opencv(code: str) -> Converter:
     def convert(pixels: np.ndarray) -> np.ndarray:
-        cv2 = _import_cv2()
+        cv2 = import_cv2("Bayer and YUV pictures")
         try:
             rgb: np.ndarray = cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, code))
         except cv2.error as exc:
@@ -93,12 +93,13 @@ def _opencv(code: str) -> Converter:
     return convert
 
 
-def _import_cv2() -> ModuleType:
+def import_cv2(what: str) -> ModuleType:
+    """OpenCV, which nothing but `what` needs. Raises EncodingError where it cannot be imported."""
     try:
         import cv2
     except (ImportError, AttributeError) as exc:  # the latter from a build for another NumPy
         raise EncodingError(
-            f"Bayer and YUV pictures need OpenCV, which cannot be imported ({exc}); "
+            f"{what} need OpenCV, which cannot be imported ({exc}); "
             "install python3-opencv (apt) or opencv-python-headless (pip)"
         ) from exc
     return cv2
@@ -151,7 +152,7 @@ ENCODINGS: dict[str, Encoding] = {
 | rgb*, bgr*, 8UC3, 8UC4 | 8UC3 is taken as bgr8 and 8UC4 as bgra8; alpha is dropped |
 | mono*, 8UC1 | grey repeated in the three colours |
 | *16 | round(value * 255 / 65535), as in cv_bridge |
-| 16UC1, 32FC1 | depth: round((value - min) * 255 / (max - min)) over the known values of the picture |
+| 16UC1, 32FC1 | depth: round((value - min) * 255 / (max - min)) over the picture's known values |
 | | 0 where it is not known: 0 in 16UC1 (REP 118), not finite in 32FC1 |
 | bayer_* | OpenCV's bilinear demosaicing, as in cv_bridge; 16 bits are narrowed afterwards |
 | uyvy = yuv422, yuyv = yuv422_yuy2, nv* | ITU-R BT.601, limited range, by OpenCV |
