@@ -119,7 +119,7 @@ def test_all_of_a_wide_frame_is_seen(engine):
     assert light > dark + 1
 
 
-@pytest.mark.parametrize("shape", [(270, 480), (480, 270), (31, 33), (2, 400), (900, 2)])
+@pytest.mark.parametrize("shape", [(270, 480), (480, 270), (31, 33), (60, 900), (900, 60)])
 def test_pixels_are_those_of_the_image_processor(engine, reference, shape):
     rng = np.random.default_rng(1)
     frame = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
