@@ -1,5 +1,6 @@
 """camera_node as a process over DDS: what it publishes is what it drew, and it ends cleanly."""
 
+import contextlib
 import io
 import signal
 
@@ -36,11 +37,23 @@ class Viewer:
                 KINDS[topic], f"camera/{topic}", self.seen[topic].append, 100
             )
 
+    def close(self):
+        """Without this its subscriptions live on in the tests that follow."""
+        self.bench.executor.shutdown()
+        self.node.destroy_node()
+
     def wait(self, count):
         """Until `count` messages of each topic are there."""
         self.bench.until(
             lambda: all(len(messages) >= count for messages in self.seen.values()), "images"
         )
+
+
+@pytest.fixture
+def viewing(ros):
+    """Makes a Viewer for one test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *topics: stack.enter_context(contextlib.closing(Viewer(*topics)))
 
 
 def pixels(image):
@@ -60,11 +73,11 @@ def stamp(message):
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-def test_shapes_are_published_with_their_truth(ros, encoding):
+def test_shapes_are_published_with_their_truth(viewing, encoding):
     arguments = parameters(
         seed=1, width=320, height=240, rate=10, encoding=encoding, frame_id="front_optical_frame"
     )
-    viewer = Viewer(*KINDS)
+    viewer = viewing(*KINDS)
     with Program("camera", *arguments) as camera:
         viewer.wait(8)
         assert camera.stop(signal.SIGINT)[0] == 0
@@ -99,12 +112,12 @@ def test_shapes_are_published_with_their_truth(ros, encoding):
     assert stamps == sorted(set(stamps))
 
 
-def test_a_folder_is_published_in_order(ros, tmp_path):
+def test_a_folder_is_published_in_order(viewing, tmp_path):
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     for name, colour in zip("abc", colours, strict=True):
         Pillow.new("RGB", (20, 10), colour).save(tmp_path / f"{name}.png")
     (tmp_path / "d.png").write_bytes(b"no picture")
-    viewer = Viewer("image_raw")
+    viewer = viewing("image_raw")
     with Program("camera", *parameters(source=tmp_path, rate=10)) as camera:
         viewer.wait(7)
         assert "d.png" in camera.says("no JPEG")
@@ -136,12 +149,12 @@ def test_a_bad_parameter_ends_the_node_with_its_name(values, words):
     assert "Traceback" not in camera.output
 
 
-def test_without_listeners_no_image_is_made(ros, tmp_path):
+def test_without_listeners_no_image_is_made(viewing, tmp_path):
     Pillow.new("RGB", (20, 10)).save(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with Program("camera", *parameters(source=tmp_path, rate=100)) as camera:
         camera.says("100 Hz")
-        viewer = Viewer()
+        viewer = viewing()
         client = viewer.node.create_client(DescribeParameters, "camera/describe_parameters")
         for _ in range(3):  # meanwhile the timer runs
             viewer.bench.call(client, DescribeParameters.Request(names=list(OPTIONS)))
@@ -150,9 +163,9 @@ def test_without_listeners_no_image_is_made(ros, tmp_path):
         viewer.bench.until(lambda: "broken.png" in camera.output, "a reading camera")
 
 
-def test_parameters_are_described_and_cannot_be_changed(ros):
+def test_parameters_are_described_and_cannot_be_changed(viewing):
     with Program("camera", *parameters(rate=1)):
-        viewer = Viewer()
+        viewer = viewing()
         client = viewer.node.create_client(DescribeParameters, "camera/describe_parameters")
         described = viewer.bench.call(client, DescribeParameters.Request(names=list(OPTIONS)))
         for descriptor in described.descriptors:

@@ -1,5 +1,9 @@
 """Annotated pictures: boxes and labels where they belong, legible, and nothing else touched."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,6 +129,25 @@ def test_no_two_phrases_of_a_picture_share_a_colour(texts):
     colours = colours_of(texts)
     assert set(colours) == texts
     assert len(set(colours.values())) == len(texts)
+
+
+def test_colours_are_the_same_in_every_process():
+    """Python's own order of a set of texts differs from process to process."""
+    code = (
+        "from kosmos_ros.drawing import colours_of\n"
+        "print(sorted(colours_of('abcdefghijklmn').items()))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert len(outputs) == 1
 
 
 def test_more_phrases_than_colours_are_drawn_too():

@@ -67,7 +67,10 @@ CASES = {
     },
     **{
         f"bayer_{pattern}16": (
-            [u16(*(value * 257 for value in row)) for row in bayer(pattern[:2], pattern[2:])],
+            [
+                u16(*(value * 257 + 100 for value in row))
+                for row in bayer(pattern[:2], pattern[2:])
+            ],
             FLAT,
         )
         for pattern in ("rggb", "bggr", "gbrg", "grbg")
