@@ -102,7 +102,7 @@ class KosmosNode(Node):
         self, load: Callable[[Settings], CaptionEngine] = load_engine, **options: Any
     ) -> None:
         super().__init__("kosmos", **options)
-        self.settings = parameters.declare(self)
+        self.settings = parameters.declare(self, Settings)
         self._load = load
         self.finished: Future = Future()
         self._stopping = threading.Event()
@@ -126,7 +126,7 @@ class KosmosNode(Node):
         self._timer = self.create_timer(
             WATCH_PERIOD, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        for line in parameters.unknown(self):
+        for line in parameters.unknown(self, Settings):
             self.get_logger().warning(line)
         self._publish_info(DiagnosticStatus.WARN, "loading", {"model": self.settings.model})
         self._worker = threading.Thread(target=self._work, name="model", daemon=True)
@@ -182,7 +182,7 @@ class KosmosNode(Node):
             future.set_result(result)
 
     def _refresh(self) -> None:
-        settings = parameters.read(self)
+        settings = parameters.read(self, Settings)
         if settings != self.settings:
             self.settings = settings
             self._scheduler.set_limits(_limits(settings))

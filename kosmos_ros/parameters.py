@@ -1,7 +1,7 @@
-"""Every parameter of kosmos_node, stated once: name, default, range, description.
+"""A node's parameters, each stated once: name, default, range, description.
 
-A field of `Settings` is a ROS parameter of the same name. Reads and checks parameters; knows
-nothing of what they do.
+A dataclass holds them; a field made by `parameter` is a ROS parameter of the same name.
+`Settings` are those of kosmos_node. Declares, reads and checks; knows nothing of what they do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -27,6 +27,9 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.prompts import CAPTION_TASKS
 
 
+Values = TypeVar("Values")
+
+
 def parameter(
     default: Any,
     description: str,
@@ -35,7 +38,7 @@ def parameter(
     choices: Iterable[str] = (),
     read_only: bool = False,
 ) -> Any:
-    """A field of Settings; `limits` are inclusive."""
+    """A field that is a parameter; `limits` are inclusive."""
     metadata = {
         "description": description,
         "limits": limits,
@@ -109,37 +112,48 @@ class Settings:
     )
 
 
-def declare(node: Node) -> Settings:
-    """Declare every parameter on `node` and give their values. Raises ConfigError."""
-    for field in dataclasses.fields(Settings):
+def declare(node: Node, kind: type[Values]) -> Values:
+    """Declare every field of `kind` on `node` and give their values. Raises ConfigError."""
+    for field in _fields(kind):
         try:
             node.declare_parameter(field.name, field.default, _descriptor(field))
         except (InvalidParameterTypeException, InvalidParameterValueException) as exc:
             raise ConfigError(f"parameter {field.name}: {exc}") from exc
-    settings = read(node)
-    node.add_on_set_parameters_callback(_on_set)
-    return settings
+    values = read(node, kind)
+    fields = {field.name: field for field in _fields(kind)}
+
+    def on_set(changes: list[Parameter]) -> SetParametersResult:
+        try:
+            for change in changes:
+                if change.name in fields:
+                    checked(fields[change.name], change.value)
+        except ConfigError as exc:
+            return SetParametersResult(successful=False, reason=str(exc))
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(on_set)
+    return values
 
 
-def read(node: Node) -> Settings:
+def read(node: Node, kind: type[Values]) -> Values:
     """Values of the declared parameters. Raises ConfigError."""
-    return Settings(
+    return kind(
         **{
-            field.name: checked(field.name, node.get_parameter(field.name).value)
-            for field in dataclasses.fields(Settings)
+            field.name: checked(field, node.get_parameter(field.name).value)
+            for field in _fields(kind)
         }
     )
 
 
-def checked(name: str, value: Any) -> Any:
-    """`value` as the parameter's type; an integer serves where a float is needed.
+def checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """`value` as the field's type; an integer serves where text or a float is needed.
 
     Raises ConfigError for another type or a value out of range.
     """
-    field = _FIELDS[name]
-    kind = type(field.default)
-    if kind is float and type(value) is int:
-        value = float(value)
+    name: str = field.name
+    kind: Any = type(field.default)
+    if kind in (float, str) and type(value) is int:
+        value = kind(value)
     if type(value) is not kind:
         raise ConfigError(
             f"parameter {name} is {value!r} ({type(value).__name__}); {kind.__name__} is needed"
@@ -152,37 +166,26 @@ def checked(name: str, value: Any) -> Any:
     return value
 
 
-def unknown(node: Node) -> list[str]:
+def unknown(node: Node, kind: type) -> list[str]:
     """A line for each parameter given to `node` (file or command line) that it does not have."""
     given = getattr(node, "_parameter_overrides", {})  # rclpy has no public name for them
+    names = [field.name for field in _fields(kind)]
     lines = []
     for name in sorted(name for name in given if not node.has_parameter(name)):
-        close = difflib.get_close_matches(name, _FIELDS, n=1)
+        close = difflib.get_close_matches(name, names, n=1)
         lines.append(f"parameter {name} is unknown" + (f"; is {close[0]} meant?" if close else ""))
     return lines
 
 
-def _on_set(changes: list[Parameter]) -> SetParametersResult:
-    try:
-        for change in changes:
-            if change.name in _FIELDS:
-                checked(change.name, change.value)
-    except ConfigError as exc:
-        return SetParametersResult(successful=False, reason=str(exc))
-    return SetParametersResult(successful=True)
-
-
 def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
+    choices, limits = field.metadata["choices"], field.metadata["limits"]
     descriptor = ParameterDescriptor(
         description=field.metadata["description"],
-        additional_constraints=(
-            "one of " + ", ".join(field.metadata["choices"]) if field.metadata["choices"] else ""
-        ),
+        additional_constraints=f"one of {', '.join(choices)}" if choices else "",
         read_only=field.metadata["read_only"],
         # With static typing `max_rate:=1` ends the node: an integer is not a double.
-        dynamic_typing=isinstance(field.default, float),
+        dynamic_typing=isinstance(field.default, float | str),
     )
-    limits = field.metadata["limits"]
     if limits and isinstance(field.default, float):
         low, high = map(float, limits)
         descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
@@ -191,4 +194,5 @@ def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
-_FIELDS: dict[str, Any] = {field.name: field for field in dataclasses.fields(Settings)}
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)

@@ -116,27 +116,74 @@ def scenes():
     return [sample_scene(rng, *sizes[number % 4]) for number in range(16)]
 
 
+class Tally:
+    """Phrases of captions against what was drawn."""
+
+    def __init__(self):
+        self.named = self.drawn = self.right = self.placed = 0
+
+    def add(self, caption, truth):
+        """`truth`: box in pixels of each phrase."""
+        self.named += len(caption.phrases)
+        self.drawn += len(truth)
+        for phrase in caption.phrases:
+            assert caption.caption[phrase.start : phrase.end] == phrase.text
+            assert len(phrase.boxes) == 1
+            assert 0 < phrase.boxes[0].score <= 1
+            if phrase.text in truth:
+                self.right += 1
+                self.placed += iou(corners(phrase.boxes[0]), truth[phrase.text]) > 0.5
+
+    def check(self):
+        assert 2 * self.right / (self.named + self.drawn) >= 0.85
+        assert self.placed / self.right >= 0.6
+
+
 def test_captions_name_what_was_drawn_and_where(robot, scenes):
-    named, drawn, right, placed = 0, 0, 0, 0
+    tally = Tally()
     for number, scene in enumerate(scenes):
         encoding, padding = [("rgb8", 0), ("bgr8", 0), ("rgb8", 13), ("bgr8", 64)][number % 4]
         message = message_of(render(scene), encoding, padding)
         caption = robot.caption(message)
         assert caption.header == message.header
         assert (caption.image_width, caption.image_height) == (scene.width, scene.height)
-        truth = dict(scene.truth)
-        named += len(caption.phrases)
-        drawn += len(truth)
-        for phrase in caption.phrases:
-            assert caption.caption[phrase.start : phrase.end] == phrase.text
-            assert len(phrase.boxes) == 1
-            assert 0 < phrase.boxes[0].score <= 1
-            if phrase.text in truth:
-                right += 1
-                box = in_pixels(truth[phrase.text], scene.width, scene.height)
-                placed += iou(corners(phrase.boxes[0]), box) > 0.5
-    assert 2 * right / (named + drawn) >= 0.85
-    assert placed / right >= 0.6
+        tally.add(
+            caption,
+            {phrase: in_pixels(box, scene.width, scene.height) for phrase, box in scene.truth},
+        )
+    tally.check()
+
+
+def test_a_camera_is_captioned_as_it_drew(context):
+    """camera_node, kosmos_node and this client: three processes."""
+    client = Node("viewer")
+    bench = Bench(client)
+    truths, captions = {}, {}
+
+    def keep(where):
+        return lambda message: where.setdefault(
+            (message.header.stamp.sec, message.header.stamp.nanosec), message
+        )
+
+    client.create_subscription(GroundedCaption, "camera/truth", keep(truths), 100)
+    client.create_subscription(GroundedCaption, "viewed/captions", keep(captions), 100)
+    camera = Program("camera", *parameters(seed=11, rate=4.0, width=320, height=240))
+    node = Program(
+        "node",
+        *parameters(model="shapes", max_rate=0),
+        *("-r", "__node:=viewed", "-r", "image:=camera/image_raw"),
+    )
+    with camera, node:
+        bench.until(lambda: len(captions.keys() & truths.keys()) >= 12, "captions of the camera")
+        assert (camera.stop()[0], node.stop()[0]) == (0, 0)
+    tally = Tally()
+    for stamp in captions.keys() & truths.keys():
+        caption, truth = captions[stamp], truths[stamp]
+        assert caption.header == truth.header
+        boxes = {phrase.text: corners(phrase.boxes[0]) for phrase in truth.phrases}
+        tally.add(caption, boxes)
+    client.destroy_node()
+    tally.check()
 
 
 def test_questions_about_regions_are_answered_with_what_lies_there(robot, scenes):

@@ -27,6 +27,7 @@ from std_msgs.msg import String
 
 from kosmos_ros import parameters
 from kosmos_ros.node import KosmosNode
+from kosmos_ros.parameters import Settings
 
 SNOWMAN = (
     "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
@@ -429,11 +430,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(star
 def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
     """Faults 57, 70."""
     desk = start()
-    before = parameters.read(desk.node)
+    before = parameters.read(desk.node, Settings)
     result = desk.node.set_parameters([Parameter(name, value=value)])[0]
     assert not result.successful
     assert reason in result.reason
-    assert parameters.read(desk.node) == before
+    assert parameters.read(desk.node, Settings) == before
 
 
 def test_a_changed_task_holds_from_the_next_frame(start):
@@ -453,12 +454,12 @@ def test_an_integer_serves_where_a_float_is_needed(start):
     desk = start(max_rate=2)
     assert desk.node.settings.max_rate == 2.0
     assert desk.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
-    assert parameters.read(desk.node).max_rate == 3.0
+    assert parameters.read(desk.node, Settings).max_rate == 3.0
 
 
 def test_unknown_parameters_are_warned_about_by_name(start):
     desk = start(max_rat=1.0, zzz=True)
-    assert parameters.unknown(desk.node) == [
+    assert parameters.unknown(desk.node, Settings) == [
         "parameter max_rat is unknown; is max_rate meant?",
         "parameter zzz is unknown",
     ]

@@ -45,7 +45,7 @@ def test_the_readme_lists_every_parameter_with_its_default():
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_defaults_are_in_range(name):
-    assert checked(name, FIELDS[name].default) == FIELDS[name].default
+    assert checked(FIELDS[name], FIELDS[name].default) == FIELDS[name].default
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_defaults_are_in_range(name):
 )
 def test_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=f"parameter {name} is .*needed"):
-        checked(name, value)
+        checked(FIELDS[name], value)
