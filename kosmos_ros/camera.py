@@ -6,26 +6,26 @@ Knows topics and parameters; no pixels and no model.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from kosmos_msgs.msg import GroundedCaption
 from PIL import Image as Pillow
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from kosmos_ros import parameters
 from kosmos_ros.conversions import caption_message, image_message
 from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.grounding import Box, Caption, Phrase
+from kosmos_ros.parameters import parameter
 from kosmos_ros.process import run
 from kosmos_ros.prompts import Prompt
 from kosmos_ros.sources import View, open_source
@@ -34,29 +34,41 @@ JPEG_QUALITY = 90
 TRUTH = Prompt("truth", "", "")
 
 
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """One read-only parameter; an integer serves where text or a float is needed."""
+@dataclass(frozen=True)
+class CameraSettings:
+    """Parameters of camera_node."""
 
-    default: Any
-    description: str
-    limits: tuple[float, float] | None = None  # inclusive
-    choices: tuple[str, ...] = ()
-
-
-OPTIONS = {
-    "source": Option(
+    source: str = parameter(
         "shapes",
         "shapes (drawn scenes), a picture, a folder of pictures or a video (one frame each time), "
         "or a camera (/dev/video0, or 0).",
-    ),
-    "rate": Option(10.0, "Images per second (Hz).", (0.1, 240.0)),
-    "width": Option(0, "Of the images (pixels); 0: the source's own, 640 for shapes.", (0, 8192)),
-    "height": Option(0, "Of the images (pixels); 0: the source's own, 480 for shapes.", (0, 8192)),
-    "seed": Option(0, "Of shapes; with the same rate it gives the same images.", (0, 2**31)),
-    "frame_id": Option("camera_optical_frame", "Frame of the images' headers."),
-    "encoding": Option("rgb8", "Of the raw images.", choices=("rgb8", "bgr8")),
-}
+        read_only=True,
+    )
+    rate: float = parameter(10.0, "Images per second (Hz).", limits=(0.1, 240.0), read_only=True)
+    width: int = parameter(
+        0,
+        "Of the images (pixels); 0: the source's own, 640 for shapes.",
+        limits=(0, 8192),
+        read_only=True,
+    )
+    height: int = parameter(
+        0,
+        "Of the images (pixels); 0: the source's own, 480 for shapes.",
+        limits=(0, 8192),
+        read_only=True,
+    )
+    seed: int = parameter(
+        0,
+        "Of shapes; with the same rate it gives the same images.",
+        limits=(0, 2**31),
+        read_only=True,
+    )
+    frame_id: str = parameter(
+        "camera_optical_frame", "Frame of the images' headers.", read_only=True
+    )
+    encoding: str = parameter(
+        "rgb8", "Of the raw images.", choices=("rgb8", "bgr8"), read_only=True
+    )
 
 
 class CameraNode(Node):
@@ -65,25 +77,25 @@ class CameraNode(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("camera", **options)
         self.finished: Future = Future()  # only a signal ends this node
-        values = {name: _declare(self, name, option) for name, option in OPTIONS.items()}
-        size = values["width"], values["height"]
+        self._settings = settings = parameters.declare(self, CameraSettings)
+        size = settings.width, settings.height
         if any(size) and not all(size):
             raise ConfigError(f"width is {size[0]} and height {size[1]}: give both or neither")
-        self._frame_id: str = values["frame_id"]
-        self._encoding: str = values["encoding"]
         self._source = open_source(
-            values["source"], size=size, rate=values["rate"], seed=values["seed"]
+            settings.source, size=size, rate=settings.rate, seed=settings.seed
         )
         self._raw = self._output(Image, "~/image_raw")
         self._compressed = self._output(CompressedImage, "~/image_raw/compressed")
         self._truth = self._output(GroundedCaption, "~/truth")
         # Simulated time may stand still; a camera does not.
         self._timer = self.create_timer(
-            1 / values["rate"], self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            1 / settings.rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.get_logger().info(
-            f"{values['source']} on {self._raw.topic_name} at {values['rate']:g} Hz"
+            f"{settings.source} on {self._raw.topic_name} at {settings.rate:g} Hz"
         )
+        for line in parameters.unknown(self, CameraSettings):
+            self.get_logger().warning(line)
 
     def stop(self, timeout: float) -> bool:
         """Close the source; False when a driver does not let go of it."""
@@ -107,11 +119,11 @@ class CameraNode(Node):
             self._publish(view)
 
     def _publish(self, view: View) -> None:
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
         if self._raw.get_subscription_count():
-            self._raw.publish(_raw_message(view.image, header, self._encoding))
+            self._raw.publish(_raw_message(view.image, header, self._settings.encoding))
         if self._compressed.get_subscription_count():
-            self._compressed.publish(_jpeg_message(view.image, header, self._encoding))
+            self._compressed.publish(_jpeg_message(view.image, header, self._settings.encoding))
         if view.truth is not None:
             self._truth.publish(_truth_message(view, header))
 
@@ -149,37 +161,6 @@ def _truth_message(view: View, header: Header) -> GroundedCaption:
         inference_time=0.0,
         frames_dropped=0,
     )
-
-
-def _declare(node: Node, name: str, option: Option) -> Any:
-    descriptor = ParameterDescriptor(
-        description=option.description,
-        additional_constraints=f"one of {', '.join(option.choices)}" if option.choices else "",
-        read_only=True,
-        # With static typing `rate:=1` and `source:=0` end the node: neither is of the type.
-        dynamic_typing=True,
-    )
-    kind = type(option.default)
-    if option.limits and kind is float:
-        low, high = option.limits
-        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif option.limits:
-        low, high = map(int, option.limits)
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-    try:
-        value = node.declare_parameter(name, option.default, descriptor).value
-    except (InvalidParameterTypeException, InvalidParameterValueException) as exc:
-        raise ConfigError(f"parameter {name}: {exc}") from exc
-    if type(value) is int and kind in (float, str):
-        value = kind(value)
-    if type(value) is not kind:
-        raise ConfigError(f"parameter {name} is {value!r}; a value of {kind.__name__} is needed")
-    if option.limits and not option.limits[0] <= value <= option.limits[1]:
-        low, high = option.limits
-        raise ConfigError(f"parameter {name} is {value}; {low:g} to {high:g} is needed")
-    if option.choices and value not in option.choices:
-        raise ConfigError(f"parameter {name} is {value!r}; {descriptor.additional_constraints}")
-    return value
 
 
 def main(args: list[str] | None = None) -> int:

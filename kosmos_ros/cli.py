@@ -103,7 +103,7 @@ def _caption(options: argparse.Namespace) -> int:
             caption = _run(engine, image, prompt, options.max_new_tokens)
         except ImageError as exc:
             failed += 1
-            tqdm.write(f"kosmos: {path}: {exc}", file=sys.stderr)
+            tqdm.write(f"kosmos: {exc}", file=sys.stderr)
             continue
         tqdm.write(_line(path, image, prompt, caption), file=sys.stdout)
         if options.out:

@@ -6,6 +6,7 @@ An example of a client: it uses topics and the service only. Knows no model and 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
 from PIL import Image as Pillow
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
+from kosmos_ros import parameters
+from kosmos_ros.parameters import parameter
 from kosmos_ros.process import run
 
 CAPTIONS = 5  # before the questions
@@ -29,19 +31,22 @@ WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
 
 
-class DemoNode(Node):
-    """Prints captions with their boxes, asks about the picture and about one box, saves PNGs.
+@dataclass(frozen=True)
+class DemoSettings:
+    """Parameters of demo_node."""
 
-    Parameters: `out`, the folder for the PNGs; `keep`, to go on until interrupted.
-    """
+    out: str = parameter("kosmos_demo", "Folder for annotated frames.", read_only=True)
+    keep: bool = parameter(False, "Go on until interrupted.", read_only=True)
+
+
+class DemoNode(Node):
+    """Prints captions with their boxes, asks about the picture and about one box, saves PNGs."""
 
     def __init__(self) -> None:
         super().__init__("kosmos_demo")
         self.finished: Future = Future()
-        text = ParameterDescriptor(description="Folder for annotated frames.", read_only=True)
-        flag = ParameterDescriptor(description="Go on until interrupted.", read_only=True)
-        self._out = Path(self.declare_parameter("out", "kosmos_demo", text).value)
-        self._keep = bool(self.declare_parameter("keep", False, flag).value)
+        settings = parameters.declare(self, DemoSettings)
+        self._out, self._keep = Path(settings.out), settings.keep
         self._out.mkdir(parents=True, exist_ok=True)
         self._seen = 0
         self._saved = 0

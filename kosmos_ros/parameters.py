@@ -26,7 +26,6 @@ from rclpy.parameter import Parameter
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.prompts import CAPTION_TASKS
 
-
 Values = TypeVar("Values")
 
 

@@ -1,6 +1,7 @@
 """camera_node as a process over DDS: what it publishes is what it drew, and it ends cleanly."""
 
 import contextlib
+import dataclasses
 import io
 import signal
 
@@ -18,9 +19,11 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
-from kosmos_ros.camera import OPTIONS
+from kosmos_ros.camera import CameraSettings
 from kosmos_ros.images import decode_compressed, decode_raw
 from kosmos_ros.shapes.scenes import COLOURS
+
+OPTIONS = {field.name: field for field in dataclasses.fields(CameraSettings)}
 
 KINDS = {"image_raw": Image, "image_raw/compressed": CompressedImage, "truth": GroundedCaption}
 
@@ -172,7 +175,7 @@ def test_parameters_are_described_and_cannot_be_changed(viewing):
             assert descriptor.read_only
             assert descriptor.description
         (rate,) = described.descriptors[1].floating_point_range
-        assert (rate.from_value, rate.to_value) == OPTIONS["rate"].limits
+        assert (rate.from_value, rate.to_value) == OPTIONS["rate"].metadata["limits"]
         client = viewer.node.create_client(SetParameters, "camera/set_parameters")
         change = Parameter("rate", value=2.0).to_parameter_msg()
         (result,) = viewer.bench.call(client, SetParameters.Request(parameters=[change])).results

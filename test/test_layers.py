@@ -14,6 +14,8 @@ CORE = [
     "scheduler",
     "watch",
     "errors",
+    "encodings",
+    "sources",
     "cli",
 ]
 BLOCK = "import sys; sys.modules.update(dict.fromkeys({!r}))\n"
