@@ -6,9 +6,9 @@ An example of a client: it uses topics and the service only. Knows no model and 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -22,13 +22,17 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 
 from kosmos_ros import parameters
+from kosmos_ros.errors import ConfigError
 from kosmos_ros.parameters import parameter
 from kosmos_ros.process import run
 
 CAPTIONS = 5  # before the questions
 TIMEOUT = 120.0  # s, for the whole of it
+KEPT = 100  # annotated frames; newer ones replace older ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
+
+Then = Callable[[GroundedCaption], None]
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,13 @@ class DemoNode(Node):
         self.finished: Future = Future()
         settings = parameters.declare(self, DemoSettings)
         self._out, self._keep = Path(settings.out), settings.keep
-        self._out.mkdir(parents=True, exist_ok=True)
+        try:
+            self._out.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ConfigError(f"parameter out is {settings.out!r}: {exc.strerror}") from exc
         self._seen = 0
         self._saved = 0
-        self._asked = False
+        self._next: Then = self._about_picture  # what is asked at the next caption
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(DiagnosticStatus, "kosmos/model_info", self._on_info, latched)
         self.create_subscription(GroundedCaption, "kosmos/captions", self._on_caption, 10)
@@ -62,7 +69,8 @@ class DemoNode(Node):
     def stop(self, timeout: float) -> bool:
         """Nothing runs beside the executor."""
         if self._saved:
-            _say(f"{self._saved} annotated frames are in {self._out.resolve()}")
+            kept = min(self._saved, KEPT)
+            _say(f"the newest {kept} annotated frames are in {self._out.resolve()}")
         return True
 
     def _on_info(self, status: DiagnosticStatus) -> None:
@@ -74,40 +82,42 @@ class DemoNode(Node):
     def _on_caption(self, caption: GroundedCaption) -> None:
         self._seen += 1
         _show(caption)
-        if self._seen >= CAPTIONS and not self._asked and self._ask.service_is_ready():
-            self._asked = True
-            boxes = [box for phrase in caption.phrases for box in phrase.boxes]
-            self._question(WHOLE_QUESTION, [], lambda: self._about_region(boxes))
+        if self._seen >= CAPTIONS and self._ask.service_is_ready():
+            self._next(caption)
 
-    def _about_region(self, boxes: list[BoundingBox]) -> None:
+    def _about_picture(self, _: GroundedCaption) -> None:
+        self._question(WHOLE_QUESTION, [], then=self._about_region)
+
+    def _about_region(self, caption: GroundedCaption) -> None:
+        # At once, while the newest frame still shows what this caption located.
+        boxes = [box for phrase in caption.phrases for box in phrase.boxes]
         if boxes:
-            self._question(REGION_QUESTION, boxes[:1], self._done)
-        else:
-            _say("no box to ask about: nothing was located")
-            self._done()
+            self._question(REGION_QUESTION, boxes[:1], then=self._done)
 
-    def _question(self, question: str, regions: list[BoundingBox], then: Any) -> None:
+    def _question(self, question: str, regions: list[BoundingBox], then: Then) -> None:
         place = f" at {_corners(regions[0])}" if regions else ""
         _say(f"question{place}: {question}")
+        self._next = lambda _: None  # until this one is answered
         request = Ask.Request(question=question, regions=regions, grounded=not regions)
         self._ask.call_async(request).add_done_callback(lambda done: self._on_answer(done, then))
 
-    def _on_answer(self, done: Future, then: Any) -> None:
+    def _on_answer(self, done: Future, then: Then) -> None:
         response = done.result()
         if not response.success:
             _say(f"no answer: {response.message}")
             self._finish(1)
             return
         _say(f"answer: {response.answer}")
-        then()
+        self._next = then
 
     def _on_annotated(self, image: Image) -> None:
-        self._saved += 1
         rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
         pixels = rows[:, : 3 * image.width].reshape(image.height, image.width, 3)
-        Pillow.fromarray(pixels).save(self._out / f"frame_{self._saved:04d}.png")
+        Pillow.fromarray(pixels).save(self._out / f"frame_{self._saved % KEPT:02d}.png")
+        self._saved += 1
 
-    def _done(self) -> None:
+    def _done(self, _: GroundedCaption) -> None:
+        self._next = lambda _: None
         if self._keep:
             _say("captions go on until Ctrl-C")
             self._limit.cancel()
@@ -115,7 +125,7 @@ class DemoNode(Node):
             self._finish(0)
 
     def _on_timeout(self) -> None:
-        _say(f"after {TIMEOUT:g} s there are {self._seen} captions and no answers")
+        _say(f"not all was answered in {TIMEOUT:g} s; {self._seen} captions came")
         self._finish(1)
 
     def _finish(self, code: int) -> None:
