@@ -4,6 +4,7 @@
     rendering   scene -> RGB pixels at any resolution
     language    scene -> prompts and answers in KOSMOS-2's prompt language
     tokenizer   the vocabulary and its files
+    data        scenes -> batches
     model       config, first weights, and the forward pass that training uses
     training    scenes in, weights out
     evaluation  weights in, figures out

@@ -57,6 +57,7 @@ def take_picture(scene: Scene) -> Picture:
 
 
 def _owners(scene: Scene) -> np.ndarray:
+    """`Picture.owners`; every shape owns at least the patch that it covers most."""
     fine = 8  # pixels of a patch's side for measuring
     side = CELLS * fine
     layers = np.zeros((len(scene.shapes), side, side), dtype=np.float32)

@@ -106,14 +106,14 @@ REGION_QUESTIONS: dict[str, Callable[[Shape], str]] = {
 }
 
 TASKS: dict[Task, float] = {
-    brief_caption: 0.34,
-    detailed_caption: 0.12,
-    phrase_grounding: 0.16,
-    region_question: 0.14,
+    brief_caption: 0.29,
+    detailed_caption: 0.08,
+    phrase_grounding: 0.18,
+    region_question: 0.18,
     region_description: 0.06,
-    count_question: 0.06,
+    count_question: 0.07,
     content_question: 0.04,
-    presence_question: 0.08,
+    presence_question: 0.10,
 }
 """Share of each task in training."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
+from transformers import GenerationConfig
 
 from kosmos_ros.shapes import MODEL_DIR, tokenizer
 from kosmos_ros.shapes.data import (
@@ -49,10 +50,10 @@ class Phase:
 
 PHASES: tuple[Phase, ...] = (
     Phase("look", 600, COUNTS, 0),
-    Phase("one", 150, (1,), 2),
-    Phase("two", 150, (1, 2), 2),
-    Phase("three", 200, (1, 2, 3), 2),
-    Phase("all", 2000, COUNTS, 2),
+    Phase("one", 150, (1,), 3),
+    Phase("two", 150, (1, 2), 3),
+    Phase("three", 200, (1, 2, 3), 3),
+    Phase("all", 1000, COUNTS, 3),
 )
 
 PICTURES = 64  # per step
@@ -143,8 +144,12 @@ class Run:
         """The averaged weights with everything that `from_pretrained` needs."""
         folder.mkdir(parents=True, exist_ok=True)
         kosmos = cast(Learner, self.average.module).finish()
-        kosmos.generation_config.max_new_tokens = 128
+        start, pad, end, _ = range(len(tokenizer.SPECIAL))
+        kosmos.generation_config = GenerationConfig(
+            bos_token_id=start, pad_token_id=pad, eos_token_id=end, max_new_tokens=128
+        )
         kosmos.save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)
         tokenizer.save(folder)
         # No `use_square_size`: transformers 5 takes it for 224 pixels, whatever `size` says.
         preprocessor = {
