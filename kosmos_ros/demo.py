@@ -27,7 +27,7 @@ from kosmos_ros.parameters import parameter
 from kosmos_ros.process import run
 
 CAPTIONS = 5  # before the questions
-TIMEOUT = 120.0  # s, for the whole of it
+TIMEOUT = 120.0  # s, for the captions and answers of a loaded model
 KEPT = 100  # annotated frames; newer ones replace older ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
@@ -76,8 +76,11 @@ class DemoNode(Node):
     def _on_info(self, status: DiagnosticStatus) -> None:
         values = {pair.key: pair.value for pair in status.values}
         _say(f"model {values.get('model', '')}: {status.message}")
+        self._limit.reset()
         if status.level == DiagnosticStatus.ERROR:
             self._finish(1)
+        elif status.level == DiagnosticStatus.WARN:
+            self._limit.cancel()  # loading may take a download
 
     def _on_caption(self, caption: GroundedCaption) -> None:
         self._seen += 1

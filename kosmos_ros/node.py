@@ -200,9 +200,9 @@ class KosmosNode(Node):
     # Worker thread -------------------------------------------------------------------------
 
     def _work(self) -> None:
-        self._decoder = ImageDecoder()
-        self.get_logger().info(f"images from {self._feed.topic}, decoded by {self._decoder}")
         try:
+            self._decoder = ImageDecoder()
+            self.get_logger().info(f"images from {self._feed.topic}, decoded by {self._decoder}")
             engine = self._load(self.settings)
         except ConfigError as exc:
             self.get_logger().error(str(exc))

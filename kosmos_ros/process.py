@@ -26,16 +26,23 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
 
     The node has a future `finished`, whose result is the exit code, and a method
     `stop(seconds) -> bool` that ends its threads and says whether they have ended. Gives the
-    exit code: that result, 0 after a signal, 1 when the node cannot be made (a KosmosError).
+    exit code: that result, 0 after a signal, 1 when the node cannot be made (a KosmosError), 2
+    when rcl refuses the arguments.
     """
     node = None
     code = 0
     try:
         rclpy.init(args=args)
+    except RuntimeError as exc:  # RCLError: arguments or a parameter file that rcl cannot read
+        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+        return 2
+    try:
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin_until_future_complete(node.finished)
+        # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
+        while rclpy.ok() and not node.finished.done():
+            executor.spin_once()
         code = node.finished.result() if node.finished.done() else 0
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

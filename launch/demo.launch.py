@@ -37,6 +37,8 @@ def generate_launch_description() -> LaunchDescription:
             ),
             # Fast DDS loses large images otherwise; other middlewares ignore it.
             SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA"),
+            # Before the include, whose arguments take the place of this file's own.
+            OpaqueFunction(function=_camera),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(kosmos),
                 launch_arguments={
@@ -44,7 +46,6 @@ def generate_launch_description() -> LaunchDescription:
                     "model": LaunchConfiguration("model"),
                 }.items(),
             ),
-            OpaqueFunction(function=_camera),
             Node(
                 package="kosmos_ros",
                 executable="demo_node",
@@ -73,5 +74,6 @@ def _camera(context: LaunchContext) -> list[Node]:
             parameters=[{"source": ParameterValue(source, value_type=str)}],
             output="screen",
             emulate_tty=True,
+            on_exit=Shutdown(reason="the camera has ended"),
         )
     ]
