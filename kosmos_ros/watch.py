@@ -42,8 +42,8 @@ class InputWatch:
 
         The camera's period is taken to be the lowest decile of the distances of two stamps that
         arrived one after the other, since a single late stamp makes one of them short. A camera
-        whose every second frame is lost without exception looks like one of half the rate. 0 with fewer than 5 frames or with stamps that stand
-        still or go back.
+        whose every second frame is lost without exception looks like one of half the rate. 0
+        with fewer than 5 frames or with stamps that stand still or go back.
         """
         if len(self._arrivals) < 5:
             return 0.0
