@@ -54,7 +54,7 @@ from kosmos_ros.prompts import Prompt
 from kosmos_ros.scheduler import Frame, Job, Limits, Request, Scheduler
 
 CAMERA = ""  # name of the one camera
-WATCH_PERIOD = 0.5  # s
+WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
 
 
 class CaptionEngine(Protocol):
@@ -108,6 +108,7 @@ class KosmosNode(Node):
         self._stopping = threading.Event()
         self._unready = "the model is loading"
         self._results: deque[tuple[Future, Any]] = deque()
+        self._unanswered: set[Future] = set()
         self._scheduler = Scheduler(_limits(self.settings))
 
         self._captions = self._output(GroundedCaption, "~/captions")
@@ -133,11 +134,18 @@ class KosmosNode(Node):
         self._worker.start()
 
     def stop(self, timeout: float) -> bool:
-        """End the worker; False when it is still in the model after `timeout` seconds."""
+        """Answer all who wait and end the worker; False when it is still in the model.
+
+        Takes at most `timeout` seconds, and spins the executor, which sends the answers.
+        """
+        end = time.monotonic() + timeout
         self._stopping.set()
-        for request in self._scheduler.close():
-            self._refuse(request, "the node is shutting down")
-        self._worker.join(timeout)
+        self._scheduler.close()
+        for answered in [future for future in self._unanswered if not future.done()]:
+            answered.set_result(_refusal("the node is shutting down"))
+        while self._unanswered and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+        self._worker.join(max(0.0, end - time.monotonic()))
         return not self._worker.is_alive()
 
     # Executor thread -----------------------------------------------------------------------
@@ -172,14 +180,17 @@ class KosmosNode(Node):
                 )
             )
         except KosmosError as exc:
-            response.message = str(exc)
-            return response
-        return await answered  # type: ignore[no-any-return]
+            return _refusal(str(exc))
+        self._unanswered.add(answered)
+        response = await answered
+        self._unanswered.remove(answered)
+        return response
 
     def _hand_over(self) -> None:
         while self._results:
             future, result = self._results.popleft()
-            future.set_result(result)
+            if not future.done():  # stop may have been first
+                future.set_result(result)
 
     def _refresh(self) -> None:
         settings = parameters.read(self, Settings)
@@ -196,6 +207,18 @@ class KosmosNode(Node):
     def _on_timer(self) -> None:
         self._refresh()
         self._feed.check(self.settings.stale_timeout)
+        for request, had_frame in self._scheduler.expired():
+            request.content.answered.set_result(_refusal(self._why_late(request, had_frame)))
+
+    def _why_late(self, request: Request, had_frame: bool) -> str:
+        waited = f"within {self.settings.request_timeout:g} s"
+        if had_frame:
+            return f"the model was not free {waited}; try again later"
+        age = f" not older than {request.max_age:g} s" if request.max_age else ""
+        return (
+            f"no image{age} came on {self._feed.topic} {waited}, "
+            f"which has {self._feed.publishers()} publishers"
+        )
 
     # Worker thread -------------------------------------------------------------------------
 
@@ -214,6 +237,8 @@ class KosmosNode(Node):
             self.get_logger().error(self._unready)
             self._publish_info(DiagnosticStatus.ERROR, reason, {"model": self.settings.model})
             return
+        if self._stopping.is_set():
+            return
         values = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
         self._unready = ""
         self._publish_info(DiagnosticStatus.OK, "ready", values)
@@ -229,8 +254,6 @@ class KosmosNode(Node):
         if job.request is None:
             assert job.frame is not None
             self._caption(engine, job.frame)
-        elif job.late:
-            self._refuse(job.request, self._why_late(job.request))
         else:
             self._answer(engine, job.request, job.frame)
 
@@ -262,7 +285,7 @@ class KosmosNode(Node):
         dropped = self._scheduler.dropped(CAMERA)
         message, _ = self._run(engine, image, prompt, limit, source.header, dropped)
         response = Ask.Response(success=True, answer=message.caption, result=message)
-        self._respond(request, response)
+        self._post(request.content.answered, response)
 
     def _run(
         self,
@@ -293,30 +316,14 @@ class KosmosNode(Node):
         return message, caption
 
     def _failed(self, job: Job, exc: Exception) -> None:
-        if self._stopping.is_set() or not self.context.ok():
+        if self._stopping.is_set():
             return
         if job.request is not None:
-            self._refuse(job.request, str(exc) or type(exc).__name__)
+            self._post(job.request.content.answered, _refusal(str(exc) or type(exc).__name__))
         if isinstance(exc, ImageError | RequestError):
             self.get_logger().warning(str(exc), throttle_duration_sec=5.0)
         else:
             self.get_logger().error(f"{type(exc).__name__}: {exc}", throttle_duration_sec=5.0)
-
-    def _why_late(self, request: Request) -> str:
-        waited = f"within {self.settings.request_timeout:g} s"
-        if request.camera is None:
-            return f"the model was not free {waited}; try again later"
-        age = f" not older than {request.max_age:g} s" if request.max_age else ""
-        return (
-            f"no image{age} came on {self._feed.topic} {waited}, "
-            f"which has {self._feed.publishers()} publishers"
-        )
-
-    def _refuse(self, request: Request, reason: str) -> None:
-        self._respond(request, Ask.Response(success=False, message=reason))
-
-    def _respond(self, request: Request, response: Ask.Response) -> None:
-        self._post(request.content.answered, response)
 
     def _post(self, future: Future, result: Any) -> None:
         self._results.append((future, result))
@@ -330,11 +337,11 @@ class KosmosNode(Node):
             hardware_id=values.get("device_name") or values.get("device") or "none",
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
-        try:
-            self._model_info.publish(status)
-        except RuntimeError:  # rclpy's RCLError, once the context has ended
-            if self.context.ok():
-                raise
+        self._model_info.publish(status)
+
+
+def _refusal(reason: str) -> Ask.Response:
+    return Ask.Response(success=False, message=reason)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -1,7 +1,6 @@
 """Runs one node as a process: start, spin, end.
 
-Knows the ways in which rclpy ends on the supported distributions, and nothing of the node but
-its `stop`.
+Knows signals and exit codes, and nothing of the node but `finished` and `stop`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
 
 from kosmos_ros.errors import KosmosError
 
@@ -25,41 +26,57 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `make_node` makes until SIGINT, SIGTERM or its own end.
 
     The node has a future `finished`, whose result is the exit code, and a method
-    `stop(seconds) -> bool` that ends its threads and says whether they have ended. Gives the
-    exit code: that result, 0 after a signal, 1 when the node cannot be made (a KosmosError), 2
-    when rcl refuses the arguments.
+    `stop(seconds) -> bool` that ends its threads and says whether they have ended; it may spin
+    the node's executor. Gives the exit code: that result, 0 after a signal, 1 when the node
+    cannot be made (a KosmosError), 2 when rcl refuses the arguments.
     """
-    node = None
-    code = 0
     try:
-        rclpy.init(args=args)
+        # rclpy's own handlers end the context at once, and with it every answer still to be sent.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as exc:  # RCLError: arguments or a parameter file that rcl cannot read
         print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
         return 2
+    executor = SingleThreadedExecutor()
+    signalled = threading.Event()
+    _on_signal(lambda: executor.create_task(signalled.set))
     try:
         node = make_node()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
-        while rclpy.ok() and not node.finished.done():
-            executor.spin_once()
-        code = node.finished.result() if node.finished.done() else 0
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
     except KosmosError as exc:
         print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
-        code = 1
-    except RuntimeError:  # RCLError: a signal ended the context inside a call
-        if rclpy.ok():
-            raise
+        rclpy.shutdown()
+        return 1
+    ended = False
+    try:
+        executor.add_node(node)
+        # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
+        while not (node.finished.done() or signalled.is_set()):
+            executor.spin_once()
+        ended = node.stop(STOP_TIMEOUT)
     finally:
-        # A second Ctrl-C must not break what follows.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        ended = node is None or node.stop(STOP_TIMEOUT)
-        rclpy.try_shutdown()
+        rclpy.shutdown()
+    code = int(node.finished.result()) if node.finished.done() else 0
     if not ended:
         # A thread inside native code cannot be ended, and Python would crash around it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _on_signal(act: Callable[[], Any]) -> None:
+    """Call `act` in a thread of its own for each SIGINT and SIGTERM.
+
+    A handler in Python runs only between two steps of the main thread, which waits for messages
+    in native code; the descriptor is written to at once.
+    """
+    arrived, announce = os.pipe()
+    os.set_blocking(announce, False)  # as set_wakeup_fd demands
+    signal.set_wakeup_fd(announce, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        while os.read(arrived, 1):
+            act()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()

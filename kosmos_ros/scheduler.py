@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kosmos_ros.errors import QueueFullError
+from kosmos_ros.errors import CancelledError, QueueFullError
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Request:
     """Work that somebody waits for."""
 
     content: Any
-    deadline: float  # s; not begun after it
+    deadline: float  # s; not begun from then on: see `expired`
     camera: str | None = None  # whose newest frame it needs; None: it needs no frame
     max_age: float = 0.0  # s since the frame's arrival; 0: any age
 
@@ -53,7 +53,6 @@ class Job:
 
     frame: Frame | None = None
     request: Request | None = None
-    late: bool = False  # the request's deadline passed before it could begin
 
 
 @dataclass
@@ -87,8 +86,10 @@ class Scheduler:
             self._changed.notify()
 
     def submit(self, request: Request) -> None:
-        """Queue a request. Raises QueueFullError."""
+        """Queue a request. Raises QueueFullError, and CancelledError once closed."""
         with self._changed:
+            if self._closed:
+                raise CancelledError("the node is shutting down")
             if len(self._requests) >= self.limits.queue_size:
                 raise QueueFullError(
                     f"{len(self._requests)} requests wait already; try again later"
@@ -117,12 +118,21 @@ class Scheduler:
         No moment means: not before a frame or a request comes.
         """
         with self._changed:
-            job, deadline = self._next_request(now)
-            if job is not None:
-                return job, None
-            job, due = self._next_frame(now)
-            moments = [moment for moment in (deadline, due) if moment is not None]
-            return job, min(moments, default=None) if job is None else None
+            job = self._next_request(now)
+            return (job, None) if job is not None else self._next_frame(now)
+
+    def expired(self) -> list[tuple[Request, bool]]:
+        """Take out the requests whose deadline has passed.
+
+        With each comes whether a frame that it could use was there, so that it waited for its
+        turn and not for a camera.
+        """
+        with self._changed:
+            now = self.clock()
+            late = [request for request in self._requests if now >= request.deadline]
+            for request in late:
+                self._requests.remove(request)
+            return [(request, self._servable(request, now)) for request in late]
 
     def set_limits(self, limits: Limits) -> None:
         """Replace the limits; they hold from the next job on."""
@@ -135,34 +145,29 @@ class Scheduler:
         with self._changed:
             return self._slots.get(camera, _Slot()).dropped
 
-    def close(self) -> list[Request]:
-        """End every `take`; gives back the requests that never began."""
+    def close(self) -> None:
+        """End every `take`; requests that wait never begin."""
         with self._changed:
             self._closed = True
-            waiting = list(self._requests)
             self._requests.clear()
             self._changed.notify_all()
-            return waiting
 
-    def _next_request(self, now: float) -> tuple[Job | None, float | None]:
-        due = None
+    def _next_request(self, now: float) -> Job | None:
         for request in self._requests:
-            job = self._begin(request, now)
-            if job is not None:
+            if now < request.deadline and self._servable(request, now):
                 self._requests.remove(request)
-                return job, None
-            due = request.deadline if due is None else min(due, request.deadline)
-        return None, due
+                return Job(self._frame_of(request), request)
+        return None
 
-    def _begin(self, request: Request, now: float) -> Job | None:
-        if now >= request.deadline:
-            return Job(request=request, late=True)
-        if request.camera is None:
-            return Job(request=request)
-        frame = self._slots.get(request.camera, _Slot()).newest
-        if frame is None or 0 < request.max_age < now - frame.arrived:
-            return None
-        return Job(self._counted(frame), request)
+    def _servable(self, request: Request, now: float) -> bool:
+        frame = self._frame_of(request)
+        if frame is None:
+            return request.camera is None
+        return not 0 < request.max_age < now - frame.arrived
+
+    def _frame_of(self, request: Request) -> Frame | None:
+        slot = self._slots.get(request.camera) if request.camera is not None else None
+        return self._counted(slot.newest) if slot and slot.newest else None
 
     def _next_frame(self, now: float) -> tuple[Job | None, float | None]:
         interval = 1 / self.limits.max_rate if self.limits.max_rate > 0 else 0.0

@@ -35,12 +35,15 @@ class Program:
         end = time.monotonic() + PATIENCE
         with self._news:
             while True:
-                for line in self.lines:
-                    if words in line:
-                        return line
+                if line := self.has(words):
+                    return line
                 left = end - time.monotonic()
                 assert left > 0 and self._reader.is_alive(), f"no {words!r} in:\n{self.output}"
                 self._news.wait(min(left, 1.0))
+
+    def has(self, words):
+        """The first line so far with `words`, or None."""
+        return next((line for line in list(self.lines) if words in line), None)
 
     def stop(self, sign=signal.SIGINT):
         """Send the signal; the exit code and the seconds until the end."""

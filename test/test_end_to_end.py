@@ -217,20 +217,28 @@ def test_the_model_says_what_it_is(robot):
     assert (values["model"], values["device"], values["dtype"]) == ("shapes", "cpu", "float32")
 
 
-def test_bad_frames_are_survived(robot, scenes):
+def test_bad_frames_are_named_and_survived(robot, scenes):
     """Faults 1, 4, 5, 6, 7."""
-    good = message_of(render(scenes[0]))
     short, narrow, empty, huge, unknown = (message_of(render(scenes[0])) for _ in range(5))
     short.data = short.data[:1000]
     narrow.step = 3
-    empty.width = empty.height = empty.step = 0
+    empty.width = empty.height = 0
     huge.width = huge.height = 2**32 - 1
     unknown.encoding = "rgb7"
-    for bad in (short, narrow, empty, huge, unknown):
-        robot.camera.publish(bad)
-    caption = robot.caption(good)
-    assert caption.phrases
-    assert robot.program.process.poll() is None
+    for bad, reason in (
+        (short, "1000 bytes of data, but 640 x 480 rgb8 pixels"),
+        (narrow, "step is 3 bytes"),
+        (empty, "a picture of 0 x 0 pixels"),
+        (huge, "at most 50000000 are allowed"),
+        (unknown, "encoding 'rgb7' is not supported"),
+    ):
+        response = robot.ask(question="What is in this image?", image=bad)
+        assert not response.success
+        assert reason in response.message
+    timer = robot.client.create_timer(0.3, lambda: robot.camera.publish(short))
+    robot.bench.until(lambda: robot.program.has("1000 bytes of data"), "a warning")
+    robot.client.destroy_timer(timer)
+    assert robot.caption(message_of(render(scenes[0]))).phrases
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -249,20 +257,45 @@ def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, s
     """Fault 54."""
     client = Node("busy_robot")
     bench = Bench(client)
-    camera = client.create_publisher(Image, "busy", 10)
+    camera = client.create_publisher(Image, "busy", 1)
+    frame = message_of(render(scenes[1]))
     captions = []
     with Program(
         "node",
         *parameters(model="shapes", max_rate=0),
+        *parameters(**{"qos_overrides./busy.subscription.reliability": "reliable"}),
         *("-r", "__node:=busy_kosmos", "-r", "image:=busy"),
     ) as program:
         client.create_subscription(GroundedCaption, "busy_kosmos/captions", captions.append, 10)
-        client.create_timer(0.02, lambda: camera.publish(message_of(render(scenes[1]))))
+        client.create_timer(0.02, lambda: camera.publish(frame))
         bench.until(lambda: len(captions) > 2)
         code, spent = program.stop(sign)
     client.destroy_node()
     assert (code, spent < SHUTDOWN) == (0, True), program.output
     assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
+    client = Node("asker")
+    bench = Bench(client)
+    asking = client.create_client(Ask, "ending_kosmos/ask")
+    with Program(
+        "node",
+        *parameters(model="shapes", request_timeout=60.0),
+        *("-r", "__node:=ending_kosmos", "-r", "image:=silent"),
+    ) as program:
+        program.says("model ready")
+        assert asking.wait_for_service(60)
+        answered = asking.call_async(Ask.Request(question="Is there an image?"))
+        # A second question that is answered shows that the first one has arrived.
+        assert not bench.call(asking, Ask.Request(question=" ")).success
+        assert not answered.done()
+        code, _ = program.stop(sign)
+        bench.until(answered.done)
+    client.destroy_node()
+    assert answered.result().message == "the node is shutting down"
+    assert code == 0, program.output
 
 
 def test_a_device_that_is_not_there_ends_the_node_with_its_name():

@@ -341,6 +341,38 @@ def test_a_question_without_any_image_says_what_is_missing(start):
     assert "no image came on /image within 0.2 s, which has 1 publishers" in response.message
 
 
+def test_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
+    desk = start(request_timeout=0.2)
+    desk.engine.free.clear()
+    assert desk.asking.wait_for_service(10)
+    first = desk.asking.call_async(Ask.Request(question="0?", image=picture()))
+    desk.until(desk.engine.busy.is_set)
+    response = desk.ask(question="1?", image=picture())
+    assert not response.success
+    assert response.message == "the model was not free within 0.2 s; try again later"
+    assert not first.done()
+    desk.engine.free.set()
+    desk.until(first.done)
+    assert first.result().success
+
+
+def test_who_waits_when_the_node_ends_is_told_so(start):
+    desk = start()
+    desk.engine.free.clear()
+    assert desk.asking.wait_for_service(10)
+    answers = [desk.asking.call_async(Ask.Request(question="0?", image=picture()))]
+    desk.until(desk.engine.busy.is_set)
+    answers.append(desk.asking.call_async(Ask.Request(question="1?", image=picture())))
+    answers.append(desk.asking.call_async(Ask.Request(question="2?")))
+    desk.until(lambda: len(desk.node._unanswered) == 3)
+    assert desk.node.stop(10)
+    answers.append(desk.asking.call_async(Ask.Request(question="3?")))
+    desk.until(lambda: all(answer.done() for answer in answers))
+    assert [(a.result().success, a.result().message) for a in answers] == [
+        (False, "the node is shutting down")
+    ] * 4
+
+
 def test_a_question_waits_for_an_image_young_enough(start):
     desk = start()
     desk.send(colour=(1, 1, 1))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kosmos_ros.errors import QueueFullError
+from kosmos_ros.errors import CancelledError, QueueFullError
 from kosmos_ros.scheduler import Limits, Request, Scheduler
 
 
@@ -63,7 +63,7 @@ def test_a_request_gets_the_newest_frame_even_if_it_was_captioned():
     assert taken(plan, hand.now).frame.image == "a"
     plan.submit(Request("q", deadline=200.0, camera="left"))
     job = taken(plan, hand.now)
-    assert (job.request.content, job.frame.image, job.late) == ("q", "a", False)
+    assert (job.request.content, job.frame.image) == ("q", "a")
 
 
 def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
@@ -74,19 +74,24 @@ def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
     plan.submit(waiting)
     plan.submit(Request("passing", deadline=200.0))
     assert taken(plan, hand.now).request.content == "passing"
-    assert plan.next(hand.now) == (None, 110.0)
+    assert plan.next(hand.now) == (None, None)
     plan.offer("left", "new", wanted=False)
     assert taken(plan, hand.now).frame.image == "new"
 
 
-def test_a_request_is_late_at_its_deadline_and_not_before():
+def test_a_request_expires_at_its_deadline_and_not_before():
     hand, plan = scheduler()
-    plan.submit(Request("q", deadline=110.0, camera="left"))
-    assert plan.next(109.9) == (None, 110.0)
-    job = taken(plan, 110.0)
-    assert job.late
-    assert job.frame is None
-    assert taken(plan, 111.0) is None
+    requests = [Request(0, deadline=110.0), Request(1, deadline=120.0, camera="left")]
+    for request in requests:
+        plan.submit(request)
+    hand.now = 109.9
+    assert plan.expired() == []
+    hand.now = 110.0
+    assert taken(plan, hand.now) is None
+    assert plan.expired() == [(requests[0], True)]
+    plan.offer("left", "a", wanted=False)
+    assert taken(plan, hand.now).request is requests[1]
+    assert plan.expired() == []
 
 
 def test_a_full_queue_refuses_and_serves_on():
@@ -141,16 +146,32 @@ def test_take_gives_up_after_its_timeout():
     assert Scheduler().take(timeout=0.01) is None
 
 
-def test_close_ends_take_and_gives_back_waiting_requests():
+def test_an_expired_request_tells_if_it_waited_for_a_frame():
+    hand, plan = scheduler()
+    plan.offer("left", "a")
+    waits = {
+        Request("none", deadline=101.0, camera="right"): False,
+        Request("old", deadline=101.0, camera="left", max_age=0.5): False,
+        Request("any", deadline=101.0, camera="left"): True,
+    }
+    for request in waits:
+        plan.submit(request)
+    hand.now = 101.0
+    assert dict(plan.expired()) == waits
+
+
+def test_close_ends_take_and_every_waiting_request():
     plan = Scheduler()
     request = Request("q", deadline=float("inf"), camera="left")
     plan.submit(request)
     jobs = []
     thread = threading.Thread(target=lambda: jobs.append(plan.take()))
     thread.start()
-    assert plan.close() == [request]
+    plan.close()
     thread.join(30)
     assert jobs == [None]
+    with pytest.raises(CancelledError, match="shutting down"):
+        plan.submit(request)
 
 
 moves = st.lists(
@@ -185,6 +206,9 @@ def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
                 assert len(waiting) == 3
         elif step == "wait":
             hand.now += value
+            late = [r for r in waiting if r.deadline <= hand.now]
+            assert plan.expired() == [(r, r.camera is None or r.camera in newest) for r in late]
+            waiting = [r for r in waiting if r not in late]
         for _ in range(value if step == "take" else 0):
             job, due = plan.next(hand.now)
             if job is None:
@@ -192,13 +216,8 @@ def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
                 assert all(r.camera is not None and r.camera not in newest for r in waiting)
                 continue
             if job.request is not None:
-                servable = [
-                    r
-                    for r in waiting
-                    if r.camera is None or r.camera in newest or r.deadline <= hand.now
-                ]
+                servable = [r for r in waiting if r.camera is None or r.camera in newest]
                 assert job.request is servable[0]
-                assert job.late == (job.request.deadline <= hand.now)
                 if job.frame is not None:
                     assert job.frame.image == newest[job.request.camera][0]
                 waiting.remove(job.request)
