@@ -28,7 +28,6 @@ try:
     import torch
     import transformers
     from packaging.version import Version
-    from safetensors import SafetensorError
     from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 except ImportError as exc:
     raise ModelLoadError(
@@ -39,17 +38,6 @@ except ImportError as exc:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("none", "int8", "nf4")
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling: torch's mode
-LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    RuntimeError,
-    SafetensorError,
-)
-"""What transformers, safetensors, bitsandbytes and torch raise on files that do not fit."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +78,10 @@ class Engine:
             torch.tensor(values, device=self._device).view(1, 3, 1, 1)
             for values in (pixels.image_mean, pixels.image_std)
         )
+        if not pixels.do_normalize:
+            mean, std = torch.zeros_like(mean), torch.ones_like(std)
         # (value * rescale - mean) / std in one multiplication and one addition
-        self._scale = float(pixels.rescale_factor) / std
+        self._scale = (float(pixels.rescale_factor) if pixels.do_rescale else 1.0) / std
         self._offset = -mean / std
 
     @classmethod
@@ -145,7 +135,9 @@ class Engine:
             loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
                 path, **where, **options, output_loading_info=True
             )
-        except LOAD_ERRORS as exc:
+        except ModelLoadError:
+            raise
+        except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
             reason = str(exc).strip().split("\n")[0] or type(exc).__name__
             raise ModelLoadError(f"model {model!r} cannot be loaded: {reason}") from exc
         _check(model, loaded, processor, report)
@@ -198,15 +190,17 @@ class Engine:
     ) -> Generation:
         """Greedy answer to `prompt` about an encoded picture.
 
+        Of at most `max_new_tokens`, or fewer where the model's context has no room for more.
         `stopped` is asked after each token. Raises CancelledError when it said so, PromptError
-        when prompt and answer do not fit the model's context, and GenerationError when the device
-        fails or the model's output is not finite.
+        when the prompt fills the context, and GenerationError when the device fails or the
+        model's output is not finite.
         """
         ids = self.token_ids(prompt)
-        if ids.shape[1] + max_new_tokens > self._context:
+        max_new_tokens = min(max_new_tokens, self._context - ids.shape[1])
+        if max_new_tokens < 1:
             raise PromptError(
-                f"{ids.shape[1]} tokens of prompt and {max_new_tokens} new ones "
-                f"do not fit the model's context of {self._context}"
+                f"the prompt has {ids.shape[1]} tokens with the picture's; it fills the model's "
+                f"context of {self._context}"
             )
         places = torch.zeros_like(ids)
         places[:, 2 : 2 + self._image_tokens] = 1

@@ -132,6 +132,17 @@ def test_pixels_are_those_of_the_image_processor(engine, reference, picture, sha
     assert float(off.mean()) < 0.3
 
 
+@pytest.mark.parametrize("step", ["do_rescale", "do_normalize"])
+def test_steps_that_the_image_processor_leaves_out_are_left_out(copied, picture, step):
+    edit(copied / "preprocessor_config.json", **{step: False})
+    frame = np.full((90, 160, 3), 77, np.uint8)
+    expected = Kosmos2Processor.from_pretrained(copied).image_processor(
+        Image.fromarray(frame), return_tensors="pt"
+    )["pixel_values"]
+    found = Engine.load(str(copied), device="cpu").pixels(frame)
+    assert float((found - expected).abs().max()) < 1e-4
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (8000, 1)])
 def test_frames_of_one_row_or_column_are_captioned(engine, shape):
     """Fault 19."""
@@ -157,8 +168,16 @@ def test_a_cut_off_answer_says_so(engine, picture):
 
 
 def test_a_prompt_beyond_the_context_is_refused(engine, picture):
-    with pytest.raises(PromptError, match="do not fit the model's context"):
+    with pytest.raises(PromptError, match="fills the model's context of 1024"):
         engine.generate(engine.encode(picture), "long " * 3000, 10)
+
+
+def test_an_answer_ends_where_the_context_does(engine, picture):
+    prompt = "<grounding>" * (1024 - 66 - 5)
+    room = 1024 - engine.token_ids(prompt).shape[1]
+    assert 0 < room < 10
+    generation = engine.generate(engine.encode(picture), prompt, 1000)
+    assert generation.tokens <= room
 
 
 def test_info_says_what_runs_where(engine):
@@ -230,6 +249,11 @@ def without_tokenizer(model):
     (model / "tokenizer.json").unlink()
 
 
+def broken_tokenizer(model):
+    path = model / "tokenizer.json"
+    path.write_text(path.read_text().replace('"vocab"', '"vocabulary"'))
+
+
 def without_config(model):
     (model / "config.json").unlink()
 
@@ -244,6 +268,7 @@ def without_config(model):
         (another_size, "pictures of \\[200\\] pixels"),
         (another_resampling, "resample 1 is not supported"),
         (without_tokenizer, "cannot be loaded"),
+        (broken_tokenizer, "cannot be loaded"),
         (without_config, "config.json"),
     ],
 )
