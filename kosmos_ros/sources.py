@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ class Device:
     """The newest picture of a camera. A thread reads it, as drivers wait for seconds."""
 
     CLOSE_TIMEOUT = 1.0  # s
+    ATTENTION = 1.0  # s after a read, in which pictures are decoded
 
     def __init__(self, name: str) -> None:
         path = Path(f"/dev/video{name}" if name.isdecimal() else name)
@@ -142,11 +144,13 @@ class Device:
         self._path = path
         self._capture = _capture(int(name) if name.isdecimal() else name)
         self._newest: np.ndarray | None = None  # BGR, not yet read
+        self._read_at = float("-inf")  # s, monotonic
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._grab, name="camera", daemon=True)
         self._thread.start()
 
     def read(self) -> View | None:
+        self._read_at = time.monotonic()
         bgr, self._newest = self._newest, None
         if bgr is not None:
             return View(_rgb(bgr))
@@ -162,7 +166,9 @@ class Device:
     def _grab(self) -> None:
         there = True
         while there and not self._stopping.is_set():
-            there, bgr = self._capture.read()
+            there, bgr = self._capture.grab(), None
+            if there and time.monotonic() - self._read_at < self.ATTENTION:
+                there, bgr = self._capture.retrieve()
             if there:
                 self._newest = bgr
         self._capture.release()

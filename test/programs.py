@@ -46,13 +46,11 @@ class Program:
         return next((line for line in list(self.lines) if words in line), None)
 
     def stop(self, sign=signal.SIGINT):
-        """Send the signal; the exit code and the seconds until the end."""
-        begun = time.monotonic()
+        """Send the signal, wait for the end and give the exit code."""
         self.process.send_signal(sign)
         code = self.process.wait(PATIENCE)
-        spent = time.monotonic() - begun
         self._reader.join(PATIENCE)
-        return code, spent
+        return code
 
     @property
     def output(self):

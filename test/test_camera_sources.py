@@ -134,9 +134,12 @@ def test_a_device_gives_each_picture_once_and_says_when_it_is_gone(video, monkey
         def __init__(self, capture):
             self.capture = capture
 
-        def read(self):
+        def grab(self):
             shown.acquire()
-            return (False, None) if end.is_set() else self.capture.read()
+            return not end.is_set() and self.capture.grab()
+
+        def retrieve(self):
+            return self.capture.retrieve()
 
         def release(self):
             self.capture.release()
@@ -158,13 +161,41 @@ def test_a_device_gives_each_picture_once_and_says_when_it_is_gone(video, monkey
     assert camera.close()
 
 
+def test_a_device_that_nobody_reads_is_not_decoded(monkeypatch):
+    decoded, grabbed = [], threading.Event()
+
+    class Driver:
+        def grab(self):
+            grabbed.set()
+            return True
+
+        def retrieve(self):
+            decoded.append(1)
+            return True, np.zeros((2, 2, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(sources, "_capture", lambda name: Driver())
+    camera = Device("/dev/null")
+    assert grabbed.wait(10)
+    assert not decoded
+    assert wait(camera.read).image.shape == (2, 2, 3)
+    monkeypatch.setattr(Device, "ATTENTION", 0.0)
+    # What was decoded for the last reader is too old for the next one.
+    while camera._newest is not None:
+        grabbed.clear()
+        assert grabbed.wait(10)
+    assert camera.close()
+
+
 def test_a_device_that_hangs_is_left_alone(video, monkeypatch):
     hang = threading.Event()
 
     class Driver:
-        def read(self):
+        def grab(self):
             hang.wait(30)
-            return False, None
+            return False
 
         def release(self):
             pass

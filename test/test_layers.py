@@ -2,22 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-CORE = [
-    "prompts",
-    "images",
-    "engine",
-    "grounding",
-    "drawing",
-    "scheduler",
-    "watch",
-    "errors",
-    "encodings",
-    "sources",
-    "cli",
-]
+import kosmos_ros
+
+PACKAGE = Path(kosmos_ros.__file__).parent
+SHELL = {"bridge", "camera", "conversions", "demo", "feed", "node", "parameters", "process"}
+CORE = sorted({path.stem for path in PACKAGE.glob("*.py")} - SHELL - {"__init__"})
 BLOCK = "import sys; sys.modules.update(dict.fromkeys({!r}))\n"
 ROS = ("rclpy", "sensor_msgs", "std_msgs", "kosmos_msgs", "cv_bridge")
 
