@@ -10,12 +10,21 @@ PATIENCE = 60.0  # s
 
 
 class Program:
-    """`kosmos_ros.<module>` as a process; its output is kept, line by line."""
+    """A program as a process; its output is kept, line by line.
 
-    def __init__(self, module, *arguments):
-        command = [sys.executable, "-u", "-m", f"kosmos_ros.{module}", *map(str, arguments)]
+    `program` is a path, or the name of a module of kosmos_ros.
+    """
+
+    def __init__(self, program, *arguments, **options):
+        command = [str(program)]
+        if isinstance(program, str):
+            command = [sys.executable, "-u", "-m", f"kosmos_ros.{program}"]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*command, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
         )
         self.lines = []
         self._news = threading.Condition()
@@ -30,24 +39,28 @@ class Program:
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
 
-    def says(self, words):
-        """Wait for a line with `words` and give it."""
+    def says(self, words, after=0):
+        """Wait for a line with `words` among those behind the first `after`, and give it."""
         end = time.monotonic() + PATIENCE
         with self._news:
             while True:
-                if line := self.has(words):
+                if line := self.has(words, after):
                     return line
                 left = end - time.monotonic()
                 assert left > 0 and self._reader.is_alive(), f"no {words!r} in:\n{self.output}"
                 self._news.wait(min(left, 1.0))
 
-    def has(self, words):
-        """The first line so far with `words`, or None."""
-        return next((line for line in list(self.lines) if words in line), None)
+    def has(self, words, after=0):
+        """The first line so far with `words`, behind the first `after` lines, or None."""
+        return next((line for line in self.lines[after:] if words in line), None)
 
     def stop(self, sign=signal.SIGINT):
         """Send the signal, wait for the end and give the exit code."""
         self.process.send_signal(sign)
+        return self.ends()
+
+    def ends(self):
+        """Wait for the end and give the exit code."""
         code = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         return code
