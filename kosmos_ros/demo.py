@@ -6,6 +6,7 @@ An example of a client: it uses topics and the service only. Knows no model and 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from kosmos_msgs.srv import Ask
 from PIL import Image as Pillow
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
@@ -29,6 +30,7 @@ from kosmos_ros.process import run
 CAPTIONS = 5  # before the questions
 TIMEOUT = 120.0  # s, for the captions and answers of a loaded model
 KEPT = 100  # annotated frames; newer ones replace older ones
+REMEMBERED = 30  # images, among them the one that the newest caption is about
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
 
@@ -57,11 +59,15 @@ class DemoNode(Node):
             raise ConfigError(f"parameter out is {settings.out!r}: {exc.strerror}") from exc
         self._seen = 0
         self._saved = 0
+        self._images: deque[Image] = deque(maxlen=REMEMBERED)
         self._next: Then = self._about_picture  # what is asked at the next caption
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(DiagnosticStatus, "kosmos/model_info", self._on_info, latched)
         self.create_subscription(GroundedCaption, "kosmos/captions", self._on_caption, 10)
         self.create_subscription(Image, "kosmos/annotated", self._on_annotated, 10)
+        self.create_subscription(
+            Image, "camera/image_raw", self._on_image, qos_profile_sensor_data
+        )
         self._ask = self.create_client(Ask, "kosmos/ask")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._limit = self.create_timer(TIMEOUT, self._on_timeout, clock=steady)
@@ -89,19 +95,20 @@ class DemoNode(Node):
             self._next(caption)
 
     def _about_picture(self, _: GroundedCaption) -> None:
-        self._question(WHOLE_QUESTION, [], then=self._about_region)
+        _say(f"question: {WHOLE_QUESTION}")
+        self._question(Ask.Request(question=WHOLE_QUESTION, grounded=True), self._about_region)
 
     def _about_region(self, caption: GroundedCaption) -> None:
-        # At once, while the newest frame still shows what this caption located.
         boxes = [box for phrase in caption.phrases for box in phrase.boxes]
-        if boxes:
-            self._question(REGION_QUESTION, boxes[:1], then=self._done)
+        # The image that the caption is about: in the newest one things may have moved on.
+        image = next((image for image in self._images if image.header == caption.header), None)
+        if boxes and image:
+            _say(f"question at {_corners(boxes[0])}: {REGION_QUESTION}")
+            request = Ask.Request(question=REGION_QUESTION, regions=boxes[:1], image=image)
+            self._question(request, self._done)
 
-    def _question(self, question: str, regions: list[BoundingBox], then: Then) -> None:
-        place = f" at {_corners(regions[0])}" if regions else ""
-        _say(f"question{place}: {question}")
+    def _question(self, request: Ask.Request, then: Then) -> None:
         self._next = lambda _: None  # until this one is answered
-        request = Ask.Request(question=question, regions=regions, grounded=not regions)
         self._ask.call_async(request).add_done_callback(lambda done: self._on_answer(done, then))
 
     def _on_answer(self, done: Future, then: Then) -> None:
@@ -112,6 +119,9 @@ class DemoNode(Node):
             return
         _say(f"answer: {response.answer}")
         self._next = then
+
+    def _on_image(self, image: Image) -> None:
+        self._images.append(image)
 
     def _on_annotated(self, image: Image) -> None:
         rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
