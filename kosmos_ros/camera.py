@@ -25,9 +25,9 @@ from kosmos_ros import parameters
 from kosmos_ros.conversions import caption_message, image_message
 from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.grounding import Box, Caption, Phrase
-from kosmos_ros.parameters import parameter
 from kosmos_ros.process import run
 from kosmos_ros.prompts import Prompt
+from kosmos_ros.settings import parameter
 from kosmos_ros.sources import View, open_source
 
 JPEG_QUALITY = 90

@@ -1,22 +1,26 @@
 """kosmos: captions and answers for picture files, without ROS.
 
-One JSON object a line on standard output, in the terms of kosmos_msgs: boxes in pixels. Progress
-and errors go to standard error.
+One JSON object a line on standard output, in the terms of kosmos_msgs/GroundedCaption: boxes in
+pixels. Progress and errors go to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import json
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kosmos_ros import prompts
 from kosmos_ros.drawing import annotate
-from kosmos_ros.errors import ImageError, KosmosError
+from kosmos_ros.errors import ConfigError, GenerationError, ImageError, KosmosError
 from kosmos_ros.grounding import Box, Caption, read, region_cells
 from kosmos_ros.images import load
+from kosmos_ros.settings import Settings, checked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,49 +28,56 @@ if TYPE_CHECKING:
     from kosmos_ros.engine import Engine
     from kosmos_ros.prompts import Prompt
 
+SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
+MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization")
+COMMON = (*MODEL, "max_new_tokens", "max_image_pixels")
+"""Settings of the node that are options here."""
+
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line; 0, or 1 when a picture or the question failed, 2 for bad usage."""
+    """Run the command line and give the exit code.
+
+    0; 1 when a picture, the question or the model failed; 2 for an option that can never work;
+    as shells have it, 130 after Ctrl-C and 141 when the reader of standard output has gone.
+    """
     options = _parser().parse_args(args)
     try:
         return int(options.run(options))
     except KosmosError as exc:
         print(f"kosmos: {exc}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(exc, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kosmos", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="caption|ask")
-    model = argparse.ArgumentParser(add_help=False)
-    model.add_argument(
-        "--model",
-        default="microsoft/kosmos-2-patch14-224",
-        help='Hugging Face id, directory, or "shapes" for the embedded model (%(default)s)',
-    )
-    model.add_argument("--revision", default="", help="commit or tag of a Hugging Face id")
-    model.add_argument("--local-files-only", action="store_true", help="never download")
-    model.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:n")
-    model.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    model.add_argument("--quantization", default="none", help="none, int8 or nf4")
-    model.add_argument(
-        "--max-new-tokens", type=int, default=128, help="longest text (%(default)s)"
-    )
-    model.add_argument(
-        "--max-image-pixels", type=int, default=50_000_000, help="larger pictures are refused"
-    )
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, which the usage would push out of sight."""
 
-    caption = commands.add_parser("caption", parents=[model], help="say what pictures show")
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="kosmos", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="caption|ask")
+    common = _Parser(add_help=False)
+    for name in COMMON:
+        _add(common, name)
+    common.add_argument("--plain", action="store_true", help="no boxes; faster")
+
+    caption = commands.add_parser("caption", parents=[common], help="say what pictures show")
     caption.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    _add(caption, "task")
     caption.add_argument(
-        "--task", default="brief_caption", choices=prompts.CAPTION_TASKS, help="(%(default)s)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="save annotated pictures in DIR as NAME.png or, where there is one already, as "
+        "NAME-2.png, NAME-3.png and so on: nothing is overwritten",
     )
-    caption.add_argument("--out", type=Path, metavar="DIR", help="save annotated pictures here")
     caption.set_defaults(run=_caption)
 
-    ask = commands.add_parser("ask", parents=[model], help="ask about a picture")
+    ask = commands.add_parser("ask", parents=[common], help="ask about a picture")
     ask.add_argument("image", type=Path, metavar="IMAGE")
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument(
@@ -75,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="X0,Y0,X1,Y1",
-        help="pixels; the question's 'it' or 'this' means it; may be given several times",
+        help="pixels; the question's 'it' or 'this' means it; may be given several times; a "
+        "negative X0 needs --region=X0,Y0,X1,Y1",
     )
     ask.add_argument(
         "--region-phrase",
@@ -84,40 +96,81 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORDS",
         help="words of the question that mean the region instead; one for each region",
     )
-    ask.add_argument("--plain", action="store_true", help="no boxes in the answer")
     ask.set_defaults(run=_ask)
     return parser
+
+
+def _add(parser: argparse.ArgumentParser, name: str) -> None:
+    """Give `parser` the option that sets field `name` of Settings."""
+    field = SETTINGS[name]
+    option, text = f"--{name.replace('_', '-')}", field.metadata["description"]
+    if field.default is False:
+        parser.add_argument(option, action="store_true", help=text)
+        return
+    if limits := field.metadata["limits"]:
+        text += f" {limits[0]} to {limits[1]}."
+    if field.default:
+        text += f" ({field.default})"
+
+    def convert(given: str) -> Any:
+        number = isinstance(field.default, int) and given.lstrip("+-").isdecimal()
+        try:
+            return checked(field, int(given) if number else given)
+        except ConfigError as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
+
+    parser.add_argument(
+        option,
+        type=convert,
+        default=field.default,
+        choices=field.metadata["choices"] or None,
+        metavar="N" if limits else None,
+        help=text,
+    )
 
 
 def _caption(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    prompt = prompts.caption(options.task)
+    prompt = prompts.caption(options.task, not options.plain)
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-    engine = _engine(options)
-    failed = 0
-    for path in tqdm(options.images, unit="image", disable=len(options.images) < 2):
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ConfigError(
+                f"--out {options.out}: {exc.strerror}; a folder, or a place for one, is needed"
+            ) from exc
+    engine = None
+    failures = 0
+    bar = len(options.images) > 1 and sys.stderr.isatty()
+    for path in tqdm(options.images, unit="image", disable=not bar):
         try:
             image = load(path, options.max_image_pixels)
-            caption = _run(engine, image, prompt, options.max_new_tokens)
-        except ImageError as exc:
-            failed += 1
+            engine = engine or _engine(options)
+            caption = _run(engine, path, image, prompt, options.max_new_tokens)
+        except (ImageError, GenerationError) as exc:
+            failures += 1
             tqdm.write(f"kosmos: {exc}", file=sys.stderr)
             continue
-        tqdm.write(_line(path, image, prompt, caption), file=sys.stdout)
+        value = _value(path, image, prompt, caption, options.model)
         if options.out:
-            _save(options.out / f"{path.stem}.png", annotate(image, caption))
-    return 1 if failed else 0
+            try:
+                value["annotated"] = str(_save(options.out, path.stem, annotate(image, caption)))
+            except OSError as exc:
+                failures += 1
+                tqdm.write(f"kosmos: --out {exc.filename}: {exc.strerror or exc}", file=sys.stderr)
+        _write(value)
+    return 1 if failures else 0
 
 
 def _ask(options: argparse.Namespace) -> int:
-    image = load(options.image, options.max_image_pixels)
+    path = options.image
+    image = load(path, options.max_image_pixels)
     height, width, _ = image.shape
     regions = [region_cells(box, width, height) for box in options.region]
     prompt = prompts.question(options.question, regions, options.region_phrase, not options.plain)
-    caption = _run(_engine(options), image, prompt, options.max_new_tokens)
-    print(_line(options.image, image, prompt, caption))
+    caption = _run(_engine(options), path, image, prompt, options.max_new_tokens)
+    _write(_value(path, image, prompt, caption, options.model))
     return 0
 
 
@@ -125,28 +178,30 @@ def _engine(options: argparse.Namespace) -> Engine:
     # Importing torch takes seconds that --help and bad pictures need not wait for.
     from kosmos_ros.engine import Engine
 
-    return Engine.load(
-        options.model,
-        revision=options.revision,
-        local_files_only=options.local_files_only,
-        device=options.device,
-        dtype=options.dtype,
-        quantization=options.quantization,
-    )
+    return Engine.load(**{name: getattr(options, name) for name in MODEL})
 
 
-def _run(engine: Engine, image: np.ndarray, prompt: Prompt, max_new_tokens: int) -> Caption:
-    generation = engine.generate(engine.encode(image), prompt.text, max_new_tokens)
-    return read(generation, prompt.text, prompt.lead)
+def _run(
+    engine: Engine, path: Path, image: np.ndarray, prompt: Prompt, max_new_tokens: int
+) -> Caption:
+    try:
+        generation = engine.generate(engine.encode(image), prompt.text, max_new_tokens)
+        return read(generation, prompt.text, prompt.lead)
+    except GenerationError as exc:
+        raise GenerationError(f"{path}: {exc}") from exc
 
 
-def _line(path: Path, image: np.ndarray, prompt: Prompt, caption: Caption) -> str:
+def _value(
+    path: Path, image: np.ndarray, prompt: Prompt, caption: Caption, model: str
+) -> dict[str, Any]:
+    """The fields of kosmos_msgs/GroundedCaption that a file has, and `image`, its path."""
     height, width, _ = image.shape
-    value: dict[str, Any] = {
+    return {
         "image": str(path),
         "image_width": width,
         "image_height": height,
         "task": prompt.task,
+        "prompt": prompt.text,
         "caption": caption.text,
         "phrases": [
             {
@@ -157,10 +212,28 @@ def _line(path: Path, image: np.ndarray, prompt: Prompt, caption: Caption) -> st
             }
             for phrase in caption.phrases
         ],
+        "raw_text": caption.raw_text,
         "score": caption.score,
+        "generated_tokens": caption.generated_tokens,
         "truncated": caption.truncated,
+        "model": model,
     }
-    return json.dumps(value, ensure_ascii=False)
+
+
+def _write(value: dict[str, Any]) -> None:
+    from tqdm import tqdm
+
+    # Escaped to ASCII, as a path need not be UTF-8 and the output's encoding may be any.
+    line = json.dumps(value, allow_nan=False)
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()  # a pipe's reader sees each line at once
+    except OSError as exc:
+        # Python flushes once more at the end, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(exc, BrokenPipeError):
+            sys.exit(141)
+        sys.exit(f"kosmos: standard output: {exc.strerror}")
 
 
 def _region(text: str) -> Box:
@@ -173,10 +246,26 @@ def _region(text: str) -> Box:
     return Box(x_min, y_min, x_max, y_max)
 
 
-def _save(path: Path, image: np.ndarray) -> None:
+def _save(folder: Path, name: str, image: np.ndarray) -> Path:
+    """Write a PNG under the first free one of `name`, `name`-2 … Raises OSError with its name."""
     from PIL import Image
 
-    Image.fromarray(image).save(path)
+    for number in itertools.count(1):
+        path = folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+        try:
+            file = path.open("xb")
+            break
+        except FileExistsError:
+            continue
+    try:
+        with file:
+            Image.fromarray(image).save(file, "PNG")
+    except BaseException as exc:  # Ctrl-C too: half a picture is worse than none
+        path.unlink(missing_ok=True)
+        if isinstance(exc, OSError):
+            exc.filename = str(path)
+        raise
+    return path
 
 
 if __name__ == "__main__":

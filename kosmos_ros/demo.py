@@ -24,8 +24,8 @@ from sensor_msgs.msg import Image
 
 from kosmos_ros import parameters
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.parameters import parameter
 from kosmos_ros.process import run
+from kosmos_ros.settings import parameter
 
 CAPTIONS = 5  # before the questions
 TIMEOUT = 120.0  # s, for the captions and answers of a loaded model

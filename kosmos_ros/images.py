@@ -190,7 +190,13 @@ def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
     Raises EncodingError for another compression, ImageSizeError for a picture of more than
     `max_pixels`, ImageError for one that is truncated or broken. The array may be read-only.
     """
-    return _decode(io.BytesIO(_bytes(data)), MESSAGE_FORMATS, repr(format[:60]), max_pixels)
+    try:
+        return _decode(io.BytesIO(_bytes(data)), MESSAGE_FORMATS, repr(format[:60]), max_pixels)
+    except EncodingError as exc:
+        raise EncodingError(
+            f"{exc}; for compressedDepth, theora, ffmpeg and others run "
+            "`ros2 run image_transport republish TRANSPORT raw`"
+        ) from exc
 
 
 def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
@@ -202,6 +208,8 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
     try:
         with open(path, "rb") as file:
             return _decode(file, FILE_FORMATS, str(path), max_pixels)
+    except ImageSizeError as exc:
+        raise ImageSizeError(f"{os.fspath(path)}: {exc}") from exc
     except OSError as exc:
         raise ImageError(f"{os.fspath(path)}: {exc.strerror or exc}") from exc
     except ValueError as exc:  # a NUL in the path
@@ -237,11 +245,9 @@ def _sniff(file: BinaryIO, formats: tuple[str, ...], name: str) -> str:
         if re.match(_FORMATS[format][0], head, re.DOTALL):
             return format
     if not head:
-        raise ImageSizeError(f"{name}: a compressed picture of 0 bytes")
+        raise ImageSizeError("a picture of 0 bytes")
     raise EncodingError(
-        f"{name} is no {', '.join(formats)} picture: it begins with {head[:8].hex(' ')}; for "
-        "compressedDepth, theora, ffmpeg and others run "
-        "`ros2 run image_transport republish TRANSPORT raw`"
+        f"{name} is no {', '.join(formats)} picture: it begins with {head[:8].hex(' ')}"
     )
 
 

@@ -48,10 +48,10 @@ from kosmos_ros.errors import (
 )
 from kosmos_ros.feed import ImageFeed
 from kosmos_ros.grounding import Caption, Generation, read, region_cells
-from kosmos_ros.parameters import Settings
 from kosmos_ros.process import run
 from kosmos_ros.prompts import Prompt
 from kosmos_ros.scheduler import Frame, Job, Limits, Request, Scheduler
+from kosmos_ros.settings import Settings
 
 CAMERA = ""  # name of the one camera
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
@@ -206,7 +206,7 @@ class KosmosNode(Node):
 
     def _on_timer(self) -> None:
         self._refresh()
-        self._feed.check(self.settings.stale_timeout)
+        self._feed.check(self.settings.stale_timeout, loading=bool(self._unready))
         for request, had_frame in self._scheduler.expired():
             request.content.answered.set_result(_refusal(self._why_late(request, had_frame)))
 

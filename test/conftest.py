@@ -8,6 +8,8 @@ os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Threads of several processes on a few cores wait for each other, ten times longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -27,7 +27,7 @@ from std_msgs.msg import String
 
 from kosmos_ros import parameters
 from kosmos_ros.node import KosmosNode
-from kosmos_ros.parameters import Settings
+from kosmos_ros.settings import Settings
 
 SNOWMAN = (
     "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does"
 
 from kosmos_ros.camera import CameraSettings
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.parameters import Settings, checked
+from kosmos_ros.settings import Settings, checked
 
 ROOT = Path(__file__).parent.parent
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}

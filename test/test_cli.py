@@ -1,0 +1,529 @@
+"""The command kosmos on drawn scenes, with the embedded model."""
+
+import functools
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kosmos_ros import cli, prompts
+from kosmos_ros.drawing import annotate
+from kosmos_ros.engine import Engine
+from kosmos_ros.errors import GenerationError
+from kosmos_ros.grounding import Box, Caption, Generation, Phrase, region_cells
+from kosmos_ros.images import load
+from kosmos_ros.shapes.evaluation import iou
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+MESSAGES = Path(__file__).parent.parent / "kosmos_msgs" / "msg"
+WIDTH, HEIGHT = 480, 270
+SCENES = {  # that the model gets right
+    name: sample_scene(np.random.default_rng(seed), WIDTH, HEIGHT)
+    for name, seed in (("first", 1), ("second", 4), ("third", 5))
+}
+TRUTH = {
+    name: {
+        phrase: (box[0] * WIDTH, box[1] * HEIGHT, box[2] * WIDTH, box[3] * HEIGHT)
+        for phrase, box in scene.truth
+    }
+    for name, scene in SCENES.items()
+}
+SHAPES = ("--model", "shapes", "--device", "cpu")
+PATIENCE = 60.0  # s
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "load", functools.cache(Engine.load))
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A folder with a PNG of each scene, which no test may change."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for name, scene in SCENES.items():
+        Image.fromarray(render(scene)).save(folder / f"{name}.png")
+    before = contents(folder)
+    yield folder
+    assert contents(folder) == before
+
+
+@pytest.fixture
+def kosmos(capsys):
+    """Run the command: exit code, JSON lines, standard error."""
+
+    def run(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as exc:
+            code = exc.code
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return run
+
+
+@pytest.fixture
+def caption(kosmos):
+    """Caption pictures, all of which must succeed without a word on standard error."""
+
+    def run(*words):
+        code, values, err = kosmos("caption", *words, *SHAPES)
+        assert (code, err) == (0, "")
+        return values
+
+    return run
+
+
+def process(*words, **options):
+    command = [sys.executable, "-m", "kosmos_ros.cli", *map(str, words), *SHAPES]
+    # The empty value is that of a user's shell: output to a pipe is buffered.
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def corners(box):
+    return box["x_min"], box["y_min"], box["x_max"], box["y_max"]
+
+
+def check(value, name):
+    """`value` names all that was drawn in scene `name`, and where."""
+    assert (value["image_width"], value["image_height"]) == (WIDTH, HEIGHT)
+    assert sorted(phrase["text"] for phrase in value["phrases"]) == sorted(TRUTH[name])
+    for phrase in value["phrases"]:
+        assert value["caption"][phrase["start"] : phrase["end"]] == phrase["text"]
+        (box,) = phrase["boxes"]
+        assert iou(corners(box), TRUTH[name][phrase["text"]]) > 0.5
+        assert 0 < box["score"] <= 1
+
+
+def annotated(path, value):
+    """What the annotated picture of a JSON line must be."""
+    phrases = tuple(
+        Phrase(
+            phrase["text"],
+            phrase["start"],
+            phrase["end"],
+            tuple(
+                Box(
+                    box["x_min"] / WIDTH,
+                    box["y_min"] / HEIGHT,
+                    box["x_max"] / WIDTH,
+                    box["y_max"] / HEIGHT,
+                    box["score"],
+                )
+                for box in phrase["boxes"]
+            ),
+        )
+        for phrase in value["phrases"]
+    )
+    return annotate(load(path, WIDTH * HEIGHT), Caption(value["caption"], phrases))
+
+
+# Captions --------------------------------------------------------------------------------------
+
+
+def test_captions_name_what_was_drawn_and_where(caption, drawn):
+    paths = [drawn / f"{name}.png" for name in SCENES]
+    values = caption(*paths)
+    assert [value["image"] for value in values] == [str(path) for path in paths]
+    for value, name in zip(values, SCENES, strict=True):
+        check(value, name)
+
+
+def test_a_line_has_the_fields_of_the_message(caption, drawn):
+    def fields(name):
+        return set(re.findall(r"^[\w/\[\]]+ (\w+)", (MESSAGES / name).read_text(), re.MULTILINE))
+
+    (value,) = caption(drawn / "first.png")
+    of_a_camera = {"header", "camera", "latency", "inference_time", "frames_dropped"}
+    assert set(value) == fields("GroundedCaption.msg") - of_a_camera | {"image"}
+    assert set(value["phrases"][0]) == fields("GroundedPhrase.msg")
+    assert set(value["phrases"][0]["boxes"][0]) == fields("BoundingBox.msg")
+    assert (value["task"], value["model"], value["truncated"]) == (
+        "brief_caption",
+        "shapes",
+        False,
+    )
+    assert value["prompt"] == prompts.caption("brief_caption").text
+    assert value["raw_text"].startswith(value["prompt"] + "<phrase> a red star</phrase><object>")
+    assert value["generated_tokens"] > 10
+    assert 0 < value["score"] <= 1
+
+
+def test_the_task_is_chosen(caption, drawn):
+    (value,) = caption(drawn / "first.png", "--task", "detailed_caption")
+    assert value["prompt"] == prompts.caption("detailed_caption").text
+    assert value["task"] == "detailed_caption"
+
+
+def test_plain_captions_have_no_boxes(caption, drawn):
+    (value,) = caption(drawn / "first.png", "--plain")
+    assert value["phrases"] == []
+    assert "a red star" in value["caption"]
+    assert "<" not in value["raw_text"]
+
+
+def test_a_caption_of_too_many_tokens_is_cut_off(caption, drawn):
+    (value,) = caption(drawn / "first.png", "--max-new-tokens", 3)
+    assert (value["generated_tokens"], value["truncated"]) == (3, True)
+
+
+@pytest.mark.parametrize("name", ["x.gif", "x.jpg", "x.bmp", "x.webp"])
+def test_pictures_of_other_formats_are_captioned(caption, drawn, tmp_path, name):
+    Image.open(drawn / "second.png").save(tmp_path / name)
+    (value,) = caption(tmp_path / name)
+    check(value, "second")
+
+
+def test_boxes_are_in_the_stored_pixels_of_a_rotated_photo(caption, drawn, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter
+    Image.open(drawn / "second.png").save(tmp_path / "x.jpg", exif=exif)
+    (value,) = caption(tmp_path / "x.jpg", "--out", tmp_path)
+    check(value, "second")
+    assert Image.open(value["annotated"]).width == WIDTH
+
+
+def test_grey_of_16_bits_is_that_of_8_bits(caption, drawn, tmp_path):
+    grey = Image.open(drawn / "first.png").convert("L")
+    grey.save(tmp_path / "narrow.png")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / "wide.png")
+    narrow, wide = caption(tmp_path / "narrow.png", tmp_path / "wide.png")
+    assert wide.pop("image") != narrow.pop("image")
+    assert wide == narrow
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.png", "ünï 😀 \"q'\n.png".encode()])
+def test_any_name_of_a_file_survives(caption, drawn, tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    shutil.copy(drawn / "third.png", path)
+    (value,) = caption(path, "--out", tmp_path / "out")
+    check(value, "third")
+    assert value["image"] == str(path)
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [name]
+
+
+# Failures among many ---------------------------------------------------------------------------
+
+
+def test_pictures_after_a_bad_one_are_captioned(kosmos, drawn, tmp_path):
+    (tmp_path / "broken.png").write_bytes((drawn / "first.png").read_bytes()[:500])
+    (tmp_path / "words.txt").write_text("no picture")
+    Image.new("RGB", (2000, 100)).save(tmp_path / "large.png")
+    names = ["none.png", "", "broken.png", "words.txt", "large.png"]
+    bad = [tmp_path / name for name in names]
+    good = [drawn / "first.png", drawn / "second.png"]
+    words = (good[0], *bad, good[1], "--max-image-pixels", WIDTH * HEIGHT)
+    code, values, err = kosmos("caption", *words, *SHAPES)
+    assert code == 1
+    assert [value["image"] for value in values] == [str(path) for path in good]
+    check(values[1], "second")
+    lines = err.splitlines()
+    reasons = [
+        "No such file",
+        "Is a directory",
+        "broken or truncated PNG",
+        "is no JPEG",
+        "at most",
+    ]
+    assert len(lines) == len(bad)
+    for line, path, reason in zip(lines, bad, reasons, strict=True):
+        assert line.startswith(f"kosmos: {path}")
+        assert reason in line
+
+
+def test_a_picture_that_the_model_fails_on_is_named_and_passed_by(kosmos, drawn, monkeypatch):
+    generate = Engine.generate
+    calls = []
+
+    def fail_first(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise GenerationError("out of memory")
+        return generate(*arguments)
+
+    monkeypatch.setattr(Engine, "generate", fail_first)
+    bad, good = drawn / "first.png", drawn / "second.png"
+    code, (value,), err = kosmos("caption", bad, good, *SHAPES)
+    assert (code, value["image"], err) == (1, str(good), f"kosmos: {bad}: out of memory\n")
+
+
+@pytest.mark.parametrize("words", [("caption", "none.png"), ("ask", "none.png", "What is it?")])
+def test_without_a_picture_no_model_is_loaded(kosmos, monkeypatch, words):
+    monkeypatch.setattr(Engine, "load", None)
+    code, values, err = kosmos(*words)
+    assert (code, values, err) == (1, [], "kosmos: none.png: No such file or directory\n")
+
+
+def test_no_number_is_written_that_json_lacks(kosmos, drawn, monkeypatch, capsys):
+    strange = Generation("", (), float("nan"), 1, False)
+    monkeypatch.setattr(Engine, "generate", lambda *_: strange)
+    with pytest.raises(ValueError, match="JSON"):
+        kosmos("caption", drawn / "first.png", *SHAPES)
+    assert capsys.readouterr().out == ""
+
+
+# Annotated pictures ----------------------------------------------------------------------------
+
+
+def test_annotated_pictures_show_what_was_said(caption, drawn, tmp_path):
+    out = tmp_path / "deep" / "out"
+    paths = [drawn / "first.png", drawn / "second.png"]
+    values = caption(*paths, "--out", out)
+    assert sorted(contents(out)) == ["first.png", "second.png"]
+    for path, value in zip(paths, values, strict=True):
+        assert value["annotated"] == str(out / path.name)
+        saved = load(value["annotated"], 10**6)
+        assert saved.shape[0] > HEIGHT and saved.shape[1] == WIDTH
+        assert np.array_equal(saved, annotated(path, value))
+        assert not np.array_equal(saved[:HEIGHT], load(path, 10**6))
+
+
+def test_no_annotated_picture_is_lost_to_another_of_its_name(caption, drawn, tmp_path):
+    for folder, scene, name in (("a", "first", "x.png"), ("b", "second", "x.jpg")):
+        (tmp_path / folder).mkdir()
+        Image.open(drawn / f"{scene}.png").save(tmp_path / folder / name)
+    paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.jpg", tmp_path / "a" / "x.png"]
+    out = tmp_path / "out"
+    values = caption(*paths, "--out", out)
+    names = ["x.png", "x-2.png", "x-3.png"]
+    assert [value["annotated"] for value in values] == [str(out / name) for name in names]
+    for path, value in zip(paths, values, strict=True):
+        assert np.array_equal(load(value["annotated"], 10**6), annotated(path, value))
+    before = contents(out)
+    (value,) = caption(paths[1], "--out", out)
+    assert value["annotated"] == str(out / "x-4.png")
+    assert before.items() < contents(out).items()
+
+
+def test_no_picture_that_was_read_is_overwritten(caption, drawn, tmp_path):
+    paths = [shutil.copy(drawn / f"{name}.png", tmp_path) for name in SCENES]
+    before = contents(tmp_path)
+    caption(*paths, "--out", tmp_path)
+    after = contents(tmp_path)
+    assert before.items() < after.items()
+    assert after.keys() - before.keys() == {f"{name}-2.png" for name in SCENES}
+
+
+def test_a_picture_that_cannot_be_saved_is_captioned_all_the_same(kosmos, drawn, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        words = (drawn / "first.png", drawn / "second.png", "--out", tmp_path)
+        code, values, err = kosmos("caption", *words, *SHAPES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1
+    assert err.splitlines() == [
+        f"kosmos: --out {tmp_path / name}.png: File too large" for name in ("first", "second")
+    ]
+    check(values[1], "second")
+    assert "annotated" not in values[1]
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file", "File exists"), ("file/out", "Not a directory")]
+)
+def test_a_folder_that_cannot_be_made_is_told_at_once(kosmos, drawn, tmp_path, name, reason):
+    (tmp_path / "file").touch()
+    code, values, err = kosmos("caption", drawn / "first.png", "--out", tmp_path / name)
+    assert (code, values) == (2, [])
+    assert err == (
+        f"kosmos: --out {tmp_path / name}: {reason}; a folder, or a place for one, is needed\n"
+    )
+
+
+# Questions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_question_about_a_region_is_answered_with_what_lies_there(kosmos, drawn, name):
+    for phrase, box in TRUTH[name].items():
+        region = ",".join(f"{side:.1f}" for side in box)
+        words = (drawn / f"{name}.png", "What is this?", "--region", region)
+        code, (value,), err = kosmos("ask", *words, *SHAPES)
+        assert (code, err, value["task"]) == (0, "", "question")
+        assert phrase in value["caption"]
+
+
+def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
+    words = "Is the star left of the ring?"
+    regions = [(0, 0, 240, 270), (-10, 0, 480.5, 100)]
+    options = [f"--region={','.join(map(str, region))}" for region in regions]
+    phrases = ["the ring", "the star"]
+    for phrase in phrases:
+        options += ["--region-phrase", phrase]
+    cells = [region_cells(Box(*region), WIDTH, HEIGHT) for region in regions]
+    code, (value,), _ = kosmos("ask", drawn / "second.png", words, *options, *SHAPES)
+    assert (code, value["image"]) == (0, str(drawn / "second.png"))
+    assert value["prompt"] == prompts.question(words, cells, phrases).text
+    code, (value,), _ = kosmos("ask", drawn / "second.png", words, "--plain", *SHAPES)
+    assert (code, value["prompt"]) == (0, prompts.question(words, grounded=False).text)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) lies outside .*270"),
+        (["What is it?", "--region", "9,0,5,9"], 1, r"\(9, 0, 5, 9\) is empty or inverted: x_min"),
+        (["What is it?", "--region", "nan,0,5,9"], 1, r"\(nan, 0, 5, 9\) is not finite"),
+        (["What is it?", "--region", "1,2,3"], 2, "--region: '1,2,3' is no region; four numbers"),
+        (["What is it?", "--region", "a,b,c,d"], 2, "'a,b,c,d' is no region; four numbers"),
+        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' does not say which"),
+        (["Where?", "--region-phrase", "it"], 1, "1 region_phrases for 0 regions; one for each"),
+        (["Is <grounding> it?"], 1, "holds the model's own tag <grounding>; plain words"),
+        ([" "], 1, "question is empty; words are needed"),
+        (["Where?", "--max-image-pixels", "100"], 1, "first.png: a picture of .*; at most 100 "),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_a_line(
+    kosmos, drawn, monkeypatch, words, code, reason
+):
+    monkeypatch.setattr(Engine, "load", None)  # nor does anybody wait for the model
+    got, values, err = kosmos("ask", drawn / "first.png", *words)
+    assert (got, values) == (code, [])
+    assert re.fullmatch(f"kosmos.*: .*{reason}.*\n", err)
+
+
+# Options ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["--max-new-tokens", "0"], 2, "max_new_tokens is 0; 1 to 1024 is needed"),
+        (["--max-new-tokens", "-5"], 2, "max_new_tokens is -5; 1 to 1024 is needed"),
+        (["--max-new-tokens", "many"], 2, "max_new_tokens is 'many' .str.; int is needed"),
+        (["--max-image-pixels", "0"], 2, "max_image_pixels is 0; 1 to 1000000000 is needed"),
+        (["--device", "cuda:99"], 2, "device 'cuda:99' is not there: torch .* sees"),
+        (["--device", "gpu"], 2, "device 'gpu' is unknown; auto, cpu, cuda or cuda:n is needed"),
+        (["--dtype", "int4"], 2, "dtype is 'int4'; one of auto, float32, bfloat16, float16"),
+        (["--quantization", "q4"], 2, "quantization is 'q4'; one of none, int8, nf4 is needed"),
+        (["--model", "/no/such"], 1, "model '/no/such': there is no directory /no/such"),
+        (["--model", "nobody/nothing", "--local-files-only"], 1, "'nobody/nothing' cannot be"),
+        (
+            ["--model", "nobody/nothing", "--revision", "v9", "--local-files-only"],
+            1,
+            "'nobody/nothing' of revision 'v9' cannot be loaded",
+        ),
+        (["--revision"], 2, "--revision: expected one argument"),
+        (
+            ["--task", "sing"],
+            2,
+            "task is 'sing'; one of brief_caption, detailed_caption is needed",
+        ),
+        (["--tsak", "x"], 2, "unrecognized arguments: --tsak"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_a_line(kosmos, drawn, words, code, reason):
+    got, values, err = kosmos("caption", drawn / "first.png", *words)
+    assert (got, values) == (code, [])
+    assert re.fullmatch(f"kosmos.*: .*{reason}.*\n", err)
+
+
+def test_the_model_is_loaded_once_and_as_the_options_say(kosmos, drawn, monkeypatch):
+    engine = Engine.load("shapes", device="cpu")
+    asked = []
+    monkeypatch.setattr(
+        Engine, "load", lambda *given, **named: asked.append((given, named)) or engine
+    )
+    options = {
+        "revision": "v9",
+        "local_files_only": True,
+        "device": "cuda:1",
+        "dtype": "float16",
+        "quantization": "nf4",
+    }
+    words = ["--model", "some/model", "--local-files-only"]
+    for name in options.keys() - {"local_files_only"}:
+        words += [f"--{name}", options[name]]
+    code, values, err = kosmos("caption", drawn / "first.png", drawn / "second.png", *words)
+    assert (code, err) == (0, "")
+    assert [value["model"] for value in values] == ["some/model"] * 2
+    assert asked == [((), {"model": "some/model", **options})]
+
+
+@pytest.mark.parametrize("words", [[], ["sing"], ["caption"], ["ask", "first.png"]])
+def test_a_line_that_lacks_words_says_where_help_is(kosmos, words):
+    code, _, err = kosmos(*words)
+    assert code == 2
+    assert re.fullmatch("kosmos.*: .*(IMAGE|QUESTION|caption).*; see kosmos.* --help\n", err)
+
+
+def test_help_tells_what_the_options_do(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["caption", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 0
+    assert "NAME-2.png, NAME-3.png and so on: nothing is overwritten" in said
+    assert "a box takes four). 1 to 1024. (128)" in said
+    assert "--quantization {none,int8,nf4}" in said
+
+
+# A terminal and pipes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("terminal", "count", "bar"), [(1, 2, 1), (1, 1, 0), (0, 2, 0)])
+def test_a_bar_shows_many_pictures_on_a_terminal(kosmos, drawn, monkeypatch, terminal, count, bar):
+    paths = [drawn / f"{name}.png" for name in SCENES][:count]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: bool(terminal))
+    code, values, err = kosmos("caption", *paths, *SHAPES)
+    assert code == 0
+    assert [value["image"] for value in values] == [str(path) for path in paths]
+    assert ("2/2" in err) == bool(bar)
+    assert bar or err == ""
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(drawn):
+    """As `kosmos caption ... | head -1` does."""
+    paths = [drawn / "first.png"] * 6
+    with process("caption", *paths, stdout=subprocess.PIPE) as running:
+        line = running.stdout.readline()
+        running.stdout.close()
+        code = running.wait(PATIENCE)
+        assert (code, running.stderr.read()) == (141, "")
+    value = json.loads(line)
+    assert len(paths) * len(line) < io.DEFAULT_BUFFER_SIZE  # or it need not have been flushed
+    check(value, "first")
+
+
+def test_a_full_disk_is_named(drawn):
+    with (
+        open("/dev/full", "w") as full,
+        process("ask", drawn / "first.png", "What is this?", stdout=full) as running,
+    ):
+        code = running.wait(PATIENCE)
+        err = running.stderr.read()
+    assert (code, err) == (1, "kosmos: standard output: No space left on device\n")
+
+
+def test_ctrl_c_ends_the_command_between_whole_lines(drawn, tmp_path):
+    paths = [drawn / "first.png"] * 500
+    with process("caption", *paths, "--out", tmp_path, stdout=subprocess.PIPE) as running:
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        rest, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, err) == (130, "")
+    values = [json.loads(line) for line in (first + rest).splitlines()]
+    assert 1 <= len(values) < 500
+    for path in tmp_path.iterdir():
+        assert load(path, 10**6).shape[1] == WIDTH
