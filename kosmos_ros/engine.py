@@ -112,7 +112,12 @@ class Engine:
         kind = _dtype(dtype, place, quantization)
         path = _path(model)
         where: dict[str, Any] = {"local_files_only": local_files_only}
-        if revision and not Path(path).is_dir():
+        if revision and Path(path).is_dir():
+            raise ConfigError(
+                f"revision is {revision!r}, but model {model!r} is a directory; "
+                "only a Hugging Face id has revisions"
+            )
+        if revision:
             where["revision"] = revision
         options: dict[str, Any] = {
             "use_safetensors": True,
@@ -139,7 +144,8 @@ class Engine:
             raise
         except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
             reason = str(exc).strip().split("\n")[0] or type(exc).__name__
-            raise ModelLoadError(f"model {model!r} cannot be loaded: {reason}") from exc
+            of = f" of revision {revision!r}" if revision else ""
+            raise ModelLoadError(f"model {model!r}{of} cannot be loaded: {reason}") from exc
         _check(model, loaded, processor, report)
         loaded.eval()
         info = ModelInfo(
@@ -289,12 +295,12 @@ def _device(device: str) -> torch.device:
 def _path(model: str) -> str:
     if model == "shapes":
         return str(shapes.MODEL_DIR)
-    if not model.startswith(("/", ".", "~")):
-        return model
     path = Path(model).expanduser()
-    if not path.is_dir():
+    if path.is_dir():
+        return str(path)
+    if path.is_file() or model.startswith(("/", ".", "~")):
         raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
-    return str(path)
+    return model
 
 
 def _dtype(dtype: str, device: torch.device, quantization: str) -> str:

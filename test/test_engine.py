@@ -210,6 +210,7 @@ def test_quantized_weights_answer(copied, picture, quantization):
         ({"device": "cpu:"}, "'cpu:' is unknown"),
         ({"dtype": "int4", "device": "cpu"}, "'int4' is unknown; auto or one of float32"),
         ({"quantization": "q4"}, "'q4' is unknown; one of none, int8, nf4"),
+        ({"revision": "v9"}, "revision is 'v9', but model 'shapes' is a directory"),
     ],
 )
 def test_impossible_options_are_refused_by_name(options, reason):
@@ -297,3 +298,7 @@ def test_a_missing_model_is_named():
         Engine.load("/no/such/model")
     with pytest.raises(ModelLoadError, match="'nobody/nothing' cannot be loaded"):
         Engine.load("nobody/nothing", local_files_only=True)
+    with pytest.raises(ModelLoadError, match="'nobody/nothing' of revision 'v9' cannot"):
+        Engine.load("nobody/nothing", revision="v9", local_files_only=True)
+    with pytest.raises(ModelLoadError, match=f"there is no directory {__file__}"):
+        Engine.load(__file__)
