@@ -57,10 +57,16 @@ class ImageFeed:
         """How many publishers the topic has."""
         return int(self._node.count_publishers(self.topic))
 
-    def check(self, stale_timeout: float) -> None:
-        """Warn, now and then, when nothing came for `stale_timeout` seconds or much is lost."""
+    def check(self, stale_timeout: float, loading: bool) -> None:
+        """Warn, now and then, when nothing came for `stale_timeout` seconds or much is lost.
+
+        While the model is `loading`, this process is too busy to take every image, which is no
+        loss worth a word.
+        """
         now = time.monotonic()
         self._stale = 0 < stale_timeout < self.watch.silence(now)
+        if loading:
+            self.watch.forget()
         lost = self.watch.lost()
         if now - self._warned < REPEAT_WARNING or not (self._stale or lost > LOST_SHARE):
             return
@@ -77,10 +83,10 @@ class ImageFeed:
 
     def _loss(self, lost: float) -> str:
         return (
-            f"about {lost:.0%} of the images on {self.topic} are lost before this node; "
-            f"{self.watch.rate():.1f} a second arrive. Large images over best effort need "
+            f"about {lost:.0%} of the images on {self.topic} do not reach this node; "
+            f"{self.watch.rate():.1f} a second do. Large images over best effort need "
             "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes, a reliable subscription "
-            "or image_transport:=compressed"
+            "or image_transport:=compressed; or this computer is too busy"
         )
 
     def _silence(self, now: float) -> str:

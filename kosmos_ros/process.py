@@ -13,10 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from kosmos_ros.errors import KosmosError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 STOP_TIMEOUT = 2.0
 """Seconds for a node's threads to end; ros2 launch sends SIGTERM 5 s after SIGINT."""
@@ -41,7 +44,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     _on_signal(lambda: executor.create_task(signalled.set))
     try:
         node = make_node()
-    except KosmosError as exc:
+    except (KosmosError, ParameterException) as exc:
         print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
         rclpy.shutdown()
         return 1
@@ -53,7 +56,10 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
             executor.spin_once()
         ended = node.stop(STOP_TIMEOUT)
     finally:
-        rclpy.shutdown()
+        # Python's own end takes a while, in which one more Ctrl-C must not change the exit code.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        rclpy.shutdown(uninstall_handlers=False)
     code = int(node.finished.result()) if node.finished.done() else 0
     if not ended:
         # A thread inside native code cannot be ended, and Python would crash around it.
@@ -72,7 +78,7 @@ def _on_signal(act: Callable[[], Any]) -> None:
     arrived, announce = os.pipe()
     os.set_blocking(announce, False)  # as set_wakeup_fd demands
     signal.set_wakeup_fd(announce, warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
 
     def wait() -> None:

@@ -26,6 +26,10 @@ class InputWatch:
         while now - self._arrivals[0][0] > self.window:
             self._arrivals.popleft()
 
+    def forget(self) -> None:
+        """Judge rates from the next frame on."""
+        self._arrivals.clear()
+
     def silence(self, now: float) -> float:
         """Seconds since the newest frame, or since the start when none has come."""
         return now - (self.started if self.last is None else self.last)
@@ -43,11 +47,12 @@ class InputWatch:
         The camera's period is taken to be the lowest decile of the distances of two stamps that
         arrived one after the other, since a single late stamp makes one of them short. A camera
         whose every second frame is lost without exception looks like one of half the rate. 0
-        with fewer than 5 frames or with stamps that stand still or go back.
+        with fewer than 5 frames, over less than half the window, or with stamps that stand still
+        or go back.
         """
-        if len(self._arrivals) < 5:
+        times, stamps = zip(*self._arrivals, strict=True) if self._arrivals else ((), ())
+        if len(times) < 5 or times[-1] - times[0] < self.window / 2:
             return 0.0
-        stamps = [stamp for _, stamp in self._arrivals]
         steps = [after - before for before, after in pairwise(stamps)]
         if min(steps) <= 0:
             return 0.0
