@@ -1,30 +1,47 @@
 """What scripts/demo does: the embedded model looks at drawn scenes, or at pictures of your own.
 
 ros2 launch kosmos_ros demo.launch.py [image:=FILE | video:=FILE|DEVICE] [keep:=true]
+
+device:=cuda and other arguments of kosmos.launch.py work too.
 """
 
-from launch import LaunchContext, LaunchDescription
+from __future__ import annotations
+
+from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     IncludeLaunchDescription,
     OpaqueFunction,
+    RegisterEventHandler,
     SetEnvironmentVariable,
     Shutdown,
 )
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+ENVIRONMENT = {  # unless the variables are set already
+    # Fast DDS loses large images otherwise; other middlewares ignore it.
+    "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA",
+    # Over a network the former hides the nodes from programs that are started without it.
+    "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+}
+
 
 def generate_launch_description() -> LaunchDescription:
-    kosmos = PathJoinSubstitution([FindPackageShare("kosmos_ros"), "launch", "kosmos.launch.py"])
     return LaunchDescription(
         [
-            DeclareLaunchArgument("image", default_value="", description="Picture to look at."),
             DeclareLaunchArgument(
-                "video", default_value="", description="Video file or device to look at."
+                "image", default_value="", description="Picture, or folder of them, to look at."
+            ),
+            DeclareLaunchArgument(
+                "video",
+                default_value="",
+                description="Video file or device (/dev/video0, or 0) to look at.",
             ),
             DeclareLaunchArgument(
                 "model", default_value="shapes", description="As in kosmos.launch.py."
@@ -33,47 +50,66 @@ def generate_launch_description() -> LaunchDescription:
                 "out", default_value="kosmos_demo", description="Folder for annotated frames."
             ),
             DeclareLaunchArgument(
-                "keep", default_value="false", description="Go on until interrupted."
+                "keep",
+                default_value="false",
+                choices=["true", "false"],
+                description="Go on until interrupted.",
             ),
-            # Fast DDS loses large images otherwise; other middlewares ignore it.
-            SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA"),
-            # Before the include, whose arguments take the place of this file's own.
-            OpaqueFunction(function=_camera),
-            IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(kosmos),
-                launch_arguments={
-                    "image": "camera/image_raw",
-                    "model": LaunchConfiguration("model"),
-                }.items(),
-            ),
-            Node(
-                package="kosmos_ros",
-                executable="demo_node",
-                parameters=[
-                    {
-                        "out": ParameterValue(LaunchConfiguration("out"), value_type=str),
-                        "keep": ParameterValue(LaunchConfiguration("keep"), value_type=bool),
-                    }
-                ],
-                output="screen",
-                emulate_tty=True,
-                on_exit=Shutdown(reason="the demo is over"),
-            ),
+            *[
+                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
+                for name, value in ENVIRONMENT.items()
+            ],
+            RegisterEventHandler(OnProcessExit(on_exit=_ended)),
+            OpaqueFunction(function=_nodes),
         ]
     )
 
 
-def _camera(context: LaunchContext) -> list[Node]:
-    own = [LaunchConfiguration(name).perform(context) for name in ("image", "video")]
-    source = own[0] or own[1] or "shapes"
-    return [
-        Node(
-            package="kosmos_ros",
-            executable="camera_node",
-            name="camera",
-            parameters=[{"source": ParameterValue(source, value_type=str)}],
-            output="screen",
-            emulate_tty=True,
-            on_exit=Shutdown(reason="the camera has ended"),
-        )
-    ]
+def _nodes(context: LaunchContext) -> list[Action]:
+    # Read here, since the included file's image, a topic, takes the place of this file's.
+    image, video = (LaunchConfiguration(name).perform(context) for name in ("image", "video"))
+    if image and video:
+        raise RuntimeError(f"image is {image!r} and video {video!r}: give one of them")
+    directory = FindPackageShare("kosmos_ros").find("kosmos_ros")
+    kosmos = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(f"{directory}/launch/kosmos.launch.py"),
+        launch_arguments={
+            "image": "camera/image_raw",
+            "model": LaunchConfiguration("model"),
+            # demo_node looks for /kosmos.
+            "namespace": "",
+            "name": "kosmos",
+        }.items(),
+    )
+    camera = Node(
+        package="kosmos_ros",
+        executable="camera_node",
+        name="camera",
+        parameters=[{"source": ParameterValue(image or video or "shapes", value_type=str)}],
+        output="screen",
+        emulate_tty=True,
+    )
+    demo = Node(
+        package="kosmos_ros",
+        executable="demo_node",
+        parameters=[
+            {
+                "out": ParameterValue(LaunchConfiguration("out"), value_type=str),
+                "keep": ParameterValue(LaunchConfiguration("keep"), value_type=bool),
+            }
+        ],
+        output="screen",
+        emulate_tty=True,
+    )
+    # kosmos first: launch leaves running what it started before an error in its arguments.
+    return [kosmos, camera, demo]
+
+
+def _ended(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """The first process to end ends all: with success when it is demo_node, after its work."""
+    if context.is_shutdown:
+        return None
+    if event.process_name.startswith("demo_node") and event.returncode == 0:
+        return Shutdown(reason="the demo is over")
+    # Only an exception gives `ros2 launch` another exit code than 0.
+    raise RuntimeError(f"{event.process_name} has ended with exit code {event.returncode}")

@@ -1,39 +1,53 @@
 """kosmos_node for one camera: ros2 launch kosmos_ros kosmos.launch.py image:=/camera/image_raw.
 
-An argument that is left empty leaves the parameter to params_file.
+Every parameter of the node is an argument, too; one that is left empty is as params_file has it.
 """
+
+import dataclasses
+import os
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-PARAMETERS = {  # name: (type, description)
-    "model": (str, 'Hugging Face id, directory, or "shapes" for the small embedded model.'),
-    "device": (str, "auto, cpu, cuda or cuda:n."),
-    "image_transport": (str, "raw, or compressed for a CompressedImage on <image>/compressed."),
-    "use_sim_time": (bool, "Take the time from /clock."),
+from kosmos_ros.settings import Settings
+
+PARAMETERS = {  # name: (type to read the argument's text as, None for YAML's rules; description)
+    **{
+        field.name: (
+            str if isinstance(field.default, str) else None,
+            field.metadata["description"],
+        )
+        for field in dataclasses.fields(Settings)
+    },
+    "use_sim_time": (None, "true: take the time from /clock."),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    config = PathJoinSubstitution([FindPackageShare("kosmos_ros"), "config", "kosmos.yaml"])
+    # A path, not a substitution of one, so that --show-args says where the file is.
+    share = FindPackageShare("kosmos_ros").find("kosmos_ros")
     return LaunchDescription(
         [
             DeclareLaunchArgument("image", default_value="image", description="Image topic."),
-            DeclareLaunchArgument("namespace", default_value="", description="Of the node."),
-            DeclareLaunchArgument("name", default_value="kosmos", description="Of the node."),
             DeclareLaunchArgument(
-                "params_file", default_value=config, description="YAML file with parameters."
+                "namespace", default_value="", description="The node's namespace."
+            ),
+            DeclareLaunchArgument("name", default_value="kosmos", description="The node's name."),
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=os.path.join(share, "config", "kosmos.yaml"),
+                description="YAML file with parameters; the default one has them all.",
             ),
             *[
                 DeclareLaunchArgument(name, default_value="", description=description)
                 for name, (_, description) in PARAMETERS.items()
             ],
             DeclareLaunchArgument(
-                "respawn", default_value="false", description="Start the node again when it dies."
+                "respawn", default_value="false", description="true: start a node that died again."
             ),
             DeclareLaunchArgument(
                 "prefix",
@@ -52,8 +66,12 @@ def _node(context: LaunchContext) -> list[Node]:
     def value(name: str) -> str:
         return str(LaunchConfiguration(name).perform(context))
 
+    if not os.path.isfile(value("params_file")):
+        # launch_ros would go on without it.
+        raise RuntimeError(f"params_file {value('params_file')!r} is not a file")
     given = {
-        name: ParameterValue(value(name), value_type=kind)
+        # Not value(name): launch_ros makes a bool of a substitution's text only.
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, (kind, _) in PARAMETERS.items()
         if value(name)
     }
@@ -68,7 +86,8 @@ def _node(context: LaunchContext) -> list[Node]:
             remappings=[("image", value("image"))],
             arguments=["--ros-args", "--log-level", value("log_level")],
             prefix=value("prefix") or None,
-            respawn=value("respawn").lower() in ("true", "1"),
+            exec_name="kosmos_node",  # in the log, whatever the prefix
+            respawn=LaunchConfiguration("respawn"),
             respawn_delay=2.0,
             output="screen",
             emulate_tty=True,
