@@ -6,7 +6,6 @@ An example of a client: it uses topics and the service only. Knows no model and 
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from kosmos_msgs.srv import Ask
 from PIL import Image as Pillow
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
@@ -28,13 +27,10 @@ from kosmos_ros.process import run
 from kosmos_ros.settings import parameter
 
 CAPTIONS = 5  # before the questions
-TIMEOUT = 120.0  # s, for the captions and answers of a loaded model
+TIMEOUT = 120.0  # s, for each caption and answer of a loaded model
 KEPT = 100  # annotated frames; newer ones replace older ones
-REMEMBERED = 30  # images, among them the one that the newest caption is about
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
-
-Then = Callable[[GroundedCaption], None]
 
 
 @dataclass(frozen=True)
@@ -59,21 +55,22 @@ class DemoNode(Node):
             raise ConfigError(f"parameter out is {settings.out!r}: {exc.strerror}") from exc
         self._seen = 0
         self._saved = 0
-        self._images: deque[Image] = deque(maxlen=REMEMBERED)
-        self._next: Then = self._about_picture  # what is asked at the next caption
+        self._asked = False
+        self._complete = False  # both questions were answered
+        self._image: Image | None = None  # the newest one
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(DiagnosticStatus, "kosmos/model_info", self._on_info, latched)
         self.create_subscription(GroundedCaption, "kosmos/captions", self._on_caption, 10)
         self.create_subscription(Image, "kosmos/annotated", self._on_annotated, 10)
-        self.create_subscription(
-            Image, "camera/image_raw", self._on_image, qos_profile_sensor_data
-        )
+        self.create_subscription(Image, "camera/image_raw", self._on_image, 1)
         self._ask = self.create_client(Ask, "kosmos/ask")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._limit = self.create_timer(TIMEOUT, self._on_timeout, clock=steady)
 
     def stop(self, timeout: float) -> bool:
-        """Nothing runs beside the executor."""
+        """Nothing runs beside the executor. A demo that is interrupted early has failed."""
+        if not self._complete:
+            self._finish(1)
         if self._saved:
             kept = min(self._saved, KEPT)
             _say(f"the newest {kept} annotated frames are in {self._out.resolve()}")
@@ -90,47 +87,59 @@ class DemoNode(Node):
 
     def _on_caption(self, caption: GroundedCaption) -> None:
         self._seen += 1
+        if not self._limit.is_canceled():
+            self._limit.reset()
         _show(caption)
-        if self._seen >= CAPTIONS and self._ask.service_is_ready():
-            self._next(caption)
-
-    def _about_picture(self, _: GroundedCaption) -> None:
-        _say(f"question: {WHOLE_QUESTION}")
-        self._question(Ask.Request(question=WHOLE_QUESTION, grounded=True), self._about_region)
-
-    def _about_region(self, caption: GroundedCaption) -> None:
-        boxes = [box for phrase in caption.phrases for box in phrase.boxes]
-        # The image that the caption is about: in the newest one things may have moved on.
-        image = next((image for image in self._images if image.header == caption.header), None)
-        if boxes and image:
-            _say(f"question at {_corners(boxes[0])}: {REGION_QUESTION}")
-            request = Ask.Request(question=REGION_QUESTION, regions=boxes[:1], image=image)
-            self._question(request, self._done)
-
-    def _question(self, request: Ask.Request, then: Then) -> None:
-        self._next = lambda _: None  # until this one is answered
-        self._ask.call_async(request).add_done_callback(lambda done: self._on_answer(done, then))
-
-    def _on_answer(self, done: Future, then: Then) -> None:
-        response = done.result()
-        if not response.success:
-            _say(f"no answer: {response.message}")
-            self._finish(1)
+        if self._seen < CAPTIONS or self._asked:
             return
-        _say(f"answer: {response.answer}")
-        self._next = then
+        if self._image is not None and self._ask.service_is_ready():
+            self._asked = True
+            self._about_picture(self._image)
+
+    def _about_picture(self, image: Image) -> None:
+        def then(response: Ask.Response) -> None:
+            boxes = [box for phrase in response.result.phrases for box in phrase.boxes]
+            self._about_region(image, boxes[0] if boxes else _middle(image))
+
+        _say(f"question: {WHOLE_QUESTION}")
+        self._question(Ask.Request(question=WHOLE_QUESTION, image=image, grounded=True), then)
+
+    def _about_region(self, image: Image, box: BoundingBox) -> None:
+        _say(f"question at {_corners(box)}: {REGION_QUESTION}")
+        # Of the same image: in the newest one things may have moved on.
+        request = Ask.Request(question=REGION_QUESTION, regions=[box], image=image)
+        self._question(request, self._done)
+
+    def _question(self, request: Ask.Request, then: Callable[[Ask.Response], None]) -> None:
+        def answered(done: Future) -> None:
+            self._limit.reset()
+            response = done.result()
+            if not response.success:
+                _say(f"no answer: {response.message}")
+                self._finish(1)
+                return
+            _say(f"answer: {response.answer}")
+            then(response)
+
+        self._ask.call_async(request).add_done_callback(answered)
 
     def _on_image(self, image: Image) -> None:
-        self._images.append(image)
+        self._image = image
 
     def _on_annotated(self, image: Image) -> None:
         rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
         pixels = rows[:, : 3 * image.width].reshape(image.height, image.width, 3)
-        Pillow.fromarray(pixels).save(self._out / f"frame_{self._saved % KEPT:02d}.png")
+        path = self._out / f"frame_{self._saved % KEPT:02d}.png"
+        try:
+            Pillow.fromarray(pixels).save(path)
+        except OSError as exc:
+            _say(f"{path}: {exc.strerror or exc}")
+            self._finish(1)
+            return
         self._saved += 1
 
-    def _done(self, _: GroundedCaption) -> None:
-        self._next = lambda _: None
+    def _done(self, _: Ask.Response) -> None:
+        self._complete = True
         if self._keep:
             _say("captions go on until Ctrl-C")
             self._limit.cancel()
@@ -138,12 +147,19 @@ class DemoNode(Node):
             self._finish(0)
 
     def _on_timeout(self) -> None:
-        _say(f"not all was answered in {TIMEOUT:g} s; {self._seen} captions came")
+        _say(f"nothing has come for {TIMEOUT:g} s, after {self._seen} captions")
         self._finish(1)
 
     def _finish(self, code: int) -> None:
         if not self.finished.done():
             self.finished.set_result(code)
+
+
+def _middle(image: Image) -> BoundingBox:
+    width, height = image.width, image.height
+    return BoundingBox(
+        x_min=width / 4, y_min=height / 4, x_max=width * 3 / 4, y_max=height * 3 / 4
+    )
 
 
 def _show(caption: GroundedCaption) -> None:

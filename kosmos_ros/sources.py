@@ -115,8 +115,17 @@ class Video:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._capture = _capture(str(path))
+        self._first: View | None = self._next()  # OpenCV opens files that it cannot decode
 
     def read(self) -> View:
+        view, self._first = self._first, None
+        return view or self._next()
+
+    def close(self) -> bool:
+        self._capture.release()
+        return True
+
+    def _next(self) -> View:
         there, bgr = self._capture.read()
         if not there:
             self._capture.release()
@@ -125,10 +134,6 @@ class Video:
         if not there:
             raise ImageError(f"{self._path} has no frame that OpenCV can decode")
         return View(_rgb(bgr))
-
-    def close(self) -> bool:
-        self._capture.release()
-        return True
 
 
 class Device:

@@ -76,6 +76,8 @@ def _nodes(context: LaunchContext) -> list[Action]:
         launch_arguments={
             "image": "camera/image_raw",
             "model": LaunchConfiguration("model"),
+            "image_reliability": "reliable",
+            "request_timeout": "120.0",  # s, as questions wait for slow models, too
             # demo_node looks for /kosmos.
             "namespace": "",
             "name": "kosmos",
@@ -85,7 +87,12 @@ def _nodes(context: LaunchContext) -> list[Action]:
         package="kosmos_ros",
         executable="camera_node",
         name="camera",
-        parameters=[{"source": ParameterValue(image or video or "shapes", value_type=str)}],
+        parameters=[
+            {
+                "source": ParameterValue(image or video or "shapes", value_type=str),
+                "rate": 2.0 if image else 10.0,  # a still need not be sent more often
+            }
+        ],
         output="screen",
         emulate_tty=True,
     )

@@ -62,9 +62,8 @@ def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     assert len(questions) == len(answers) == 2
     assert program.lines[questions[0]] == "question: What is in this image?"
     assert re.match(r"question at \(\d+, \d+, \d+, \d+\) px: ", program.lines[questions[1]])
-    asked = re.findall(r"\d+", program.lines[questions[1]])
-    phrases = [phrase for phrase, corners in boxes(program) if corners == tuple(map(int, asked))]
-    assert program.lines[answers[1]].removeprefix("answer: ").rstrip(".") in phrases
+    whole, region = (program.lines[n].removeprefix("answer: ").rstrip(".") for n in answers)
+    assert region in whole
     assert program.has(f"annotated frames are in {tmp_path / 'frames'}")
     frames = sorted((tmp_path / "frames").glob("*.png"))
     assert len(frames) >= 5
@@ -95,9 +94,27 @@ def test_the_demo_keeps_on_until_it_is_interrupted(demo):
     assert "Traceback" not in program.output
 
 
+def test_a_demo_that_is_interrupted_before_its_answers_has_failed(demo):
+    program = demo("--keep")
+    program.says("model shapes: loading")
+    assert program.stop(signal.SIGINT) == 1, program.output
+    assert "Traceback" not in program.output
+
+
+def test_a_picture_of_nothing_ends_the_demo_too(demo, tmp_path):
+    """Without a box to ask about, in a file whose name shells and YAML quote."""
+    Image.new("RGB", (64, 48), (120, 120, 120)).save(tmp_path / "it's grey.png")
+    program = demo("--image", "it's grey.png", "--out", "it's out")
+    assert program.ends() == 0, program.output
+    assert program.has("question at (16, 12, 48, 36) px: What is this?") or boxes(program)
+    assert list((tmp_path / "it's out").glob("*.png"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (["--image", __file__], 1, "OpenCV"),
+        (["--out", "/proc"], 1, "/proc/frame_00.png: No such file or directory"),
         (["--imgae", "x.png"], 2, "--imgae is unknown"),
         (["--video"], 2, "--video needs a value"),
         (["--image", "no/such.png"], 1, "source 'no/such.png' is no file, folder or device"),
