@@ -5,6 +5,7 @@ Knows topics, delivery and arrival times; hands messages on and never looks into
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -25,7 +26,8 @@ LOST_SHARE = 0.5  # of the camera's frames, above which the loss is reported
 class ImageFeed:
     """Subscribes `name` (remappable) by `transport` and gives each message to `on_image`.
 
-    Best effort and depth 1, which connects to any publisher; `qos_overrides` change it.
+    `reliability` is best_effort, which connects to any publisher, or reliable. The queue holds
+    the newest image only. `qos_overrides` go before both.
     """
 
     def __init__(
@@ -33,10 +35,10 @@ class ImageFeed:
         node: Node,
         name: str,
         transport: str,
+        reliability: str,
         on_image: Callable[[Image | CompressedImage], None],
     ) -> None:
         kind, suffix = TRANSPORTS[transport]
-        self.topic = node.resolve_topic_name(name) + suffix
         self.watch = InputWatch(time.monotonic())
         self._node = node
         self._kind = kind.__name__
@@ -44,14 +46,16 @@ class ImageFeed:
         self._stale = False
         self._warned = float("-inf")  # s, monotonic
         # rclpy writes what qos_overrides say into this object.
-        self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
         self._subscription = node.create_subscription(
             kind,
-            self.topic,
+            # As image_transport has it: a remapped `name` takes its transports along.
+            node.resolve_topic_name(name) + suffix,
             self._arrived,
             self._qos,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+        self.topic: str = self._subscription.topic_name  # which may be remapped as well
 
     def publishers(self) -> int:
         """How many publishers the topic has."""
@@ -64,14 +68,22 @@ class ImageFeed:
         loss worth a word.
         """
         now = time.monotonic()
-        self._stale = 0 < stale_timeout < self.watch.silence(now)
+        stale = 0 < stale_timeout < self.watch.silence(now)
+        if stale and not self._stale:
+            self._warned = float("-inf")  # a warning of loss does not stand for this one
+        self._stale = stale
         if loading:
             self.watch.forget()
-        lost = self.watch.lost()
-        if now - self._warned < REPEAT_WARNING or not (self._stale or lost > LOST_SHARE):
+        if now - self._warned < REPEAT_WARNING:
             return
+        if stale:
+            self._warn(now, self._silence(now))
+        elif (lost := self.watch.lost(now)) > LOST_SHARE:
+            self._warn(now, self._loss(lost))
+
+    def _warn(self, now: float, text: str) -> None:
         self._warned = now
-        self._node.get_logger().warning(self._silence(now) if self._stale else self._loss(lost))
+        self._node.get_logger().warning(text)
 
     def _arrived(self, message: Image | CompressedImage) -> None:
         stamp = message.header.stamp
@@ -84,10 +96,20 @@ class ImageFeed:
     def _loss(self, lost: float) -> str:
         return (
             f"about {lost:.0%} of the images on {self.topic} do not reach this node; "
-            f"{self.watch.rate():.1f} a second do. Large images over best effort need "
-            "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes, a reliable subscription "
-            "or image_transport:=compressed; or this computer is too busy"
+            f"{self.watch.rate():.1f} a second do. This computer is too busy, or{self._cures()}"
         )
+
+    def _cures(self) -> str:
+        """What helps against loss and is not in force yet."""
+        cures = []
+        if os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != "LARGE_DATA":
+            cures.append("FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes")
+        if self._qos.reliability == ReliabilityPolicy.BEST_EFFORT:
+            cures.append("image_reliability:=reliable")
+        if self._kind == Image.__name__:
+            cures.append("image_transport:=compressed")
+        cures.append("smaller images")
+        return f" large images are lost on the way, which is cured by {' or '.join(cures)}"
 
     def _silence(self, now: float) -> str:
         publishers = self._node.get_publishers_info_by_topic(self.topic)
@@ -98,6 +120,7 @@ class ImageFeed:
         )
         if not publishers:
             return text + "; is the topic's name right? Set it by remapping image"
+        fits = False
         for publisher in publishers:
             offered = publisher.qos_profile.reliability
             kind = publisher.topic_type.rpartition("/")[2]
@@ -109,7 +132,9 @@ class ImageFeed:
                 text += f", but {self._kind} is needed: see the parameter image_transport"
             elif (asked, offered) == (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT):
                 text += (
-                    f", which never connects: set qos_overrides.{self.topic}"
-                    ".subscription.reliability to best_effort"
+                    ", which never connects: set image_reliability (or qos_overrides."
+                    f"{self.topic}.subscription.reliability) to best_effort"
                 )
-        return text
+            else:
+                fits = True
+        return f"{text}; perhaps{self._cures()}" if fits else text

@@ -68,6 +68,13 @@ class Settings:
         choices=("raw", "compressed"),
         read_only=True,
     )
+    image_reliability: str = parameter(
+        "best_effort",
+        "Delivery of images: best_effort connects to any camera; reliable to those that offer it, "
+        "and loses none.",
+        choices=("best_effort", "reliable"),
+        read_only=True,
+    )
     max_image_pixels: int = parameter(
         50_000_000,
         "Larger pictures are refused before they are decoded (pixels).",
@@ -96,6 +103,10 @@ class Settings:
     stale_timeout: float = parameter(
         5.0, "Warn when no image has come for so long (seconds); 0: never.", limits=(0, 3600)
     )
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+"""Those of Settings by name, for `checked`."""
 
 
 def checked(field: dataclasses.Field[Any], value: Any) -> Any:

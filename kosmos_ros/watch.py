@@ -41,21 +41,26 @@ class InputWatch:
         spent = self._arrivals[-1][0] - self._arrivals[0][0]
         return (len(self._arrivals) - 1) / spent if spent > 0 else 0.0
 
-    def lost(self) -> float:
+    def lost(self, now: float) -> float:
         """Share of frames, in [0, 1], that were sent in the window and did not arrive.
 
-        The camera's period is taken to be the lowest decile of the distances of two stamps that
-        arrived one after the other, since a single late stamp makes one of them short. A camera
-        whose every second frame is lost without exception looks like one of half the rate. 0
-        with fewer than 5 frames, over less than half the window, or with stamps that stand still
-        or go back.
+        The lesser of both halves of the window, so that a camera that changes its rate loses
+        nothing. A half's period is taken to be the lowest decile of the distances of two stamps
+        that arrived one after the other, since a single late stamp makes one of them short. A
+        camera whose every second frame is lost without exception looks like one of half the
+        rate. 0 when a half has fewer than 3 frames, or stamps that stand still or go back.
         """
-        times, stamps = zip(*self._arrivals, strict=True) if self._arrivals else ((), ())
-        if len(times) < 5 or times[-1] - times[0] < self.window / 2:
-            return 0.0
-        steps = [after - before for before, after in pairwise(stamps)]
-        if min(steps) <= 0:
-            return 0.0
-        period = sorted(steps)[len(steps) // 10]
-        sent = round((stamps[-1] - stamps[0]) / period) + 1
-        return max(0.0, 1 - len(stamps) / sent)
+        halves: tuple[list[float], list[float]] = ([], [])
+        for arrived, stamp in self._arrivals:
+            if now - arrived <= self.window:
+                halves[now - arrived < self.window / 2].append(stamp)
+        return min(map(_lost, halves))
+
+
+def _lost(stamps: list[float]) -> float:
+    steps = [after - before for before, after in pairwise(stamps)]
+    if len(steps) < 2 or min(steps) <= 0:
+        return 0.0
+    period = sorted(steps)[len(steps) // 10]
+    sent = round((stamps[-1] - stamps[0]) / period) + 1
+    return max(0.0, 1 - len(stamps) / sent)
