@@ -7,7 +7,6 @@ pixels. Progress and errors go to standard error.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
 import os
@@ -20,7 +19,7 @@ from kosmos_ros.drawing import annotate
 from kosmos_ros.errors import ConfigError, GenerationError, ImageError, KosmosError
 from kosmos_ros.grounding import Box, Caption, read, region_cells
 from kosmos_ros.images import load
-from kosmos_ros.settings import Settings, checked
+from kosmos_ros.settings import FIELDS, checked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from kosmos_ros.engine import Engine
     from kosmos_ros.prompts import Prompt
 
-SETTINGS = {field.name: field for field in dataclasses.fields(Settings)}
 MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization")
 COMMON = (*MODEL, "max_new_tokens", "max_image_pixels")
 """Settings of the node that are options here."""
@@ -102,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(parser: argparse.ArgumentParser, name: str) -> None:
     """Give `parser` the option that sets field `name` of Settings."""
-    field = SETTINGS[name]
+    field = FIELDS[name]
     option, text = f"--{name.replace('_', '-')}", field.metadata["description"]
     if field.default is False:
         parser.add_argument(option, action="store_true", help=text)

@@ -6,6 +6,7 @@ no ROS, no prompt wording and no boxes. One thread at a time may call an Engine.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ except ImportError as exc:
     ) from exc
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_CUDA_SCALE = 24  # of a picture's side to the model's; larger pictures are resized on the CPU
 QUANTIZATIONS = ("none", "int8", "nf4")
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling: torch's mode
 
@@ -178,12 +180,14 @@ class Engine:
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
         size = (self.info.image_size, self.info.image_size)
-        frame = torch.tensor(image, device=self._device).permute(2, 0, 1)[None]
-        if self._device.type == "cuda":
+        # torch's CUDA kernel holds a picture's whole filter in a block's 48 KiB.
+        large = max(image.shape) > MAX_CUDA_SCALE * self.info.image_size
+        frame = torch.tensor(image, device="cpu" if large else self._device).permute(2, 0, 1)[None]
+        if frame.is_cuda:
             frame = frame.float()  # resizing bytes is a CPU kernel
         antialias = {} if self._resample == "nearest" else {"antialias": True}
         square = torch.nn.functional.interpolate(frame, size, mode=self._resample, **antialias)
-        square = square.float().round().clamp(0, 255)
+        square = square.to(self._device).float().round().clamp(0, 255)
         return (square * self._scale + self._offset).to(self._dtype)
 
     @torch.inference_mode()
@@ -237,7 +241,7 @@ class Engine:
     def token_ids(self, prompt: str) -> torch.Tensor:
         """Token ids (1, L): start, the picture's places, the prompt; as Kosmos2Processor's."""
         text = f"<image></image> {prompt}"
-        start, *words = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        start, *words = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         # Ids of the picture's places: any but padding, the embeddings are replaced.
         first = self._tokenizer.unk_token_id + 1
         picture = range(first, first + self._image_tokens)
@@ -281,10 +285,9 @@ def _device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         device = "cuda:0"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or device == "cpu:":
+    if not re.fullmatch("cpu|cuda:[0-9]+", device):
         raise ConfigError(f"device {device!r} is unknown; auto, cpu, cuda or cuda:n is needed")
-    if kind == "cuda" and int(index) >= torch.cuda.device_count():
+    if device != "cpu" and int(device[5:]) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {device!r} is not there: torch {torch.__version__} sees "
             f"{torch.cuda.device_count()} CUDA devices"

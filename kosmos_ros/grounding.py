@@ -194,21 +194,31 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
     Face's processing_kosmos2.py), so the box of two indices gives these indices again.
     Raises RegionError for a box that is not finite, empty, inverted or outside the picture.
     """
-    corners = (box.x_min, box.y_min, box.x_max, box.y_max)
-    shown = "({:g}, {:g}, {:g}, {:g})".format(*corners)
-    if not all(map(math.isfinite, corners)):
-        raise RegionError(f"region {shown} is not finite")
-    if box.x_min >= box.x_max or box.y_min >= box.y_max:
-        raise RegionError(
-            f"region {shown} is empty or inverted: x_min < x_max and y_min < y_max are needed"
-        )
+    check_region(box)
     x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (box.x_min, box.x_max))
     y1, y2 = (min(max(y / height, 0.0), 1.0) for y in (box.y_min, box.y_max))
     if x1 >= x2 or y1 >= y2:
-        raise RegionError(f"region {shown} lies outside the picture (0, 0, {width:g}, {height:g})")
+        raise RegionError(
+            f"region {_shown(box)} lies outside the picture (0, 0, {width:g}, {height:g})"
+        )
     upper_left = math.floor(y1 * GRID) * GRID + math.floor(x1 * GRID)
     lower_right = (math.ceil(y2 * GRID) - 1) * GRID + math.ceil(x2 * GRID) - 1
     return upper_left, lower_right
+
+
+def check_region(box: Box) -> None:
+    """Raise RegionError for a box that no picture has: not finite, empty or inverted."""
+    if not all(map(math.isfinite, (box.x_min, box.y_min, box.x_max, box.y_max))):
+        raise RegionError(f"region {_shown(box)} is not finite")
+    if box.x_min >= box.x_max or box.y_min >= box.y_max:
+        raise RegionError(
+            f"region {_shown(box)} is empty or inverted: "
+            "x_min < x_max and y_min < y_max are needed"
+        )
+
+
+def _shown(box: Box) -> str:
+    return f"({box.x_min:g}, {box.y_min:g}, {box.x_max:g}, {box.y_max:g})"
 
 
 def _boxes(corners: list[list[tuple[int, float]]]) -> tuple[Box, ...]:

@@ -47,13 +47,14 @@ from kosmos_ros.errors import (
     RequestError,
 )
 from kosmos_ros.feed import ImageFeed
-from kosmos_ros.grounding import Caption, Generation, read, region_cells
+from kosmos_ros.grounding import Caption, Generation, check_region, read, region_cells
 from kosmos_ros.process import run
 from kosmos_ros.prompts import Prompt
 from kosmos_ros.scheduler import Frame, Job, Limits, Request, Scheduler
-from kosmos_ros.settings import Settings
+from kosmos_ros.settings import FIELDS, Settings, checked
 
 CAMERA = ""  # name of the one camera
+BURST = 1000  # requests at once that are answered, if only with a refusal
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
 
 
@@ -119,9 +120,22 @@ class KosmosNode(Node):
             "~/model_info",
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
-        self._feed = ImageFeed(self, "image", self.settings.image_transport, self._on_image)
-        # An async handler in the default group would stop every other callback while it waits.
-        self.create_service(Ask, "~/ask", self._on_ask, callback_group=ReentrantCallbackGroup())
+        self._feed = ImageFeed(
+            self,
+            "image",
+            self.settings.image_transport,
+            self.settings.image_reliability,
+            self._on_image,
+        )
+        self.create_service(
+            Ask,
+            "~/ask",
+            self._on_ask,
+            # Of the default depth of 10, more requests at once are lost without an answer.
+            qos_profile=QoSProfile(depth=BURST),
+            # In the default group an async handler stops every other callback while it waits.
+            callback_group=ReentrantCallbackGroup(),
+        )
         self._wake = self.create_guard_condition(self._hand_over)
         # Simulated time may stand still; warnings and limits must not.
         self._timer = self.create_timer(
@@ -161,15 +175,11 @@ class KosmosNode(Node):
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         self._refresh()
+        answered: Future = Future()
         try:
             if self._unready:
                 raise NotReadyError(self._unready)
-            prompts.checked("question", request.question)
-            if request.camera != CAMERA:
-                raise RequestError(
-                    f"camera {request.camera!r} is unknown; the only camera has an empty name"
-                )
-            answered: Future = Future()
+            _check(request)
             given = request.image.width or request.image.height or len(request.image.data)
             self._scheduler.submit(
                 Request(
@@ -262,7 +272,7 @@ class KosmosNode(Node):
         prompt = prompts.caption(settings.task, settings.grounded)
         image = self._decoder.decode(frame.image, settings.max_image_pixels)
         message, caption = self._run(
-            engine, image, prompt, settings.max_new_tokens, frame.image.header, frame.dropped
+            engine, image, prompt, settings.max_new_tokens, frame.image.header
         )
         self._captions.publish(message)
         self._text.publish(String(data=message.caption))
@@ -282,8 +292,7 @@ class KosmosNode(Node):
             asked.grounded,
         )
         limit = asked.max_new_tokens or settings.max_new_tokens
-        dropped = self._scheduler.dropped(CAMERA)
-        message, _ = self._run(engine, image, prompt, limit, source.header, dropped)
+        message, _ = self._run(engine, image, prompt, limit, source.header)
         response = Ask.Response(success=True, answer=message.caption, result=message)
         self._post(request.content.answered, response)
 
@@ -294,8 +303,8 @@ class KosmosNode(Node):
         prompt: Prompt,
         max_new_tokens: int,
         header: Any,
-        dropped: int,
     ) -> tuple[GroundedCaption, Caption]:
+        dropped = self._scheduler.dropped(CAMERA)
         begun = time.monotonic()
         generation = engine.generate(
             engine.encode(image), prompt.text, max_new_tokens, self._stopping.is_set
@@ -320,6 +329,8 @@ class KosmosNode(Node):
             return
         if job.request is not None:
             self._post(job.request.content.answered, _refusal(str(exc) or type(exc).__name__))
+        else:
+            self._scheduler.drop(CAMERA)
         if isinstance(exc, ImageError | RequestError):
             self.get_logger().warning(str(exc), throttle_duration_sec=5.0)
         else:
@@ -338,6 +349,26 @@ class KosmosNode(Node):
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
         self._model_info.publish(status)
+
+
+def _check(request: Ask.Request) -> None:
+    """Raise RequestError for what cannot be asked of any image."""
+    if request.camera != CAMERA:
+        raise RequestError(
+            f"camera {request.camera!r} is unknown; the only camera has an empty name"
+        )
+    if request.max_new_tokens:
+        try:
+            checked(FIELDS["max_new_tokens"], request.max_new_tokens)
+        except ConfigError as exc:
+            raise RequestError(str(exc)) from exc
+    if seconds(request.max_age) < 0:
+        raise RequestError(f"max_age is {seconds(request.max_age):g} s; 0 or more is needed")
+    regions = [box_from(box) for box in request.regions]
+    for region in regions:
+        check_region(region)
+    anywhere = [(0, 0)] * len(regions)
+    prompts.question(request.question, anywhere, request.region_phrases)
 
 
 def _refusal(reason: str) -> Ask.Response:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+import rclpy.utilities
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -38,6 +39,13 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as exc:  # RCLError: arguments or a parameter file that rcl cannot read
         print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+        return 2
+    if others := rclpy.utilities.remove_ros_args(args)[1:]:
+        print(
+            f"argument {others[0]} is unknown; parameters are set by --ros-args -p NAME:=VALUE",
+            file=sys.stderr,
+        )
+        rclpy.shutdown()
         return 2
     executor = SingleThreadedExecutor()
     signalled = threading.Event()

@@ -81,7 +81,7 @@ def question(
         region_phrases = [_region_word(words)] * len(regions)
     meant: dict[str, list[tuple[int, int]]] = {}
     for phrase, region in zip(region_phrases, regions, strict=True):
-        meant.setdefault(checked("region phrase", phrase).casefold(), []).append(region)
+        meant.setdefault(checked("region phrase", phrase).lower(), []).append(region)
     spans = sorted((*_find(phrase, words), cells) for phrase, cells in meant.items())
     for (_, end, _), (start, _, _) in pairwise(spans):
         if start < end:

@@ -34,7 +34,6 @@ class Frame:
     camera: str
     image: Any
     arrived: float  # s
-    dropped: int = 0  # frames of this camera that were wanted and never captioned, so far
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +96,15 @@ class Scheduler:
             self._requests.append(request)
             self._changed.notify()
 
-    def take(self, timeout: float | None = None) -> Job | None:
-        """Wait for the next job; None after `timeout` seconds or once closed."""
-        end = None if timeout is None else self.clock() + timeout
+    def take(self) -> Job | None:
+        """Wait for the next job; None once closed."""
         with self._changed:
             while not self._closed:
                 now = self.clock()
                 job, due = self.next(now)
                 if job is not None:
                     return job
-                if end is not None and now >= end:
-                    return None
-                waits = [moment - now for moment in (due, end) if moment is not None]
-                self._changed.wait(min(*waits, threading.TIMEOUT_MAX) if waits else None)
+                self._changed.wait(None if due is None else min(due - now, threading.TIMEOUT_MAX))
         return None
 
     def next(self, now: float) -> tuple[Job | None, float | None]:
@@ -140,8 +135,13 @@ class Scheduler:
             self.limits = limits
             self._changed.notify()
 
+    def drop(self, camera: str) -> None:
+        """Count a frame that was taken and could not be captioned."""
+        with self._changed:
+            self._slots[camera].dropped += 1
+
     def dropped(self, camera: str) -> int:
-        """Frames of `camera` that were wanted and never captioned."""
+        """Frames of `camera` that were wanted and not captioned."""
         with self._changed:
             return self._slots.get(camera, _Slot()).dropped
 
@@ -167,7 +167,7 @@ class Scheduler:
 
     def _frame_of(self, request: Request) -> Frame | None:
         slot = self._slots.get(request.camera) if request.camera is not None else None
-        return self._counted(slot.newest) if slot and slot.newest else None
+        return slot.newest if slot else None
 
     def _next_frame(self, now: float) -> tuple[Job | None, float | None]:
         interval = 1 / self.limits.max_rate if self.limits.max_rate > 0 else 0.0
@@ -188,7 +188,4 @@ class Scheduler:
         assert slot.newest is not None
         self._turn += 1
         slot.turn, slot.started, slot.pending = self._turn, now, False
-        return Job(self._counted(slot.newest)), None
-
-    def _counted(self, frame: Frame) -> Frame:
-        return Frame(frame.camera, frame.image, frame.arrived, self._slots[frame.camera].dropped)
+        return Job(slot.newest), None

@@ -3,7 +3,6 @@
 Every parameter of the node is an argument, too; one that is left empty is as params_file has it.
 """
 
-import dataclasses
 import os
 
 from launch import LaunchContext, LaunchDescription
@@ -13,15 +12,12 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from kosmos_ros.settings import Settings
+from kosmos_ros.settings import FIELDS
 
 PARAMETERS = {  # name: (type to read the argument's text as, None for YAML's rules; description)
     **{
-        field.name: (
-            str if isinstance(field.default, str) else None,
-            field.metadata["description"],
-        )
-        for field in dataclasses.fields(Settings)
+        name: (str if isinstance(field.default, str) else None, field.metadata["description"])
+        for name, field in FIELDS.items()
     },
     "use_sim_time": (None, "true: take the time from /clock."),
 }

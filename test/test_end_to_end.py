@@ -1,6 +1,9 @@
 """The real node with the embedded model as a process over DDS: is what it says what was drawn?"""
 
+import re
 import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from programs import Program, parameters
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
 
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticStatus
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
@@ -209,6 +213,19 @@ def test_a_published_box_can_be_asked_about(robot, scenes):
     assert caption.phrases[0].text in response.answer
 
 
+def test_the_readmes_client_shows_captions_and_answers(robot, scenes, tmp_path):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    file = tmp_path / "client.py"
+    file.write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
+    with Program(Path(sys.executable), "-u", file) as client:
+        robot.bench.until(lambda: robot.client.count_subscribers("kosmos/captions") == 2)
+        caption = robot.caption(message_of(render(scenes[0])))
+        client.says(caption.caption)
+        box = caption.phrases[0].boxes[0]
+        client.says(f"  {caption.phrases[0].text} at {box.x_min:.0f}, {box.y_min:.0f}, score 0.")
+        client.says(f"  it is {caption.phrases[0].text}.")
+
+
 def test_the_model_says_what_it_is(robot):
     values = {pair.key: pair.value for pair in robot.info.values}
     assert robot.info.level == DiagnosticStatus.OK
@@ -239,6 +256,16 @@ def test_bad_frames_are_named_and_survived(robot, scenes):
     assert robot.caption(message_of(render(scenes[0]))).phrases
 
 
+def test_a_camera_that_sends_another_message_type_is_named():
+    """Fault 22."""
+    camera = Program("camera", *parameters(rate=5.0))
+    arguments = parameters(model="shapes", stale_timeout=1.0)
+    node = Program("node", *arguments, "-r", "image:=camera/image_raw/compressed")
+    with camera, node:
+        line = node.says("/camera offers CompressedImage")
+    assert "but Image is needed: see the parameter image_transport" in line
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
     """Fault 54."""
@@ -248,6 +275,7 @@ def test_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
         assert "model ready" not in program.output
     assert code == 0, program.output
     assert "Traceback" not in program.output
+    assert "ERROR" not in program.output
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -271,6 +299,7 @@ def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, s
     client.destroy_node()
     assert code == 0, program.output
     assert "Traceback" not in program.output
+    assert "ERROR" not in program.output
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -302,6 +331,29 @@ def test_a_device_that_is_not_there_ends_the_node_with_its_name():
         assert program.ends() == 1
     assert program.has("device 'cuda:99' is not there")
     assert "Traceback" not in program.output
+
+
+def test_more_questions_at_once_than_may_wait_are_all_answered(robot):
+    """Fault 51."""
+    # A client's own queues of 10 would lose questions and answers.
+    client = robot.client.create_client(Ask, "kosmos/ask", qos_profile=QoSProfile(depth=100))
+    assert client.wait_for_service(60)
+    # For a frame that does not come.
+    request = Ask.Request(question="Is there an image?", max_age=Duration(nanosec=1))
+    answers = [client.call_async(request) for _ in range(30)]
+    robot.bench.until(lambda: all(answer.done() for answer in answers), "30 answers")
+    messages = [answer.result().message for answer in answers]
+    assert sum("8 requests wait already" in message for message in messages) == 30 - 8
+    assert sum("no image not older than" in message for message in messages) == 8
+    robot.client.destroy_client(client)
+
+
+def test_an_argument_that_is_none_of_ros_is_refused():
+    with Program("node", "--help") as program:
+        assert program.ends() == 2
+    assert program.lines == [
+        "argument --help is unknown; parameters are set by --ros-args -p NAME:=VALUE"
+    ]
 
 
 @pytest.mark.parametrize(("name", "value"), [("max_rate", "-2.0"), ("use_sim_time", "maybe")])

@@ -208,6 +208,8 @@ def test_quantized_weights_answer(copied, picture, quantization):
         ({"device": "cuda:99"}, "cuda:99.*is not there"),
         ({"device": "gpu"}, "'gpu' is unknown; auto, cpu, cuda"),
         ({"device": "cpu:"}, "'cpu:' is unknown"),
+        ({"device": "cpu:3"}, "'cpu:3' is unknown"),
+        ({"device": "cuda:"}, "'cuda:' is unknown"),
         ({"dtype": "int4", "device": "cpu"}, "'int4' is unknown; auto or one of float32"),
         ({"quantization": "q4"}, "'q4' is unknown; one of none, int8, nf4"),
         ({"revision": "v9"}, "revision is 'v9', but model 'shapes' is a directory"),

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from kosmos_ros.grounding import Generation
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
 
+from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
@@ -22,6 +24,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
@@ -33,6 +36,10 @@ SNOWMAN = (
     "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
     "himself by<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>."
 )
+
+
+REGION = BoundingBox(x_min=250.0, y_min=22.5, x_max=630.0, y_max=397.5)
+FAR = BoundingBox(x_min=700.0, y_min=0.0, x_max=800.0, y_max=100.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +56,7 @@ class FakeEngine:
     def __init__(self):
         self.seen = []  # mean colour of each picture
         self.prompts = []
+        self.limits = []  # max_new_tokens of each call
         self.errors = []  # raised one after the other
         self.free = threading.Event()
         self.free.set()
@@ -59,6 +67,7 @@ class FakeEngine:
 
     def generate(self, image, prompt, max_new_tokens, stopped):
         self.prompts.append(prompt)
+        self.limits.append(max_new_tokens)
         self.busy.set()
         while not self.free.wait(0.01):
             if stopped():
@@ -123,10 +132,14 @@ def start(ros):
     """Makes desks; ends their nodes."""
     desks = []
 
-    def make(engine=None, load=None, **values):
+    def make(engine=None, load=None, cli_args=None, **values):
         engine = engine or FakeEngine()
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        node = KosmosNode(load=load or (lambda settings: engine), parameter_overrides=overrides)
+        node = KosmosNode(
+            load=load or (lambda settings: engine),
+            parameter_overrides=overrides,
+            cli_args=cli_args,
+        )
         desk = Desk(engine, node, Node("client"))
         desks.append(desk)
         if load is None:
@@ -179,6 +192,24 @@ def test_without_listeners_nothing_is_captioned_and_questions_are_answered(start
     assert desk.engine.prompts == ["Question: What is it? Answer:"]
 
 
+@pytest.mark.parametrize(("topic", "kind"), [("text", String), ("annotated", Image)])
+def test_any_output_that_is_listened_to_starts_captions(start, topic, kind):
+    desk = start(max_rate=0)
+    results = []
+    desk.client.create_subscription(kind, f"kosmos/{topic}", results.append, 10)
+    desk.until(desk.node._wanted)
+    desk.send()
+    desk.until(lambda: results)
+
+
+def test_the_longest_text_is_the_requests_or_the_parameters(start):
+    desk = start(max_new_tokens=50)
+    for asked in (0, 7, 1024):
+        request = {"question": "What is it?", "image": picture(), "max_new_tokens": asked}
+        assert desk.ask(**request).success
+    assert desk.engine.limits == [50, 7, 1024]
+
+
 def test_always_on_captions_without_listeners(start):
     desk = start(always_on=True, max_rate=0)
     desk.send()
@@ -198,6 +229,10 @@ def test_newest_frame_wins_while_the_model_works(start):
     desk.until(lambda: len(desk.captions) == 2)
     assert desk.engine.seen == [(1, 1, 1), (4, 4, 4)]
     assert [caption.frames_dropped for caption in desk.captions] == [0, 2]
+    assert desk.captions[0].inference_time.nanosec > 0
+    answer = desk.ask(question="What is it?")
+    assert answer.result.frames_dropped == 2
+    assert answer.result.header == desk.captions[1].header
 
 
 def test_executor_answers_while_the_model_works(start):
@@ -230,6 +265,7 @@ def test_a_bad_frame_is_named_and_the_next_one_served(start):
     desk.until(lambda: desk.logs("100"))
     desk.send()
     desk.until(lambda: desk.captions)
+    assert desk.captions[0].frames_dropped == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError("boom"), KeyError("boom")])
@@ -281,10 +317,9 @@ def test_annotated_frames_are_drawn_only_for_listeners(start, monkeypatch):
 
 def test_a_question_about_a_region_names_its_cells(start):
     desk = start()
-    box = BoundingBox(x_min=250.0, y_min=22.5, x_max=630.0, y_max=397.5)
     response = desk.ask(
         question="What is the man?",
-        regions=[box],
+        regions=[REGION],
         region_phrases=["the man"],
         image=picture(colour=(1, 2, 3)),
         grounded=True,
@@ -308,25 +343,26 @@ def test_a_question_about_a_region_names_its_cells(start):
         ({"question": "a" * 10**6}, "1000 is the most"),
         ({"question": "<phrase> x"}, "<phrase>"),
         ({"question": "What?", "camera": "rear"}, "camera 'rear' is unknown"),
+        ({"question": "Is it?", "regions": [BoundingBox(x_max=1.0)]}, "empty or inverted"),
         (
-            {"question": "Is it?", "regions": [BoundingBox(x_max=1.0)], "image": picture()},
-            "empty or inverted",
-        ),
-        (
-            {
-                "question": "Is it?",
-                "regions": [BoundingBox(x_max=float("nan"), y_max=1.0)],
-                "image": picture(),
-            },
+            {"question": "Is it?", "regions": [BoundingBox(x_max=float("nan"), y_max=1.0)]},
             "not finite",
+        ),
+        ({"question": "What?", "regions": [REGION]}, "does not say which words mean the region"),
+        ({"question": "What?", "region_phrases": ["a"]}, "1 region_phrases for 0 regions"),
+        ({"question": "What?", "max_new_tokens": 1025}, "1025; 1 to 1024 is needed"),
+        ({"question": "What?", "max_age": Duration(sec=-1)}, "max_age is -1 s"),
+        (
+            {"question": "Is it?", "regions": [FAR], "image": picture()},
+            "outside the picture (0, 0, 640, 480)",
         ),
         ({"question": "What?", "image": Image(width=10, height=10, encoding="rgb8")}, "step"),
         ({"question": "What?", "image": Image(width=1, height=1, step=3, encoding="x")}, "'x'"),
     ],
 )
-def test_impossible_questions_are_answered_with_the_reason(start, request_fields, reason):
+def test_impossible_questions_are_answered_at_once_with_the_reason(start, request_fields, reason):
     """Faults 46, 48."""
-    desk = start()
+    desk = start(request_timeout=3600.0)
     response = desk.ask(**request_fields)
     assert not response.success
     assert reason in response.message
@@ -515,7 +551,52 @@ def test_incompatible_delivery_is_named_with_its_cure(start):
     desk.client.destroy_publisher(desk.images)
     desk.client.create_publisher(Image, "image", lossy)
     desk.until(lambda: desk.logs("no image on /image"))
-    assert desk.logs("offers Image with BEST_EFFORT", "reliability to best_effort")
+    assert desk.logs("offers Image with BEST_EFFORT", "reliability) to best_effort")
+
+
+def test_a_remapped_transport_is_named_as_it_is(start):
+    desk = start(
+        cli_args=["--ros-args", "-r", "image/compressed:=/front/jpeg"],
+        image_transport="compressed",
+    )
+    assert desk.node._feed.topic == "/front/jpeg"
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
+    engine = FakeEngine()
+
+    def load(settings):
+        engine.free.wait()
+        return engine
+
+    engine.free.clear()
+    desk = start(engine, None if ready else load)
+    watch = desk.node._feed.watch
+    now = time.monotonic()
+    for second in range(10):
+        for stamp in (second, second + 0.1):
+            watch.arrived(now - 9.5 + stamp, stamp)
+    if ready:
+        text = desk.until(lambda: desk.logs("do not reach this node"))
+        assert "% of the images on /image do not" in text
+        assert "image_reliability:=reliable or image_transport:=compressed" in text
+    else:
+        desk.until(lambda: not watch.lost(time.monotonic()), "forgetting")
+        assert not desk.logs("do not reach")
+
+
+def test_times_are_those_of_the_nodes_clock(start):
+    """Fault 27: latency by simulated time; warnings although it stands still."""
+    desk = start(use_sim_time=True, max_rate=0, stale_timeout=0.5).listen()
+    desk.until(lambda: desk.logs("no image on /image"))
+    clock = desk.client.create_publisher(ClockMessage, "/clock", 10)
+    desk.until(clock.get_subscription_count)
+    clock.publish(ClockMessage(clock=Time(sec=9, nanosec=500_000_000)))
+    desk.until(lambda: desk.node.get_clock().now().nanoseconds)
+    desk.send(sec=7)
+    latency = desk.until(lambda: desk.captions)[0].latency
+    assert (latency.sec, latency.nanosec) == (2, 500_000_000)
 
 
 def test_a_topic_that_nobody_publishes_is_named(start):

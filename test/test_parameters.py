@@ -11,10 +11,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does"
 
 from kosmos_ros.camera import CameraSettings
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.settings import Settings, checked
+from kosmos_ros.settings import FIELDS, Settings, checked
 
 ROOT = Path(__file__).parent.parent
-FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 YAML = ROOT / "config" / "kosmos.yaml"
 
 
@@ -38,9 +37,14 @@ def test_every_parameter_of_the_yaml_has_a_comment_and_says_if_it_is_fixed():
 )
 def test_the_readme_lists_every_parameter_with_its_default(heading, kind):
     _, _, section = (ROOT / "README.md").read_text().partition(f"### {heading}\n")
-    rows = re.findall(r"^\| `(\w+)`\*? \| (?:`([^`]*)`)? ?\|", section.partition("\n#")[0], re.M)
+    row = r"^\| `(\w+)`(\*?) \| (?:`([^`]*)`)? ?\|"
+    rows = re.findall(row, section.partition("\n#")[0], re.M)
     assert rows == [
-        (field.name, yaml.safe_dump(field.default).split("\n")[0].strip("'"))
+        (
+            field.name,
+            "" if field.metadata["read_only"] else "*",
+            yaml.safe_dump(field.default).split("\n")[0].strip("'"),
+        )
         for field in dataclasses.fields(kind)
     ]
 

@@ -35,7 +35,7 @@ def test_newest_frame_wins_and_older_ones_are_counted():
     for image in "abc":
         plan.offer("left", image)
     job = taken(plan, hand.now)
-    assert (job.frame.image, job.frame.camera, job.frame.dropped) == ("c", "left", 2)
+    assert (job.frame.image, job.frame.camera, plan.dropped("left")) == ("c", "left", 2)
     assert taken(plan, hand.now) is None
 
 
@@ -135,15 +135,34 @@ def test_new_limits_hold_from_the_next_job():
 def test_take_wakes_for_a_frame_from_another_thread():
     plan = Scheduler(Limits(max_rate=0.0))
     jobs = []
-    thread = threading.Thread(target=lambda: jobs.append(plan.take(timeout=30)))
+    thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
     thread.start()
     plan.offer("left", "a")
     thread.join(30)
     assert jobs[0].frame.image == "a"
 
 
-def test_take_gives_up_after_its_timeout():
-    assert Scheduler().take(timeout=0.01) is None
+def test_take_wakes_for_a_higher_rate():
+    plan = Scheduler(Limits(max_rate=0.001))
+    plan.offer("left", "a")
+    assert plan.take().frame.image == "a"
+    plan.offer("left", "b")
+    jobs = []
+    thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
+    thread.start()
+    while not plan._changed._waiters:  # it sleeps for the thousand seconds
+        thread.join(0.01)
+    plan.set_limits(Limits(max_rate=0.0))
+    thread.join(30)
+    assert jobs[0].frame.image == "b"
+
+
+def test_a_frame_that_could_not_be_captioned_is_counted():
+    _, plan = scheduler()
+    plan.offer("left", "a")
+    assert taken(plan, 100.0).frame.image == "a"
+    plan.drop("left")
+    assert plan.dropped("left") == 1
 
 
 def test_an_expired_request_tells_if_it_waited_for_a_frame():
@@ -165,11 +184,13 @@ def test_close_ends_take_and_every_waiting_request():
     request = Request("q", deadline=float("inf"), camera="left")
     plan.submit(request)
     jobs = []
-    thread = threading.Thread(target=lambda: jobs.append(plan.take()))
+    thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
     thread.start()
     plan.close()
+    plan.offer("left", "a", wanted=False)
     thread.join(30)
     assert jobs == [None]
+    assert plan.next(100.0) == (None, None)
     with pytest.raises(CancelledError, match="shutting down"):
         plan.submit(request)
 
