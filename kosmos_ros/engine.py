@@ -19,7 +19,9 @@ from kosmos_ros import shapes
 from kosmos_ros.errors import (
     CancelledError,
     ConfigError,
+    DeviceLostError,
     GenerationError,
+    ModelError,
     ModelLoadError,
     PromptError,
 )
@@ -170,12 +172,12 @@ class Engine:
 
         The whole picture is stretched to the model's square: nothing is cropped, so that a box in
         [0, 1] of the square is the same box in [0, 1] of the picture.
-        Raises GenerationError when the device fails.
+        Raises GenerationError when the device fails, DeviceLostError when it has failed for good.
         """
         try:
             return self._project(self.pixels(image))
         except RuntimeError as exc:
-            raise GenerationError(f"the picture could not be encoded: {exc}") from exc
+            raise _translated("the picture could not be encoded", exc) from exc
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
@@ -202,8 +204,8 @@ class Engine:
 
         Of at most `max_new_tokens`, or fewer where the model's context has no room for more.
         `stopped` is asked after each token. Raises CancelledError when it said so, PromptError
-        when the prompt fills the context, and GenerationError when the device fails or the
-        model's output is not finite.
+        when the prompt fills the context, GenerationError when the device fails or the model's
+        output is not finite, and DeviceLostError when the device has failed for good.
         """
         ids = self.token_ids(prompt)
         max_new_tokens = min(max_new_tokens, self._context - ids.shape[1])
@@ -229,7 +231,7 @@ class Engine:
                 stopping_criteria=[lambda ids, _, **__: _all(ids, stopped())],
             )
         except RuntimeError as exc:
-            raise GenerationError(f"generation failed: {exc}") from exc
+            raise _translated("generation failed", exc) from exc
         if stopped():
             raise CancelledError("generation was stopped")
         new = output.sequences[0, ids.shape[1] :]
@@ -278,6 +280,15 @@ class Engine:
             tokens=len(new),
             truncated=not ended and len(new) >= limit,
         )
+
+
+def _translated(what: str, exc: RuntimeError) -> ModelError:
+    text = str(exc)
+    # After any other CUDA error the process is in an inconsistent state (CUDA Runtime API,
+    # cudaErrorIllegalAddress and its neighbours).
+    lost = "CUDA error" in text and "out of memory" not in text
+    reason = text.partition("\n")[0]  # torch appends advice to programmers
+    return (DeviceLostError if lost else GenerationError)(f"{what}: {reason}")
 
 
 def _device(device: str) -> torch.device:

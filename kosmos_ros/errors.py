@@ -4,7 +4,8 @@
     ├── ConfigError          a parameter or option that can never work
     ├── ModelError           the model cannot be used
     │   ├── ModelLoadError       weights, tokenizer or processor missing, unsafe or of another kind
-    │   └── GenerationError      the model ran and gave nothing usable
+    │   ├── GenerationError      the model ran and gave nothing usable
+    │   └── DeviceLostError      the device is unusable until the process is started anew
     ├── ImageError           one picture that cannot be decoded; the next one may be fine
     │   ├── EncodingError        encoding or compression that is not supported
     │   └── ImageSizeError       size, step or data length that contradict each other or a limit
@@ -37,6 +38,10 @@ class ModelLoadError(ModelError):
 
 class GenerationError(ModelError):
     """The model ran and gave nothing usable."""
+
+
+class DeviceLostError(ModelError):
+    """The device is unusable until the process is started anew."""
 
 
 class ImageError(KosmosError):

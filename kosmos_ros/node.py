@@ -41,6 +41,7 @@ from kosmos_ros.conversions import (
 from kosmos_ros.drawing import annotate
 from kosmos_ros.errors import (
     ConfigError,
+    DeviceLostError,
     ImageError,
     KosmosError,
     NotReadyError,
@@ -54,6 +55,7 @@ from kosmos_ros.scheduler import Frame, Job, Limits, Request, Scheduler
 from kosmos_ros.settings import FIELDS, Settings, checked
 
 CAMERA = ""  # name of the one camera
+DEVICE_LOST = 3  # exit code
 BURST = 1000  # requests at once that are answered, if only with a refusal
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
 
@@ -257,6 +259,12 @@ class KosmosNode(Node):
         while (job := self._scheduler.take()) is not None:
             try:
                 self._do(engine, job)
+            except DeviceLostError as exc:
+                self._unready = str(exc)
+                self._failed(job, exc)
+                self._publish_info(DiagnosticStatus.ERROR, str(exc), values)
+                self._post(self.finished, DEVICE_LOST)
+                return
             except Exception as exc:  # the outermost border of the thread: the node lives on
                 self._failed(job, exc)
 

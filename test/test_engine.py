@@ -14,7 +14,14 @@ from transformers import Kosmos2ForConditionalGeneration, Kosmos2Processor
 
 from kosmos_ros import prompts, shapes
 from kosmos_ros.engine import Engine
-from kosmos_ros.errors import CancelledError, ConfigError, ModelLoadError, PromptError
+from kosmos_ros.errors import (
+    CancelledError,
+    ConfigError,
+    DeviceLostError,
+    GenerationError,
+    ModelLoadError,
+    PromptError,
+)
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -160,6 +167,32 @@ def test_the_caller_may_stop_between_tokens(engine, picture):
     with pytest.raises(CancelledError):
         engine.generate(engine.encode(picture), PROMPTS[0], 64, stopped)
     assert len(asked) <= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("CUDA error: an illegal memory access was encountered\nFor debugging", DeviceLostError),
+        ("CUDA error: device-side assert triggered", DeviceLostError),
+        ("CUDA error: out of memory", GenerationError),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", GenerationError),
+        ("mat1 and mat2 shapes cannot be multiplied", GenerationError),
+    ],
+)
+def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, error):
+    """Faults 30, 32."""
+
+    def fail(*_, **__):
+        raise RuntimeError(text)
+
+    seen = engine.encode(picture)
+    monkeypatch.setattr(engine._model, "generate", fail)
+    monkeypatch.setattr(engine._model.vision_model, "forward", fail)
+    for call in (lambda: engine.encode(picture), lambda: engine.generate(seen, PROMPTS[0])):
+        with pytest.raises(error) as raised:
+            call()
+        assert type(raised.value) is error
+        assert str(raised.value).endswith(text.partition("\n")[0])
 
 
 def test_a_cut_off_answer_says_so(engine, picture):

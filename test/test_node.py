@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import Bench
 
-from kosmos_ros.errors import ModelLoadError
+from kosmos_ros.errors import DeviceLostError, ModelLoadError
 from kosmos_ros.grounding import Generation
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
@@ -277,6 +277,22 @@ def test_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error)
     desk.until(lambda: desk.logs(type(error).__name__, "boom"))
     desk.send()
     desk.until(lambda: desk.captions)
+
+
+def test_a_lost_device_ends_the_node_with_its_own_exit_code(start):
+    """Fault 32."""
+    desk = start()
+    desk.engine.errors.append(DeviceLostError("CUDA error: gone"))
+    states = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    desk.client.create_subscription(DiagnosticStatus, "kosmos/model_info", states.append, latched)
+    response = desk.ask(question="What is it?", image=picture())
+    assert (response.success, response.message) == (False, "CUDA error: gone")
+    desk.until(desk.node.finished.done)
+    assert desk.node.finished.result() == 3
+    desk.until(lambda: states and states[-1].level == DiagnosticStatus.ERROR)
+    assert desk.ask(question="And now?", image=picture()).message == "CUDA error: gone"
+    assert len(desk.engine.prompts) == 1
 
 
 def test_compressed_images_come_by_image_transport(start):
