@@ -52,7 +52,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     _on_signal(lambda: executor.create_task(signalled.set))
     try:
         node = make_node()
-    except (KosmosError, ParameterException) as exc:
+    except (KosmosError, ParameterException, RuntimeError) as exc:
         print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
         rclpy.shutdown()
         return 1
