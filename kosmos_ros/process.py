@@ -32,7 +32,8 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     The node has a future `finished`, whose result is the exit code, and a method
     `stop(seconds) -> bool` that ends its threads and says whether they have ended; it may spin
     the node's executor. Gives the exit code: that result, 0 after a signal, 1 when the node
-    cannot be made (a KosmosError), 2 when rcl refuses the arguments.
+    cannot be made (a KosmosError, or what rclpy says of a name, a QoS override or a parameter of
+    its own that it refuses), 2 for arguments that rcl refuses or that are none of ROS.
     """
     try:
         # rclpy's own handlers end the context at once, and with it every answer still to be sent.
