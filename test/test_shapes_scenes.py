@@ -6,6 +6,7 @@ from PIL import Image
 
 from kosmos_ros.shapes.rendering import ink, render
 from kosmos_ros.shapes.scenes import (
+    APART,
     COLOURS,
     KINDS,
     Background,
@@ -81,6 +82,30 @@ def test_sampled_scenes_keep_their_promises() -> None:
             assert 0.0 <= x1 < x2 <= 1.0
             assert 0.0 <= y1 < y2 <= 1.0
         assert render(scene).shape == (144, 256, 3)
+
+
+def test_some_scenes_have_two_shapes_alike_where_asked_for() -> None:
+    rng = np.random.default_rng(9)
+    sizes = []
+    for _ in range(300):
+        scene = sample_scene(rng, 256, 144, (2, 3, 4), alike=0.3)
+        sizes.append(sorted(len(group) for group in scene.groups)[-1])
+        assert [group[0] for group in scene.groups] == [
+            shape
+            for place, shape in enumerate(scene.left_to_right)
+            if shape.phrase not in [other.phrase for other in scene.left_to_right[:place]]
+        ]
+    assert set(sizes) == {1, 2}
+    assert 0.2 < sizes.count(2) / len(sizes) < 0.4
+
+
+def test_left_to_right_is_never_in_doubt() -> None:
+    rng = np.random.default_rng(10)
+    for _ in range(200):
+        boxes = np.array([box for _, box in sample_scene(rng, 256, 144).truth])
+        for side in (0, 2):
+            edges = np.sort(boxes[:, side])
+            assert (np.diff(edges) >= APART).all()
 
 
 def test_a_phrase_has_the_right_article() -> None:

@@ -5,13 +5,14 @@ where the prompt ends. Without `<grounding>` the same prompts are answered in pl
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from kosmos_ros import grounding, prompts
-from kosmos_ros.shapes.scenes import COLOURS, KINDS, Box, Scene, Shape, article
+from kosmos_ros.shapes.relations import RELATIONS, beside, names, sample_reference
+from kosmos_ros.shapes.scenes import COLOURS, KINDS, Box, Scene, Shape, article, plural
 
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four")
 
@@ -21,6 +22,8 @@ SMALL, LARGE = 0.22, 0.34
 JITTER = 0.125  # a region's corners are off by up to this share of its sides
 
 PLAIN_SHARE = 0.05  # of the examples: asked without `<grounding>`
+SOMETHING_SHARE = 0.7  # of the questions what lies beside a shape, where both answers exist
+PLURAL_SHARE = 0.15  # of the groundings of what is not there: "two red circles"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Example:
     answer: str  # with its leading space, without the end token
 
 
-Task = Callable[[Scene, np.random.Generator, bool], Example]
+Task = Callable[[Scene, np.random.Generator, bool], Example | None]
+"""Scene, random stream, whether to ask with `<grounding>`; None where the scene gives no such
+example."""
 
 
 def cells(box: Box) -> tuple[int, int]:
@@ -38,26 +43,46 @@ def cells(box: Box) -> tuple[int, int]:
 
 
 def brief_caption(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    answer = _listed([_mention(shape, shape.phrase, grounded) for shape in scene.left_to_right])
-    return Example(prompts.caption("brief_caption", grounded).text, f"{answer}.")
+    """Shapes from left to right; those of one colour and kind are one phrase with their boxes."""
+    mentions = [_mention(group, group_name(group), grounded) for group in scene.groups]
+    return Example(prompts.caption("brief_caption", grounded).text, f"{_listed(mentions)}.")
 
 
 def detailed_caption(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """Size where it is notable and place of each shape."""
+    """Each shape for itself, with its size where that is notable, and its place."""
     mentions = [
-        f"{_mention(shape, _sized(shape), grounded)} {place(shape.box)}"
+        f"{_mention([shape], _sized(shape), grounded)} {place(shape.box)}"
         for shape in scene.left_to_right
     ]
     prompt = prompts.caption("detailed_caption", grounded).text
     return Example(prompt, f" The image shows{_listed(mentions)}.")
 
 
+def content_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    prompt = prompts.question("What is in this image?", grounded=grounded)
+    return Example(prompt.text, brief_caption(scene, rng, grounded).answer)
+
+
 def phrase_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """A phrase of the scene and its box, or one that is not there and no box; always grounded."""
-    if rng.random() < 0.2:
-        return Example(prompts.phrase_grounding(absent_phrase(scene, rng)).text, "")
-    shape = one_of(scene, rng)
-    return Example(prompts.phrase_grounding(shape.phrase).text, _location(shape.box))
+    """A phrase of the scene and its boxes; always grounded."""
+    group = scene.groups[int(rng.integers(len(scene.groups)))]
+    return Example(prompts.phrase_grounding(group_name(group)).text, _location(group))
+
+
+def absent_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    """A phrase that is not there and no box; always grounded."""
+    phrase = absent_phrase(scene, rng)
+    if rng.random() < PLURAL_SHARE:
+        phrase = f"two {plural(phrase.split(maxsplit=1)[1])}"
+    return Example(prompts.phrase_grounding(phrase).text, "")
+
+
+def reference_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example | None:
+    """A shape meant by its place beside another, and its box; always grounded."""
+    reference = sample_reference(scene, rng)
+    if reference is None:
+        return None
+    return Example(prompts.phrase_grounding(reference.text).text, _location([reference.target]))
 
 
 def region_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
@@ -74,20 +99,57 @@ def region_description(scene: Scene, rng: np.random.Generator, grounded: bool) -
 
 
 def count_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    prompt = prompts.question("How many shapes are there?", grounded=grounded)
-    return Example(prompt.text, f" {NUMBERS[len(scene.shapes)]}.")
-
-
-def content_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    prompt = prompts.question("What is in this image?", grounded=grounded)
-    return Example(prompt.text, brief_caption(scene, rng, grounded).answer)
+    """How many shapes there are, or those of a kind or of a colour, which may be none."""
+    wanted = str(rng.choice(("all", "kind", "colour"), p=(0.5, 0.25, 0.25)))
+    model, present = one_of(scene, rng), rng.random() < 0.7
+    if wanted == "kind":
+        kind = model.kind if present else str(rng.choice(KINDS))
+        words, count = plural(kind), sum(shape.kind == kind for shape in scene.shapes)
+    elif wanted == "colour":
+        colour = model.colour if present else str(rng.choice(list(COLOURS)))
+        words, count = f"{colour} shapes", sum(shape.colour == colour for shape in scene.shapes)
+    else:
+        words, count = "shapes", len(scene.shapes)
+    prompt = prompts.question(f"How many {words} are there?", grounded=grounded)
+    return Example(prompt.text, f" {NUMBERS[count]}.")
 
 
 def presence_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    there = rng.random() < 0.5
-    phrase = one_of(scene, rng).phrase if there else absent_phrase(scene, rng)
-    prompt = prompts.question(f"Is there {phrase}?", grounded=grounded)
-    return Example(prompt.text, " yes." if there else " no.")
+    prompt = prompts.question(f"Is there {one_of(scene, rng).phrase}?", grounded=grounded)
+    return Example(prompt.text, " yes.")
+
+
+def absence_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    prompt = prompts.question(f"Is there {absent_phrase(scene, rng)}?", grounded=grounded)
+    return Example(prompt.text, " no.")
+
+
+def colour_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example | None:
+    """The colour of the only shape of its kind."""
+    shape = one_of(scene, rng)
+    if f"the {shape.kind}" not in names(shape, scene):
+        return None
+    word = str(rng.choice(("colour", "color")))
+    prompt = prompts.question(f"What {word} is the {shape.kind}?", grounded=grounded)
+    return Example(prompt.text, f" {shape.colour}.")
+
+
+def beside_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example | None:
+    """What is left of (right of, above, below) a shape, where that is one shape at most."""
+    asked = [
+        (f"What is {relation} {name}?", there)
+        for anchor in scene.left_to_right
+        for relation in RELATIONS
+        if (there := beside(anchor, relation, scene)) is not None and len(there) <= 1
+        for name in names(anchor, scene)
+    ]
+    something = rng.random() < SOMETHING_SHARE
+    choice = [(words, there) for words, there in asked if bool(there) == something] or asked
+    if not choice:
+        return None
+    words, there = choice[int(rng.integers(len(choice)))]
+    answer = there[0].phrase if there else "nothing"
+    return Example(prompts.question(words, grounded=grounded).text, f" {answer}.")
 
 
 def _kind_in_words(shape: Shape) -> str:
@@ -105,24 +167,37 @@ REGION_QUESTIONS: dict[str, Callable[[Shape], str]] = {
     "What shape is this?": _kind_in_words,
 }
 
-TASKS: dict[Task, float] = {
-    brief_caption: 0.29,
-    detailed_caption: 0.08,
-    phrase_grounding: 0.18,
-    region_question: 0.18,
-    region_description: 0.06,
-    count_question: 0.07,
-    content_question: 0.04,
+CAPTIONS: dict[Task, float] = {brief_caption: 0.65, detailed_caption: 0.25, content_question: 0.1}
+"""Share of each in training among the long tasks, of which every picture has one."""
+
+QUESTIONS: dict[Task, float] = {
+    phrase_grounding: 0.14,
+    absent_grounding: 0.14,
+    reference_grounding: 0.10,
+    region_question: 0.15,
+    region_description: 0.05,
+    count_question: 0.09,
     presence_question: 0.10,
+    absence_question: 0.10,
+    colour_question: 0.04,
+    beside_question: 0.09,
 }
-"""Share of each task in training."""
+"""Share of each among the short tasks."""
+
+TASKS: tuple[Task, ...] = (*CAPTIONS, *QUESTIONS)
 
 
-def sample_examples(scene: Scene, rng: np.random.Generator, count: int) -> list[Example]:
-    """`count` examples of different tasks on one scene."""
-    tasks, shares = list(TASKS), np.array(list(TASKS.values()))
-    picks = rng.choice(len(tasks), size=count, replace=False, p=shares / shares.sum())
-    return [tasks[pick](scene, rng, bool(rng.random() >= PLAIN_SHARE)) for pick in picks]
+def sample_examples(scene: Scene, rng: np.random.Generator, count: int) -> Iterator[Example]:
+    """`count` examples of one scene, no prompt twice: a caption, then questions."""
+    asked: set[str] = set()
+    table = CAPTIONS
+    while len(asked) < count:
+        task = list(table)[int(rng.choice(len(table), p=list(table.values())))]
+        example = task(scene, rng, bool(rng.random() >= PLAIN_SHARE))
+        if example is not None and example.prompt not in asked:
+            asked.add(example.prompt)
+            table = QUESTIONS
+            yield example
 
 
 def place(box: Box) -> str:
@@ -148,24 +223,34 @@ def one_of(scene: Scene, rng: np.random.Generator) -> Shape:
 
 
 def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
-    """A phrase that fits no shape; at least half the time it is half right."""
+    """A phrase that fits no shape; mostly its colour, its kind, or each for itself is there."""
     present = {shape.phrase for shape in scene.shapes}
     while True:
-        model = one_of(scene, rng)
         colour, kind = str(rng.choice(list(COLOURS))), str(rng.choice(KINDS))
-        if rng.random() < 0.5:
-            colour, kind = (model.colour, kind) if rng.random() < 0.5 else (colour, model.kind)
+        if rng.random() < 0.75:
+            first, second = one_of(scene, rng), one_of(scene, rng)
+            halves = ((first.colour, kind), (colour, first.kind), (first.colour, second.kind))
+            colour, kind = halves[int(rng.integers(len(halves)))]
         if (phrase := f"{article(colour)} {colour} {kind}") not in present:
             return phrase
 
 
-def _location(box: Box) -> str:
-    first, last = cells(box)
-    return f"<object><patch_index_{first:04d}><patch_index_{last:04d}></object>"
+def group_name(group: list[Shape]) -> str:
+    """`a red circle`, or `two red circles` for several shapes of one colour and kind."""
+    first = group[0]
+    if len(group) == 1:
+        return first.phrase
+    return f"{NUMBERS[len(group)]} {first.colour} {plural(first.kind)}"
 
 
-def _mention(shape: Shape, phrase: str, grounded: bool) -> str:
-    return f"<phrase> {phrase}</phrase>{_location(shape.box)}" if grounded else f" {phrase}"
+def _location(shapes: list[Shape]) -> str:
+    pairs = (cells(shape.box) for shape in shapes)
+    boxes = (f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in pairs)
+    return f"<object>{'</delimiter_of_multi_objects/>'.join(boxes)}</object>"
+
+
+def _mention(shapes: list[Shape], phrase: str, grounded: bool) -> str:
+    return f"<phrase> {phrase}</phrase>{_location(shapes)}" if grounded else f" {phrase}"
 
 
 def _sized(shape: Shape) -> str:

@@ -30,7 +30,7 @@ BACKGROUNDS: tuple[str, ...] = ("plain", "graded", "textured", "striped", "clutt
 FRAMES: tuple[tuple[int, int], ...] = ((192, 144), (256, 144), (160, 160))
 """Widths and heights in pixels: 4:3, 16:9 and 1:1, small, so that rendering is cheap."""
 
-SIZES: tuple[float, float] = (0.13, 0.5)
+SIZES: tuple[float, float] = (0.1, 0.5)
 """Smallest and largest diameter of a shape, as a fraction of sqrt(width * height)."""
 
 COUNTS: tuple[int, ...] = (1, 2, 3, 4)
@@ -38,6 +38,15 @@ COUNTS: tuple[int, ...] = (1, 2, 3, 4)
 
 MAX_TURN = math.radians(15.0)
 MAX_OVERLAP = 0.05  # of the smaller box's area
+
+APART = 1.0 / 32.0
+"""Least distance of two left edges, and of two right ones, in a sampled scene, as a fraction of
+the frame's width: which shape comes first from left to right is never in doubt, nor in a mirror.
+"""
+
+ALIKE = 0.15
+"""Share of scenes with two shapes of one colour and kind, among those of several shapes, where
+`sample_scene` is asked for such scenes."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +101,21 @@ class Scene:
     def left_to_right(self) -> list[Shape]:
         return sorted(self.shapes, key=lambda shape: shape.box)
 
+    @property
+    def groups(self) -> list[list[Shape]]:
+        """Shapes of one colour and kind together; all in the order of `left_to_right`."""
+        groups: dict[str, list[Shape]] = {}
+        for shape in self.left_to_right:
+            groups.setdefault(shape.phrase, []).append(shape)
+        return list(groups.values())
+
 
 def article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
+
+
+def plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
 def outline(kind: str, turn: float) -> np.ndarray:
@@ -106,15 +127,23 @@ def outline(kind: str, turn: float) -> np.ndarray:
 
 
 def sample_scene(
-    rng: np.random.Generator, width: int, height: int, counts: tuple[int, ...] = COUNTS
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    counts: tuple[int, ...] = COUNTS,
+    alike: float = 0.0,
 ) -> Scene:
-    """A random scene of `width` x `height` pixels; no two shapes share both colour and kind.
+    """A random scene of `width` x `height` pixels.
 
-    How many shapes it has is drawn evenly from `counts`.
+    How many shapes it has is drawn evenly from `counts`. No two share both colour and kind, except
+    in a share `alike` of the scenes with several shapes, where two do.
     """
     count = int(rng.choice(counts))
     shapes: list[Shape] = []
-    for kind, colour in _cast(rng, count):
+    cast = _cast(rng, count)
+    if count > 1 and rng.random() < alike:
+        cast[1] = cast[0]
+    for kind, colour in cast:
         turn = float(rng.uniform(-MAX_TURN, MAX_TURN))
         largest = SIZES[1]
         while True:
@@ -122,7 +151,7 @@ def sample_scene(
             sides = _sides(kind, turn, diameter, width, height)
             x, y = (float(rng.uniform(0.0, 1.0 - side)) for side in sides)
             box = (x, y, x + sides[0], y + sides[1])
-            if all(_overlap(box, other.box) <= MAX_OVERLAP for other in shapes):
+            if all(_tell_apart(box, other.box) for other in shapes):
                 break
             largest = max(SIZES[0], largest * 0.95)
         shapes.append(Shape(kind, colour, box, turn, _tint(rng, colour)))
@@ -176,6 +205,11 @@ def _sides(
     points = _UNIT_OUTLINES[kind] @ _rotation(turn)
     extent = np.ptp(points, axis=0) / 2.0 * diameter * math.sqrt(width * height)
     return float(extent[0]) / width, float(extent[1]) / height
+
+
+def _tell_apart(a: Box, b: Box) -> bool:
+    apart = min(abs(a[0] - b[0]), abs(a[2] - b[2])) >= APART
+    return apart and _overlap(a, b) <= MAX_OVERLAP
 
 
 def _overlap(a: Box, b: Box) -> float:

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import Unigram
 
 from kosmos_ros.shapes.language import NUMBERS
-from kosmos_ros.shapes.scenes import COLOURS, KINDS
+from kosmos_ros.shapes.scenes import COLOURS, KINDS, plural
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """Ids 0 to 3, as in KOSMOS-2; `Kosmos2Processor` takes the next 64 ids as the image's places."""
@@ -28,14 +28,14 @@ TAGS = (
 LOCATIONS = 1024  # tokens <patch_index_0000> .. <patch_index_1023>, a grid of 32 x 32
 
 WORDS = (
-    *COLOURS, *KINDS, *NUMBERS, *(f"{kind}s" for kind in KINDS),
+    *COLOURS, *KINDS, *NUMBERS, *map(plural, KINDS),
     "a", "an", "the", "An", "A", "The", "It", "it", "this", "This", "that", "is", "are", "there",
     "Is", "image", "picture", "of", "Describe", "in", "detail", "Question", "Answer", "What",
     "How", "many", "shape", "shapes", "colour", "color", "object", "objects", "where", "Where",
     "and", "or", "with", "on", "at", "to", "next", "shows", "small", "large", "big", "top",
     "bottom", "left", "right", "middle", "centre", "upper", "lower", "above", "below", "near",
     "between", "under", "over", "behind", "front", "yes", "no", "not", "none", "which", "Which",
-    "does", "do", "much", "left-most", "biggest", "smallest", "see", "you", "can",
+    "does", "do", "much", "nothing", "left-most", "biggest", "smallest", "see", "you", "can",
 )  # fmt: skip
 """Words that are one piece; those that no answer needs yet leave room for later questions."""
 
