@@ -4,6 +4,7 @@ New pictures of step k depend on the run's seed and on k alone. Training draws f
 seed, k], evaluation from [1, seed]: no held-out scene is ever trained on.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,13 +20,15 @@ from kosmos_ros.grounding import GRID
 from kosmos_ros.shapes.language import cells, sample_examples
 from kosmos_ros.shapes.model import CELLS, IGNORED, IMAGE_SIZE, NOTHING, DenseTargets, Prompts
 from kosmos_ros.shapes.rendering import ink, render
-from kosmos_ros.shapes.scenes import COLOURS, KINDS, Scene, sample_frame, sample_scene
+from kosmos_ros.shapes.scenes import ALIKE, COLOURS, KINDS, Scene, sample_frame, sample_scene
 from kosmos_ros.shapes.tokenizer import SPECIAL
 
-COVERED = 0.12  # share of a patch that a shape's ink must cover to be asked for
-EMPTY = 0.02  # share below which the patch counts as empty
+COVERED = 0.12  # share of a cell that a shape's ink must cover to be asked for
+EMPTY = 0.02  # share below which the cell counts as empty
 
 PREFIX = 2 + CELLS**2 + 1  # <s> <image> (64 image tokens) </image>
+ROOM = 117  # tokens of prompts and answers behind one picture
+MOST = 9  # examples of one picture, as far as they find room
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Step:
 class Picture:
     scene: Scene
     pixels: np.ndarray  # (S, S, 3) uint8, the frame stretched to the square
-    owners: np.ndarray  # (64,) index of the shape covering each patch, -1 none, IGNORED unclear
+    owners: np.ndarray  # (64,) index of the shape covering each cell, -1 none, IGNORED unclear
 
     def mirrored(self) -> "Picture":
         """Left and right exchanged; every kind of shape is its own mirror image up to its turn."""
@@ -57,8 +60,8 @@ def take_picture(scene: Scene) -> Picture:
 
 
 def _owners(scene: Scene) -> np.ndarray:
-    """`Picture.owners`; every shape owns at least the patch that it covers most."""
-    fine = 8  # pixels of a patch's side for measuring
+    """`Picture.owners`; every shape owns at least the cell that it covers most."""
+    fine = 8  # pixels of a cell's side for measuring
     side = CELLS * fine
     layers = np.zeros((len(scene.shapes), side, side), dtype=np.float32)
     for index, shape in enumerate(scene.shapes):
@@ -73,16 +76,18 @@ def _owners(scene: Scene) -> np.ndarray:
 
 def take_batch(seed: int, step: int, size: int, counts: tuple[int, ...]) -> list[Picture]:
     rng = np.random.default_rng([0, seed, step])
-    return [take_picture(sample_scene(rng, *sample_frame(rng), counts)) for _ in range(size)]
+    scenes = (sample_scene(rng, *sample_frame(rng), counts, ALIKE) for _ in range(size))
+    return [take_picture(scene) for scene in scenes]
 
 
 def batches(
-    seed: int, steps: list[Step], size: int, fresh: int, kept: int, workers: int
+    seed: int, steps: list[Step], start: int, size: int, fresh: int, kept: int, workers: int
 ) -> Iterator[list[Picture]]:
-    """`size` pictures per step: `fresh` new ones, the rest from the last `kept`.
+    """`size` pictures for each step from `start` on: `fresh` new ones, the rest from those kept.
 
-    Pictures of earlier steps come back mirrored half of the time, and only where their number of
-    shapes is among the step's counts. There are fewer of them at the start.
+    Kept are the last `kept`, rendered again where a run goes on. They come back mirrored half of
+    the time, and only where their number of shapes is among the step's counts. There are fewer of
+    them at the start.
     """
     store: deque[Picture] = deque(maxlen=kept)
     with get_context("spawn").Pool(workers) as pool:
@@ -90,10 +95,14 @@ def batches(
         def order(step: Step) -> AsyncResult[list[Picture]]:
             return pool.apply_async(take_batch, (seed, step.number, fresh, step.counts))
 
+        steps = steps[max(0, start - math.ceil(kept / fresh)) :]
         ahead = deque(order(step) for step in steps[: 4 * workers])
         for place, step in enumerate(steps):
             pictures = ahead.popleft().get()
             ahead.extend(order(later) for later in steps[place + 4 * workers :][:1])
+            if step.number < start:
+                store.extend(pictures)
+                continue
             rng = np.random.default_rng([0, seed, step.number, 1])
             for pick in rng.integers(len(store), size=8 * size) if store else ():
                 old = store[pick]
@@ -123,17 +132,15 @@ def dense_targets(pictures: list[Picture]) -> DenseTargets:
 
 
 def pack_prompts(
-    pictures: list[Picture], tokenizer: Tokenizer, rng: np.random.Generator, each: int
+    pictures: list[Picture], tokenizer: Tokenizer, rng: np.random.Generator
 ) -> Prompts:
-    """`each` examples of every picture, packed behind its image tokens."""
+    """Examples of every picture behind its image tokens, as many as there is room for."""
     start_id, pad, end, _ = range(len(SPECIAL))
-    examples = [e for p in pictures for e in sample_examples(p.scene, rng, each)]
+    examples = [e for p in pictures for e in sample_examples(p.scene, rng, MOST)]
     # The space is the one that Kosmos2Processor puts before the text; a tag swallows it.
-    asked = tokenizer.encode_batch([f" {example.prompt}" for example in examples])
-    answered = tokenizer.encode_batch([example.answer for example in examples])
-    lengths = [len(q.ids) + len(a.ids) + 1 for q, a in zip(asked, answered, strict=True)]
-    longest = PREFIX + max(sum(lengths[i : i + each]) for i in range(0, len(lengths), each))
-    shape = (len(pictures), longest)
+    asked = tokenizer.encode_batch_fast([f" {example.prompt}" for example in examples])
+    answered = tokenizer.encode_batch_fast([example.answer for example in examples])
+    shape = (len(pictures), PREFIX + ROOM)
     ids, targets = np.full(shape, pad), np.full(shape, IGNORED)
     positions, blocks = np.full(shape, pad), np.full(shape, -1)
     ids[:, 0] = start_id
@@ -142,10 +149,12 @@ def pack_prompts(
     blocks[:, :PREFIX] = 0
     for row in range(len(pictures)):
         start = PREFIX
-        for block in range(each):
-            question, answer = (side[row * each + block].ids for side in (asked, answered))
+        for block in range(MOST):
+            question, answer = (side[row * MOST + block].ids for side in (asked, answered))
             text = [*question, *answer, end]
             stop = start + len(text)
+            if stop > shape[1]:
+                continue
             ids[row, start:stop] = text
             targets[row, start + len(question) - 1 : stop - 1] = text[len(question) :]
             positions[row, start:stop] = pad + 1 + PREFIX + np.arange(len(text))
@@ -153,7 +162,7 @@ def pack_prompts(
             start = stop
     own = torch.from_numpy(blocks)
     seen = (own[:, :, None] == own[:, None, :]) | (own[:, None, :] == 0)
-    seen &= torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    seen &= torch.ones(shape[1], shape[1], dtype=torch.bool).tril()
+    mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)[:, None]
     tensors = [torch.from_numpy(array) for array in (ids, positions, targets)]
     return Prompts(ids=tensors[0], positions=tensors[1], mask=mask, targets=tensors[2])

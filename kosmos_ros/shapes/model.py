@@ -23,9 +23,10 @@ from kosmos_ros.shapes.scenes import COLOURS, KINDS
 from kosmos_ros.shapes.tokenizer import LOCATIONS, vocabulary
 
 WIDTH = 128  # of every hidden state, D below
-CELLS = 8  # image tokens along each side; each looks after one patch
-IMAGE_SIZE = 128  # pixels along each side
-NOTHING = len(KINDS)  # class of a patch without a shape
+CELLS = 8  # image tokens along each side; each looks after one cell of the picture
+PATCHES = 10  # along each side, as the vision model sees them
+IMAGE_SIZE = 120  # pixels along each side
+NOTHING = len(KINDS)  # class of a cell without a shape
 IGNORED = -100  # target that counts for nothing: the default of torch's cross_entropy
 
 MEAN = (0.5, 0.5, 0.5)
@@ -34,7 +35,7 @@ STD = (0.25, 0.25, 0.25)
 
 @dataclass(frozen=True)
 class DenseTargets:
-    """What covers each image token's patch; IGNORED where nothing is asked."""
+    """What covers each image token's cell; IGNORED where nothing is asked."""
 
     kinds: Tensor  # (B, 64) index into KINDS, or NOTHING
     colours: Tensor  # (B, 64) index into COLOURS
@@ -59,7 +60,7 @@ def make_config() -> Kosmos2Config:
         "num_hidden_layers": 5,
         "num_attention_heads": 4,
         "image_size": IMAGE_SIZE,
-        "patch_size": IMAGE_SIZE // CELLS,
+        "patch_size": IMAGE_SIZE // PATCHES,
         "attention_dropout": 0.0,
     }
     text = {
@@ -184,20 +185,27 @@ def _smooth_codes() -> Tensor:
     return root @ torch.randn(GRID, WIDTH)
 
 
-def _patch_codes() -> Tensor:
-    """Codes (64, D), variance 1, of the patches' places: sines of x and of y, mixed at random."""
+def _place_codes(*sides: int) -> list[Tensor]:
+    """Codes (side**2, D), variance 1, of the parts of a picture cut into side x side.
+
+    Sines of x and of y, mixed at random; the same place has the same code for every side.
+    """
     frequencies = torch.logspace(math.log10(math.pi / 16), math.log10(math.pi * 0.9), WIDTH // 4)
-    angles = torch.arange(float(CELLS))[:, None] * frequencies
-    waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)  # (8, D / 2)
-    down = waves[:, None].expand(CELLS, CELLS, -1)
-    across = waves[None, :].expand(CELLS, CELLS, -1)
-    mixed = nn.init.orthogonal_(torch.empty(WIDTH, WIDTH))
-    return torch.cat([down, across], dim=-1).flatten(0, 1) @ mixed * math.sqrt(2.0)
+    mixed = nn.init.orthogonal_(torch.empty(WIDTH, WIDTH)) * math.sqrt(2.0)
+    codes = []
+    for side in sides:
+        centres = (torch.arange(float(side)) + 0.5) * CELLS / side
+        angles = centres[:, None] * frequencies
+        waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)  # (side, D / 2)
+        down = waves[:, None].expand(side, side, -1)
+        across = waves[None, :].expand(side, side, -1)
+        codes.append(torch.cat([down, across], dim=-1).flatten(0, 1) @ mixed)
+    return codes
 
 
 @torch.no_grad()
 def _start(kosmos: Kosmos2ForConditionalGeneration) -> None:
-    """Keep every activation near 1 at this width, and point query j at patch j."""
+    """Keep every activation near 1 at this width, and point query j at the patches of its cell."""
     layers = [*kosmos.vision_model.model.encoder.layers, *kosmos.text_model.model.layers]
     for layer in layers:
         for name, module in layer.named_modules():
@@ -206,15 +214,15 @@ def _start(kosmos: Kosmos2ForConditionalGeneration) -> None:
                 scale = 1.0 / math.sqrt(len(layers)) if last else 1.0
                 nn.init.normal_(module.weight, std=scale / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-    codes = _patch_codes()
+    patches, cells = _place_codes(PATCHES, CELLS)
     seen = kosmos.vision_model.model.embeddings
     nn.init.normal_(seen.patch_embedding.weight, std=0.04)
-    seen.position_embedding.weight[1:] = 0.7 * codes
+    seen.position_embedding.weight[1:] = 0.7 * patches
     projection = kosmos.image_to_text_projection
     # Features come with length 1: bring them back to variance 1.
     projection.dense.weight.copy_(math.sqrt(WIDTH) * torch.eye(WIDTH))
     nn.init.zeros_(projection.dense.bias)
-    projection.latent_query.copy_(codes)
+    projection.latent_query.copy_(cells)
     for linear in (projection.x_attn.q_proj, projection.x_attn.k_proj):
         linear.weight.copy_(1.4 * torch.eye(WIDTH))
         nn.init.zeros_(linear.bias)

@@ -1,18 +1,20 @@
 """Training of `shapes` from nothing: phases, schedules, checkpoints. Knows no scene and no layer.
 
-First the picture alone (what covers each patch, and where does it end), then words: one shape at
-a time, then two, three, all. The weights that are saved are a running average of the trained ones.
+First the picture alone (what covers each part of it, and where does it end), then words: one
+shape at a time, then two, three, all. The weights that are saved are a running average of the
+trained ones.
 """
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 from transformers import GenerationConfig
@@ -35,6 +37,7 @@ from kosmos_ros.shapes.model import (
     Prompts,
     make_config,
 )
+from kosmos_ros.shapes.muon import Muon
 from kosmos_ros.shapes.scenes import COUNTS
 
 Batch = TypeVar("Batch", DenseTargets, Prompts)
@@ -45,28 +48,29 @@ class Phase:
     name: str
     steps: int
     counts: tuple[int, ...]  # shapes per scene, evenly
-    prompts: int  # per picture and step; 0 trains on the picture alone
+    speaks: bool = True  # False trains on the picture alone
 
 
 PHASES: tuple[Phase, ...] = (
-    Phase("look", 600, COUNTS, 0),
-    Phase("one", 150, (1,), 3),
-    Phase("two", 150, (1, 2), 3),
-    Phase("three", 200, (1, 2, 3), 3),
-    Phase("all", 1000, COUNTS, 3),
+    Phase("look", 450, COUNTS, speaks=False),
+    Phase("one", 100, (1,)),
+    Phase("two", 100, (1, 2)),
+    Phase("three", 150, (1, 2, 3)),
+    Phase("all", 2700, COUNTS),
 )
 
-PICTURES = 64  # per step
+PICTURES = 48  # per step
+SHARDS = 2  # parts of a step's pictures, each with a thread and one core of its own
 FRESH = 16  # of them never seen before
-KEPT = 12000  # pictures to repeat from; 49 kB each
+KEPT = 16000  # pictures to repeat from; 43 kB each
 
 MUON_RATE = 6e-3  # for the matrices of the layers
 ADAM_RATE = 2e-3  # for everything else
 WARMUP = 50  # steps, at the start and again where words begin
-DECAY_FROM = 0.5  # of all steps; then linearly to 0
+DECAY = 1400  # last steps, in which the rates fall linearly to 0
 BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
-BLUR_UNTIL = 0.75  # of all steps
-AVERAGE = 0.99  # decay of the running average per step
+BLUR_UNTIL = 1800  # step where it is 0
+AVERAGE = 0.995  # decay of the running average per step
 
 LOSS_WEIGHTS: dict[str, float] = {
     "kind": 1.0, "colour": 1.0, "corner": 4.0, "word": 3.0, "row": 2.0, "column": 2.0,
@@ -89,12 +93,14 @@ class Run:
         matrices, rest = _split(self.learner)
         self.parameters = [*matrices, *rest]
         self.optimisers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(
-                matrices, lr=MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-            ),
+            Muon(matrices, lr=MUON_RATE, weight_decay=0.01),
             torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
         )
         self.tokens = tokenizer.build()
+        # One core for each shard: cores that wait for each other at every layer would wait for
+        # whatever else the machine does.
+        torch.set_num_threads(1)
+        self.threads = ThreadPoolExecutor(SHARDS, initializer=torch.set_num_threads, initargs=(1,))
 
     def learn(
         self, pictures: list[Picture], phase: Phase, rate: float, blur: float
@@ -103,24 +109,39 @@ class Run:
         for optimiser, full in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = full * rate
-        seen = self.learner.encode(stack_pixels(pictures).to(self.device))
-        targets = dense_targets(pictures)
-        losses = self.learner.dense_loss(seen, _moved(targets, self.device), blur)
-        if phase.prompts:
-            rng = np.random.default_rng([0, self.seed, self.step, 2])
-            prompts = pack_prompts(pictures, self.tokens, rng, phase.prompts)
-            losses |= self.learner.language_loss(seen, _moved(prompts, self.device), blur)
-        total = torch.stack(
-            [w * losses[name] for name, w in LOSS_WEIGHTS.items() if name in losses]
-        ).sum()
-        total.backward()
+
+        def work(shard: int) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
+            return self._gradients(pictures[shard::SHARDS], shard, phase, blur)
+
+        done = list(self.threads.map(work, range(SHARDS)))
+        for parameter, *parts in zip(self.parameters, *(parts for parts, _ in done), strict=True):
+            given = [part for part in parts if part is not None]
+            parameter.grad = torch.stack(given).sum(dim=0) / SHARDS if given else None
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         self.average.update_parameters(self.learner)
         self.step += 1
-        return {name: float(loss) for name, loss in losses.items()}
+        losses = [losses for _, losses in done]
+        return {name: float(np.mean([part[name] for part in losses])) for name in losses[0]}
+
+    def _gradients(
+        self, pictures: list[Picture], shard: int, phase: Phase, blur: float
+    ) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
+        """Of the total loss by each of `parameters`, and the losses. Changes nothing."""
+        seen = self.learner.encode(stack_pixels(pictures).to(self.device))
+        targets = dense_targets(pictures)
+        losses = self.learner.dense_loss(seen, _moved(targets, self.device), blur)
+        if phase.speaks:
+            rng = np.random.default_rng([0, self.seed, self.step, 2, shard])
+            prompts = pack_prompts(pictures, self.tokens, rng)
+            losses |= self.learner.language_loss(seen, _moved(prompts, self.device), blur)
+        total = torch.stack(
+            [w * losses[name] for name, w in LOSS_WEIGHTS.items() if name in losses]
+        ).sum()
+        gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        return gradients, {name: float(loss.detach()) for name, loss in losses.items()}
 
     def save_checkpoint(self, path: Path) -> None:
         state = {
@@ -174,15 +195,15 @@ class Run:
 def train(run: Run, checkpoint: Path, log: Path, workers: int) -> None:
     """Train from where the run stands to the end of the last phase."""
     plan = [phase for phase in PHASES for _ in range(phase.steps)]
-    words_from = next(step for step, phase in enumerate(plan) if phase.prompts)
-    steps = [Step(number, phase.counts) for number, phase in enumerate(plan)][run.step :]
+    words_from = next(step for step, phase in enumerate(plan) if phase.speaks)
+    steps = [Step(number, phase.counts) for number, phase in enumerate(plan)]
     bar = tqdm(total=len(plan), initial=run.step, unit="step", smoothing=0.05)
     recent: list[dict[str, float]] = []
-    for pictures in batches(run.seed, steps, PICTURES, FRESH, KEPT, workers):
-        phase, done = plan[run.step], run.step / len(plan)
-        begun = run.step - words_from if phase.prompts else run.step
-        rate = min(1.0, (begun + 1) / WARMUP, (1.0 - done) / (1.0 - DECAY_FROM))
-        losses = run.learn(pictures, phase, rate, BLUR * max(0.0, 1.0 - done / BLUR_UNTIL))
+    for pictures in batches(run.seed, steps, run.step, PICTURES, FRESH, KEPT, workers):
+        phase = plan[run.step]
+        begun = run.step - words_from if phase.speaks else run.step
+        rate = min(1.0, (begun + 1) / WARMUP, (len(plan) - run.step) / DECAY)
+        losses = run.learn(pictures, phase, rate, BLUR * max(0.0, 1.0 - run.step / BLUR_UNTIL))
         recent.append(losses)
         bar.update()
         if run.step % LOG_EVERY == 0 or run.step == len(plan):

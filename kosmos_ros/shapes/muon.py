@@ -1,0 +1,57 @@
+"""Muon, the optimiser of the layers' matrices, in float32. Knows no model.
+
+torch.optim.Muon orthogonalises in bfloat16, for which most CPUs have no units: at the size of
+`shapes` that alone takes longer than the rest of a step. Matrices of one shape go together.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+ROUNDS = 5  # of the iteration
+QUINTIC = (3.4445, -4.7750, 2.0315)
+"""Coefficients of its polynomial (Jordan, https://kellerjordan.github.io/posts/muon)."""
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal; `lr` as for AdamW (arXiv 2502.16982, 2.2)."""
+
+    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient; `closure` is not used."""
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    alike.setdefault(matrix.shape, []).append(matrix)
+            for matrices in alike.values():
+                self._update(matrices, group["lr"], group["weight_decay"])
+
+    def _update(self, matrices: list[nn.Parameter], rate: float, decay: float) -> None:
+        gradients = torch.stack([m.grad for m in matrices if m.grad is not None])
+        for matrix in matrices:
+            self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
+        momenta = [self.state[matrix]["momentum"] for matrix in matrices]
+        for momentum, gradient in zip(momenta, gradients, strict=True):
+            momentum.lerp_(gradient, 1.0 - MOMENTUM)
+        updates = orthogonal(gradients.lerp(torch.stack(momenta), MOMENTUM))
+        scale = 0.2 * max(updates.shape[-2:]) ** 0.5
+        for matrix, update in zip(matrices, updates, strict=True):
+            matrix.mul_(1.0 - rate * decay).add_(update, alpha=-rate * scale)
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Roughly U V^T of matrices (N, rows, columns) = U S V^T: singular values of about 1."""
+    flat = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if flat else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    a, b, c = QUINTIC
+    for _ in range(ROUNDS):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.mT if flat else x

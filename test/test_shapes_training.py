@@ -1,0 +1,76 @@
+"""The same seed gives the same run, whether it was interrupted or not."""
+
+from multiprocessing.pool import ThreadPool
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from kosmos_ros.shapes import data, language
+from kosmos_ros.shapes.data import Step, batches, pack_prompts, take_batch
+from kosmos_ros.shapes.evaluation import held_out_scene
+from kosmos_ros.shapes.model import IGNORED
+from kosmos_ros.shapes.muon import orthogonal
+from kosmos_ros.shapes.tokenizer import SPECIAL, build
+from kosmos_ros.shapes.training import PHASES, Run
+
+STEPS = [Step(number, (1, 2)) for number in range(6)]
+
+
+def test_a_run_that_goes_on_sees_the_pictures_it_would_have_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Threads start at once, processes import torch first.
+    monkeypatch.setattr(data, "get_context", lambda kind: SimpleNamespace(Pool=ThreadPool))
+
+    def seen(start: int) -> list[list[np.ndarray]]:
+        found = batches(0, STEPS, start, size=3, fresh=2, kept=4, workers=1)
+        return [[picture.pixels for picture in pictures] for pictures in found]
+
+    whole, rest = seen(0), seen(4)
+    assert len(rest) == 2
+    for expected, pictures in zip(whole[4:], rest, strict=True):
+        assert np.array_equal(expected, pictures)
+
+
+def test_training_never_sees_a_held_out_scene() -> None:
+    trained = {picture.scene for picture in take_batch(0, 0, 8, (1, 2, 3, 4))}
+    assert not trained & {held_out_scene(0, index)[0] for index in range(8)}
+
+
+def test_the_same_seed_takes_the_same_step() -> None:
+    pictures = take_batch(0, 0, 4, (1, 2))
+    first, again, other = (
+        Run(seed, torch.device("cpu")).learn(pictures, PHASES[-1], 1.0, 1.0) for seed in (0, 0, 1)
+    )
+    assert first == pytest.approx(again, rel=1e-5)  # the order of sums is the device's own
+    assert first != pytest.approx(other, rel=1e-3)
+
+
+def test_prompts_behind_one_picture_are_blind_to_each_other() -> None:
+    tokens = build()
+    pictures = take_batch(0, 0, 2, (3,))
+    packed = pack_prompts(pictures, tokens, np.random.default_rng(0))
+    start = data.PREFIX
+    text = tokens.decode(packed.ids[0, start:].tolist(), skip_special_tokens=False)
+    examples = text.split("</s>")
+    assert len(examples) > 3
+    # Where a prompt begins, nothing is seen but the picture and itself.
+    begins = int((packed.ids[0, start:] == SPECIAL.index("</s>")).nonzero()[0]) + start + 1
+    seen = packed.mask[0, 0, begins] == 0
+    assert seen.nonzero().flatten().tolist() == [*range(start), begins]
+    answers = packed.ids[0, 1:][packed.targets[0, :-1] != IGNORED]
+    assert torch.equal(answers, packed.targets[0, :-1][packed.targets[0, :-1] != IGNORED])
+
+
+def test_every_task_has_its_share() -> None:
+    for table in (language.CAPTIONS, language.QUESTIONS):
+        assert abs(sum(table.values()) - 1.0) < 1e-9
+
+
+def test_an_orthogonal_matrix_has_singular_values_of_about_one() -> None:
+    matrices = torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0))
+    for made in (orthogonal(matrices), orthogonal(matrices.mT)):
+        values = torch.linalg.svdvals(made)
+        assert 0.6 < values.min() <= values.max() < 1.3
