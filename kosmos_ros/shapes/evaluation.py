@@ -7,43 +7,73 @@ of seed `s` comes from the random stream [1, s, i]; training draws from streams 
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from kosmos_ros import grounding, prompts
 from kosmos_ros.engine import Engine
 from kosmos_ros.grounding import Caption
-from kosmos_ros.shapes import language
+from kosmos_ros.shapes import gallery, language
+from kosmos_ros.shapes.relations import sample_reference
 from kosmos_ros.shapes.rendering import render
-from kosmos_ros.shapes.scenes import Box, Scene, sample_scene
+from kosmos_ros.shapes.scenes import ALIKE, Box, Scene, Shape, sample_scene
 
 FRAMES: tuple[tuple[int, int], ...] = ((320, 240), (640, 360), (240, 240))
 """Width and height in pixels of the frames: 4:3, 16:9 and 1:1."""
 
+JPEG = 60  # quality of the frames that are looked at a second time
+JPEG_EVERY = 4  # scenes, of which one is looked at a second time
+
+ACCURACIES: dict[str, tuple[str, ...]] = {
+    "region_accuracy": ("region_question", "region_description"),
+    "question_accuracy": (
+        "count_question", "presence_question", "colour_question", "beside_question",
+    ),
+    "absent_accuracy": ("absent",),
+    "grounding_accuracy": ("phrase_grounding",),
+    "several_accuracy": ("several_grounding",),
+    "reference_accuracy": ("reference_grounding",),
+}  # fmt: skip
+"""Figures that are the share of right answers, and the tasks they count."""
+
 
 @dataclass(frozen=True)
-class Found:
-    """A phrase of a caption that names a shape of the scene."""
+class Guess:
+    """A predicted box."""
 
-    iou: float  # of its first box with the shape's box
+    iou: float  # with the box of the shape that it is meant to be; 0 where there is none
     score: float
 
 
 @dataclass(frozen=True)
 class Marks:
-    """How one scene went; True is right."""
+    """How one scene went, as far as it was examined."""
 
-    said: int  # phrases in the brief caption
-    drawn: int  # shapes in the scene
-    found: tuple[Found, ...]
-    region: bool
-    count: bool
-    present: bool  # "Is there ...?" about a shape of the scene
-    absent: bool  # no box for a phrase that is not there, and "no" when asked for it
-    pointed: float  # IoU of the box for a phrase of the scene, 0 without one
+    said: int = 0  # phrases in the brief caption
+    drawn: int = 0  # phrases that it should have had
+    named: int = 0  # phrases that it had and should have had
+    ious: tuple[float, ...] = ()  # of the boxes of the `named`; 0 for a missing or needless one
+    detailed: tuple[int, int, int] = (0, 0, 0)  # said, drawn and named of the detailed caption
+    guesses: tuple[Guess, ...] = ()  # every box of every task
+    answers: tuple[tuple[str, bool], ...] = ()  # task, and whether it went right
+
+    def __add__(self, other: "Marks") -> "Marks":
+        first, second = self.detailed, other.detailed
+        return Marks(
+            self.said + other.said,
+            self.drawn + other.drawn,
+            self.named + other.named,
+            self.ious + other.ious,
+            (first[0] + second[0], first[1] + second[1], first[2] + second[2]),
+            self.guesses + other.guesses,
+            self.answers + other.answers,
+        )
 
 
 class Examiner:
@@ -52,58 +82,146 @@ class Examiner:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def mark(self, scene: Scene, rng: np.random.Generator) -> Marks:
+    def mark(
+        self, scene: Scene, rng: np.random.Generator, parts: Sequence[str] | None = None
+    ) -> Marks:
+        """The marks of one scene in `parts` of the examination, keys of PARTS; None is all."""
         picture = self.engine.encode(render(scene))
+        marks = Marks()
+        for part in parts or PARTS:
+            marks += PARTS[part](self, picture, scene, rng)
+        return marks
 
-        def ask(prompt: prompts.Prompt) -> Caption:
-            written = self.engine.generate(picture, prompt.text)
-            return grounding.read(written, prompt.text, prompt.lead)
+    def caption(self, picture: torch.Tensor) -> Caption:
+        """The brief caption of an encoded picture."""
+        return self._ask(picture, prompts.caption("brief_caption"))
 
-        caption = ask(prompts.caption("brief_caption"))
-        found = tuple(_found(caption, scene))
-        wording = str(rng.choice(list(language.REGION_QUESTIONS)))
-        shape, other = language.one_of(scene, rng), language.one_of(scene, rng)
-        absent = language.absent_phrase(scene, rng)
-        region = language.cells(language.jittered(shape.box, rng))
-        answer = ask(prompts.question(wording, [region])).text
-        count = ask(prompts.question("How many shapes are there?")).text
-        pointed = ask(prompts.phrase_grounding(other.phrase)).phrases
-        missed = ask(prompts.phrase_grounding(absent)).phrases
-        return Marks(
-            said=len(caption.phrases),
-            drawn=len(scene.shapes),
-            found=found,
-            region=answer == f"{language.REGION_QUESTIONS[wording](shape)}.",
-            count=count == f"{language.NUMBERS[len(scene.shapes)]}.",
-            present=ask(prompts.question(f"Is there {other.phrase}?")).text == "yes.",
-            absent=not missed and ask(prompts.question(f"Is there {absent}?")).text == "no.",
-            pointed=iou(_corners(pointed[0].boxes[0]), other.box) if pointed else 0.0,
-        )
+    def _ask(self, picture: torch.Tensor, prompt: prompts.Prompt) -> Caption:
+        return grounding.read(self.engine.generate(picture, prompt.text), prompt.text, prompt.lead)
+
+    def _brief(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+        """Phrases by name; a phrase that is said twice is right once."""
+        caption = self.caption(picture)
+        wanted = {language.group_name(group): group for group in scene.groups}
+        ious: list[float] = []
+        guesses: list[Guess] = []
+        for phrase in caption.phrases:
+            group = wanted.pop(phrase.text, [])
+            overlaps = _overlaps(phrase.boxes, group)
+            ious += overlaps if group else []
+            guesses += _guesses(phrase.boxes, overlaps)
+        said, drawn = len(caption.phrases), len(scene.groups)
+        named = drawn - len(wanted)
+        return Marks(said, drawn, named, tuple(ious), guesses=tuple(guesses))
+
+    def _detailed(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+        """Shapes with size and place, word for word: "a small red circle at the top"."""
+        example = language.detailed_caption(scene, rng, grounded=False)
+        answer = self._ask(picture, prompts.caption("detailed_caption")).text
+        said, drawn = (_mentions(text) for text in (answer, example.answer))
+        rest = list(drawn)
+        for mention in said:
+            if mention in rest:
+                rest.remove(mention)
+        return Marks(detailed=(len(said), len(drawn), len(drawn) - len(rest)))
+
+    def _phrase(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+        """A phrase of the scene; and, where shapes are alike, the one that names them together."""
+        groups = scene.groups
+        group = groups[int(rng.integers(len(groups)))]
+        marks = self._place(picture, "phrase_grounding", language.group_name(group), group)
+        for several in groups:
+            if len(several) > 1:
+                name = language.group_name(several)
+                marks += self._place(picture, "several_grounding", name, several)
+        return marks
+
+    def _reference(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+        reference = sample_reference(scene, rng)
+        if reference is None:
+            return Marks()
+        return self._place(picture, "reference_grounding", reference.text, [reference.target])
+
+    def _place(self, picture: torch.Tensor, task: str, words: str, shapes: list[Shape]) -> Marks:
+        """Right are as many boxes as shapes, each over half of its own."""
+        boxes = self._boxes(picture, words)
+        overlaps = _overlaps(boxes, shapes)
+        right = min(overlaps) > 0.5
+        return Marks(guesses=_guesses(boxes, overlaps), answers=((task, right),))
+
+    def _absent(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+        """Right is no box for a phrase that is not there, and "no" when asked for it."""
+        phrase = language.absent_phrase(scene, rng)
+        boxes = self._boxes(picture, phrase)
+        answer = self._ask(picture, prompts.question(f"Is there {phrase}?")).text
+        right = not boxes and answer == "no."
+        return Marks(guesses=_guesses(boxes, []), answers=(("absent", right),))
+
+    def _answers(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+        answers = []
+        for task in ASKED:
+            if (example := task(scene, rng, True)) is not None:
+                written = self.engine.generate(picture, example.prompt)
+                right = written.text.strip() == example.answer.strip()
+                answers.append((task.__name__, right))
+        return Marks(answers=tuple(answers))
+
+    def _boxes(self, picture: torch.Tensor, words: str) -> tuple[grounding.Box, ...]:
+        phrases = self._ask(picture, prompts.phrase_grounding(words)).phrases
+        return phrases[0].boxes if phrases else ()
 
 
-def held_out_scenes(count: int, seed: int) -> Iterator[tuple[Scene, np.random.Generator]]:
-    """Scenes, each with the random stream that the questions about it come from."""
-    for index in range(count):
-        rng = np.random.default_rng([1, seed, index])
-        yield sample_scene(rng, *FRAMES[index % len(FRAMES)]), rng
+Part = Callable[[Examiner, torch.Tensor, Scene, np.random.Generator], Marks]
+
+PARTS: dict[str, Part] = {
+    "brief": Examiner._brief,
+    "detailed": Examiner._detailed,
+    "phrase": Examiner._phrase,
+    "reference": Examiner._reference,
+    "absent": Examiner._absent,
+    "answers": Examiner._answers,
+}
+"""Parts of the examination."""
+
+ASKED: tuple[language.Task, ...] = (
+    language.region_question,
+    language.region_description,
+    language.count_question,
+    language.presence_question,
+    language.colour_question,
+    language.beside_question,
+)
+"""Tasks whose answer is right when it is so word for word."""
 
 
-def figures(marks: list[Marks]) -> dict[str, float | None]:
-    """The measured figures by name; None where nothing was measured."""
-    found = [one for mark in marks for one in mark.found]
-    ious = np.array([one.iou for one in found])
-    over_half = ious > 0.5
-    said, drawn = sum(mark.said for mark in marks), sum(mark.drawn for mark in marks)
+def held_out_scene(seed: int, index: int) -> tuple[Scene, np.random.Generator]:
+    """A scene, and the random stream that the questions about it come from."""
+    rng = np.random.default_rng([1, seed, index])
+    return sample_scene(rng, *FRAMES[index % len(FRAMES)], alike=ALIKE), rng
+
+
+def figures(marks: Iterable[Marks]) -> dict[str, float | None]:
+    """The measured figures by name; None where nothing was measured.
+
+    phrase_f1, mean_iou and iou50 are of the brief caption. score_auroc is that of the scores of
+    all boxes of captions and groundings; right is a box over half of its shape's. A box of a
+    phrase that names nothing in the scene, or names it again, is wrong, wherever it lies.
+    """
+    total = sum(marks, Marks())
+    ious = np.array(total.ious)
+    over_half = np.array([guess.iou > 0.5 for guess in total.guesses], dtype=bool)
+    scores = np.array([guess.score for guess in total.guesses])
+    accuracies = {
+        name: _mean([right for task, right in total.answers if task in tasks])
+        for name, tasks in ACCURACIES.items()
+    }
     return {
-        "phrase_f1": 2.0 * len(found) / max(said + drawn, 1),
+        "phrase_f1": _f1(total.said, total.drawn, total.named),
         "mean_iou": _mean(ious),
-        "iou50": _mean(over_half),
-        "region_accuracy": _mean([mark.region for mark in marks]),
-        "question_accuracy": _mean(
-            [right for mark in marks for right in (mark.count, mark.present)]
-        ),
-        "absent_accuracy": _mean([mark.absent for mark in marks]),
-        "score_auroc": _auroc(np.array([one.score for one in found]), over_half),
+        "iou50": _mean(ious > 0.5),
+        **accuracies,
+        "detailed_f1": _f1(*total.detailed),
+        "score_auroc": _auroc(scores, over_half),
     }
 
 
@@ -115,16 +233,25 @@ def iou(a: Box, b: Box) -> float:
     return shared / (sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)) - shared)
 
 
-def _found(caption: Caption, scene: Scene) -> Iterator[Found]:
-    """Phrases that name a shape of the scene; each shape is found once."""
-    wanted = dict(scene.truth)
-    for phrase in caption.phrases:
-        if (box := wanted.pop(phrase.text, None)) is not None:
-            yield Found(iou(_corners(phrase.boxes[0]), box), phrase.boxes[0].score)
+def _overlaps(boxes: Sequence[grounding.Box], shapes: Sequence[Shape]) -> list[float]:
+    """IoU of boxes and shapes in their order, which is left to right; 0 for one without other."""
+    pairs = zip(boxes, shapes, strict=False)
+    overlaps = [iou((b.x_min, b.y_min, b.x_max, b.y_max), shape.box) for b, shape in pairs]
+    return overlaps + [0.0] * (max(len(boxes), len(shapes)) - len(overlaps))
 
 
-def _corners(box: grounding.Box) -> Box:
-    return box.x_min, box.y_min, box.x_max, box.y_max
+def _guesses(boxes: Sequence[grounding.Box], overlaps: Sequence[float]) -> tuple[Guess, ...]:
+    padded = [*overlaps, *[0.0] * len(boxes)]
+    return tuple(Guess(padded[place], box.score) for place, box in enumerate(boxes))
+
+
+def _mentions(text: str) -> list[str]:
+    words = text.strip().removeprefix("The image shows ").removesuffix(".")
+    return words.replace(" and ", ", ").split(", ")
+
+
+def _f1(said: int, drawn: int, named: int) -> float | None:
+    return 2.0 * named / (said + drawn) if drawn else None
 
 
 def _mean(values: np.ndarray | list[bool]) -> float | None:
@@ -140,6 +267,26 @@ def _auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
     return float(above)
 
 
+_examiner: Examiner  # of a worker process
+
+
+def _start(model: str, device: str) -> None:
+    global _examiner
+    torch.set_num_threads(1)
+    _examiner = Examiner(Engine.load(model, local_files_only=True, device=device))
+
+
+def _examine(place: tuple[int, int]) -> tuple[Marks, Marks | None]:
+    """Marks of the scene (seed, index) as it is and, now and then, after JPEG compression."""
+    seed, index = place
+    scene, rng = held_out_scene(seed, index)
+    marks = _examiner.mark(scene, rng)
+    if index % JPEG_EVERY:
+        return marks, None
+    scene, rng = held_out_scene(seed, index)
+    return marks, _examiner.mark(replace(scene, light=replace(scene.light, jpeg=JPEG)), rng)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="evaluate-shapes", description="Measure the model `shapes` on held-out scenes."
@@ -148,21 +295,30 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="shapes", help="the embedded model, or a directory")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, default=2, help="processes, each on one core")
+    parser.add_argument("--pictures", type=Path, help="folder for pictures of what came out")
     options = parser.parse_args()
-    examiner = Examiner(Engine.load(options.model, local_files_only=True, device=options.device))
-    scenes = held_out_scenes(options.scenes, options.seed)
-    marks = [examiner.mark(*pair) for pair in tqdm(scenes, total=options.scenes, unit="scene")]
-    measured = figures(marks)
-    by_frame = {
-        f"{width}x{height}": figures(marks[start :: len(FRAMES)])
-        for start, (width, height) in enumerate(FRAMES)
-    }
-    print(f"{'':20}{'all':>9}" + "".join(f"{frame:>9}" for frame in by_frame))
-    for name, value in measured.items():
-        row = [value, *(part[name] for part in by_frame.values())]
+    places = [(options.seed, index) for index in range(options.scenes)]
+    start = _start, (options.model, options.device)
+    with multiprocessing.get_context("spawn").Pool(options.workers, *start) as pool:
+        pairs = list(tqdm(pool.imap(_examine, places), total=options.scenes, unit="scene"))
+    marks = [first for first, _ in pairs]
+    columns = {"all": figures(marks)}
+    for start_index, (width, height) in enumerate(FRAMES):
+        columns[f"{width}x{height}"] = figures(marks[start_index :: len(FRAMES)])
+    columns[f"jpeg {JPEG}"] = figures(second for _, second in pairs if second is not None)
+    print(f"{'':20}" + "".join(f"{name:>9}" for name in columns))
+    for name in columns["all"]:
+        row = [column[name] for column in columns.values()]
         print(f"{name:20}" + "".join("        -" if v is None else f"{v:9.3f}" for v in row))
-    print(f"count right {_mean([mark.count for mark in marks]):.3f}")
-    print(f"phrase grounding: mean IoU {np.mean([mark.pointed for mark in marks]):.3f}")
+    for task in dict.fromkeys(task for mark in marks for task, _ in mark.answers):
+        rights = [right for mark in marks for name, right in mark.answers if name == task]
+        print(f"{task:20}{_mean(rights):9.3f} of {len(rights)}")
+    if options.pictures:
+        _start(options.model, options.device)
+        scenes = [held_out_scene(*place)[0] for place in places]
+        gallery.write(options.pictures, _examiner, scenes, marks)
+    measured = columns["all"]
     print(json.dumps({k: None if v is None else round(v, 4) for k, v in measured.items()}))
 
 
