@@ -23,7 +23,7 @@ FIRST, WRONG = 9, 3  # frames shown
 COLUMNS = 3
 TILE = (320, 306)  # pixels: a frame of at most 320 x 240 and the caption under it
 GAP = 6  # pixels between tiles
-PALETTE = 96  # colours of the picture file, which noise would make large
+PALETTE = 256  # colours of the picture file, which noise would make large
 
 BINS = 10
 PLOT = (520, 440)  # pixels
@@ -38,7 +38,8 @@ def write(
 ) -> None:
     """Write shapes-frames.png and shapes-scores.png about scenes and their marks."""
     folder.mkdir(parents=True, exist_ok=True)
-    frames = draw_frames(examiner, scenes, marks).quantize(PALETTE, dither=Image.Dither.NONE)
+    frames = draw_frames(examiner, scenes, marks)
+    frames = frames.quantize(PALETTE, kmeans=2, dither=Image.Dither.NONE)
     frames.save(folder / "shapes-frames.png", optimize=True)
     guesses = [guess for mark in marks for guess in mark.guesses]
     draw_scores(guesses).save(folder / "shapes-scores.png", optimize=True)
