@@ -10,9 +10,9 @@ import torch
 from kosmos_ros.shapes import data, language
 from kosmos_ros.shapes.data import Step, batches, pack_prompts, take_batch
 from kosmos_ros.shapes.evaluation import held_out_scene
-from kosmos_ros.shapes.model import IGNORED
+from kosmos_ros.shapes.model import ANYWHERE, IGNORED
 from kosmos_ros.shapes.muon import orthogonal
-from kosmos_ros.shapes.tokenizer import SPECIAL, build
+from kosmos_ros.shapes.tokenizer import LOCATIONS, SPECIAL, build, vocabulary
 from kosmos_ros.shapes.training import PHASES, Run
 
 STEPS = [Step(number, (1, 2)) for number in range(6)]
@@ -51,7 +51,7 @@ def test_the_same_seed_takes_the_same_step() -> None:
 def test_prompts_behind_one_picture_are_blind_to_each_other() -> None:
     tokens = build()
     pictures = take_batch(0, 0, 2, (3,))
-    packed = pack_prompts(pictures, tokens, np.random.default_rng(0))
+    packed = pack_prompts(pictures, tokens, np.random.default_rng(0), doubts=False)
     start = data.PREFIX
     text = tokens.decode(packed.ids[0, start:].tolist(), skip_special_tokens=False)
     examples = text.split("</s>")
@@ -62,6 +62,21 @@ def test_prompts_behind_one_picture_are_blind_to_each_other() -> None:
     assert seen.nonzero().flatten().tolist() == [*range(start), begins]
     answers = packed.ids[0, 1:][packed.targets[0, :-1] != IGNORED]
     assert torch.equal(answers, packed.targets[0, :-1][packed.targets[0, :-1] != IGNORED])
+
+
+def test_doubts_are_of_what_is_not_there_and_have_no_right_place() -> None:
+    pictures = take_batch(0, 0, 8, (3,))
+    packed = pack_prompts(pictures, build(), np.random.default_rng(0), doubts=True)
+    rows, columns = (packed.targets == ANYWHERE).nonzero(as_tuple=True)
+    assert len(rows) >= 4
+    inputs = packed.ids[rows, columns + 1]
+    assert (inputs >= len(vocabulary()) - LOCATIONS).all()
+    for picture in pictures:
+        for seed in range(20):
+            made = language.doubt(picture.scene, np.random.default_rng(seed))
+            said, _, phrase = made.prompt.removesuffix("</phrase><object>").rpartition("<phrase> ")
+            there = {shape.phrase for shape in picture.scene.shapes}
+            assert phrase not in there or f"<phrase> {phrase}</phrase>" in said
 
 
 def test_every_task_has_its_share() -> None:

@@ -18,7 +18,15 @@ from tokenizers import Tokenizer
 
 from kosmos_ros.grounding import GRID
 from kosmos_ros.shapes.language import cells, sample_examples
-from kosmos_ros.shapes.model import CELLS, IGNORED, IMAGE_SIZE, NOTHING, DenseTargets, Prompts
+from kosmos_ros.shapes.model import (
+    ANYWHERE,
+    CELLS,
+    IGNORED,
+    IMAGE_SIZE,
+    NOTHING,
+    DenseTargets,
+    Prompts,
+)
 from kosmos_ros.shapes.rendering import ink, render
 from kosmos_ros.shapes.scenes import ALIKE, COLOURS, KINDS, Scene, sample_frame, sample_scene
 from kosmos_ros.shapes.tokenizer import SPECIAL
@@ -132,11 +140,11 @@ def dense_targets(pictures: list[Picture]) -> DenseTargets:
 
 
 def pack_prompts(
-    pictures: list[Picture], tokenizer: Tokenizer, rng: np.random.Generator
+    pictures: list[Picture], tokenizer: Tokenizer, rng: np.random.Generator, doubts: bool
 ) -> Prompts:
     """Examples of every picture behind its image tokens, as many as there is room for."""
     start_id, pad, end, _ = range(len(SPECIAL))
-    examples = [e for p in pictures for e in sample_examples(p.scene, rng, MOST)]
+    examples = [e for p in pictures for e in sample_examples(p.scene, rng, MOST, doubts)]
     # The space is the one that Kosmos2Processor puts before the text; a tag swallows it.
     asked = tokenizer.encode_batch_fast([f" {example.prompt}" for example in examples])
     answered = tokenizer.encode_batch_fast([example.answer for example in examples])
@@ -150,13 +158,16 @@ def pack_prompts(
     for row in range(len(pictures)):
         start = PREFIX
         for block in range(MOST):
-            question, answer = (side[row * MOST + block].ids for side in (asked, answered))
-            text = [*question, *answer, end]
+            number = row * MOST + block
+            question, answer = asked[number].ids, answered[number].ids
+            placed = examples[number].placed
+            text = [*question, *answer, end] if placed else [*question, *answer]
+            right = text[len(question) :] if placed else ANYWHERE
             stop = start + len(text)
             if stop > shape[1]:
                 continue
             ids[row, start:stop] = text
-            targets[row, start + len(question) - 1 : stop - 1] = text[len(question) :]
+            targets[row, start + len(question) - 1 : stop - 1] = right
             positions[row, start:stop] = pad + 1 + PREFIX + np.arange(len(text))
             blocks[row, start:stop] = block + 1
             start = stop

@@ -22,6 +22,7 @@ SMALL, LARGE = 0.22, 0.34
 JITTER = 0.125  # a region's corners are off by up to this share of its sides
 
 PLAIN_SHARE = 0.05  # of the examples: asked without `<grounding>`
+DOUBT_SHARE = 0.15  # of the short examples, where there are doubts at all
 SOMETHING_SHARE = 0.7  # of the questions what lies beside a shape, where both answers exist
 PLURAL_SHARE = 0.15  # of the groundings of what is not there: "two red circles"
 
@@ -30,6 +31,7 @@ PLURAL_SHARE = 0.15  # of the groundings of what is not there: "two red circles"
 class Example:
     prompt: str
     answer: str  # with its leading space, without the end token
+    placed: bool = True  # False: any location is as right as those of the answer, which ends there
 
 
 Task = Callable[[Scene, np.random.Generator, bool], Example | None]
@@ -152,6 +154,26 @@ def beside_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> E
     return Example(prompts.question(words, grounded=grounded).text, f" {answer}.")
 
 
+def doubt(scene: Scene, rng: np.random.Generator) -> Example:
+    """A phrase that is not there, or was said already, and yet a box: nothing tells where.
+
+    A model that has seen this gives such a box a low score when it writes one by mistake.
+    """
+    shapes = scene.left_to_right
+    wrong, model = absent_phrase(scene, rng), one_of(scene, rng)
+    place = _location([model]).removesuffix("</object>")
+    if rng.random() < 0.5:
+        prompt = prompts.phrase_grounding(wrong).text
+    else:
+        prompt = prompts.caption("brief_caption").text
+        said = shapes[: int(rng.integers(len(shapes)))]
+        prompt += ",".join(_mention([shape], shape.phrase, True) for shape in said)
+        if said and rng.random() < 0.3:
+            wrong = said[int(rng.integers(len(said)))].phrase
+        prompt += f"{' and' if said else ''}<phrase> {wrong}</phrase>"
+    return Example(f"{prompt}<object>", place.removeprefix("<object>"), placed=False)
+
+
 def _kind_in_words(shape: Shape) -> str:
     return f"{article(shape.kind)} {shape.kind}"
 
@@ -187,13 +209,17 @@ QUESTIONS: dict[Task, float] = {
 TASKS: tuple[Task, ...] = (*CAPTIONS, *QUESTIONS)
 
 
-def sample_examples(scene: Scene, rng: np.random.Generator, count: int) -> Iterator[Example]:
-    """`count` examples of one scene, no prompt twice: a caption, then questions."""
+def sample_examples(
+    scene: Scene, rng: np.random.Generator, count: int, doubts: bool
+) -> Iterator[Example]:
+    """`count` examples of one scene, no prompt twice: a caption, then questions and doubts."""
     asked: set[str] = set()
     table = CAPTIONS
     while len(asked) < count:
         task = list(table)[int(rng.choice(len(table), p=list(table.values())))]
         example = task(scene, rng, bool(rng.random() >= PLAIN_SHARE))
+        if doubts and asked and rng.random() < DOUBT_SHARE:
+            example = doubt(scene, rng)
         if example is not None and example.prompt not in asked:
             asked.add(example.prompt)
             table = QUESTIONS

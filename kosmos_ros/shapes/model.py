@@ -27,6 +27,7 @@ CELLS = 8  # image tokens along each side; each looks after one cell of the pict
 PATCHES = 10  # along each side, as the vision model sees them
 IMAGE_SIZE = 120  # pixels along each side
 NOTHING = len(KINDS)  # class of a cell without a shape
+ANYWHERE = -1  # target of a location token where one location is as right as any other
 IGNORED = -100  # target that counts for nothing: the default of torch's cross_entropy
 
 MEAN = (0.5, 0.5, 0.5)
@@ -49,7 +50,7 @@ class Prompts:
     ids: Tensor  # (B, T)
     positions: Tensor  # (B, T) rows of the table of position embeddings
     mask: Tensor  # (B, 1, T, T) added to the attention scores
-    targets: Tensor  # (B, T) next id, IGNORED outside answers
+    targets: Tensor  # (B, T) next id or ANYWHERE, IGNORED outside answers
 
 
 def make_config() -> Kosmos2Config:
@@ -142,13 +143,17 @@ class Learner(nn.Module):
         somewhere = torch.logsumexp(by_row, -1) + torch.logsumexp(by_column, -1)
         words = torch.cat([hidden @ self.words.T, somewhere[:, None]], dim=1)
         place = len(self.words)
-        located = targets >= place
+        known, located = targets != ANYWHERE, targets >= place
+        words, right = words[known], targets[known].clamp(max=place)
         where = targets[located] - place
-        guesses = words.argmax(-1) == targets.clamp(max=place)
+        guesses = words.argmax(-1) == right
+        nowhere = targets[~known]
+        rows = torch.cat([by_row[located], by_row[~known]])
+        columns = torch.cat([by_column[located], by_column[~known]])
         return {
-            "word": functional.cross_entropy(words, targets.clamp(max=place)),
-            "row": _blurred_loss(by_row[located], where // GRID, blur),
-            "column": _blurred_loss(by_column[located], where % GRID, blur),
+            "word": functional.cross_entropy(words, right),
+            "row": _blurred_loss(rows, torch.cat([where // GRID, nowhere]), blur),
+            "column": _blurred_loss(columns, torch.cat([where % GRID, nowhere]), blur),
             "word right": guesses.float().mean().detach(),
             "cells off": _cells_off(by_row[located], by_column[located], where).detach(),
         }
@@ -165,9 +170,13 @@ class Learner(nn.Module):
 
 
 def _blurred_loss(logits: Tensor, targets: Tensor, blur: float) -> Tensor:
-    """Cross-entropy of logits (N, 32) against Gaussians of `blur` cells around targets (N,)."""
+    """Cross-entropy of logits (N, 32) against Gaussians of `blur` cells around targets (N,).
+
+    A target ANYWHERE is all cells alike.
+    """
     cells = torch.arange(GRID, device=logits.device)
     distance = (cells[None, :] - targets[:, None]) / max(blur, 1e-3)
+    distance[targets == ANYWHERE] = 0.0
     return functional.cross_entropy(logits, torch.softmax(-0.5 * distance.square(), dim=-1))
 
 

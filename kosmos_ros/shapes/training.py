@@ -43,20 +43,32 @@ from kosmos_ros.shapes.scenes import COUNTS
 Batch = TypeVar("Batch", DenseTargets, Prompts)
 
 
+WHERE: dict[str, float] = {
+    "kind": 1.0, "colour": 1.0, "corner": 4.0, "word": 3.0, "row": 2.0, "column": 2.0,
+}  # fmt: skip
+WHAT: dict[str, float] = {
+    "kind": 3.0, "colour": 2.0, "corner": 2.0, "word": 6.0, "row": 2.0, "column": 2.0,
+}  # fmt: skip
+"""Weights of the losses: places are learnt first, and what is there last."""
+
+
 @dataclass(frozen=True)
 class Phase:
     name: str
     steps: int
     counts: tuple[int, ...]  # shapes per scene, evenly
+    weights: dict[str, float]  # of the losses
     speaks: bool = True  # False trains on the picture alone
+    doubts: bool = False  # whether to learn low scores for boxes of phrases that are not there
 
 
 PHASES: tuple[Phase, ...] = (
-    Phase("look", 450, COUNTS, speaks=False),
-    Phase("one", 100, (1,)),
-    Phase("two", 100, (1, 2)),
-    Phase("three", 150, (1, 2, 3)),
-    Phase("all", 2700, COUNTS),
+    Phase("look", 450, COUNTS, WHERE, speaks=False),
+    Phase("one", 100, (1,), WHERE),
+    Phase("two", 100, (1, 2), WHERE),
+    Phase("three", 150, (1, 2, 3), WHERE),
+    Phase("all", 500, COUNTS, WHERE),
+    Phase("doubt", 2300, COUNTS, WHAT, doubts=True),
 )
 
 PICTURES = 48  # per step
@@ -67,14 +79,10 @@ KEPT = 16000  # pictures to repeat from; 43 kB each
 MUON_RATE = 6e-3  # for the matrices of the layers
 ADAM_RATE = 2e-3  # for everything else
 WARMUP = 50  # steps, at the start and again where words begin
-DECAY = 1400  # last steps, in which the rates fall linearly to 0
+DECAY = 2100  # last steps, in which the rates fall linearly to 0
 BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
 BLUR_UNTIL = 1800  # step where it is 0
 AVERAGE = 0.995  # decay of the running average per step
-
-LOSS_WEIGHTS: dict[str, float] = {
-    "kind": 1.0, "colour": 1.0, "corner": 4.0, "word": 3.0, "row": 2.0, "column": 2.0,
-}  # fmt: skip
 
 CHECKPOINT_EVERY = 100  # steps
 LOG_EVERY = 50  # steps
@@ -135,10 +143,10 @@ class Run:
         losses = self.learner.dense_loss(seen, _moved(targets, self.device), blur)
         if phase.speaks:
             rng = np.random.default_rng([0, self.seed, self.step, 2, shard])
-            prompts = pack_prompts(pictures, self.tokens, rng)
+            prompts = pack_prompts(pictures, self.tokens, rng, phase.doubts)
             losses |= self.learner.language_loss(seen, _moved(prompts, self.device), blur)
         total = torch.stack(
-            [w * losses[name] for name, w in LOSS_WEIGHTS.items() if name in losses]
+            [w * losses[name] for name, w in phase.weights.items() if name in losses]
         ).sum()
         gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
         return gradients, {name: float(loss.detach()) for name, loss in losses.items()}
