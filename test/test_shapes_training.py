@@ -13,9 +13,9 @@ from kosmos_ros.shapes.evaluation import held_out_scene
 from kosmos_ros.shapes.model import ANYWHERE, IGNORED
 from kosmos_ros.shapes.muon import orthogonal
 from kosmos_ros.shapes.tokenizer import LOCATIONS, SPECIAL, build, vocabulary
-from kosmos_ros.shapes.training import PHASES, Run
+from kosmos_ros.shapes.training import DOUBTFUL, PHASES, PLAIN, RATES, Run
 
-STEPS = [Step(number, (1, 2)) for number in range(6)]
+STEPS = [Step(number, (1, 2), 0.15 if number < 5 else 0.5) for number in range(6)]
 
 
 def test_a_run_that_goes_on_sees_the_pictures_it_would_have_seen(
@@ -25,7 +25,7 @@ def test_a_run_that_goes_on_sees_the_pictures_it_would_have_seen(
     monkeypatch.setattr(data, "get_context", lambda kind: SimpleNamespace(Pool=ThreadPool))
 
     def seen(start: int) -> list[list[np.ndarray]]:
-        found = batches(0, STEPS, start, size=3, fresh=2, kept=4, workers=1)
+        found = batches(0, STEPS, start, size=3, fresh=2, kept=32, workers=1)
         return [[picture.pixels for picture in pictures] for pictures in found]
 
     whole, rest = seen(0), seen(4)
@@ -35,12 +35,12 @@ def test_a_run_that_goes_on_sees_the_pictures_it_would_have_seen(
 
 
 def test_training_never_sees_a_held_out_scene() -> None:
-    trained = {picture.scene for picture in take_batch(0, 0, 8, (1, 2, 3, 4))}
+    trained = {picture.scene for picture in take_batch(0, Step(0, (1, 2, 3, 4), 0.15), 8)}
     assert not trained & {held_out_scene(0, index)[0] for index in range(8)}
 
 
 def test_the_same_seed_takes_the_same_step() -> None:
-    pictures = take_batch(0, 0, 4, (1, 2))
+    pictures = take_batch(0, Step(0, (1, 2), 0.15), 4)
     first, again, other = (
         Run(seed, torch.device("cpu")).learn(pictures, PHASES[-1], 1.0, 1.0) for seed in (0, 0, 1)
     )
@@ -50,8 +50,8 @@ def test_the_same_seed_takes_the_same_step() -> None:
 
 def test_prompts_behind_one_picture_are_blind_to_each_other() -> None:
     tokens = build()
-    pictures = take_batch(0, 0, 2, (3,))
-    packed = pack_prompts(pictures, tokens, np.random.default_rng(0), doubts=False)
+    pictures = take_batch(0, Step(0, (3,), 0.15), 2)
+    packed = pack_prompts(pictures, tokens, np.random.default_rng(0), PLAIN)
     start = data.PREFIX
     text = tokens.decode(packed.ids[0, start:].tolist(), skip_special_tokens=False)
     examples = text.split("</s>")
@@ -65,8 +65,8 @@ def test_prompts_behind_one_picture_are_blind_to_each_other() -> None:
 
 
 def test_doubts_are_of_what_is_not_there_and_have_no_right_place() -> None:
-    pictures = take_batch(0, 0, 8, (3,))
-    packed = pack_prompts(pictures, build(), np.random.default_rng(0), doubts=True)
+    pictures = take_batch(0, Step(0, (3,), 0.15), 8)
+    packed = pack_prompts(pictures, build(), np.random.default_rng(0), DOUBTFUL)
     rows, columns = (packed.targets == ANYWHERE).nonzero(as_tuple=True)
     assert len(rows) >= 4
     inputs = packed.ids[rows, columns + 1]
@@ -79,8 +79,13 @@ def test_doubts_are_of_what_is_not_there_and_have_no_right_place() -> None:
             assert phrase not in there or f"<phrase> {phrase}</phrase>" in said
 
 
+def test_the_rates_end_with_the_last_phase() -> None:
+    assert list(RATES) == sorted(RATES)
+    assert list(RATES.items())[-1] == (sum(phase.steps for phase in PHASES), 0.0)
+
+
 def test_every_task_has_its_share() -> None:
-    for table in (language.CAPTIONS, language.QUESTIONS):
+    for table in (language.CAPTIONS, language.QUESTIONS, language.HARD):
         assert abs(sum(table.values()) - 1.0) < 1e-9
 
 

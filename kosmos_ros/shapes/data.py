@@ -17,7 +17,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from kosmos_ros.grounding import GRID
-from kosmos_ros.shapes.language import cells, sample_examples
+from kosmos_ros.shapes.language import Lesson, cells, sample_examples
 from kosmos_ros.shapes.model import (
     ANYWHERE,
     CELLS,
@@ -43,6 +43,7 @@ MOST = 9  # examples of one picture, as far as they find room
 class Step:
     number: int  # from 0, over all phases
     counts: tuple[int, ...]  # shapes per scene, evenly
+    alike: float  # share of scenes with two shapes alike, among those of several shapes
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ def _owners(scene: Scene) -> np.ndarray:
     return owners
 
 
-def take_batch(seed: int, step: int, size: int, counts: tuple[int, ...]) -> list[Picture]:
-    rng = np.random.default_rng([0, seed, step])
-    scenes = (sample_scene(rng, *sample_frame(rng), counts, ALIKE) for _ in range(size))
+def take_batch(seed: int, step: Step, size: int) -> list[Picture]:
+    rng = np.random.default_rng([0, seed, step.number])
+    scenes = (sample_scene(rng, *sample_frame(rng), step.counts, step.alike) for _ in range(size))
     return [take_picture(scene) for scene in scenes]
 
 
@@ -94,30 +95,38 @@ def batches(
     """`size` pictures for each step from `start` on: `fresh` new ones, the rest from those kept.
 
     Kept are the last `kept`, rendered again where a run goes on. They come back mirrored half of
-    the time, and only where their number of shapes is among the step's counts. There are fewer of
-    them at the start.
+    the time, and only where their number of shapes is among the step's counts; where a step asks
+    for more scenes with shapes alike than others do, its share comes from those. There are fewer
+    pictures at the start.
     """
     store: deque[Picture] = deque(maxlen=kept)
+    twins: deque[Picture] = deque(maxlen=kept // 16)  # pictures with shapes alike
     with get_context("spawn").Pool(workers) as pool:
 
         def order(step: Step) -> AsyncResult[list[Picture]]:
-            return pool.apply_async(take_batch, (seed, step.number, fresh, step.counts))
+            return pool.apply_async(take_batch, (seed, step, fresh))
 
         steps = steps[max(0, start - math.ceil(kept / fresh)) :]
         ahead = deque(order(step) for step in steps[: 4 * workers])
         for place, step in enumerate(steps):
-            pictures = ahead.popleft().get()
+            new = ahead.popleft().get()
             ahead.extend(order(later) for later in steps[place + 4 * workers :][:1])
-            if step.number < start:
-                store.extend(pictures)
-                continue
-            rng = np.random.default_rng([0, seed, step.number, 1])
-            for pick in rng.integers(len(store), size=8 * size) if store else ():
-                old = store[pick]
-                if len(pictures) < size and len(old.scene.shapes) in step.counts:
-                    pictures.append(old.mirrored() if rng.random() < 0.5 else old)
-            store.extend(pictures[:fresh])
-            yield pictures
+            if step.number >= start:
+                rng = np.random.default_rng([0, seed, step.number, 1])
+                pictures = list(new)
+                if step.alike > ALIKE and twins:
+                    for pick in rng.integers(len(twins), size=int(step.alike * (size - fresh))):
+                        pictures.append(_again(twins[pick], rng))
+                for pick in rng.integers(len(store), size=8 * size) if store else ():
+                    if len(pictures) < size and len(store[pick].scene.shapes) in step.counts:
+                        pictures.append(_again(store[pick], rng))
+                yield pictures
+            store.extend(new)
+            twins.extend(p for p in new if len(p.scene.groups) < len(p.scene.shapes))
+
+
+def _again(picture: Picture, rng: np.random.Generator) -> Picture:
+    return picture.mirrored() if rng.random() < 0.5 else picture
 
 
 def stack_pixels(pictures: list[Picture]) -> torch.Tensor:
@@ -140,11 +149,11 @@ def dense_targets(pictures: list[Picture]) -> DenseTargets:
 
 
 def pack_prompts(
-    pictures: list[Picture], tokenizer: Tokenizer, rng: np.random.Generator, doubts: bool
+    pictures: list[Picture], tokenizer: Tokenizer, rng: np.random.Generator, lesson: Lesson
 ) -> Prompts:
     """Examples of every picture behind its image tokens, as many as there is room for."""
     start_id, pad, end, _ = range(len(SPECIAL))
-    examples = [e for p in pictures for e in sample_examples(p.scene, rng, MOST, doubts)]
+    examples = [e for p in pictures for e in sample_examples(p.scene, rng, MOST, lesson)]
     # The space is the one that Kosmos2Processor puts before the text; a tag swallows it.
     asked = tokenizer.encode_batch_fast([f" {example.prompt}" for example in examples])
     answered = tokenizer.encode_batch_fast([example.answer for example in examples])

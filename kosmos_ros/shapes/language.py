@@ -22,7 +22,6 @@ SMALL, LARGE = 0.22, 0.34
 JITTER = 0.125  # a region's corners are off by up to this share of its sides
 
 PLAIN_SHARE = 0.05  # of the examples: asked without `<grounding>`
-DOUBT_SHARE = 0.15  # of the short examples, where there are doubts at all
 SOMETHING_SHARE = 0.7  # of the questions what lies beside a shape, where both answers exist
 PLURAL_SHARE = 0.15  # of the groundings of what is not there: "two red circles"
 
@@ -206,11 +205,33 @@ QUESTIONS: dict[Task, float] = {
 }
 """Share of each among the short tasks."""
 
+HARD: dict[Task, float] = {
+    phrase_grounding: 0.13,
+    absent_grounding: 0.18,
+    reference_grounding: 0.05,
+    region_question: 0.07,
+    region_description: 0.05,
+    count_question: 0.09,
+    presence_question: 0.13,
+    absence_question: 0.16,
+    colour_question: 0.06,
+    beside_question: 0.08,
+}
+"""The same, with more of what is learnt last: whether something that is asked for is there."""
+
 TASKS: tuple[Task, ...] = (*CAPTIONS, *QUESTIONS)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What is asked about a picture."""
+
+    questions: dict[Task, float]  # share of each short task
+    doubts: float = 0.0  # share of doubts, instead of short tasks
+
+
 def sample_examples(
-    scene: Scene, rng: np.random.Generator, count: int, doubts: bool
+    scene: Scene, rng: np.random.Generator, count: int, lesson: Lesson
 ) -> Iterator[Example]:
     """`count` examples of one scene, no prompt twice: a caption, then questions and doubts."""
     asked: set[str] = set()
@@ -218,11 +239,11 @@ def sample_examples(
     while len(asked) < count:
         task = list(table)[int(rng.choice(len(table), p=list(table.values())))]
         example = task(scene, rng, bool(rng.random() >= PLAIN_SHARE))
-        if doubts and asked and rng.random() < DOUBT_SHARE:
+        if lesson.doubts and asked and rng.random() < lesson.doubts:
             example = doubt(scene, rng)
         if example is not None and example.prompt not in asked:
             asked.add(example.prompt)
-            table = QUESTIONS
+            table = lesson.questions
             yield example
 
 

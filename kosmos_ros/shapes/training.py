@@ -28,6 +28,7 @@ from kosmos_ros.shapes.data import (
     pack_prompts,
     stack_pixels,
 )
+from kosmos_ros.shapes.language import HARD, QUESTIONS, Lesson
 from kosmos_ros.shapes.model import (
     IMAGE_SIZE,
     MEAN,
@@ -38,7 +39,7 @@ from kosmos_ros.shapes.model import (
     make_config,
 )
 from kosmos_ros.shapes.muon import Muon
-from kosmos_ros.shapes.scenes import COUNTS
+from kosmos_ros.shapes.scenes import ALIKE, COUNTS
 
 Batch = TypeVar("Batch", DenseTargets, Prompts)
 
@@ -58,17 +59,19 @@ class Phase:
     steps: int
     counts: tuple[int, ...]  # shapes per scene, evenly
     weights: dict[str, float]  # of the losses
-    speaks: bool = True  # False trains on the picture alone
-    doubts: bool = False  # whether to learn low scores for boxes of phrases that are not there
+    lesson: Lesson | None = None  # None trains on the picture alone
+    alike: float = ALIKE  # share of scenes with two shapes alike, among those of several shapes
 
 
+PLAIN, DOUBTFUL = Lesson(QUESTIONS), Lesson(QUESTIONS, doubts=0.15)
 PHASES: tuple[Phase, ...] = (
-    Phase("look", 450, COUNTS, WHERE, speaks=False),
-    Phase("one", 100, (1,), WHERE),
-    Phase("two", 100, (1, 2), WHERE),
-    Phase("three", 150, (1, 2, 3), WHERE),
-    Phase("all", 500, COUNTS, WHERE),
-    Phase("doubt", 2300, COUNTS, WHAT, doubts=True),
+    Phase("look", 450, COUNTS, WHERE),
+    Phase("one", 100, (1,), WHERE, PLAIN),
+    Phase("two", 100, (1, 2), WHERE, PLAIN),
+    Phase("three", 150, (1, 2, 3), WHERE, PLAIN),
+    Phase("all", 500, COUNTS, WHERE, PLAIN),
+    Phase("doubt", 700, COUNTS, WHAT, DOUBTFUL),
+    Phase("hard", 900, COUNTS, WHAT, Lesson(HARD, doubts=0.1), alike=0.35),
 )
 
 PICTURES = 48  # per step
@@ -79,7 +82,8 @@ KEPT = 16000  # pictures to repeat from; 43 kB each
 MUON_RATE = 6e-3  # for the matrices of the layers
 ADAM_RATE = 2e-3  # for everything else
 WARMUP = 50  # steps, at the start and again where words begin
-DECAY = 2100  # last steps, in which the rates fall linearly to 0
+RATES: dict[int, float] = {0: 1.0, 1500: 1.0, 2000: 0.762, 2900: 0.0}
+"""Learning rates by step, as a share of the full ones; in between they change evenly."""
 BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
 BLUR_UNTIL = 1800  # step where it is 0
 AVERAGE = 0.995  # decay of the running average per step
@@ -141,9 +145,9 @@ class Run:
         seen = self.learner.encode(stack_pixels(pictures).to(self.device))
         targets = dense_targets(pictures)
         losses = self.learner.dense_loss(seen, _moved(targets, self.device), blur)
-        if phase.speaks:
+        if phase.lesson:
             rng = np.random.default_rng([0, self.seed, self.step, 2, shard])
-            prompts = pack_prompts(pictures, self.tokens, rng, phase.doubts)
+            prompts = pack_prompts(pictures, self.tokens, rng, phase.lesson)
             losses |= self.learner.language_loss(seen, _moved(prompts, self.device), blur)
         total = torch.stack(
             [w * losses[name] for name, w in phase.weights.items() if name in losses]
@@ -203,14 +207,15 @@ class Run:
 def train(run: Run, checkpoint: Path, log: Path, workers: int) -> None:
     """Train from where the run stands to the end of the last phase."""
     plan = [phase for phase in PHASES for _ in range(phase.steps)]
-    words_from = next(step for step, phase in enumerate(plan) if phase.speaks)
-    steps = [Step(number, phase.counts) for number, phase in enumerate(plan)]
+    words_from = next(step for step, phase in enumerate(plan) if phase.lesson)
+    steps = [Step(number, phase.counts, phase.alike) for number, phase in enumerate(plan)]
     bar = tqdm(total=len(plan), initial=run.step, unit="step", smoothing=0.05)
     recent: list[dict[str, float]] = []
     for pictures in batches(run.seed, steps, run.step, PICTURES, FRESH, KEPT, workers):
         phase = plan[run.step]
-        begun = run.step - words_from if phase.speaks else run.step
-        rate = min(1.0, (begun + 1) / WARMUP, (len(plan) - run.step) / DECAY)
+        begun = run.step - words_from if phase.lesson else run.step
+        rate = float(np.interp(run.step, list(RATES), list(RATES.values())))
+        rate = min(rate, (begun + 1) / WARMUP)
         losses = run.learn(pictures, phase, rate, BLUR * max(0.0, 1.0 - run.step / BLUR_UNTIL))
         recent.append(losses)
         bar.update()
