@@ -2,12 +2,15 @@
 
     scenes      what is in a picture and where: sampling, motion, truth; knows no pixels
     rendering   scene -> RGB pixels at any resolution
+    relations   which shape lies beside which, where that is beyond doubt
     language    scene -> prompts and answers in KOSMOS-2's prompt language
     tokenizer   the vocabulary and its files
     data        scenes -> batches
     model       config, first weights, and the forward pass that training uses
+    muon        the optimiser of the layers' matrices
     training    scenes in, weights out
     evaluation  weights in, figures out
+    gallery     figures in, pictures of them out
 
 Importing this package imports none of them, so neither torch nor transformers.
 """

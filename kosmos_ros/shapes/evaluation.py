@@ -28,7 +28,7 @@ FRAMES: tuple[tuple[int, int], ...] = ((320, 240), (640, 360), (240, 240))
 """Width and height in pixels of the frames: 4:3, 16:9 and 1:1."""
 
 JPEG = 60  # quality of the frames that are looked at a second time
-JPEG_EVERY = 4  # scenes, of which one is looked at a second time
+JPEG_EVERY = 4  # scenes, of which one is looked at a second time, and described in detail
 
 ACCURACIES: dict[str, tuple[str, ...]] = {
     "region_accuracy": ("region_question", "region_description"),
@@ -280,9 +280,9 @@ def _examine(place: tuple[int, int]) -> tuple[Marks, Marks | None]:
     """Marks of the scene (seed, index) as it is and, now and then, after JPEG compression."""
     seed, index = place
     scene, rng = held_out_scene(seed, index)
-    marks = _examiner.mark(scene, rng)
     if index % JPEG_EVERY:
-        return marks, None
+        return _examiner.mark(scene, rng, [part for part in PARTS if part != "detailed"]), None
+    marks = _examiner.mark(scene, rng)
     scene, rng = held_out_scene(seed, index)
     return marks, _examiner.mark(replace(scene, light=replace(scene.light, jpeg=JPEG)), rng)
 
