@@ -85,7 +85,7 @@ def test_the_rates_end_with_the_last_phase() -> None:
 
 
 def test_every_task_has_its_share() -> None:
-    for table in (language.CAPTIONS, language.QUESTIONS, language.HARD):
+    for table in (language.CAPTIONS, language.QUESTIONS, language.HARD, language.SPOKEN):
         assert abs(sum(table.values()) - 1.0) < 1e-9
 
 

@@ -23,7 +23,7 @@ FIRST, WRONG = 9, 3  # frames shown
 COLUMNS = 3
 TILE = (320, 306)  # pixels: a frame of at most 320 x 240 and the caption under it
 GAP = 6  # pixels between tiles
-PALETTE = 256  # colours of the picture file, which noise would make large
+PALETTE = 160  # colours of the picture file, which noise would make large
 
 BINS = 10
 PLOT = (520, 440)  # pixels

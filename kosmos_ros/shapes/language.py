@@ -219,6 +219,21 @@ HARD: dict[Task, float] = {
 }
 """The same, with more of what is learnt last: whether something that is asked for is there."""
 
+SPOKEN: dict[Task, float] = {
+    content_question: 0.15,
+    phrase_grounding: 0.12,
+    absent_grounding: 0.12,
+    reference_grounding: 0.07,
+    region_question: 0.07,
+    region_description: 0.04,
+    count_question: 0.14,
+    presence_question: 0.08,
+    absence_question: 0.09,
+    colour_question: 0.03,
+    beside_question: 0.09,
+}
+"""The same, with more of what needs the whole scene: what is in it, and how many."""
+
 TASKS: tuple[Task, ...] = (*CAPTIONS, *QUESTIONS)
 
 

@@ -28,7 +28,7 @@ from kosmos_ros.shapes.data import (
     pack_prompts,
     stack_pixels,
 )
-from kosmos_ros.shapes.language import HARD, QUESTIONS, Lesson
+from kosmos_ros.shapes.language import HARD, QUESTIONS, SPOKEN, Lesson
 from kosmos_ros.shapes.model import (
     IMAGE_SIZE,
     MEAN,
@@ -72,6 +72,7 @@ PHASES: tuple[Phase, ...] = (
     Phase("all", 500, COUNTS, WHERE, PLAIN),
     Phase("doubt", 700, COUNTS, WHAT, DOUBTFUL),
     Phase("hard", 900, COUNTS, WHAT, Lesson(HARD, doubts=0.1), alike=0.35),
+    Phase("speak", 600, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1)),
 )
 
 PICTURES = 48  # per step
@@ -82,7 +83,7 @@ KEPT = 16000  # pictures to repeat from; 43 kB each
 MUON_RATE = 6e-3  # for the matrices of the layers
 ADAM_RATE = 2e-3  # for everything else
 WARMUP = 50  # steps, at the start and again where words begin
-RATES: dict[int, float] = {0: 1.0, 1500: 1.0, 2000: 0.762, 2900: 0.0}
+RATES: dict[int, float] = {0: 1.0, 1500: 1.0, 2000: 0.762, 2900: 0.0, 2930: 0.35, 3500: 0.0}
 """Learning rates by step, as a share of the full ones; in between they change evenly."""
 BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
 BLUR_UNTIL = 1800  # step where it is 0
