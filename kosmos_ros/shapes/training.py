@@ -73,6 +73,7 @@ PHASES: tuple[Phase, ...] = (
     Phase("doubt", 700, COUNTS, WHAT, DOUBTFUL),
     Phase("hard", 900, COUNTS, WHAT, Lesson(HARD, doubts=0.1), alike=0.35),
     Phase("speak", 600, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1)),
+    Phase("pairs", 340, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1), alike=0.25),
 )
 
 PICTURES = 48  # per step
@@ -83,7 +84,16 @@ KEPT = 16000  # pictures to repeat from; 43 kB each
 MUON_RATE = 6e-3  # for the matrices of the layers
 ADAM_RATE = 2e-3  # for everything else
 WARMUP = 50  # steps, at the start and again where words begin
-RATES: dict[int, float] = {0: 1.0, 1500: 1.0, 2000: 0.762, 2900: 0.0, 2930: 0.35, 3500: 0.0}
+RATES: dict[int, float] = {
+    0: 1.0,
+    1500: 1.0,
+    2000: 0.762,
+    2900: 0.0,
+    2930: 0.35,
+    3500: 0.0,
+    3520: 0.3,
+    3840: 0.0,
+}
 """Learning rates by step, as a share of the full ones; in between they change evenly."""
 BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
 BLUR_UNTIL = 1800  # step where it is 0
