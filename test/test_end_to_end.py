@@ -130,8 +130,8 @@ class Tally:
         self.drawn += len(truth)
         for phrase in caption.phrases:
             assert caption.caption[phrase.start : phrase.end] == phrase.text
-            assert len(phrase.boxes) == 1
-            assert 0 < phrase.boxes[0].score <= 1
+            assert phrase.boxes
+            assert all(0 < box.score <= 1 for box in phrase.boxes)
             if phrase.text in truth:
                 self.right += 1
                 self.placed += iou(corners(phrase.boxes[0]), truth[phrase.text]) > 0.5
