@@ -54,7 +54,7 @@ def phrase_grounding(phrase: str) -> Prompt:
 
 def region_description(region: tuple[int, int], grounded: bool = True) -> Prompt:
     """What is in `region`, given as two grid indices (see grounding.region_cells)."""
-    text = ("<grounding>" if grounded else "") + f"<phrase> It</phrase>{_object([region])} is"
+    text = ("<grounding>" if grounded else "") + f"<phrase> It</phrase>{object_tags([region])} is"
     return Prompt("region_description", text, "It is")
 
 
@@ -87,7 +87,7 @@ def question(
         if start < end:
             raise PromptError(f"region phrases overlap in question {_shown(words)}")
     for start, end, cells in reversed(spans):
-        tagged = f"<phrase> {words[start:end]}</phrase>{_object(cells)}"
+        tagged = f"<phrase> {words[start:end]}</phrase>{object_tags(cells)}"
         words = words[:start].rstrip() + tagged + words[end:]
     space = "" if words.startswith("<phrase>") else " "
     return Prompt("question", f"{_grounding(grounded)}Question:{space}{words} Answer:", "")
@@ -123,7 +123,8 @@ def _grounding(grounded: bool) -> str:
     return "<grounding> " if grounded else ""
 
 
-def _object(regions: Sequence[tuple[int, int]]) -> str:
+def object_tags(regions: Sequence[tuple[int, int]]) -> str:
+    """The tags of one phrase's boxes, pairs of grid indices."""
     boxes = (f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in regions)
     return f"<object>{'</delimiter_of_multi_objects/>'.join(boxes)}</object>"
 

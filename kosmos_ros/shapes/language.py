@@ -306,9 +306,7 @@ def group_name(group: list[Shape]) -> str:
 
 
 def _location(shapes: list[Shape]) -> str:
-    pairs = (cells(shape.box) for shape in shapes)
-    boxes = (f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in pairs)
-    return f"<object>{'</delimiter_of_multi_objects/>'.join(boxes)}</object>"
+    return prompts.object_tags([cells(shape.box) for shape in shapes])
 
 
 def _mention(shapes: list[Shape], phrase: str, grounded: bool) -> str:
