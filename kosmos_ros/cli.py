@@ -19,6 +19,7 @@ from kosmos_ros.drawing import annotate
 from kosmos_ros.errors import ConfigError, GenerationError, ImageError, KosmosError
 from kosmos_ros.grounding import Box, Caption, read, region_cells
 from kosmos_ros.images import load
+from kosmos_ros.prompts import CAPTION_TASKS, Prompt
 from kosmos_ros.settings import FIELDS, checked
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ def _parser() -> argparse.ArgumentParser:
 
     caption = commands.add_parser("caption", parents=[common], help="say what pictures show")
     caption.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    _add(caption, "task")
+    task = FIELDS["task"].default
+    caption.add_argument(
+        "--task", choices=CAPTION_TASKS, default=task, help=f"What is said of each one. ({task})"
+    )
     caption.add_argument(
         "--out",
         type=Path,

@@ -6,10 +6,12 @@ no ROS, no prompt wording and no boxes. One thread at a time may call an Engine.
 
 from __future__ import annotations
 
+import gc
+import math
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from kosmos_ros.errors import (
     ConfigError,
     DeviceLostError,
     GenerationError,
+    KosmosError,
     ModelError,
     ModelLoadError,
     PromptError,
 )
-from kosmos_ros.grounding import GRID, Generation
+from kosmos_ros.grounding import GRID, Generation, Query, never
 
 try:
     import torch
@@ -166,7 +169,17 @@ class Engine:
         )
         return cls(loaded, processor, info)
 
-    @torch.inference_mode()
+    def memory(self) -> int:
+        """Bytes of the device's memory that torch holds, which is 0 for a CPU; any thread."""
+        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
+
+    def unload(self) -> None:
+        """Free the weights and what torch keeps of the device's memory; the last call."""
+        del self._model
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def encode(self, image: np.ndarray) -> torch.Tensor:
         """Image tokens (1, Q, H) of a picture (H, W, 3) uint8 RGB of any shape.
 
@@ -174,10 +187,16 @@ class Engine:
         [0, 1] of the square is the same box in [0, 1] of the picture.
         Raises GenerationError when the device fails, DeviceLostError when it has failed for good.
         """
+        return self.encode_batch([image])[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """`encode` of several pictures in one pass; their shapes may differ."""
         try:
-            return self._project(self.pixels(image))
+            tokens = self._project(torch.cat([self.pixels(image) for image in images]))
         except RuntimeError as exc:
             raise _translated("the picture could not be encoded", exc) from exc
+        return list(tokens.split(1))
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
@@ -192,63 +211,127 @@ class Engine:
         square = square.to(self._device).float().round().clamp(0, 255)
         return (square * self._scale + self._offset).to(self._dtype)
 
-    @torch.inference_mode()
     def generate(
         self,
         image: torch.Tensor,
         prompt: str,
         max_new_tokens: int = 128,
-        stopped: Callable[[], bool] = lambda: False,
+        stopped: Callable[[], bool] = never,
     ) -> Generation:
-        """Greedy answer to `prompt` about an encoded picture.
+        """`generate_batch` of one query; what that gives instead of an answer is raised."""
+        (answer,) = self.generate_batch([Query(image, prompt, max_new_tokens, stopped)])
+        if isinstance(answer, KosmosError):
+            raise answer
+        return answer
 
-        Of at most `max_new_tokens`, or fewer where the model's context has no room for more.
-        `stopped` is asked after each token. Raises CancelledError when it said so, PromptError
-        when the prompt fills the context, GenerationError when the device fails or the model's
-        output is not finite, and DeviceLostError when the device has failed for good.
+    @torch.inference_mode()
+    def generate_batch(self, queries: Sequence[Query]) -> list[Generation | KosmosError]:
+        """Greedy answers, computed together, in the order of `queries`.
+
+        In place of an answer stands PromptError for a prompt that fills the model's context,
+        CancelledError for a query that was stopped, and GenerationError where the model's output
+        is not finite; the others have theirs all the same. An answer is shorter than asked where
+        the context has no room for more.
+        Raises GenerationError when the device fails, DeviceLostError when it has failed for good.
         """
-        ids = self.token_ids(prompt)
-        max_new_tokens = min(max_new_tokens, self._context - ids.shape[1])
-        if max_new_tokens < 1:
-            raise PromptError(
-                f"the prompt has {ids.shape[1]} tokens with the picture's; it fills the model's "
-                f"context of {self._context}"
-            )
-        places = torch.zeros_like(ids)
-        places[:, 2 : 2 + self._image_tokens] = 1
+        answers: list[Generation | KosmosError | None] = []
+        rows: list[_Row] = []
+        for query in queries:
+            if query.stopped():
+                answers.append(CancelledError("generation was stopped"))
+                continue
+            ids = self.token_ids(query.prompt)
+            room = self._context - len(ids)
+            if room < 1:
+                text = (
+                    f"the prompt has {len(ids)} tokens with the picture's; it fills the model's "
+                    f"context of {self._context}"
+                )
+                answers.append(PromptError(text))
+                continue
+            rows.append(_Row(query, ids, min(query.max_new_tokens, room)))
+            answers.append(None)
+        written = iter(self._write(rows) if rows else [])
+        return [next(written) if answer is None else answer for answer in answers]
+
+    def _write(self, rows: list[_Row]) -> list[Generation | KosmosError]:
+        length = max(len(row.ids) for row in rows)
+        shape = (len(rows), length)
+        # Rows end together: what is written begins at the same place in all of them.
+        ids = torch.full(shape, self._tokenizer.pad_token_id)
+        seen, places = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        for number, row in enumerate(rows):
+            start = length - len(row.ids)
+            ids[number, start:] = torch.tensor(row.ids)
+            seen[number, start:] = 1
+            places[number, start + 2 : start + 2 + self._image_tokens] = 1
         try:
-            output = self._model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                image_embeds=image,
-                image_embeds_position_mask=places,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                use_cache=True,
-                return_dict_in_generate=True,
-                output_logits=True,
-                stopping_criteria=[lambda ids, _, **__: _all(ids, stopped())],
-            )
+            self._decode(rows, *(part.to(self._device) for part in (ids, seen, places)))
         except RuntimeError as exc:
             raise _translated("generation failed", exc) from exc
-        if stopped():
-            raise CancelledError("generation was stopped")
-        new = output.sequences[0, ids.shape[1] :]
-        chosen = torch.cat(output.logits).float().softmax(-1).gather(1, new[:, None])[:, 0]
-        if not bool(chosen.isfinite().all()):
-            raise GenerationError("the model's output is not finite; another dtype may help")
-        return self._read(ids[0].tolist(), new.tolist(), chosen.tolist(), max_new_tokens)
+        return [self._answer(row) for row in rows]
 
-    def token_ids(self, prompt: str) -> torch.Tensor:
-        """Token ids (1, L): start, the picture's places, the prompt; as Kosmos2Processor's."""
+    def _decode(
+        self, rows: list[_Row], ids: torch.Tensor, seen: torch.Tensor, places: torch.Tensor
+    ) -> None:
+        """Greedy decoding of all rows: prompts (B, L), what of them counts, the pictures' places.
+
+        Not transformers' generate, whose positions are off by the padding of a shorter prompt
+        (5.23, Kosmos2ForConditionalGeneration.prepare_inputs_for_generation drops position_ids).
+        """
+        text_model, padding = self._model.text_model, self._tokenizer.pad_token_id
+        positions = seen.cumsum(1) * seen + padding
+        output = text_model(
+            input_ids=ids,
+            attention_mask=seen,
+            image_embeds=torch.cat([row.query.image for row in rows]),
+            image_embeds_position_mask=places,
+            position_ids=positions,
+            use_cache=True,
+        )
+        while True:
+            probabilities, tokens = output.logits[:, -1].float().softmax(-1).max(-1)
+            for row, token, probability in zip(
+                rows, tokens.tolist(), probabilities.tolist(), strict=True
+            ):
+                if not row.done:
+                    self._follow(row, token, probability)
+            if all(row.done for row in rows):
+                return
+            seen = torch.cat([seen, seen[:, -1:]], dim=1)
+            positions = positions[:, -1:] + 1
+            output = text_model(
+                input_ids=tokens[:, None],
+                attention_mask=seen,
+                position_ids=positions,
+                past_key_values=output.past_key_values,
+                use_cache=True,
+            )
+
+    def _follow(self, row: _Row, token: int, probability: float) -> None:
+        """Take up one more token."""
+        row.new.append(token)
+        row.probabilities.append(probability)
+        row.ended = token == self._tokenizer.eos_token_id
+        row.stopped = row.query.stopped()
+        if row.query.progress and not row.stopped:
+            row.query.progress(self._read(row))
+
+    def _answer(self, row: _Row) -> Generation | KosmosError:
+        if row.stopped:
+            return CancelledError("generation was stopped")
+        if not all(map(math.isfinite, row.probabilities)):
+            return GenerationError("the model's output is not finite; another dtype may help")
+        return self._read(row)
+
+    def token_ids(self, prompt: str) -> list[int]:
+        """Token ids: start, the picture's places, the prompt; as Kosmos2Processor's."""
         text = f"<image></image> {prompt}"
         start, *words = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         # Ids of the picture's places: any but padding, the embeddings are replaced.
         first = self._tokenizer.unk_token_id + 1
         picture = range(first, first + self._image_tokens)
-        ids = [self._tokenizer.bos_token_id, start, *picture, *words]
-        return torch.tensor([ids], device=self._device)
+        return [self._tokenizer.bos_token_id, start, *picture, *words]
 
     def _project(self, pixels: torch.Tensor) -> torch.Tensor:
         vision = self._model.vision_model
@@ -256,30 +339,44 @@ class Engine:
         features = torch.nn.functional.normalize(features, dim=-1)
         return self._model.image_to_text_projection(features)[0]
 
-    def _read(
-        self, prompt: list[int], new: list[int], probabilities: list[float], limit: int
-    ) -> Generation:
-        end = self._tokenizer.eos_token_id
-        ended = bool(new) and new[-1] == end
+    def _read(self, row: _Row) -> Generation:
+        """What a row has written so far."""
         # A tokenizer drops the space before the first word it decodes: cut the prompt off after.
-        words = prompt[2 + self._image_tokens :]
+        words = row.ids[2 + self._image_tokens :]
         whole, head = (
             self._tokenizer.decode(
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
-            for ids in (words + new, words)
+            for ids in (words + row.new, words)
         )
         return Generation(
             text=whole[len(head) :],
             location_scores=tuple(
                 probability
-                for token, probability in zip(new, probabilities, strict=True)
+                for token, probability in zip(row.new, row.probabilities, strict=True)
                 if token in self._location_ids
             ),
-            score=sum(probabilities) / max(len(probabilities), 1),
-            tokens=len(new),
-            truncated=not ended and len(new) >= limit,
+            score=sum(row.probabilities) / max(len(row.probabilities), 1),
+            tokens=len(row.new),
+            truncated=not row.ended and len(row.new) >= row.limit,
         )
+
+
+@dataclass(eq=False)
+class _Row:
+    """A query on its way through the model."""
+
+    query: Query
+    ids: list[int]  # of the prompt
+    limit: int  # tokens to write at most
+    new: list[int] = field(default_factory=list)  # written
+    probabilities: list[float] = field(default_factory=list)  # of each of `new`
+    ended: bool = False  # the model wrote its end token
+    stopped: bool = False  # by the one who asked
+
+    @property
+    def done(self) -> bool:
+        return self.ended or self.stopped or len(self.new) >= self.limit
 
 
 def _translated(what: str, exc: RuntimeError) -> ModelError:
@@ -368,7 +465,3 @@ def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> N
             f"model {model!r}: its tokenizer has {len(processor.tokenizer)} tokens, "
             f"its weights {vocabulary}"
         )
-
-
-def _all(ids: torch.Tensor, value: bool) -> torch.Tensor:
-    return torch.full((ids.shape[0],), value, dtype=torch.bool, device=ids.device)

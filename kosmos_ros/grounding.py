@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from kosmos_ros.errors import GenerationError, RegionError
 
@@ -70,7 +71,24 @@ class Phrase:
     text: str  # caption[start:end]; empty for a box that belongs to no words
     start: int  # code points from the start of the caption
     end: int  # code points, exclusive
-    boxes: tuple[Box, ...]  # at least one, in [0, 1]
+    boxes: tuple[Box, ...]  # in [0, 1]; none where a phrase that was looked for is not seen
+
+
+def never() -> bool:
+    """Nobody stops it."""
+    return False
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One prompt about one picture."""
+
+    image: Any  # as Engine.encode gives it
+    prompt: str
+    max_new_tokens: int = 128
+    stopped: Callable[[], bool] = never  # asked after each token
+    progress: Callable[[Generation], None] | None = None
+    """Given what is written so far, after each token."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,33 @@ def read(generation: Generation, prompt: str, lead: str = "") -> Caption:
         generation.score,
         generation.tokens,
         generation.truncated,
+    )
+
+
+def together(phrases: Sequence[str], captions: Sequence[Caption], min_score: float) -> Caption:
+    """One caption of `phrases` from what the model said to the grounding prompt of each.
+
+    Its text is a list of them. Boxes whose score is under `min_score` are left out, and so is
+    whatever else the model said.
+    """
+    text = ""
+    found = []
+    for phrase, caption in zip(phrases, captions, strict=True):
+        text += ", " if text else ""
+        first = caption.phrases[:1]
+        boxes = first[0].boxes if first and first[0].start == 0 else ()
+        kept = tuple(box for box in boxes if box.score >= min_score)
+        found.append(Phrase(phrase, len(text), len(text) + len(phrase), kept))
+        text += phrase
+    tokens = sum(caption.generated_tokens for caption in captions)
+    certain = sum(caption.score * caption.generated_tokens for caption in captions)
+    return Caption(
+        text,
+        tuple(found),
+        "\n".join(caption.raw_text for caption in captions),
+        certain / max(tokens, 1),
+        tokens,
+        any(caption.truncated for caption in captions),
     )
 
 

@@ -19,10 +19,15 @@ from kosmos_ros.grounding import TAG
 MAX_TEXT = 1000
 """Longest question or phrase in code points; the engine counts tokens against its context."""
 
+CONTROL_TAGS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>", "</image>")
+"""Tags that say where a prompt or the picture begins and ends; never a part of a prompt."""
+
 CAPTION_TASKS = {  # task: (words of the prompt, whether the caption begins with them)
     "brief_caption": ("An image of", True),
     "detailed_caption": ("Describe this image in detail:", False),
 }
+
+TASKS = (*CAPTION_TASKS, "phrase_grounding", "region_description", "question", "prompt")
 
 REGION_WORDS = ("it", "this", "that", "these", "those", "them", "they")
 """Words of a question that stand for its regions when the caller names none, in this order."""
@@ -32,7 +37,7 @@ REGION_WORDS = ("it", "this", "that", "these", "those", "them", "they")
 class Prompt:
     """What the model reads, and how its answer begins."""
 
-    task: str  # a key of CAPTION_TASKS, or phrase_grounding, region_description, question
+    task: str  # one of TASKS
     text: str  # with tags, without the image tokens
     lead: str  # the part of `text` that the caption repeats before the generated text
 
@@ -63,15 +68,27 @@ def question(
     regions: Sequence[tuple[int, int]] = (),
     region_phrases: Sequence[str] = (),
     grounded: bool = True,
+    history: Sequence[str] = (),
 ) -> Prompt:
     """A question about the picture or about regions of it (pairs of grid indices).
 
+    `history` holds earlier questions and their answers by turns, oldest first.
+
     `region_phrases[i]` are the words of the question that mean `regions[i]`; the same words may
     mean several regions. Without them, the first of REGION_WORDS in the question means all
-    regions. Raises PromptError for text that cannot be asked and for phrases that are not in the
-    question or not one for each region.
+    regions. Raises PromptError for text that cannot be asked, for phrases that are not in the
+    question or not one for each region, and for a history that does not end with an answer.
     """
     words = checked("question", question)
+    if len(history) % 2:
+        raise PromptError(
+            f"history has {len(history)} entries; questions and answers by turns are needed, "
+            "the last one an answer"
+        )
+    earlier = "".join(
+        f"Question: {checked('history', asked)} Answer: {checked('history', answered)} "
+        for asked, answered in zip(history[::2], history[1::2], strict=True)
+    )
     if region_phrases and len(region_phrases) != len(regions):
         raise PromptError(
             f"{len(region_phrases)} region_phrases for {len(regions)} regions; "
@@ -90,7 +107,24 @@ def question(
         tagged = f"<phrase> {words[start:end]}</phrase>{object_tags(cells)}"
         words = words[:start].rstrip() + tagged + words[end:]
     space = "" if words.startswith("<phrase>") else " "
-    return Prompt("question", f"{_grounding(grounded)}Question:{space}{words} Answer:", "")
+    text = f"{_grounding(grounded)}{earlier}Question:{space}{words} Answer:"
+    return Prompt("question", text, "")
+
+
+def raw(text: str) -> Prompt:
+    """A prompt in the model's own language. A phrase that it ends with is a part of the caption.
+
+    Raises PromptError when it is empty, longer than MAX_TEXT, not Unicode text, or holds one of
+    CONTROL_TAGS or a control character.
+    """
+    if not text.strip():
+        raise PromptError("prompt is empty; words or tags are needed")
+    _check_text("prompt", text)
+    for tag in CONTROL_TAGS:
+        if tag in text:
+            raise PromptError(f"prompt {_shown(text)} holds {tag}, which it cannot speak")
+    phrase = re.search(r"<phrase>[^<]*</phrase>$", text)
+    return Prompt("prompt", text, phrase.group() if phrase else "")
 
 
 def checked(name: str, text: str) -> str:
@@ -99,23 +133,27 @@ def checked(name: str, text: str) -> str:
     Raises PromptError when it is empty, longer than MAX_TEXT, not Unicode text, or holds a tag or
     a control character.
     """
-    if len(text) > MAX_TEXT:
-        raise PromptError(f"{name} has {len(text)} characters; {MAX_TEXT} is the most")
     text = " ".join(text.split())
     if not text:
         raise PromptError(f"{name} is empty; words are needed")
+    _check_text(name, text)
     tag = TAG.search(text)
     if tag:
         raise PromptError(
             f"{name} {_shown(text)} holds the model's own tag {tag.group()}; "
             "plain words are needed"
         )
+    return text
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise PromptError(f"{name} has {len(text)} characters; {MAX_TEXT} is the most")
     odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
     if odd:
         raise PromptError(
             f"{name} {_shown(text)} holds the control character U+{ord(odd.group()):04X}"
         )
-    return text
 
 
 def _grounding(grounded: bool) -> str:

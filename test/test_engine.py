@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from kosmos_ros.errors import (
     ModelLoadError,
     PromptError,
 )
+from kosmos_ros.grounding import Query
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -68,7 +70,7 @@ def edit(path, **values):
 def test_answers_are_those_of_hugging_face(engine, reference, picture, prompt):
     processor, model = reference
     inputs = processor(text=prompt, images=Image.fromarray(picture), return_tensors="pt")
-    assert engine.token_ids(prompt).tolist() == inputs["input_ids"].tolist()
+    assert [engine.token_ids(prompt)] == inputs["input_ids"].tolist()
     inputs["pixel_values"] = engine.pixels(picture)
     ids = model.generate(
         pixel_values=inputs["pixel_values"],
@@ -99,7 +101,7 @@ def test_scores_are_the_tokens_probabilities(engine, reference, picture):
             pixel_values=engine.pixels(picture), input_ids=ids, image_embeds_position_mask=mask
         ).logits
     chosen = logits[0, :-1].softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-    start = engine.token_ids(prompt).shape[1]
+    start = len(engine.token_ids(prompt))
     assert generation.score == pytest.approx(float(chosen[start - 1 :].mean()), abs=1e-4)
     names = processor.tokenizer.convert_ids_to_tokens(ids[0, start:].tolist())
     expected = [
@@ -186,13 +188,79 @@ def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, 
         raise RuntimeError(text)
 
     seen = engine.encode(picture)
-    monkeypatch.setattr(engine._model, "generate", fail)
+    monkeypatch.setattr(engine._model.text_model, "forward", fail)
     monkeypatch.setattr(engine._model.vision_model, "forward", fail)
     for call in (lambda: engine.encode(picture), lambda: engine.generate(seen, PROMPTS[0])):
         with pytest.raises(error) as raised:
             call()
         assert type(raised.value) is error
         assert str(raised.value).endswith(text.partition("\n")[0])
+
+
+def near(one, other):
+    """Whether two generations are the same up to rounding."""
+    return (
+        (one.text, one.tokens, one.truncated) == (other.text, other.tokens, other.truncated)
+        and one.score == pytest.approx(other.score, abs=1e-4)
+        and one.location_scores == pytest.approx(other.location_scores, abs=1e-4)
+    )
+
+
+def test_a_ragged_batch_answers_as_each_query_alone(engine, picture):
+    other = render(sample_scene(np.random.default_rng(6), 320, 240))
+    seen = engine.encode_batch([picture, other])
+    for tokens, image in zip(seen, (picture, other), strict=True):
+        assert torch.allclose(tokens, engine.encode(image), atol=1e-5)
+    queries = [
+        Query(tokens, prompt, limit)
+        for prompt in PROMPTS
+        for tokens, limit in zip(seen, (40, 7), strict=True)
+    ]
+    together = engine.generate_batch(queries)
+    assert len({answer.text for answer in together}) > len(PROMPTS)
+    for query, answer in zip(queries, together, strict=True):
+        alone = engine.generate(query.image, query.prompt, query.max_new_tokens)
+        assert near(answer, alone), (query.prompt, answer, alone)
+
+
+def test_what_is_wrong_with_one_query_is_not_the_others_trouble(engine, picture):
+    image = engine.encode(picture)
+    broken = torch.full_like(image, float("nan"))
+    answers = engine.generate_batch(
+        [
+            Query(image, PROMPTS[0], 40),
+            Query(image, "long " * 3000, 40),
+            Query(image, PROMPTS[2], 40, stopped=lambda: True),
+            Query(broken, PROMPTS[0], 40),
+            Query(image, PROMPTS[3], 40),
+        ]
+    )
+    assert [type(answer) for answer in answers[1:4]] == [
+        PromptError,
+        CancelledError,
+        GenerationError,
+    ]
+    for answer, prompt in ((answers[0], PROMPTS[0]), (answers[4], PROMPTS[3])):
+        assert near(answer, engine.generate(image, prompt, 40))
+
+
+def test_progress_grows_token_by_token_to_the_answer(engine, picture):
+    image = engine.encode(picture)
+    steps = []
+    query = Query(image, PROMPTS[0], 40, progress=steps.append)
+    answer, _ = engine.generate_batch([query, Query(image, PROMPTS[2], 40)])
+    assert [step.tokens for step in steps] == list(range(1, answer.tokens + 1))
+    assert all(answer.text.startswith(step.text) for step in steps)
+    assert near(steps[-1], answer)
+
+
+def test_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
+    engine = Engine.load("shapes", device="cpu")
+    weights = weakref.ref(engine._model)
+    assert engine.generate(engine.encode(picture), PROMPTS[0], 3).tokens == 3
+    engine.unload()
+    assert weights() is None
+    assert engine.memory() == 0  # of a device of its own
 
 
 def test_a_cut_off_answer_says_so(engine, picture):
@@ -207,7 +275,7 @@ def test_a_prompt_beyond_the_context_is_refused(engine, picture):
 
 def test_an_answer_ends_where_the_context_does(engine, picture):
     prompt = "<grounding>" * (1024 - 66 - 5)
-    room = 1024 - engine.token_ids(prompt).shape[1]
+    room = 1024 - len(engine.token_ids(prompt))
     assert 0 < room < 10
     generation = engine.generate(engine.encode(picture), prompt, 1000)
     assert generation.tokens <= room
