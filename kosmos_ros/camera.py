@@ -94,7 +94,7 @@ class CameraNode(Node):
         self.get_logger().info(
             f"{settings.source} on {self._raw.topic_name} at {settings.rate:g} Hz"
         )
-        for line in parameters.unknown(self, CameraSettings):
+        for line in parameters.unknown(self):
             self.get_logger().warning(line)
 
     def stop(self, timeout: float) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import array
 
 import numpy as np
-from builtin_interfaces.msg import Duration
-from kosmos_msgs.msg import BoundingBox, GroundedCaption, GroundedPhrase
+from builtin_interfaces.msg import Duration, Time
+from kosmos_msgs.msg import Answer, BoundingBox, Event, GroundedCaption, GroundedPhrase
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from kosmos_ros.grounding import Box, Caption, Phrase
 from kosmos_ros.prompts import Prompt
+from kosmos_ros.worker import Seen
 
 
 def caption_message(
@@ -51,6 +52,65 @@ def caption_message(
         frames_dropped=int(frames_dropped),
         model=str(model),
     )
+
+
+def said_message(
+    seen: Seen, prompt: Prompt, caption: Caption, model: str, now: float
+) -> GroundedCaption:
+    """What was said of a picture to one prompt; published at `now`, in seconds of its stamp."""
+    message = caption_message(
+        caption,
+        header=seen.header,
+        camera=seen.camera,
+        size=seen.size,
+        prompt=prompt,
+        model=model,
+        inference_time=seen.inference_time,
+        frames_dropped=seen.frames_dropped,
+    )
+    message.latency = duration(now - stamp_seconds(seen.header.stamp))
+    return message
+
+
+def answer_message(seen: Seen, question: str, caption: Caption) -> Answer:
+    """The answer to a standing question about a picture."""
+    return Answer(
+        header=seen.header,
+        camera=str(seen.camera),
+        question=str(question),
+        answer=str(caption.text),
+        score=float(caption.score),
+    )
+
+
+def phrase_event(seen: Seen, phrase: Phrase, appeared: bool, since: Time) -> Event:
+    """A phrase came into view or left it."""
+    return Event(
+        header=seen.header,
+        camera=str(seen.camera),
+        kind=Event.APPEARED if appeared else Event.DISAPPEARED,
+        subject=str(phrase.text),
+        phrases=[_phrase_message(phrase, *seen.size)] if appeared else [],
+        since=since,
+    )
+
+
+def answer_event(seen: Seen, question: str, answer: str, before: str, since: Time) -> Event:
+    """A standing question has another answer."""
+    return Event(
+        header=seen.header,
+        camera=str(seen.camera),
+        kind=Event.ANSWERED,
+        subject=str(question),
+        answer=str(answer),
+        previous=str(before),
+        since=since,
+    )
+
+
+def stamp_seconds(stamp: Time) -> float:
+    """A stamp in seconds, good to a microsecond."""
+    return float(stamp.sec) + stamp.nanosec * 1e-9
 
 
 def caption_from(message: GroundedCaption) -> Caption:

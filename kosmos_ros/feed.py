@@ -61,8 +61,10 @@ class ImageFeed:
         """How many publishers the topic has."""
         return int(self._node.count_publishers(self.topic))
 
-    def check(self, stale_timeout: float, loading: bool) -> None:
+    def check(self, stale_timeout: float, loading: bool) -> bool:
         """Warn, now and then, when nothing came for `stale_timeout` seconds or much is lost.
+
+        Gives whether nothing came.
 
         While the model is `loading`, this process is too busy to take every image, which is no
         loss worth a word.
@@ -73,13 +75,14 @@ class ImageFeed:
             self._warned = float("-inf")  # a warning of loss does not stand for this one
         self._stale = stale
         if loading:
-            self.watch.forget()
+            self.watch.forget(now)
         if now - self._warned < REPEAT_WARNING:
-            return
+            return stale
         if stale:
             self._warn(now, self._silence(now))
         elif (lost := self.watch.lost(now)) > LOST_SHARE:
-            self._warn(now, self._loss(lost))
+            self._warn(now, self._loss(now, lost))
+        return stale
 
     def _warn(self, now: float, text: str) -> None:
         self._warned = now
@@ -93,10 +96,10 @@ class ImageFeed:
             self._node.get_logger().info(f"images arrive on {self.topic}")
         self._on_image(message)
 
-    def _loss(self, lost: float) -> str:
+    def _loss(self, now: float, lost: float) -> str:
         return (
             f"about {lost:.0%} of the images on {self.topic} do not reach this node; "
-            f"{self.watch.rate():.1f} a second do. This computer is too busy, or{self._cures()}"
+            f"{self.watch.rate(now):.1f} a second do. This computer is too busy, or{self._cures()}"
         )
 
     def _cures(self) -> str:
@@ -119,7 +122,7 @@ class ImageFeed:
             f"{len(publishers)} publishers, this node asks for {asked.name} delivery"
         )
         if not publishers:
-            return text + "; is the topic's name right? Set it by remapping image"
+            return text + "; is the topic's name right? Remap it, or see image_topics"
         fits = False
         for publisher in publishers:
             offered = publisher.qos_profile.reliability

@@ -1,8 +1,8 @@
 """kosmos_node: camera images in, grounded captions and answers out.
 
-The main thread runs a single-threaded executor whose callbacks only hand work to the scheduler.
-One worker thread loads the model, owns it and does everything slow: decoding, inference,
-drawing, publishing. It hands results to the executor through a guard condition.
+A managed node: configure loads the model, activate begins to work, deactivate pauses, cleanup
+frees the device. The main thread runs a single-threaded executor whose callbacks only hand work
+to the scheduler; a worker thread owns the model and does everything slow.
 """
 
 from __future__ import annotations
@@ -11,65 +11,31 @@ import dataclasses
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from kosmos_msgs.msg import GroundedCaption
-from kosmos_msgs.srv import Ask
-from rclpy.callback_groups import ReentrantCallbackGroup
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
 
-from kosmos_ros import parameters, prompts
+from kosmos_ros import diagnostics, parameters
 from kosmos_ros.bridge import ImageDecoder
-from kosmos_ros.conversions import (
-    box_from,
-    caption_message,
-    duration,
-    image_message,
-    seconds,
-)
-from kosmos_ros.drawing import annotate
-from kosmos_ros.errors import (
-    ConfigError,
-    DeviceLostError,
-    ImageError,
-    KosmosError,
-    NotReadyError,
-    RequestError,
-)
-from kosmos_ros.feed import ImageFeed
-from kosmos_ros.grounding import Caption, Generation, check_region, read, region_cells
+from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError
+from kosmos_ros.managed import ManagedNode
 from kosmos_ros.process import run
-from kosmos_ros.prompts import Prompt
-from kosmos_ros.scheduler import Frame, Job, Limits, Request, Scheduler
-from kosmos_ros.settings import FIELDS, Settings, checked
+from kosmos_ros.scheduler import Scheduler
+from kosmos_ros.services import Services
+from kosmos_ros.settings import Settings, StreamSettings
+from kosmos_ros.stream import Stream
+from kosmos_ros.worker import CaptionEngine, Decode, Task, Worker
 
-CAMERA = ""  # name of the one camera
 DEVICE_LOST = 3  # exit code
-BURST = 1000  # requests at once that are answered, if only with a refusal
+LOADING = "the model is loading"
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
-
-
-class CaptionEngine(Protocol):
-    """What the node needs of an engine; see engine.Engine."""
-
-    info: Any  # dataclass of what runs where
-
-    def encode(self, image: np.ndarray) -> Any: ...
-
-    def generate(
-        self, image: Any, prompt: str, max_new_tokens: int, stopped: Callable[[], bool]
-    ) -> Generation: ...
+RESULT_SPINS = 4  # of the executor until a goal's result is sent
+FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
 
 
 def load_engine(settings: Settings) -> CaptionEngine:
@@ -87,16 +53,8 @@ def load_engine(settings: Settings) -> CaptionEngine:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """An Ask call that waits for its answer."""
-
-    request: Ask.Request
-    answered: Future
-
-
-class KosmosNode(Node):
-    """Captions one camera and answers questions about it.
+class KosmosNode(ManagedNode):
+    """Describes what cameras see and answers questions about it.
 
     `load` makes the engine, in the worker thread. Raises ConfigError for a bad parameter.
     """
@@ -106,48 +64,45 @@ class KosmosNode(Node):
     ) -> None:
         super().__init__("kosmos", **options)
         self.settings = parameters.declare(self, Settings)
+        parameters.declare(self, StreamSettings)
         self._load = load
         self.finished: Future = Future()
-        self._stopping = threading.Event()
-        self._unready = "the model is loading"
-        self._results: deque[tuple[Future, Any]] = deque()
-        self._unanswered: set[Future] = set()
-        self._scheduler = Scheduler(_limits(self.settings))
+        self.scheduler = Scheduler()
+        self._worker: Worker | None = None
+        self._settled = threading.Event()  # loaded, or failed to
+        # Why it cannot be asked; empty: it can.
+        self._reason = LOADING if self.settings.autostart else "the node is unconfigured"
+        self._info: dict[str, str] = {}
+        self._level, self._message = DiagnosticStatus.WARN, "unconfigured"
+        self._engine: CaptionEngine | None = None
 
-        self._captions = self._output(GroundedCaption, "~/captions")
-        self._text = self._output(String, "~/text")
-        self._annotated = self._output(Image, "~/annotated")
         self._model_info = self.create_publisher(
             DiagnosticStatus,
             "~/model_info",
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
-        self._feed = ImageFeed(
-            self,
-            "image",
-            self.settings.image_transport,
-            self.settings.image_reliability,
-            self._on_image,
-        )
-        self.create_service(
-            Ask,
-            "~/ask",
-            self._on_ask,
-            # Of the default depth of 10, more requests at once are lost without an answer.
-            qos_profile=QoSProfile(depth=BURST),
-            # In the default group an async handler stops every other callback while it waits.
-            callback_group=ReentrantCallbackGroup(),
-        )
-        self._wake = self.create_guard_condition(self._hand_over)
+        self._streams = {
+            name: Stream(self, name, topic, self.settings.model)
+            for name, topic in _cameras(self.settings)
+        }
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._inquiries = Services(self, self)
         # Simulated time may stand still; warnings and limits must not.
         self._timer = self.create_timer(
             WATCH_PERIOD, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        for line in parameters.unknown(self, Settings):
+        self._diagnosing = self.create_timer(
+            diagnostics.PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        for line in parameters.unknown(self):
             self.get_logger().warning(line)
-        self._publish_info(DiagnosticStatus.WARN, "loading", {"model": self.settings.model})
-        self._worker = threading.Thread(target=self._work, name="model", daemon=True)
-        self._worker.start()
+        if self.settings.autostart:
+            self.autostart()
+
+    def destroy_node(self) -> None:
+        """Destroy the action server, too, which rclpy leaves to the garbage collector."""
+        self._inquiries.destroy()
+        super().destroy_node()
 
     def stop(self, timeout: float) -> bool:
         """Answer all who wait and end the worker; False when it is still in the model.
@@ -155,236 +110,204 @@ class KosmosNode(Node):
         Takes at most `timeout` seconds, and spins the executor, which sends the answers.
         """
         end = time.monotonic() + timeout
-        self._stopping.set()
-        self._scheduler.close()
-        for answered in [future for future in self._unanswered if not future.done()]:
-            answered.set_result(_refusal("the node is shutting down"))
-        while self._unanswered and time.monotonic() < end:
+        self._reason = "the node is shutting down"
+        if self._worker:
+            self._worker.close()
+        self._inquiries.refuse_all(self._reason)
+        goals = self._inquiries.goals
+        while self._inquiries.waiting and time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.01)
-        self._worker.join(max(0.0, end - time.monotonic()))
-        return not self._worker.is_alive()
+        for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
+            if time.monotonic() < end:
+                self.executor.spin_once(timeout_sec=0.01)
+        return not self._worker or self._worker.join(end - time.monotonic())
 
-    # Executor thread -----------------------------------------------------------------------
+    # Transitions, each in a thread of its own ----------------------------------------------
 
-    def _output(self, kind: Any, topic: str) -> Any:
-        return self.create_publisher(
-            kind, topic, 10, qos_overriding_options=QoSOverridingOptions.with_default_policies()
-        )
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model."""
+        self._reason = LOADING
+        self._publish_info(DiagnosticStatus.WARN, "loading", {"model": self.settings.model})
+        self._settled.clear()
+        self._info = {}
+        self.scheduler = Scheduler(self.settings.queue_size)
+        self._worker = Worker(self.scheduler, self)
+        self._settled.wait()
+        return _returned(bool(self._info))
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._refresh()
-        self._scheduler.offer(CAMERA, message, wanted=self._wanted())
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take frames and requests."""
+        if not (self._worker and self._worker.alive):
+            return TransitionCallbackReturn.FAILURE
+        self._reason = ""
+        for stream in self._streams.values():
+            stream.begin(self.scheduler)
+        self._publish_info(DiagnosticStatus.OK, "ready", self._info)
+        return TransitionCallbackReturn.SUCCESS
 
-    async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
-        self._refresh()
-        answered: Future = Future()
-        try:
-            if self._unready:
-                raise NotReadyError(self._unready)
-            _check(request)
-            given = request.image.width or request.image.height or len(request.image.data)
-            self._scheduler.submit(
-                Request(
-                    _Question(request, answered),
-                    deadline=time.monotonic() + self.settings.request_timeout,
-                    camera=None if given else CAMERA,
-                    max_age=seconds(request.max_age),
-                )
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take nothing more; stop what is worked at."""
+        self._pause("the node is not active")
+        self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and its memory."""
+        return _returned(self._unload())
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup, for good."""
+        return _returned(self._unload())
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup, so that it can be configured again."""
+        return _returned(self._unload())
+
+    def _pause(self, reason: str) -> None:
+        self._reason = reason
+        for stream in self._streams.values():
+            stream.scheduler = None
+        self.scheduler.forget()
+        self._inquiries.refuse_all(reason)
+
+    def _unload(self) -> bool:
+        self._pause("the node is unconfigured")
+        if self._worker:
+            self._worker.close()
+            if not self._worker.join(FREE_TIMEOUT):
+                self.get_logger().error(f"the model does not stop within {FREE_TIMEOUT:g} s")
+                return False
+            self._worker = None
+            self._publish_info(
+                DiagnosticStatus.WARN, "unconfigured", {"model": self.settings.model}
             )
-        except KosmosError as exc:
-            return _refusal(str(exc))
-        self._unanswered.add(answered)
-        response = await answered
-        self._unanswered.remove(answered)
-        return response
+        return True
 
-    def _hand_over(self) -> None:
-        while self._results:
-            future, result = self._results.popleft()
-            if not future.done():  # stop may have been first
-                future.set_result(result)
+    # Executor's thread ---------------------------------------------------------------------
 
-    def _refresh(self) -> None:
-        settings = parameters.read(self, Settings)
-        if settings != self.settings:
-            self.settings = settings
-            self._scheduler.set_limits(_limits(settings))
+    def unready(self) -> str:
+        """Why nothing can be asked now; empty where it can."""
+        return self._reason
 
-    def _wanted(self) -> bool:
-        listeners = (self._captions, self._text, self._annotated)
-        return self.settings.always_on or any(
-            publisher.get_subscription_count() for publisher in listeners
+    def stream_settings(self) -> Mapping[str, StreamSettings]:
+        """Those of each camera by its name."""
+        return {name: stream.settings for name, stream in self._streams.items()}
+
+    def missing(self, cameras: Sequence[str]) -> str:
+        """Where the cameras' frames should come from."""
+        topics = (self._streams[camera] for camera in cameras)
+        return "".join(
+            f" on {stream.topic}, which has {stream.publishers()} publishers" for stream in topics
         )
+
+    def defaults(self) -> StreamSettings:
+        """Parameters that are no camera's own."""
+        return parameters.read(self, StreamSettings)
 
     def _on_timer(self) -> None:
-        self._refresh()
-        self._feed.check(self.settings.stale_timeout, loading=bool(self._unready))
-        for request, had_frame in self._scheduler.expired():
-            request.content.answered.set_result(_refusal(self._why_late(request, had_frame)))
+        self.settings = parameters.read(self, Settings)
+        self.scheduler.queue_size = self.settings.queue_size
+        if self._reason:  # of requests that came while it became unready
+            self._inquiries.refuse_all(self._reason)
+        for stream in self._streams.values():
+            stream.refresh()
+            stream.check(loading=bool(self._reason))
+        self._inquiries.expire()
 
-    def _why_late(self, request: Request, had_frame: bool) -> str:
-        waited = f"within {self.settings.request_timeout:g} s"
-        if had_frame:
-            return f"the model was not free {waited}; try again later"
-        age = f" not older than {request.max_age:g} s" if request.max_age else ""
-        return (
-            f"no image{age} came on {self._feed.topic} {waited}, "
-            f"which has {self._feed.publishers()} publishers"
+    def _diagnose(self) -> None:
+        name = self.get_fully_qualified_name()
+        engine = self._engine
+        model = diagnostics.model_status(
+            name,
+            self._level,
+            self._message,
+            self._info or {"model": self.settings.model},
+            self.scheduler.waiting(),
+            engine.memory() if engine else 0,
         )
+        cameras = [
+            diagnostics.camera_status(name, stream.state(), self._reason)
+            for stream in self._streams.values()
+        ]
+        message = DiagnosticArray(status=[model, *cameras])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
-    # Worker thread -------------------------------------------------------------------------
+    # Worker's thread -----------------------------------------------------------------------
 
-    def _work(self) -> None:
-        try:
-            self._decoder = ImageDecoder()
-            self.get_logger().info(f"images from {self._feed.topic}, decoded by {self._decoder}")
-            engine = self._load(self.settings)
-        except ConfigError as exc:
-            self.get_logger().error(str(exc))
-            self._post(self.finished, 1)
-            return
-        except Exception as exc:  # whatever it is, the node stays and says so
-            reason = str(exc) if isinstance(exc, KosmosError) else f"{type(exc).__name__}: {exc}"
-            self._unready = f"the model cannot be used: {reason}"
-            self.get_logger().error(self._unready)
-            self._publish_info(DiagnosticStatus.ERROR, reason, {"model": self.settings.model})
-            return
-        if self._stopping.is_set():
-            return
-        values = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
-        self._unready = ""
-        self._publish_info(DiagnosticStatus.OK, "ready", values)
-        shown = ", ".join(f"{key} {value}" for key, value in values.items() if value)
+    def load(self) -> tuple[CaptionEngine, Decode]:
+        """See worker.Host."""
+        decoder = ImageDecoder()
+        self.get_logger().info(f"images are decoded by {decoder}")
+        return self._load(self.settings), decoder.decode
+
+    def loaded(self, engine: CaptionEngine) -> None:
+        """See worker.Host."""
+        self._engine = engine
+        self._info = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
+        shown = ", ".join(f"{key} {value}" for key, value in self._info.items() if value)
         self.get_logger().info(f"model ready: {shown}")
-        while (job := self._scheduler.take()) is not None:
-            try:
-                self._do(engine, job)
-            except DeviceLostError as exc:
-                self._unready = str(exc)
-                self._failed(job, exc)
-                self._publish_info(DiagnosticStatus.ERROR, str(exc), values)
-                self._post(self.finished, DEVICE_LOST)
-                return
-            except Exception as exc:  # the outermost border of the thread: the node lives on
-                self._failed(job, exc)
+        if self._reason == LOADING:
+            self._reason = "the node is not active"
+        self._settled.set()
 
-    def _do(self, engine: CaptionEngine, job: Job) -> None:
-        if job.request is None:
-            assert job.frame is not None
-            self._caption(engine, job.frame)
-        else:
-            self._answer(engine, job.request, job.frame)
+    def standing(self, camera: str) -> Task:
+        """See worker.Host."""
+        return self._streams[camera].task()
 
-    def _caption(self, engine: CaptionEngine, frame: Frame) -> None:
-        settings = self.settings
-        prompt = prompts.caption(settings.task, settings.grounded)
-        image = self._decoder.decode(frame.image, settings.max_image_pixels)
-        message, caption = self._run(
-            engine, image, prompt, settings.max_new_tokens, frame.image.header
-        )
-        self._captions.publish(message)
-        self._text.publish(String(data=message.caption))
-        if self._annotated.get_subscription_count():
-            self._annotated.publish(image_message(annotate(image, caption), message.header))
+    def paused(self) -> bool:
+        """See worker.Host."""
+        return bool(self._reason)
 
-    def _answer(self, engine: CaptionEngine, request: Request, frame: Frame | None) -> None:
-        asked: Ask.Request = request.content.request
-        settings = self.settings
-        source = asked.image if frame is None else frame.image
-        image = self._decoder.decode(source, settings.max_image_pixels)
-        height, width, _ = image.shape
-        prompt = prompts.question(
-            asked.question,
-            [region_cells(box_from(box), width, height) for box in asked.regions],
-            asked.region_phrases,
-            asked.grounded,
-        )
-        limit = asked.max_new_tokens or settings.max_new_tokens
-        message, _ = self._run(engine, image, prompt, limit, source.header)
-        response = Ask.Response(success=True, answer=message.caption, result=message)
-        self._post(request.content.answered, response)
-
-    def _run(
-        self,
-        engine: CaptionEngine,
-        image: np.ndarray,
-        prompt: Prompt,
-        max_new_tokens: int,
-        header: Any,
-    ) -> tuple[GroundedCaption, Caption]:
-        dropped = self._scheduler.dropped(CAMERA)
-        begun = time.monotonic()
-        generation = engine.generate(
-            engine.encode(image), prompt.text, max_new_tokens, self._stopping.is_set
-        )
-        caption = read(generation, prompt.text, prompt.lead)
-        message = caption_message(
-            caption,
-            header=header,
-            camera=CAMERA,
-            size=(image.shape[1], image.shape[0]),
-            prompt=prompt,
-            model=self.settings.model,
-            inference_time=time.monotonic() - begun,
-            frames_dropped=dropped,
-        )
-        taken = header.stamp.sec + header.stamp.nanosec * 1e-9
-        message.latency = duration(self.get_clock().now().nanoseconds * 1e-9 - taken)
-        return message, caption
-
-    def _failed(self, job: Job, exc: Exception) -> None:
-        if self._stopping.is_set():
+    def ended(self, error: Exception | None) -> None:
+        """See worker.Host."""
+        self._engine = None
+        if error is None:
+            self._settled.set()  # closed while it was loading
             return
-        if job.request is not None:
-            self._post(job.request.content.answered, _refusal(str(exc) or type(exc).__name__))
+        known = isinstance(error, KosmosError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        self._reason = reason if self._info else f"the model cannot be used: {reason}"
+        self.get_logger().error(self._reason)
+        if isinstance(error, ConfigError) and self.settings.autostart:
+            self.mailbox.post(self.finished, 1)
         else:
-            self._scheduler.drop(CAMERA)
-        if isinstance(exc, ImageError | RequestError):
-            self.get_logger().warning(str(exc), throttle_duration_sec=5.0)
-        else:
-            self.get_logger().error(f"{type(exc).__name__}: {exc}", throttle_duration_sec=5.0)
+            values = self._info or {"model": self.settings.model}
+            self._publish_info(DiagnosticStatus.ERROR, reason, values)
+        if isinstance(error, DeviceLostError):
+            self.mailbox.post(self.finished, DEVICE_LOST)
+        self._settled.set()
 
-    def _post(self, future: Future, result: Any) -> None:
-        self._results.append((future, result))
-        self._wake.trigger()
+    # Any thread ----------------------------------------------------------------------------
 
     def _publish_info(self, level: bytes, message: str, values: dict[str, str]) -> None:
+        self._level, self._message = level, message
         status = DiagnosticStatus(
             level=level,
             name=self.get_fully_qualified_name(),
             message=message,
-            hardware_id=values.get("device_name") or values.get("device") or "none",
-            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+            hardware_id=diagnostics.hardware(values),
+            values=diagnostics.key_values(values),
         )
         self._model_info.publish(status)
 
 
-def _check(request: Ask.Request) -> None:
-    """Raise RequestError for what cannot be asked of any image."""
-    if request.camera != CAMERA:
-        raise RequestError(
-            f"camera {request.camera!r} is unknown; the only camera has an empty name"
+def _cameras(settings: Settings) -> list[tuple[str, str]]:
+    """Name and image topic of each camera. Raises ConfigError."""
+    names, topics = settings.cameras, settings.image_topics
+    if len(set(names)) < len(names):
+        raise ConfigError(f"cameras {', '.join(names)}: each name is needed once")
+    names = names or ("",)
+    if topics and len(topics) != len(names):
+        raise ConfigError(
+            f"{len(topics)} image_topics for {len(names)} cameras; one for each is needed, or none"
         )
-    if request.max_new_tokens:
-        try:
-            checked(FIELDS["max_new_tokens"], request.max_new_tokens)
-        except ConfigError as exc:
-            raise RequestError(str(exc)) from exc
-    if seconds(request.max_age) < 0:
-        raise RequestError(f"max_age is {seconds(request.max_age):g} s; 0 or more is needed")
-    regions = [box_from(box) for box in request.regions]
-    for region in regions:
-        check_region(region)
-    anywhere = [(0, 0)] * len(regions)
-    prompts.question(request.question, anywhere, request.region_phrases)
+    topics = topics or tuple(f"{name}/image" if name else "image" for name in names)
+    return list(zip(names, topics, strict=True))
 
 
-def _refusal(reason: str) -> Ask.Response:
-    return Ask.Response(success=False, message=reason)
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.max_rate, settings.max_image_age, settings.queue_size)
+def _returned(success: bool) -> TransitionCallbackReturn:
+    return TransitionCallbackReturn.SUCCESS if success else TransitionCallbackReturn.FAILURE
 
 
 def main(args: list[str] | None = None) -> int:

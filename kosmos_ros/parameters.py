@@ -25,15 +25,24 @@ from kosmos_ros.settings import checked
 Values = TypeVar("Values")
 
 
-def declare(node: Node, kind: type[Values]) -> Values:
-    """Declare every field of `kind` on `node` and give their values. Raises ConfigError."""
+def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
+    """Declare every field of `kind` on `node` and give their values. Raises ConfigError.
+
+    With a `prefix`, which ends with a dot, they have no values of their own until they are set.
+    """
     for field in _fields(kind):
+        name = prefix + field.name
         try:
-            node.declare_parameter(field.name, field.default, _descriptor(field))
+            if prefix:
+                node.declare_parameter(name, None, _descriptor(field, dynamic=True))
+                continue
+            # With static typing `max_rate:=1` ends the node: an integer is not a double.
+            dynamic = isinstance(field.default, float | str)
+            node.declare_parameter(name, _shown(field), _descriptor(field, dynamic))
         except (InvalidParameterTypeException, InvalidParameterValueException) as exc:
-            raise ConfigError(f"parameter {field.name}: {exc}") from exc
-    values = read(node, kind)
-    fields = {field.name: field for field in _fields(kind)}
+            raise ConfigError(f"parameter {name}: {exc}") from exc
+    values = read(node, kind, prefix)
+    fields = {prefix + field.name: field for field in _fields(kind)}
 
     def on_set(changes: list[Parameter]) -> SetParametersResult:
         try:
@@ -48,20 +57,24 @@ def declare(node: Node, kind: type[Values]) -> Values:
     return values
 
 
-def read(node: Node, kind: type[Values]) -> Values:
-    """Values of the declared parameters. Raises ConfigError."""
-    return kind(
-        **{
-            field.name: checked(field, node.get_parameter(field.name).value)
-            for field in _fields(kind)
-        }
-    )
+def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
+    """Values of the declared parameters; one that has none has that without `prefix`.
+
+    Raises ConfigError.
+    """
+    values = {}
+    for field in _fields(kind):
+        value = node.get_parameter(prefix + field.name).value
+        if value is None:
+            value = node.get_parameter(field.name).value
+        values[field.name] = checked(field, value)
+    return kind(**values)
 
 
-def unknown(node: Node, kind: type) -> list[str]:
+def unknown(node: Node) -> list[str]:
     """A line for each parameter given to `node` (file or command line) that it does not have."""
     given = getattr(node, "_parameter_overrides", {})  # rclpy has no public name for them
-    names = [field.name for field in _fields(kind)]
+    names = list(node.get_parameters_by_prefix(""))
     lines = []
     for name in sorted(name for name in given if not node.has_parameter(name)):
         close = difflib.get_close_matches(name, names, n=1)
@@ -69,14 +82,18 @@ def unknown(node: Node, kind: type) -> list[str]:
     return lines
 
 
-def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
+def _shown(field: dataclasses.Field[Any]) -> Any:
+    # rclpy takes an empty list for bytes; see settings.checked.
+    return field.default or [""] if isinstance(field.default, tuple) else field.default
+
+
+def _descriptor(field: dataclasses.Field[Any], dynamic: bool) -> ParameterDescriptor:
     choices, limits = field.metadata["choices"], field.metadata["limits"]
     descriptor = ParameterDescriptor(
         description=field.metadata["description"],
         additional_constraints=f"one of {', '.join(choices)}" if choices else "",
         read_only=field.metadata["read_only"],
-        # With static typing `max_rate:=1` ends the node: an integer is not a double.
-        dynamic_typing=isinstance(field.default, float | str),
+        dynamic_typing=dynamic,
     )
     if limits and isinstance(field.default, float):
         low, high = map(float, limits)

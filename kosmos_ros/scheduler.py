@@ -20,11 +20,10 @@ from kosmos_ros.errors import CancelledError, QueueFullError
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be changed while the scheduler runs."""
+    """Of one camera."""
 
-    max_rate: float = 1.0  # Hz, captions of one camera; 0: as fast as the model goes
-    max_image_age: float = 0.0  # s since arrival; older frames are not captioned; 0: any age
-    queue_size: int = 8  # requests that may wait
+    max_rate: float = 1.0  # Hz, frames taken; 0: as fast as the model goes
+    max_image_age: float = 0.0  # s since arrival; older frames are not taken; 0: any age
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +41,13 @@ class Request:
 
     content: Any
     deadline: float  # s; not begun from then on: see `expired`
-    camera: str | None = None  # whose newest frame it needs; None: it needs no frame
+    cameras: tuple[str, ...] = ()  # the newest frame of any of them; none: it needs no frame
     max_age: float = 0.0  # s since the frame's arrival; 0: any age
 
 
 @dataclass(frozen=True)
 class Job:
-    """The next piece of work: a frame to caption, or a request with the frame it needs."""
+    """A piece of work: a frame to describe, or a request with the frame it needs."""
 
     frame: Frame | None = None
     request: Request | None = None
@@ -56,18 +55,19 @@ class Job:
 
 @dataclass
 class _Slot:
+    limits: Limits = field(default_factory=Limits)
     newest: Frame | None = None
-    pending: bool = False  # `newest` is wanted and not yet captioned
+    pending: bool = False  # `newest` is wanted and not yet taken
     dropped: int = 0
-    started: float = float("-inf")  # s, when its last caption began
-    turn: int = 0  # of its last caption, over all cameras
+    started: float = float("-inf")  # s, when its last frame was taken
+    turn: int = 0  # of its last frame, over all cameras
 
 
 @dataclass
 class Scheduler:
     """Newest frame per camera, requests in order, one `take` at a time."""
 
-    limits: Limits = field(default_factory=Limits)
+    queue_size: int = 8  # requests that may wait, and as many for a frame; may be changed
     clock: Callable[[], float] = time.monotonic
     _slots: dict[str, _Slot] = field(default_factory=dict)
     _requests: deque[Request] = field(default_factory=deque)
@@ -88,24 +88,42 @@ class Scheduler:
         """Queue a request. Raises QueueFullError, and CancelledError once closed."""
         with self._changed:
             if self._closed:
-                raise CancelledError("the node is shutting down")
-            if len(self._requests) >= self.limits.queue_size:
-                raise QueueFullError(
-                    f"{len(self._requests)} requests wait already; try again later"
-                )
+                raise CancelledError("no more requests are taken")
+            now = self.clock()
+            # Those that wait for a camera must not keep out those that could be served.
+            servable = self._servable(request, now)
+            alike = sum(self._servable(other, now) == servable for other in self._requests)
+            if alike >= self.queue_size:
+                raise QueueFullError(f"{alike} requests wait already; try again later")
             self._requests.append(request)
             self._changed.notify()
 
-    def take(self) -> Job | None:
-        """Wait for the next job; None once closed."""
+    def withdraw(self, request: Request) -> bool:
+        """Take out a request; False where it does not wait any more."""
+        with self._changed:
+            waits = request in self._requests
+            if waits:
+                self._requests.remove(request)
+            return waits
+
+    def take(self, most: int = 1) -> list[Job]:
+        """Wait for work, then give all that can begin now, up to `most`; nothing once closed.
+
+        No camera is in it with more than one frame of its own.
+        """
+        jobs: list[Job] = []
         with self._changed:
             while not self._closed:
                 now = self.clock()
                 job, due = self.next(now)
                 if job is not None:
-                    return job
-                self._changed.wait(None if due is None else min(due - now, threading.TIMEOUT_MAX))
-        return None
+                    jobs.append(job)
+                if len(jobs) == most or (jobs and job is None):
+                    return jobs
+                if job is None:
+                    wait = None if due is None else min(due - now, threading.TIMEOUT_MAX)
+                    self._changed.wait(wait)
+        return []
 
     def next(self, now: float) -> tuple[Job | None, float | None]:
         """The job to begin at `now`, or None and the moment at which to ask again.
@@ -129,19 +147,31 @@ class Scheduler:
                 self._requests.remove(request)
             return [(request, self._servable(request, now)) for request in late]
 
-    def set_limits(self, limits: Limits) -> None:
-        """Replace the limits; they hold from the next job on."""
+    def set_limits(self, camera: str, limits: Limits) -> None:
+        """Replace a camera's limits; they hold from its next frame on."""
         with self._changed:
-            self.limits = limits
+            self._slots.setdefault(camera, _Slot()).limits = limits
             self._changed.notify()
 
+    def forget(self) -> None:
+        """Let go of every frame and request, as if none had come."""
+        with self._changed:
+            self._requests.clear()
+            for slot in self._slots.values():
+                slot.newest, slot.pending = None, False
+
     def drop(self, camera: str) -> None:
-        """Count a frame that was taken and could not be captioned."""
+        """Count a frame that was taken and could not be described."""
         with self._changed:
             self._slots[camera].dropped += 1
 
+    def waiting(self) -> int:
+        """How many requests wait."""
+        with self._changed:
+            return len(self._requests)
+
     def dropped(self, camera: str) -> int:
-        """Frames of `camera` that were wanted and not captioned."""
+        """Frames of `camera` that were wanted and not described."""
         with self._changed:
             return self._slots.get(camera, _Slot()).dropped
 
@@ -162,25 +192,25 @@ class Scheduler:
     def _servable(self, request: Request, now: float) -> bool:
         frame = self._frame_of(request)
         if frame is None:
-            return request.camera is None
+            return not request.cameras
         return not 0 < request.max_age < now - frame.arrived
 
     def _frame_of(self, request: Request) -> Frame | None:
-        slot = self._slots.get(request.camera) if request.camera is not None else None
-        return slot.newest if slot else None
+        slots = (self._slots.get(camera) for camera in request.cameras)
+        frames = [slot.newest for slot in slots if slot and slot.newest]
+        return max(frames, key=lambda frame: frame.arrived, default=None)
 
     def _next_frame(self, now: float) -> tuple[Job | None, float | None]:
-        interval = 1 / self.limits.max_rate if self.limits.max_rate > 0 else 0.0
-        oldest = self.limits.max_image_age
         due: dict[str, float] = {}
         for camera, slot in self._slots.items():
             if not slot.pending or slot.newest is None:
                 continue
-            if 0 < oldest < now - slot.newest.arrived:
+            if 0 < slot.limits.max_image_age < now - slot.newest.arrived:
                 slot.pending = False
                 slot.dropped += 1
                 continue
-            due[camera] = slot.started + interval
+            rate = slot.limits.max_rate
+            due[camera] = slot.started + (1 / rate if rate > 0 else 0.0)
         ready = [camera for camera, moment in due.items() if moment <= now]
         if not ready:
             return None, min(due.values(), default=None)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kosmos_ros.errors import ConfigError
-from kosmos_ros.prompts import CAPTION_TASKS
+from kosmos_ros import prompts
+from kosmos_ros.errors import ConfigError, KosmosError
+
+STANDING_TASKS = tuple(task for task in prompts.TASKS if task != "region_description")
+"""Tasks that need nothing from a caller."""
 
 
 def parameter(
@@ -22,21 +26,31 @@ def parameter(
     *,
     limits: tuple[float, float] | None = None,
     choices: Iterable[str] = (),
+    check: Callable[[str], object] | None = None,
     read_only: bool = False,
 ) -> Any:
-    """A field that is a parameter; `limits` are inclusive."""
+    """A field that is a parameter; `limits` are inclusive, `check` raises KosmosError."""
     metadata = {
         "description": description,
         "limits": limits,
         "choices": tuple(choices),
+        "check": check,
         "read_only": read_only,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def check_name(name: str) -> None:
+    """Raise ConfigError for what cannot be a camera's name: a part of topics and parameters."""
+    if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+        raise ConfigError(
+            f"camera {name!r} is no name; letters, digits and _ are needed, a letter first"
+        )
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Values of all parameters at one moment."""
+    """Parameters of the node, at one moment."""
 
     model: str = parameter(
         "microsoft/kosmos-2-patch14-224",
@@ -62,6 +76,43 @@ class Settings:
         choices=("none", "int8", "nf4"),
         read_only=True,
     )
+    autostart: bool = parameter(
+        True,
+        "Load the model and begin at once; without, a lifecycle manager does.",
+        read_only=True,
+    )
+    max_batch_size: int = parameter(
+        8, "Prompts that go through the model together, of all cameras.", limits=(1, 256)
+    )
+    cameras: tuple[str, ...] = parameter(
+        (),
+        "Names of the cameras; each has its own ~/<camera>/captions and so on, and its own "
+        "parameters <camera>.task and so on. None: one camera, without a name.",
+        check=check_name,
+        read_only=True,
+    )
+    image_topics: tuple[str, ...] = parameter(
+        (),
+        "Topic of each camera's images. None: <camera>/image, or image for the one camera.",
+        read_only=True,
+    )
+    max_image_pixels: int = parameter(
+        50_000_000,
+        "Larger pictures are refused before they are decoded (pixels).",
+        limits=(1, 1_000_000_000),
+    )
+    queue_size: int = parameter(8, "Requests that may wait; more are refused.", limits=(1, 1000))
+    request_timeout: float = parameter(
+        10.0,
+        "Longest that a request waits for the model or for an image (seconds).",
+        limits=(0.1, 3600),
+    )
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """Parameters that every camera may have for itself, at one moment: <camera>.task and so on."""
+
     image_transport: str = parameter(
         "raw",
         "raw: Image on the topic image; compressed: CompressedImage on image/compressed.",
@@ -75,56 +126,93 @@ class Settings:
         choices=("best_effort", "reliable"),
         read_only=True,
     )
-    max_image_pixels: int = parameter(
-        50_000_000,
-        "Larger pictures are refused before they are decoded (pixels).",
-        limits=(1, 1_000_000_000),
+    enabled: bool = parameter(
+        True, "Describe frames; without, they serve requests only. The service ~/enable sets it."
     )
-    always_on: bool = parameter(False, "Caption also when nobody subscribes to the results.")
-    task: str = parameter("brief_caption", "What is said of each frame.", choices=CAPTION_TASKS)
+    always_on: bool = parameter(False, "Describe frames also when nobody subscribes to results.")
+    task: str = parameter(
+        "brief_caption",
+        "What ~/captions says of each frame; phrase_grounding: the boxes of phrases; question: "
+        "the answers to questions; prompt: the answer to prompt.",
+        choices=STANDING_TASKS,
+    )
+    phrases: tuple[str, ...] = parameter(
+        (),
+        "Looked for in every frame; their boxes are on ~/phrases.",
+        check=prompts.phrase_grounding,
+    )
+    questions: tuple[str, ...] = parameter(
+        (), "Asked of every frame; the answers are on ~/answers.", check=prompts.question
+    )
+    prompt: str = parameter(
+        "", "In the model's own language, for the task prompt.", check=prompts.raw
+    )
+    min_score: float = parameter(
+        0.0, "Boxes of phrases with a lower score are left out.", limits=(0, 1)
+    )
+    event_frames: int = parameter(
+        3, "Consecutive frames of which something must be true to be an event.", limits=(1, 1000)
+    )
+    event_seconds: float = parameter(
+        0.0, "Time over which it must be true, by the images' stamps (seconds).", limits=(0, 3600)
+    )
     grounded: bool = parameter(True, "Give phrases boxes; without, captions are plain and faster.")
     max_new_tokens: int = parameter(
         128, "Longest caption or answer (tokens; a box takes four).", limits=(1, 1024)
     )
     max_rate: float = parameter(
-        1.0, "Captions per second of one camera; 0: as fast as the model goes.", limits=(0, 1000)
+        1.0, "Frames described per second; 0: as fast as the model goes.", limits=(0, 1000)
     )
     max_image_age: float = parameter(
         0.0,
-        "Frames that arrived longer ago are not captioned (seconds); 0: any age.",
+        "Frames that arrived longer ago are not described (seconds); 0: any age.",
         limits=(0, 3600),
-    )
-    queue_size: int = parameter(8, "Requests that may wait; more are refused.", limits=(1, 1000))
-    request_timeout: float = parameter(
-        10.0,
-        "Longest that a request waits for the model or for an image (seconds).",
-        limits=(0.1, 3600),
     )
     stale_timeout: float = parameter(
         5.0, "Warn when no image has come for so long (seconds); 0: never.", limits=(0, 3600)
     )
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
-"""Those of Settings by name, for `checked`."""
+FIELDS = {
+    field.name: field for kind in (Settings, StreamSettings) for field in dataclasses.fields(kind)
+}
+"""Those of Settings and StreamSettings by name."""
 
 
 def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     """`value` as the field's type; an integer serves where text or a float is needed.
 
+    Of a list, empty texts are left out, since ROS has no empty list of texts.
     Raises ConfigError for another type or a value out of range.
     """
     name: str = field.name
     kind: Any = type(field.default)
     if kind in (float, str) and type(value) is int:
         value = kind(value)
+    if kind is tuple and _are_texts(value):
+        value = tuple(text for text in value if text)
     if type(value) is not kind:
+        needed = "a list of texts" if kind is tuple else kind.__name__
         raise ConfigError(
-            f"parameter {name} is {value!r} ({type(value).__name__}); {kind.__name__} is needed"
+            f"parameter {name} is {value!r} ({type(value).__name__}); {needed} is needed"
         )
     limits, choices = field.metadata["limits"], field.metadata["choices"]
     if limits and not (math.isfinite(value) and limits[0] <= value <= limits[1]):
         raise ConfigError(f"parameter {name} is {value}; {limits[0]} to {limits[1]} is needed")
     if choices and value not in choices:
         raise ConfigError(f"parameter {name} is {value!r}; one of {', '.join(choices)} is needed")
+    if check := field.metadata["check"]:
+        for text in value if kind is tuple else filter(None, [value]):
+            try:
+                check(text)
+            except KosmosError as exc:
+                raise ConfigError(f"parameter {name}: {exc}") from exc
     return value
+
+
+def _are_texts(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(text, str) for text in value)
+    )

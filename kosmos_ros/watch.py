@@ -17,6 +17,7 @@ class InputWatch:
     started: float  # s, monotonic
     window: float = 10.0  # s, over which rates are judged
     last: float | None = None  # s, monotonic, of the newest arrival
+    _judged: float = float("-inf")  # s, monotonic, since when loss counts
     _arrivals: deque[tuple[float, float]] = field(default_factory=deque)
 
     def arrived(self, now: float, stamp: float) -> None:
@@ -26,20 +27,19 @@ class InputWatch:
         while now - self._arrivals[0][0] > self.window:
             self._arrivals.popleft()
 
-    def forget(self) -> None:
-        """Judge rates from the next frame on."""
-        self._arrivals.clear()
+    def forget(self, now: float) -> None:
+        """Count no loss of before `now`."""
+        self._judged = now
 
     def silence(self, now: float) -> float:
         """Seconds since the newest frame, or since the start when none has come."""
         return now - (self.started if self.last is None else self.last)
 
-    def rate(self) -> float:
-        """Frames per second that arrive; 0 for fewer than two."""
-        if len(self._arrivals) < 2:
-            return 0.0
-        spent = self._arrivals[-1][0] - self._arrivals[0][0]
-        return (len(self._arrivals) - 1) / spent if spent > 0 else 0.0
+    def rate(self, now: float) -> float:
+        """Frames per second that arrived within the window; 0 for fewer than two."""
+        recent = [arrived for arrived, _ in self._arrivals if now - arrived <= self.window]
+        spent = now - recent[0] if len(recent) > 1 else 0.0
+        return (len(recent) - 1) / spent if spent > 0 else 0.0
 
     def lost(self, now: float) -> float:
         """Share of frames, in [0, 1], that were sent in the window and did not arrive.
@@ -52,7 +52,7 @@ class InputWatch:
         """
         halves: tuple[list[float], list[float]] = ([], [])
         for arrived, stamp in self._arrivals:
-            if now - arrived <= self.window:
+            if arrived >= self._judged and now - arrived <= self.window:
                 halves[now - arrived < self.window / 2].append(stamp)
         return min(map(_lost, halves))
 

@@ -50,3 +50,36 @@ def ros():
     rclpy.init()
     yield rclpy
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def start(ros):
+    """Makes desks; ends their nodes."""
+    from desk import Desk, FakeEngine
+    from rclpy.node import Node
+    from rclpy.parameter import Parameter
+
+    from kosmos_ros.node import KosmosNode
+
+    desks = []
+
+    def make(engine=None, load=None, cli_args=None, wait=True, **values):
+        engine = engine or FakeEngine()
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        node = KosmosNode(
+            load=load or (lambda settings: engine),
+            parameter_overrides=overrides,
+            cli_args=cli_args,
+        )
+        desk = Desk(engine, node, Node("client"))
+        desks.append(desk)
+        if load is None and wait:
+            desk.until(lambda: not node._reason, "a loaded model")
+        return desk
+
+    yield make
+    for desk in desks:
+        desk.engine.free.set()
+        assert desk.node.stop(10)
+        desk.node.destroy_node()
+        desk.client.destroy_node()

@@ -5,23 +5,19 @@ import io
 import threading
 import time
 
-import numpy as np
 import pytest
-from conftest import Bench
 
 from kosmos_ros.errors import DeviceLostError, ModelLoadError
-from kosmos_ros.grounding import Generation
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
 
 from builtin_interfaces.msg import Duration, Time
+from desk import FAR, REGION, SNOWMAN, FakeEngine, picture
 from diagnostic_msgs.msg import DiagnosticStatus
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
 from PIL import Image as Pillow
-from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import GetParameters
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -29,129 +25,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from kosmos_ros import parameters
-from kosmos_ros.node import KosmosNode
-from kosmos_ros.settings import Settings
-
-SNOWMAN = (
-    "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
-    "himself by<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>."
-)
-
-
-REGION = BoundingBox(x_min=250.0, y_min=22.5, x_max=630.0, y_max=397.5)
-FAR = BoundingBox(x_min=700.0, y_min=0.0, x_max=800.0, y_max=100.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Info:
-    model: str = "fake"
-    device: str = "cpu"
-
-
-class FakeEngine:
-    """Says SNOWMAN of every picture, and remembers what it saw and was asked."""
-
-    info = Info()
-
-    def __init__(self):
-        self.seen = []  # mean colour of each picture
-        self.prompts = []
-        self.limits = []  # max_new_tokens of each call
-        self.errors = []  # raised one after the other
-        self.free = threading.Event()
-        self.free.set()
-        self.busy = threading.Event()
-
-    def encode(self, image):
-        self.seen.append(tuple(image.mean(axis=(0, 1)).round().astype(int)))
-
-    def generate(self, image, prompt, max_new_tokens, stopped):
-        self.prompts.append(prompt)
-        self.limits.append(max_new_tokens)
-        self.busy.set()
-        while not self.free.wait(0.01):
-            if stopped():
-                break
-        if self.errors:
-            raise self.errors.pop(0)
-        return Generation(SNOWMAN, (0.5, 0.125, 1.0, 0.25), np.float32(0.75), 20, False)
-
-
-class Desk:
-    """The node, its fake engine, a client with everything to talk to it, and a log."""
-
-    def __init__(self, engine, node, client):
-        self.engine, self.node, self.client = engine, node, client
-        self.bench = Bench(node, client)
-        self.until = self.bench.until
-        self.images = client.create_publisher(Image, "image", 10)
-        self.compressed = client.create_publisher(CompressedImage, "image/compressed", 10)
-        self.asking = client.create_client(Ask, "kosmos/ask")
-        self.logged = []
-        client.create_subscription(Log, "/rosout", self._on_log, 100)
-        self.captions = []
-
-    def _on_log(self, message):
-        if message.name == "kosmos":
-            self.logged.append(message.msg)
-
-    def listen(self):
-        self.client.create_subscription(
-            GroundedCaption, "kosmos/captions", self.captions.append, 10
-        )
-        self.connected()
-        self.until(self.node._wanted)
-        return self
-
-    def connected(self):
-        self.until(lambda: self.images.get_subscription_count(), "a connection")
-
-    def send(self, *args, **options):
-        message = picture(*args, **options)
-        self.connected()
-        self.images.publish(message)
-        return message
-
-    def ask(self, **request):
-        return self.bench.call(self.asking, Ask.Request(**request))
-
-    def logs(self, *words):
-        return next((text for text in self.logged if all(word in text for word in words)), None)
-
-
-def picture(colour=(10, 20, 30), width=640, height=480, sec=7):
-    message = Image(width=width, height=height, encoding="rgb8", step=3 * width)
-    message.header.stamp.sec = sec
-    message.header.frame_id = "camera_optical_frame"
-    message.data = np.full((height, width, 3), colour, np.uint8).tobytes()
-    return message
-
-
-@pytest.fixture
-def start(ros):
-    """Makes desks; ends their nodes."""
-    desks = []
-
-    def make(engine=None, load=None, cli_args=None, **values):
-        engine = engine or FakeEngine()
-        overrides = [Parameter(name, value=value) for name, value in values.items()]
-        node = KosmosNode(
-            load=load or (lambda settings: engine),
-            parameter_overrides=overrides,
-            cli_args=cli_args,
-        )
-        desk = Desk(engine, node, Node("client"))
-        desks.append(desk)
-        if load is None:
-            desk.until(lambda: not node._unready, "a loaded model")
-        return desk
-
-    yield make
-    for desk in desks:
-        desk.engine.free.set()
-        assert desk.node.stop(10)
-        desk.node.destroy_node()
-        desk.client.destroy_node()
+from kosmos_ros.settings import Settings, StreamSettings
 
 
 def test_a_frame_becomes_a_caption_with_its_header_and_boxes_in_pixels(start):
@@ -197,7 +71,7 @@ def test_any_output_that_is_listened_to_starts_captions(start, topic, kind):
     desk = start(max_rate=0)
     results = []
     desk.client.create_subscription(kind, f"kosmos/{topic}", results.append, 10)
-    desk.until(desk.node._wanted)
+    desk.until(desk.stream.wanted)
     desk.send()
     desk.until(lambda: results)
 
@@ -221,7 +95,7 @@ def test_newest_frame_wins_while_the_model_works(start):
     desk.engine.free.clear()
     desk.send(colour=(1, 1, 1))
     desk.until(desk.engine.busy.is_set)
-    arrived = desk.node._feed.watch._arrivals
+    arrived = desk.stream._feed.watch._arrivals
     for number in (2, 3, 4):
         desk.send(colour=(number,) * 3)
         desk.until(lambda number=number: len(arrived) == number)
@@ -298,7 +172,7 @@ def test_a_lost_device_ends_the_node_with_its_own_exit_code(start):
 def test_compressed_images_come_by_image_transport(start):
     desk = start(image_transport="compressed", max_rate=0)
     desk.client.create_subscription(GroundedCaption, "kosmos/captions", desk.captions.append, 10)
-    desk.until(lambda: desk.compressed.get_subscription_count() and desk.node._wanted())
+    desk.until(lambda: desk.compressed.get_subscription_count() and desk.stream.wanted())
     coded = io.BytesIO()
     Pillow.new("RGB", (64, 32), (200, 100, 50)).save(coded, "PNG")
     message = CompressedImage(format="rgb8; png compressed", data=coded.getvalue())
@@ -316,14 +190,14 @@ def test_annotated_frames_are_drawn_only_for_listeners(start, monkeypatch):
         drawn.append(caption.text)
         return image
 
-    monkeypatch.setattr("kosmos_ros.node.annotate", annotate)
+    monkeypatch.setattr("kosmos_ros.stream.annotate", annotate)
     desk = start(max_rate=0).listen()
     desk.send()
     desk.until(lambda: len(desk.captions) == 1)
     assert not drawn
     frames = []
     desk.client.create_subscription(Image, "kosmos/annotated", frames.append, 10)
-    desk.until(lambda: desk.node._annotated.get_subscription_count())
+    desk.until(lambda: desk.stream._heard("annotated"))
     sent = desk.send(colour=(9, 8, 7))
     frame = desk.until(lambda: frames)[0]
     assert drawn == ["An image of a snowman warming himself by a fire."]
@@ -390,7 +264,7 @@ def test_a_question_without_any_image_says_what_is_missing(start):
     desk = start(request_timeout=0.2)
     response = desk.ask(question="What is it?")
     assert not response.success
-    assert "no image came on /image within 0.2 s, which has 1 publishers" in response.message
+    assert "no image came within 0.2 s on /image, which has 1 publishers" in response.message
 
 
 def test_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
@@ -416,7 +290,7 @@ def test_who_waits_when_the_node_ends_is_told_so(start):
     desk.until(desk.engine.busy.is_set)
     answers.append(desk.asking.call_async(Ask.Request(question="1?", image=picture())))
     answers.append(desk.asking.call_async(Ask.Request(question="2?")))
-    desk.until(lambda: len(desk.node._unanswered) == 3)
+    desk.until(lambda: desk.node._inquiries.waiting == 3)
     assert desk.node.stop(10)
     answers.append(desk.asking.call_async(Ask.Request(question="3?")))
     desk.until(lambda: all(answer.done() for answer in answers))
@@ -428,14 +302,14 @@ def test_who_waits_when_the_node_ends_is_told_so(start):
 def test_a_question_waits_for_an_image_young_enough(start):
     desk = start()
     desk.send(colour=(1, 1, 1))
-    desk.until(lambda: len(desk.node._feed.watch._arrivals) == 1)
-    slot = desk.node._scheduler._slots[""]
+    desk.until(lambda: len(desk.stream._feed.watch._arrivals) == 1)
+    slot = desk.node.scheduler._slots[""]
     slot.newest = dataclasses.replace(slot.newest, arrived=slot.newest.arrived - 60)
     request = Ask.Request(question="What is it?")
     request.max_age.sec = 30
     assert desk.asking.wait_for_service(10)
     answered = desk.asking.call_async(request)
-    desk.until(lambda: desk.node._scheduler._requests, "a waiting request")
+    desk.until(lambda: desk.node.scheduler._requests, "a waiting request")
     desk.send(colour=(2, 2, 2))
     desk.until(answered.done)
     assert answered.result().success
@@ -490,7 +364,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(star
         raise ModelLoadError(f"model {settings.model!r} is nowhere")
 
     desk = start(load=load, model="no/model")
-    desk.until(lambda: "nowhere" in desk.node._unready)
+    desk.until(lambda: "nowhere" in desk.node._reason)
     response = desk.ask(question="What?")
     assert response.message == "the model cannot be used: model 'no/model' is nowhere"
     states = []
@@ -514,11 +388,11 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(star
 def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
     """Faults 57, 70."""
     desk = start()
-    before = parameters.read(desk.node, Settings)
+    before = [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)]
     result = desk.node.set_parameters([Parameter(name, value=value)])[0]
     assert not result.successful
     assert reason in result.reason
-    assert parameters.read(desk.node, Settings) == before
+    assert [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)] == before
 
 
 def test_a_changed_task_holds_from_the_next_frame(start):
@@ -536,14 +410,14 @@ def test_a_changed_task_holds_from_the_next_frame(start):
 
 def test_an_integer_serves_where_a_float_is_needed(start):
     desk = start(max_rate=2)
-    assert desk.node.settings.max_rate == 2.0
+    assert desk.stream.settings.max_rate == 2.0
     assert desk.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
-    assert parameters.read(desk.node, Settings).max_rate == 3.0
+    assert parameters.read(desk.node, StreamSettings).max_rate == 3.0
 
 
 def test_unknown_parameters_are_warned_about_by_name(start):
     desk = start(max_rat=1.0, zzz=True)
-    assert parameters.unknown(desk.node, Settings) == [
+    assert parameters.unknown(desk.node) == [
         "parameter max_rat is unknown; is max_rate meant?",
         "parameter zzz is unknown",
     ]
@@ -575,7 +449,7 @@ def test_a_remapped_transport_is_named_as_it_is(start):
         cli_args=["--ros-args", "-r", "image/compressed:=/front/jpeg"],
         image_transport="compressed",
     )
-    assert desk.node._feed.topic == "/front/jpeg"
+    assert desk.stream._feed.topic == "/front/jpeg"
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -588,7 +462,7 @@ def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
 
     engine.free.clear()
     desk = start(engine, None if ready else load)
-    watch = desk.node._feed.watch
+    watch = desk.stream._feed.watch
     now = time.monotonic()
     for second in range(10):
         for stamp in (second, second + 0.1):
@@ -621,4 +495,4 @@ def test_a_topic_that_nobody_publishes_is_named(start):
     desk.client.destroy_publisher(desk.images)
     text = desk.until(lambda: desk.logs("no image on /image"))
     assert "0 publishers" in text
-    assert "remapping image" in text
+    assert "Remap it" in text

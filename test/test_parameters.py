@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does"
 
 from kosmos_ros.camera import CameraSettings
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.settings import FIELDS, Settings, checked
+from kosmos_ros.settings import FIELDS, Settings, StreamSettings, checked
 
 ROOT = Path(__file__).parent.parent
 YAML = ROOT / "config" / "kosmos.yaml"
@@ -19,10 +19,10 @@ YAML = ROOT / "config" / "kosmos.yaml"
 
 def test_the_yaml_holds_every_parameter_with_its_default():
     values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
-    assert values == {name: field.default for name, field in FIELDS.items()}
-    assert {name: type(value) for name, value in values.items()} == {
-        name: type(field.default) for name, field in FIELDS.items()
-    }
+    assert values.keys() == FIELDS.keys()
+    for name, field in FIELDS.items():
+        default = field.default or [""] if isinstance(field.default, tuple) else field.default
+        assert (values[name], type(values[name])) == (default, type(default)), name
 
 
 def test_every_parameter_of_the_yaml_has_a_comment_and_says_if_it_is_fixed():
@@ -33,7 +33,12 @@ def test_every_parameter_of_the_yaml_has_a_comment_and_says_if_it_is_fixed():
 
 
 @pytest.mark.parametrize(
-    ("heading", "kind"), [("Parameters", Settings), ("`camera_node`", CameraSettings)]
+    ("heading", "kind"),
+    [
+        ("Parameters", Settings),
+        ("Parameters of each camera", StreamSettings),
+        ("`camera_node`", CameraSettings),
+    ],
 )
 def test_the_readme_lists_every_parameter_with_its_default(heading, kind):
     _, _, section = (ROOT / "README.md").read_text().partition(f"### {heading}\n")
@@ -43,7 +48,9 @@ def test_the_readme_lists_every_parameter_with_its_default(heading, kind):
         (
             field.name,
             "" if field.metadata["read_only"] else "*",
-            yaml.safe_dump(field.default).split("\n")[0].strip("'"),
+            '[""]'
+            if field.default == ()
+            else yaml.safe_dump(field.default).split("\n")[0].strip("'"),
         )
         for field in dataclasses.fields(kind)
     ]
@@ -63,7 +70,9 @@ def test_defaults_are_in_range(name):
         ("queue_size", 2.0),
         ("queue_size", True),
         ("always_on", 1),
-        ("task", "question"),
+        ("task", "ocr"),
+        ("phrases", "a dog"),
+        ("phrases", ["a dog", 1]),
         ("model", None),
     ],
 )

@@ -20,9 +20,15 @@ class Hand:
         return self.now
 
 
-def scheduler(**limits):
+CAMERAS = ("left", "right", "rear")
+
+
+def scheduler(queue_size=8, **limits):
     hand = Hand()
-    return hand, Scheduler(Limits(**{"max_rate": 0.0, **limits}), clock=hand)
+    plan = Scheduler(queue_size, clock=hand)
+    for camera in CAMERAS:
+        plan.set_limits(camera, Limits(**{"max_rate": 0.0, **limits}))
+    return hand, plan
 
 
 def taken(plan, now):
@@ -61,7 +67,7 @@ def test_a_request_gets_the_newest_frame_even_if_it_was_captioned():
     hand, plan = scheduler()
     plan.offer("left", "a")
     assert taken(plan, hand.now).frame.image == "a"
-    plan.submit(Request("q", deadline=200.0, camera="left"))
+    plan.submit(Request("q", deadline=200.0, cameras=("left",)))
     job = taken(plan, hand.now)
     assert (job.request.content, job.frame.image) == ("q", "a")
 
@@ -70,7 +76,7 @@ def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
     hand, plan = scheduler()
     plan.offer("left", "old", wanted=False)
     hand.now += 5
-    waiting = Request("waiting", deadline=110.0, camera="left", max_age=1.0)
+    waiting = Request("waiting", deadline=110.0, cameras=("left",), max_age=1.0)
     plan.submit(waiting)
     plan.submit(Request("passing", deadline=200.0))
     assert taken(plan, hand.now).request.content == "passing"
@@ -81,7 +87,7 @@ def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
 
 def test_a_request_expires_at_its_deadline_and_not_before():
     hand, plan = scheduler()
-    requests = [Request(0, deadline=110.0), Request(1, deadline=120.0, camera="left")]
+    requests = [Request(0, deadline=110.0), Request(1, deadline=120.0, cameras=("left",))]
     for request in requests:
         plan.submit(request)
     hand.now = 109.9
@@ -128,14 +134,14 @@ def test_new_limits_hold_from_the_next_job():
     taken(plan, 100.0)
     plan.offer("left", "b")
     assert taken(plan, 101.0) is None
-    plan.set_limits(Limits(max_rate=1.0))
+    plan.set_limits("left", Limits(max_rate=1.0))
     assert taken(plan, 101.0).frame.image == "b"
 
 
 def test_take_wakes_for_a_frame_from_another_thread():
-    plan = Scheduler(Limits(max_rate=0.0))
+    plan = Scheduler()
     jobs = []
-    thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
+    thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
     thread.start()
     plan.offer("left", "a")
     thread.join(30)
@@ -143,16 +149,17 @@ def test_take_wakes_for_a_frame_from_another_thread():
 
 
 def test_take_wakes_for_a_higher_rate():
-    plan = Scheduler(Limits(max_rate=0.001))
+    plan = Scheduler()
+    plan.set_limits("left", Limits(max_rate=0.001))
     plan.offer("left", "a")
-    assert plan.take().frame.image == "a"
+    assert plan.take()[0].frame.image == "a"
     plan.offer("left", "b")
     jobs = []
-    thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
+    thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
     thread.start()
     while not plan._changed._waiters:  # it sleeps for the thousand seconds
         thread.join(0.01)
-    plan.set_limits(Limits(max_rate=0.0))
+    plan.set_limits("left", Limits(max_rate=0.0))
     thread.join(30)
     assert jobs[0].frame.image == "b"
 
@@ -169,9 +176,9 @@ def test_an_expired_request_tells_if_it_waited_for_a_frame():
     hand, plan = scheduler()
     plan.offer("left", "a")
     waits = {
-        Request("none", deadline=101.0, camera="right"): False,
-        Request("old", deadline=101.0, camera="left", max_age=0.5): False,
-        Request("any", deadline=101.0, camera="left"): True,
+        Request("none", deadline=101.0, cameras=("right",)): False,
+        Request("old", deadline=101.0, cameras=("left",), max_age=0.5): False,
+        Request("any", deadline=101.0, cameras=("left",)): True,
     }
     for request in waits:
         plan.submit(request)
@@ -181,7 +188,7 @@ def test_an_expired_request_tells_if_it_waited_for_a_frame():
 
 def test_close_ends_take_and_every_waiting_request():
     plan = Scheduler()
-    request = Request("q", deadline=float("inf"), camera="left")
+    request = Request("q", deadline=float("inf"), cameras=("left",))
     plan.submit(request)
     jobs = []
     thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
@@ -189,16 +196,16 @@ def test_close_ends_take_and_every_waiting_request():
     plan.close()
     plan.offer("left", "a", wanted=False)
     thread.join(30)
-    assert jobs == [None]
+    assert jobs == [[]]
     assert plan.next(100.0) == (None, None)
-    with pytest.raises(CancelledError, match="shutting down"):
+    with pytest.raises(CancelledError, match="no more requests"):
         plan.submit(request)
 
 
 moves = st.lists(
     st.one_of(
         st.tuples(st.just("offer"), st.sampled_from(["left", "right", "rear"])),
-        st.tuples(st.just("ask"), st.sampled_from([None, "left", "right"])),
+        st.tuples(st.just("ask"), st.sampled_from([(), ("left",), ("right",), CAMERAS])),
         st.tuples(st.just("wait"), st.floats(0.01, 3.0)),
         st.tuples(st.just("take"), st.integers(1, 4)),
     ),
@@ -212,6 +219,10 @@ def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
     hand, plan = scheduler(max_rate=rate, max_image_age=age, queue_size=3)
     newest = {}
     starts = {}
+
+    def servable(request):
+        return not request.cameras or any(camera in newest for camera in request.cameras)
+
     captioned = set()
     waiting = []
     for number, (step, value) in enumerate(steps):
@@ -219,31 +230,32 @@ def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
             newest[value] = (number, hand.now)
             plan.offer(value, number)
         elif step == "ask":
-            request = Request(number, deadline=hand.now + 2.0, camera=value)
+            request = Request(number, deadline=hand.now + 2.0, cameras=value)
             try:
                 plan.submit(request)
                 waiting.append(request)
             except QueueFullError:
-                assert len(waiting) == 3
+                assert sum(servable(other) == servable(request) for other in waiting) == 3
         elif step == "wait":
             hand.now += value
             late = [r for r in waiting if r.deadline <= hand.now]
-            assert plan.expired() == [(r, r.camera is None or r.camera in newest) for r in late]
+            assert plan.expired() == [(r, servable(r)) for r in late]
             waiting = [r for r in waiting if r not in late]
         for _ in range(value if step == "take" else 0):
             job, due = plan.next(hand.now)
             if job is None:
                 assert due is None or due > hand.now
-                assert all(r.camera is not None and r.camera not in newest for r in waiting)
+                assert not any(servable(r) for r in waiting)
                 continue
             if job.request is not None:
-                servable = [r for r in waiting if r.camera is None or r.camera in newest]
-                assert job.request is servable[0]
+                assert job.request is next(filter(servable, waiting))
                 if job.frame is not None:
-                    assert job.frame.image == newest[job.request.camera][0]
+                    arrivals = [newest[c] for c in job.request.cameras if c in newest]
+                    assert job.frame.arrived == max(moment for _, moment in arrivals)
+                    assert (job.frame.image, job.frame.arrived) in arrivals
                 waiting.remove(job.request)
                 continue
-            assert not [r for r in waiting if r.camera is None or r.camera in newest]
+            assert not any(servable(r) for r in waiting)
             camera, image = job.frame.camera, job.frame.image
             assert image == newest[camera][0], "newest wins"
             assert image not in captioned, "never twice"
@@ -268,3 +280,63 @@ def test_no_camera_starves_however_often_others_send(offers):
         served = job.frame.camera
         assert turn - pending_since.pop(served) < 3
         assert all(turn - since < 3 for since in pending_since.values())
+
+
+def test_what_waits_together_is_taken_together_requests_first():
+    _, plan = scheduler()
+    for camera in CAMERAS:
+        plan.offer(camera, camera)
+        plan.offer(camera, camera.upper())
+    plan.submit(Request("q", deadline=200.0, cameras=("rear",)))
+    jobs = plan.take(3)
+    assert [(job.request and job.request.content, job.frame.image) for job in jobs] == [
+        ("q", "REAR"),
+        (None, "LEFT"),
+        (None, "RIGHT"),
+    ]
+    assert [job.frame.image for job in plan.take(3)] == ["REAR"]
+
+
+def test_each_camera_has_limits_of_its_own():
+    hand, plan = scheduler()
+    plan.set_limits("left", Limits(max_rate=0.1))
+    plan.set_limits("right", Limits(max_rate=0.0, max_image_age=1.0))
+    for _ in range(2):
+        for camera in ("left", "right"):
+            plan.offer(camera, camera)
+        hand.now += 0.5
+        served = [job.frame.camera for job in plan.take(9)]
+    assert served == ["right"]
+    plan.offer("right", "old")
+    hand.now += 2.0
+    assert taken(plan, hand.now) is None
+    assert (plan.dropped("left"), plan.dropped("right")) == (0, 1)
+
+
+def test_a_request_for_any_camera_gets_the_freshest_frame():
+    hand, plan = scheduler()
+    for camera in ("rear", "left"):
+        hand.now += 1
+        plan.offer(camera, camera, wanted=False)
+    plan.submit(Request("q", deadline=200.0, cameras=CAMERAS))
+    assert taken(plan, hand.now).frame.camera == "left"
+
+
+def test_a_withdrawn_request_is_never_taken():
+    _, plan = scheduler()
+    first, second = (Request(name, deadline=200.0) for name in "ab")
+    plan.submit(first)
+    plan.submit(second)
+    assert plan.withdraw(first)
+    assert [job.request for job in plan.take(9)] == [second]
+    assert not plan.withdraw(first)
+    assert not plan.withdraw(second)
+
+
+def test_forgotten_frames_serve_nothing():
+    hand, plan = scheduler()
+    plan.offer("left", "a")
+    plan.forget()
+    plan.submit(Request("q", deadline=200.0, cameras=("left",)))
+    assert plan.next(hand.now) == (None, None)
+    assert plan.dropped("left") == 0

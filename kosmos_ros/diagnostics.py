@@ -1,0 +1,102 @@
+"""The state of the node on /diagnostics: one status for the model and one for each camera.
+
+Levels of a camera: STALE, no image has come for `stale_timeout`; ERROR, the newest frame could not
+be described; WARN, more than half of the images do not arrive; else OK. Of the model: ERROR, it
+cannot be used; WARN, it is loading or not active; else OK.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import psutil
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from kosmos_ros.feed import LOST_SHARE, ImageFeed
+from kosmos_ros.meter import Meter
+
+PERIOD = 1.0  # s
+
+
+@dataclass(frozen=True)
+class CameraState:
+    """What is known of one camera."""
+
+    name: str  # empty for the only one
+    feed: ImageFeed
+    meter: Meter
+    enabled: bool
+    wanted: bool  # somebody listens
+    stale_timeout: float  # s; 0: never
+    dropped: int  # frames
+
+
+def camera_status(node: str, state: CameraState, unready: str) -> DiagnosticStatus:
+    """Status of a camera of the node with this full name; `unready` says why nothing is done."""
+    now = time.monotonic()
+    watch, meter = state.feed.watch, state.meter
+    silence, lost = watch.silence(now), watch.lost(now)
+    level, message = DiagnosticStatus.OK, "images are described"
+    if 0 < state.stale_timeout < silence:
+        level, message = DiagnosticStatus.STALE, f"no image on {state.feed.topic}"
+    elif unready:
+        message = unready
+    elif not state.enabled:
+        message = "switched off"
+    elif not state.wanted:
+        message = "nobody listens"
+    elif meter.failing:
+        level, message = DiagnosticStatus.ERROR, meter.error
+    elif lost > LOST_SHARE:
+        level, message = DiagnosticStatus.WARN, f"{lost:.0%} of the images do not arrive"
+    values = {
+        "topic": state.feed.topic,
+        "image rate (Hz)": f"{watch.rate(now):.2f}",
+        "image age (s)": f"{silence:.2f}",
+        "lost share": f"{lost:.2f}",
+        "described rate (Hz)": f"{meter.rate(now):.2f}",
+        "described": str(meter.count),
+        "dropped": str(state.dropped),
+        "failed": str(meter.failed),
+        "latency p50 (s)": f"{meter.latency(0.5):.3f}",
+        "latency p95 (s)": f"{meter.latency(0.95):.3f}",
+        "last error": meter.error,
+    }
+    return _status(level, f"{node}: camera {state.name}".rstrip(), message, "", values)
+
+
+def model_status(
+    node: str, level: bytes, message: str, info: Mapping[str, str], waiting: int, memory: int
+) -> DiagnosticStatus:
+    """Status of the model; `memory` in bytes is what it takes of its device."""
+    values = {
+        **info,
+        "requests waiting": str(waiting),
+        "device memory (MB)": f"{memory / 1e6:.0f}",
+        "process memory (MB)": f"{psutil.Process().memory_info().rss / 1e6:.0f}",
+    }
+    return _status(level, f"{node}: model", message, hardware(info), values)
+
+
+def hardware(info: Mapping[str, str]) -> str:
+    """The hardware_id of a model's status."""
+    return info.get("device_name") or info.get("device") or "none"
+
+
+def key_values(values: Mapping[str, str]) -> list[KeyValue]:
+    """As DiagnosticStatus has them."""
+    return [KeyValue(key=key, value=value) for key, value in values.items()]
+
+
+def _status(
+    level: bytes, name: str, message: str, hardware_id: str, values: Mapping[str, str]
+) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        message=message,
+        hardware_id=hardware_id,
+        values=key_values(values),
+    )

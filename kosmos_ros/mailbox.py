@@ -1,0 +1,28 @@
+"""Results on their way from other threads to futures of the executor's. Knows no topic."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.task import Future
+
+
+class Mailbox:
+    """Sets futures in the thread of `node`'s executor, and wakes it: a Future alone does not."""
+
+    def __init__(self, node: Node) -> None:
+        self._posted: deque[tuple[Future, Any]] = deque()
+        self._wake = node.create_guard_condition(self._hand_over)
+
+    def post(self, future: Future, result: Any) -> None:
+        """From any thread. The first result for a future counts."""
+        self._posted.append((future, result))
+        self._wake.trigger()
+
+    def _hand_over(self) -> None:
+        while self._posted:
+            future, result = self._posted.popleft()
+            if not future.done():
+                future.set_result(result)

@@ -1,0 +1,87 @@
+"""A managed node whose transitions take their time. Knows states, and no model.
+
+rclpy runs a transition inside the executor, which stands still meanwhile: loading a model takes
+minutes, in which services are to say so. Here each runs in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.task import Future
+
+from kosmos_ros.mailbox import Mailbox
+
+
+class ManagedNode(LifecycleNodeMixin, Node):
+    """A lifecycle node; its `on_configure` and so on run outside the executor, one at a time."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        Node.__init__(self, name, **options)
+        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        self.mailbox = Mailbox(self)
+        self._transition = threading.Lock()
+        self._service_change_state.callback = self._on_change_state
+
+    def autostart(self) -> None:
+        """Configure and activate, as a manager would."""
+
+        def start() -> None:
+            if self._go(self.trigger_configure):
+                self._go(self.trigger_activate)
+
+        threading.Thread(target=start, name="autostart", daemon=True).start()
+
+    async def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        trigger = self._trigger(request.transition)
+        if trigger is None:
+            response.success = False
+            return response
+        done: Future = Future()
+
+        def change() -> None:
+            self.mailbox.post(done, self._go(trigger))
+
+        threading.Thread(target=change, name="transition", daemon=True).start()
+        response.success = await done
+        return response
+
+    def _trigger(self, transition: Transition) -> Callable[[], Any] | None:
+        triggers = {
+            "configure": self.trigger_configure,
+            "cleanup": self.trigger_cleanup,
+            "activate": self.trigger_activate,
+            "deactivate": self.trigger_deactivate,
+            "shutdown": self.trigger_shutdown,
+        }
+        return triggers.get(transition.label or _LABELS.get(transition.id, ""))
+
+    def _go(self, trigger: Callable[[], Any]) -> bool:
+        """Whether the transition succeeded; False for one that the state does not allow."""
+        with self._transition:
+            try:
+                return bool(trigger() == TransitionCallbackReturn.SUCCESS)
+            except RuntimeError as exc:  # RCLError
+                if self.context.ok():
+                    self.get_logger().warning(str(exc).partition(", at ")[0])
+                return False
+
+
+_LABELS = {
+    Transition.TRANSITION_CONFIGURE: "configure",
+    Transition.TRANSITION_CLEANUP: "cleanup",
+    Transition.TRANSITION_ACTIVATE: "activate",
+    Transition.TRANSITION_DEACTIVATE: "deactivate",
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
+}

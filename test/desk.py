@@ -1,0 +1,151 @@
+"""The node in process with literal KOSMOS-2 output in place of a model, for tests of the shell."""
+
+import dataclasses
+import re
+import threading
+import time
+
+import numpy as np
+from conftest import Bench
+from kosmos_msgs.msg import BoundingBox, GroundedCaption
+from kosmos_msgs.srv import Ask
+from rcl_interfaces.msg import Log
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+
+from kosmos_ros.errors import CancelledError, GenerationError
+from kosmos_ros.grounding import Generation
+
+SNOWMAN = (
+    "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "
+    "himself by<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>."
+)
+
+
+REGION = BoundingBox(x_min=250.0, y_min=22.5, x_max=630.0, y_max=397.5)
+FAR = BoundingBox(x_min=700.0, y_min=0.0, x_max=800.0, y_max=100.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    model: str = "fake"
+    device: str = "cpu"
+
+
+class FakeEngine:
+    """Says SNOWMAN of every picture, and remembers what it saw and was asked.
+
+    Where `says` has an entry whose key is in the prompt, it says that, with these scores.
+    """
+
+    info = Info()
+
+    def __init__(self):
+        self.seen = []  # mean colour of each picture
+        self.prompts = []
+        self.limits = []  # max_new_tokens of each call
+        self.errors = []  # raised one after the other
+        self.free = threading.Event()
+        self.free.set()
+        self.busy = threading.Event()
+        self.says = {}
+        self.batches = []  # queries in each call
+        self.unloaded = False
+        self.errors_in_batches_of = None  # so many queries
+        self.hold_in_batches_of = None  # until `held` is set
+        self.held = threading.Event()
+
+    def encode_batch(self, images):
+        means = [tuple(image.mean(axis=(0, 1)).round().astype(int)) for image in images]
+        self.seen += means
+        return means
+
+    def generate_batch(self, queries):
+        self.prompts += [query.prompt for query in queries]
+        self.limits += [query.max_new_tokens for query in queries]
+        self.batches.append(len(queries))
+        self.busy.set()
+        while not self.free.wait(0.01):
+            if all(query.stopped() for query in queries):
+                return [CancelledError("generation was stopped")] * len(queries)
+        if self.errors_in_batches_of and len(queries) >= self.errors_in_batches_of:
+            raise GenerationError("out of memory")
+        if len(queries) == self.hold_in_batches_of:
+            assert self.held.wait(60)
+        if self.errors:
+            raise self.errors.pop(0)
+        return [self._say(query) for query in queries]
+
+    def _say(self, query):
+        known = (said for key, said in self.says.items() if key in query.prompt)
+        text, scores = next(known, (SNOWMAN, (0.5, 0.125, 1.0, 0.25)))
+        pieces = re.findall(r"<[^>]*>|[^<\s]+|\s+", text)
+        for number in range(1, len(pieces) + 2 if query.progress else 0):  # and the end token
+            if query.stopped():
+                return CancelledError("generation was stopped")
+            so_far = "".join(pieces[:number])
+            places = so_far.count("<patch_index_")
+            query.progress(Generation(so_far, scores[:places], 0.5, number, False))
+            time.sleep(0.005)  # the time that a token takes
+        return Generation(text, scores, np.float32(0.75), 20, False)
+
+    def memory(self):
+        return 3_000_000
+
+    def unload(self):
+        self.unloaded = True
+
+
+class Desk:
+    """The node, its fake engine, a client with everything to talk to it, and a log."""
+
+    def __init__(self, engine, node, client):
+        self.engine, self.node, self.client = engine, node, client
+        self.bench = Bench(node, client)
+        self.until = self.bench.until
+        self.images = client.create_publisher(Image, "image", 10)
+        self.compressed = client.create_publisher(CompressedImage, "image/compressed", 10)
+        self.asking = client.create_client(Ask, "kosmos/ask")
+        self.logged = []
+        kept = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        client.create_subscription(Log, "/rosout", self._on_log, kept)
+        self.captions = []
+
+    @property
+    def stream(self):
+        return self.node._streams[""]
+
+    def _on_log(self, message):
+        if message.name == "kosmos":
+            self.logged.append(message.msg)
+
+    def listen(self):
+        self.client.create_subscription(
+            GroundedCaption, "kosmos/captions", self.captions.append, 10
+        )
+        self.connected()
+        self.until(self.stream.wanted)
+        return self
+
+    def connected(self):
+        self.until(lambda: self.images.get_subscription_count(), "a connection")
+
+    def send(self, *args, **options):
+        message = picture(*args, **options)
+        self.connected()
+        self.images.publish(message)
+        return message
+
+    def ask(self, **request):
+        return self.bench.call(self.asking, Ask.Request(**request))
+
+    def logs(self, *words):
+        return next((text for text in self.logged if all(word in text for word in words)), None)
+
+
+def picture(colour=(10, 20, 30), width=640, height=480, sec=7):
+    message = Image(width=width, height=height, encoding="rgb8", step=3 * width)
+    message.header.stamp.sec = sec
+    message.header.frame_id = "camera_optical_frame"
+    message.data = np.full((height, width, 3), colour, np.uint8).tobytes()
+    return message

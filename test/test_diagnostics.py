@@ -1,0 +1,166 @@
+"""/diagnostics and /events of the running node, with a fake engine."""
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from desk import picture
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from kosmos_msgs.msg import Event
+from rclpy.parameter import Parameter
+
+from kosmos_ros.errors import ModelLoadError
+
+HERE = "<object><patch_index_0044><patch_index_0863></object>"
+
+
+class Panel:
+    """The newest status of each name."""
+
+    def __init__(self, desk):
+        self.desk = desk
+        self.statuses = {}
+        desk.client.create_subscription(DiagnosticArray, "/diagnostics", self._on, 10)
+
+    def _on(self, message):
+        self.statuses |= {status.name: status for status in message.status}
+
+    def until(self, name, level, words=""):
+        """The values of the status, once it is so."""
+
+        def so():
+            status = self.statuses.get(f"/kosmos: {name}")
+            return status if status and status.level == level and words in status.message else None
+
+        status = self.desk.until(so, f"{name} at level {level} with {words!r}")
+        return {pair.key: pair.value for pair in status.values}
+
+
+def test_a_camera_that_works_is_measured(start):
+    desk = start(max_rate=0).listen()
+    panel = Panel(desk)
+    for count in range(1, 4):
+        desk.send()
+        desk.until(lambda count=count: len(desk.captions) == count)
+    panel.statuses.clear()
+    values = panel.until("camera", DiagnosticStatus.OK, "images are described")
+    assert (values["topic"], values["described"], values["failed"]) == ("/image", "3", "0")
+    assert float(values["latency p50 (s)"]) <= float(values["latency p95 (s)"])
+    assert float(values["described rate (Hz)"]) > 0
+    values = panel.until("model", DiagnosticStatus.OK, "ready")
+    assert (values["device memory (MB)"], values["model"]) == ("3", "fake")
+    assert float(values["process memory (MB)"]) > 10
+
+
+def test_silence_failure_and_switch_show_as_levels(start):
+    desk = start(max_rate=0, stale_timeout=1.0).listen()
+    panel = Panel(desk)
+    panel.until("camera", DiagnosticStatus.STALE, "no image on /image")
+    bad = picture()
+    bad.data = bad.data[:5]
+    timer = desk.client.create_timer(0.1, lambda: desk.images.publish(bad))
+    values = panel.until("camera", DiagnosticStatus.ERROR, "5 bytes of data")
+    assert int(values["failed"]) > 0
+    desk.client.destroy_timer(timer)
+    timer = desk.client.create_timer(0.1, lambda: desk.images.publish(picture()))
+    values = panel.until("camera", DiagnosticStatus.OK)
+    assert "5 bytes of data" in values["last error"]
+    desk.client.destroy_timer(timer)
+
+
+def test_each_camera_and_the_model_have_a_status(start):
+    def load(settings):
+        raise ModelLoadError("no such model")
+
+    desk = start(load=load, cameras=["left", "right"])
+    panel = Panel(desk)
+    panel.until("model", DiagnosticStatus.ERROR, "no such model")
+    assert set(panel.statuses) == {
+        "/kosmos: model",
+        "/kosmos: camera left",
+        "/kosmos: camera right",
+    }
+
+
+@pytest.fixture
+def watched(start):
+    """A desk whose node looks for a dog and asks one question, and its events."""
+    desk = start(
+        max_rate=0, phrases=["a dog"], questions=["Is it warm?"], event_frames=3, always_on=False
+    )
+    desk.events = []
+    desk.client.create_subscription(Event, "kosmos/events", desk.events.append, 10)
+    desk.until(desk.stream.wanted)
+    desk.count = 0
+
+    def show(dog, warm, times):
+        """As many frames, each with its own stamp."""
+        desk.engine.says = {
+            "a dog": (HERE, (1.0, 0.25)) if dog else ("", ()),
+            "warm": (f" {warm}.", ()),
+        }
+        for _ in range(times):
+            desk.count += 1
+            done = desk.stream._meter.count
+            desk.send(sec=desk.count)
+            desk.until(lambda done=done: desk.stream._meter.count > done)
+
+    desk.show = show
+    return desk
+
+
+def test_what_comes_into_view_and_leaves_is_told_once(watched):
+    watched.show(dog=False, warm="no", times=4)
+    watched.until(lambda: len(watched.events) == 1)
+    watched.show(dog=True, warm="no", times=2)
+    watched.show(dog=False, warm="no", times=1)
+    watched.show(dog=True, warm="no", times=6)
+    watched.until(lambda: len(watched.events) == 2)
+    watched.show(dog=False, warm="no", times=6)
+    watched.until(lambda: len(watched.events) == 3)
+    _, came, went = watched.events
+    assert (came.kind, came.subject, came.header.stamp.sec, came.since.sec) == (
+        Event.APPEARED,
+        "a dog",
+        10,
+        8,
+    )
+    assert [box.x_min for box in came.phrases[0].boxes] == [250]
+    assert (went.kind, went.subject, went.since.sec, list(went.phrases)) == (
+        Event.DISAPPEARED,
+        "a dog",
+        14,
+        [],
+    )
+
+
+def test_an_answer_that_changes_is_told_with_the_one_before(watched):
+    watched.show(dog=False, warm="no", times=3)
+    watched.show(dog=False, warm="yes", times=3)
+    watched.until(lambda: len(watched.events) == 2)
+    first, second = watched.events
+    assert [(e.kind, e.subject) for e in watched.events] == [(Event.ANSWERED, "Is it warm?")] * 2
+    assert (first.answer, first.previous) == ("no.", "")
+    assert (second.answer, second.previous, second.since.sec) == ("yes.", "no.", 4)
+
+
+def test_what_was_seen_before_a_gap_does_not_count_after_it(watched):
+    watched.show(dog=True, warm="no", times=2)
+    watched.node.set_parameters([Parameter("enabled", value=False)])
+    watched.send(sec=50)
+    arrivals = watched.stream._feed.watch._arrivals
+    watched.until(lambda: len(arrivals) == 3)
+    watched.node.set_parameters([Parameter("enabled", value=True)])
+    watched.show(dog=True, warm="no", times=2)
+    assert not watched.events
+    watched.show(dog=True, warm="no", times=1)
+    watched.until(lambda: len(watched.events) == 2)
+
+
+def test_a_camera_that_is_not_described_says_why(start):
+    desk = start(max_rate=0)
+    panel = Panel(desk)
+    desk.send()
+    panel.until("camera", DiagnosticStatus.OK, "nobody listens")
+    desk.node.set_parameters([Parameter("enabled", value=False)])
+    panel.until("camera", DiagnosticStatus.OK, "switched off")
