@@ -1,4 +1,4 @@
-"""What scripts/demo does: the embedded model looks at drawn scenes, or at pictures of your own.
+"""What scripts/demo does: two cameras with drawn scenes, or pictures of your own, described.
 
 ros2 launch kosmos_ros demo.launch.py [image:=FILE | video:=FILE|DEVICE] [keep:=true]
 
@@ -70,11 +70,15 @@ def _nodes(context: LaunchContext) -> list[Action]:
     image, video = (LaunchConfiguration(name).perform(context) for name in ("image", "video"))
     if image and video:
         raise RuntimeError(f"image is {image!r} and video {video!r}: give one of them")
+    cameras = ["front"] if image or video else ["front", "rear"]
     directory = FindPackageShare("kosmos_ros").find("kosmos_ros")
     kosmos = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(f"{directory}/launch/kosmos.launch.py"),
         launch_arguments={
-            "image": "camera/image_raw",
+            "image": "image",
+            "cameras": f"[{', '.join(cameras)}]",
+            "image_topics": f"[{', '.join(f'{name}/image_raw' for name in cameras)}]",
+            "max_rate": "2.0",
             "model": LaunchConfiguration("model"),
             "image_reliability": "reliable",
             "request_timeout": "120.0",  # s, as questions wait for slow models, too
@@ -83,19 +87,23 @@ def _nodes(context: LaunchContext) -> list[Action]:
             "name": "kosmos",
         }.items(),
     )
-    camera = Node(
-        package="kosmos_ros",
-        executable="camera_node",
-        name="camera",
-        parameters=[
-            {
-                "source": ParameterValue(image or video or "shapes", value_type=str),
-                "rate": 2.0 if image else 10.0,  # a still need not be sent more often
-            }
-        ],
-        output="screen",
-        emulate_tty=True,
-    )
+    drivers = [
+        Node(
+            package="kosmos_ros",
+            executable="camera_node",
+            name=name,
+            parameters=[
+                {
+                    "source": ParameterValue(image or video or "shapes", value_type=str),
+                    "rate": 2.0 if image else 10.0,  # a still need not be sent more often
+                    "seed": seed,
+                }
+            ],
+            output="screen",
+            emulate_tty=True,
+        )
+        for seed, name in enumerate(cameras, start=1)
+    ]
     demo = Node(
         package="kosmos_ros",
         executable="demo_node",
@@ -103,13 +111,14 @@ def _nodes(context: LaunchContext) -> list[Action]:
             {
                 "out": ParameterValue(LaunchConfiguration("out"), value_type=str),
                 "keep": ParameterValue(LaunchConfiguration("keep"), value_type=bool),
+                "cameras": cameras,
             }
         ],
         output="screen",
         emulate_tty=True,
     )
     # kosmos first: launch leaves running what it started before an error in its arguments.
-    return [kosmos, camera, demo]
+    return [kosmos, *drivers, demo]
 
 
 def _ended(event: ProcessExited, context: LaunchContext) -> Shutdown | None:

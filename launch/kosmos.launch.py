@@ -1,4 +1,4 @@
-"""kosmos_node for one camera: ros2 launch kosmos_ros kosmos.launch.py image:=/camera/image_raw.
+"""kosmos_node: ros2 launch kosmos_ros kosmos.launch.py image:=/camera/image_raw.
 
 Every parameter of the node is an argument, too; one that is left empty is as params_file has it.
 """

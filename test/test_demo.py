@@ -51,8 +51,9 @@ def boxes(program):
 def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     program = demo()
     assert program.ends() == 0, program.output
-    captions = [line for line in program.lines if line.startswith("An image of ")]
-    assert len(captions) >= 5
+    for camera in ("front", "rear"):
+        said = [line for line in program.lines if line.startswith(f"{camera}: An image of ")]
+        assert len(said) >= 3, camera
     assert len(boxes(program)) >= 5
     assert all(
         0 <= x1 < x2 <= 640 and 0 <= y1 < y2 <= 480 for _, (x1, y1, x2, y2) in boxes(program)
@@ -64,6 +65,17 @@ def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     assert re.match(r"question at \(\d+, \d+, \d+, \d+\) px: ", program.lines[questions[1]])
     whole, region = (program.lines[n].removeprefix("answer: ").rstrip(".") for n in answers)
     assert region in whole
+    # Grounding: what the answer named is found, and something else is not.
+    asked = program.has("where is: ").removeprefix("where is: ").split(", ")
+    found = program.lines[program.lines.index(program.has("where is: ")) :]
+    assert any(line.split("not seen")[0].strip() == asked[-1] for line in found)
+    assert region in {phrase for phrase, _ in boxes(program)} | set(asked)
+    detailed = next(line for line in found if line.startswith("    The image shows "))
+    grown = [line for line in found if line.startswith("    … ")]
+    assert grown
+    assert all(detailed.strip().startswith(line.removeprefix("    … ")) for line in grown)
+    event = program.has(" came into view")
+    assert re.match(r"event: an? \w+ \w+ came into view|event: two ", event)
     assert program.has(f"annotated frames are in {tmp_path / 'frames'}")
     frames = sorted((tmp_path / "frames").glob("*.png"))
     assert len(frames) >= 5

@@ -28,6 +28,8 @@ from launch.event_handlers import OnProcessExit, OnProcessIO, OnProcessStart
 from launch.launch_description_sources import AnyLaunchDescriptionSource
 from launch_testing import ActiveIoHandler, ActiveProcInfoHandler
 from launch_testing.asserts import assertExitCodes
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from PIL import Image as Pillow
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
@@ -191,6 +193,37 @@ def test_topics_and_names_are_those_asked_for(bench, scene):
     assert any(word.endswith("config/kosmos.yaml") for word in command)
 
 
+def test_cameras_and_phrases_are_lists_and_a_manager_may_lead(bench):
+    found = {}
+
+    def look(launched):
+        changing = bench.nodes[0].create_client(ChangeState, "/kosmos/change_state")
+        for label in ("configure", "activate"):
+            request = ChangeState.Request(transition=Transition(label=label))
+            assert bench.call(changing, request).success
+        asking = bench.nodes[0].create_client(GetParameters, "/kosmos/get_parameters")
+        wanted = ["cameras", "phrases"]
+        response = bench.call(asking, GetParameters.Request(names=wanted))
+        found["parameters"] = list(map(parameter_value_to_python, response.values))
+        found["topics"] = names(
+            bench.nodes[0].get_publisher_names_and_types_by_node("kosmos", "/")
+        )
+
+    launched = Launched(
+        "kosmos.launch.py",
+        *(
+            "model:=shapes",
+            "autostart:=false",
+            "cameras:=[front, rear]",
+            "phrases:=[a dog, a cat]",
+        ),
+        beside=look,
+    )
+    assert found["parameters"] == [["front", "rear"], ["a dog", "a cat"]]
+    assert {"/kosmos/front/captions", "/kosmos/rear/events"} <= found["topics"]
+    assertExitCodes(launched.processes)
+
+
 def test_arguments_win_over_a_params_file_and_the_file_over_defaults(bench, tmp_path):
     file = tmp_path / "my parameters.yaml"
     file.write_text(
@@ -239,8 +272,11 @@ def test_the_demo_shows_captions_asks_and_ends(tmp_path):
     launched = Launched("demo.launch.py", f"out:={out}")
     assert launched.code == 0, launched.output
     assertExitCodes(launched.processes)
-    assert len(launched.processes.process_names()) == 3
-    assert len(re.findall(r"^An image of .*  \[\d+ ms\]$", launched.output, re.M)) >= 5
+    assert len(launched.processes.process_names()) == 4
+    for camera in ("front", "rear"):
+        said = rf"^{camera}: An image of .*  \[\d+ ms\]$"
+        assert len(re.findall(said, launched.output, re.M)) >= 3
+    assert re.search(r"^event: .* came into view$", launched.output, re.M)
     assert re.search(r"^question: What is in this image\?$", launched.output, re.M)
     assert re.search(r"^question at \(.*\) px: What is this\?$", launched.output, re.M)
     assert len(re.findall(r"^answer: an? \w+ \w+", launched.output, re.M)) == 2
@@ -259,7 +295,7 @@ def test_the_demo_shows_a_picture_until_it_is_interrupted(tmp_path, scene):
     )
     assert launched.code == 0, launched.output
     assertExitCodes(launched.processes)
-    assert f"{file} on /camera/image_raw" in launched.output
+    assert f"{file} on /front/image_raw" in launched.output
     answers = re.findall(r"^answer: (.*)$", launched.output, re.M)
     assert scene.truth[0][0] in answers[0]
 
