@@ -489,6 +489,20 @@ def test_times_are_those_of_the_nodes_clock(start):
     assert (latency.sec, latency.nanosec) == (2, 500_000_000)
 
 
+def test_a_clock_that_jumps_back_stops_nothing(start):
+    """Fault 27: a recording that begins again."""
+    desk = start(use_sim_time=True, max_rate=0).listen()
+    clock = desk.client.create_publisher(ClockMessage, "/clock", 10)
+    desk.until(clock.get_subscription_count)
+    for number, seconds in enumerate((100, 101, 5, 6), start=1):
+        clock.publish(ClockMessage(clock=Time(sec=seconds)))
+        desk.until(lambda s=seconds: desk.node.get_clock().now().nanoseconds == s * 10**9)
+        desk.send(sec=seconds)
+        desk.until(lambda number=number: len(desk.captions) == number)
+    assert [caption.header.stamp.sec for caption in desk.captions] == [100, 101, 5, 6]
+    assert {caption.latency.sec for caption in desk.captions} == {0}
+
+
 def test_a_topic_that_nobody_publishes_is_named(start):
     """Fault 22."""
     desk = start(stale_timeout=0.5)
