@@ -1,5 +1,6 @@
 """The same seed gives the same run, whether it was interrupted or not."""
 
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from kosmos_ros.shapes.data import Step, batches, pack_prompts, take_batch
 from kosmos_ros.shapes.evaluation import held_out_scene
 from kosmos_ros.shapes.model import ANYWHERE, IGNORED
 from kosmos_ros.shapes.muon import orthogonal
+from kosmos_ros.shapes.scenes import Scene, Shape
 from kosmos_ros.shapes.tokenizer import LOCATIONS, SPECIAL, build, vocabulary
 from kosmos_ros.shapes.training import DOUBTFUL, PHASES, PLAIN, RATES, Run
 
@@ -46,6 +48,35 @@ def test_the_same_seed_takes_the_same_step() -> None:
     )
     assert first == pytest.approx(again, rel=1e-5)  # the order of sums is the device's own
     assert first != pytest.approx(other, rel=1e-3)
+
+
+def test_each_cell_knows_how_its_shape_stands_among_the_others() -> None:
+    twin = Shape("circle", "red", (0.7, 0.1, 0.95, 0.4))
+    scene = Scene(
+        (
+            twin,
+            Shape("square", "red", (0.35, 0.5, 0.65, 0.9)),
+            replace(twin, box=(0.05, 0.1, 0.3, 0.4)),
+            Shape("circle", "blue", (0.02, 0.6, 0.25, 0.9)),
+        ),
+        160,
+        160,
+    )
+    picture = data.take_picture(scene)
+    summary = data.dense_targets([picture]).summary[0]
+    expected = {  # mention, rank, alike, of its kind, of its colour, in all
+        0: (1, 3, 1, 2, 2, 3),
+        1: (2, 2, 0, 0, 2, 3),
+        2: (1, 1, 1, 2, 2, 3),
+        3: (0, 0, 0, 2, 0, 3),
+    }
+    for owner, numbers in expected.items():
+        cells = summary[torch.from_numpy(picture.owners == owner)]
+        assert len(cells)
+        assert (cells == torch.tensor(numbers)).all()
+    background = summary[torch.from_numpy(picture.owners == -1)]
+    assert set(background[:, :-1].flatten().tolist()) == {IGNORED}
+    assert set(background[:, -1].tolist()) == {3}
 
 
 def test_prompts_behind_one_picture_are_blind_to_each_other() -> None:

@@ -24,11 +24,19 @@ from kosmos_ros.shapes.model import (
     IGNORED,
     IMAGE_SIZE,
     NOTHING,
+    SUMMARY,
     DenseTargets,
     Prompts,
 )
 from kosmos_ros.shapes.rendering import ink, render
-from kosmos_ros.shapes.scenes import ALIKE, COLOURS, KINDS, Scene, sample_frame, sample_scene
+from kosmos_ros.shapes.scenes import (
+    COLOURS,
+    KINDS,
+    Scene,
+    Shape,
+    sample_frame,
+    sample_scene,
+)
 from kosmos_ros.shapes.tokenizer import SPECIAL
 
 COVERED = 0.12  # share of a cell that a shape's ink must cover to be asked for
@@ -95,12 +103,10 @@ def batches(
     """`size` pictures for each step from `start` on: `fresh` new ones, the rest from those kept.
 
     Kept are the last `kept`, rendered again where a run goes on. They come back mirrored half of
-    the time, and only where their number of shapes is among the step's counts; where a step asks
-    for more scenes with shapes alike than others do, its share comes from those. There are fewer
+    the time, and only where their number of shapes is among the step's counts. There are fewer
     pictures at the start.
     """
     store: deque[Picture] = deque(maxlen=kept)
-    twins: deque[Picture] = deque(maxlen=kept // 16)  # pictures with shapes alike
     with get_context("spawn").Pool(workers) as pool:
 
         def order(step: Step) -> AsyncResult[list[Picture]]:
@@ -114,15 +120,11 @@ def batches(
             if step.number >= start:
                 rng = np.random.default_rng([0, seed, step.number, 1])
                 pictures = list(new)
-                if step.alike > ALIKE and twins:
-                    for pick in rng.integers(len(twins), size=int(step.alike * (size - fresh))):
-                        pictures.append(_again(twins[pick], rng))
                 for pick in rng.integers(len(store), size=8 * size) if store else ():
                     if len(pictures) < size and len(store[pick].scene.shapes) in step.counts:
                         pictures.append(_again(store[pick], rng))
                 yield pictures
             store.extend(new)
-            twins.extend(p for p in new if len(p.scene.groups) < len(p.scene.shapes))
 
 
 def _again(picture: Picture, rng: np.random.Generator) -> Picture:
@@ -137,15 +139,32 @@ def stack_pixels(pictures: list[Picture]) -> torch.Tensor:
 def dense_targets(pictures: list[Picture]) -> DenseTargets:
     kinds, colours = np.full((2, len(pictures), CELLS**2), IGNORED)
     corners = np.zeros((len(pictures), CELLS**2, 4), dtype=np.int64)
+    summary = np.full((len(pictures), CELLS**2, len(SUMMARY)), IGNORED)
     for index, picture in enumerate(pictures):
         kinds[index, picture.owners == -1] = NOTHING
+        summary[index, :, -1] = len(picture.scene.shapes) - 1
         for owner, shape in enumerate(picture.scene.shapes):
             owned = picture.owners == owner
             kinds[index, owned] = KINDS.index(shape.kind)
             colours[index, owned] = list(COLOURS).index(shape.colour)
             first, last = cells(shape.box)
             corners[index, owned] = [first % GRID, first // GRID, last % GRID, last // GRID]
-    return DenseTargets(*(torch.from_numpy(array) for array in (kinds, colours, corners)))
+            summary[index, owned] = _summary(shape, picture.scene)
+    arrays = kinds, colours, corners, summary
+    return DenseTargets(*(torch.from_numpy(array) for array in arrays))
+
+
+def _summary(shape: Shape, scene: Scene) -> tuple[int, ...]:
+    """The shape's number of each of SUMMARY."""
+    mentions = [group[0].phrase for group in scene.groups]
+    return (
+        mentions.index(shape.phrase),
+        scene.left_to_right.index(shape),
+        sum(other.phrase == shape.phrase for other in scene.shapes) - 1,
+        sum(other.kind == shape.kind for other in scene.shapes) - 1,
+        sum(other.colour == shape.colour for other in scene.shapes) - 1,
+        len(scene.shapes) - 1,
+    )
 
 
 def pack_prompts(

@@ -49,6 +49,7 @@ class Guess:
 
     iou: float  # with the box of the shape that it is meant to be; 0 where there is none
     score: float
+    named: bool = True  # its phrase is right; else `iou` is with the shape that it is nearest to
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,14 @@ class Examiner:
         ious: list[float] = []
         guesses: list[Guess] = []
         for phrase in caption.phrases:
-            group = wanted.pop(phrase.text, [])
-            overlaps = _overlaps(phrase.boxes, group)
-            ious += overlaps if group else []
-            guesses += _guesses(phrase.boxes, overlaps)
+            if group := wanted.pop(phrase.text, []):
+                overlaps = _overlaps(phrase.boxes, group)
+                ious += overlaps
+                guesses += _guesses(phrase.boxes, overlaps)
+                continue
+            for box in phrase.boxes:
+                nearest = max(_overlaps([box], [shape])[0] for shape in scene.shapes)
+                guesses.append(Guess(nearest, box.score, named=False))
         said, drawn = len(caption.phrases), len(scene.groups)
         named = drawn - len(wanted)
         return Marks(said, drawn, named, tuple(ious), guesses=tuple(guesses))
@@ -204,12 +209,14 @@ def figures(marks: Iterable[Marks]) -> dict[str, float | None]:
     """The measured figures by name; None where nothing was measured.
 
     phrase_f1, mean_iou and iou50 are of the brief caption. score_auroc is that of the scores of
-    all boxes of captions and groundings; right is a box over half of its shape's. A box of a
-    phrase that names nothing in the scene, or names it again, is wrong, wherever it lies.
+    all boxes of brief captions and groundings against an IoU over 0.5: with the shape that is
+    meant, or, where a caption's phrase names nothing in the scene or names it again, with the
+    shape that lies nearest. For named_auroc boxes of such phrases are wrong, wherever they lie.
     """
     total = sum(marks, Marks())
     ious = np.array(total.ious)
     over_half = np.array([guess.iou > 0.5 for guess in total.guesses], dtype=bool)
+    named = np.array([guess.named for guess in total.guesses], dtype=bool)
     scores = np.array([guess.score for guess in total.guesses])
     accuracies = {
         name: _mean([right for task, right in total.answers if task in tasks])
@@ -222,6 +229,7 @@ def figures(marks: Iterable[Marks]) -> dict[str, float | None]:
         **accuracies,
         "detailed_f1": _f1(*total.detailed),
         "score_auroc": _auroc(scores, over_half),
+        "named_auroc": _auroc(scores, over_half & named),
     }
 
 

@@ -4,8 +4,8 @@ Three things differ from the network that is saved; none of them outlives `finis
 - The 1024 location embeddings are sums of 32 row codes and 32 column codes, so the softmax over
   locations is the product of one over rows and one over columns, and every location teaches its
   whole row and column.
-- Throw-away heads read from each image token what covers its part of the picture and where it
-  ends.
+- Throw-away heads read from each image token what covers its part of the picture, where it ends
+  and how it stands among the others.
 - Several prompts share one picture: they lie one after the other behind its tokens, blind to
   each other.
 """
@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
 from kosmos_ros.grounding import GRID
-from kosmos_ros.shapes.scenes import COLOURS, KINDS
+from kosmos_ros.shapes.scenes import COLOURS, COUNTS, KINDS
 from kosmos_ros.shapes.tokenizer import LOCATIONS, vocabulary
 
 WIDTH = 128  # of every hidden state, D below
@@ -28,6 +28,10 @@ PATCHES = 10  # along each side, as the vision model sees them
 IMAGE_SIZE = 120  # pixels along each side
 NOTHING = len(KINDS)  # class of a cell without a shape
 ANYWHERE = -1  # target of a location token where one location is as right as any other
+SUMMARY = ("mention", "rank", "alike", "of its kind", "of its colour", "in all")
+"""Numbers from 0 to 3 that a cell's shape has among the others: of its phrase in the brief
+caption, of itself from left to right; and one less than how many are alike, of its kind, of its
+colour, and in the scene, which is asked of cells without a shape too."""
 IGNORED = -100  # target that counts for nothing: the default of torch's cross_entropy
 
 MEAN = (0.5, 0.5, 0.5)
@@ -41,6 +45,7 @@ class DenseTargets:
     kinds: Tensor  # (B, 64) index into KINDS, or NOTHING
     colours: Tensor  # (B, 64) index into COLOURS
     corners: Tensor  # (B, 64, 4) grid cells of x1, y1, x2, y2
+    summary: Tensor  # (B, 64, 6) how it stands among the others, as SUMMARY says
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def make_config() -> Kosmos2Config:
     vision = {
         "hidden_size": WIDTH,
         "intermediate_size": 4 * WIDTH,
-        "num_hidden_layers": 5,
+        "num_hidden_layers": 6,
         "num_attention_heads": 4,
         "image_size": IMAGE_SIZE,
         "patch_size": IMAGE_SIZE // PATCHES,
@@ -94,6 +99,7 @@ class Learner(nn.Module):
         self.kind_head = nn.Linear(WIDTH, NOTHING + 1)
         self.colour_head = nn.Linear(WIDTH, len(COLOURS))
         self.corner_head = nn.Linear(WIDTH, 4 * WIDTH)
+        self.summary_head = nn.Linear(WIDTH, len(SUMMARY) * max(COUNTS))
         _start(self.kosmos)
         self.kosmos.text_model.lm_head.weight.requires_grad_(False)  # the table of embeddings too
 
@@ -108,7 +114,7 @@ class Learner(nn.Module):
         return tokens
 
     def dense_loss(self, tokens: Tensor, targets: DenseTargets, blur: float) -> dict[str, Tensor]:
-        """Cross-entropies (nats) of kind, colour and, each for itself, the four corners."""
+        """Cross-entropies (nats) of kind, colour, the four corners and the summary."""
         read = self.reader(tokens)
         kinds = self.kind_head(read).transpose(1, 2)  # (B, classes, 64)
         colours = self.colour_head(read).transpose(1, 2)
@@ -116,9 +122,15 @@ class Learner(nn.Module):
         pointers = self.corner_head(read[asked]).unflatten(-1, (4, WIDTH))  # (N, 4, D)
         codes = torch.stack([self.columns, self.rows, self.columns, self.rows])  # x1, y1, x2, y2
         corners = torch.einsum("nsd,scd->nsc", pointers, codes).flatten(0, 1)
+        summary = self.summary_head(read).unflatten(-1, (len(SUMMARY), max(COUNTS)))
+        standings = [
+            functional.cross_entropy(guess.flatten(0, 1), right.flatten())
+            for guess, right in zip(summary.unbind(2), targets.summary.unbind(2), strict=True)
+        ]
         return {
             "kind": functional.cross_entropy(kinds, targets.kinds),
             "colour": functional.cross_entropy(colours, targets.colours),
+            "summary": torch.stack(standings).mean(),
             "corner": _blurred_loss(corners, targets.corners[asked].flatten(), blur),
         }
 

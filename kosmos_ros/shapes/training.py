@@ -1,8 +1,8 @@
 """Training of `shapes` from nothing: phases, schedules, checkpoints. Knows no scene and no layer.
 
-First the picture alone (what covers each part of it, and where does it end), then words: one
-shape at a time, then two, three, all. The weights that are saved are a running average of the
-trained ones.
+First the picture alone (what covers each part of it, where does it end, how many are like it),
+then words: one shape at a time, then two, three, all. The weights that are saved are a running
+average of the trained ones.
 """
 
 import argparse
@@ -45,10 +45,12 @@ Batch = TypeVar("Batch", DenseTargets, Prompts)
 
 
 WHERE: dict[str, float] = {
-    "kind": 1.0, "colour": 1.0, "corner": 4.0, "word": 3.0, "row": 2.0, "column": 2.0,
+    "kind": 2.0, "colour": 1.0, "corner": 3.0, "summary": 4.0,
+    "word": 3.0, "row": 2.0, "column": 2.0,
 }  # fmt: skip
 WHAT: dict[str, float] = {
-    "kind": 3.0, "colour": 2.0, "corner": 2.0, "word": 6.0, "row": 2.0, "column": 2.0,
+    "kind": 3.0, "colour": 2.0, "corner": 2.0, "summary": 4.0,
+    "word": 6.0, "row": 2.0, "column": 2.0,
 }  # fmt: skip
 """Weights of the losses: places are learnt first, and what is there last."""
 
@@ -65,15 +67,15 @@ class Phase:
 
 PLAIN, DOUBTFUL = Lesson(QUESTIONS), Lesson(QUESTIONS, doubts=0.15)
 PHASES: tuple[Phase, ...] = (
-    Phase("look", 450, COUNTS, WHERE),
+    Phase("look", 1800, COUNTS, WHERE, alike=0.35),
     Phase("one", 100, (1,), WHERE, PLAIN),
-    Phase("two", 100, (1, 2), WHERE, PLAIN),
-    Phase("three", 150, (1, 2, 3), WHERE, PLAIN),
-    Phase("all", 500, COUNTS, WHERE, PLAIN),
-    Phase("doubt", 700, COUNTS, WHAT, DOUBTFUL),
-    Phase("hard", 900, COUNTS, WHAT, Lesson(HARD, doubts=0.1), alike=0.35),
-    Phase("speak", 600, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1)),
-    Phase("pairs", 340, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1), alike=0.25),
+    Phase("two", 100, (1, 2), WHERE, PLAIN, alike=0.25),
+    Phase("three", 100, (1, 2, 3), WHERE, PLAIN, alike=0.25),
+    Phase("all", 1200, COUNTS, WHERE, PLAIN, alike=0.25),
+    Phase("doubt", 1000, COUNTS, WHAT, DOUBTFUL, alike=0.25),
+    Phase("hard", 1000, COUNTS, WHAT, Lesson(HARD, doubts=0.1)),
+    Phase("speak", 1000, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1)),
+    Phase("pairs", 600, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.15), alike=0.5),
 )
 
 PICTURES = 48  # per step
@@ -84,19 +86,10 @@ KEPT = 16000  # pictures to repeat from; 43 kB each
 MUON_RATE = 6e-3  # for the matrices of the layers
 ADAM_RATE = 2e-3  # for everything else
 WARMUP = 50  # steps, at the start and again where words begin
-RATES: dict[int, float] = {
-    0: 1.0,
-    1500: 1.0,
-    2000: 0.762,
-    2900: 0.0,
-    2930: 0.35,
-    3500: 0.0,
-    3520: 0.3,
-    3840: 0.0,
-}
+RATES = {0: 1.0, 4200: 1.0, 6300: 0.0, 6320: 0.35, 6900: 0.0}
 """Learning rates by step, as a share of the full ones; in between they change evenly."""
 BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
-BLUR_UNTIL = 1800  # step where it is 0
+BLUR_UNTIL = 2800  # step where it is 0
 AVERAGE = 0.995  # decay of the running average per step
 
 CHECKPOINT_EVERY = 100  # steps
