@@ -137,8 +137,8 @@ class Tally:
                 self.placed += iou(corners(phrase.boxes[0]), truth[phrase.text]) > 0.5
 
     def check(self):
-        assert 2 * self.right / (self.named + self.drawn) >= 0.85
-        assert self.placed / self.right >= 0.6
+        assert 2 * self.right / (self.named + self.drawn) >= 0.9
+        assert self.placed / self.right >= 0.9
 
 
 def test_captions_name_what_was_drawn_and_where(robot, scenes):
@@ -202,7 +202,7 @@ def test_questions_about_regions_are_answered_with_what_lies_there(robot, scenes
             assert response.result.header.frame_id == "front_optical_frame"
             asked += 1
             right += phrase in response.answer
-    assert right / asked >= 0.8
+    assert right / asked >= 0.9
 
 
 def test_a_published_box_can_be_asked_about(robot, scenes):
