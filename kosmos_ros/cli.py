@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     task = FIELDS["task"].default
     caption.add_argument(
-        "--task", choices=CAPTION_TASKS, default=task, help=f"What is said of each one. ({task})"
+        "--task", type=_task, default=task, help=f"{' or '.join(CAPTION_TASKS)}. ({task})"
     )
     caption.add_argument(
         "--out",
@@ -236,6 +236,14 @@ def _write(value: dict[str, Any]) -> None:
         if isinstance(exc, BrokenPipeError):
             sys.exit(141)
         sys.exit(f"kosmos: standard output: {exc.strerror}")
+
+
+def _task(text: str) -> str:
+    if text not in CAPTION_TASKS:
+        raise argparse.ArgumentTypeError(
+            f"task is {text!r}; one of {', '.join(CAPTION_TASKS)} is needed"
+        )
+    return text
 
 
 def _region(text: str) -> Box:

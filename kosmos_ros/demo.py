@@ -207,7 +207,7 @@ class DemoNode(Node):
 
     def _on_caption(self, caption: GroundedCaption) -> None:
         self._seen[caption.camera] += 1
-        if not self._limit.is_canceled():
+        if not (self._limit.is_canceled() or self._waits):
             self._limit.reset()
         _show(caption)
         if self._waits and caption.camera == self._cameras[0] and caption.phrases:

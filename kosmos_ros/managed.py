@@ -30,6 +30,14 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self._transition = threading.Lock()
         self._service_change_state.callback = self._on_change_state
 
+    def destroy_node(self) -> None:
+        """Destroy the state machine, too, which rclpy leaves to the garbage collector.
+
+        It holds the node, whose name would stay on the graph, and its logger's publisher.
+        """
+        super().destroy_node()
+        del self._state_machine
+
     def autostart(self) -> None:
         """Configure and activate, as a manager would."""
 

@@ -157,7 +157,7 @@ class KosmosNode(ManagedNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As cleanup, for good."""
-        return _returned(self._unload())
+        return _returned(self._unload("the node is shut down"))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As cleanup, so that it can be configured again."""
@@ -170,8 +170,8 @@ class KosmosNode(ManagedNode):
         self.scheduler.forget()
         self._inquiries.refuse_all(reason)
 
-    def _unload(self) -> bool:
-        self._pause("the node is unconfigured")
+    def _unload(self, reason: str = "the node is unconfigured") -> bool:
+        self._pause(reason)
         if self._worker:
             self._worker.close()
             if not self._worker.join(FREE_TIMEOUT):

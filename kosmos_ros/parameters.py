@@ -50,7 +50,9 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
                 if change.name in fields:
                     checked(fields[change.name], change.value)
         except ConfigError as exc:
-            return SetParametersResult(successful=False, reason=str(exc))
+            return SetParametersResult(
+                successful=False, reason=str(exc).replace("parameter ", f"parameter {prefix}", 1)
+            )
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_set)

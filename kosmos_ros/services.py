@@ -79,6 +79,8 @@ class Services:
         self._desk = desk
         self._waiting: set[Task] = set()
         self._goals: dict[bytes, Request] = {}
+        # Of the default depth of 10, more requests at once are lost without an answer.
+        burst = QoSProfile(depth=BURST)
         # In the default group an async handler stops every other callback while it waits.
         group = ReentrantCallbackGroup()
         for kind, name, inquire in (
@@ -91,8 +93,7 @@ class Services:
                 kind,
                 f"~/{name}",
                 functools.partial(self._serve, inquire),
-                # Of the default depth of 10, more requests at once are lost without an answer.
-                qos_profile=QoSProfile(depth=BURST),
+                qos_profile=burst,
                 callback_group=group,
             )
         self._action = ActionServer(
@@ -102,6 +103,10 @@ class Services:
             self._stream,
             cancel_callback=self._cancel,
             callback_group=group,
+            goal_service_qos_profile=burst,
+            result_service_qos_profile=burst,
+            cancel_service_qos_profile=burst,
+            feedback_pub_qos_profile=burst,
         )
 
     def destroy(self) -> None:

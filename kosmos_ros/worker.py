@@ -143,6 +143,7 @@ class Worker:
                 self._serve(engine, jobs)
         except Exception as exc:  # the thread's outermost border: who waits must hear of it
             error = exc
+            self._closing.set()
         if engine is not None:
             with contextlib.suppress(Exception):  # a lost device lets nothing be freed
                 engine.unload()

@@ -1,5 +1,6 @@
 """What every test of a node needs: a domain of its own, and waiting for events."""
 
+import gc
 import os
 import time
 
@@ -78,8 +79,12 @@ def start(ros):
         return desk
 
     yield make
-    for desk in desks:
+    while desks:
+        desk = desks.pop()
         desk.engine.free.set()
         assert desk.node.stop(10)
         desk.node.destroy_node()
         desk.client.destroy_node()
+    desk = None
+    # rcl keeps one log publisher for a node's name: that of an old node must not live on.
+    gc.collect()

@@ -10,7 +10,6 @@ from conftest import Bench
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
 from rcl_interfaces.msg import Log
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import CancelledError, GenerationError
@@ -107,9 +106,10 @@ class Desk:
         self.compressed = client.create_publisher(CompressedImage, "image/compressed", 10)
         self.asking = client.create_client(Ask, "kosmos/ask")
         self.logged = []
-        kept = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        client.create_subscription(Log, "/rosout", self._on_log, kept)
+        client.create_subscription(Log, "/rosout", self._on_log, 100)
         self.captions = []
+        # What is logged before both ends are connected is lost.
+        self.until(lambda: node.get_logger().info("a test begins") or self.logs("a test begins"))
 
     @property
     def stream(self):
@@ -133,7 +133,21 @@ class Desk:
     def send(self, *args, **options):
         message = picture(*args, **options)
         self.connected()
-        self.images.publish(message)
+        return self.deliver(self.images, message, self.stream)
+
+    def deliver(self, publisher, message, stream):
+        """Publish until it arrives: the first image may be sent before both ends are connected."""
+        watch = stream._feed.watch
+        before, sent = watch.last, 0.0
+
+        def arrived():
+            nonlocal sent
+            if watch.last == before and time.monotonic() > sent + 2.0:
+                sent = time.monotonic()
+                publisher.publish(message)
+            return watch.last != before
+
+        self.until(arrived, "an image that arrives")
         return message
 
     def ask(self, **request):

@@ -140,7 +140,7 @@ def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
     assert manager(label)
     desk.until(lambda: all(answer.done() for answer in waiting))
     reasons = {answer.result().message for answer in waiting}
-    expected = "the node is not active" if label == "deactivate" else "the node is unconfigured"
+    expected = "the node is not active" if label == "deactivate" else "the node is shut down"
     assert reasons <= {expected, "generation was stopped"}
     assert expected in reasons
 

@@ -235,7 +235,7 @@ def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
                 plan.submit(request)
                 waiting.append(request)
             except QueueFullError:
-                assert sum(servable(other) == servable(request) for other in waiting) == 3
+                assert sum(servable(other) == servable(request) for other in waiting) >= 3
         elif step == "wait":
             hand.now += value
             late = [r for r in waiting if r.deadline <= hand.now]
