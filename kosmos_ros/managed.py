@@ -36,7 +36,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         It holds the node, whose name would stay on the graph, and its logger's publisher.
         """
         super().destroy_node()
-        del self._state_machine
+        self.__dict__.pop("_state_machine", None)
 
     def autostart(self) -> None:
         """Configure and activate, as a manager would."""

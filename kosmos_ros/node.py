@@ -101,7 +101,9 @@ class KosmosNode(ManagedNode):
 
     def destroy_node(self) -> None:
         """Destroy the action server, too, which rclpy leaves to the garbage collector."""
-        self._inquiries.destroy()
+        # rclpy also destroys a node that could not be made, which has none yet.
+        if inquiries := getattr(self, "_inquiries", None):
+            inquiries.destroy()
         super().destroy_node()
 
     def stop(self, timeout: float) -> bool:
