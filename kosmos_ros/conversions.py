@@ -68,7 +68,7 @@ def said_message(
         inference_time=seen.inference_time,
         frames_dropped=seen.frames_dropped,
     )
-    message.latency = duration(now - stamp_seconds(seen.header.stamp))
+    message.latency = duration(now - seconds(seen.header.stamp))
     return message
 
 
@@ -106,11 +106,6 @@ def answer_event(seen: Seen, question: str, answer: str, before: str, since: Tim
         previous=str(before),
         since=since,
     )
-
-
-def stamp_seconds(stamp: Time) -> float:
-    """A stamp in seconds, good to a microsecond."""
-    return float(stamp.sec) + stamp.nanosec * 1e-9
 
 
 def caption_from(message: GroundedCaption) -> Caption:
@@ -157,8 +152,8 @@ def duration(seconds: float) -> Duration:
     return Duration(sec=whole, nanosec=rest)
 
 
-def seconds(message: Duration) -> float:
-    """Length in seconds."""
+def seconds(message: Duration | Time) -> float:
+    """A length, or a stamp good to a microsecond, in seconds."""
     return float(message.sec) + message.nanosec * 1e-9
 
 

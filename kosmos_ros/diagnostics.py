@@ -64,7 +64,7 @@ def camera_status(node: str, state: CameraState, unready: str) -> DiagnosticStat
         "latency p95 (s)": f"{meter.latency(0.95):.3f}",
         "last error": meter.error,
     }
-    return _status(level, f"{node}: camera {state.name}".rstrip(), message, "", values)
+    return status(level, f"{node}: camera {state.name}".rstrip(), message, "", values)
 
 
 def model_status(
@@ -77,7 +77,7 @@ def model_status(
         "device memory (MB)": f"{memory / 1e6:.0f}",
         "process memory (MB)": f"{psutil.Process().memory_info().rss / 1e6:.0f}",
     }
-    return _status(level, f"{node}: model", message, hardware(info), values)
+    return status(level, f"{node}: model", message, hardware(info), values)
 
 
 def hardware(info: Mapping[str, str]) -> str:
@@ -85,18 +85,14 @@ def hardware(info: Mapping[str, str]) -> str:
     return info.get("device_name") or info.get("device") or "none"
 
 
-def key_values(values: Mapping[str, str]) -> list[KeyValue]:
-    """As DiagnosticStatus has them."""
-    return [KeyValue(key=key, value=value) for key, value in values.items()]
-
-
-def _status(
+def status(
     level: bytes, name: str, message: str, hardware_id: str, values: Mapping[str, str]
 ) -> DiagnosticStatus:
+    """The message with these fields."""
     return DiagnosticStatus(
         level=level,
         name=name,
         message=message,
         hardware_id=hardware_id,
-        values=key_values(values),
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
     )

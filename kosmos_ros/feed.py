@@ -14,6 +14,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
+from kosmos_ros.conversions import seconds
 from kosmos_ros.watch import InputWatch
 
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
@@ -89,8 +90,7 @@ class ImageFeed:
         self._node.get_logger().warning(text)
 
     def _arrived(self, message: Image | CompressedImage) -> None:
-        stamp = message.header.stamp
-        self.watch.arrived(time.monotonic(), stamp.sec + stamp.nanosec * 1e-9)
+        self.watch.arrived(time.monotonic(), seconds(message.header.stamp))
         if self._stale:
             self._stale, self._warned = False, float("-inf")
             self._node.get_logger().info(f"images arrive on {self.topic}")

@@ -64,14 +64,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         return response
 
     def _trigger(self, transition: Transition) -> Callable[[], Any] | None:
-        triggers = {
-            "configure": self.trigger_configure,
-            "cleanup": self.trigger_cleanup,
-            "activate": self.trigger_activate,
-            "deactivate": self.trigger_deactivate,
-            "shutdown": self.trigger_shutdown,
-        }
-        return triggers.get(transition.label or _LABELS.get(transition.id, ""))
+        label = transition.label or _LABELS.get(transition.id)
+        return getattr(self, f"trigger_{label}", None)
 
     def _go(self, trigger: Callable[[], Any]) -> bool:
         """Whether the transition succeeded; False for one that the state does not allow."""

@@ -284,14 +284,8 @@ class KosmosNode(ManagedNode):
 
     def _publish_info(self, level: bytes, message: str, values: dict[str, str]) -> None:
         self._level, self._message = level, message
-        status = DiagnosticStatus(
-            level=level,
-            name=self.get_fully_qualified_name(),
-            message=message,
-            hardware_id=diagnostics.hardware(values),
-            values=diagnostics.key_values(values),
-        )
-        self._model_info.publish(status)
+        name, hardware = self.get_fully_qualified_name(), diagnostics.hardware(values)
+        self._model_info.publish(diagnostics.status(level, name, message, hardware, values))
 
 
 def _cameras(settings: Settings) -> list[tuple[str, str]]:

@@ -57,6 +57,11 @@ def phrase_grounding(phrase: str) -> Prompt:
     return Prompt("phrase_grounding", text, text)
 
 
+def joined(asked: Sequence[Prompt]) -> Prompt:
+    """Prompts of one task as a single one for a message, a line each; the model never reads it."""
+    return Prompt(asked[0].task, "\n".join(prompt.text for prompt in asked), "")
+
+
 def region_description(region: tuple[int, int], grounded: bool = True) -> Prompt:
     """What is in `region`, given as two grid indices (see grounding.region_cells)."""
     text = ("<grounding>" if grounded else "") + f"<phrase> It</phrase>{object_tags([region])} is"

@@ -324,7 +324,7 @@ class Services:
         def reply(seen: Seen) -> Any:
             found = dataclasses.replace(
                 seen,
-                prompts=(Prompt("phrase_grounding", "\n".join(p.text for p in asked), ""),),
+                prompts=(prompts.joined(asked),),
                 captions=(together(phrases, seen.captions, score),),
             )
             return kind(success=True, result=self._message(found, 0))

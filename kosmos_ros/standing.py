@@ -5,6 +5,7 @@ Knows settings and prompts; no topic and no model.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Plan:
     questions: tuple[str, ...]
     lacks: str = ""  # parameter that the task needs and that is empty
 
-    @property
+    @functools.cached_property
     def prompts(self) -> list[Prompt]:
         """In the order in which `read` wants their answers. Raises RequestError: see `lacks`."""
         if self.lacks:
@@ -59,9 +60,8 @@ class Plan:
         second = first + len(self.phrases)
         phrases = None
         if self.phrases:
-            prompt = "\n".join(prompt.text for prompt, _ in answered[first:second])
             found = together(self.phrases, captions[first:second], self.settings.min_score)
-            phrases = Prompt("phrase_grounding", prompt, ""), found
+            phrases = prompts.joined(self.prompts[first:second]), found
         said = answered[:first]
         if self.task == "phrase_grounding" and phrases:
             said = [phrases]

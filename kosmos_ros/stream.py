@@ -25,7 +25,7 @@ from kosmos_ros.conversions import (
     image_message,
     phrase_event,
     said_message,
-    stamp_seconds,
+    seconds,
 )
 from kosmos_ros.detections import Detection2DArray, detections_message
 from kosmos_ros.diagnostics import CameraState
@@ -86,16 +86,21 @@ class Stream:
 
     def refresh(self) -> None:
         """Take up what the parameters say now."""
-        self.settings = parameters.read(self._node, StreamSettings, self._prefix)
-        if scheduler := self.scheduler:
-            limits = Limits(self.settings.max_rate, self.settings.max_image_age)
-            scheduler.set_limits(self.name, limits)
+        settings = parameters.read(self._node, StreamSettings, self._prefix)
+        if settings != self.settings:
+            self.settings = settings
+            self._limit(self.scheduler)
 
     def begin(self, scheduler: Scheduler) -> None:
         """Give frames to this scheduler from now on."""
         self._restart_events()
+        self._limit(scheduler)
         self.scheduler = scheduler
-        self.refresh()
+
+    def _limit(self, scheduler: Scheduler | None) -> None:
+        if scheduler:
+            limits = Limits(self.settings.max_rate, self.settings.max_image_age)
+            scheduler.set_limits(self.name, limits)
 
     def check(self, loading: bool) -> None:
         """Warn, now and then, of silence and loss."""
@@ -147,7 +152,6 @@ class Stream:
 
     def task(self) -> Task:
         """What is asked of the newest frame."""
-        self.refresh()
         settings = self.settings
         listened = self._listened()
         plan = standing.plan(settings, *(settings.always_on or heard for heard in listened))
@@ -181,7 +185,7 @@ class Stream:
             _, caption = findings.said[0]
             drawn = image_message(annotate(seen.image, caption), seen.header)
             self._outputs["annotated"].publish(drawn)
-        self._meter.described(time.monotonic(), now - stamp_seconds(seen.header.stamp))
+        self._meter.described(time.monotonic(), now - seconds(seen.header.stamp))
 
     def _changes(
         self, seen: Seen, findings: Findings, settings: StreamSettings
@@ -189,7 +193,7 @@ class Stream:
         """What this picture settles."""
         stamp = seen.header.stamp
         moment = (
-            stamp_seconds(stamp),
+            seconds(stamp),
             stamp,
             settings.event_frames,
             settings.event_seconds,
