@@ -7,6 +7,7 @@ result, such as drawing and publishing. Knows no ROS: messages are carried, not 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import threading
 import time
@@ -48,9 +49,9 @@ class Seen:
     header: Any  # the picture's own
     image: np.ndarray  # (H, W, 3) uint8 RGB
     prompts: tuple[Prompt, ...]
-    captions: tuple[Caption, ...]  # one for each prompt
-    inference_time: float  # s, of the batch that it was in
     frames_dropped: int  # of its camera
+    captions: tuple[Caption, ...] = ()  # one for each prompt
+    inference_time: float = 0.0  # s, of the batch that it was in
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,11 +78,11 @@ class _Picture:
     """A task on its way through the model."""
 
     task: Task
-    camera: str
-    header: Any  # the picture's own
-    image: np.ndarray
-    prompts: tuple[Prompt, ...]
-    frames_dropped: int
+    seen: Seen  # without captions
+
+    def said(self, captions: Sequence[Caption], taken: float) -> Seen:
+        """With what was said in `taken` seconds."""
+        return dataclasses.replace(self.seen, captions=tuple(captions), inference_time=taken)
 
 
 Decode = Callable[[Any, int], np.ndarray]
@@ -176,8 +177,8 @@ class Worker:
             raise error
         elif len(pictures) > 1:
             self._describe_singly(engine, pictures, most)
-        elif min(most, len(pictures[0].prompts)) > 1:
-            self._describe(engine, pictures, min(most, len(pictures[0].prompts)) // 2)
+        elif (asked := min(most, len(pictures[0].seen.prompts))) > 1:
+            self._describe(engine, pictures, asked // 2)
         else:
             pictures[0].task.failed(error)
 
@@ -197,7 +198,12 @@ class Worker:
         self, picture: _Picture, written: Sequence[Generation | KosmosError], taken: float
     ) -> None:
         try:
-            picture.task.done(self._seen(picture, written, taken))
+            captions = []
+            for prompt, answer in zip(picture.seen.prompts, written, strict=True):
+                if isinstance(answer, KosmosError):
+                    raise answer
+                captions.append(read(answer, prompt.text, prompt.lead))
+            picture.task.done(picture.said(captions, taken))
         except Exception as exc:  # one picture's trouble is not the others'
             picture.task.failed(exc)
 
@@ -218,18 +224,18 @@ class Worker:
             task.failed(exc)
             return None
         dropped = self._scheduler.dropped(camera)
-        return _Picture(task, camera, source.header, image, prompts, dropped)
+        return _Picture(task, Seen(camera, source.header, image, prompts, dropped))
 
     def _answers(
         self, engine: CaptionEngine, pictures: Sequence[_Picture], most: int
     ) -> list[list[Generation | KosmosError]]:
         """What the model says to each prompt of each picture."""
-        images = {id(picture.image): picture.image for picture in pictures}
+        images = {id(picture.seen.image): picture.seen.image for picture in pictures}
         encoded = dict(zip(images, engine.encode_batch(list(images.values())), strict=True))
         queries = [
             query
             for picture in pictures
-            for query in self._queries(picture, encoded[id(picture.image)])
+            for query in self._queries(picture, encoded[id(picture.seen.image)])
         ]
         answers = iter(
             [
@@ -238,17 +244,17 @@ class Worker:
                 for answer in engine.generate_batch(queries[start : start + most])
             ]
         )
-        return [[next(answers) for _ in picture.prompts] for picture in pictures]
+        return [[next(answers) for _ in picture.seen.prompts] for picture in pictures]
 
     def _queries(self, picture: _Picture, tokens: Any) -> list[Query]:
-        task = picture.task
+        task, prompts = picture.task, picture.seen.prompts
         begun = time.monotonic()
-        written: list[Generation | KosmosError] = [NOTHING] * len(picture.prompts)
+        captions = [read(NOTHING, prompt.text, prompt.lead) for prompt in prompts]
 
         def progress(number: int, generation: Generation) -> None:
-            written[number] = generation
+            captions[number] = read(generation, prompts[number].text, prompts[number].lead)
             assert task.progress
-            task.progress(self._seen(picture, written, time.monotonic() - begun))
+            task.progress(picture.said(captions, time.monotonic() - begun))
 
         return [
             Query(
@@ -258,24 +264,5 @@ class Worker:
                 lambda: self._closing.is_set() or self._host.paused() or task.stopped(),
                 functools.partial(progress, number) if task.progress else None,
             )
-            for number, prompt in enumerate(picture.prompts)
+            for number, prompt in enumerate(prompts)
         ]
-
-    def _seen(
-        self, picture: _Picture, written: Sequence[Generation | KosmosError], taken: float
-    ) -> Seen:
-        """Raises the first error among what was written."""
-        captions = []
-        for prompt, generation in zip(picture.prompts, written, strict=True):
-            if isinstance(generation, KosmosError):
-                raise generation
-            captions.append(read(generation, prompt.text, prompt.lead))
-        return Seen(
-            picture.camera,
-            picture.header,
-            picture.image,
-            picture.prompts,
-            tuple(captions),
-            taken,
-            picture.frames_dropped,
-        )

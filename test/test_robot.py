@@ -271,16 +271,16 @@ def test_a_stream_grows_to_the_caption(robot):
 
 
 def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
+    # So many that the model is far from through when the cancel comes.
     handle, feedback = send_goal(
-        robot, task="detailed_caption", grounded=True, image=frame(FRONT), max_new_tokens=1024
+        robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
     )
     robot.until(lambda: feedback)
     cancelled = handle.cancel_goal_async()
     robot.until(cancelled.done)
     ended = handle.get_result_async()
     robot.until(ended.done)
-    # Where the cancel comes late, the model was through.
-    assert ended.result().status in (GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_SUCCEEDED)
+    assert ended.result().status == GoalStatus.STATUS_CANCELED
     assert robot.call(Describe, image=frame(FRONT)).success
 
 
