@@ -19,15 +19,17 @@ from rclpy.task import Future
 
 from kosmos_ros.mailbox import Mailbox
 
+LAST_TRANSITION = 1.0  # s for a transition to end before the node is destroyed
+
 
 class ManagedNode(LifecycleNodeMixin, Node):
     """A lifecycle node; its `on_configure` and so on run outside the executor, one at a time."""
 
     def __init__(self, name: str, **options: Any) -> None:
+        self._transition = threading.Lock()  # first: rclpy destroys a node that it cannot make
         Node.__init__(self, name, **options)
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.mailbox = Mailbox(self)
-        self._transition = threading.Lock()
         self._service_change_state.callback = self._on_change_state
 
     def destroy_node(self) -> None:
@@ -36,7 +38,10 @@ class ManagedNode(LifecycleNodeMixin, Node):
         It holds the node, whose name would stay on the graph, and its logger's publisher.
         """
         super().destroy_node()
-        self.__dict__.pop("_state_machine", None)
+        # rclpy still reads it after the callback of a transition, which may be about to return.
+        if self._transition.acquire(timeout=LAST_TRANSITION):
+            self.__dict__.pop("_state_machine", None)
+            self._transition.release()
 
     def autostart(self) -> None:
         """Configure and activate, as a manager would."""
@@ -70,6 +75,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def _go(self, trigger: Callable[[], Any]) -> bool:
         """Whether the transition succeeded; False for one that the state does not allow."""
         with self._transition:
+            if "_state_machine" not in self.__dict__:
+                return False  # destroyed
             try:
                 return bool(trigger() == TransitionCallbackReturn.SUCCESS)
             except RuntimeError as exc:  # RCLError

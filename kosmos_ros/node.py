@@ -145,6 +145,7 @@ class KosmosNode(ManagedNode):
         for stream in self._streams.values():
             stream.begin(self.scheduler)
         self._publish_info(DiagnosticStatus.OK, "ready", self._info)
+        self.get_logger().info("active: frames and requests are taken")
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -10,8 +10,10 @@ from desk import FakeEngine, picture
 from kosmos_msgs.srv import Ask
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.lifecycle import TransitionCallbackReturn
 
 from kosmos_ros.errors import DeviceLostError, ModelLoadError
+from kosmos_ros.managed import ManagedNode
 
 
 class Manager:
@@ -201,3 +203,24 @@ def test_a_request_that_comes_while_the_node_is_cleaned_up_is_refused(managed, m
 
     monkeypatch.setattr(desk.node.scheduler, "submit", late)
     assert desk.ask(question="What?").message == "the node is not active"
+
+
+def test_a_node_destroyed_amid_a_transition_lets_it_end(ros, monkeypatch):
+    begun, end, raised = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+
+    class Slow(ManagedNode):
+        def on_configure(self, state):
+            begun.set()
+            end.wait()
+            return TransitionCallbackReturn.SUCCESS
+
+    node = Slow("slow")
+    node.autostart()
+    assert begun.wait(10)
+    threading.Timer(0.1, end.set).start()
+    node.destroy_node()
+    for thread in threading.enumerate():
+        if thread.name == "autostart":
+            thread.join(10)
+    assert not raised

@@ -86,7 +86,7 @@ class Robot:
             )
         }
         self.action = ActionClient(self.client, GenerateAction, "kosmos/generate_stream")
-        self.program.says("model ready")
+        self.program.says("active: ")
         self.until(self.action.server_is_ready)
         self.until(lambda: all(c.get_subscription_count() for c in self.cameras.values()))
         while not self.call(Describe, image=frame(FRONT)).success:
