@@ -16,9 +16,11 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
+from rclpy.validate_topic_name import validate_topic_name
 
 from kosmos_ros import diagnostics, parameters
 from kosmos_ros.bridge import ImageDecoder
@@ -299,6 +301,12 @@ def _cameras(settings: Settings) -> list[tuple[str, str]]:
         raise ConfigError(
             f"{len(topics)} image_topics for {len(names)} cameras; one for each is needed, or none"
         )
+    for name, topic in zip(names, topics, strict=False):
+        try:
+            validate_topic_name(topic)
+        except InvalidTopicNameException as exc:
+            reason = str(exc).partition(":\n")[0]
+            raise ConfigError(f"image_topics: {topic!r} of camera {name!r}: {reason}") from exc
     topics = topics or tuple(f"{name}/image" if name else "image" for name in names)
     return list(zip(names, topics, strict=True))
 

@@ -24,21 +24,27 @@ from kosmos_ros.settings import checked
 
 Values = TypeVar("Values")
 
+NOT_SET = Parameter.Type.NOT_SET
+UNSET = (None, "null")  # null in a file of parameters is text for rcl
+
 
 def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
     """Declare every field of `kind` on `node` and give their values. Raises ConfigError.
 
-    With a `prefix`, which ends with a dot, they have no values of their own until they are set.
+    With a `prefix`, which ends with a dot, they have no values of their own until they are set,
+    nor when they are set to null, which is what `ros2 param dump` writes of them.
     """
     for field in _fields(kind):
         name = prefix + field.name
+        # With static typing `max_rate:=1` ends the node: an integer is not a double.
+        descriptor = _descriptor(field, bool(prefix) or isinstance(field.default, float | str))
+        given = _given(node).get(name)
+        # rclpy takes [] in a file or on the command line for no value at all.
+        empty = isinstance(field.default, tuple) and given and given.type_ is NOT_SET
+        unset = prefix and given and given.value in UNSET and not empty
+        default = None if prefix and not empty else _shown(field)
         try:
-            if prefix:
-                node.declare_parameter(name, None, _descriptor(field, dynamic=True))
-                continue
-            # With static typing `max_rate:=1` ends the node: an integer is not a double.
-            dynamic = isinstance(field.default, float | str)
-            node.declare_parameter(name, _shown(field), _descriptor(field, dynamic))
+            node.declare_parameter(name, default, descriptor, bool(empty or unset))
         except (InvalidParameterTypeException, InvalidParameterValueException) as exc:
             raise ConfigError(f"parameter {name}: {exc}") from exc
     values = read(node, kind, prefix)
@@ -47,7 +53,7 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
     def on_set(changes: list[Parameter]) -> SetParametersResult:
         try:
             for change in changes:
-                if change.name in fields:
+                if change.name in fields and not (prefix and change.value in UNSET):
                     checked(fields[change.name], change.value)
         except ConfigError as exc:
             return SetParametersResult(
@@ -67,7 +73,7 @@ def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
     values = {}
     for field in _fields(kind):
         value = node.get_parameter(prefix + field.name).value
-        if value is None:
+        if prefix and value in UNSET:
             value = node.get_parameter(field.name).value
         values[field.name] = checked(field, value)
     return kind(**values)
@@ -75,13 +81,18 @@ def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
 
 def unknown(node: Node) -> list[str]:
     """A line for each parameter given to `node` (file or command line) that it does not have."""
-    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public name for them
+    given = _given(node)
     names = list(node.get_parameters_by_prefix(""))
     lines = []
     for name in sorted(name for name in given if not node.has_parameter(name)):
         close = difflib.get_close_matches(name, names, n=1)
         lines.append(f"parameter {name} is unknown" + (f"; is {close[0]} meant?" if close else ""))
     return lines
+
+
+def _given(node: Node) -> dict[str, Parameter]:
+    """Parameters of a file and the command line; rclpy has no public name for them."""
+    return getattr(node, "_parameter_overrides", {})
 
 
 def _shown(field: dataclasses.Field[Any]) -> Any:

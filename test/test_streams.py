@@ -178,12 +178,38 @@ def test_a_question_names_a_camera_or_gets_the_freshest_frame(start):
     assert unknown.message == "camera 'rear' is unknown; left, right are known"
 
 
+def test_null_gives_a_camera_the_common_value_again(start):
+    desk = start(cli_args=["--ros-args", "-p", "cameras:=[left]", "-p", "left.max_rate:=null"])
+    (stream,) = desk.node._streams.values()
+
+    def rate(name, value):
+        done = desk.node.set_parameters([Parameter(name, value=value)])
+        assert done[0].successful, done[0].reason
+        stream.refresh()
+        return stream.settings.max_rate
+
+    assert rate("max_rate", 4.0) == 4.0
+    assert rate("left.max_rate", 2.0) == 2.0
+    assert rate("left.max_rate", "null") == 4.0
+    refused = desk.node.set_parameters([Parameter("max_rate", value="null")])[0]
+    assert refused.reason == "parameter max_rate is 'null' (str); float is needed"
+
+
+def test_a_list_may_be_empty_on_the_command_line(start):
+    arguments = ["cameras:=[left, right]", "phrases:=[a dog]", "left.phrases:=[]", "questions:=[]"]
+    desk = start(cli_args=["--ros-args", *(word for a in arguments for word in ("-p", a))])
+    settings = [stream.settings for stream in desk.node._streams.values()]
+    assert [s.phrases for s in settings] == [(), ("a dog",)]
+    assert [s.questions for s in settings] == [(), ()]
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
         ({"cameras": ["left", "left"]}, "each name is needed once"),
         ({"cameras": ["front camera"]}, "'front camera' is no name"),
         ({"cameras": ["a", "b"], "image_topics": ["x"]}, "1 image_topics for 2 cameras"),
+        ({"cameras": ["a"], "image_topics": ["a b"]}, "'a b' of camera 'a': Invalid topic name"),
         ({"phrases": ["<s>"]}, "holds the model's own tag"),
         ({"cameras": ["left"], "left.max_rate": -1.0}, "max_rate"),
     ],
