@@ -8,77 +8,59 @@ from __future__ import annotations
 
 import gc
 import math
-import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kosmos_ros import shapes
+from kosmos_ros import loading
+from kosmos_ros.decoder import Decoder
 from kosmos_ros.errors import (
     CancelledError,
-    ConfigError,
     DeviceLostError,
     GenerationError,
     KosmosError,
     ModelError,
-    ModelLoadError,
     PromptError,
 )
-from kosmos_ros.grounding import GRID, Generation, Query, never
+from kosmos_ros.grammar import Grammar
+from kosmos_ros.grounding import GRID, TAGS, Generation, Query, never
+from kosmos_ros.loading import DTYPES, RESAMPLING, ModelInfo, torch
 
-try:
-    import torch
-    import transformers
-    from packaging.version import Version
-    from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
-except ImportError as exc:
-    raise ModelLoadError(
-        f"{exc}: {sys.executable} needs torch and transformers; "
-        f"'{sys.executable} -m pip install -r requirements.txt' installs them"
-    ) from exc
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_CUDA_SCALE = 24  # of a picture's side to the model's; larger pictures are resized on the CPU
-QUANTIZATIONS = ("none", "int8", "nf4")
-RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling: torch's mode
+DELIMITER = "</delimiter_of_multi_objects/>"
 
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What runs where."""
-
-    model: str  # directory or Hugging Face id as asked for
-    revision: str  # commit of the weights; empty for a directory
-    device: str  # cpu or cuda:n
-    device_name: str  # such as NVIDIA H200; empty for a CPU
-    dtype: str
-    quantization: str
-    parameters: int
-    image_size: int  # pixels, side of the square that the model sees
-    transformers: str  # version
-    torch: str  # version
+Answer = Generation | KosmosError
 
 
 class Engine:
     """A loaded model. `load` makes one."""
 
-    def __init__(self, model: Any, processor: Any, info: ModelInfo) -> None:
+    def __init__(
+        self, model: Any, processor: Any, info: ModelInfo, location_grammar: bool = True
+    ) -> None:
         self.info = info
         self._model = model
         self._tokenizer = processor.tokenizer
         self._device = torch.device(info.device)
         self._dtype = DTYPES[info.dtype]
         self._image_tokens = int(model.config.latent_query_num)
+        self._prefix = self._image_tokens + 3  # tokens: start, <image>, the picture's, </image>
         self._context = int(model.config.text_config.max_position_embeddings)
-        self._location_ids = frozenset(
-            self._tokenizer.convert_tokens_to_ids(
-                [f"<patch_index_{index:04d}>" for index in range(GRID * GRID)]
-            )
-        )
+        ids = self._tokenizer.convert_tokens_to_ids
+        locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
+        self._location_ids = frozenset(locations)
+        self._stops: dict[str, list[int]] = {}
+        grammar = None
+        if location_grammar:
+            vocabulary = int(model.config.text_config.vocab_size)
+            opening, closing, delimiter = ids(["<object>", "</object>", DELIMITER])
+            grammar = Grammar(vocabulary, opening, closing, delimiter, locations, self._device)
+        with torch.inference_mode():
+            self._decoder = Decoder(model.text_model, grammar)
+        self._rows: list[_Row] = []  # those of the decoder
+        self._refused: list[tuple[Query, Answer]] = []
         pixels = processor.image_processor
         self._resample = RESAMPLING[int(pixels.resample)]
         mean, std = (
@@ -92,82 +74,12 @@ class Engine:
         self._offset = -mean / std
 
     @classmethod
-    def load(
-        cls,
-        model: str,
-        *,
-        revision: str = "",
-        local_files_only: bool = False,
-        device: str = "auto",
-        dtype: str = "auto",
-        quantization: str = "none",
-    ) -> Engine:
-        """Load `model`: "shapes" (embedded), a directory or a Hugging Face id.
+    def load(cls, model: str, *, location_grammar: bool = True, **options: Any) -> Engine:
+        """Load `model` with the options of loading.load, which says what it raises.
 
-        `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16 or float16; auto
-        is float32 on a CPU, bfloat16 on a GPU that computes in it (compute capability 8.0 on),
-        else float16. `quantization` is none, int8 or nf4 (bitsandbytes).
-        Only safetensors are read and no code of the model's own is ever run.
-        Raises ConfigError for a value that is not one of these or a device that is not there, and
-        ModelLoadError when the files are missing, damaged or not a KOSMOS-2 model.
+        Without `location_grammar` a box may be anything that the model writes.
         """
-        place = _device(device)
-        if quantization not in QUANTIZATIONS:
-            raise ConfigError(
-                f"quantization {quantization!r} is unknown; one of {', '.join(QUANTIZATIONS)}"
-            )
-        kind = _dtype(dtype, place, quantization)
-        path = _path(model)
-        where: dict[str, Any] = {"local_files_only": local_files_only}
-        if revision and Path(path).is_dir():
-            raise ConfigError(
-                f"revision is {revision!r}, but model {model!r} is a directory; "
-                "only a Hugging Face id has revisions"
-            )
-        if revision:
-            where["revision"] = revision
-        options: dict[str, Any] = {
-            "use_safetensors": True,
-            "device_map": {"": place},
-            _dtype_argument(): DTYPES[kind],
-        }
-        if quantization != "none":
-            options["quantization_config"] = _quantization(quantization, DTYPES[kind])
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            values, _ = Kosmos2Config.get_config_dict(path, **where)
-            if not values:
-                raise ModelLoadError(f"model {model!r} has no config.json")
-            if values.get("model_type") != Kosmos2Config.model_type:
-                raise ModelLoadError(
-                    f"model {model!r} is of type {values.get('model_type')!r}; "
-                    f"{Kosmos2Config.model_type!r} is needed"
-                )
-            processor = Kosmos2Processor.from_pretrained(path, **where)
-            loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
-                path, **where, **options, output_loading_info=True
-            )
-        except ModelLoadError:
-            raise
-        except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
-            reason = str(exc).strip().split("\n")[0] or type(exc).__name__
-            of = f" of revision {revision!r}" if revision else ""
-            raise ModelLoadError(f"model {model!r}{of} cannot be loaded: {reason}") from exc
-        _check(model, loaded, processor, report)
-        loaded.eval()
-        info = ModelInfo(
-            model=model,
-            revision=str(getattr(loaded.config, "_commit_hash", None) or ""),
-            device=str(place),
-            device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else "",
-            dtype=kind,
-            quantization=quantization,
-            parameters=loaded.num_parameters(),
-            image_size=int(loaded.config.vision_config.image_size),
-            transformers=transformers.__version__,
-            torch=torch.__version__,
-        )
-        return cls(loaded, processor, info)
+        return cls(*loading.load(model, **options), location_grammar)
 
     def memory(self) -> int:
         """Bytes of the device's memory that torch holds, which is 0 for a CPU; any thread."""
@@ -175,15 +87,17 @@ class Engine:
 
     def unload(self) -> None:
         """Free the weights and what torch keeps of the device's memory; the last call."""
-        del self._model
+        del self._model, self._decoder
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def encode(self, image: np.ndarray) -> torch.Tensor:
-        """Image tokens (1, Q, H) of a picture (H, W, 3) uint8 RGB of any shape.
+        """What the model knows of a picture (H, W, 3) uint8 RGB of any shape.
 
-        The whole picture is stretched to the model's square: nothing is cropped, so that a box in
+        It is the text model's keys and values of the picture's tokens, which every prompt about
+        it begins with: (layers, tokens, 2, heads, depth). The whole picture is stretched to the
+        model's square: nothing is cropped, so that a box in
         [0, 1] of the square is the same box in [0, 1] of the picture.
         Raises GenerationError when the device fails, DeviceLostError when it has failed for good.
         """
@@ -194,9 +108,9 @@ class Engine:
         """`encode` of several pictures in one pass; their shapes may differ."""
         try:
             tokens = self._project(torch.cat([self.pixels(image) for image in images]))
+            return self._decoder.prefixes(self.token_ids("")[: self._prefix], tokens, start=2)
         except RuntimeError as exc:
             raise _translated("the picture could not be encoded", exc) from exc
-        return list(tokens.split(1))
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
@@ -224,22 +138,28 @@ class Engine:
             raise answer
         return answer
 
-    @torch.inference_mode()
-    def generate_batch(self, queries: Sequence[Query]) -> list[Generation | KosmosError]:
-        """Greedy answers, computed together, in the order of `queries`.
+    def generate_batch(self, queries: Sequence[Query]) -> list[Answer]:
+        """Greedy answers, computed together, in the order of `queries`; see `step`."""
+        answers: dict[Query, Answer] = {}
+        self.add(queries)
+        while len(answers) < len(queries):
+            answers.update(self.step())
+        return [answers[query] for query in queries]
 
-        In place of an answer stands PromptError for a prompt that fills the model's context,
-        CancelledError for a query that was stopped, and GenerationError where the model's output
-        is not finite; the others have theirs all the same. An answer is shorter than asked where
-        the context has no room for more.
-        Raises GenerationError when the device fails, DeviceLostError when it has failed for good.
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._rows or self._refused)
+
+    @torch.inference_mode()
+    def add(self, queries: Sequence[Query]) -> None:
+        """Take up queries; those under way go on beside them.
+
+        Raises GenerationError when the device fails, DeviceLostError when it has failed for good;
+        no query is under way then, whenever it was added.
         """
-        answers: list[Generation | KosmosError | None] = []
-        rows: list[_Row] = []
+        rows = []
         for query in queries:
-            if query.stopped():
-                answers.append(CancelledError("generation was stopped"))
-                continue
             ids = self.token_ids(query.prompt)
             room = self._context - len(ids)
             if room < 1:
@@ -247,80 +167,81 @@ class Engine:
                     f"the prompt has {len(ids)} tokens with the picture's; it fills the model's "
                     f"context of {self._context}"
                 )
-                answers.append(PromptError(text))
-                continue
-            rows.append(_Row(query, ids, min(query.max_new_tokens, room)))
-            answers.append(None)
-        written = iter(self._write(rows) if rows else [])
-        return [next(written) if answer is None else answer for answer in answers]
-
-    def _write(self, rows: list[_Row]) -> list[Generation | KosmosError]:
-        length = max(len(row.ids) for row in rows)
-        shape = (len(rows), length)
-        # Rows end together: what is written begins at the same place in all of them.
-        ids = torch.full(shape, self._tokenizer.pad_token_id)
-        seen, places = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-        for number, row in enumerate(rows):
-            start = length - len(row.ids)
-            ids[number, start:] = torch.tensor(row.ids)
-            seen[number, start:] = 1
-            places[number, start + 2 : start + 2 + self._image_tokens] = 1
+                self._refused.append((query, PromptError(text)))
+            elif query.stopped():
+                self._refused.append((query, CancelledError("generation was stopped")))
+            else:
+                rows.append(_Row(query, ids, min(query.max_new_tokens, room)))
+        if not rows:
+            return
+        self._rows += rows
         try:
-            self._decode(rows, *(part.to(self._device) for part in (ids, seen, places)))
-        except RuntimeError as exc:
-            raise _translated("generation failed", exc) from exc
-        return [self._answer(row) for row in rows]
-
-    def _decode(
-        self, rows: list[_Row], ids: torch.Tensor, seen: torch.Tensor, places: torch.Tensor
-    ) -> None:
-        """Greedy decoding of all rows: prompts (B, L), what of them counts, the pictures' places.
-
-        Not transformers' generate, whose positions are off by the padding of a shorter prompt
-        (5.23, Kosmos2ForConditionalGeneration.prepare_inputs_for_generation drops position_ids).
-        """
-        text_model, padding = self._model.text_model, self._tokenizer.pad_token_id
-        positions = seen.cumsum(1) * seen + padding
-        output = text_model(
-            input_ids=ids,
-            attention_mask=seen,
-            image_embeds=torch.cat([row.query.image for row in rows]),
-            image_embeds_position_mask=places,
-            position_ids=positions,
-            use_cache=True,
-        )
-        while True:
-            probabilities, tokens = output.logits[:, -1].float().softmax(-1).max(-1)
-            for row, token, probability in zip(
-                rows, tokens.tolist(), probabilities.tolist(), strict=True
-            ):
-                if not row.done:
-                    self._follow(row, token, probability)
-            if all(row.done for row in rows):
-                return
-            seen = torch.cat([seen, seen[:, -1:]], dim=1)
-            positions = positions[:, -1:] + 1
-            output = text_model(
-                input_ids=tokens[:, None],
-                attention_mask=seen,
-                position_ids=positions,
-                past_key_values=output.past_key_values,
-                use_cache=True,
+            self._decoder.join(
+                [row.query.image for row in rows],
+                [row.ids[self._prefix :] for row in rows],
+                [row.limit for row in rows],
             )
+        except RuntimeError as exc:
+            self.clear()
+            raise _translated("generation failed", exc) from exc
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Query, Answer]]:
+        """Write one more token of each query under way, and give those that end with it.
+
+        In place of an answer stands PromptError for a prompt that fills the model's context,
+        CancelledError for a query that was stopped, and GenerationError where the model's output
+        is not finite. An answer is shorter than asked where the context has no room for more.
+        Raises as `add` does.
+        """
+        ended, self._refused = self._refused, []
+        if not self._rows:
+            return ended
+        try:
+            written = zip(*self._decoder.step(), strict=True)
+            for row, (token, probability) in zip(self._rows, written, strict=True):
+                self._follow(row, token, probability)
+            for number in reversed(range(len(self._rows))):
+                if self._rows[number].done:
+                    self._decoder.leave(number)
+                    ended.append((self._rows[number].query, self._answer(self._rows[number])))
+                    self._rows[number] = self._rows[-1]
+                    self._rows.pop()
+        except RuntimeError as exc:
+            self.clear()
+            raise _translated("generation failed", exc) from exc
+        return ended
+
+    def clear(self) -> None:
+        """Let go of all queries under way."""
+        self._rows.clear()
+        self._refused.clear()
+        self._decoder.clear()
 
     def _follow(self, row: _Row, token: int, probability: float) -> None:
         """Take up one more token."""
         row.new.append(token)
         row.probabilities.append(probability)
+        row.failed = not math.isfinite(probability)
         row.ended = token == self._tokenizer.eos_token_id
         row.stopped = row.query.stopped()
+        if row.query.stop and not row.ended:
+            ids = self._stop_ids(row.query.stop)
+            row.ended = row.new[-len(ids) :] == ids
+            if row.ended and row.query.stop not in TAGS:
+                del row.new[-len(ids) :], row.probabilities[-len(ids) :]
         if row.query.progress and not row.stopped:
             row.query.progress(self._read(row))
 
-    def _answer(self, row: _Row) -> Generation | KosmosError:
+    def _stop_ids(self, text: str) -> list[int]:
+        if text not in self._stops:
+            self._stops[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._stops[text]
+
+    def _answer(self, row: _Row) -> Answer:
         if row.stopped:
             return CancelledError("generation was stopped")
-        if not all(map(math.isfinite, row.probabilities)):
+        if row.failed:
             return GenerationError("the model's output is not finite; another dtype may help")
         return self._read(row)
 
@@ -342,7 +263,7 @@ class Engine:
     def _read(self, row: _Row) -> Generation:
         """What a row has written so far."""
         # A tokenizer drops the space before the first word it decodes: cut the prompt off after.
-        words = row.ids[2 + self._image_tokens :]
+        words = row.ids[self._prefix - 1 :]
         whole, head = (
             self._tokenizer.decode(
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -359,6 +280,7 @@ class Engine:
             score=sum(row.probabilities) / max(len(row.probabilities), 1),
             tokens=len(row.new),
             truncated=not row.ended and len(row.new) >= row.limit,
+            ids=tuple(row.new),
         )
 
 
@@ -373,10 +295,11 @@ class _Row:
     probabilities: list[float] = field(default_factory=list)  # of each of `new`
     ended: bool = False  # the model wrote its end token
     stopped: bool = False  # by the one who asked
+    failed: bool = False  # the model's output is not finite
 
     @property
     def done(self) -> bool:
-        return self.ended or self.stopped or len(self.new) >= self.limit
+        return self.ended or self.stopped or self.failed or len(self.new) >= self.limit
 
 
 def _translated(what: str, exc: RuntimeError) -> ModelError:
@@ -386,82 +309,3 @@ def _translated(what: str, exc: RuntimeError) -> ModelError:
     lost = "CUDA error" in text and "out of memory" not in text
     reason = text.partition("\n")[0]  # torch appends advice to programmers
     return (DeviceLostError if lost else GenerationError)(f"{what}: {reason}")
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = "cuda:0"
-    if not re.fullmatch("cpu|cuda:[0-9]+", device):
-        raise ConfigError(f"device {device!r} is unknown; auto, cpu, cuda or cuda:n is needed")
-    if device != "cpu" and int(device[5:]) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device {device!r} is not there: torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()} CUDA devices"
-        )
-    return torch.device(device)
-
-
-def _path(model: str) -> str:
-    if model == "shapes":
-        return str(shapes.MODEL_DIR)
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return str(path)
-    if path.is_file() or model.startswith(("/", ".", "~")):
-        raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
-    return model
-
-
-def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
-    if dtype == "auto":
-        if device.type == "cpu":
-            return "float32"
-        if quantization == "int8":
-            return "float16"  # bitsandbytes' int8 product casts anything else to it, every time
-        # torch.cuda.is_bf16_supported() is true for emulated bfloat16 as well.
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-        return "bfloat16" if native else "float16"
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is unknown; auto or one of {', '.join(DTYPES)}")
-    return dtype
-
-
-def _dtype_argument() -> str:
-    return "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
-
-
-def _quantization(quantization: str, dtype: torch.dtype) -> Any:
-    if quantization == "int8":
-        return transformers.BitsAndBytesConfig(load_in_8bit=True)
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-    )
-
-
-def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> None:
-    """Refuse weights that would run and answer nonsense."""
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelLoadError(
-            f"model {model!r} lacks {len(missing)} weights, such as {missing[0]!r}"
-        )
-    size = int(loaded.config.vision_config.image_size)
-    seen = set(dict(processor.image_processor.size).values())
-    if seen != {size}:
-        raise ModelLoadError(
-            f"model {model!r}: its image processor makes pictures of {sorted(seen)} pixels, "
-            f"its vision model needs {size}"
-        )
-    if int(processor.image_processor.resample) not in RESAMPLING:
-        raise ModelLoadError(
-            f"model {model!r}: resample {processor.image_processor.resample} is not supported; "
-            f"one of {sorted(RESAMPLING)} is needed"
-        )
-    vocabulary = loaded.config.text_config.vocab_size
-    if len(processor.tokenizer) > vocabulary:
-        raise ModelLoadError(
-            f"model {model!r}: its tokenizer has {len(processor.tokenizer)} tokens, "
-            f"its weights {vocabulary}"
-        )

@@ -89,6 +89,7 @@ class Query:
     stopped: Callable[[], bool] = never  # asked after each token
     progress: Callable[[Generation], None] | None = None
     """Given what is written so far, after each token."""
+    stop: str = ""  # text that ends the answer; a tag of TAGS is its last, other words are cut off
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Generation:
     score: float  # [0, 1], mean probability of the generated tokens
     tokens: int  # generated, the end token included
     truncated: bool  # stopped by the token limit, not by the model
+    ids: tuple[int, ...] = ()  # of the generated tokens
 
 
 @dataclass(frozen=True)

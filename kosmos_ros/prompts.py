@@ -40,6 +40,7 @@ class Prompt:
     task: str  # one of TASKS
     text: str  # with tags, without the image tokens
     lead: str  # the part of `text` that the caption repeats before the generated text
+    stop: str = ""  # text after which nothing is written that was asked for
 
 
 def caption(task: str, grounded: bool = True) -> Prompt:
@@ -54,7 +55,7 @@ def caption(task: str, grounded: bool = True) -> Prompt:
 def phrase_grounding(phrase: str) -> Prompt:
     """Boxes of `phrase`, a noun phrase or a referring expression. Raises PromptError."""
     text = f"<grounding><phrase> {checked('phrase', phrase)}</phrase>"
-    return Prompt("phrase_grounding", text, text)
+    return Prompt("phrase_grounding", text, text, stop="</object>")
 
 
 def joined(asked: Sequence[Prompt]) -> Prompt:
@@ -113,7 +114,7 @@ def question(
         words = words[:start].rstrip() + tagged + words[end:]
     space = "" if words.startswith("<phrase>") else " "
     text = f"{_grounding(grounded)}{earlier}Question:{space}{words} Answer:"
-    return Prompt("question", text, "")
+    return Prompt("question", text, "", stop=" Question:")
 
 
 def raw(text: str) -> Prompt:

@@ -106,33 +106,36 @@ class Scheduler:
                 self._requests.remove(request)
             return waits
 
-    def take(self, most: int = 1) -> list[Job]:
+    def take(self, most: int = 1, wait: bool = True, frames: bool = True) -> list[Job]:
         """Wait for work, then give all that can begin now, up to `most`; nothing once closed.
 
-        No camera is in it with more than one frame of its own.
+        No camera is in it with more than one frame of its own. Without `wait` it may be nothing
+        at all, without `frames` requests alone are given.
         """
         jobs: list[Job] = []
         with self._changed:
             while not self._closed:
                 now = self.clock()
-                job, due = self.next(now)
+                job, due = self.next(now, frames)
                 if job is not None:
                     jobs.append(job)
-                if len(jobs) == most or (jobs and job is None):
+                if len(jobs) == most or (job is None and (jobs or not wait)):
                     return jobs
                 if job is None:
-                    wait = None if due is None else min(due - now, threading.TIMEOUT_MAX)
-                    self._changed.wait(wait)
+                    pause = None if due is None else min(due - now, threading.TIMEOUT_MAX)
+                    self._changed.wait(pause)
         return []
 
-    def next(self, now: float) -> tuple[Job | None, float | None]:
+    def next(self, now: float, frames: bool = True) -> tuple[Job | None, float | None]:
         """The job to begin at `now`, or None and the moment at which to ask again.
 
         No moment means: not before a frame or a request comes.
         """
         with self._changed:
             job = self._next_request(now)
-            return (job, None) if job is not None else self._next_frame(now)
+            if job is not None or not frames:
+                return job, None
+            return self._next_frame(now)
 
     def expired(self) -> list[tuple[Request, bool]]:
         """Take out the requests whose deadline has passed.

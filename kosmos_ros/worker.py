@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +34,14 @@ class CaptionEngine(Protocol):
 
     def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]: ...
 
-    def generate_batch(self, queries: Sequence[Query]) -> Sequence[Generation | KosmosError]: ...
+    def add(self, queries: Sequence[Query]) -> None:
+        """Take up queries beside those under way."""
+
+    def step(self) -> Sequence[tuple[Query, Generation | KosmosError]]:
+        """Go on with all by a token, and give those that end with it."""
+
+    def clear(self) -> None:
+        """Let go of all queries."""
 
     def memory(self) -> int:
         """Bytes of the device's memory that are taken; from any thread."""
@@ -51,7 +59,7 @@ class Seen:
     prompts: tuple[Prompt, ...]
     frames_dropped: int  # of its camera
     captions: tuple[Caption, ...] = ()  # one for each prompt
-    inference_time: float = 0.0  # s, of the batch that it was in
+    inference_time: float = 0.0  # s, from its encoding to its last token
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,10 +86,18 @@ class _Picture:
     """A task on its way through the model."""
 
     task: Task
+    source: Any  # the message
     seen: Seen  # without captions
+    urgent: bool  # somebody waits for it
+    begun: float = field(default_factory=time.monotonic)  # s
+    most: int = sys.maxsize  # prompts at a time, where all of them were too much
+    encoded: Any = None  # as the engine gives it
+    answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
+    so_far: dict[int, Generation] = field(default_factory=dict)  # of those that report
 
-    def said(self, captions: Sequence[Caption], taken: float) -> Seen:
-        """With what was said in `taken` seconds."""
+    def said(self, captions: Sequence[Caption]) -> Seen:
+        """With what was said until now."""
+        taken = time.monotonic() - self.begun
         return dataclasses.replace(self.seen, captions=tuple(captions), inference_time=taken)
 
 
@@ -116,6 +132,10 @@ class Worker:
         self._scheduler = scheduler
         self._host = host
         self._closing = threading.Event()
+        self._waiting: list[tuple[_Picture, int]] = []  # prompts that the model has no room for
+        self._asked: dict[Query, tuple[_Picture, int]] = {}  # those under way
+        self._troubled: list[_Picture] = []  # to be tried each by itself
+        self._alone: _Picture | None = None  # the one that is
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -140,8 +160,8 @@ class Worker:
             engine, self._decode = self._host.load()
             if not self._closing.is_set():
                 self._host.loaded(engine)
-            while jobs := self._scheduler.take(self._host.settings.max_batch_size):
-                self._serve(engine, jobs)
+            while self._take_up(engine):
+                self._go_on(engine)
         except Exception as exc:  # the thread's outermost border: who waits must hear of it
             error = exc
             self._closing.set()
@@ -150,119 +170,164 @@ class Worker:
                 engine.unload()
         self._host.ended(error)
 
-    def _serve(self, engine: CaptionEngine, jobs: Sequence[Job]) -> None:
-        """Raises DeviceLostError; any other error goes to the tasks that it is about."""
-        frames: dict[int, np.ndarray] = {}  # what several jobs are about is decoded once
-        pictures = [picture for job in jobs if (picture := self._look(job, frames))]
-        if pictures:
-            self._describe(engine, pictures, self._host.settings.max_batch_size)
+    def _take_up(self, engine: CaptionEngine) -> bool:
+        """Begin what can begin now; where nothing is under way, wait for it.
 
-    def _describe(self, engine: CaptionEngine, pictures: Sequence[_Picture], most: int) -> None:
-        """Answer all pictures, `most` prompts at a time, or as many fewer as the device bears."""
-        begun = time.monotonic()
-        error: Exception | None = None
+        False when all is done and nothing more will come.
+        """
+        idle = not self._asked and not self._waiting
+        if idle:
+            self._alone = None
+        if self._troubled or self._alone:
+            if idle:
+                self._alone = self._troubled.pop(0)
+                self._begin(engine, [self._alone])
+            return True
+        room = self._room() - len(self._waiting)
+        jobs = self._scheduler.take(max(room, 1), wait=idle, frames=room > 0)
+        pictures: list[_Picture] = []
+        for job in jobs:
+            self._look(job, pictures)
+        if pictures:
+            self._begin(engine, pictures)
+        return bool(jobs) or not idle
+
+    def _begin(self, engine: CaptionEngine, pictures: Sequence[_Picture]) -> None:
+        """Encode pictures; what several of them share once."""
+        known = {id(other.seen.image): other.encoded for other in self._under_way()}
+        images = {id(picture.seen.image): picture.seen.image for picture in pictures}
+        fresh = {key: image for key, image in images.items() if key not in known}
+        error = None
         try:
-            answers = self._answers(engine, pictures, most)
+            if fresh:
+                known |= zip(fresh, engine.encode_batch(list(fresh.values())), strict=True)
         except Exception as exc:  # whatever it is, the next pictures may be fine
-            # Its frames hold what fills the device's memory.
-            error = exc.with_traceback(None)
-            error.__context__ = None
-        if error is None:
-            taken = time.monotonic() - begun
-            for picture, written in zip(pictures, answers, strict=True):
-                self._deliver(picture, written, taken)
-        elif isinstance(error, DeviceLostError):
-            for picture in pictures:
+            error = _bare(exc)
+        if error:
+            self._trouble(error, pictures)
+            return
+        for picture in pictures:
+            picture.encoded = known[id(picture.seen.image)]
+            self._waiting += [(picture, number) for number in range(len(picture.seen.prompts))]
+            if not picture.seen.prompts:
+                self._deliver(picture)
+        self._waiting.sort(key=lambda waiting: not waiting[0].urgent)
+
+    def _go_on(self, engine: CaptionEngine) -> None:
+        """One more token of every prompt that the model has room for."""
+        room = self._room()
+        begun, self._waiting = self._waiting[:room], self._waiting[room:]
+        queries = {self._query(picture, number): (picture, number) for picture, number in begun}
+        self._asked |= queries
+        error = None
+        try:
+            if queries:
+                engine.add(list(queries))
+            ended = engine.step() if self._asked else ()
+        except Exception as exc:  # whatever it is, the next pictures may be fine
+            error = _bare(exc)
+        if error:
+            engine.clear()
+            self._trouble(error, self._under_way())
+            return
+        for query, answer in ended:
+            picture, number = self._asked.pop(query)
+            picture.answers[number] = answer
+            if len(picture.answers) == len(picture.seen.prompts):
+                self._deliver(picture)
+
+    def _trouble(self, error: Exception, pictures: Sequence[_Picture]) -> None:
+        """One of them, or their number, was too much: each again by itself, then in parts.
+
+        Raises `error` where the device is lost.
+        """
+        if isinstance(error, DeviceLostError):
+            everyone = {id(picture): picture for picture in (*self._under_way(), *pictures)}
+            for picture in (*everyone.values(), *self._troubled):
                 picture.task.failed(error)
             raise error
-        elif len(pictures) > 1:
-            self._describe_singly(engine, pictures, most)
-        elif (asked := min(most, len(pictures[0].seen.prompts))) > 1:
-            self._describe(engine, pictures, asked // 2)
-        else:
-            pictures[0].task.failed(error)
+        mine = {id(picture) for picture in pictures}
+        self._asked = {q: of for q, of in self._asked.items() if id(of[0]) not in mine}
+        self._waiting = [of for of in self._waiting if id(of[0]) not in mine]
+        for picture in pictures:
+            picture.answers.clear()
+            if len(pictures) == 1:
+                asked = min(picture.most, self._most(), len(picture.seen.prompts))
+                picture.most = asked // 2
+            if picture.most:
+                self._troubled.append(picture)
+            else:
+                picture.task.failed(error)
 
-    def _describe_singly(
-        self, engine: CaptionEngine, pictures: Sequence[_Picture], most: int
-    ) -> None:
-        """One of them, or their number, was too much."""
-        for number, picture in enumerate(pictures):
-            try:
-                self._describe(engine, [picture], most)
-            except DeviceLostError as exc:
-                for rest in pictures[number + 1 :]:
-                    rest.task.failed(exc)
-                raise
+    def _under_way(self) -> list[_Picture]:
+        places = (*self._asked.values(), *self._waiting)
+        return list({id(picture): picture for picture, _ in places}.values())
 
-    def _deliver(
-        self, picture: _Picture, written: Sequence[Generation | KosmosError], taken: float
-    ) -> None:
+    def _most(self) -> int:
+        return self._host.settings.max_batch_size
+
+    def _room(self) -> int:
+        """For prompts in the model."""
+        most = min(self._most(), self._alone.most) if self._alone else self._most()
+        return max(0, most - len(self._asked))
+
+    def _deliver(self, picture: _Picture) -> None:
         try:
             captions = []
-            for prompt, answer in zip(picture.seen.prompts, written, strict=True):
+            for number, prompt in enumerate(picture.seen.prompts):
+                answer = picture.answers[number]
                 if isinstance(answer, KosmosError):
                     raise answer
                 captions.append(read(answer, prompt.text, prompt.lead))
-            picture.task.done(picture.said(captions, taken))
+            picture.task.done(picture.said(captions))
         except Exception as exc:  # one picture's trouble is not the others'
             picture.task.failed(exc)
 
-    def _look(self, job: Job, frames: dict[int, np.ndarray]) -> _Picture | None:
-        """The picture, decoded, with its prompts; None where that failed."""
+    def _look(self, job: Job, pictures: list[_Picture]) -> None:
+        """Append the job's picture, decoded, with its prompts; what is there is not done again."""
         frame = job.frame
         camera = frame.camera if frame else ""
         task: Task = job.request.content if job.request else self._host.standing(camera)
         source: Any = frame.image if frame else task.image
         try:
-            image = frames.get(id(source))
+            others = (p.seen.image for p in (*self._under_way(), *pictures) if p.source is source)
+            image = next(others, None)
             if image is None:
                 image = self._decode(source, self._host.settings.max_image_pixels)
-                frames[id(source)] = image
             height, width, _ = image.shape
             prompts = tuple(task.prompts(width, height))
         except Exception as exc:  # one picture's trouble is not the others'
             task.failed(exc)
-            return None
+            return
         dropped = self._scheduler.dropped(camera)
-        return _Picture(task, Seen(camera, source.header, image, prompts, dropped))
+        seen = Seen(camera, source.header, image, prompts, dropped)
+        pictures.append(_Picture(task, source, seen, urgent=job.request is not None))
 
-    def _answers(
-        self, engine: CaptionEngine, pictures: Sequence[_Picture], most: int
-    ) -> list[list[Generation | KosmosError]]:
-        """What the model says to each prompt of each picture."""
-        images = {id(picture.seen.image): picture.seen.image for picture in pictures}
-        encoded = dict(zip(images, engine.encode_batch(list(images.values())), strict=True))
-        queries = [
-            query
-            for picture in pictures
-            for query in self._queries(picture, encoded[id(picture.seen.image)])
-        ]
-        answers = iter(
-            [
-                answer
-                for start in range(0, len(queries), most)
-                for answer in engine.generate_batch(queries[start : start + most])
-            ]
+    def _query(self, picture: _Picture, number: int) -> Query:
+        task, prompt = picture.task, picture.seen.prompts[number]
+        return Query(
+            picture.encoded,
+            prompt.text,
+            task.max_new_tokens,
+            lambda: self._closing.is_set() or self._host.paused() or task.stopped(),
+            functools.partial(_report, picture, number) if task.progress else None,
+            prompt.stop,
         )
-        return [[next(answers) for _ in picture.seen.prompts] for picture in pictures]
 
-    def _queries(self, picture: _Picture, tokens: Any) -> list[Query]:
-        task, prompts = picture.task, picture.seen.prompts
-        begun = time.monotonic()
-        captions = [read(NOTHING, prompt.text, prompt.lead) for prompt in prompts]
 
-        def progress(number: int, generation: Generation) -> None:
-            captions[number] = read(generation, prompts[number].text, prompts[number].lead)
-            assert task.progress
-            task.progress(picture.said(captions, time.monotonic() - begun))
+def _report(picture: _Picture, number: int, generation: Generation) -> None:
+    """Tell what is said so far."""
+    picture.so_far[number] = generation
+    captions = [
+        read(picture.so_far.get(number, NOTHING), prompt.text, prompt.lead)
+        for number, prompt in enumerate(picture.seen.prompts)
+    ]
+    assert picture.task.progress
+    picture.task.progress(picture.said(captions))
 
-        return [
-            Query(
-                tokens,
-                prompt.text,
-                task.max_new_tokens,
-                lambda: self._closing.is_set() or self._host.paused() or task.stopped(),
-                functools.partial(progress, number) if task.progress else None,
-            )
-            for number, prompt in enumerate(prompts)
-        ]
+
+def _bare(error: Exception) -> Exception:
+    """Without its frames, which hold what fills the device's memory."""
+    error = error.with_traceback(None)
+    error.__context__ = None
+    return error

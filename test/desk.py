@@ -48,7 +48,8 @@ class FakeEngine:
         self.free.set()
         self.busy = threading.Event()
         self.says = {}
-        self.batches = []  # queries in each call
+        self.added = []  # queries
+        self.batches = []  # queries in each step
         self.unloaded = False
         self.errors_in_batches_of = None  # so many queries
         self.hold_in_batches_of = None  # until `held` is set
@@ -59,21 +60,29 @@ class FakeEngine:
         self.seen += means
         return means
 
-    def generate_batch(self, queries):
+    def add(self, queries):
+        self.added += queries
+
+    def clear(self):
+        self.added = []
+
+    def step(self):
+        """All that was added since the last one, as a batch."""
+        queries, self.added = self.added, []
         self.prompts += [query.prompt for query in queries]
         self.limits += [query.max_new_tokens for query in queries]
         self.batches.append(len(queries))
         self.busy.set()
         while not self.free.wait(0.01):
             if all(query.stopped() for query in queries):
-                return [CancelledError("generation was stopped")] * len(queries)
+                return [(query, CancelledError("generation was stopped")) for query in queries]
         if self.errors_in_batches_of and len(queries) >= self.errors_in_batches_of:
             raise GenerationError("out of memory")
         if len(queries) == self.hold_in_batches_of:
             assert self.held.wait(60)
         if self.errors:
             raise self.errors.pop(0)
-        return [self._say(query) for query in queries]
+        return [(query, self._say(query)) for query in queries]
 
     def _say(self, query):
         known = (said for key, said in self.says.items() if key in query.prompt)

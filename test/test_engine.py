@@ -188,7 +188,7 @@ def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, 
         raise RuntimeError(text)
 
     seen = engine.encode(picture)
-    monkeypatch.setattr(engine._model.text_model, "forward", fail)
+    monkeypatch.setattr(engine._decoder, "step", fail)
     monkeypatch.setattr(engine._model.vision_model, "forward", fail)
     for call in (lambda: engine.encode(picture), lambda: engine.generate(seen, PROMPTS[0])):
         with pytest.raises(error) as raised:

@@ -1,0 +1,113 @@
+"""Command line of the benchmark: what is measured, in which order, and where it goes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import transformers
+from tqdm import tqdm
+
+from kosmos_ros.benchmark import engine_rows, node_rows, subjects
+from kosmos_ros.benchmark.report import Row, plot, table, write_json
+
+Part = tuple[str, Callable[[], Iterator[Row]]]
+
+
+def main() -> None:
+    """Measure, print a table, and write what was asked for."""
+    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the embedded model alone, few runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write pictures of them")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="of the processor; all by default")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
+        if name == "full" and options.quick:
+            continue
+        found = _measure(_embedded(options) if name == "embedded" else _full(options))
+        if options.plots:
+            options.plots.mkdir(parents=True, exist_ok=True)
+            where = _machine(options)["device" if options.device != "cpu" else "processor"]
+            plot(found, f"{title}: {where}", options.plots / f"benchmark-{name}.png")
+        rows += found
+    print(table(rows))
+    if options.json:
+        write_json(rows, _machine(options), options.json)
+
+
+def _measure(parts: list[Part]) -> list[Row]:
+    rows: list[Row] = []
+    bar = tqdm(parts, unit="part")
+    for name, part in bar:
+        bar.set_postfix_str(name)
+        rows += part()
+    return rows
+
+
+def _embedded(options: argparse.Namespace) -> list[Part]:
+    subject = subjects.embedded(options.device)
+    runs = 7 if options.quick else 40
+    return [
+        ("latency", lambda: engine_rows.latency(subject, runs)),
+        ("one more token", lambda: engine_rows.decode(subject, runs)),
+        ("cameras", lambda: engine_rows.cameras(subject, max(3, runs // 5))),
+        ("phrases", lambda: engine_rows.phrases(subject, max(3, runs // 8))),
+        ("stages", lambda: engine_rows.stages(subject, runs)),
+        ("load", lambda: engine_rows.load(subject, 10 if options.quick else 60)),
+        ("agreement", lambda: engine_rows.agreement(subject, 40 if options.quick else 2000)),
+        ("overhead", lambda: node_rows.overhead(subject, runs)),
+        ("dropped frames", lambda: node_rows.dropped(4.0 if options.quick else 20.0)),
+        ("memory", lambda: _memory("shapes", options.device)),
+    ]
+
+
+def _full(options: argparse.Namespace) -> list[Part]:
+    subject = subjects.full(options.device)
+    on_gpu = subject.model.device.type == "cuda"
+    runs = 30 if on_gpu else 3
+    return [
+        ("latency", lambda: engine_rows.latency(subject, runs)),
+        ("one more token", lambda: engine_rows.decode(subject, runs)),
+        ("cameras", lambda: engine_rows.cameras(subject, max(1, runs // 5), 16 if on_gpu else 1)),
+        ("phrases", lambda: engine_rows.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),
+        ("stages", lambda: engine_rows.stages(subject, runs)),
+        ("agreement", lambda: engine_rows.agreement(subject, 20)),
+        ("memory", lambda: _memory("full size", options.device)),
+    ]
+
+
+def _memory(name: str, device: str) -> Iterator[Row]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield Row(f"{name}: peak memory of the process", peak, "GiB")
+    if device.startswith("cuda"):
+        held = torch.cuda.max_memory_allocated(device) / 2**30
+        yield Row(f"{name}: peak memory of the device", held, "GiB")
+
+
+def _machine(options: argparse.Namespace) -> dict[str, str]:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    processor = next((line.partition(": ")[2] for line in lines if "model name" in line), "")
+    cuda = options.device.startswith("cuda")
+    return {
+        "processor": processor or platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name(options.device) if cuda else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+"""Figures of the engine, each beside Hugging Face's generate on the same weights and frames."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from kosmos_ros import prompts
+from kosmos_ros.benchmark.report import BOUND, Row
+from kosmos_ros.benchmark.subjects import BRIEF, DETAILED, Subject, frames
+from kosmos_ros.grounding import Query
+from kosmos_ros.scheduler import Limits, Request, Scheduler
+from kosmos_ros.settings import Settings
+from kosmos_ros.worker import Task, Worker
+
+TOKENS = 40  # of a caption
+FEW = 8  # tokens of the short caption that TOKENS is held against
+CAMERAS = (1, 2, 4, 8, 16)
+PHRASES = (1, 10, 50)
+RATE = 60.0  # Hz, of each camera under load
+ASKING = (0.05, 0.25)  # s between questions under load
+BANDWIDTH_BYTES = 2**28  # of the array that is copied
+GENERATE = "generate"
+
+
+def latency(subject: Subject, runs: int) -> Iterator[Row]:
+    """From a frame to a caption of 40 tokens, and to its first token."""
+    pictures = _long(subject)
+    for tokens, what in (
+        (TOKENS, f"image to {TOKENS}-token caption"),
+        (1, "image to first token"),
+    ):
+
+        def mine(run: int, tokens: int = tokens) -> None:
+            subject.ours(pictures[run % len(pictures)], DETAILED, tokens)
+
+        def other(run: int, tokens: int = tokens) -> None:
+            subject.theirs(pictures[run % len(pictures)], DETAILED, tokens)
+
+        ours, theirs = measured(subject, runs, mine, other)
+        for part in (50, 95) if tokens == TOKENS else (50,):
+            name = f"{subject.name}: {what}, p{part}"
+            yield Row(name, _part(ours, part), "ms", GENERATE, _part(theirs, part))
+
+
+def decode(subject: Subject, runs: int) -> Iterator[Row]:
+    """What one more token costs, and what reading everything once would."""
+    (picture, *_) = _long(subject)
+    image = subject.engine.encode(picture)
+
+    def ours(tokens: int) -> Callable[[int], object]:
+        return lambda _: subject.engine.generate(image, DETAILED.text, tokens)
+
+    def theirs(tokens: int) -> Callable[[int], object]:
+        return lambda _: subject.theirs(picture, DETAILED, tokens)
+
+    calls = (ours(TOKENS), ours(FEW), theirs(TOKENS), theirs(FEW))
+    long, short, their_long, their_short = (
+        statistics.median(times) for times in measured(subject, runs, *calls)
+    )
+    token, their_token = (
+        (a - b) / (TOKENS - FEW) for a, b in ((long, short), (their_long, their_short))
+    )
+    yield Row(f"{subject.name}: one more token", token, "ms", GENERATE, their_token)
+    cache = image.nbytes / image.shape[1] * (image.shape[1] + TOKENS)
+    bound = (_read_by_a_step(subject) + cache) / bandwidth(subject.model.device) * 1e3
+    yield Row(f"{subject.name}: one more token", token, "ms", BOUND, bound)
+
+
+def cameras(subject: Subject, runs: int, most: int = 16) -> Iterator[Row]:
+    """Captions per second of several cameras at once."""
+    tokens = TOKENS if subject.random else 128
+    for count in itertools.takewhile(lambda count: count <= most, CAMERAS):
+        pictures = frames(count, 2)
+
+        def ours(_: int, pictures: Sequence[Any] = pictures) -> None:
+            encoded = subject.engine.encode_batch(pictures)
+            subject.engine.generate_batch([Query(one, BRIEF.text, tokens) for one in encoded])
+
+        def theirs(_: int, pictures: Sequence[Any] = pictures) -> None:
+            for picture in pictures:
+                subject.theirs(picture, BRIEF, tokens)
+
+        times = measured(subject, runs, ours, theirs)
+        rate, their_rate = (count / statistics.median(one) * 1e3 for one in times)
+        cams = f"{count} camera" + "s" * (count > 1)
+        yield Row(f"{subject.name}: {cams}", rate, "captions/s", GENERATE, their_rate)
+
+
+def phrases(subject: Subject, runs: int, most: int = 50) -> Iterator[Row]:
+    """Phrases looked for in one frame, encoding included."""
+    (picture,) = frames(1)
+    for count in itertools.takewhile(lambda count: count <= most, PHRASES):
+        wanted = [
+            prompts.phrase_grounding(f"a {colour} {kind}")
+            for colour, kind in itertools.islice(_phrases(), count)
+        ]
+        # A random model says no </object>: a box is five tokens.
+        tokens = 5 if subject.random else 64
+
+        def ours(_: int, wanted: Sequence[Any] = wanted, tokens: int = tokens) -> None:
+            image = subject.engine.encode(picture)
+            subject.engine.generate_batch(
+                [Query(image, prompt.text, tokens, stop=prompt.stop) for prompt in wanted]
+            )
+
+        def theirs(_: int, wanted: Sequence[Any] = wanted, tokens: int = tokens) -> None:
+            for prompt in wanted:
+                subject.theirs(picture, prompt, tokens)
+
+        mine, other = (statistics.median(t) for t in measured(subject, runs, ours, theirs))
+        name = f"{subject.name}: {count} phrase" + "s" * (count > 1) + " on a frame"
+        yield Row(name, mine, "ms", GENERATE, other)
+
+
+def stages(subject: Subject, runs: int) -> Iterator[Row]:
+    """What the parts of one caption take."""
+    engine = subject.engine
+    (picture,) = frames(1, size=(1920, 1080))
+    image = engine.encode(picture)
+    with torch.inference_mode():
+        pixels = engine.pixels(picture)
+        tokens = engine._project(pixels)
+        ids = engine.token_ids("")[: engine._prefix]
+
+        def one_token(_: int) -> None:
+            engine.generate(image, BRIEF.text, 1)
+
+        parts: dict[str, Callable[[int], object]] = {
+            "preprocess 1080p": lambda _: engine.pixels(picture),
+            "vision tower and projection": lambda _: engine._project(pixels),
+            "the picture's keys and values": lambda _: engine._decoder.prefixes(ids, tokens, 2),
+            "prompt and first token": one_token,
+        }
+        for name, times in zip(parts, measured(subject, runs, *parts.values()), strict=True):
+            yield Row(f"{subject.name}: {name}", statistics.median(times), "ms")
+
+
+def load(subject: Subject, questions: int) -> Iterator[Row]:
+    """Questions while eight cameras are described without a pause, in the node's own worker."""
+    (picture,) = frames(1, 2)
+    alone = measured(subject, 5, lambda _: subject.ours(picture, _asked(), 32))[0]
+    waits = _under_load(subject, questions)
+    name = f"{subject.name}: answer under load of {max(_LOADED)} cameras"
+    for part in (50, 95):
+        yield Row(
+            f"{name}, p{part}", _part(waits, part), "ms", "without load", statistics.median(alone)
+        )
+
+
+_LOADED = (8,)
+
+
+def _asked() -> prompts.Prompt:
+    return prompts.question("How many shapes are there?", grounded=False)
+
+
+def _under_load(subject: Subject, questions: int) -> list[float]:
+    """Milliseconds from each question to its answer."""
+    scheduler, host = Scheduler(), _Host(subject)
+    pictures = frames(max(_LOADED), 2)
+    names = [f"camera{number}" for number in range(max(_LOADED))]
+    for name in names:
+        scheduler.set_limits(name, Limits(max_rate=0.0))
+    worker = Worker(scheduler, host)
+    stop = threading.Event()
+
+    def film() -> None:
+        while not stop.wait(1 / RATE):
+            for name, picture in zip(names, pictures, strict=True):
+                scheduler.offer(name, _Message(picture))
+
+    filming = threading.Thread(target=film, daemon=True)
+    filming.start()
+    host.captioned.wait()
+    rng = np.random.default_rng(4)
+    waits = []
+    for _ in range(questions):
+        time.sleep(float(rng.uniform(*ASKING)))
+        answered = threading.Event()
+        task = Task(lambda *_: [_asked()], functools.partial(_set, answered), _fail, 32)
+        begun = time.perf_counter()
+        scheduler.submit(Request(task, time.monotonic() + 600, tuple(names)))
+        answered.wait()
+        waits.append((time.perf_counter() - begun) * 1e3)
+    stop.set()
+    filming.join()
+    worker.close()
+    worker.join(60)
+    return waits
+
+
+class _Message:
+    """A frame on its way, without ROS."""
+
+    header = None
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+
+class _Host:
+    """The node's part for a worker."""
+
+    settings = Settings()
+
+    def __init__(self, subject: Subject) -> None:
+        self.captioned = threading.Event()
+        self._engine = _Kept(subject.engine)
+        self._task = Task(lambda *_: [BRIEF], lambda _: self.captioned.set(), _fail, 128)
+
+    def load(self) -> Any:
+        return self._engine, lambda message, _: message.pixels
+
+    def loaded(self, engine: Any) -> None: ...
+
+    def standing(self, camera: str) -> Task:
+        return self._task
+
+    def paused(self) -> bool:
+        return False
+
+    def ended(self, error: Exception | None) -> None:
+        if error:
+            raise error
+
+
+class _Kept:
+    """An engine that a worker does not unload."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def unload(self) -> None: ...
+
+
+def _set(event: threading.Event, _: object) -> None:
+    event.set()
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+def agreement(subject: Subject, count: int) -> Iterator[Row]:
+    """Prompts of every kind whose token ids are those of generate, in ragged batches of 1 to 8."""
+    rng = np.random.default_rng(6)
+    pictures = frames(8, 3)
+    encoded = subject.engine.encode_batch(pictures)
+    same = done = 0
+    while done < count:
+        size = min(int(rng.integers(1, 9)), count - done)
+        asked = [(int(rng.integers(len(pictures))), _any_prompt(rng)) for _ in range(size)]
+        limit = int(rng.integers(4, TOKENS))
+        answers = subject.engine.generate_batch(
+            [Query(encoded[picture], prompt.text, limit) for picture, prompt in asked]
+        )
+        for (picture, prompt), answer in zip(asked, answers, strict=True):
+            inputs = subject.inputs(pictures[picture], prompt)
+            inputs["pixel_values"] = subject.engine.pixels(pictures[picture])
+            ids = subject.model.generate(**inputs, max_new_tokens=limit, do_sample=False)
+            new = ids[0, inputs["input_ids"].shape[1] :].tolist()
+            same += getattr(answer, "ids", None) == tuple(new)
+            done += 1
+    name = f"{subject.name}: prompts with the token ids of generate"
+    yield Row(name, same, "prompts", "of", float(count))
+
+
+def _any_prompt(rng: np.random.Generator) -> prompts.Prompt:
+    colour, kind = next(itertools.islice(_phrases(), int(rng.integers(48)), None))
+    cells = (int(rng.integers(0, 400)), int(rng.integers(600, 1023)))
+    made: list[Callable[[], prompts.Prompt]] = [
+        lambda: BRIEF,
+        lambda: DETAILED,
+        lambda: prompts.caption("brief_caption", grounded=False),
+        lambda: prompts.phrase_grounding(f"a {colour} {kind}"),
+        lambda: prompts.question(f"What is left of the {colour} {kind}?"),
+        lambda: prompts.question("How many shapes are there?", grounded=False),
+        lambda: prompts.question("What is it?", [cells]),
+        lambda: prompts.region_description(cells),
+    ]
+    return made[int(rng.integers(len(made)))]()
+
+
+def measured(
+    subject: Subject, runs: int, *calls: Callable[[int], object]
+) -> tuple[list[float], ...]:
+    """Milliseconds of each call in each run; by turns, so that disturbances hit all."""
+    times: tuple[list[float], ...] = tuple([] for _ in calls)
+    for number in range(-1, runs):  # the first round warms up
+        for call, taken in zip(calls, times, strict=True):
+            subject.synchronize()
+            begun = time.perf_counter()
+            call(number)
+            subject.synchronize()
+            if number >= 0:
+                taken.append((time.perf_counter() - begun) * 1e3)
+    return times
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes per second of a large copy, reads and writes counted."""
+    source = torch.zeros(BANDWIDTH_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(8):
+        begun = time.perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * BANDWIDTH_BYTES / best
+
+
+def _read_by_a_step(subject: Subject) -> int:
+    """Bytes of weights that one token reads: the text model, whose embeddings are its head's."""
+    return sum(parameter.nbytes for parameter in subject.model.text_model.parameters())
+
+
+def _long(subject: Subject) -> list[Any]:
+    """Frames whose detailed caption has TOKENS tokens and more."""
+    found = []
+    for picture in frames(12):
+        if subject.random or subject.ours(picture, DETAILED, TOKENS).generated_tokens == TOKENS:
+            found.append(picture)
+        if len(found) == 4:
+            break
+    return found
+
+
+def _phrases() -> Iterator[tuple[str, str]]:
+    from kosmos_ros.shapes.scenes import COLOURS, KINDS
+
+    return itertools.cycle(itertools.product(COLOURS, KINDS))
+
+
+def _part(times: Sequence[float], percent: int) -> float:
+    return float(np.percentile(times, percent))

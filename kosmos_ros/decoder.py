@@ -1,0 +1,283 @@
+"""KOSMOS-2's text model token by token: rows that join, step together and leave.
+
+Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
+and values of all rows; a row's position is its place in the cache, so that rows of different
+length need no padding and one that joins disturbs no other. On a GPU a step has one of a few
+shapes, each captured once as a CUDA graph. Knows token ids, no text and no picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kosmos_ros.grammar import Grammar
+
+ROUND = 64  # places by which the cache grows, and the reach of a step's attention on a GPU
+
+
+class Decoder:
+    """Greedy decoding of many rows at once. One thread at a time, in inference mode.
+
+    `model` is a Kosmos2TextForCausalLM. The picture's part of a prompt, which all prompts about it
+    begin with, goes through the model once (`prefixes`); its keys and values serve them all.
+    `grammar` keeps what is written well formed; the probabilities are the model's own.
+    `static` gives steps the few shapes that can be captured; by default on a GPU.
+    """
+
+    def __init__(self, model: Any, grammar: Grammar | None = None, static: bool | None = None):
+        inner = model.model
+        self._embeddings = inner.embed_tokens
+        self._scale = float(inner.embed_scale)
+        self._layers = [_Layer(layer) for layer in inner.layers]
+        self._norm = _norm(inner.layer_norm)
+        self._head = _linear(model.lm_head)
+        self._device = inner.embed_tokens.weight.device
+        self._dtype = inner.embed_tokens.weight.dtype
+        # Hugging Face's positions begin behind the padding's.
+        positions = inner.embed_positions
+        self._places = positions.weights[positions.padding_idx + 1 :].to(self._device, self._dtype)
+        self._grammar = grammar
+        self._static = self._device.type == "cuda" if static is None else static
+        self._graphs: dict[tuple[int, int], Any] = {}
+        self._lengths: list[int] = []  # places taken, of each row
+        # Of each row: its next token, that one's position, 1 if it moves on, the grammar's state.
+        self._values = torch.zeros(4, 0, dtype=torch.long, device=self._device)
+        self._cache = torch.zeros(len(self._layers), 0, 0, device=self._device)
+        self._grow(1, ROUND)
+
+    @property
+    def rows(self) -> int:
+        """How many there are: 0 to `rows` - 1."""
+        return len(self._lengths)
+
+    def prefixes(self, ids: Sequence[int], images: Tensor, start: int) -> list[Tensor]:
+        """Keys and values (layers, P, 2, heads, D) of `ids` (P tokens) with each of `images`.
+
+        `images` (N, Q, H) take the place of the Q ids from `start` on.
+        """
+        tokens = self._embeddings(torch.tensor(ids, device=self._device))
+        hidden = tokens.expand(len(images), -1, -1).clone()
+        hidden[:, start : start + images.shape[1]] = images
+        hidden = hidden * self._scale + self._places[: len(ids)]
+        kept = []
+        for number, layer in enumerate(self._layers):
+            q, kv = layer.project(hidden)
+            kept.append(kv)
+            if number + 1 < len(self._layers):
+                k, v = kv.transpose(1, 3).unbind(2)
+                hidden = layer.finish(hidden, _attend(q.transpose(1, 2), k, v, causal=True))
+        return list(torch.stack(kept, dim=1))
+
+    def join(
+        self, prefixes: Sequence[Tensor], ids: Sequence[Sequence[int]], new: Sequence[int]
+    ) -> None:
+        """Add rows: prefix, the tokens behind it (at least one) and how many will be written."""
+        first, count = self.rows, len(ids)
+        shared = prefixes[0].shape[1]
+        lengths = [shared + len(row) - 1 for row in ids]
+        self._grow(first + count, max(map(sum, zip(lengths, new, strict=True))) + 1)
+        places = self._cache[:, first : first + count]
+        for row, prefix in zip(places.unbind(1), prefixes, strict=True):
+            row[:, :shared] = prefix
+        # The last token of a prompt is written by the next step, as every other.
+        if longest := max(lengths) - shared:
+            self._prefill(places, shared, [[*row[:-1]] for row in ids], longest)
+        self._lengths += lengths
+        rows = slice(first, first + count)
+        self._ids[rows] = torch.tensor([row[-1] for row in ids])
+        self._positions[rows] = torch.tensor(lengths)
+        self._moves[rows] = 1
+        if self._grammar:
+            self._states[rows] = torch.tensor([self._grammar.after(row) for row in ids])
+
+    def _prefill(self, places: Tensor, shared: int, ids: list[list[int]], longest: int) -> None:
+        """Keys and values of `ids` behind the `shared` places that are filled."""
+        if self._static:
+            room = min(self._cache.shape[2], len(self._places)) - shared
+            longest = min(-(-longest // ROUND) * ROUND, room)
+        # What lies behind a row's end is overwritten before it is looked at.
+        padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids])
+        end = shared + longest
+        hidden = self._embeddings(padded.to(self._device)) * self._scale
+        hidden = hidden + self._places[shared:end]
+        seen = torch.ones(longest, end, dtype=torch.bool, device=self._device).tril(shared)
+        for number, layer in enumerate(self._layers):
+            q, kv = layer.project(hidden)
+            places[number, :, shared:end] = kv
+            if number + 1 < len(self._layers):
+                k, v = places[number, :, :end].transpose(1, 3).unbind(2)
+                hidden = layer.finish(hidden, _attend(q.transpose(1, 2), k, v, seen))
+
+    def step(self) -> tuple[list[int], list[float]]:
+        """The next token of each row and its probability, which may not be finite."""
+        count, reach = self.rows, max(self._lengths) + 1
+        if not self._static:
+            self._forward(count, reach, ragged=len(set(self._lengths)) > 1)
+        else:
+            size = 1 << (count - 1).bit_length()
+            reach = min(-(-reach // ROUND) * ROUND, self._cache.shape[2])
+            if self._device.type == "cuda":
+                self._replay(size, reach)
+            else:
+                self._forward(size, reach, ragged=True)
+        self._lengths = [length + 1 for length in self._lengths]
+        tokens, probabilities = self._written[:, :count].tolist()
+        return [int(token) for token in tokens], probabilities
+
+    def leave(self, row: int) -> None:
+        """Remove a row; the last one takes its number."""
+        last = self.rows - 1
+        self._values[:, row] = self._values[:, last]
+        self._values[:, last] = 0
+        self._cache[:, row] = self._cache[:, last]
+        self._cache[:, last] = 0  # what is not finite would reach the next one through any mask
+        self._lengths[row] = self._lengths[last]
+        self._lengths.pop()
+
+    def clear(self) -> None:
+        """Remove all rows and give back the cache's memory."""
+        self._lengths.clear()
+        self._values = self._values[:, :0]
+        self._cache = self._cache[:, :0, :0].clone()
+        self._grow(1, ROUND)
+
+    def _grow(self, rows: int, places: int) -> None:
+        """Make room for so many rows of so many places, and keep what is there."""
+        had_rows, had_places = self._cache.shape[1:3]
+        if rows <= had_rows and places <= had_places:
+            return
+        size = max(had_rows, 1 << (rows - 1).bit_length())
+        layer = self._layers[0]
+        shape = (max(had_places, -(-places // ROUND) * ROUND), 2, layer.heads, layer.depth)
+        old = self._cache
+        self._cache = torch.zeros(
+            len(self._layers), size, *shape, dtype=self._dtype, device=self._device
+        )
+        if had_rows:
+            self._cache[:, :had_rows, :had_places] = old
+        # Of each layer: all places, and keys and values by row. Making a view takes time, too.
+        self._views = [
+            (layer.flatten(0, 1), *layer.transpose(1, 3).unbind(2)) for layer in self._cache
+        ]
+        self._values = functional.pad(self._values, (0, size - had_rows))
+        self._ids, self._positions, self._moves, self._states = self._values
+        self._starts = torch.arange(size, device=self._device) * shape[0]
+        self._written = torch.zeros(2, size, device=self._device)
+        self._graphs.clear()
+
+    def _forward(self, count: int, reach: int, ragged: bool) -> None:
+        """One step of the first `count` rows, whose attention reaches over `reach` places."""
+        ids, positions = self._ids[:count], self._positions[:count]
+        hidden = self._embeddings(ids) * self._scale + self._places[positions]
+        seen = None
+        if ragged:
+            seen = torch.arange(reach, device=self._device) <= positions[:, None, None, None]
+        slots = self._starts[:count] + positions
+        for layer, (places, keys, values) in zip(self._layers, self._views, strict=True):
+            q, kv = layer.project(hidden)
+            places.index_copy_(0, slots, kv)
+            k, v = (part[:count, :, :reach] for part in (keys, values))
+            hidden = layer.finish(hidden, _attend(q.unsqueeze(2), k, v, seen).squeeze(1))
+        logits = self._head(self._norm(hidden)).float()
+        states = self._states[:count]
+        if self._grammar is None:
+            tokens = logits.argmax(-1)
+        else:
+            tokens = (logits + self._grammar.bias(states)).argmax(-1)
+            states.copy_(self._grammar.next(states, tokens))
+        written = self._written[:, :count]
+        written[0].copy_(tokens)
+        written[1].copy_(logits.softmax(-1).gather(1, tokens.unsqueeze(1)).squeeze(1))
+        ids.copy_(tokens)
+        positions.add_(self._moves[:count])
+
+    def _replay(self, count: int, reach: int) -> None:
+        """`_forward` as a CUDA graph."""
+        graph = self._graphs.get((count, reach))
+        if graph is None:
+            # Libraries make their work space in a first run, outside of the graph.
+            before = self._values.clone()
+            side = torch.cuda.Stream(self._device)
+            side.wait_stream(torch.cuda.current_stream(self._device))
+            with torch.cuda.stream(side):
+                self._forward(count, reach, ragged=True)
+                self._values.copy_(before)
+            torch.cuda.current_stream(self._device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            pool = next((other.pool() for other in self._graphs.values()), None)
+            with torch.cuda.graph(graph, pool=pool):
+                self._forward(count, reach, ragged=True)
+            self._graphs[count, reach] = graph
+        graph.replay()
+
+
+class _Layer:
+    """One block of the text model, on the module's own weights."""
+
+    def __init__(self, block: Any) -> None:
+        attention, ffn = block.self_attn, block.ffn
+        self.heads, self.depth = attention.num_heads, attention.head_dim
+        self._before = _norm(block.self_attn_layer_norm)
+        self._qkv = _fused(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._within = _norm(attention.inner_attn_ln)
+        self._out = _linear(attention.out_proj)
+        self._between = _norm(block.final_layer_norm)
+        self._up, self._down = _linear(ffn.fc1), _linear(ffn.fc2)
+        self._activation = ffn.activation_fn
+        self._inner = _norm(ffn.ffn_layernorm)
+
+    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (..., heads, D), keys and values (..., 2, heads, D) of `hidden` (..., H)."""
+        shape = (*hidden.shape[:-1], 3, self.heads, self.depth)
+        qkv = self._qkv(self._before(hidden)).view(shape)
+        return qkv.select(-3, 0), qkv.narrow(-3, 1, 2)
+
+    def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """`hidden` (..., H) after the block, of what its queries found (..., heads, D)."""
+        hidden = hidden + self._out(self._within(attended.flatten(-2)))
+        inner = self._inner(self._activation(self._up(self._between(hidden))))
+        return hidden + self._down(inner)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """What queries (B, heads, S, D) find in keys and values (B, heads, T, D): (B, S, heads, D)."""
+    found = functional.scaled_dot_product_attention(q, k, v, seen, is_causal=causal)
+    return found.transpose(1, 2)
+
+
+Map = Callable[[Tensor], Tensor]
+
+
+def _norm(module: nn.LayerNorm) -> Map:
+    shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
+    # A module's call takes as long as a small model's layer norm itself.
+    return lambda hidden: torch.layer_norm(hidden, shape, weight, bias, eps)
+
+
+def _linear(module: Any) -> Map:
+    if type(module) is not nn.Linear:
+        return module  # quantised
+    weight, bias = module.weight, module.bias
+    return lambda hidden: functional.linear(hidden, weight, bias)
+
+
+def _fused(*modules: Any) -> Map:
+    """Several products of the same input as one, side by side."""
+    if any(type(module) is not nn.Linear for module in modules):
+        return lambda hidden: torch.cat([module(hidden) for module in modules], dim=-1)
+    weight = torch.cat([module.weight for module in modules])
+    bias = torch.cat([module.bias for module in modules])
+    # Not a second copy: the modules read parts of the fused weights from now on.
+    ends = [0, *itertools.accumulate(module.out_features for module in modules)]
+    for module, start, end in zip(modules, ends, ends[1:], strict=False):
+        module.weight = nn.Parameter(weight[start:end], requires_grad=False)
+        module.bias = nn.Parameter(bias[start:end], requires_grad=False)
+    return lambda hidden: functional.linear(hidden, weight, bias)

@@ -1,0 +1,202 @@
+"""Weights in, a model that can run out. Refuses what would run and answer nonsense.
+
+Knows files, devices and number formats; runs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kosmos_ros import shapes
+from kosmos_ros.errors import ConfigError, ModelLoadError
+
+try:
+    import torch as torch  # for others too: a missing one is named here
+    import transformers
+    from packaging.version import Version
+    from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
+except ImportError as exc:
+    raise ModelLoadError(
+        f"{exc}: {sys.executable} needs torch and transformers; "
+        f"'{sys.executable} -m pip install -r requirements.txt' installs them"
+    ) from exc
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZATIONS = ("none", "int8", "nf4")
+RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling: torch's mode
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What runs where."""
+
+    model: str  # directory or Hugging Face id as asked for
+    revision: str  # commit of the weights; empty for a directory
+    device: str  # cpu or cuda:n
+    device_name: str  # such as NVIDIA H200; empty for a CPU
+    dtype: str
+    quantization: str
+    parameters: int
+    image_size: int  # pixels, side of the square that the model sees
+    transformers: str  # version
+    torch: str  # version
+
+
+def load(
+    model: str,
+    *,
+    revision: str = "",
+    local_files_only: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    quantization: str = "none",
+) -> tuple[Any, Any, ModelInfo]:
+    """`model`, which is "shapes" (embedded), a directory or a Hugging Face id, with its processor.
+
+    `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16 or float16; auto
+    is float32 on a CPU, bfloat16 on a GPU that computes in it (compute capability 8.0 on),
+    else float16. `quantization` is none, int8 or nf4 (bitsandbytes).
+    Only safetensors are read and no code of the model's own is ever run.
+    Raises ConfigError for a value that is not one of these or a device that is not there, and
+    ModelLoadError when the files are missing, damaged or not a KOSMOS-2 model.
+    """
+    place = _device(device)
+    if quantization not in QUANTIZATIONS:
+        raise ConfigError(
+            f"quantization {quantization!r} is unknown; one of {', '.join(QUANTIZATIONS)}"
+        )
+    kind = _dtype(dtype, place, quantization)
+    path = _path(model)
+    where: dict[str, Any] = {"local_files_only": local_files_only}
+    if revision and Path(path).is_dir():
+        raise ConfigError(
+            f"revision is {revision!r}, but model {model!r} is a directory; "
+            "only a Hugging Face id has revisions"
+        )
+    if revision:
+        where["revision"] = revision
+    options: dict[str, Any] = {
+        "use_safetensors": True,
+        "device_map": {"": place},
+        _dtype_argument(): DTYPES[kind],
+    }
+    if quantization != "none":
+        options["quantization_config"] = _quantization(quantization, DTYPES[kind])
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        values, _ = Kosmos2Config.get_config_dict(path, **where)
+        if not values:
+            raise ModelLoadError(f"model {model!r} has no config.json")
+        if values.get("model_type") != Kosmos2Config.model_type:
+            raise ModelLoadError(
+                f"model {model!r} is of type {values.get('model_type')!r}; "
+                f"{Kosmos2Config.model_type!r} is needed"
+            )
+        processor = Kosmos2Processor.from_pretrained(path, **where)
+        loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
+            path, **where, **options, output_loading_info=True
+        )
+    except ModelLoadError:
+        raise
+    except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
+        reason = str(exc).strip().split("\n")[0] or type(exc).__name__
+        of = f" of revision {revision!r}" if revision else ""
+        raise ModelLoadError(f"model {model!r}{of} cannot be loaded: {reason}") from exc
+    _check(model, loaded, processor, report)
+    loaded.eval()
+    info = ModelInfo(
+        model=model,
+        revision=str(getattr(loaded.config, "_commit_hash", None) or ""),
+        device=str(place),
+        device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else "",
+        dtype=kind,
+        quantization=quantization,
+        parameters=loaded.num_parameters(),
+        image_size=int(loaded.config.vision_config.image_size),
+        transformers=transformers.__version__,
+        torch=torch.__version__,
+    )
+    return loaded, processor, info
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = "cuda:0"
+    if not re.fullmatch("cpu|cuda:[0-9]+", device):
+        raise ConfigError(f"device {device!r} is unknown; auto, cpu, cuda or cuda:n is needed")
+    if device != "cpu" and int(device[5:]) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {device!r} is not there: torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices"
+        )
+    return torch.device(device)
+
+
+def _path(model: str) -> str:
+    if model == "shapes":
+        return str(shapes.MODEL_DIR)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.is_file() or model.startswith(("/", ".", "~")):
+        raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
+    return model
+
+
+def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
+    if dtype == "auto":
+        if device.type == "cpu":
+            return "float32"
+        if quantization == "int8":
+            return "float16"  # bitsandbytes' int8 product casts anything else to it, every time
+        # torch.cuda.is_bf16_supported() is true for emulated bfloat16 as well.
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bfloat16" if native else "float16"
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown; auto or one of {', '.join(DTYPES)}")
+    return dtype
+
+
+def _dtype_argument() -> str:
+    return "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
+
+
+def _quantization(quantization: str, dtype: torch.dtype) -> Any:
+    if quantization == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> None:
+    """Refuse weights that would run and answer nonsense."""
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelLoadError(
+            f"model {model!r} lacks {len(missing)} weights, such as {missing[0]!r}"
+        )
+    size = int(loaded.config.vision_config.image_size)
+    seen = set(dict(processor.image_processor.size).values())
+    if seen != {size}:
+        raise ModelLoadError(
+            f"model {model!r}: its image processor makes pictures of {sorted(seen)} pixels, "
+            f"its vision model needs {size}"
+        )
+    if int(processor.image_processor.resample) not in RESAMPLING:
+        raise ModelLoadError(
+            f"model {model!r}: resample {processor.image_processor.resample} is not supported; "
+            f"one of {sorted(RESAMPLING)} is needed"
+        )
+    vocabulary = loaded.config.text_config.vocab_size
+    if len(processor.tokenizer) > vocabulary:
+        raise ModelLoadError(
+            f"model {model!r}: its tokenizer has {len(processor.tokenizer)} tokens, "
+            f"its weights {vocabulary}"
+        )
