@@ -81,6 +81,19 @@ class Engine:
         """
         return cls(*loading.load(model, **options), location_grammar)
 
+    def warm_up(self, most: int) -> None:
+        """Have everything made that is made once, such as steps of up to `most` rows on a GPU.
+
+        Raises as `step` does.
+        """
+        size = self.info.image_size
+        image = self.encode(np.full((size, size, 3), 128, np.uint8))
+        prompt = "<grounding> An image of"
+        # On a processor nothing depends on the number of rows.
+        counts = [2**power for power in range(most.bit_length())] if image.is_cuda else [1]
+        for count in counts:
+            self.generate_batch([Query(image, prompt, 2) for _ in range(count)])
+
     def memory(self) -> int:
         """Bytes of the device's memory that torch holds, which is 0 for a CPU; any thread."""
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0

@@ -5,6 +5,7 @@ Knows files, devices and number formats; runs nothing.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ except ImportError as exc:
     ) from exc
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SMALL = 50_000_000
+"""Parameters below which threads wait for each other longer than they compute."""
 QUANTIZATIONS = ("none", "int8", "nf4")
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling: torch's mode
 
@@ -54,12 +57,14 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     quantization: str = "none",
+    threads: int = 0,
 ) -> tuple[Any, Any, ModelInfo]:
     """`model`, which is "shapes" (embedded), a directory or a Hugging Face id, with its processor.
 
     `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16 or float16; auto
     is float32 on a CPU, bfloat16 on a GPU that computes in it (compute capability 8.0 on),
-    else float16. `quantization` is none, int8 or nf4 (bitsandbytes).
+    else float16. `quantization` is none, int8 or nf4 (bitsandbytes). `threads` of the processor
+    compute, in this process; 0: one for a model below SMALL, else as many as torch finds right.
     Only safetensors are read and no code of the model's own is ever run.
     Raises ConfigError for a value that is not one of these or a device that is not there, and
     ModelLoadError when the files are missing, damaged or not a KOSMOS-2 model.
@@ -108,6 +113,8 @@ def load(
         raise ModelLoadError(f"model {model!r}{of} cannot be loaded: {reason}") from exc
     _check(model, loaded, processor, report)
     loaded.eval()
+    if threads or (loaded.num_parameters() < SMALL and "OMP_NUM_THREADS" not in os.environ):
+        torch.set_num_threads(threads or 1)
     info = ModelInfo(
         model=model,
         revision=str(getattr(loaded.config, "_commit_hash", None) or ""),

@@ -45,14 +45,19 @@ def load_engine(settings: Settings) -> CaptionEngine:
     # Importing torch takes seconds, in which services already answer "loading".
     from kosmos_ros.engine import Engine
 
-    return Engine.load(
+    engine = Engine.load(
         settings.model,
         revision=settings.revision,
         local_files_only=settings.local_files_only,
         device=settings.device,
         dtype=settings.dtype,
         quantization=settings.quantization,
+        threads=settings.threads,
+        location_grammar=settings.location_grammar,
     )
+    if settings.warm_up:
+        engine.warm_up(settings.max_batch_size)
+    return engine
 
 
 class KosmosNode(ManagedNode):
@@ -242,6 +247,7 @@ class KosmosNode(ManagedNode):
 
     def load(self) -> tuple[CaptionEngine, Decode]:
         """See worker.Host."""
+        self._began = time.monotonic()
         decoder = ImageDecoder()
         self.get_logger().info(f"images are decoded by {decoder}")
         return self._load(self.settings), decoder.decode
@@ -250,6 +256,7 @@ class KosmosNode(ManagedNode):
         """See worker.Host."""
         self._engine = engine
         self._info = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
+        self._info["start_up"] = f"{time.monotonic() - self._began:.1f} s"
         shown = ", ".join(f"{key} {value}" for key, value in self._info.items() if value)
         self.get_logger().info(f"model ready: {shown}")
         if self._reason == LOADING:

@@ -76,6 +76,20 @@ class Settings:
         choices=("none", "int8", "nf4"),
         read_only=True,
     )
+    threads: int = parameter(
+        0,
+        "Of the processor, for the model; 0: one for a small model, else torch's choice.",
+        limits=(0, 1024),
+        read_only=True,
+    )
+    location_grammar: bool = parameter(
+        True, "Write well-formed boxes only; without, whatever the model writes.", read_only=True
+    )
+    warm_up: bool = parameter(
+        True,
+        "Caption a blank picture first, so that the first frame does not wait.",
+        read_only=True,
+    )
     autostart: bool = parameter(
         True,
         "Load the model and begin at once; without, a lifecycle manager does.",

@@ -340,3 +340,14 @@ def test_forgotten_frames_serve_nothing():
     plan.submit(Request("q", deadline=200.0, cameras=("left",)))
     assert plan.next(hand.now) == (None, None)
     assert plan.dropped("left") == 0
+
+
+def test_take_may_be_asked_for_requests_alone_and_not_to_wait():
+    plan = Scheduler(clock=lambda: 0.0)
+    assert plan.take(3, wait=False) == []
+    plan.offer("front", "a")
+    assert plan.take(3, wait=False, frames=False) == []
+    request = Request("q", 1.0)
+    plan.submit(request)
+    assert [job.request for job in plan.take(3, frames=False)] == [request]
+    assert [job.frame.image for job in plan.take(3, wait=False)] == ["a"]

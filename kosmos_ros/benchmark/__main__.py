@@ -78,6 +78,7 @@ def _full(options: argparse.Namespace) -> list[Part]:
     return [
         ("latency", lambda: engine_rows.latency(subject, runs)),
         ("one more token", lambda: engine_rows.decode(subject, runs)),
+        ("Florence-2", lambda: engine_rows.peer(runs, subject)),
         ("cameras", lambda: engine_rows.cameras(subject, max(1, runs // 5), 16 if on_gpu else 1)),
         ("phrases", lambda: engine_rows.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),
         ("stages", lambda: engine_rows.stages(subject, runs)),

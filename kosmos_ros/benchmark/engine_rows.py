@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import statistics
 import threading
@@ -14,8 +13,10 @@ import numpy as np
 import torch
 
 from kosmos_ros import prompts
+from kosmos_ros.benchmark import subjects
 from kosmos_ros.benchmark.report import BOUND, Row
 from kosmos_ros.benchmark.subjects import BRIEF, DETAILED, Subject, frames
+from kosmos_ros.errors import CancelledError
 from kosmos_ros.grounding import Query
 from kosmos_ros.scheduler import Limits, Request, Scheduler
 from kosmos_ros.settings import Settings
@@ -26,6 +27,7 @@ FEW = 8  # tokens of the short caption that TOKENS is held against
 CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
 RATE = 60.0  # Hz, of each camera under load
+LOADED = 8  # cameras
 ASKING = (0.05, 0.25)  # s between questions under load
 BANDWIDTH_BYTES = 2**28  # of the array that is copied
 GENERATE = "generate"
@@ -49,6 +51,20 @@ def latency(subject: Subject, runs: int) -> Iterator[Row]:
         for part in (50, 95) if tokens == TOKENS else (50,):
             name = f"{subject.name}: {what}, p{part}"
             yield Row(name, _part(ours, part), "ms", GENERATE, _part(theirs, part))
+
+
+def peer(runs: int, subject: Subject) -> Iterator[Row]:
+    """The caption's latency beside that of the smallest Florence-2, which a user might pick."""
+    (picture,) = frames(1)
+    florence = subjects.florence(subject.model.device, subject.model.dtype)
+    ours, theirs = measured(
+        subject,
+        runs,
+        lambda _: subject.ours(picture, DETAILED, TOKENS),
+        lambda _: florence(TOKENS),
+    )
+    name = f"{subject.name}: image to {TOKENS}-token caption, p50"
+    yield Row(name, _part(ours, 50), "ms", "Florence-2 base", _part(theirs, 50))
 
 
 def decode(subject: Subject, runs: int) -> Iterator[Row]:
@@ -146,28 +162,32 @@ def stages(subject: Subject, runs: int) -> Iterator[Row]:
 
 def load(subject: Subject, questions: int) -> Iterator[Row]:
     """Questions while eight cameras are described without a pause, in the node's own worker."""
-    (picture,) = frames(1, 2)
-    alone = measured(subject, 5, lambda _: subject.ours(picture, _asked(), 32))[0]
-    waits = _under_load(subject, questions)
-    name = f"{subject.name}: answer under load of {max(_LOADED)} cameras"
+    pictures = frames(LOADED, 2)
+
+    def batch(_: int) -> None:
+        encoded = subject.engine.encode_batch(pictures)
+        subject.engine.generate_batch([Query(one, BRIEF.text, 128) for one in encoded])
+
+    alone, whole = measured(subject, 5, lambda _: subject.ours(pictures[0], _asked(), 32), batch)
+    waits, answers = _under_load(subject, pictures, questions)
+    name = f"{subject.name}: question under load of {LOADED} cameras"
     for part in (50, 95):
-        yield Row(
-            f"{name}, p{part}", _part(waits, part), "ms", "without load", statistics.median(alone)
-        )
-
-
-_LOADED = (8,)
+        wait, answer = _part(waits, part), _part(answers, part)
+        one_batch, one = statistics.median(whole), statistics.median(alone)
+        yield Row(f"{name}, until it is begun, p{part}", wait, "ms", "a batch of them", one_batch)
+        yield Row(f"{name}, until its answer, p{part}", answer, "ms", "without load", one)
 
 
 def _asked() -> prompts.Prompt:
     return prompts.question("How many shapes are there?", grounded=False)
 
 
-def _under_load(subject: Subject, questions: int) -> list[float]:
-    """Milliseconds from each question to its answer."""
+def _under_load(
+    subject: Subject, pictures: Sequence[Any], questions: int
+) -> tuple[list[float], list[float]]:
+    """Milliseconds from each question until it is begun, and until its answer."""
     scheduler, host = Scheduler(), _Host(subject)
-    pictures = frames(max(_LOADED), 2)
-    names = [f"camera{number}" for number in range(max(_LOADED))]
+    names = [f"camera{number}" for number in range(len(pictures))]
     for name in names:
         scheduler.set_limits(name, Limits(max_rate=0.0))
     worker = Worker(scheduler, host)
@@ -182,20 +202,32 @@ def _under_load(subject: Subject, questions: int) -> list[float]:
     filming.start()
     host.captioned.wait()
     rng = np.random.default_rng(4)
-    waits = []
+    waits, answers = [], []
     for _ in range(questions):
         time.sleep(float(rng.uniform(*ASKING)))
-        answered = threading.Event()
-        task = Task(lambda *_: [_asked()], functools.partial(_set, answered), _fail, 32)
-        begun = time.perf_counter()
-        scheduler.submit(Request(task, time.monotonic() + 600, tuple(names)))
-        answered.wait()
-        waits.append((time.perf_counter() - begun) * 1e3)
+        asked = _Asked()
+        scheduler.submit(Request(asked.task, time.monotonic() + 600, tuple(names)))
+        asked.answered.wait()
+        waits.append((asked.begun - asked.submitted) * 1e3)
+        answers.append((time.perf_counter() - asked.submitted) * 1e3)
     stop.set()
     filming.join()
     worker.close()
     worker.join(60)
-    return waits
+    return waits, answers
+
+
+class _Asked:
+    """A question on its way."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.submitted = self.begun = time.perf_counter()
+        self.task = Task(self._prompts, lambda _: self.answered.set(), _fail, 32)
+
+    def _prompts(self, width: int, height: int) -> list[prompts.Prompt]:
+        self.begun = time.perf_counter()
+        return [_asked()]
 
 
 class _Message:
@@ -245,12 +277,9 @@ class _Kept:
     def unload(self) -> None: ...
 
 
-def _set(event: threading.Event, _: object) -> None:
-    event.set()
-
-
 def _fail(error: Exception) -> None:
-    raise error
+    if not isinstance(error, CancelledError):  # of those that were under way at the end
+        raise error
 
 
 def agreement(subject: Subject, count: int) -> Iterator[Row]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from PIL import Image
-from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
+from transformers import (
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Kosmos2Config,
+    Kosmos2ForConditionalGeneration,
+    Kosmos2Processor,
+)
 
 from kosmos_ros import grounding, loading, prompts, shapes
 from kosmos_ros.engine import Engine
@@ -104,6 +110,40 @@ def full(device: str, layers: int | None = None) -> Subject:
         torch=torch.__version__,
     )
     return Subject("full size", Engine(model, processor, info, location_grammar=False), processor)
+
+
+def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
+    """Florence-2 base with random weights: writes so many tokens about a 768 x 768 picture.
+
+    Sizes are those of microsoft/Florence-2-base's config.json; its task prompt is 10 tokens long.
+    """
+    text = {
+        "model_type": "bart",
+        "vocab_size": 51290,  # 51289 and the picture's place
+        "d_model": 768,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_attention_heads": 12,
+        "decoder_attention_heads": 12,
+        "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072,
+    }
+    config = Florence2Config(text_config=text, vision_config={"projection_dim": 768})
+    torch.manual_seed(0)
+    model = Florence2ForConditionalGeneration(config).to(place, dtype).eval()
+    side = 768  # pixels
+    pixels = torch.zeros(1, 3, side, side, device=place, dtype=dtype)
+    # One token for each of 24 x 24 places and one for the whole.
+    ids = torch.tensor([[config.image_token_id] * 577 + [5] * 10], device=place)
+
+    def write(tokens: int) -> int:
+        ends = {"max_new_tokens": tokens, "min_new_tokens": tokens}
+        made = model.generate(
+            input_ids=ids, pixel_values=pixels, do_sample=False, num_beams=1, **ends
+        )
+        return int(made.shape[1])
+
+    return write
 
 
 def frames(count: int, shapes_in_each: int = 4, size: tuple[int, int] = (640, 480)) -> list[Any]:

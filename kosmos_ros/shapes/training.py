@@ -76,6 +76,7 @@ PHASES: tuple[Phase, ...] = (
     Phase("hard", 1000, COUNTS, WHAT, Lesson(HARD, doubts=0.1)),
     Phase("speak", 1000, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1)),
     Phase("pairs", 600, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.15), alike=0.5),
+    Phase("again", 2400, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1), alike=0.35),
 )
 
 PICTURES = 48  # per step
@@ -86,7 +87,7 @@ KEPT = 16000  # pictures to repeat from; 43 kB each
 MUON_RATE = 6e-3  # for the matrices of the layers
 ADAM_RATE = 2e-3  # for everything else
 WARMUP = 50  # steps, at the start and again where words begin
-RATES = {0: 1.0, 4200: 1.0, 6300: 0.0, 6320: 0.35, 6900: 0.0}
+RATES = {0: 1.0, 4200: 1.0, 6300: 0.0, 6320: 0.35, 6900: 0.0, 6940: 0.6, 9300: 0.0}
 """Learning rates by step, as a share of the full ones; in between they change evenly."""
 BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
 BLUR_UNTIL = 2800  # step where it is 0

@@ -1,0 +1,233 @@
+"""The worker's thread with an engine that takes a step for each token, without ROS."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from kosmos_ros import prompts
+from kosmos_ros.errors import CancelledError, DeviceLostError, GenerationError
+from kosmos_ros.grounding import Generation
+from kosmos_ros.scheduler import Limits, Request, Scheduler
+from kosmos_ros.settings import Settings
+from kosmos_ros.worker import Task, Worker
+
+WAIT = 20.0  # s
+
+
+class Stepper:
+    """Writes `max_new_tokens` tokens of each query; `at[n]` is called in step n."""
+
+    info = None
+
+    def __init__(self):
+        self.rows = {}  # query: steps left
+        self.steps = []  # prompts under way in each
+        self.encoded = []  # pictures in each call
+        self.at = {}
+        self.refuses = lambda prompts: None  # an error for these
+        self.refuses_pictures = lambda images: None
+
+    def encode_batch(self, images):
+        self.encoded.append(len(images))
+        if error := self.refuses_pictures(images):
+            raise error
+        return [int(image[0, 0, 0]) for image in images]
+
+    def add(self, queries):
+        for query in queries:
+            self.rows[query] = query.max_new_tokens
+
+    def step(self):
+        self.steps.append(sorted(query.prompt for query in self.rows))
+        if hook := self.at.get(len(self.steps)):
+            hook()
+        if error := self.refuses(self.steps[-1]):
+            raise error
+        ended = []
+        for query in list(self.rows):
+            self.rows[query] -= 1
+            if query.stopped():
+                ended.append((query, CancelledError("generation was stopped")))
+            elif not self.rows[query]:
+                ended.append((query, Generation(f" {query.image}", (), 1.0, 1, False)))
+        for query, _ in ended:
+            del self.rows[query]
+        return ended
+
+    def clear(self):
+        self.rows.clear()
+
+    def unload(self): ...
+
+
+class Rig:
+    """A worker, its scheduler, and who asks."""
+
+    def __init__(self, engine, most=2):
+        self.engine, self.settings = engine, Settings(max_batch_size=most)
+        self.scheduler = Scheduler()
+        self.frames = {}  # camera: (prompts, tokens)
+        self.told = []  # who was told, in order
+        self.said, self.errors = {}, {}
+        self.over = threading.Event()
+        self.error = None
+        self.expected = 0
+        self.all_told = threading.Event()
+
+    def task(self, name, words, tokens):
+        made = [prompts.raw(word) for word in words]
+
+        def done(seen):
+            self.said[name] = [caption.text for caption in seen.captions]
+            self.tell(name)
+
+        def failed(error):
+            self.errors[name] = str(error)
+            self.tell(name)
+
+        return Task(lambda *_: made, done, failed, tokens)
+
+    def tell(self, name):
+        self.told.append(name)
+        if len(self.told) == self.expected:
+            self.all_told.set()
+
+    def offer(self, camera, words, tokens, value=7):
+        self.frames[camera] = (words, tokens)
+        self.scheduler.set_limits(camera, Limits(max_rate=0.0))
+        self.scheduler.offer(camera, Message(value))
+
+    def ask(self, name, words, tokens, camera=None, value=3):
+        task = self.task(name, words, tokens)
+        if camera is None:
+            task = Task(task.prompts, task.done, task.failed, tokens, Message(value))
+        self.scheduler.submit(Request(task, 1e12, (camera,) if camera else ()))
+
+    def run(self, expected):
+        self.expected = expected
+        worker = Worker(self.scheduler, self)
+        told = self.all_told.wait(WAIT) or self.over.is_set()
+        worker.close()
+        assert worker.join(WAIT)
+        assert told, self.told
+        return self.told
+
+    def load(self):
+        return self.engine, lambda message, _: message.pixels
+
+    def loaded(self, engine): ...
+
+    def standing(self, camera):
+        return self.task(camera, *self.frames[camera])
+
+    def paused(self):
+        return False
+
+    def ended(self, error):
+        self.error = error
+        self.over.set()
+
+
+class Message:
+    header = None
+
+    def __init__(self, value):
+        self.pixels = np.full((2, 3, 3), value, np.uint8)
+
+
+def test_a_question_joins_a_running_batch_and_goes_before_what_waits():
+    engine = Stepper()
+    rig = Rig(engine, most=2)
+    rig.offer("front", ["a", "b", "c", "d"], 5)
+    engine.at[2] = lambda: rig.ask("question", ["q"], 2, camera="front")
+    assert rig.run(2) == ["question", "front"]
+    assert engine.steps[:5] == [["a", "b"]] * 5
+    assert engine.steps[5:7] == [["c", "q"]] * 2
+    assert engine.steps[7] == ["c", "d"]
+    assert engine.encoded == [1]  # the same frame
+    assert rig.said == {"question": ["7"], "front": ["7"] * 4}
+
+
+def test_a_frame_joins_where_there_is_room():
+    engine = Stepper()
+    rig = Rig(engine, most=3)
+    rig.offer("front", ["a", "b"], 8)
+    engine.at[2] = lambda: (rig.offer("rear", ["c"], 2, 8), rig.offer("left", ["d"], 2, 9))
+    assert rig.run(3) == ["rear", "left", "front"]
+    assert rig.said == {"front": ["7", "7"], "rear": ["8"], "left": ["9"]}
+    assert max(map(len, engine.steps)) == 3
+
+
+def test_after_an_error_each_is_tried_alone_and_then_in_parts():
+    engine = Stepper()
+    rig = Rig(engine, most=4)
+    engine.refuses = lambda under_way: GenerationError("too much") if len(under_way) > 1 else None
+    rig.ask("one", ["a"], 2)
+    rig.ask("two", ["b", "c", "d"], 1, value=4)
+    assert rig.run(2) == ["one", "two"]
+    assert rig.said == {"one": ["3"], "two": ["4"] * 3}
+    assert [len(under_way) for under_way in engine.steps] == [4, 1, 1, 3, 1, 1, 1]
+
+
+def test_what_can_never_be_is_refused_and_the_rest_goes_on():
+    engine = Stepper()
+    rig = Rig(engine, most=4)
+    engine.refuses = lambda under_way: GenerationError("bad") if "bad" in under_way else None
+    rig.ask("good", ["a"], 1)
+    rig.ask("bad", ["b", "bad"], 1)
+    rig.ask("late", ["c"], 1)
+    rig.run(3)
+    assert rig.said == {"good": ["3"], "late": ["3"]}
+    assert rig.errors == {"bad": "bad"}
+
+
+def test_a_picture_that_cannot_be_encoded_leaves_those_under_way_alone():
+    engine = Stepper()
+    rig = Rig(engine, most=4)
+    engine.refuses_pictures = lambda images: (
+        GenerationError("white") if any(image.max() == 255 for image in images) else None
+    )
+    rig.ask("under way", ["a"], 4)
+    engine.at[2] = lambda: rig.ask("white", ["b"], 1, value=255)
+    rig.run(2)
+    assert rig.said == {"under way": ["3"]}
+    assert rig.errors == {"white": "white"}
+    assert engine.steps == [["a"]] * 4
+
+
+def test_a_lost_device_is_told_to_all_and_ends_the_worker():
+    engine = Stepper()
+    rig = Rig(engine, most=1)
+    rig.ask("one", ["a"], 5)
+    rig.ask("two", ["b"], 5)
+    engine.refuses = lambda _: DeviceLostError("gone") if len(engine.steps) > 2 else None
+    engine.at[1] = lambda: rig.ask("three", ["c"], 5)
+    rig.run(3)
+    assert isinstance(rig.error, DeviceLostError)
+    assert rig.errors.keys() >= {"one"}
+
+
+def test_all_are_told_when_the_worker_is_closed():
+    engine = Stepper()
+    rig = Rig(engine, most=1)
+    rig.ask("one", ["a", "b", "c"], 10**6)
+    closing = threading.Event()
+    engine.at[3] = closing.set
+    rig.expected = 1
+    worker = Worker(rig.scheduler, rig)
+    assert closing.wait(WAIT)
+    worker.close()
+    assert worker.join(WAIT)
+    assert rig.errors == {"one": "generation was stopped"}
+
+
+@pytest.mark.parametrize("asked", [1, 7])
+def test_prompts_of_a_picture_are_answered_in_their_order(asked):
+    engine = Stepper()
+    rig = Rig(engine, most=3)
+    words = [f"w{number}" for number in range(asked)]
+    rig.ask("many", words, 3)
+    rig.run(1)
+    assert rig.said == {"many": ["3"] * asked}
+    assert sorted({prompt for step in engine.steps for prompt in step}) == words
