@@ -8,14 +8,14 @@ shapes, each captured once as a CUDA graph. Knows token ids, no text and no pict
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from kosmos_ros.blocks import Block, attend, linear, norm
 from kosmos_ros.grammar import Grammar
 
 ROUND = 64  # places by which the cache grows, and the reach of a step's attention on a GPU
@@ -34,9 +34,9 @@ class Decoder:
         inner = model.model
         self._embeddings = inner.embed_tokens
         self._scale = float(inner.embed_scale)
-        self._layers = [_Layer(layer) for layer in inner.layers]
-        self._norm = _norm(inner.layer_norm)
-        self._head = _linear(model.lm_head)
+        self._layers = [Block.text(layer) for layer in inner.layers]
+        self._norm = norm(inner.layer_norm)
+        self._head = linear(model.lm_head)
         self._device = inner.embed_tokens.weight.device
         self._dtype = inner.embed_tokens.weight.dtype
         # Hugging Face's positions begin behind the padding's.
@@ -71,7 +71,7 @@ class Decoder:
             kept.append(kv)
             if number + 1 < len(self._layers):
                 k, v = kv.transpose(1, 3).unbind(2)
-                hidden = layer.finish(hidden, _attend(q.transpose(1, 2), k, v, causal=True))
+                hidden = layer.finish(hidden, attend(q.transpose(1, 2), k, v, causal=True))
         return list(torch.stack(kept, dim=1))
 
     def join(
@@ -112,7 +112,7 @@ class Decoder:
             places[number, :, shared:end] = kv
             if number + 1 < len(self._layers):
                 k, v = places[number, :, :end].transpose(1, 3).unbind(2)
-                hidden = layer.finish(hidden, _attend(q.transpose(1, 2), k, v, seen))
+                hidden = layer.finish(hidden, attend(q.transpose(1, 2), k, v, seen))
 
     def step(self) -> tuple[list[int], list[float]]:
         """The next token of each row and its probability, which may not be finite."""
@@ -174,7 +174,7 @@ class Decoder:
     def _forward(self, count: int, reach: int, ragged: bool) -> None:
         """One step of the first `count` rows, whose attention reaches over `reach` places."""
         ids, positions = self._ids[:count], self._positions[:count]
-        hidden = self._embeddings(ids) * self._scale + self._places[positions]
+        hidden = self._embeddings(ids) * self._scale + self._places.index_select(0, positions)
         seen = None
         if ragged:
             seen = torch.arange(reach, device=self._device) <= positions[:, None, None, None]
@@ -182,8 +182,10 @@ class Decoder:
         for layer, (places, keys, values) in zip(self._layers, self._views, strict=True):
             q, kv = layer.project(hidden)
             places.index_copy_(0, slots, kv)
-            k, v = (part[:count, :, :reach] for part in (keys, values))
-            hidden = layer.finish(hidden, _attend(q.unsqueeze(2), k, v, seen).squeeze(1))
+            k, v = keys.narrow(2, 0, reach), values.narrow(2, 0, reach)
+            if count < len(k):
+                k, v = k[:count], v[:count]
+            hidden = layer.finish(hidden, attend(q.unsqueeze(2), k, v, seen).squeeze(1))
         logits = self._head(self._norm(hidden)).float()
         states = self._states[:count]
         if self._grammar is None:
@@ -215,69 +217,3 @@ class Decoder:
                 self._forward(count, reach, ragged=True)
             self._graphs[count, reach] = graph
         graph.replay()
-
-
-class _Layer:
-    """One block of the text model, on the module's own weights."""
-
-    def __init__(self, block: Any) -> None:
-        attention, ffn = block.self_attn, block.ffn
-        self.heads, self.depth = attention.num_heads, attention.head_dim
-        self._before = _norm(block.self_attn_layer_norm)
-        self._qkv = _fused(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._within = _norm(attention.inner_attn_ln)
-        self._out = _linear(attention.out_proj)
-        self._between = _norm(block.final_layer_norm)
-        self._up, self._down = _linear(ffn.fc1), _linear(ffn.fc2)
-        self._activation = ffn.activation_fn
-        self._inner = _norm(ffn.ffn_layernorm)
-
-    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries (..., heads, D), keys and values (..., 2, heads, D) of `hidden` (..., H)."""
-        shape = (*hidden.shape[:-1], 3, self.heads, self.depth)
-        qkv = self._qkv(self._before(hidden)).view(shape)
-        return qkv.select(-3, 0), qkv.narrow(-3, 1, 2)
-
-    def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
-        """`hidden` (..., H) after the block, of what its queries found (..., heads, D)."""
-        hidden = hidden + self._out(self._within(attended.flatten(-2)))
-        inner = self._inner(self._activation(self._up(self._between(hidden))))
-        return hidden + self._down(inner)
-
-
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, causal: bool = False
-) -> Tensor:
-    """What queries (B, heads, S, D) find in keys and values (B, heads, T, D): (B, S, heads, D)."""
-    found = functional.scaled_dot_product_attention(q, k, v, seen, is_causal=causal)
-    return found.transpose(1, 2)
-
-
-Map = Callable[[Tensor], Tensor]
-
-
-def _norm(module: nn.LayerNorm) -> Map:
-    shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
-    # A module's call takes as long as a small model's layer norm itself.
-    return lambda hidden: torch.layer_norm(hidden, shape, weight, bias, eps)
-
-
-def _linear(module: Any) -> Map:
-    if type(module) is not nn.Linear:
-        return module  # quantised
-    weight, bias = module.weight, module.bias
-    return lambda hidden: functional.linear(hidden, weight, bias)
-
-
-def _fused(*modules: Any) -> Map:
-    """Several products of the same input as one, side by side."""
-    if any(type(module) is not nn.Linear for module in modules):
-        return lambda hidden: torch.cat([module(hidden) for module in modules], dim=-1)
-    weight = torch.cat([module.weight for module in modules])
-    bias = torch.cat([module.bias for module in modules])
-    # Not a second copy: the modules read parts of the fused weights from now on.
-    ends = [0, *itertools.accumulate(module.out_features for module in modules)]
-    for module, start, end in zip(modules, ends, ends[1:], strict=False):
-        module.weight = nn.Parameter(weight[start:end], requires_grad=False)
-        module.bias = nn.Parameter(bias[start:end], requires_grad=False)
-    return lambda hidden: functional.linear(hidden, weight, bias)

@@ -131,11 +131,12 @@ class DemoNode(Node):
         _say("stream: the same in detail, as it is written")
         await self._streamed(Generate.Goal(task="detailed_caption", grounded=True, image=image))
 
-        if said:
+        found = [phrase.text for phrase in grounded.result.phrases if phrase.boxes]
+        if found:
             _say(f"event: waiting for what {self._cameras[0]} sees to be seen twice on end")
             # Looking for what the newest caption named; see _on_caption.
             self._waits = True
-            await self._look_for(event_frames=2, phrases=said)
+            await self._look_for(event_frames=2, phrases=found)
             event = await self._event
             self._waits = False
             _say(f"event: {event.subject} came into view")

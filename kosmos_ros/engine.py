@@ -27,6 +27,7 @@ from kosmos_ros.errors import (
 from kosmos_ros.grammar import Grammar
 from kosmos_ros.grounding import GRID, TAGS, Generation, Query, never
 from kosmos_ros.loading import DTYPES, RESAMPLING, ModelInfo, torch
+from kosmos_ros.vision import Vision
 
 MAX_CUDA_SCALE = 24  # of a picture's side to the model's; larger pictures are resized on the CPU
 DELIMITER = "</delimiter_of_multi_objects/>"
@@ -51,6 +52,7 @@ class Engine:
         ids = self._tokenizer.convert_tokens_to_ids
         locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
         self._location_ids = frozenset(locations)
+        self._end = self._tokenizer.eos_token_id
         self._stops: dict[str, list[int]] = {}
         grammar = None
         if location_grammar:
@@ -58,6 +60,7 @@ class Engine:
             opening, closing, delimiter = ids(["<object>", "</object>", DELIMITER])
             grammar = Grammar(vocabulary, opening, closing, delimiter, locations, self._device)
         with torch.inference_mode():
+            self._vision = Vision(model)
             self._decoder = Decoder(model.text_model, grammar)
         self._rows: list[_Row] = []  # those of the decoder
         self._refused: list[tuple[Query, Answer]] = []
@@ -100,7 +103,7 @@ class Engine:
 
     def unload(self) -> None:
         """Free the weights and what torch keeps of the device's memory; the last call."""
-        del self._model, self._decoder
+        del self._model, self._vision, self._decoder
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -120,7 +123,7 @@ class Engine:
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """`encode` of several pictures in one pass; their shapes may differ."""
         try:
-            tokens = self._project(torch.cat([self.pixels(image) for image in images]))
+            tokens = self._vision(torch.cat([self.pixels(image) for image in images]))
             return self._decoder.prefixes(self.token_ids("")[: self._prefix], tokens, start=2)
         except RuntimeError as exc:
             raise _translated("the picture could not be encoded", exc) from exc
@@ -236,7 +239,7 @@ class Engine:
         row.new.append(token)
         row.probabilities.append(probability)
         row.failed = not math.isfinite(probability)
-        row.ended = token == self._tokenizer.eos_token_id
+        row.ended = token == self._end
         row.stopped = row.query.stopped()
         if row.query.stop and not row.ended:
             ids = self._stop_ids(row.query.stop)
@@ -266,12 +269,6 @@ class Engine:
         first = self._tokenizer.unk_token_id + 1
         picture = range(first, first + self._image_tokens)
         return [self._tokenizer.bos_token_id, start, *picture, *words]
-
-    def _project(self, pixels: torch.Tensor) -> torch.Tensor:
-        vision = self._model.vision_model
-        features = vision.model.post_layernorm(vision(pixel_values=pixels)[0])
-        features = torch.nn.functional.normalize(features, dim=-1)
-        return self._model.image_to_text_projection(features)[0]
 
     def _read(self, row: _Row) -> Generation:
         """What a row has written so far."""

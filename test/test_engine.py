@@ -189,7 +189,7 @@ def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, 
 
     seen = engine.encode(picture)
     monkeypatch.setattr(engine._decoder, "step", fail)
-    monkeypatch.setattr(engine._model.vision_model, "forward", fail)
+    monkeypatch.setattr(engine, "_vision", fail)
     for call in (lambda: engine.encode(picture), lambda: engine.generate(seen, PROMPTS[0])):
         with pytest.raises(error) as raised:
             call()
@@ -252,6 +252,54 @@ def test_progress_grows_token_by_token_to_the_answer(engine, picture):
     assert [step.tokens for step in steps] == list(range(1, answer.tokens + 1))
     assert all(answer.text.startswith(step.text) for step in steps)
     assert near(steps[-1], answer)
+
+
+def test_nothing_is_written_behind_the_tag_that_ends_an_answer(engine, picture):
+    image, caption = engine.encode(picture), PROMPTS[0]
+    whole = engine.generate(image, caption, 64)
+    assert whole.text.count("</object>") > 1
+    (first,) = engine.generate_batch([Query(image, caption, 64, stop="</object>")])
+    assert first.text == whole.text[: whole.text.index("</object>") + len("</object>")]
+    assert not first.truncated
+    assert first.ids == whole.ids[: first.tokens]
+
+
+def test_words_that_end_an_answer_are_cut_off(engine, picture):
+    """As " Question:", with which a model may go on when it has answered."""
+    image, caption = engine.encode(picture), prompts.caption("brief_caption", grounded=False).text
+    whole = engine.generate(image, caption, 64)
+    kind = whole.text.split()[2]
+    kind = kind.strip(".,")
+    (cut,) = engine.generate_batch([Query(image, caption, 64, stop=f" {kind}")])
+    assert (
+        cut.text
+        == whole.text[: whole.text.index(f" {kind}")]
+        == " " + " ".join(whole.text.split()[:2])
+    )
+    assert (cut.truncated, len(cut.ids)) == (False, cut.tokens)
+
+
+def test_a_warm_engine_answers_as_a_cold_one(engine, picture):
+    cold = engine.generate(engine.encode(picture), PROMPTS[0], 64)
+    engine.warm_up(8)
+    assert not engine.busy
+    assert near(engine.generate(engine.encode(picture), PROMPTS[0], 64), cold)
+
+
+@pytest.mark.parametrize(
+    ("threads", "environment", "used"), [(0, None, 1), (0, "3", 2), (2, None, 2), (3, "1", 3)]
+)
+def test_threads_are_as_many_as_were_asked_for(monkeypatch, threads, environment, used):
+    before = torch.get_num_threads()
+    if environment:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    else:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(2)
+    Engine.load("shapes", device="cpu", threads=threads)
+    found = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert found == used
 
 
 def test_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):

@@ -26,10 +26,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write pictures of them")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="of the processor; all by default")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cores, help="of the processor, for both")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     rows: list[Row] = []
     for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
         if name == "full" and options.quick:
@@ -55,7 +54,7 @@ def _measure(parts: list[Part]) -> list[Row]:
 
 
 def _embedded(options: argparse.Namespace) -> list[Part]:
-    subject = subjects.embedded(options.device)
+    subject = subjects.embedded(options.device, options.threads)
     runs = 7 if options.quick else 40
     return [
         ("latency", lambda: engine_rows.latency(subject, runs)),
@@ -72,6 +71,7 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
 
 
 def _full(options: argparse.Namespace) -> list[Part]:
+    torch.set_num_threads(options.threads)
     subject = subjects.full(options.device)
     on_gpu = subject.model.device.type == "cuda"
     runs = 30 if on_gpu else 3

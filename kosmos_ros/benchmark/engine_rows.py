@@ -144,7 +144,7 @@ def stages(subject: Subject, runs: int) -> Iterator[Row]:
     image = engine.encode(picture)
     with torch.inference_mode():
         pixels = engine.pixels(picture)
-        tokens = engine._project(pixels)
+        tokens = engine._vision(pixels)
         ids = engine.token_ids("")[: engine._prefix]
 
         def one_token(_: int) -> None:
@@ -152,7 +152,7 @@ def stages(subject: Subject, runs: int) -> Iterator[Row]:
 
         parts: dict[str, Callable[[int], object]] = {
             "preprocess 1080p": lambda _: engine.pixels(picture),
-            "vision tower and projection": lambda _: engine._project(pixels),
+            "vision tower and projection": lambda _: engine._vision(pixels),
             "the picture's keys and values": lambda _: engine._decoder.prefixes(ids, tokens, 2),
             "prompt and first token": one_token,
         }

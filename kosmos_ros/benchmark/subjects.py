@@ -73,10 +73,10 @@ class Subject:
             torch.cuda.synchronize(self.model.device)
 
 
-def embedded(device: str) -> Subject:
+def embedded(device: str, threads: int = 0) -> Subject:
     """The embedded model."""
     processor = Kosmos2Processor.from_pretrained(shapes.MODEL_DIR)
-    return Subject("shapes", Engine.load("shapes", device=device), processor)
+    return Subject("shapes", Engine.load("shapes", device=device, threads=threads), processor)
 
 
 def full(device: str, layers: int | None = None) -> Subject:
