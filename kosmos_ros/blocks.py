@@ -16,6 +16,10 @@ from torch.nn import functional
 
 Map = Callable[[Tensor], Tensor]
 
+LARGE = 2**20  # weights that no cache of a core holds
+FEW = 16  # rows
+PARTS = 8  # of large weights, which threads share
+
 
 class Block:
     """Norm, attention, norm, two products: `project`, then `finish` with what was attended to."""
@@ -32,6 +36,7 @@ class Block:
         down: Any,
     ) -> None:
         self.heads, self.depth = attention.num_heads, attention.head_dim
+        self.plain = type(up) is nn.Linear  # weights are not quantised
         self._before = norm(before)
         self._qkv = fused(attention.q_proj, attention.k_proj, attention.v_proj)
         self._within = norm(within) if within else _same
@@ -130,16 +135,35 @@ def fused(*modules: Any) -> Map:
 
 def _product(weight: Tensor, bias: Tensor | None) -> Map:
     across = weight.t()
-    if bias is None:
-        return lambda hidden: hidden @ across
-    shift = bias
+    large = weight.device.type == "cpu" and weight.numel() >= LARGE
 
     def product(hidden: Tensor) -> Tensor:
-        if hidden.dim() == 2:  # a step; functional.linear would turn the weights again
-            return torch.addmm(shift, hidden, across)
-        return functional.linear(hidden, weight, shift)
+        if large and hidden.numel() <= FEW * hidden.shape[-1]:
+            return _of_few(weight, bias, hidden)
+        if bias is not None and hidden.dim() == 2:
+            # A step; functional.linear would turn the weights again.
+            return torch.addmm(bias, hidden, across)
+        return functional.linear(hidden, weight, bias)
 
     return product
+
+
+def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
+    """`functional.linear` of a few rows by large weights, which it reads at their full speed.
+
+    MKL has one thread read the weights for a single row, and reads them again and again for a few.
+    """
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    columns = rows.t()
+    whole = len(weight) // PARTS * PARTS
+    parts = weight[:whole].view(PARTS, -1, weight.shape[1])
+    found = torch.bmm(parts, columns.expand(PARTS, -1, -1)).view(whole, -1)
+    if whole < len(weight):
+        found = torch.cat([found, weight[whole:] @ columns])
+    found = found.t().contiguous()
+    if bias is not None:
+        found.add_(bias)
+    return found.view(*hidden.shape[:-1], -1)
 
 
 def _quick_gelu(hidden: Tensor) -> Tensor:

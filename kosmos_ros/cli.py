@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kosmos_ros.engine import Engine
     from kosmos_ros.prompts import Prompt
 
-MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization")
+MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization", "threads")
 COMMON = (*MODEL, "max_new_tokens", "max_image_pixels")
 """Settings of the node that are options here."""
 
@@ -187,7 +187,9 @@ def _run(
     engine: Engine, path: Path, image: np.ndarray, prompt: Prompt, max_new_tokens: int
 ) -> Caption:
     try:
-        generation = engine.generate(engine.encode(image), prompt.text, max_new_tokens)
+        generation = engine.generate(
+            engine.encode(image), prompt.text, max_new_tokens, stop=prompt.stop
+        )
         return read(generation, prompt.text, prompt.lead)
     except GenerationError as exc:
         raise GenerationError(f"{path}: {exc}") from exc

@@ -8,6 +8,7 @@ shapes, each captured once as a CUDA graph. Knows token ids, no text and no pict
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,28 +28,34 @@ class Decoder:
     `model` is a Kosmos2TextForCausalLM. The picture's part of a prompt, which all prompts about it
     begin with, goes through the model once (`prefixes`); its keys and values serve them all.
     `grammar` keeps what is written well formed; the probabilities are the model's own.
-    `static` gives steps the few shapes that can be captured; by default on a GPU.
+    `static` gives steps the few shapes that can be captured; by default on a GPU, where weights
+    are not quantised: bitsandbytes' int8 product asks the device a question in each call.
     """
 
     def __init__(self, model: Any, grammar: Grammar | None = None, static: bool | None = None):
         inner = model.model
         self._embeddings = inner.embed_tokens
         self._scale = float(inner.embed_scale)
-        self._layers = [Block.text(layer) for layer in inner.layers]
+        self._blocks = [Block.text(layer) for layer in inner.layers]
         self._norm = norm(inner.layer_norm)
         self._head = linear(model.lm_head)
         self._device = inner.embed_tokens.weight.device
         self._dtype = inner.embed_tokens.weight.dtype
         # Hugging Face's positions begin behind the padding's.
         positions = inner.embed_positions
-        self._places = positions.weights[positions.padding_idx + 1 :].to(self._device, self._dtype)
+        self._encodings = positions.weights[positions.padding_idx + 1 :].to(
+            self._device, self._dtype
+        )
         self._grammar = grammar
-        self._static = self._device.type == "cuda" if static is None else static
-        self._graphs: dict[tuple[int, int], Any] = {}
+        plain = all(block.plain for block in self._blocks)
+        self._static = self._device.type == "cuda" and plain if static is None else static
+        self._graphs: dict[tuple[int, int], Any] = {}  # of the buffers that `_grow` made
+        captured = self._static and self._device.type == "cuda"
+        self._stream = torch.cuda.Stream(self._device) if captured else None
         self._lengths: list[int] = []  # places taken, of each row
         # Of each row: its next token, that one's position, 1 if it moves on, the grammar's state.
         self._values = torch.zeros(4, 0, dtype=torch.long, device=self._device)
-        self._cache = torch.zeros(len(self._layers), 0, 0, device=self._device)
+        self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
         self._grow(1, ROUND)
 
     @property
@@ -64,15 +71,16 @@ class Decoder:
         tokens = self._embeddings(torch.tensor(ids, device=self._device))
         hidden = tokens.expand(len(images), -1, -1).clone()
         hidden[:, start : start + images.shape[1]] = images
-        hidden = hidden * self._scale + self._places[: len(ids)]
+        hidden = hidden * self._scale + self._encodings[: len(ids)]
         kept = []
-        for number, layer in enumerate(self._layers):
-            q, kv = layer.project(hidden)
+        for number, block in enumerate(self._blocks):
+            q, kv = block.project(hidden)
             kept.append(kv)
-            if number + 1 < len(self._layers):
+            if number + 1 < len(self._blocks):
                 k, v = kv.transpose(1, 3).unbind(2)
-                hidden = layer.finish(hidden, attend(q.transpose(1, 2), k, v, causal=True))
-        return list(torch.stack(kept, dim=1))
+                hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, causal=True))
+        # Not parts of one block of memory, which the last of them would hold for all.
+        return [part.clone() for part in torch.stack(kept, dim=1)]
 
     def join(
         self, prefixes: Sequence[Tensor], ids: Sequence[Sequence[int]], new: Sequence[int]
@@ -81,38 +89,36 @@ class Decoder:
         first, count = self.rows, len(ids)
         shared = prefixes[0].shape[1]
         lengths = [shared + len(row) - 1 for row in ids]
-        self._grow(first + count, max(map(sum, zip(lengths, new, strict=True))) + 1)
-        places = self._cache[:, first : first + count]
-        for row, prefix in zip(places.unbind(1), prefixes, strict=True):
+        needed = max(map(sum, zip(lengths, new, strict=True)))
+        if not first and not self._static and 4 * needed < self._cache.shape[2]:
+            self.clear()  # after one that was much longer
+        self._grow(first + count, needed)
+        rows = slice(first, first + count)
+        cache = self._cache[:, rows]
+        for row, prefix in zip(cache.unbind(1), prefixes, strict=True):
             row[:, :shared] = prefix
         # The last token of a prompt is written by the next step, as every other.
         if longest := max(lengths) - shared:
-            self._prefill(places, shared, [[*row[:-1]] for row in ids], longest)
+            self._prefill(cache, shared, [[*row[:-1]] for row in ids], longest)
         self._lengths += lengths
-        rows = slice(first, first + count)
-        self._ids[rows] = torch.tensor([row[-1] for row in ids])
-        self._positions[rows] = torch.tensor(lengths)
-        self._moves[rows] = 1
-        if self._grammar:
-            self._states[rows] = torch.tensor([self._grammar.after(row) for row in ids])
+        states = [self._grammar.after(row) if self._grammar else 0 for row in ids]
+        values = [[row[-1] for row in ids], lengths, [1] * count, states]
+        self._values[:, rows] = torch.tensor(values)
 
-    def _prefill(self, places: Tensor, shared: int, ids: list[list[int]], longest: int) -> None:
-        """Keys and values of `ids` behind the `shared` places that are filled."""
-        if self._static:
-            room = min(self._cache.shape[2], len(self._places)) - shared
-            longest = min(-(-longest // ROUND) * ROUND, room)
+    def _prefill(self, cache: Tensor, shared: int, ids: list[list[int]], longest: int) -> None:
+        """Keys and values of `ids` behind the `shared` positions that are filled."""
         # What lies behind a row's end is overwritten before it is looked at.
         padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids])
         end = shared + longest
         hidden = self._embeddings(padded.to(self._device)) * self._scale
-        hidden = hidden + self._places[shared:end]
-        seen = torch.ones(longest, end, dtype=torch.bool, device=self._device).tril(shared)
-        for number, layer in enumerate(self._layers):
-            q, kv = layer.project(hidden)
-            places[number, :, shared:end] = kv
-            if number + 1 < len(self._layers):
-                k, v = places[number, :, :end].transpose(1, 3).unbind(2)
-                hidden = layer.finish(hidden, attend(q.transpose(1, 2), k, v, seen))
+        hidden = hidden + self._encodings[shared:end]
+        mask = torch.ones(longest, end, dtype=torch.bool, device=self._device).tril(shared)
+        for number, block in enumerate(self._blocks):
+            q, kv = block.project(hidden)
+            cache[number, :, shared:end] = kv
+            if number + 1 < len(self._blocks):
+                k, v = cache[number, :, :end].transpose(1, 3).unbind(2)
+                hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, mask))
 
     def step(self) -> tuple[list[int], list[float]]:
         """The next token of each row and its probability, which may not be finite."""
@@ -121,11 +127,8 @@ class Decoder:
             self._forward(count, reach, ragged=len(set(self._lengths)) > 1)
         else:
             size = 1 << (count - 1).bit_length()
-            reach = min(-(-reach // ROUND) * ROUND, self._cache.shape[2])
-            if self._device.type == "cuda":
-                self._replay(size, reach)
-            else:
-                self._forward(size, reach, ragged=True)
+            reach = -(-reach // ROUND) * ROUND
+            self._run(size, reach)
         self._lengths = [length + 1 for length in self._lengths]
         tokens, probabilities = self._written[:, :count].tolist()
         return [int(token) for token in tokens], probabilities
@@ -133,12 +136,25 @@ class Decoder:
     def leave(self, row: int) -> None:
         """Remove a row; the last one takes its number."""
         last = self.rows - 1
-        self._values[:, row] = self._values[:, last]
+        if row != last:
+            length = self._lengths[last]
+            self._values[:, row] = self._values[:, last]
+            self._cache[:, row, :length] = self._cache[:, last, :length]
+            self._cache[:, row, length:] = 0
+            self._lengths[row] = length
+        # What is not finite would reach the next one through any mask.
+        self._cache[:, last] = 0
         self._values[:, last] = 0
-        self._cache[:, row] = self._cache[:, last]
-        self._cache[:, last] = 0  # what is not finite would reach the next one through any mask
-        self._lengths[row] = self._lengths[last]
         self._lengths.pop()
+
+    def warm_up(self, rows: int, positions: int) -> None:
+        """Make room for so many rows of so many positions, and every step that they may need."""
+        self._grow(rows, positions)
+        if self._static:
+            sizes = [1 << power for power in range((rows - 1).bit_length() + 1)]
+            reaches = range(ROUND, self._cache.shape[2] + 1, ROUND)
+            for size, reach in itertools.product(reversed(sizes), reaches):
+                self._run(size, reach)
 
     def clear(self) -> None:
         """Remove all rows and give back the cache's memory."""
@@ -153,11 +169,11 @@ class Decoder:
         if rows <= had_rows and places <= had_places:
             return
         size = max(had_rows, 1 << (rows - 1).bit_length())
-        layer = self._layers[0]
+        layer = self._blocks[0]
         shape = (max(had_places, -(-places // ROUND) * ROUND), 2, layer.heads, layer.depth)
         old = self._cache
         self._cache = torch.zeros(
-            len(self._layers), size, *shape, dtype=self._dtype, device=self._device
+            len(self._blocks), size, *shape, dtype=self._dtype, device=self._device
         )
         if had_rows:
             self._cache[:, :had_rows, :had_places] = old
@@ -174,18 +190,18 @@ class Decoder:
     def _forward(self, count: int, reach: int, ragged: bool) -> None:
         """One step of the first `count` rows, whose attention reaches over `reach` places."""
         ids, positions = self._ids[:count], self._positions[:count]
-        hidden = self._embeddings(ids) * self._scale + self._places.index_select(0, positions)
-        seen = None
+        hidden = self._embeddings(ids) * self._scale + self._encodings.index_select(0, positions)
+        mask = None
         if ragged:
-            seen = torch.arange(reach, device=self._device) <= positions[:, None, None, None]
-        slots = self._starts[:count] + positions
-        for layer, (places, keys, values) in zip(self._layers, self._views, strict=True):
-            q, kv = layer.project(hidden)
-            places.index_copy_(0, slots, kv)
+            mask = torch.arange(reach, device=self._device) <= positions[:, None, None, None]
+        written_to = self._starts[:count] + positions
+        for block, (slots, keys, values) in zip(self._blocks, self._views, strict=True):
+            q, kv = block.project(hidden)
+            slots.index_copy_(0, written_to, kv)
             k, v = keys.narrow(2, 0, reach), values.narrow(2, 0, reach)
             if count < len(k):
                 k, v = k[:count], v[:count]
-            hidden = layer.finish(hidden, attend(q.unsqueeze(2), k, v, seen).squeeze(1))
+            hidden = block.finish(hidden, attend(q.unsqueeze(2), k, v, mask).squeeze(1))
         logits = self._head(self._norm(hidden)).float()
         states = self._states[:count]
         if self._grammar is None:
@@ -199,21 +215,27 @@ class Decoder:
         ids.copy_(tokens)
         positions.add_(self._moves[:count])
 
-    def _replay(self, count: int, reach: int) -> None:
-        """`_forward` as a CUDA graph."""
+    def _run(self, count: int, reach: int) -> None:
+        """`_forward` in a fixed shape; on a GPU as a CUDA graph."""
+        if self._stream is None:
+            self._forward(count, reach, ragged=True)
+            return
         graph = self._graphs.get((count, reach))
         if graph is None:
             # Libraries make their work space in a first run, outside of the graph.
             before = self._values.clone()
-            side = torch.cuda.Stream(self._device)
-            side.wait_stream(torch.cuda.current_stream(self._device))
-            with torch.cuda.stream(side):
+            current = torch.cuda.current_stream(self._device)
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
                 self._forward(count, reach, ragged=True)
                 self._values.copy_(before)
-            torch.cuda.current_stream(self._device).wait_stream(side)
+            current.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             pool = next((other.pool() for other in self._graphs.values()), None)
-            with torch.cuda.graph(graph, pool=pool):
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.graph(graph, pool=pool, stream=self._stream),
+            ):
                 self._forward(count, reach, ragged=True)
             self._graphs[count, reach] = graph
         graph.replay()

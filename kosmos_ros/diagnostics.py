@@ -63,6 +63,7 @@ def camera_status(node: str, state: CameraState, unready: str) -> DiagnosticStat
         "latency p50 (s)": f"{meter.latency(0.5):.3f}",
         "latency p95 (s)": f"{meter.latency(0.95):.3f}",
         "last error": meter.error,
+        "last error age (s)": f"{now - meter.error_at:.0f}" if meter.failed else "",
     }
     return status(level, f"{node}: camera {state.name}".rstrip(), message, "", values)
 

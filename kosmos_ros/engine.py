@@ -1,7 +1,7 @@
-"""Weights in, text with token probabilities out.
+"""Prompts about pictures in, text with token probabilities out.
 
-Loads a KOSMOS-2 model, encodes a picture once and answers any number of prompts about it. Knows
-no ROS, no prompt wording and no boxes. One thread at a time may call an Engine.
+Encodes a picture once and answers any number of prompts about it, which join and leave as they
+come. Knows no ROS and no boxes beyond their tokens. One thread at a time may call an Engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kosmos_ros import loading
+from kosmos_ros import loading, prompts
 from kosmos_ros.decoder import Decoder
 from kosmos_ros.errors import (
     CancelledError,
@@ -25,12 +25,11 @@ from kosmos_ros.errors import (
     PromptError,
 )
 from kosmos_ros.grammar import Grammar
-from kosmos_ros.grounding import GRID, TAGS, Generation, Query, never
+from kosmos_ros.grounding import BOX_TAGS, GRID, TAGS, Generation, Query, never
 from kosmos_ros.loading import DTYPES, RESAMPLING, ModelInfo, torch
 from kosmos_ros.vision import Vision
 
 MAX_CUDA_SCALE = 24  # of a picture's side to the model's; larger pictures are resized on the CPU
-DELIMITER = "</delimiter_of_multi_objects/>"
 
 Answer = Generation | KosmosError
 
@@ -57,7 +56,7 @@ class Engine:
         grammar = None
         if location_grammar:
             vocabulary = int(model.config.text_config.vocab_size)
-            opening, closing, delimiter = ids(["<object>", "</object>", DELIMITER])
+            opening, closing, delimiter = ids(BOX_TAGS)
             grammar = Grammar(vocabulary, opening, closing, delimiter, locations, self._device)
         with torch.inference_mode():
             self._vision = Vision(model)
@@ -84,18 +83,26 @@ class Engine:
         """
         return cls(*loading.load(model, **options), location_grammar)
 
+    @torch.inference_mode()
     def warm_up(self, most: int) -> None:
         """Have everything made that is made once, such as steps of up to `most` rows on a GPU.
 
-        Raises as `step` does.
+        Raises DeviceLostError when the device has failed for good; less memory than that takes
+        is no error.
         """
         size = self.info.image_size
-        image = self.encode(np.full((size, size, 3), 128, np.uint8))
-        prompt = "<grounding> An image of"
-        # On a processor nothing depends on the number of rows.
-        counts = [2**power for power in range(most.bit_length())] if image.is_cuda else [1]
-        for count in counts:
-            self.generate_batch([Query(image, prompt, 2) for _ in range(count)])
+        prompt = prompts.caption("brief_caption").text
+        try:
+            image = self.encode(np.full((size, size, 3), 128, np.uint8))
+            self._decoder.warm_up(most, len(self.token_ids(prompt)) + Query.max_new_tokens)
+            self.generate(image, prompt, 2)
+        except GenerationError:
+            self.clear()
+        except RuntimeError as exc:
+            error = _translated("warm-up failed", exc)
+            if isinstance(error, DeviceLostError):
+                raise error from exc
+            self.clear()
 
     def memory(self) -> int:
         """Bytes of the device's memory that torch holds, which is 0 for a CPU; any thread."""
@@ -113,8 +120,8 @@ class Engine:
 
         It is the text model's keys and values of the picture's tokens, which every prompt about
         it begins with: (layers, tokens, 2, heads, depth). The whole picture is stretched to the
-        model's square: nothing is cropped, so that a box in
-        [0, 1] of the square is the same box in [0, 1] of the picture.
+        model's square: nothing is cropped, so that a box in [0, 1] of the square is the same box
+        in [0, 1] of the picture.
         Raises GenerationError when the device fails, DeviceLostError when it has failed for good.
         """
         return self.encode_batch([image])[0]
@@ -147,9 +154,11 @@ class Engine:
         prompt: str,
         max_new_tokens: int = 128,
         stopped: Callable[[], bool] = never,
+        stop: str = "",
     ) -> Generation:
         """`generate_batch` of one query; what that gives instead of an answer is raised."""
-        (answer,) = self.generate_batch([Query(image, prompt, max_new_tokens, stopped)])
+        query = Query(image, prompt, max_new_tokens, stopped, stop=stop)
+        (answer,) = self.generate_batch([query])
         if isinstance(answer, KosmosError):
             raise answer
         return answer
@@ -158,7 +167,7 @@ class Engine:
         """Greedy answers, computed together, in the order of `queries`; see `step`."""
         answers: dict[Query, Answer] = {}
         self.add(queries)
-        while len(answers) < len(queries):
+        while any(query not in answers for query in queries):
             answers.update(self.step())
         return [answers[query] for query in queries]
 
@@ -184,6 +193,8 @@ class Engine:
                     f"context of {self._context}"
                 )
                 self._refused.append((query, PromptError(text)))
+            elif len(ids) == self._prefix:
+                self._refused.append((query, PromptError("prompt is empty; words are needed")))
             elif query.stopped():
                 self._refused.append((query, CancelledError("generation was stopped")))
             else:
@@ -198,8 +209,7 @@ class Engine:
                 [row.limit for row in rows],
             )
         except RuntimeError as exc:
-            self.clear()
-            raise _translated("generation failed", exc) from exc
+            raise self._failed(exc) from exc
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Query, Answer]]:
@@ -208,25 +218,36 @@ class Engine:
         In place of an answer stands PromptError for a prompt that fills the model's context,
         CancelledError for a query that was stopped, and GenerationError where the model's output
         is not finite. An answer is shorter than asked where the context has no room for more.
-        Raises as `add` does.
+        Raises as `add` does. What a query's `stopped` and `progress` raise is not caught: they
+        are not to.
         """
         ended, self._refused = self._refused, []
         if not self._rows:
             return ended
         try:
-            written = zip(*self._decoder.step(), strict=True)
-            for row, (token, probability) in zip(self._rows, written, strict=True):
-                self._follow(row, token, probability)
-            for number in reversed(range(len(self._rows))):
-                if self._rows[number].done:
-                    self._decoder.leave(number)
-                    ended.append((self._rows[number].query, self._answer(self._rows[number])))
-                    self._rows[number] = self._rows[-1]
-                    self._rows.pop()
+            tokens, probabilities = self._decoder.step()
         except RuntimeError as exc:
-            self.clear()
-            raise _translated("generation failed", exc) from exc
+            raise self._failed(exc) from exc
+        for row, token, probability in zip(self._rows, tokens, probabilities, strict=True):
+            self._follow(row, token, probability)
+        done = [number for number, row in enumerate(self._rows) if row.done]
+        ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]
+        try:
+            for number in reversed(done):
+                self._decoder.leave(number)
+                self._rows[number] = self._rows[-1]
+                self._rows.pop()
+        except RuntimeError as exc:
+            raise self._failed(exc) from exc
         return ended
+
+    def _failed(self, exc: RuntimeError) -> ModelError:
+        error = _translated("generation failed", exc)
+        self._rows.clear()
+        self._refused.clear()
+        if not isinstance(error, DeviceLostError):  # where nothing can be allocated any more
+            self._decoder.clear()
+        return error
 
     def clear(self) -> None:
         """Let go of all queries under way."""

@@ -50,6 +50,8 @@ class Grammar:
         following[OPENED, LOCATION:] = cells + CORNER
         following[CORNER:, LOCATION:] = CLOSING
 
+        # `after` would wait for a GPU.
+        self._of_host, self._kinds_of_host = following, kinds
         self._kinds = kinds.to(device)
         self._bias = torch.where(allowed, 0.0, float("-inf")).to(device)
         self._following = following.to(device)
@@ -65,8 +67,8 @@ class Grammar:
 
     def after(self, ids: Sequence[int]) -> int:
         """The state after `ids`, which may be no box of the grammar's."""
-        state = torch.zeros(1, dtype=torch.long, device=self._kinds.device)
+        state = FREE
         # It depends on no more than an opening and two corners.
         for token in ids[-3:]:
-            state = self.next(state, torch.tensor([token], device=state.device))
-        return int(state)
+            state = int(self._of_host[state, self._kinds_of_host[token]])
+        return state

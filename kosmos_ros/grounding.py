@@ -38,6 +38,9 @@ TAGS = (
 )
 """Tags of KOSMOS-2's tokenizer beside the location tokens `<patch_index_0000>` to `_1023`."""
 
+BOX_TAGS = ("<object>", "</object>", "</delimiter_of_multi_objects/>")
+"""Tags that begin and end a phrase's boxes, and that part them."""
+
 TAG = re.compile("|".join(map(re.escape, TAGS)) + r"|<patch_index_(?P<index>[0-9]+)>")
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")

@@ -109,6 +109,9 @@ def load(
         raise
     except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
         reason = str(exc).strip().split("\n")[0] or type(exc).__name__
+        if isinstance(exc, torch.OutOfMemoryError):
+            free = torch.cuda.mem_get_info(place)[0] / 1e9
+            reason = f"{place} has {free:.1f} GB free. {_sizes(path, where)}"
         of = f" of revision {revision!r}" if revision else ""
         raise ModelLoadError(f"model {model!r}{of} cannot be loaded: {reason}") from exc
     _check(model, loaded, processor, report)
@@ -128,6 +131,28 @@ def load(
         torch=torch.__version__,
     )
     return loaded, processor, info
+
+
+def _sizes(path: str, where: dict[str, Any]) -> str:
+    """What the weights take, in each way that they can be held."""
+    with torch.device("meta"):
+        model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_pretrained(path, **where))
+    head = model.text_model.lm_head  # bitsandbytes leaves it as it is
+    products = sum(
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    )
+    rest = model.num_parameters() - products
+    # nf4: 4 bits and a float32 scale for each 64 weights (QLoRA, arXiv 2305.14314, section 3)
+    gigabytes = {
+        "float32": 4 * (products + rest) / 1e9,
+        "bfloat16 or float16": 2 * (products + rest) / 1e9,
+        "int8": (products + 2 * rest) / 1e9,
+        "nf4": (0.5625 * products + 2 * rest) / 1e9,
+    }
+    shown = ", ".join(f"{size:.1f} GB in {name}" for name, size in gigabytes.items())
+    return f"The weights take {shown}; the pictures and answers take more"
 
 
 def _device(device: str) -> torch.device:

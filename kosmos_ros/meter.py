@@ -19,6 +19,7 @@ class Meter:
     count: int = 0  # frames described
     failed: int = 0  # frames that could not be
     error: str = ""  # the newest one
+    error_at: float = 0.0  # s, when it came
     failing: bool = False  # the newest frame could not be described
     _moments: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -30,8 +31,9 @@ class Meter:
         self._moments.append(now)
         self._latencies.append(latency)
 
-    def missed(self, error: str) -> None:
+    def missed(self, now: float, error: str) -> None:
         """One more frame that could not be described."""
+        self.error_at = now
         self.failed += 1
         self.failing = True
         self.error = error

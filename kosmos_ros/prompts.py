@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from kosmos_ros.errors import ConfigError, PromptError
-from kosmos_ros.grounding import TAG
+from kosmos_ros.grounding import BOX_TAGS, TAG
 
 MAX_TEXT = 1000
 """Longest question or phrase in code points; the engine counts tokens against its context."""
@@ -55,7 +55,7 @@ def caption(task: str, grounded: bool = True) -> Prompt:
 def phrase_grounding(phrase: str) -> Prompt:
     """Boxes of `phrase`, a noun phrase or a referring expression. Raises PromptError."""
     text = f"<grounding><phrase> {checked('phrase', phrase)}</phrase>"
-    return Prompt("phrase_grounding", text, text, stop="</object>")
+    return Prompt("phrase_grounding", text, text, stop=BOX_TAGS[1])
 
 
 def joined(asked: Sequence[Prompt]) -> Prompt:
@@ -170,7 +170,8 @@ def _grounding(grounded: bool) -> str:
 def object_tags(regions: Sequence[tuple[int, int]]) -> str:
     """The tags of one phrase's boxes, pairs of grid indices."""
     boxes = (f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in regions)
-    return f"<object>{'</delimiter_of_multi_objects/>'.join(boxes)}</object>"
+    opening, closing, delimiter = BOX_TAGS
+    return f"{opening}{delimiter.join(boxes)}{closing}"
 
 
 def _region_word(words: str) -> str:

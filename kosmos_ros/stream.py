@@ -214,7 +214,7 @@ class Stream:
         of = f"camera {self.name}: " if self.name else ""
         if isinstance(exc, CancelledError):
             return
-        self._meter.missed(str(exc))
+        self._meter.missed(time.monotonic(), str(exc))
         if isinstance(exc, ImageError | RequestError):
             self._node.get_logger().warning(f"{of}{exc}", throttle_duration_sec=REPEAT_ERROR)
         else:

@@ -89,11 +89,16 @@ class _Picture:
     source: Any  # the message
     seen: Seen  # without captions
     urgent: bool  # somebody waits for it
-    begun: float = field(default_factory=time.monotonic)  # s
     most: int = sys.maxsize  # prompts at a time, where all of them were too much
+    begun: float = field(default_factory=time.monotonic)  # s
+    error: Exception | None = None  # of who is told of its progress
     encoded: Any = None  # as the engine gives it
     answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
     so_far: dict[int, Generation] = field(default_factory=dict)  # of those that report
+
+    def again(self, most: int) -> _Picture:
+        """The same before anything was done, for so many prompts at a time."""
+        return _Picture(self.task, self.source, self.seen, self.urgent, most)
 
     def said(self, captions: Sequence[Caption]) -> Seen:
         """With what was said until now."""
@@ -178,19 +183,25 @@ class Worker:
         idle = not self._asked and not self._waiting
         if idle:
             self._alone = None
-        if self._troubled or self._alone:
-            if idle:
-                self._alone = self._troubled.pop(0)
-                self._begin(engine, [self._alone])
+        if self._alone or (self._troubled and not idle):
             return True
-        room = self._room() - len(self._waiting)
-        jobs = self._scheduler.take(max(room, 1), wait=idle, frames=room > 0)
+        # A row that is free is a request's first; what waits for one yields to it.
+        urgent = sum(picture.urgent for picture, _ in self._waiting)
+        room = self._room() - urgent
+        jobs: list[Job] = []
+        if room > 0:
+            frames = room > len(self._waiting) - urgent and not self._troubled
+            wait = idle and not self._troubled
+            jobs = self._scheduler.take(room, wait=wait, frames=frames)
         pictures: list[_Picture] = []
         for job in jobs:
             self._look(job, pictures)
         if pictures:
             self._begin(engine, pictures)
-        return bool(jobs) or not idle
+        elif self._troubled:
+            self._alone = self._troubled.pop(0)
+            self._begin(engine, [self._alone])
+        return bool(jobs) or not idle or self._alone is not None
 
     def _begin(self, engine: CaptionEngine, pictures: Sequence[_Picture]) -> None:
         """Encode pictures; what several of them share once."""
@@ -204,7 +215,7 @@ class Worker:
         except Exception as exc:  # whatever it is, the next pictures may be fine
             error = _bare(exc)
         if error:
-            self._trouble(error, pictures)
+            self._trouble(error, pictures, hopeless=len(pictures) == 1)
             return
         for picture in pictures:
             picture.encoded = known[id(picture.seen.image)]
@@ -227,7 +238,8 @@ class Worker:
         except Exception as exc:  # whatever it is, the next pictures may be fine
             error = _bare(exc)
         if error:
-            engine.clear()
+            if not isinstance(error, DeviceLostError):
+                engine.clear()
             self._trouble(error, self._under_way())
             return
         for query, answer in ended:
@@ -236,10 +248,12 @@ class Worker:
             if len(picture.answers) == len(picture.seen.prompts):
                 self._deliver(picture)
 
-    def _trouble(self, error: Exception, pictures: Sequence[_Picture]) -> None:
+    def _trouble(
+        self, error: Exception, pictures: Sequence[_Picture], hopeless: bool = False
+    ) -> None:
         """One of them, or their number, was too much: each again by itself, then in parts.
 
-        Raises `error` where the device is lost.
+        Not those that are `hopeless`. Raises `error` where the device is lost.
         """
         if isinstance(error, DeviceLostError):
             everyone = {id(picture): picture for picture in (*self._under_way(), *pictures)}
@@ -250,14 +264,14 @@ class Worker:
         self._asked = {q: of for q, of in self._asked.items() if id(of[0]) not in mine}
         self._waiting = [of for of in self._waiting if id(of[0]) not in mine]
         for picture in pictures:
-            picture.answers.clear()
+            most = picture.most
             if len(pictures) == 1:
-                asked = min(picture.most, self._most(), len(picture.seen.prompts))
-                picture.most = asked // 2
-            if picture.most:
-                self._troubled.append(picture)
+                most = min(most, self._most(), len(picture.seen.prompts)) // 2
+            if most and not hopeless:
+                self._troubled.append(picture.again(most))
             else:
                 picture.task.failed(error)
+        self._troubled.sort(key=lambda picture: not picture.urgent)
 
     def _under_way(self) -> list[_Picture]:
         places = (*self._asked.values(), *self._waiting)
@@ -273,6 +287,8 @@ class Worker:
 
     def _deliver(self, picture: _Picture) -> None:
         try:
+            if picture.error:
+                raise picture.error
             captions = []
             for number, prompt in enumerate(picture.seen.prompts):
                 answer = picture.answers[number]
@@ -309,7 +325,12 @@ class Worker:
             picture.encoded,
             prompt.text,
             task.max_new_tokens,
-            lambda: self._closing.is_set() or self._host.paused() or task.stopped(),
+            lambda: (
+                self._closing.is_set()
+                or self._host.paused()
+                or picture.error is not None
+                or task.stopped()
+            ),
             functools.partial(_report, picture, number) if task.progress else None,
             prompt.stop,
         )
@@ -323,11 +344,14 @@ def _report(picture: _Picture, number: int, generation: Generation) -> None:
         for number, prompt in enumerate(picture.seen.prompts)
     ]
     assert picture.task.progress
-    picture.task.progress(picture.said(captions))
+    try:
+        picture.task.progress(picture.said(captions))
+    except Exception as exc:  # one picture's trouble is not the others'
+        picture.error = exc
 
 
 def _bare(error: Exception) -> Exception:
     """Without its frames, which hold what fills the device's memory."""
     error = error.with_traceback(None)
-    error.__context__ = None
+    error.__cause__ = error.__context__ = None
     return error

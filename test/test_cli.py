@@ -254,11 +254,11 @@ def test_a_picture_that_the_model_fails_on_is_named_and_passed_by(kosmos, drawn,
     generate = Engine.generate
     calls = []
 
-    def fail_first(*arguments):
+    def fail_first(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 1:
             raise GenerationError("out of memory")
-        return generate(*arguments)
+        return generate(*arguments, **options)
 
     monkeypatch.setattr(Engine, "generate", fail_first)
     bad, good = drawn / "first.png", drawn / "second.png"
@@ -275,7 +275,7 @@ def test_without_a_picture_no_model_is_loaded(kosmos, monkeypatch, words):
 
 def test_no_number_is_written_that_json_lacks(kosmos, drawn, monkeypatch, capsys):
     strange = Generation("", (), float("nan"), 1, False)
-    monkeypatch.setattr(Engine, "generate", lambda *_: strange)
+    monkeypatch.setattr(Engine, "generate", lambda *_, **__: strange)
     with pytest.raises(ValueError, match="JSON"):
         kosmos("caption", drawn / "first.png", *SHAPES)
     assert capsys.readouterr().out == ""
@@ -452,10 +452,11 @@ def test_the_model_is_loaded_once_and_as_the_options_say(kosmos, drawn, monkeypa
         "device": "cuda:1",
         "dtype": "float16",
         "quantization": "nf4",
+        "threads": 3,
     }
     words = ["--model", "some/model", "--local-files-only"]
     for name in options.keys() - {"local_files_only"}:
-        words += [f"--{name}", options[name]]
+        words += [f"--{name}", str(options[name])]
     code, values, err = kosmos("caption", drawn / "first.png", drawn / "second.png", *words)
     assert (code, err) == (0, "")
     assert [value["model"] for value in values] == ["some/model"] * 2

@@ -89,6 +89,7 @@ def test_steps_of_fixed_shape_write_the_same(engine, queries, alone):
     fixed._decoder._forward = noted
     for answer, expected in zip(run(fixed, queries, [3, 0, 1, 2] * 3), alone, strict=True):
         assert near(answer, expected)
+    assert not fixed._decoder._values[1:3].any()  # or rows that left would move on
     assert {count for count, _ in shapes} <= {1, 2, 4, 8, 16, 32}
     assert all(reach % ROUND == 0 for _, reach in shapes)
     assert len(shapes) < 20
@@ -104,13 +105,42 @@ def test_weights_are_shared_and_not_copied(engine):
 
 
 def test_what_is_not_finite_stays_in_its_row(engine, images):
-    """A row that takes the place of a broken one, and rows beside it."""
-    broken = Query(torch.full_like(images[0], float("nan")), PROMPTS[0], 20)
-    good = [Query(images[1], prompt, 20) for prompt in PROMPTS]
-    expected = engine.generate_batch(good)
-    answers = run(engine, [broken, *good], [1, 1, 2, 0, 1])
-    assert "not finite" in str(answers[0])
-    assert all(near(one, other) for one, other in zip(answers[1:], expected, strict=True))
+    """And does not reach a shorter one that takes its place, beside a longer one."""
+    broken = Query(torch.full_like(images[0], float("nan")), "word " * 40, 20)
+    short, long = Query(images[1], PROMPTS[0], 20), Query(images[1], "word " * 30, 20)
+    expected = engine.generate_batch([short, long])
+    engine.clear()
+    engine.add([broken])
+    ((_, error),) = engine.step()
+    assert "not finite" in str(error)
+    found = run(engine, [short, long], [1, 1])
+    assert all(near(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_a_step_is_captured_anew_when_its_buffers_are(engine, images):
+    decoder = Decoder(engine._model.text_model, static=True)
+    decoder._run = lambda *_: None
+    decoder.warm_up(3, 200)
+    assert (decoder._cache.shape[1:3], len(decoder._values[0])) == ((4, 256), 4)
+    decoder._graphs[4, 256] = object()
+    decoder.warm_up(4, 256)
+    assert decoder._graphs
+    decoder.warm_up(5, 200)
+    assert not decoder._graphs
+
+
+def test_all_steps_that_may_come_are_made_at_once(engine):
+    decoder, made = Decoder(engine._model.text_model, static=True), set()
+    decoder._run = lambda *shape: made.add(shape)
+    decoder.warm_up(6, 200)
+    assert made == {(size, reach) for size in (1, 2, 4, 8) for reach in (64, 128, 192, 256)}
+
+
+def test_rows_of_fixed_shape_reach_the_end_of_the_context(engine, images):
+    fixed = Engine.load("shapes", device="cpu")
+    fixed._decoder = Decoder(fixed._model.text_model, fixed._decoder._grammar, static=True)
+    prompt = "<grounding>" * (1024 - 67 - 3)
+    assert near(fixed.generate(images[0], prompt, 90), engine.generate(images[0], prompt, 90))
 
 
 def test_the_cache_goes_when_all_rows_are_let_go(engine, images):
@@ -121,6 +151,13 @@ def test_the_cache_goes_when_all_rows_are_let_go(engine, images):
     assert not engine.busy
     assert engine._decoder._cache.shape[1:3] == (1, ROUND)
     assert engine.generate(images[0], PROMPTS[0], 5).tokens == 5
+
+
+def test_one_long_answer_does_not_keep_its_memory(engine, images):
+    engine.generate(images[0], PROMPTS[0], 900)
+    assert engine._decoder._cache.shape[2] == 16 * ROUND
+    engine.generate(images[0], PROMPTS[0], 40)
+    assert engine._decoder._cache.shape[2] == 2 * ROUND
 
 
 OPEN, CLOSE, DELIMITER, WORD, LOCATIONS = 3, 4, 5, 6, range(10, 10 + CELLS)

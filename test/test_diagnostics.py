@@ -65,6 +65,7 @@ def test_silence_failure_and_switch_show_as_levels(start):
     timer = desk.client.create_timer(0.1, lambda: desk.images.publish(picture()))
     values = panel.until("camera", DiagnosticStatus.OK)
     assert "5 bytes of data" in values["last error"]
+    assert 0 <= int(values["last error age (s)"]) < 60
     desk.client.destroy_timer(timer)
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import Kosmos2ForConditionalGeneration, Kosmos2Processor
+from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
-from kosmos_ros import prompts, shapes
+from kosmos_ros import loading, prompts, shapes
 from kosmos_ros.engine import Engine
 from kosmos_ros.errors import (
     CancelledError,
@@ -195,6 +195,20 @@ def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, 
             call()
         assert type(raised.value) is error
         assert str(raised.value).endswith(text.partition("\n")[0])
+
+
+def test_a_lost_device_is_named_although_nothing_can_be_allocated(picture, monkeypatch):
+    engine = Engine.load("shapes", device="cpu")
+
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    seen = engine.encode(picture)
+    for name in ("step", "_grow", "clear"):
+        monkeypatch.setattr(engine._decoder, name, fail)
+    for call in (lambda: engine.generate(seen, PROMPTS[0]), lambda: engine.warm_up(4)):
+        with pytest.raises(DeviceLostError):
+            call()
 
 
 def near(one, other):
@@ -429,6 +443,28 @@ def test_models_that_would_answer_nonsense_are_refused(copied, damage, reason):
     damage(copied)
     with pytest.raises(ModelLoadError, match=reason):
         Engine.load(str(copied), device="cpu")
+
+
+def test_a_device_that_is_too_small_is_told_what_would_fit(monkeypatch):
+    def fill(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(Kosmos2ForConditionalGeneration, "from_pretrained", fill)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1_500_000_000, 4_000_000_000))
+    with pytest.raises(ModelLoadError) as raised:
+        Engine.load("shapes", device="cpu")
+    assert "has 1.5 GB free. The weights take 0.0 GB in float32, 0.0 GB in bfloat16" in str(
+        raised.value
+    )
+
+
+def test_sizes_of_the_full_model_in_each_way(tmp_path):
+    """1.66 G parameters, 1.52 G of them in products."""
+    Kosmos2Config().save_pretrained(tmp_path)
+    assert loading._sizes(str(tmp_path), {}) == (
+        "The weights take 6.7 GB in float32, 3.3 GB in bfloat16 or float16, 1.8 GB in int8, "
+        "1.1 GB in nf4; the pictures and answers take more"
+    )
 
 
 def test_code_beside_the_weights_never_runs(copied):

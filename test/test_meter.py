@@ -25,8 +25,8 @@ def test_latencies_are_ranked():
 
 def test_a_failure_is_kept_after_a_success():
     meter = Meter()
-    meter.missed("first")
-    meter.missed("second")
+    meter.missed(5.0, "first")
+    meter.missed(5.0, "second")
     assert (meter.failed, meter.failing, meter.error) == (2, True, "second")
     meter.described(0.0, 0.1)
     assert (meter.failed, meter.failing, meter.error) == (2, False, "second")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kosmos_ros import prompts
-from kosmos_ros.errors import CancelledError, DeviceLostError, GenerationError
+from kosmos_ros.errors import CancelledError, DeviceLostError, GenerationError, QueueFullError
 from kosmos_ros.grounding import Generation
 from kosmos_ros.scheduler import Limits, Request, Scheduler
 from kosmos_ros.settings import Settings
@@ -47,6 +47,8 @@ class Stepper:
         ended = []
         for query in list(self.rows):
             self.rows[query] -= 1
+            if query.progress:
+                query.progress(Generation(" …", (), 1.0, 1, False))
             if query.stopped():
                 ended.append((query, CancelledError("generation was stopped")))
             elif not self.rows[query]:
@@ -170,6 +172,16 @@ def test_after_an_error_each_is_tried_alone_and_then_in_parts():
     assert [len(under_way) for under_way in engine.steps] == [4, 1, 1, 3, 1, 1, 1]
 
 
+def test_what_waited_is_not_asked_besides_when_all_is_tried_again():
+    engine = Stepper()
+    rig = Rig(engine, most=2)
+    engine.refuses = lambda under_way: GenerationError("too much") if len(under_way) > 1 else None
+    rig.ask("one", ["a", "b", "c", "d"], 1)
+    rig.run(1)
+    assert rig.said == {"one": ["3"] * 4}
+    assert engine.steps == [["a", "b"], ["a"], ["b"], ["c"], ["d"]]
+
+
 def test_what_can_never_be_is_refused_and_the_rest_goes_on():
     engine = Stepper()
     rig = Rig(engine, most=4)
@@ -197,15 +209,94 @@ def test_a_picture_that_cannot_be_encoded_leaves_those_under_way_alone():
 
 
 def test_a_lost_device_is_told_to_all_and_ends_the_worker():
+    """To those under way, to those that wait for a row and to those to be tried again."""
     engine = Stepper()
-    rig = Rig(engine, most=1)
+    rig = Rig(engine, most=3)
     rig.ask("one", ["a"], 5)
     rig.ask("two", ["b"], 5)
-    engine.refuses = lambda _: DeviceLostError("gone") if len(engine.steps) > 2 else None
-    engine.at[1] = lambda: rig.ask("three", ["c"], 5)
-    rig.run(3)
+    rig.ask("three", ["c", "d", "e"], 5)
+    engine.refuses = lambda _: DeviceLostError("gone") if len(engine.steps) == 2 else None
+    assert sorted(rig.run(3)) == ["one", "three", "two"]
     assert isinstance(rig.error, DeviceLostError)
-    assert rig.errors.keys() >= {"one"}
+    assert rig.errors == dict.fromkeys(("one", "two", "three"), "gone")
+
+
+def test_a_device_lost_while_each_is_tried_alone_is_told_to_the_rest():
+    engine = Stepper()
+    rig = Rig(engine, most=3)
+    for name in ("one", "two", "three"):
+        rig.ask(name, [name], 5)
+    errors = {1: GenerationError("too much"), 3: DeviceLostError("gone")}
+    engine.refuses = lambda _: errors.get(len(engine.steps))
+    assert sorted(rig.run(3)) == ["one", "three", "two"]
+    assert rig.errors == dict.fromkeys(("one", "two", "three"), "gone")
+
+
+def test_requests_wait_in_the_queue_until_a_row_is_free():
+    """Where they are refused when it is full, and time out."""
+    engine = Stepper()
+    rig = Rig(engine, most=1)
+    rig.scheduler.queue_size = 2
+    rig.ask("long", ["a"], 30)
+    refused = []
+
+    def crowd():
+        for number in range(5):
+            try:
+                rig.ask(f"{number}", ["q"], 1)
+            except QueueFullError as exc:
+                refused.append(str(exc))
+
+    engine.at[2] = crowd
+    engine.at[20] = lambda: refused.append(rig.scheduler.waiting())
+    assert rig.run(3) == ["long", "0", "1"]
+    assert refused == ["2 requests wait already; try again later"] * 3 + [2]
+    assert engine.encoded == [1, 1, 1]
+
+
+def test_a_question_goes_before_frames_that_are_tried_again():
+    engine = Stepper()
+    rig = Rig(engine, most=3)
+    for number, camera in enumerate(("a", "b", "c")):
+        rig.offer(camera, [camera], 3, value=number)
+    errors = {1: GenerationError("too much")}
+    engine.refuses = lambda _: errors.get(len(engine.steps))
+    engine.at[2] = lambda: rig.ask("question", ["q"], 1)
+    assert rig.run(4) == ["a", "question", "b", "c"]
+
+
+@pytest.mark.parametrize("who", ["paused", "stopped"])
+def test_what_is_stopped_ends_at_the_next_token(who):
+    engine = Stepper()
+    rig = Rig(engine)
+    stop = threading.Event()
+    task = rig.task("one", ["a"], 10**6)
+    if who == "paused":
+        rig.paused = stop.is_set
+    stopped = stop.is_set if who == "stopped" else (lambda: False)
+    task = Task(task.prompts, task.done, task.failed, 10**6, Message(1), stopped)
+    rig.scheduler.submit(Request(task, 1e12))
+    engine.at[3] = stop.set
+    rig.run(1)
+    assert rig.errors == {"one": "generation was stopped"}
+    assert len(engine.steps) == 3
+
+
+def test_who_cannot_be_told_of_progress_is_alone_in_it():
+    engine = Stepper()
+    rig = Rig(engine)
+
+    def progress(_):
+        raise RuntimeError("publisher's context is invalid")
+
+    task = rig.task("broken", ["a"], 9)
+    task = Task(task.prompts, task.done, task.failed, 9, Message(1), progress=progress)
+    rig.scheduler.submit(Request(task, 1e12))
+    rig.ask("whole", ["b"], 4)
+    rig.run(2)
+    assert rig.errors == {"broken": "publisher's context is invalid"}
+    assert rig.said == {"whole": ["3"]}
+    assert engine.encoded == [2]
 
 
 def test_all_are_told_when_the_worker_is_closed():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -16,13 +15,14 @@ from tqdm import tqdm
 from kosmos_ros.benchmark import engine_rows, node_rows, subjects
 from kosmos_ros.benchmark.report import Row, plot, table, write_json
 
-Part = tuple[str, Callable[[], Iterator[Row]]]
+Part = tuple[str, Callable[[], Iterable[Row]]]
 
 
 def main() -> None:
     """Measure, print a table, and write what was asked for."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the embedded model alone, few runs")
+    parser.add_argument("--only", choices=("embedded", "full"), help="one of the two models")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write pictures of them")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[Row] = []
     for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
-        if name == "full" and options.quick:
+        if (options.only or name) != name or (name == "full" and options.quick):
             continue
         found = _measure(_embedded(options) if name == "embedded" else _full(options))
         if options.plots:
@@ -66,7 +66,6 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
         ("agreement", lambda: engine_rows.agreement(subject, 40 if options.quick else 2000)),
         ("overhead", lambda: node_rows.overhead(subject, runs)),
         ("dropped frames", lambda: node_rows.dropped(4.0 if options.quick else 20.0)),
-        ("memory", lambda: _memory("shapes", options.device)),
     ]
 
 
@@ -83,16 +82,8 @@ def _full(options: argparse.Namespace) -> list[Part]:
         ("phrases", lambda: engine_rows.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),
         ("stages", lambda: engine_rows.stages(subject, runs)),
         ("agreement", lambda: engine_rows.agreement(subject, 20)),
-        ("memory", lambda: _memory("full size", options.device)),
+        ("memory", lambda: engine_rows.memory(subject)),
     ]
-
-
-def _memory(name: str, device: str) -> Iterator[Row]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    yield Row(f"{name}: peak memory of the process", peak, "GiB")
-    if device.startswith("cuda"):
-        held = torch.cuda.max_memory_allocated(device) / 2**30
-        yield Row(f"{name}: peak memory of the device", held, "GiB")
 
 
 def _machine(options: argparse.Namespace) -> dict[str, str]:

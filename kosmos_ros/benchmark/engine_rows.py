@@ -28,8 +28,9 @@ CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
 RATE = 60.0  # Hz, of each camera under load
 LOADED = 8  # cameras
+PATIENCE = 60.0  # s, for a caption or an answer under load
 ASKING = (0.05, 0.25)  # s between questions under load
-BANDWIDTH_BYTES = 2**28  # of the array that is copied
+BANDWIDTH_BYTES = 2**30  # of the array that is read, which no cache holds
 GENERATE = "generate"
 
 
@@ -174,7 +175,9 @@ def load(subject: Subject, questions: int) -> Iterator[Row]:
     for part in (50, 95):
         wait, answer = _part(waits, part), _part(answers, part)
         one_batch, one = statistics.median(whole), statistics.median(alone)
-        yield Row(f"{name}, until it is begun, p{part}", wait, "ms", "a batch of them", one_batch)
+        yield Row(
+            f"{name}, until its first token, p{part}", wait, "ms", "a batch of them", one_batch
+        )
         yield Row(f"{name}, until its answer, p{part}", answer, "ms", "without load", one)
 
 
@@ -185,7 +188,7 @@ def _asked() -> prompts.Prompt:
 def _under_load(
     subject: Subject, pictures: Sequence[Any], questions: int
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds from each question until it is begun, and until its answer."""
+    """Milliseconds from each question until its first token, and until its answer."""
     scheduler, host = Scheduler(), _Host(subject)
     names = [f"camera{number}" for number in range(len(pictures))]
     for name in names:
@@ -200,14 +203,16 @@ def _under_load(
 
     filming = threading.Thread(target=film, daemon=True)
     filming.start()
-    host.captioned.wait()
+    if not host.captioned.wait(PATIENCE):
+        raise RuntimeError(f"no caption in {PATIENCE:g} s: {host.error}")
     rng = np.random.default_rng(4)
     waits, answers = [], []
     for _ in range(questions):
         time.sleep(float(rng.uniform(*ASKING)))
         asked = _Asked()
         scheduler.submit(Request(asked.task, time.monotonic() + 600, tuple(names)))
-        asked.answered.wait()
+        if not asked.answered.wait(PATIENCE):
+            raise RuntimeError(f"no answer in {PATIENCE:g} s: {host.error}")
         waits.append((asked.begun - asked.submitted) * 1e3)
         answers.append((time.perf_counter() - asked.submitted) * 1e3)
     stop.set()
@@ -222,12 +227,15 @@ class _Asked:
 
     def __init__(self) -> None:
         self.answered = threading.Event()
-        self.submitted = self.begun = time.perf_counter()
-        self.task = Task(self._prompts, lambda _: self.answered.set(), _fail, 32)
+        self.submitted = time.perf_counter()
+        self.begun = 0.0  # of its first token
+        self.task = Task(lambda *_: [_asked()], self._done, _fail, 32, progress=self._progress)
 
-    def _prompts(self, width: int, height: int) -> list[prompts.Prompt]:
-        self.begun = time.perf_counter()
-        return [_asked()]
+    def _progress(self, _: object) -> None:
+        self.begun = self.begun or time.perf_counter()
+
+    def _done(self, _: object) -> None:
+        self.answered.set()
 
 
 class _Message:
@@ -246,6 +254,7 @@ class _Host:
 
     def __init__(self, subject: Subject) -> None:
         self.captioned = threading.Event()
+        self.error: Exception | None = None
         self._engine = _Kept(subject.engine)
         self._task = Task(lambda *_: [BRIEF], lambda _: self.captioned.set(), _fail, 128)
 
@@ -261,8 +270,7 @@ class _Host:
         return False
 
     def ended(self, error: Exception | None) -> None:
-        if error:
-            raise error
+        self.error = error
 
 
 class _Kept:
@@ -280,6 +288,19 @@ class _Kept:
 def _fail(error: Exception) -> None:
     if not isinstance(error, CancelledError):  # of those that were under way at the end
         raise error
+
+
+def memory(subject: Subject) -> Iterator[Row]:
+    """What a GPU's memory holds at most while eight captions are written."""
+    device = subject.model.device
+    if device.type != "cuda":
+        return
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    encoded = subject.engine.encode_batch(frames(8, 2))
+    subject.engine.generate_batch([Query(one, BRIEF.text, TOKENS) for one in encoded])
+    held = torch.cuda.max_memory_allocated(device) / 1e9
+    yield Row(f"{subject.name}: device memory, weights and cache of 8", held, "GB")
 
 
 def agreement(subject: Subject, count: int) -> Iterator[Row]:
@@ -339,17 +360,14 @@ def measured(
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes per second of a large copy, reads and writes counted."""
-    source = torch.zeros(BANDWIDTH_BYTES, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
+    """Bytes per second at which a large array is read, the best of a few times."""
+    source = torch.ones(BANDWIDTH_BYTES // 4, device=device)
     best = float("inf")
     for _ in range(8):
         begun = time.perf_counter()
-        target.copy_(source)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        source.sum().item()
         best = min(best, time.perf_counter() - begun)
-    return 2 * BANDWIDTH_BYTES / best
+    return BANDWIDTH_BYTES / best
 
 
 def _read_by_a_step(subject: Subject) -> int:

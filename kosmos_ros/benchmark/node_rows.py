@@ -31,12 +31,12 @@ RATE = 30.0  # Hz
 SETTLE = 3.0  # s until a program that was started only receives
 LISTENER = """
 import sys, rclpy
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 rclpy.init()
 node = rclpy.create_node("listener")
 kind = CompressedImage if sys.argv[1] == "compressed" else Image
-node.create_subscription(kind, sys.argv[2], lambda message: None, qos_profile_sensor_data)
+node.create_subscription(kind, sys.argv[2], lambda message: None, QoSProfile(depth=1))
 rclpy.spin(node)
 """
 
@@ -102,6 +102,7 @@ def _node_command(kind: str) -> list[str]:
         "always_on": "true",
         "max_rate": "0.001",  # Hz; the first frame is described, the others are dropped
         "image_transport": transport,
+        "image_reliability": "reliable",  # for both: each frame that is sent arrives
     }
     parameters = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     return ["-m", "kosmos_ros.node", "--ros-args", *parameters]
@@ -143,8 +144,10 @@ def _cost(message: Any, seconds: float, *command: str) -> float:
 
 def _quiet(process: psutil.Process) -> None:
     """Wait until a program that was started does nothing but wait."""
+    end = time.monotonic() + 60
     while process.cpu_percent(1.0) > 20:
-        pass
+        if time.monotonic() > end:
+            raise RuntimeError("a program that nothing is sent to does not come to rest")
 
 
 def _used(process: psutil.Process) -> float:

@@ -59,8 +59,9 @@ def plot(rows: Sequence[Row], title: str, file: Path) -> None:
     shown = [row for row in rows if row.ratio and row.against != BOUND]
     figure = Figure((WIDTH, 1.2 + HEIGHT * len(shown)), layout="constrained", dpi=110)
     axes = figure.add_subplot()
-    names = [row.name for row in shown]
-    bars = axes.barh(names, [row.ratio or 0.0 for row in shown], color="#4363d8")
+    places = range(len(shown))
+    bars = axes.barh(places, [row.ratio or 0.0 for row in shown], color="#4363d8")
+    axes.set_yticks(places, [f"{row.name} / {row.against}" for row in shown])
     axes.bar_label(bars, [f"{row.ratio:.1f} x" for row in shown], padding=3)
     axes.axvline(1.0, color="#141414", linewidth=1)
     axes.invert_yaxis()

@@ -278,10 +278,12 @@ def _auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
 _examiner: Examiner  # of a worker process
 
 
-def _start(model: str, device: str) -> None:
+def _start(model: str, device: str, quantization: str) -> None:
     global _examiner
-    torch.set_num_threads(1)
-    _examiner = Examiner(Engine.load(model, local_files_only=True, device=device))
+    engine = Engine.load(
+        model, local_files_only=True, device=device, quantization=quantization, threads=1
+    )
+    _examiner = Examiner(engine)
 
 
 def _examine(place: tuple[int, int]) -> tuple[Marks, Marks | None]:
@@ -303,11 +305,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="shapes", help="the embedded model, or a directory")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--quantization", default="none", help="none, int8 or nf4")
     parser.add_argument("--workers", type=int, default=2, help="processes, each on one core")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of what came out")
     options = parser.parse_args()
     places = [(options.seed, index) for index in range(options.scenes)]
-    start = _start, (options.model, options.device)
+    start = _start, (options.model, options.device, options.quantization)
     with multiprocessing.get_context("spawn").Pool(options.workers, *start) as pool:
         pairs = list(tqdm(pool.imap(_examine, places), total=options.scenes, unit="scene"))
     marks = [first for first, _ in pairs]
@@ -323,7 +326,7 @@ def main() -> None:
         rights = [right for mark in marks for name, right in mark.answers if name == task]
         print(f"{task:20}{_mean(rights):9.3f} of {len(rights)}")
     if options.pictures:
-        _start(options.model, options.device)
+        _start(options.model, options.device, options.quantization)
         scenes = [held_out_scene(*place)[0] for place in places]
         gallery.write(options.pictures, _examiner, scenes, marks)
     measured = columns["all"]
