@@ -14,7 +14,7 @@ import torch
 
 from kosmos_ros import prompts
 from kosmos_ros.benchmark import subjects
-from kosmos_ros.benchmark.report import BOUND, Row
+from kosmos_ros.benchmark.report import BOUND, GENERATE, Row
 from kosmos_ros.benchmark.subjects import BRIEF, DETAILED, Subject, frames
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.grounding import Query
@@ -31,7 +31,6 @@ LOADED = 8  # cameras
 PATIENCE = 60.0  # s, for a caption or an answer under load
 ASKING = (0.05, 0.25)  # s between questions under load
 BANDWIDTH_BYTES = 2**30  # of the array that is read, which no cache holds
-GENERATE = "generate"
 
 
 def latency(subject: Subject, runs: int) -> Iterator[Row]:
