@@ -25,7 +25,8 @@ from kosmos_ros.settings import checked
 Values = TypeVar("Values")
 
 NOT_SET = Parameter.Type.NOT_SET
-UNSET = (None, "null")  # null in a file of parameters is text for rcl
+NULL = "null"  # which is text for rcl in a file of parameters, too
+UNSET = (None, NULL)
 
 
 def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
@@ -53,12 +54,13 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
     def on_set(changes: list[Parameter]) -> SetParametersResult:
         try:
             for change in changes:
-                if change.name in fields and not (prefix and change.value in UNSET):
-                    checked(fields[change.name], change.value)
+                if change.name not in fields or (prefix and change.value == NULL):
+                    continue
+                if prefix and change.value is None:  # rclpy would undeclare it
+                    raise ConfigError(f"parameter {change.name} has no value; null unsets it")
+                checked(fields[change.name], change.value)
         except ConfigError as exc:
-            return SetParametersResult(
-                successful=False, reason=str(exc).replace("parameter ", f"parameter {prefix}", 1)
-            )
+            return SetParametersResult(successful=False, reason=_of_camera(str(exc), prefix))
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_set)
@@ -88,6 +90,11 @@ def unknown(node: Node) -> list[str]:
         close = difflib.get_close_matches(name, names, n=1)
         lines.append(f"parameter {name} is unknown" + (f"; is {close[0]} meant?" if close else ""))
     return lines
+
+
+def _of_camera(reason: str, prefix: str) -> str:
+    start = f"parameter {prefix}"
+    return reason if reason.startswith(start) else reason.replace("parameter ", start, 1)
 
 
 def _given(node: Node) -> dict[str, Parameter]:

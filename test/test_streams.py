@@ -191,6 +191,11 @@ def test_null_gives_a_camera_the_common_value_again(start):
     assert rate("max_rate", 4.0) == 4.0
     assert rate("left.max_rate", 2.0) == 2.0
     assert rate("left.max_rate", "null") == 4.0
+    # rclpy would undeclare it, and the node would end when it is read.
+    unset = Parameter("left.max_rate", Parameter.Type.NOT_SET)
+    (refused,) = desk.node.set_parameters([unset])
+    assert refused.reason == "parameter left.max_rate has no value; null unsets it"
+    assert rate("max_rate", 3.0) == 3.0
     refused = desk.node.set_parameters([Parameter("max_rate", value="null")])[0]
     assert refused.reason == "parameter max_rate is 'null' (str); float is needed"
 
