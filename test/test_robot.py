@@ -213,16 +213,18 @@ def test_a_question_is_about_the_camera_that_it_names(robot):
 
 
 def test_standing_phrases_and_questions_become_topics_and_events(robot):
-    robot.set(
-        front__phrases=["a red circle", "a green star"],
-        front__questions=["How many shapes are there?"],
-        front__event_frames=2,
-    )
     heard = {
         topic: robot.hear(kind, f"front/{topic}")
         for topic, kind in (("phrases", GroundedCaption), ("answers", Answer), ("events", Event))
     }
     events = heard["events"][1]
+    # An event is told once: who is to hear it must be known before it can come.
+    robot.show({"front": FRONT}, lambda: robot.client.count_publishers("/kosmos/front/events"))
+    robot.set(
+        front__phrases=["a red circle", "a green star"],
+        front__questions=["How many shapes are there?"],
+        front__event_frames=2,
+    )
     robot.show({"front": FRONT}, lambda: len(events) >= 2 and heard["answers"][1])
     listed = heard["phrases"][1][-1]
     assert [(p.text, len(p.boxes)) for p in listed.phrases] == [
