@@ -98,10 +98,10 @@ class Block:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, causal: bool = False
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
 ) -> Tensor:
     """What queries (B, heads, S, D) find in keys and values (B, heads, T, D): (B, S, heads, D)."""
-    found = functional.scaled_dot_product_attention(q, k, v, seen, is_causal=causal)
+    found = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
     return found.transpose(1, 2)
 
 
@@ -149,9 +149,9 @@ def _product(weight: Tensor, bias: Tensor | None) -> Map:
 
 
 def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
-    """`functional.linear` of a few rows by large weights, which it reads at their full speed.
+    """`functional.linear` of a few rows, which reads large weights nearly as fast as memory does.
 
-    MKL has one thread read the weights for a single row, and reads them again and again for a few.
+    MKL has one thread read the weights for a single row, and reads them several times for a few.
     """
     rows = hidden.reshape(-1, hidden.shape[-1])
     columns = rows.t()

@@ -3,7 +3,7 @@
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
 and values of all rows; a row's position is its place in the cache, so that rows of different
 length need no padding and one that joins disturbs no other. On a GPU a step has one of a few
-shapes, each captured once as a CUDA graph. Knows token ids, no text and no picture.
+shapes, each captured once as a CUDA graph. Knows token ids, no text and no pixels.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Decoder:
                 k, v = kv.transpose(1, 3).unbind(2)
                 hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, causal=True))
         # Not parts of one block of memory, which the last of them would hold for all.
-        return [part.clone() for part in torch.stack(kept, dim=1)]
+        return [torch.stack(layers) for layers in zip(*kept, strict=True)]
 
     def join(
         self, prefixes: Sequence[Tensor], ids: Sequence[Sequence[int]], new: Sequence[int]

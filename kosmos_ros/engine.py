@@ -6,9 +6,10 @@ come. Knows no ROS and no boxes beyond their tokens. One thread at a time may ca
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,6 @@ from kosmos_ros.errors import (
     DeviceLostError,
     GenerationError,
     KosmosError,
-    ModelError,
     PromptError,
 )
 from kosmos_ros.grammar import Grammar
@@ -46,7 +46,8 @@ class Engine:
         self._device = torch.device(info.device)
         self._dtype = DTYPES[info.dtype]
         self._image_tokens = int(model.config.latent_query_num)
-        self._prefix = self._image_tokens + 3  # tokens: start, <image>, the picture's, </image>
+        # What every prompt begins with: start, <image>, the picture's places, </image>.
+        self._prefix = self.token_ids("")[: self._image_tokens + 3]
         self._context = int(model.config.text_config.max_position_embeddings)
         ids = self._tokenizer.convert_tokens_to_ids
         locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
@@ -94,14 +95,10 @@ class Engine:
         prompt = prompts.caption("brief_caption").text
         try:
             image = self.encode(np.full((size, size, 3), 128, np.uint8))
-            self._decoder.warm_up(most, len(self.token_ids(prompt)) + Query.max_new_tokens)
+            with _translated("the warm-up failed"):
+                self._decoder.warm_up(most, len(self.token_ids(prompt)) + Query.max_new_tokens)
             self.generate(image, prompt, 2)
         except GenerationError:
-            self.clear()
-        except RuntimeError as exc:
-            error = _translated("warm-up failed", exc)
-            if isinstance(error, DeviceLostError):
-                raise error from exc
             self.clear()
 
     def memory(self) -> int:
@@ -129,11 +126,9 @@ class Engine:
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """`encode` of several pictures in one pass; their shapes may differ."""
-        try:
+        with _translated("the picture could not be encoded"):
             tokens = self._vision(torch.cat([self.pixels(image) for image in images]))
-            return self._decoder.prefixes(self.token_ids("")[: self._prefix], tokens, start=2)
-        except RuntimeError as exc:
-            raise _translated("the picture could not be encoded", exc) from exc
+            return self._decoder.prefixes(self._prefix, tokens, start=2)
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
@@ -166,22 +161,21 @@ class Engine:
     def generate_batch(self, queries: Sequence[Query]) -> list[Answer]:
         """Greedy answers, computed together, in the order of `queries`; see `step`."""
         answers: dict[Query, Answer] = {}
-        self.add(queries)
-        while any(query not in answers for query in queries):
-            answers.update(self.step())
+        try:
+            self.add(queries)
+            while any(query not in answers for query in queries):
+                answers.update(self.step())
+        except Exception:
+            self.clear()
+            raise
         return [answers[query] for query in queries]
-
-    @property
-    def busy(self) -> bool:
-        """Whether `step` has something to do."""
-        return bool(self._rows or self._refused)
 
     @torch.inference_mode()
     def add(self, queries: Sequence[Query]) -> None:
         """Take up queries; those under way go on beside them.
 
         Raises GenerationError when the device fails, DeviceLostError when it has failed for good;
-        no query is under way then, whenever it was added.
+        `clear` is to be called then.
         """
         rows = []
         for query in queries:
@@ -193,7 +187,7 @@ class Engine:
                     f"context of {self._context}"
                 )
                 self._refused.append((query, PromptError(text)))
-            elif len(ids) == self._prefix:
+            elif len(ids) == len(self._prefix):
                 self._refused.append((query, PromptError("prompt is empty; words are needed")))
             elif query.stopped():
                 self._refused.append((query, CancelledError("generation was stopped")))
@@ -202,14 +196,12 @@ class Engine:
         if not rows:
             return
         self._rows += rows
-        try:
+        with _translated("generation failed"):
             self._decoder.join(
                 [row.query.image for row in rows],
-                [row.ids[self._prefix :] for row in rows],
+                [row.ids[len(self._prefix) :] for row in rows],
                 [row.limit for row in rows],
             )
-        except RuntimeError as exc:
-            raise self._failed(exc) from exc
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Query, Answer]]:
@@ -224,36 +216,25 @@ class Engine:
         ended, self._refused = self._refused, []
         if not self._rows:
             return ended
-        try:
+        with _translated("generation failed"):
             tokens, probabilities = self._decoder.step()
-        except RuntimeError as exc:
-            raise self._failed(exc) from exc
         for row, token, probability in zip(self._rows, tokens, probabilities, strict=True):
             self._follow(row, token, probability)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]
-        try:
-            for number in reversed(done):
+        for number in reversed(done):
+            with _translated("generation failed"):
                 self._decoder.leave(number)
-                self._rows[number] = self._rows[-1]
-                self._rows.pop()
-        except RuntimeError as exc:
-            raise self._failed(exc) from exc
+            self._rows[number] = self._rows[-1]
+            self._rows.pop()
         return ended
 
-    def _failed(self, exc: RuntimeError) -> ModelError:
-        error = _translated("generation failed", exc)
-        self._rows.clear()
-        self._refused.clear()
-        if not isinstance(error, DeviceLostError):  # where nothing can be allocated any more
-            self._decoder.clear()
-        return error
-
     def clear(self) -> None:
-        """Let go of all queries under way."""
+        """Let go of all queries under way, and of what their keys and values take."""
         self._rows.clear()
         self._refused.clear()
-        self._decoder.clear()
+        with contextlib.suppress(RuntimeError):  # a lost device allocates nothing any more
+            self._decoder.clear()
 
     def _follow(self, row: _Row, token: int, probability: float) -> None:
         """Take up one more token."""
@@ -294,7 +275,7 @@ class Engine:
     def _read(self, row: _Row) -> Generation:
         """What a row has written so far."""
         # A tokenizer drops the space before the first word it decodes: cut the prompt off after.
-        words = row.ids[self._prefix - 1 :]
+        words = row.ids[len(self._prefix) - 1 :]
         whole, head = (
             self._tokenizer.decode(
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -333,10 +314,15 @@ class _Row:
         return self.ended or self.stopped or self.failed or len(self.new) >= self.limit
 
 
-def _translated(what: str, exc: RuntimeError) -> ModelError:
-    text = str(exc)
-    # After any other CUDA error the process is in an inconsistent state (CUDA Runtime API,
-    # cudaErrorIllegalAddress and its neighbours).
-    lost = "CUDA error" in text and "out of memory" not in text
-    reason = text.partition("\n")[0]  # torch appends advice to programmers
-    return (DeviceLostError if lost else GenerationError)(f"{what}: {reason}")
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Raise what torch says of the device as an error of ours."""
+    try:
+        yield
+    except RuntimeError as exc:
+        text = str(exc)
+        # After any other CUDA error the process is in an inconsistent state (CUDA Runtime API,
+        # cudaErrorIllegalAddress and its neighbours).
+        lost = "CUDA error" in text and "out of memory" not in text
+        reason = text.partition("\n")[0]  # torch appends advice to programmers
+        raise (DeviceLostError if lost else GenerationError)(f"{what}: {reason}") from exc

@@ -58,9 +58,9 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
                     continue
                 if prefix and change.value is None:  # rclpy would undeclare it
                     raise ConfigError(f"parameter {change.name} has no value; null unsets it")
-                checked(fields[change.name], change.value)
+                checked(fields[change.name], change.value, prefix)
         except ConfigError as exc:
-            return SetParametersResult(successful=False, reason=_of_camera(str(exc), prefix))
+            return SetParametersResult(successful=False, reason=str(exc))
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_set)
@@ -74,10 +74,10 @@ def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
     """
     values = {}
     for field in _fields(kind):
-        value = node.get_parameter(prefix + field.name).value
+        value, of = node.get_parameter(prefix + field.name).value, prefix
         if prefix and value in UNSET:
-            value = node.get_parameter(field.name).value
-        values[field.name] = checked(field, value)
+            value, of = node.get_parameter(field.name).value, ""
+        values[field.name] = checked(field, value, of)
     return kind(**values)
 
 
@@ -90,11 +90,6 @@ def unknown(node: Node) -> list[str]:
         close = difflib.get_close_matches(name, names, n=1)
         lines.append(f"parameter {name} is unknown" + (f"; is {close[0]} meant?" if close else ""))
     return lines
-
-
-def _of_camera(reason: str, prefix: str) -> str:
-    start = f"parameter {prefix}"
-    return reason if reason.startswith(start) else reason.replace("parameter ", start, 1)
 
 
 def _given(node: Node) -> dict[str, Parameter]:

@@ -193,13 +193,13 @@ FIELDS = {
 """Those of Settings and StreamSettings by name."""
 
 
-def checked(field: dataclasses.Field[Any], value: Any) -> Any:
+def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
     """`value` as the field's type; an integer serves where text or a float is needed.
 
     Of a list, empty texts are left out, since ROS has no empty list of texts.
-    Raises ConfigError for another type or a value out of range.
+    Raises ConfigError for another type or a value out of range, of the name behind `prefix`.
     """
-    name: str = field.name
+    name = prefix + field.name
     kind: Any = type(field.default)
     if kind in (float, str) and type(value) is int:
         value = kind(value)

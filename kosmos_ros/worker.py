@@ -41,7 +41,7 @@ class CaptionEngine(Protocol):
         """Go on with all by a token, and give those that end with it."""
 
     def clear(self) -> None:
-        """Let go of all queries."""
+        """Let go of all queries, after an error of `add` or `step`."""
 
     def memory(self) -> int:
         """Bytes of the device's memory that are taken; from any thread."""
@@ -238,8 +238,7 @@ class Worker:
         except Exception as exc:  # whatever it is, the next pictures may be fine
             error = _bare(exc)
         if error:
-            if not isinstance(error, DeviceLostError):
-                engine.clear()
+            engine.clear()
             self._trouble(error, self._under_way())
             return
         for query, answer in ended:

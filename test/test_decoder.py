@@ -62,7 +62,7 @@ def run(engine, queries, joins):
         del left[:count]
         answers.update(engine.step())
     engine.add(left)
-    while engine.busy:
+    while len(answers) < len(queries):
         answers.update(engine.step())
     return [answers[query] for query in queries]
 
@@ -148,7 +148,7 @@ def test_the_cache_goes_when_all_rows_are_let_go(engine, images):
     engine.add([Query(images[0], PROMPTS[0], 500) for _ in range(9)])
     assert engine._decoder._cache.shape[1:3] == (16, 9 * ROUND)
     engine.clear()
-    assert not engine.busy
+    assert not engine._rows
     assert engine._decoder._cache.shape[1:3] == (1, ROUND)
     assert engine.generate(images[0], PROMPTS[0], 5).tokens == 5
 

@@ -296,7 +296,7 @@ def test_words_that_end_an_answer_are_cut_off(engine, picture):
 def test_a_warm_engine_answers_as_a_cold_one(engine, picture):
     cold = engine.generate(engine.encode(picture), PROMPTS[0], 64)
     engine.warm_up(8)
-    assert not engine.busy
+    assert not engine._rows
     assert near(engine.generate(engine.encode(picture), PROMPTS[0], 64), cold)
 
 

@@ -22,7 +22,6 @@ def main() -> None:
     """Measure, print a table, and write what was asked for."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the embedded model alone, few runs")
-    parser.add_argument("--only", choices=("embedded", "full"), help="one of the two models")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write pictures of them")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -31,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[Row] = []
     for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
-        if (options.only or name) != name or (name == "full" and options.quick):
+        if name == "full" and options.quick:
             continue
         found = _measure(_embedded(options) if name == "embedded" else _full(options))
         if options.plots:

@@ -145,7 +145,7 @@ def stages(subject: Subject, runs: int) -> Iterator[Row]:
     with torch.inference_mode():
         pixels = engine.pixels(picture)
         tokens = engine._vision(pixels)
-        ids = engine.token_ids("")[: engine._prefix]
+        ids = engine._prefix
 
         def one_token(_: int) -> None:
             engine.generate(image, BRIEF.text, 1)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from kosmos_msgs.msg import GroundedCaption
 from PIL import Image as Pillow
 from rclpy.node import Node
@@ -28,15 +29,26 @@ from kosmos_ros.grounding import Query
 
 FULL_HD = (1920, 1080)  # pixels
 RATE = 30.0  # Hz
-SETTLE = 3.0  # s until a program that was started only receives
+SETTLE = 6.0  # s in which a program that was started gets frames before they count
+PATIENCE = 60.0  # s
 LISTENER = """
 import sys, rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 rclpy.init()
 node = rclpy.create_node("listener")
 kind = CompressedImage if sys.argv[1] == "compressed" else Image
-node.create_subscription(kind, sys.argv[2], lambda message: None, QoSProfile(depth=1))
+count = 0
+def arrived(message):
+    global count
+    count += 1
+def report():
+    values = [KeyValue(key="dropped", value=str(count))]
+    reports.publish(DiagnosticArray(status=[DiagnosticStatus(values=values)]))
+reports = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+node.create_subscription(kind, sys.argv[2], arrived, QoSProfile(depth=1))
+node.create_timer(1.0, report)
 rclpy.spin(node)
 """
 
@@ -102,7 +114,7 @@ def _node_command(kind: str) -> list[str]:
         "always_on": "true",
         "max_rate": "0.001",  # Hz; the first frame is described, the others are dropped
         "image_transport": transport,
-        "image_reliability": "reliable",  # for both: each frame that is sent arrives
+        "image_reliability": "reliable",  # as the bare subscriber's
     }
     parameters = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     return ["-m", "kosmos_ros.node", "--ros-args", *parameters]
@@ -115,39 +127,55 @@ def _listener_command(kind: str) -> list[str]:
 
 
 def _cost(message: Any, seconds: float, *command: str) -> float:
-    """Milliseconds of processor time for each frame that is sent to a program."""
+    """Milliseconds of processor time for each frame that reaches a program, which drops it."""
     rclpy.init()
     node = Node("camera")
     topic = "image" if isinstance(message, Image) else "image/compressed"
     publisher = node.create_publisher(type(message), topic, 1)
+    reports: list[DiagnosticArray] = []
+    node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     with subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as program:
         try:
-            end = time.monotonic() + 60
-            while not publisher.get_subscription_count():
-                if program.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"{' '.join(command)[:60]} does not listen")
-                time.sleep(0.1)
+            _until(publisher.get_subscription_count, f"a listener: {' '.join(command)[:60]}")
             process = psutil.Process(program.pid)
-            _send(publisher, message, 2 * SETTLE)  # the model loads meanwhile
-            _quiet(process)
-            before = _used(process)
-            sent = _send(publisher, message, seconds)
+            _send(publisher, message, SETTLE)  # the model loads meanwhile
+            # What it does when nothing is sent is little beside what a frame takes.
+            _until(lambda: process.cpu_percent(1.0) < 20, "a program at rest")
+            had, before = _dropped(node, reports), _used(process)
+            _send(publisher, message, seconds)
             used = _used(process) - before
+            arrived = _dropped(node, reports) - had
         finally:
             program.kill()
     node.destroy_node()
     rclpy.try_shutdown()
-    return used / sent * 1e3
+    return used / arrived * 1e3
 
 
-def _quiet(process: psutil.Process) -> None:
-    """Wait until a program that was started does nothing but wait."""
-    end = time.monotonic() + 60
-    while process.cpu_percent(1.0) > 20:
+def _dropped(node: Node, reports: list[DiagnosticArray]) -> int:
+    """How many frames a program says that it has dropped, in its second report from now."""
+    rclpy.spin_once(node, timeout_sec=0.0)
+    while reports:  # those that came meanwhile
+        reports.clear()
+        rclpy.spin_once(node, timeout_sec=0.0)
+
+    def come() -> bool:
+        rclpy.spin_once(node, timeout_sec=0.1)
+        return len(reports) > 1
+
+    _until(come, "a report")
+    values = {pair.key: pair.value for status in reports[-1].status for pair in status.values}
+    return int(values["dropped"])
+
+
+def _until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
         if time.monotonic() > end:
-            raise RuntimeError("a program that nothing is sent to does not come to rest")
+            raise RuntimeError(f"{what} did not come in {PATIENCE:g} s")
+        time.sleep(0.01)
 
 
 def _used(process: psutil.Process) -> float:
@@ -155,13 +183,12 @@ def _used(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _send(publisher: Any, message: Any, seconds: float) -> int:
+def _send(publisher: Any, message: Any, seconds: float) -> None:
     sent, begun = 0, time.monotonic()
     while (now := time.monotonic()) < begun + seconds:
         publisher.publish(message)
         sent += 1
         time.sleep(max(0.0, begun + sent / RATE - now))
-    return sent
 
 
 def _messages() -> tuple[Image, CompressedImage]:
