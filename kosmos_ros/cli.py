@@ -16,8 +16,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kosmos_ros import prompts
 from kosmos_ros.drawing import annotate
-from kosmos_ros.errors import ConfigError, GenerationError, ImageError, KosmosError
-from kosmos_ros.grounding import Box, Caption, read, region_cells
+from kosmos_ros.errors import (
+    ConfigError,
+    GenerationError,
+    ImageError,
+    KosmosError,
+    RegionError,
+)
+from kosmos_ros.grounding import Box, Caption, check_region, read, region_cells
 from kosmos_ros.images import load
 from kosmos_ros.prompts import CAPTION_TASKS, Prompt
 from kosmos_ros.settings import FIELDS, checked
@@ -255,7 +261,12 @@ def _region(text: str) -> Box:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no region; four numbers x0,y0,x1,y1 in pixels are needed"
         ) from exc
-    return Box(x_min, y_min, x_max, y_max)
+    box = Box(x_min, y_min, x_max, y_max)
+    try:
+        check_region(box)
+    except RegionError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return box
 
 
 def _save(folder: Path, name: str, image: np.ndarray) -> Path:

@@ -120,6 +120,8 @@ def question(
 def raw(text: str) -> Prompt:
     """A prompt in the model's own language. A phrase that it ends with is a part of the caption.
 
+    That phrase may be followed by the tag that begins its boxes.
+
     Raises PromptError when it is empty, longer than MAX_TEXT, not Unicode text, or holds one of
     CONTROL_TAGS or a control character.
     """
@@ -129,7 +131,7 @@ def raw(text: str) -> Prompt:
     for tag in CONTROL_TAGS:
         if tag in text:
             raise PromptError(f"prompt {_shown(text)} holds {tag}, which it cannot speak")
-    phrase = re.search(r"<phrase>[^<]*</phrase>$", text)
+    phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", text)
     return Prompt("prompt", text, phrase.group() if phrase else "")
 
 

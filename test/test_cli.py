@@ -384,8 +384,8 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
     ("words", "code", "reason"),
     [
         (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) lies outside .*270"),
-        (["What is it?", "--region", "9,0,5,9"], 1, r"\(9, 0, 5, 9\) is empty or inverted: x_min"),
-        (["What is it?", "--region", "nan,0,5,9"], 1, r"\(nan, 0, 5, 9\) is not finite"),
+        (["What is it?", "--region", "9,0,5,9"], 2, r"\(9, 0, 5, 9\) is empty or inverted: x_min"),
+        (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) is not finite"),
         (["What is it?", "--region", "1,2,3"], 2, "--region: '1,2,3' is no region; four numbers"),
         (["What is it?", "--region", "a,b,c,d"], 2, "'a,b,c,d' is no region; four numbers"),
         (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' does not say which"),

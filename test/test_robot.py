@@ -3,6 +3,8 @@
 One process serves two cameras; the tests draw their own scenes, of which they know the truth.
 """
 
+import itertools
+
 import pytest
 from conftest import Bench
 from programs import Program, parameters
@@ -179,13 +181,13 @@ def test_the_picture_is_described_briefly_and_in_detail(robot):
 
 
 def test_a_raw_prompt_is_answered(robot):
-    response = robot.call(
-        Generate, prompt="<grounding><phrase> a red circle</phrase>", image=frame(FRONT)
-    )
-    assert response.success, response.message
-    assert response.text == "a red circle"
-    check_box(response.result.phrases[0].boxes[0], "a red circle", FRONT)
-    assert response.result.raw_text.startswith("<grounding><phrase> a red circle</phrase><object>")
+    begun = "<grounding><phrase> a red circle</phrase>"
+    for prompt in (begun, begun + "<object>"):
+        response = robot.call(Generate, prompt=prompt, image=frame(FRONT))
+        assert response.success, response.message
+        assert response.text == "a red circle"
+        check_box(response.result.phrases[0].boxes[0], "a red circle", FRONT)
+        assert response.result.raw_text.startswith(begun + "<object><patch_index_")
 
 
 def test_each_camera_says_what_it_sees(robot):
@@ -284,6 +286,36 @@ def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
     robot.until(ended.done)
     assert ended.result().status == GoalStatus.STATUS_CANCELED
     assert robot.call(Describe, image=frame(FRONT)).success
+
+
+def test_a_thousand_frames_of_two_cameras_are_never_mixed_up(robot):
+    scenes = {
+        "front": (FRONT, scene("a green star", width=480)),
+        "rear": (REAR, scene("a blue square", width=240, height=180)),
+    }
+    frames = {name: [frame(drawn) for drawn in of] for name, of in scenes.items()}
+    heard = {name: robot.hear(GroundedCaption, f"{name}/captions") for name in scenes}
+    sent = itertools.count()
+
+    def send():
+        number = next(sent)
+        for name, of in frames.items():
+            message = of[number % 2]
+            message.header.stamp.sec, message.header.frame_id = number, f"{name} {number}"
+            robot.cameras[name].publish(message)
+
+    timer = robot.client.create_timer(0.03, send)
+    robot.until(lambda: all(len(captions) >= 500 for _, captions in heard.values()))
+    robot.client.destroy_timer(timer)
+    for name, (subscription, captions) in heard.items():
+        robot.client.destroy_subscription(subscription)
+        # Of the test before this one a frame may be left.
+        for caption in filter(lambda caption: caption.header.frame_id, captions):
+            number = caption.header.stamp.sec
+            drawn = scenes[name][number % 2]
+            assert (caption.camera, caption.header.frame_id) == (name, f"{name} {number}")
+            assert (caption.image_width, caption.image_height) == (drawn.width, drawn.height)
+            assert {phrase.text for phrase in caption.phrases} == {said for said, _ in drawn.truth}
 
 
 def test_a_manager_may_pause_and_free_the_model_and_begin_again(robot):
