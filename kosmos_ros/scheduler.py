@@ -106,19 +106,21 @@ class Scheduler:
                 self._requests.remove(request)
             return waits
 
-    def take(self, most: int = 1, wait: bool = True, frames: bool = True) -> list[Job]:
+    def take(self, most: int = 1, wait: bool = True, frames: int | None = None) -> list[Job]:
         """Wait for work, then give all that can begin now, up to `most`; nothing once closed.
 
-        No camera is in it with more than one frame of its own. Without `wait` it may be nothing
-        at all, without `frames` requests alone are given.
+        No camera is in it with more than one frame of its own, and there are no more of them
+        than `frames`, where that is given. Without `wait` it may be nothing at all.
         """
         jobs: list[Job] = []
+        left = most if frames is None else frames
         with self._changed:
             while not self._closed:
                 now = self.clock()
-                job, due = self.next(now, frames)
+                job, due = self.next(now, left > 0)
                 if job is not None:
                     jobs.append(job)
+                    left -= job.request is None
                 if len(jobs) == most or (job is None and (jobs or not wait)):
                     return jobs
                 if job is None:

@@ -96,7 +96,9 @@ class Settings:
         read_only=True,
     )
     max_batch_size: int = parameter(
-        8, "Prompts that go through the model together, of all cameras.", limits=(1, 256)
+        8,
+        "Prompts that go through the model together, of all cameras; one place is a request's.",
+        limits=(1, 256),
     )
     cameras: tuple[str, ...] = parameter(
         (),

@@ -26,6 +26,9 @@ from kosmos_ros.settings import Settings
 
 NOTHING = Generation("", (), 0.0, 0, False)
 
+KEPT = 1
+"""Rows of a batch that frames leave to requests, which thus begin at the next token."""
+
 
 class CaptionEngine(Protocol):
     """What the worker needs of an engine; see engine.Engine."""
@@ -186,11 +189,12 @@ class Worker:
         if self._alone or (self._troubled and not idle):
             return True
         # A row that is free is a request's first; what waits for one yields to it.
-        urgent = sum(picture.urgent for picture, _ in self._waiting)
+        urgent = self._urgent()
         room = self._room() - urgent
         jobs: list[Job] = []
         if room > 0:
-            frames = room > len(self._waiting) - urgent and not self._troubled
+            waiting = len(self._waiting) - urgent
+            frames = 0 if self._troubled else max(0, room - self._kept() - waiting)
             wait = idle and not self._troubled
             jobs = self._scheduler.take(room, wait=wait, frames=frames)
         pictures: list[_Picture] = []
@@ -227,7 +231,8 @@ class Worker:
     def _go_on(self, engine: CaptionEngine) -> None:
         """One more token of every prompt that the model has room for."""
         room = self._room()
-        begun, self._waiting = self._waiting[:room], self._waiting[room:]
+        fit = min(room, max(self._urgent(), room - self._kept()))
+        begun, self._waiting = self._waiting[:fit], self._waiting[fit:]
         queries = {self._query(picture, number): (picture, number) for picture, number in begun}
         self._asked |= queries
         error = None
@@ -278,6 +283,14 @@ class Worker:
 
     def _most(self) -> int:
         return self._host.settings.max_batch_size
+
+    def _urgent(self) -> int:
+        """Prompts of requests that wait for a row."""
+        return sum(picture.urgent for picture, _ in self._waiting)
+
+    def _kept(self) -> int:
+        """Rows that are no frame's."""
+        return KEPT if self._most() > KEPT and not self._alone else 0
 
     def _room(self) -> int:
         """For prompts in the model."""

@@ -346,8 +346,8 @@ def test_take_may_be_asked_for_requests_alone_and_not_to_wait():
     plan = Scheduler(clock=lambda: 0.0)
     assert plan.take(3, wait=False) == []
     plan.offer("front", "a")
-    assert plan.take(3, wait=False, frames=False) == []
+    assert plan.take(3, wait=False, frames=0) == []
     request = Request("q", 1.0)
     plan.submit(request)
-    assert [job.request for job in plan.take(3, frames=False)] == [request]
+    assert [job.request for job in plan.take(3, frames=0)] == [request]
     assert [job.frame.image for job in plan.take(3, wait=False)] == ["a"]

@@ -138,22 +138,31 @@ class Message:
         self.pixels = np.full((2, 3, 3), value, np.uint8)
 
 
-def test_a_question_joins_a_running_batch_and_goes_before_what_waits():
+def test_a_question_joins_a_running_batch_at_the_next_token():
     engine = Stepper()
-    rig = Rig(engine, most=2)
+    rig = Rig(engine, most=3)
     rig.offer("front", ["a", "b", "c", "d"], 5)
     engine.at[2] = lambda: rig.ask("question", ["q"], 2, camera="front")
     assert rig.run(2) == ["question", "front"]
-    assert engine.steps[:5] == [["a", "b"]] * 5
-    assert engine.steps[5:7] == [["c", "q"]] * 2
-    assert engine.steps[7] == ["c", "d"]
+    assert engine.steps[:2] == [["a", "b"]] * 2
+    assert engine.steps[2:4] == [["a", "b", "q"]] * 2
+    assert engine.steps[4:6] == [["a", "b"], ["c", "d"]]
     assert engine.encoded == [1]  # the same frame
     assert rig.said == {"question": ["7"], "front": ["7"] * 4}
 
 
-def test_a_frame_joins_where_there_is_room():
+def test_a_question_goes_before_what_waits_where_there_is_one_row():
     engine = Stepper()
-    rig = Rig(engine, most=3)
+    rig = Rig(engine, most=1)
+    rig.offer("front", ["a", "b"], 3)
+    engine.at[2] = lambda: rig.ask("question", ["q"], 1, camera="front")
+    assert rig.run(2) == ["question", "front"]
+    assert engine.steps == [["a"]] * 3 + [["q"]] + [["b"]] * 3
+
+
+def test_a_frame_joins_where_there_is_room_and_leaves_a_row_to_requests():
+    engine = Stepper()
+    rig = Rig(engine, most=4)
     rig.offer("front", ["a", "b"], 8)
     engine.at[2] = lambda: (rig.offer("rear", ["c"], 2, 8), rig.offer("left", ["d"], 2, 9))
     assert rig.run(3) == ["rear", "left", "front"]
