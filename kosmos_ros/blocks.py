@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kosmos_ros.int8 import Int8Linear
+
 Map = Callable[[Tensor], Tensor]
 
 LARGE = 2**20  # weights that no cache of a core holds
@@ -121,6 +123,8 @@ def linear(module: Any) -> Map:
 
 def fused(*modules: Any) -> Map:
     """Several products of the same input as one, side by side."""
+    if all(isinstance(module, Int8Linear) for module in modules):
+        return Int8Linear.joined(modules)
     if any(type(module) is not nn.Linear for module in modules):
         return lambda hidden: torch.cat([module(hidden) for module in modules], dim=-1)
     weight = torch.cat([module.weight for module in modules])

@@ -63,8 +63,9 @@ def load(
 
     `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16 or float16; auto
     is float32 on a CPU, bfloat16 on a GPU that computes in it (compute capability 8.0 on),
-    else float16. `quantization` is none, int8 or nf4 (bitsandbytes). `threads` of the processor
-    compute, in this process; 0: one for a model below SMALL, else as many as torch finds right.
+    else float16. `quantization` is none, int8 or nf4, by bitsandbytes but for int8 on a CPU, which
+    is int8.py's. `threads` of the processor compute, in this process; 0: one for a model below
+    SMALL, else as many as torch finds right.
     Only safetensors are read and no code of the model's own is ever run.
     Raises ConfigError for a value that is not one of these or a device that is not there, and
     ModelLoadError when the files are missing, damaged or not a KOSMOS-2 model.
@@ -89,7 +90,8 @@ def load(
         "device_map": {"": place},
         _dtype_argument(): DTYPES[kind],
     }
-    if quantization != "none":
+    ours = quantization == "int8" and place.type == "cpu"
+    if quantization != "none" and not ours:
         options["quantization_config"] = _quantization(quantization, DTYPES[kind])
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -118,6 +120,11 @@ def load(
     loaded.eval()
     if threads or (loaded.num_parameters() < SMALL and "OMP_NUM_THREADS" not in os.environ):
         torch.set_num_threads(threads or 1)
+    parameters = loaded.num_parameters()
+    if ours:
+        from kosmos_ros import int8  # which needs torch itself
+
+        int8.quantize(loaded, keep=loaded.text_model.lm_head)
     info = ModelInfo(
         model=model,
         revision=str(getattr(loaded.config, "_commit_hash", None) or ""),
@@ -125,7 +132,7 @@ def load(
         device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else "",
         dtype=kind,
         quantization=quantization,
-        parameters=loaded.num_parameters(),
+        parameters=parameters,
         image_size=int(loaded.config.vision_config.image_size),
         transformers=transformers.__version__,
         torch=torch.__version__,

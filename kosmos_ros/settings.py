@@ -72,7 +72,7 @@ class Settings:
     )
     quantization: str = parameter(
         "none",
-        "Of the weights, by bitsandbytes.",
+        "Of the weights, by bitsandbytes; int8 on a CPU needs none.",
         choices=("none", "int8", "nf4"),
         read_only=True,
     )

@@ -1,0 +1,66 @@
+"""Linear maps whose weights are 8 bits each, for processors.
+
+A token takes as long as its weights are read. Weights only, each row (one output) by its largest
+magnitude; products of few rows are made by torch's kernel for such weights, of many in the type
+that the rows have. Knows tensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+FEW = 32
+"""Rows up to which the kernel is faster than a product of the widened weights."""
+
+
+class Int8Linear(nn.Module):
+    """A linear map (..., I) -> (..., O): `weight` (O, I) int8 times `scale` (O), plus `bias`."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.bias = bias
+        # The kernel's own scales are bfloat16, too coarse for all of a row's weights.
+        self._ones = torch.ones(len(weight), dtype=torch.bfloat16)
+
+    @classmethod
+    def of(cls, module: nn.Linear) -> Int8Linear:
+        """The nearest to `module`."""
+        weight = module.weight.detach()
+        scale = weight.abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
+        return cls((weight / scale[:, None]).round().to(torch.int8), scale, module.bias)
+
+    @classmethod
+    def joined(cls, modules: Sequence[Any]) -> Int8Linear:
+        """Several maps of the same input as one, side by side; all with a bias."""
+        weight, scale, bias = (
+            torch.cat([getattr(module, name) for module in modules])
+            for name in ("weight", "scale", "bias")
+        )
+        return cls(weight, scale, bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        if len(rows) <= FEW:
+            found = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self._ones)
+            found = found.to(hidden.dtype)
+        else:
+            found = functional.linear(rows, self.weight.to(hidden.dtype))
+        found = found * self.scale
+        if self.bias is not None:
+            found += self.bias
+        return found.view(*hidden.shape[:-1], -1)
+
+
+def quantize(model: nn.Module, keep: nn.Module) -> None:
+    """Replace every nn.Linear of `model` but `keep`."""
+    for parent in list(model.modules()):
+        for name, module in list(parent.named_children()):
+            if type(module) is nn.Linear and module is not keep:
+                setattr(parent, name, Int8Linear.of(module))
