@@ -1,7 +1,8 @@
-"""kosmos: captions and answers for picture files, without ROS.
+"""kosmos: captions and answers for picture files, without ROS; and the model's own files.
 
-One JSON object a line on standard output, in the terms of kosmos_msgs/GroundedCaption: boxes in
-pixels. Progress and errors go to standard error.
+Of pictures, one JSON object a line on standard output, in the terms of
+kosmos_msgs/GroundedCaption: boxes in pixels. Of a model, the lines that name it in a file of
+parameters. Progress and errors go to standard error.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="kosmos", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="caption|ask")
+    commands = parser.add_subparsers(required=True, metavar="caption|ask|fetch")
     common = _Parser(add_help=False)
     for name in COMMON:
         _add(common, name)
@@ -99,6 +100,17 @@ def _parser() -> argparse.ArgumentParser:
         help="words of the question that mean the region instead; one for each region",
     )
     ask.set_defaults(run=_ask)
+
+    fetch = commands.add_parser(
+        "fetch",
+        help="download a model and check it",
+        description="Download a model from Hugging Face and check it. What a killed download left "
+        "is gone on with, and what is damaged is fetched anew. HF_HOME says where to, HF_ENDPOINT "
+        "from where.",
+    )
+    for name in ("model", "revision"):
+        _add(fetch, name)
+    fetch.set_defaults(run=_fetch)
     return parser
 
 
@@ -173,6 +185,16 @@ def _ask(options: argparse.Namespace) -> int:
     prompt = prompts.question(options.question, regions, options.region_phrase, not options.plain)
     caption = _run(_engine(options), path, image, prompt, options.max_new_tokens)
     _write(_value(path, image, prompt, caption, options.model))
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from kosmos_ros import fetch
+
+    files = fetch.fetch(options.model, options.revision)
+    print(f"all files are as {fetch.hub()} lists them, in {files.folder}", file=sys.stderr)
+    # In quotes: a commit may look like a number.
+    print(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0
 
 

@@ -58,10 +58,15 @@ class Settings:
         read_only=True,
     )
     revision: str = parameter(
-        "", "Commit or tag of a Hugging Face id; empty: its main branch.", read_only=True
+        "",
+        "Commit or tag of a Hugging Face id; empty: of the default model the commit that was "
+        "tried, of others main.",
+        read_only=True,
     )
     local_files_only: bool = parameter(
-        False, "Never download: the model must be on disk.", read_only=True
+        False,
+        "Never download; without it, only what is not on this machine is.",
+        read_only=True,
     )
     device: str = parameter("auto", "auto, cpu, cuda or cuda:n.", read_only=True)
     dtype: str = parameter(
