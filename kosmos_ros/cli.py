@@ -21,6 +21,7 @@ from kosmos_ros.errors import ConfigError, GenerationError, ImageError, KosmosEr
 from kosmos_ros.grounding import Box, Caption, read, region_cells
 from kosmos_ros.images import load
 from kosmos_ros.prompts import CAPTION_TASKS, Prompt
+from kosmos_ros.quoting import line
 from kosmos_ros.settings import FIELDS, checked
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KosmosError as exc:
-        print(f"kosmos: {exc}", file=sys.stderr)
+        print(f"kosmos: {line(exc)}", file=sys.stderr)
         return 2 if isinstance(exc, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
@@ -164,7 +165,7 @@ def _caption(options: argparse.Namespace) -> int:
             caption = _run(engine, path, image, prompt, options.max_new_tokens)
         except (ImageError, GenerationError) as exc:
             failures += 1
-            tqdm.write(f"kosmos: {exc}", file=sys.stderr)
+            tqdm.write(f"kosmos: {line(exc)}", file=sys.stderr)
             continue
         value = _value(path, image, prompt, caption, options.model)
         if options.out:
@@ -172,7 +173,8 @@ def _caption(options: argparse.Namespace) -> int:
                 value["annotated"] = str(_save(options.out, path.stem, annotate(image, caption)))
             except OSError as exc:
                 failures += 1
-                tqdm.write(f"kosmos: --out {exc.filename}: {exc.strerror or exc}", file=sys.stderr)
+                reason = line(f"--out {exc.filename}: {exc.strerror or exc}")
+                tqdm.write(f"kosmos: {reason}", file=sys.stderr)
         _write(value)
     return 1 if failures else 0
 

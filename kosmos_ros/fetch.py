@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from kosmos_ros import shapes
 from kosmos_ros.errors import ConfigError, ModelLoadError
+from kosmos_ros.quoting import VALUE, line
 
 TransferError: type[Exception] = HfHubHTTPError.__bases__[0]
 """Of the library that huggingface_hub transfers with, which its versions have another one of."""
@@ -187,7 +188,7 @@ def _lacking(folder: Path) -> str:
             parts = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
         except (ValueError, LookupError, TypeError, AttributeError):
             return f"a sound {INDEX}"
-    return next((name for name in sorted(parts) if not (folder / name).is_file()), "")
+    return next((line(name, VALUE) for name in sorted(parts) if not (folder / name).is_file()), "")
 
 
 def _listed(model: str, revision: str) -> tuple[str, list[Entry]]:
@@ -284,7 +285,7 @@ def _reason(exc: Exception, revision: str) -> str:
     for kind, reason in _REASONS.items():
         if isinstance(exc, kind):
             return reason.format(revision=revision, hub=hub())
-    reason = str(exc).strip().split("\n")[0] or type(exc).__name__
+    reason = line(str(exc).strip().split("\n")[0] or type(exc).__name__, 300)
     of_disk = isinstance(exc, OSError) and exc.filename
     return reason if of_disk else f"{hub()}: {reason}"
 

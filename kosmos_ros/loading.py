@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kosmos_ros.errors import ConfigError, ModelLoadError
+from kosmos_ros.quoting import line, shown
 
 try:
     import torch as torch  # for others too: a missing one is named here
@@ -93,7 +94,7 @@ def load(
             raise ModelLoadError(f"model {model!r} has no config.json")
         if values.get("model_type") != Kosmos2Config.model_type:
             raise ModelLoadError(
-                f"model {model!r} is of type {values.get('model_type')!r}; "
+                f"model {model!r} is of type {shown(values.get('model_type'))}; "
                 f"{Kosmos2Config.model_type!r} is needed"
             )
         processor = Kosmos2Processor.from_pretrained(path, local_files_only=True)
@@ -103,7 +104,7 @@ def load(
     except ModelLoadError:
         raise
     except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
-        reason = str(exc).strip().split("\n")[0] or type(exc).__name__
+        reason = line(str(exc).strip().split("\n")[0] or type(exc).__name__, 300)
         if isinstance(exc, torch.OutOfMemoryError):
             free = torch.cuda.mem_get_info(place)[0] / 1e9
             reason = f"{place} has {free:.1f} GB free. {_sizes(path)}"
@@ -197,18 +198,18 @@ def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> N
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelLoadError(
-            f"model {model!r} lacks {len(missing)} weights, such as {missing[0]!r}"
+            f"model {model!r} lacks {len(missing)} weights, such as {shown(missing[0])}"
         )
     size = int(loaded.config.vision_config.image_size)
     seen = set(dict(processor.image_processor.size).values())
     if seen != {size}:
         raise ModelLoadError(
-            f"model {model!r}: its image processor makes pictures of {sorted(seen)} pixels, "
-            f"its vision model needs {size}"
+            f"model {model!r}: its image processor makes pictures of {shown(sorted(seen))} "
+            f"pixels, its vision model needs {size}"
         )
     if int(processor.image_processor.resample) not in RESAMPLING:
         raise ModelLoadError(
-            f"model {model!r}: resample {processor.image_processor.resample} is not supported; "
+            f"model {model!r}: resample {processor.image_processor.resample:d} is not supported; "
             f"one of {sorted(RESAMPLING)} is needed"
         )
     vocabulary = loaded.config.text_config.vocab_size
