@@ -20,6 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from kosmos_ros.encodings import ENCODINGS
 from kosmos_ros.errors import ImageError
 from kosmos_ros.images import check_raw, decode_compressed, decode_raw
+from kosmos_ros.quoting import line
 
 TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from a cold SD card takes many
 
@@ -66,7 +67,9 @@ class ImageDecoder:
         try:
             rgb: np.ndarray = self._bridge.imgmsg_to_cv2(message, "rgb8")
         except _FOREIGN as exc:
-            raise ImageError(f"cv_bridge cannot decode {message.encoding}: {exc}") from exc
+            raise ImageError(
+                f"cv_bridge cannot decode {message.encoding}: {line(exc, 200)}"
+            ) from exc
         return rgb
 
     def __str__(self) -> str:
@@ -140,7 +143,7 @@ def _trial() -> tuple[frozenset[tuple[str, bool]], str]:
             if trial.returncode < 0
             else trial.stderr.strip().rpartition("\n")[2]
         )
-        return frozenset(), f"cv_bridge fails with NumPy {np.__version__}: {ended}"
+        return frozenset(), f"cv_bridge fails with NumPy {np.__version__}: {line(ended, 200)}"
     kinds = frozenset(
         (encoding, big)
         for encoding in ENCODINGS

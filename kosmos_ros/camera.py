@@ -27,6 +27,7 @@ from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.grounding import Box, Caption, Phrase
 from kosmos_ros.process import run
 from kosmos_ros.prompts import Prompt
+from kosmos_ros.quoting import line
 from kosmos_ros.settings import parameter
 from kosmos_ros.sources import View, open_source
 
@@ -92,10 +93,10 @@ class CameraNode(Node):
             1 / settings.rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.get_logger().info(
-            f"{settings.source} on {self._raw.topic_name} at {settings.rate:g} Hz"
+            f"{line(settings.source)} on {self._raw.topic_name} at {settings.rate:g} Hz"
         )
-        for line in parameters.unknown(self):
-            self.get_logger().warning(line)
+        for text in parameters.unknown(self):
+            self.get_logger().warning(text)
 
     def stop(self, timeout: float) -> bool:
         """Close the source; False when a driver does not let go of it."""
@@ -113,7 +114,7 @@ class CameraNode(Node):
         try:
             view = self._source.read()
         except ImageError as exc:
-            self.get_logger().warning(str(exc), throttle_duration_sec=5.0)
+            self.get_logger().warning(line(exc), throttle_duration_sec=5.0)
             return
         if view is not None:
             self._publish(view)

@@ -1,7 +1,8 @@
-"""kosmos: captions and answers for picture files, without ROS.
+"""kosmos: captions and answers for picture files, without ROS; and the model's own files.
 
-One JSON object a line on standard output, in the terms of kosmos_msgs/GroundedCaption: boxes in
-pixels. Progress and errors go to standard error.
+Of pictures, one JSON object a line on standard output, in the terms of
+kosmos_msgs/GroundedCaption: boxes in pixels. Of a model, the lines that name it in a file of
+parameters. Progress and errors go to standard error.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kosmos_ros.errors import (
 from kosmos_ros.grounding import Box, Caption, check_region, read, region_cells
 from kosmos_ros.images import load
 from kosmos_ros.prompts import CAPTION_TASKS, Prompt
+from kosmos_ros.quoting import line
 from kosmos_ros.settings import FIELDS, checked
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KosmosError as exc:
-        print(f"kosmos: {exc}", file=sys.stderr)
+        print(f"kosmos: {line(exc)}", file=sys.stderr)
         return 2 if isinstance(exc, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
@@ -64,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="kosmos", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="caption|ask")
+    commands = parser.add_subparsers(required=True, metavar="caption|ask|fetch")
     common = _Parser(add_help=False)
     for name in COMMON:
         _add(common, name)
@@ -105,6 +107,17 @@ def _parser() -> argparse.ArgumentParser:
         help="words of the question that mean the region instead; one for each region",
     )
     ask.set_defaults(run=_ask)
+
+    fetch = commands.add_parser(
+        "fetch",
+        help="download a model and check it",
+        description="Download a model from Hugging Face and check it. What a killed download left "
+        "is gone on with, and what is damaged is fetched anew. HF_HOME says where to, HF_ENDPOINT "
+        "from where.",
+    )
+    for name in ("model", "revision"):
+        _add(fetch, name)
+    fetch.set_defaults(run=_fetch)
     return parser
 
 
@@ -158,7 +171,7 @@ def _caption(options: argparse.Namespace) -> int:
             caption = _run(engine, path, image, prompt, options.max_new_tokens)
         except (ImageError, GenerationError) as exc:
             failures += 1
-            tqdm.write(f"kosmos: {exc}", file=sys.stderr)
+            tqdm.write(f"kosmos: {line(exc)}", file=sys.stderr)
             continue
         value = _value(path, image, prompt, caption, options.model)
         if options.out:
@@ -166,7 +179,8 @@ def _caption(options: argparse.Namespace) -> int:
                 value["annotated"] = str(_save(options.out, path.stem, annotate(image, caption)))
             except OSError as exc:
                 failures += 1
-                tqdm.write(f"kosmos: --out {exc.filename}: {exc.strerror or exc}", file=sys.stderr)
+                reason = line(f"--out {exc.filename}: {exc.strerror or exc}")
+                tqdm.write(f"kosmos: {reason}", file=sys.stderr)
         _write(value)
     return 1 if failures else 0
 
@@ -179,6 +193,16 @@ def _ask(options: argparse.Namespace) -> int:
     prompt = prompts.question(options.question, regions, options.region_phrase, not options.plain)
     caption = _run(_engine(options), path, image, prompt, options.max_new_tokens)
     _write(_value(path, image, prompt, caption, options.model))
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from kosmos_ros import fetch
+
+    files = fetch.fetch(options.model, options.revision)
+    print(f"all files are as {fetch.hub()} lists them, in {files.folder}", file=sys.stderr)
+    # In quotes: a commit may look like a number.
+    print(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0
 
 

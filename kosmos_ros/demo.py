@@ -29,6 +29,7 @@ from sensor_msgs.msg import Image
 from kosmos_ros import parameters
 from kosmos_ros.errors import ConfigError, RequestError
 from kosmos_ros.process import run
+from kosmos_ros.quoting import line
 from kosmos_ros.settings import parameter
 
 CAPTIONS = 3  # of each camera, before the tour
@@ -278,7 +279,7 @@ def _corners(box: BoundingBox) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    print(line(text), flush=True)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from kosmos_ros.errors import EncodingError, ImageError
+from kosmos_ros.quoting import line
 
 Converter = Callable[[np.ndarray], np.ndarray]
 """(rows, W, channels) in native byte order -> (H, W, 3) uint8 RGB."""
@@ -87,7 +88,9 @@ def _opencv(code: str) -> Converter:
         try:
             rgb: np.ndarray = cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, code))
         except cv2.error as exc:
-            raise ImageError(f"OpenCV cannot convert the picture by {code}: {exc}") from exc
+            raise ImageError(
+                f"OpenCV cannot convert the picture by {code}: {line(exc, 200)}"
+            ) from exc
         return rgb
 
     return convert
@@ -99,7 +102,7 @@ def import_cv2(what: str) -> ModuleType:
         import cv2
     except (ImportError, AttributeError) as exc:  # the latter from a build for another NumPy
         raise EncodingError(
-            f"{what} need OpenCV, which cannot be imported ({exc}); "
+            f"{what} need OpenCV, which cannot be imported ({line(exc, 200)}); "
             "install python3-opencv (apt) or opencv-python-headless (pip)"
         ) from exc
     return cv2

@@ -15,12 +15,14 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.conversions import seconds
+from kosmos_ros.quoting import VALUE, line
 from kosmos_ros.watch import InputWatch
 
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 """image_transport's name: message type, and what it appends to the topic's name."""
 
 REPEAT_WARNING = 30.0  # s
+NAMED = 5  # publishers, in a warning
 LOST_SHARE = 0.5  # of the camera's frames, above which the loss is reported
 
 
@@ -124,12 +126,12 @@ class ImageFeed:
         if not publishers:
             return text + "; is the topic's name right? Remap it, or see image_topics"
         fits = False
-        for publisher in publishers:
+        for publisher in publishers[:NAMED]:
             offered = publisher.qos_profile.reliability
             kind = publisher.topic_type.rpartition("/")[2]
+            name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
             text += (
-                f"; {publisher.node_namespace.rstrip('/')}/{publisher.node_name} offers "
-                f"{kind} with {offered.name} delivery"
+                f"; {line(name, VALUE)} offers {line(kind, VALUE)} with {offered.name} delivery"
             )
             if kind != self._kind:
                 text += f", but {self._kind} is needed: see the parameter image_transport"

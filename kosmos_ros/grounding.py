@@ -43,7 +43,7 @@ BOX_TAGS = ("<object>", "</object>", "</delimiter_of_multi_objects/>")
 
 TAG = re.compile("|".join(map(re.escape, TAGS)) + r"|<patch_index_(?P<index>[0-9]+)>")
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,18 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from kosmos_ros import shapes
 from kosmos_ros.errors import ConfigError, ModelLoadError
+from kosmos_ros.quoting import line, shown
 
 try:
     import torch as torch  # for others too: a missing one is named here
     import transformers
     from packaging.version import Version
     from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
+
+    from kosmos_ros import fetch
 except ImportError as exc:
     raise ModelLoadError(
         f"{exc}: {sys.executable} needs torch and transformers; "
@@ -61,6 +62,7 @@ def load(
 ) -> tuple[Any, Any, ModelInfo]:
     """`model`, which is "shapes" (embedded), a directory or a Hugging Face id, with its processor.
 
+    The files of a Hugging Face id are looked for on this machine first; see fetch.find.
     `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16 or float16; auto
     is float32 on a CPU, bfloat16 on a GPU that computes in it (compute capability 8.0 on),
     else float16. `quantization` is none, int8 or nf4, by bitsandbytes but for int8 on a CPU, which
@@ -76,16 +78,10 @@ def load(
             f"quantization {quantization!r} is unknown; one of {', '.join(QUANTIZATIONS)}"
         )
     kind = _dtype(dtype, place, quantization)
-    path = _path(model)
-    where: dict[str, Any] = {"local_files_only": local_files_only}
-    if revision and Path(path).is_dir():
-        raise ConfigError(
-            f"revision is {revision!r}, but model {model!r} is a directory; "
-            "only a Hugging Face id has revisions"
-        )
-    if revision:
-        where["revision"] = revision
+    files = fetch.find(model, revision, local_files_only)
+    path = str(files.folder)
     options: dict[str, Any] = {
+        "local_files_only": True,
         "use_safetensors": True,
         "device_map": {"": place},
         _dtype_argument(): DTYPES[kind],
@@ -95,27 +91,28 @@ def load(
         options["quantization_config"] = _quantization(quantization, DTYPES[kind])
     transformers.utils.logging.disable_progress_bar()
     try:
-        values, _ = Kosmos2Config.get_config_dict(path, **where)
+        values, _ = Kosmos2Config.get_config_dict(path, local_files_only=True)
         if not values:
             raise ModelLoadError(f"model {model!r} has no config.json")
         if values.get("model_type") != Kosmos2Config.model_type:
             raise ModelLoadError(
-                f"model {model!r} is of type {values.get('model_type')!r}; "
+                f"model {model!r} is of type {shown(values.get('model_type'))}; "
                 f"{Kosmos2Config.model_type!r} is needed"
             )
-        processor = Kosmos2Processor.from_pretrained(path, **where)
+        processor = Kosmos2Processor.from_pretrained(path, local_files_only=True)
         loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
-            path, **where, **options, output_loading_info=True
+            path, **options, output_loading_info=True
         )
     except ModelLoadError:
         raise
     except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
-        reason = str(exc).strip().split("\n")[0] or type(exc).__name__
+        reason = line(str(exc).strip().split("\n")[0] or type(exc).__name__, 300)
         if isinstance(exc, torch.OutOfMemoryError):
             free = torch.cuda.mem_get_info(place)[0] / 1e9
-            reason = f"{place} has {free:.1f} GB free. {_sizes(path, where)}"
-        of = f" of revision {revision!r}" if revision else ""
-        raise ModelLoadError(f"model {model!r}{of} cannot be loaded: {reason}") from exc
+            reason = f"{place} has {free:.1f} GB free. {_sizes(path)}"
+        elif files.commit:
+            reason += f"; {fetch.command(model, revision)!r} mends its files in {path}"
+        raise ModelLoadError(f"model {model!r} cannot be loaded: {reason}") from exc
     _check(model, loaded, processor, report)
     loaded.eval()
     if threads or (loaded.num_parameters() < SMALL and "OMP_NUM_THREADS" not in os.environ):
@@ -127,7 +124,7 @@ def load(
         int8.quantize(loaded, keep=loaded.text_model.lm_head)
     info = ModelInfo(
         model=model,
-        revision=str(getattr(loaded.config, "_commit_hash", None) or ""),
+        revision=files.commit,
         device=str(place),
         device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else "",
         dtype=kind,
@@ -140,10 +137,10 @@ def load(
     return loaded, processor, info
 
 
-def _sizes(path: str, where: dict[str, Any]) -> str:
+def _sizes(path: str) -> str:
     """What the weights take, in each way that they can be held."""
     with torch.device("meta"):
-        model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_pretrained(path, **where))
+        model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_pretrained(path))
     head = model.text_model.lm_head  # bitsandbytes leaves it as it is
     products = sum(
         module.weight.numel()
@@ -177,17 +174,6 @@ def _device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _path(model: str) -> str:
-    if model == "shapes":
-        return str(shapes.MODEL_DIR)
-    path = Path(model).expanduser()
-    if path.is_dir():
-        return str(path)
-    if path.is_file() or model.startswith(("/", ".", "~")):
-        raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
-    return model
-
-
 def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
     if dtype == "auto":
         if device.type == "cpu":
@@ -219,18 +205,18 @@ def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> N
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelLoadError(
-            f"model {model!r} lacks {len(missing)} weights, such as {missing[0]!r}"
+            f"model {model!r} lacks {len(missing)} weights, such as {shown(missing[0])}"
         )
     size = int(loaded.config.vision_config.image_size)
     seen = set(dict(processor.image_processor.size).values())
     if seen != {size}:
         raise ModelLoadError(
-            f"model {model!r}: its image processor makes pictures of {sorted(seen)} pixels, "
-            f"its vision model needs {size}"
+            f"model {model!r}: its image processor makes pictures of {shown(sorted(seen))} "
+            f"pixels, its vision model needs {size}"
         )
     if int(processor.image_processor.resample) not in RESAMPLING:
         raise ModelLoadError(
-            f"model {model!r}: resample {processor.image_processor.resample} is not supported; "
+            f"model {model!r}: resample {processor.image_processor.resample:d} is not supported; "
             f"one of {sorted(RESAMPLING)} is needed"
         )
     vocabulary = loaded.config.text_config.vocab_size

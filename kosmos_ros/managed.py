@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from kosmos_ros.mailbox import Mailbox
+from kosmos_ros.quoting import line
 
 LAST_TRANSITION = 1.0  # s for a transition to end before the node is destroyed
 
@@ -81,7 +82,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 return bool(trigger() == TransitionCallbackReturn.SUCCESS)
             except RuntimeError as exc:  # RCLError
                 if self.context.ok():
-                    self.get_logger().warning(str(exc).partition(", at ")[0])
+                    self.get_logger().warning(line(str(exc).partition(", at ")[0]))
                 return False
 
 

@@ -27,6 +27,7 @@ from kosmos_ros.bridge import ImageDecoder
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError
 from kosmos_ros.managed import ManagedNode
 from kosmos_ros.process import run
+from kosmos_ros.quoting import line, shown
 from kosmos_ros.scheduler import Scheduler
 from kosmos_ros.services import Services
 from kosmos_ros.settings import Settings, StreamSettings
@@ -101,8 +102,8 @@ class KosmosNode(ManagedNode):
         self._diagnosing = self.create_timer(
             diagnostics.PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
-        for line in parameters.unknown(self):
-            self.get_logger().warning(line)
+        for text in parameters.unknown(self):
+            self.get_logger().warning(text)
         if self.settings.autostart:
             self.autostart()
 
@@ -278,7 +279,7 @@ class KosmosNode(ManagedNode):
             self._settled.set()  # closed while it was loading
             return
         known = isinstance(error, KosmosError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        reason = line(error if known else f"{type(error).__name__}: {error}")
         self._reason = reason if self._info else f"the model cannot be used: {reason}"
         self.get_logger().error(self._reason)
         if isinstance(error, ConfigError) and self.settings.autostart:
@@ -302,7 +303,7 @@ def _cameras(settings: Settings) -> list[tuple[str, str]]:
     """Name and image topic of each camera. Raises ConfigError."""
     names, topics = settings.cameras, settings.image_topics
     if len(set(names)) < len(names):
-        raise ConfigError(f"cameras {', '.join(names)}: each name is needed once")
+        raise ConfigError(f"cameras {shown(names)}: each name is needed once")
     names = names or ("",)
     if topics and len(topics) != len(names):
         raise ConfigError(
@@ -313,7 +314,9 @@ def _cameras(settings: Settings) -> list[tuple[str, str]]:
             validate_topic_name(topic)
         except InvalidTopicNameException as exc:
             reason = str(exc).partition(":\n")[0]
-            raise ConfigError(f"image_topics: {topic!r} of camera {name!r}: {reason}") from exc
+            raise ConfigError(
+                f"image_topics: {shown(topic)} of camera {shown(name)}: {reason}"
+            ) from exc
     topics = topics or tuple(f"{name}/image" if name else "image" for name in names)
     return list(zip(names, topics, strict=True))
 

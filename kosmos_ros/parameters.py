@@ -20,6 +20,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ConfigError
+from kosmos_ros.quoting import VALUE, line
 from kosmos_ros.settings import checked
 
 Values = TypeVar("Values")
@@ -47,7 +48,7 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
         try:
             node.declare_parameter(name, default, descriptor, bool(empty or unset))
         except (InvalidParameterTypeException, InvalidParameterValueException) as exc:
-            raise ConfigError(f"parameter {name}: {exc}") from exc
+            raise ConfigError(f"parameter {name}: {line(exc)}") from exc
     values = read(node, kind, prefix)
     fields = {prefix + field.name: field for field in _fields(kind)}
 
@@ -88,7 +89,10 @@ def unknown(node: Node) -> list[str]:
     lines = []
     for name in sorted(name for name in given if not node.has_parameter(name)):
         close = difflib.get_close_matches(name, names, n=1)
-        lines.append(f"parameter {name} is unknown" + (f"; is {close[0]} meant?" if close else ""))
+        lines.append(
+            f"parameter {line(name, VALUE)} is unknown"
+            + (f"; is {close[0]} meant?" if close else "")
+        )
     return lines
 
 

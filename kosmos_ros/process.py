@@ -19,6 +19,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from kosmos_ros.errors import KosmosError
+from kosmos_ros.quoting import line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -39,11 +40,12 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         # rclpy's own handlers end the context at once, and with it every answer still to be sent.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as exc:  # RCLError: arguments or a parameter file that rcl cannot read
-        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+        print(line(f"{type(exc).__name__}: {exc}"), file=sys.stderr)
         return 2
     if others := rclpy.utilities.remove_ros_args(args)[1:]:
         print(
-            f"argument {others[0]} is unknown; parameters are set by --ros-args -p NAME:=VALUE",
+            f"argument {line(others[0], 100)} is unknown; "
+            "parameters are set by --ros-args -p NAME:=VALUE",
             file=sys.stderr,
         )
         rclpy.shutdown()
@@ -54,7 +56,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     try:
         node = make_node()
     except (KosmosError, ParameterException, RuntimeError) as exc:
-        print(f"{type(exc).__name__}: {exc}", file=sys.stderr)
+        print(line(f"{type(exc).__name__}: {exc}"), file=sys.stderr)
         rclpy.shutdown()
         return 1
     ended = False

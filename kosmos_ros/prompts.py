@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from kosmos_ros.errors import ConfigError, PromptError
 from kosmos_ros.grounding import BOX_TAGS, TAG
+from kosmos_ros.quoting import VALUE, shown
 
 MAX_TEXT = 1000
 """Longest question or phrase in code points; the engine counts tokens against its context."""
@@ -46,7 +47,9 @@ class Prompt:
 def caption(task: str, grounded: bool = True) -> Prompt:
     """Caption of the whole picture. Raises ConfigError for a task not in CAPTION_TASKS."""
     if task not in CAPTION_TASKS:
-        raise ConfigError(f"task {task!r} is unknown; one of {', '.join(CAPTION_TASKS)} is needed")
+        raise ConfigError(
+            f"task {shown(task)} is unknown; one of {', '.join(CAPTION_TASKS)} is needed"
+        )
     words, repeated = CAPTION_TASKS[task]
     text = _grounding(grounded) + words
     return Prompt(task, text, text if repeated else "")
@@ -108,7 +111,7 @@ def question(
     spans = sorted((*_find(phrase, words), cells) for phrase, cells in meant.items())
     for (_, end, _), (start, _, _) in pairwise(spans):
         if start < end:
-            raise PromptError(f"region phrases overlap in question {_shown(words)}")
+            raise PromptError(f"region phrases overlap in question {shown(words)}")
     for start, end, cells in reversed(spans):
         tagged = f"<phrase> {words[start:end]}</phrase>{object_tags(cells)}"
         words = words[:start].rstrip() + tagged + words[end:]
@@ -130,7 +133,7 @@ def raw(text: str) -> Prompt:
     _check_text("prompt", text)
     for tag in CONTROL_TAGS:
         if tag in text:
-            raise PromptError(f"prompt {_shown(text)} holds {tag}, which it cannot speak")
+            raise PromptError(f"prompt {shown(text)} holds {tag}, which it cannot speak")
     phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", text)
     return Prompt("prompt", text, phrase.group() if phrase else "")
 
@@ -148,7 +151,7 @@ def checked(name: str, text: str) -> str:
     tag = TAG.search(text)
     if tag:
         raise PromptError(
-            f"{name} {_shown(text)} holds the model's own tag {tag.group()}; "
+            f"{name} {shown(text)} holds the model's own tag {tag.group()[:VALUE]}; "
             "plain words are needed"
         )
     return text
@@ -160,7 +163,7 @@ def _check_text(name: str, text: str) -> None:
     odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
     if odd:
         raise PromptError(
-            f"{name} {_shown(text)} holds the control character U+{ord(odd.group()):04X}"
+            f"{name} {shown(text)} holds the control character U+{ord(odd.group()):04X}"
         )
 
 
@@ -181,7 +184,7 @@ def _region_word(words: str) -> str:
         if re.search(rf"\b{word}\b", words, re.IGNORECASE):
             return word
     raise PromptError(
-        f"question {_shown(words)} does not say which words mean the region: use one of "
+        f"question {shown(words)} does not say which words mean the region: use one of "
         f"{', '.join(REGION_WORDS)}, or name its words in region_phrases"
     )
 
@@ -189,9 +192,5 @@ def _region_word(words: str) -> str:
 def _find(phrase: str, words: str) -> tuple[int, int]:
     found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", words, re.IGNORECASE)
     if not found:
-        raise PromptError(f"region phrase {_shown(phrase)} is not in question {_shown(words)}")
+        raise PromptError(f"region phrase {shown(phrase)} is not in question {shown(words)}")
     return found.span()
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")

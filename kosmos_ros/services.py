@@ -33,6 +33,7 @@ from kosmos_ros.errors import (
 from kosmos_ros.grounding import Box, check_region, region_cells, together
 from kosmos_ros.managed import ManagedNode
 from kosmos_ros.prompts import CAPTION_TASKS, TASKS, Prompt
+from kosmos_ros.quoting import line, shown
 from kosmos_ros.scheduler import Request, Scheduler
 from kosmos_ros.settings import FIELDS, Settings, StreamSettings, checked
 from kosmos_ros.worker import Seen, Task
@@ -234,7 +235,7 @@ class Services:
             return names
         if request.camera not in names:
             known = f"{', '.join(names)} are known" if names[0] else _ONLY
-            raise RequestError(f"camera {request.camera!r} is unknown; {known}")
+            raise RequestError(f"camera {shown(request.camera)} is unknown; {known}")
         return (request.camera,)
 
     def _settings(self, request: Any) -> StreamSettings:
@@ -290,7 +291,8 @@ class Services:
         for name in ("text", "phrases", "history", "regions", "region_phrases"):
             if getattr(goal, name) and task not in _OF_TASKS[name]:
                 raise RequestError(
-                    f"{name} is not for task {task!r}; {' and '.join(_OF_TASKS[name])} can have it"
+                    f"{name} is not for task {shown(task)}; "
+                    f"{' and '.join(_OF_TASKS[name])} can have it"
                 )
         if task in CAPTION_TASKS:
             return Inquiry(lambda _: [prompts.caption(task, goal.grounded)], reply)
@@ -307,7 +309,7 @@ class Services:
             return Inquiry(
                 lambda cells: [prompts.region_description(cells[0], goal.grounded)], reply, regions
             )
-        raise RequestError(f"task {task!r} is unknown; one of {', '.join(TASKS)} is needed")
+        raise RequestError(f"task {shown(task)} is unknown; one of {', '.join(TASKS)} is needed")
 
     def _grounding_of(self, request: Any, kind: Any) -> Inquiry:
         """Of Ground and of the action: several phrases."""
@@ -368,7 +370,7 @@ def _check(request: Any, inquiry: Inquiry) -> None:
 
 
 def _refusal(kind: Any, exc: Exception) -> Any:
-    return kind(success=False, message=str(exc) or type(exc).__name__)
+    return kind(success=False, message=line(exc) or type(exc).__name__)
 
 
 _LISTS = ("phrases", "regions", "region_phrases", "history")

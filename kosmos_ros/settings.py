@@ -15,6 +15,7 @@ from typing import Any
 
 from kosmos_ros import prompts
 from kosmos_ros.errors import ConfigError, KosmosError
+from kosmos_ros.quoting import shown
 
 STANDING_TASKS = tuple(task for task in prompts.TASKS if task != "region_description")
 """Tasks that need nothing from a caller."""
@@ -44,7 +45,7 @@ def check_name(name: str) -> None:
     """Raise ConfigError for what cannot be a camera's name: a part of topics and parameters."""
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
         raise ConfigError(
-            f"camera {name!r} is no name; letters, digits and _ are needed, a letter first"
+            f"camera {shown(name)} is no name; letters, digits and _ are needed, a letter first"
         )
 
 
@@ -58,10 +59,15 @@ class Settings:
         read_only=True,
     )
     revision: str = parameter(
-        "", "Commit or tag of a Hugging Face id; empty: its main branch.", read_only=True
+        "",
+        "Commit or tag of a Hugging Face id; empty: of the default model the commit that was "
+        "tried, of others main.",
+        read_only=True,
     )
     local_files_only: bool = parameter(
-        False, "Never download: the model must be on disk.", read_only=True
+        False,
+        "Never download; without it, only what is not on this machine is.",
+        read_only=True,
     )
     device: str = parameter("auto", "auto, cpu, cuda or cuda:n.", read_only=True)
     dtype: str = parameter(
@@ -210,13 +216,15 @@ def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
     if type(value) is not kind:
         needed = "a list of texts" if kind is tuple else kind.__name__
         raise ConfigError(
-            f"parameter {name} is {value!r} ({type(value).__name__}); {needed} is needed"
+            f"parameter {name} is {shown(value)} ({type(value).__name__}); {needed} is needed"
         )
     limits, choices = field.metadata["limits"], field.metadata["choices"]
     if limits and not (math.isfinite(value) and limits[0] <= value <= limits[1]):
         raise ConfigError(f"parameter {name} is {value}; {limits[0]} to {limits[1]} is needed")
     if choices and value not in choices:
-        raise ConfigError(f"parameter {name} is {value!r}; one of {', '.join(choices)} is needed")
+        raise ConfigError(
+            f"parameter {name} is {shown(value)}; one of {', '.join(choices)} is needed"
+        )
     if check := field.metadata["check"]:
         for text in value if kind is tuple else filter(None, [value]):
             try:

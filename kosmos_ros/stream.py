@@ -34,6 +34,7 @@ from kosmos_ros.errors import CancelledError, ImageError, KosmosError, RequestEr
 from kosmos_ros.events import Watchlist
 from kosmos_ros.feed import ImageFeed
 from kosmos_ros.meter import Meter
+from kosmos_ros.quoting import line
 from kosmos_ros.scheduler import Limits, Scheduler
 from kosmos_ros.settings import StreamSettings
 from kosmos_ros.standing import Findings, Plan
@@ -214,12 +215,13 @@ class Stream:
         of = f"camera {self.name}: " if self.name else ""
         if isinstance(exc, CancelledError):
             return
-        self._meter.missed(time.monotonic(), str(exc))
+        text = line(exc)
+        self._meter.missed(time.monotonic(), text)
         if isinstance(exc, ImageError | RequestError):
-            self._node.get_logger().warning(f"{of}{exc}", throttle_duration_sec=REPEAT_ERROR)
+            self._node.get_logger().warning(f"{of}{text}", throttle_duration_sec=REPEAT_ERROR)
         else:
             kind = "" if isinstance(exc, KosmosError) else f"{type(exc).__name__}: "
-            self._node.get_logger().error(f"{of}{kind}{exc}", throttle_duration_sec=REPEAT_ERROR)
+            self._node.get_logger().error(f"{of}{kind}{text}", throttle_duration_sec=REPEAT_ERROR)
 
     # Both ----------------------------------------------------------------------------------
 

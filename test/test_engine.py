@@ -484,9 +484,9 @@ def test_a_missing_model_is_named():
     """Fault 36."""
     with pytest.raises(ModelLoadError, match="there is no directory /no/such/model"):
         Engine.load("/no/such/model")
-    with pytest.raises(ModelLoadError, match="'nobody/nothing' cannot be loaded"):
+    with pytest.raises(ModelLoadError, match="'nobody/nothing' is not in"):
         Engine.load("nobody/nothing", local_files_only=True)
-    with pytest.raises(ModelLoadError, match="'nobody/nothing' of revision 'v9' cannot"):
+    with pytest.raises(ModelLoadError, match="'nobody/nothing' of revision 'v9' is not in"):
         Engine.load("nobody/nothing", revision="v9", local_files_only=True)
     with pytest.raises(ModelLoadError, match=f"there is no directory {__file__}"):
         Engine.load(__file__)

@@ -1,0 +1,26 @@
+"""Text from outside as it may stand in a message: in one line, harmless to terminals, bounded.
+
+Who sends an image, a question or a node's name must not be able to forge lines of a log, to
+steer the terminal that shows it, or to fill the disk.
+"""
+
+from __future__ import annotations
+
+VALUE = 60  # characters of a value in quotes
+LINE = 1000  # characters of a whole message
+
+
+def shown(value: object, most: int = VALUE) -> str:
+    """`value` as Python writes it, shortened: about `most` characters, more for escapes."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= most else value[: most - 3] + "...")
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def line(text: object, most: int = LINE) -> str:
+    """`text` without quotes; what is not printable is escaped as Python does it."""
+    text = str(text)
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

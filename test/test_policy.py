@@ -1,0 +1,104 @@
+"""config/kosmos.policy.xml against the graph of real nodes: nothing lacks, nothing is too much."""
+
+import re
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+import psutil
+from programs import Program, parameters
+
+from kosmos_ros.detections import Detection2DArray
+
+ROOT = Path(__file__).parent.parent
+POLICY = ElementTree.parse(ROOT / "config" / "kosmos.policy.xml")
+PATIENCE = 60.0  # s
+LOOK = "get_{}_names_and_types_by_node"
+SERVICES_OF_ACTIONS = ("cancel_goal", "get_result", "send_goal")
+TOPICS_OF_ACTIONS = ("feedback", "status")
+
+
+def allowed(path):
+    """Names that the profile of an enclave allows, by what the graph calls them."""
+    (profile,) = POLICY.findall(f"enclaves/enclave[@path='{path}']/profiles/profile")
+    own = profile.get("ns").rstrip("/") + "/"
+
+    def names(of, verb):
+        found = profile.findall(f"{of}s[@{verb}='ALLOW']/{of}")
+        return {resolved(own, profile.get("node"), element.text) for element in found}
+
+    executed = names("action", "execute")
+    return {
+        "publisher": names("topic", "publish") | hidden(executed, TOPICS_OF_ACTIONS),
+        "subscriber": names("topic", "subscribe"),
+        "service": names("service", "reply") | hidden(executed, SERVICES_OF_ACTIONS),
+        "client": names("service", "request"),
+    }
+
+
+def resolved(namespace, node, name):
+    """As sros2 reads an expression."""
+    if name.startswith("~"):
+        return namespace + node + name[1:]
+    return name if name.startswith("/") else namespace + name
+
+
+def hidden(actions, parts):
+    return {f"{action}/_action/{part}" for action in actions for part in parts}
+
+
+def graph(ros, name, expected):
+    """What a node has on the graph: what is expected, or after a while what there is."""
+    watcher = ros.create_node("watcher", enable_rosout=False)
+
+    def look():
+        try:
+            return {
+                kind: {
+                    topic
+                    for topic, _ in getattr(watcher, f"get_{kind}_names_and_types_by_node")(
+                        name, "/"
+                    )
+                }
+                for kind in expected
+            }
+        except RuntimeError:  # NodeNameNonExistentError of rclpy: not discovered yet
+            return {}
+
+    end = time.monotonic() + PATIENCE
+    while (found := look()) != expected and time.monotonic() < end:
+        ros.spin_once(watcher, timeout_sec=0.1)
+    watcher.destroy_node()
+    return found
+
+
+def test_the_node_has_what_its_policy_allows_and_nothing_else(ros):
+    expected = allowed("/kosmos")
+    if Detection2DArray is None:
+        expected["publisher"].remove("/kosmos/detections")
+    with Program("node", *parameters(model="shapes", use_sim_time="true")) as node:
+        assert graph(ros, "kosmos", expected) == expected, node.output
+
+
+def test_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(ros, tmp_path):
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "listener").write_text("#!/usr/bin/env python3\n" + example)
+    (tmp_path / "listener").chmod(0o755)
+    expected = allowed("/listener")
+    with Program(tmp_path / "listener") as client:
+        assert graph(ros, "listener", expected) == expected, client.output
+
+
+def test_the_node_listens_to_nothing_but_dds():
+    """UDP of DDS alone: no TCP, no server of anything else, and no connection to anywhere."""
+    with Program("node", *parameters(model="shapes")) as node:
+        node.says("active: frames and requests are taken")
+        sockets = psutil.Process(node.process.pid).net_connections(kind="inet")
+        assert sockets
+        for socket in sockets:
+            assert socket.type.name == "SOCK_DGRAM", socket
+            assert not socket.raddr, socket
