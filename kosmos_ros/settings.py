@@ -129,6 +129,12 @@ class Settings:
         "Longest that a request waits for the model or for an image (seconds).",
         limits=(0.1, 3600),
     )
+    hard_timeout: float = parameter(
+        120.0,
+        "The process ends, with code 4, when the model does not answer for so long (seconds), "
+        "which nothing else mends; 0: never.",
+        limits=(0, 86400),
+    )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from kosmos_ros.errors import (
     DeviceLostError,
     GenerationError,
     ModelLoadError,
+    OutOfMemoryError,
     PromptError,
 )
 from kosmos_ros.grounding import Query
@@ -176,8 +177,8 @@ def test_the_caller_may_stop_between_tokens(engine, picture):
     [
         ("CUDA error: an illegal memory access was encountered\nFor debugging", DeviceLostError),
         ("CUDA error: device-side assert triggered", DeviceLostError),
-        ("CUDA error: out of memory", GenerationError),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", GenerationError),
+        ("CUDA error: out of memory", OutOfMemoryError),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", OutOfMemoryError),
         ("mat1 and mat2 shapes cannot be multiplied", GenerationError),
     ],
 )
