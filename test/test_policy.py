@@ -76,6 +76,15 @@ def graph(ros, name, expected):
     return found
 
 
+def test_sros2_can_read_it():
+    """It takes whatever lies in enclaves, comments too, for an enclave."""
+    builder = ElementTree.TreeBuilder(insert_comments=True)
+    parser = ElementTree.XMLParser(target=builder)
+    root = ElementTree.parse(ROOT / "config" / "kosmos.policy.xml", parser).getroot()
+    assert (root.tag, root.get("version")) == ("policy", "0.2.0")
+    assert [enclave.get("path") for enclave in root.find("enclaves")] == ["/kosmos", "/listener"]
+
+
 def test_the_node_has_what_its_policy_allows_and_nothing_else(ros):
     expected = allowed("/kosmos")
     if Detection2DArray is None:
