@@ -463,7 +463,7 @@ def test_a_device_that_is_too_small_is_told_what_would_fit(monkeypatch):
 def test_sizes_of_the_full_model_in_each_way(tmp_path):
     """1.66 G parameters, 1.52 G of them in products."""
     Kosmos2Config().save_pretrained(tmp_path)
-    assert loading._sizes(str(tmp_path), {}) == (
+    assert loading._sizes(str(tmp_path)) == (
         "The weights take 6.7 GB in float32, 3.3 GB in bfloat16 or float16, 1.8 GB in int8, "
         "1.1 GB in nf4; the pictures and answers take more"
     )
