@@ -16,8 +16,7 @@ from tqdm import tqdm
 import fuzz
 from fuzz.findings import MARK
 
-# libFuzzer ends an input that takes longer (s), and a process that holds more (MiB).
-LIMITS = ("-timeout=60", "-report_slow_units=60", "-rss_limit_mb=4096")
+PATIENCE = 60  # s, far longer than an input takes
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,14 @@ def main():
     parser.add_argument(
         "targets", nargs="*", metavar="TARGET", help=f"of {', '.join(fuzz.TARGETS)}; none: all"
     )
-    parser.add_argument("--runs", type=int, default=100_000, help="inputs for each target")
+    parser.add_argument("--runs", type=int, default=0, help="inputs for each; 0: its own number")
     parser.add_argument("--seconds", type=int, default=0, help="longest for each; 0: any")
     parser.add_argument("--seed", type=int, default=1, help="of libFuzzer's choices; 1 or more")
     options = parser.parse_args()
     if unknown := set(options.targets) - set(fuzz.TARGETS):
         parser.error(f"{', '.join(unknown)}: no target; one of {', '.join(fuzz.TARGETS)}")
-    if options.runs < 1 or options.seed < 1 or options.seconds < 0:
-        parser.error("--runs and --seed are 1 or more, --seconds 0 or more")
+    if options.runs < 0 or options.seed < 1 or options.seconds < 0:
+        parser.error("--runs and --seconds are 0 or more, --seed is 1 or more")
     results = [hunt(target, options) for target in options.targets or fuzz.TARGETS]
     print("| target | inputs | a second | findings |\n|---|---|---|---|")
     for result in results:
@@ -55,6 +54,7 @@ def hunt(target, options):
     """Fuzz one target in a process of its own; libFuzzer ends the process that it runs in."""
     kept = fuzz.CORPUS / target
     module = fuzz.load(target)
+    runs = options.runs or getattr(module, "RUNS", 100_000)
     with tempfile.TemporaryDirectory() as folder:
         seeds, words = Path(folder, "seeds"), Path(folder, "words")
         seeds.mkdir()
@@ -62,7 +62,9 @@ def hunt(target, options):
             (seeds / f"{number:03d}").write_bytes(seed)
         words.write_text("".join(f'"{_quoted(word)}"\n' for word in module.WORDS))
         arguments = [
-            *LIMITS, f"-runs={options.runs}", f"-max_total_time={options.seconds}",
+            f"-timeout={PATIENCE}", f"-report_slow_units={PATIENCE}",
+            f"-rss_limit_mb={getattr(module, 'MEMORY', 2048)}",
+            f"-runs={runs}", f"-max_total_time={options.seconds}",
             f"-seed={options.seed}", f"-dict={words}", f"-artifact_prefix={kept}{os.sep}",
             "-print_final_stats=1", seeds, *([kept] if kept.exists() else []),
         ]  # fmt: skip
@@ -72,7 +74,7 @@ def hunt(target, options):
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
         ) as process:
-            inputs, findings, tail = _follow(process.stderr, target, options.runs)
+            inputs, findings, tail = _follow(process.stderr, target, runs)
         if process.returncode:
             findings += 1
             print(*tail, sep="", file=sys.stderr)

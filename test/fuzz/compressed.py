@@ -10,6 +10,7 @@ from kosmos_ros.errors import ImageError
 from kosmos_ros.images import decode_compressed
 
 LIMIT = 4096  # pixels
+MEMORY = 256  # MiB
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -10,6 +10,8 @@ from fuzz.compressed import WORDS as CHUNKS
 from kosmos_ros.errors import ImageError
 from kosmos_ros.images import load
 
+MEMORY = 256  # MiB
+
 SEEDS = (
     *COMPRESSED,
     *(b"\1" + picture("BMP", mode) for mode in ("RGB", "1", "P")),

@@ -17,6 +17,8 @@ from kosmos_ros.engine import Engine
 from kosmos_ros.errors import ConfigError, GenerationError, ModelLoadError
 from kosmos_ros.shapes import MODEL_DIR
 
+RUNS = 1000  # each takes a fraction of a second
+
 WEIGHTS = "model.safetensors"
 SETTINGS = (
     "config.json", "preprocessor_config.json", "generation_config.json", "tokenizer_config.json",

@@ -10,6 +10,7 @@ from kosmos_ros.errors import ImageError
 from kosmos_ros.images import decode_raw
 
 LIMIT = 4096  # pixels
+MEMORY = 256  # MiB
 NAMES = tuple(ENCODINGS)
 FORMS = (bytes, bytearray, memoryview, lambda data: array.array("B", data), list)
 MOST = 1 << 16  # bytes of data
