@@ -9,8 +9,10 @@ from pathlib import Path
 import fuzz
 import pytest
 from fuzz.findings import Findings
+from transformers import Kosmos2Processor
 
 from kosmos_ros import grounding, images
+from kosmos_ros.shapes import MODEL_DIR
 
 ROS = {"request": "rclpy"}
 KEPT = sorted(path for path in fuzz.CORPUS.glob("*/*") if path.is_file())
@@ -80,6 +82,16 @@ def test_a_target_tells_broken_code(monkeypatch, tmp_path, target, name, fake):
     for seed in module.SEEDS:
         findings(seed)
     assert list((tmp_path / target).iterdir())
+
+
+def test_the_target_of_prompts_reads_them_as_the_engine_does():
+    tokenizer = Kosmos2Processor.from_pretrained(MODEL_DIR).tokenizer
+    module, rng = load("prompt"), random.Random(0)
+    for _ in range(300):
+        text = changed(rng, rng.choice(module.SEEDS), module.WORDS).decode("utf-8", "replace")
+        text = f"<image></image> {text}"
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids == module.TOKENIZER.encode(text, add_special_tokens=False).ids
 
 
 def test_a_finding_is_kept_once_for_each_place(tmp_path, capsys):
