@@ -61,12 +61,11 @@ class Engine:
         self._refused: list[tuple[Query, Answer]] = []
         pixels = processor.image_processor
         self._resample = RESAMPLING[int(pixels.resample)]
+        colours = (pixels.image_mean, pixels.image_std)
         mean, std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1)
-            for values in (pixels.image_mean, pixels.image_std)
+            for values in (colours if pixels.do_normalize else ([0.0] * 3, [1.0] * 3))
         )
-        if not pixels.do_normalize:
-            mean, std = torch.zeros_like(mean), torch.ones_like(std)
         # (value * rescale - mean) / std in one multiplication and one addition
         self._scale = (float(pixels.rescale_factor) if pixels.do_rescale else 1.0) / std
         self._offset = -mean / std

@@ -413,6 +413,35 @@ def another_resampling(model):
     edit(model / "preprocessor_config.json", resample=1)
 
 
+def grey_only(model):
+    edit(model / "preprocessor_config.json", image_mean=[0.5])
+
+
+def without_spread(model):
+    edit(model / "preprocessor_config.json", image_std=[0.25, 0, 0.25])
+
+
+def without_scale(model):
+    edit(model / "preprocessor_config.json", rescale_factor=None)
+
+
+def without_end(model):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit(model / name, eos_token=None)
+
+
+def unknown_is_last(model):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit(model / name, unk_token="<patch_index_1023>")
+
+
+def short_context(model):
+    config = json.loads((model / "config.json").read_text())
+    edit(
+        model / "config.json", text_config=config["text_config"] | {"max_position_embeddings": 67}
+    )
+
+
 def without_tokenizer(model):
     (model / "tokenizer.json").unlink()
 
@@ -435,6 +464,12 @@ def without_config(model):
         (another_kind, "of type 'llava'; 'kosmos-2' is needed"),
         (another_size, "pictures of \\[200\\] pixels"),
         (another_resampling, "resample 1 is not supported"),
+        (grey_only, "image_mean is .0.5,?.; three finite numbers are needed"),
+        (without_spread, "image_std is .0.25, 0, 0.25.; more than 0 is needed"),
+        (without_scale, "rescale_factor is None; a finite number is needed"),
+        (without_end, "its tokenizer has no eos_token"),
+        (unknown_is_last, "unk_token is token 1491 of 1492; the 64 behind it"),
+        (short_context, "64 tokens of a picture do not fit in a context of 67"),
         (without_tokenizer, "cannot be loaded"),
         (broken_tokenizer, "cannot be loaded"),
         (without_config, "config.json"),
