@@ -68,6 +68,7 @@ def main(seed: int, *names: str) -> None:
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         publisher = player.node.create_publisher(kind, f"{name}/{topic}", qos)
         cameras.append(Camera(name, publisher, album(compressed, rng)))
+    say(playing=names)
     begun, rounds = time.monotonic(), 0
     while not player.stopping:
         for camera in cameras:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from soak.player import Player, say
 LIMIT = 40.0  # s for an answer: four times request_timeout
 REST = 1.0  # s between an answer and the next request, on average
 BEGINNING = 60.0  # s for the node to be seen
+CONNECTING = 5.0  # s until a first request is sent again
 
 QUESTIONS = ("What is this?", "How many shapes are there?", "Is there a red circle?")
 PHRASES = ("a red circle", "a blue square", "a green star", "a yellow ring")
@@ -69,7 +71,7 @@ class Asked:
     def names(self, result: Any) -> bool:
         """Whether the result says what was drawn."""
         assert self.scene
-        return all(phrase in result.caption for phrase, _ in self.scene.truth)
+        return all(f"{shape.colour} {shape.kind}" in result.caption for shape in self.scene.shapes)
 
 
 def ask(rng: np.random.Generator, scene: pictures.Scene | None) -> Asked:
@@ -145,24 +147,49 @@ class Client:
             _tell_twice(service)
         self._action = ActionClient(player.node, GenerateAction, "kosmos/generate_stream")
         self._number = 0
+        self._deck: list[str] = []  # kinds that come next; each has its turn
+        say(playing=name)
 
     def run(self) -> None:
         """Ask until SIGINT, and wait for the last answer."""
+        self._connect()
+        while not self._player.stopping:
+            self._ask(self._chosen())
+            self._player.pause(self._rng.exponential(REST))
+
+    def _connect(self) -> None:
+        """Ask for nothing until the refusal comes.
+
+        A service answers a client that it does not know yet into the void: rmw_fastrtps waits
+        100 ms for it, and a busy computer takes longer (rmw_response.cpp, __rmw_send_response).
+        """
+        end = time.monotonic() + BEGINNING
+        goal = GenerateAction.Goal()
+        calls = [
+            partial(service.call_async, service.srv_type.Request())
+            for service in self._services.values()
+        ]
+        calls += [partial(self._action.send_goal_async, goal)]
         ready = (
             self._action.server_is_ready,
             *(service.service_is_ready for service in self._services.values()),
         )
-        if not self._player.until(lambda: all(one() for one in ready), BEGINNING):
-            raise RuntimeError(f"no node within {BEGINNING:g} s")
-        while not self._player.stopping:
-            self._ask(self._chosen())
-            self._player.pause(self._rng.exponential(REST))
+        self._player.until(lambda: all(one() for one in ready), BEGINNING)
+        for call in calls:
+            while not self._player.until((future := call()).done, CONNECTING):
+                say(unconnected=self.name)
+                if time.monotonic() > end:
+                    raise RuntimeError(f"no node within {BEGINNING:g} s")
+        result = future.result().get_result_async
+        while not self._player.until(result().done, CONNECTING):
+            say(unconnected=self.name)
 
     def _chosen(self) -> Asked:
         """About the newest frame of a camera, or a picture of its own, which may be bad."""
         own = self._rng.random() < 0.5
         scene = pictures.draw(self._rng) if own else None
-        asked = pictures.one_of(REQUESTS, self._rng)(self._rng, scene)
+        self._deck = self._deck or [str(kind) for kind in self._rng.permutation(list(REQUESTS))]
+        asked = REQUESTS[self._deck.pop()](self._rng, scene)
         self._number += 1
         if not scene:
             asked.request.camera = pictures.one_of((*CAMERAS, ""), self._rng)

@@ -15,7 +15,7 @@ REASONS = {
     "no image in time": r"^no image",
     "not active": r"the node is|the model is loading|no more requests",
     "cancelled": r"the goal was cancelled|generation was stopped",
-    "bad picture": r"a picture of|bytes of data|^step is|is not supported|truncated|no picture",
+    "bad picture": r"a picture of|bytes of data|^step is|is not supported|truncated|no JPEG",
 }
 """Class of a refusal: what its message says."""
 
@@ -30,6 +30,7 @@ class Ledger:
         self.faults: dict[str, list[str]] = {"lost": [], "wrong": [], "twice": []}
         self.named = [0, 0]  # of their own pictures not as drawn, as drawn
         self.feedback = 0
+        self.unconnected = 0  # answers that did not reach a client that was new
         self._waits: list[float] = []  # s
 
     def take(self, line: dict[str, Any]) -> None:
@@ -45,6 +46,8 @@ class Ledger:
             self.refused[reason(line["why"])] += 1
         elif "feedback" in line:
             self.feedback += line["feedback"]
+        elif "unconnected" in line:
+            self.unconnected += 1
         for fault, lines in self.faults.items():
             if fault in line:
                 lines.append(str(line))
@@ -55,9 +58,10 @@ class Ledger:
 
     def rows(self) -> Iterator[Row]:
         yield Row("requests sent by clients that lived", self.sent.total(), "requests")
+        for kind, count in sorted(self.sent.items()):
+            yield Row(f"requests sent: {kind}", count, "requests")
+            yield Row(f"requests answered: {kind}", self.answered[kind], "requests")
         yield Row("requests answered", self.answered.total(), "requests")
-        for kind, count in sorted(self.answered.items()):
-            yield Row(f"requests answered: {kind}", count, "requests")
         yield Row("requests refused", self.refused.total(), "requests")
         for why, count in self.refused.most_common():
             yield Row(f"requests refused: {why}", count, "requests")
@@ -67,6 +71,7 @@ class Ledger:
         yield Row("requests without any account", self.sent.total() - told, "requests", fault=True)
         yield Row("requests answered twice", faults["twice"], "requests", fault=True)
         yield Row("requests answered about a wrong frame", faults["wrong"], "requests", fault=True)
+        yield Row("first requests sent again, while DDS connected", self.unconnected, "requests")
         yield Row("feedback of actions", self.feedback, "messages")
         if sum(self.named):
             share = 100 * self.named[True] / sum(self.named)

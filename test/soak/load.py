@@ -4,6 +4,7 @@ Knows how they are started, killed and watched; what they do is theirs.
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -29,6 +30,9 @@ KILL_PERIOD = 4.0  # s between two clients that are killed, on average
 COUNTS = ("described", "dropped", "failed")
 """Counts of frames in a camera's diagnostics."""
 
+UNSENT = "failed to send response (timeout)"
+"""What rclpy warns of where a client is gone, or not known yet."""
+
 ALONE = {"start_new_session": True}
 """Of each process, so that Ctrl-C reaches the soak alone, which then ends it in order."""
 
@@ -51,6 +55,8 @@ class Member(Program):
                 self.noise.append(line)
                 continue
             said = json.loads(line)
+            if "playing" in said:
+                continue
             if "sent" in said:
                 self.open = said["kind"]
             elif said.keys() & {"answered", "refused", "lost", "wrong"}:
@@ -151,6 +157,7 @@ class Soak:
             "node",
             *parameters(model="shapes", device="cpu", cameras=f"[{', '.join(CAMERAS)}]"),
             *("-p", f"{COMPRESSED[0]}.image_transport:=compressed"),
+            env={**os.environ, "PYTHONWARNINGS": "always::RuntimeWarning"},
             **ALONE,
         )
         with node:
@@ -172,6 +179,8 @@ class Soak:
         yield from body.rows()
         yield Row("exit code at SIGINT", code, "", fault=True)
         tracebacks = sum(line.startswith("Traceback") for line in node.lines)
+        unsent = sum(UNSENT in line for line in node.lines)
+        yield Row("responses to clients that were not connected", unsent, "responses")
         yield Row("tracebacks of the node", tracebacks, "", fault=True)
         broken = sum(line.startswith("Traceback") for line in self._noise)
         yield Row("tracebacks of the others", broken, "", fault=True)
@@ -258,6 +267,7 @@ class Soak:
 
     def _end(self, *members: Member) -> None:
         for member in members:
+            member.says('"playing"')  # before, SIGINT is a traceback of Python's start
             member.process.send_signal(signal.SIGINT)
         for member in members:
             if code := member.ends():

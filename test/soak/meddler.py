@@ -76,6 +76,7 @@ class Meddler:
             camera: player.node.create_client(SetBool, f"kosmos/{camera}/enable")
             for camera in CAMERAS
         }
+        say(playing="meddler")
 
     def run(self) -> None:
         """Move until SIGINT; the node is active then."""

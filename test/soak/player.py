@@ -1,4 +1,4 @@
-"""A process of the soak: a node that ends at SIGINT, and tells what happens in lines of JSON.
+"""A node of the soak, which ends at SIGINT and tells what happens in lines of JSON.
 
 Knows nothing of what it plays.
 """
@@ -16,7 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 
 
 class Player:
-    """Spins a node of its own."""
+    """Spins a node of its own; as soon as it is made, SIGINT ends its process in order."""
 
     def __init__(self, name: str) -> None:
         self.stopping = False
