@@ -163,26 +163,22 @@ class Client:
         A service answers a client that it does not know yet into the void: rmw_fastrtps waits
         100 ms for it, and a busy computer takes longer (rmw_response.cpp, __rmw_send_response).
         """
-        end = time.monotonic() + BEGINNING
-        goal = GenerateAction.Goal()
-        calls = [
-            partial(service.call_async, service.srv_type.Request())
-            for service in self._services.values()
-        ]
-        calls += [partial(self._action.send_goal_async, goal)]
-        ready = (
-            self._action.server_is_ready,
-            *(service.service_is_ready for service in self._services.values()),
-        )
+        services = [*self._services.values()]
+        ready = [self._action.server_is_ready, *(service.service_is_ready for service in services)]
         self._player.until(lambda: all(one() for one in ready), BEGINNING)
-        for call in calls:
-            while not self._player.until((future := call()).done, CONNECTING):
-                say(unconnected=self.name)
-                if time.monotonic() > end:
-                    raise RuntimeError(f"no node within {BEGINNING:g} s")
-        result = future.result().get_result_async
-        while not self._player.until(result().done, CONNECTING):
+        for service in services:
+            self._repeat(partial(service.call_async, service.srv_type.Request()))
+        goal = self._repeat(partial(self._action.send_goal_async, GenerateAction.Goal()))
+        self._repeat(goal.get_result_async)
+
+    def _repeat(self, call: Callable[[], Any]) -> Any:
+        """What it gives, however often it has to be called."""
+        end = time.monotonic() + BEGINNING
+        while not self._player.until((future := call()).done, CONNECTING):
             say(unconnected=self.name)
+            if time.monotonic() > end:
+                raise RuntimeError(f"no answer of the node within {BEGINNING:g} s")
+        return future.result()
 
     def _chosen(self) -> Asked:
         """About the newest frame of a camera, or a picture of its own, which may be bad."""

@@ -147,7 +147,10 @@ class Soak:
         self._changes: Counter[str] = Counter()
         self._amiss: list[str] = []  # changes that did not come as they should
         self._published: list[dict[str, Any]] = []
-        self._members: list[Member] = []
+        self._members: list[Member] = []  # all that are there
+        self._lasting: list[Member] = []  # clients
+        self._mortal: list[Member] = []  # clients that are killed, one after the other
+        self._next_death = time.monotonic() + KILL_PERIOD
 
     def run(self) -> Iterator[Row]:
         """Start all, wait, end all, and give the figures."""
@@ -193,27 +196,18 @@ class Soak:
             self._start("cameras", next(seeds), *CAMERAS[2:]),
         ]
         meddler = self._start("meddler", next(seeds))
-        # Of each pair one lives and one is to be killed.
-        pairs = [[self._client(), self._client()] for _ in range(self._clients // 2)]
-        clients = [client for pair in pairs for client in pair]
-        mortal = [pair[1] for pair in pairs]
+        for _ in range(self._clients // 2):
+            self._lasting.append(self._client())
+            self._mortal.append(self._client())
         end = time.monotonic() + self._seconds
-        next_death = time.monotonic() + KILL_PERIOD
         with tqdm(total=round(self._seconds), unit="s", mininterval=1.0) as bar:
             while (left := end - time.monotonic()) > 0 and not player.stopping:
                 player.pause(min(left, 0.2))
                 if node.process.poll() is not None:
                     raise RuntimeError(f"the node ended:\n{node.output[-3000:]}")
                 body.sample()
-                self._hear(meddler, clients)
-                waiting = [place for place, client in enumerate(mortal) if client.open]
-                if waiting and time.monotonic() > next_death:
-                    next_death = time.monotonic() + self._rng.exponential(KILL_PERIOD)
-                    place = pictures.one_of(waiting, self._rng)
-                    clients.remove(mortal[place])
-                    self._kill(mortal[place])
-                    mortal[place] = self._client()
-                    clients.append(mortal[place])
+                self._hear(meddler)
+                self._cull()
                 bar.update(min(round(self._seconds - left), bar.total) - bar.n)
                 bar.set_postfix_str(
                     f"{self._ledger.answered.total()} answered, "
@@ -221,16 +215,16 @@ class Soak:
                     refresh=False,
                 )
         # Requests that the node has not read when its signal comes have no answer.
-        self._end(meddler, *clients)
-        self._hear(meddler, clients)
+        self._end(meddler, *self._lasting, *self._mortal)
+        self._hear(meddler)
         body.sample()
         self._end(*cameras)
         for camera in cameras:
             self._published += camera.news()
             self._noise += camera.noise
 
-    def _hear(self, meddler: Member, clients: list[Member]) -> None:
-        for client in clients:
+    def _hear(self, meddler: Member) -> None:
+        for client in (*self._lasting, *self._mortal):
             self._account(client)
         for line in meddler.news():
             self._changes[line["changed"]] += 1
@@ -248,13 +242,20 @@ class Soak:
         self._noise += client.noise
         client.noise.clear()
 
-    def _kill(self, client: Member) -> None:
+    def _cull(self) -> None:
+        """Now and then kill a client while it waits, and start another one in its place."""
+        waiting = [client for client in self._mortal if client.open]
+        if not waiting or time.monotonic() < self._next_death:
+            return
+        self._next_death = time.monotonic() + self._rng.exponential(KILL_PERIOD)
+        client = pictures.one_of(waiting, self._rng)
         client.__exit__()
         self._account(client)  # its last words may be an answer
         if client.open:
             self._ledger.forget(client.open)
             self._killed += 1
         self._members.remove(client)
+        self._mortal[self._mortal.index(client)] = self._client()
 
     def _client(self) -> Member:
         self._born += 1
