@@ -172,13 +172,18 @@ class Client:
         self._repeat(goal.get_result_async)
 
     def _repeat(self, call: Callable[[], Any]) -> Any:
-        """What it gives, however often it has to be called."""
+        """What it gives, however often it has to be called; tells how many calls were lost."""
         end = time.monotonic() + BEGINNING
-        while not self._player.until((future := call()).done, CONNECTING):
-            say(unconnected=self.name)
+        futures = [call()]
+        while not self._player.until(lambda: any(f.done() for f in futures), CONNECTING):
             if time.monotonic() > end:
                 raise RuntimeError(f"no answer of the node within {BEGINNING:g} s")
-        return future.result()
+            futures.append(call())
+        # A slow answer is not lost.
+        self._player.until(lambda: all(f.done() for f in futures), CONNECTING)
+        if lost := sum(not future.done() for future in futures):
+            say(unconnected=lost)
+        return next(future.result() for future in futures if future.done())
 
     def _chosen(self) -> Asked:
         """About the newest frame of a camera, or a picture of its own, which may be bad."""

@@ -47,7 +47,7 @@ class Ledger:
         elif "feedback" in line:
             self.feedback += line["feedback"]
         elif "unconnected" in line:
-            self.unconnected += 1
+            self.unconnected += line["unconnected"]
         for fault, lines in self.faults.items():
             if fault in line:
                 lines.append(str(line))
@@ -71,7 +71,7 @@ class Ledger:
         yield Row("requests without any account", self.sent.total() - told, "requests", fault=True)
         yield Row("requests answered twice", faults["twice"], "requests", fault=True)
         yield Row("requests answered about a wrong frame", faults["wrong"], "requests", fault=True)
-        yield Row("first requests sent again, while DDS connected", self.unconnected, "requests")
+        yield Row("first requests lost while DDS connected", self.unconnected, "requests")
         yield Row("feedback of actions", self.feedback, "messages")
         if sum(self.named):
             share = 100 * self.named[True] / sum(self.named)
