@@ -20,6 +20,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
+from sensor_msgs.msg import Image
 
 from kosmos_ros import prompts
 from kosmos_ros.conversions import box_from, said_message, seconds
@@ -169,6 +170,8 @@ class Services:
             )
         except Exception as exc:  # whoever asks is answered
             result = self._refusal(GenerateAction.Result, exc)
+        finally:
+            request.image = Image()  # rclpy keeps a goal that is over for 15 minutes
         if result.success:
             goal.succeed()
         elif goal.is_cancel_requested:
