@@ -28,7 +28,7 @@ from kosmos_ros import prompts, services
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.grounding import Caption, parse
 from kosmos_ros.settings import Settings, StreamSettings
-from kosmos_ros.worker import Seen
+from kosmos_ros.tasks import Seen
 
 SERVED = (Ask, Ground, Describe, Generate, GenerateAction)
 CAPTION = Caption(*parse(SNOWMAN, [0.5, 0.125, 1.0, 0.25]), SNOWMAN, 0.75, 20)
