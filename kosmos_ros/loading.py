@@ -102,6 +102,8 @@ def load(
                 f"model {model!r} is of type {values.get('model_type')!r}; "
                 f"{Kosmos2Config.model_type!r} is needed"
             )
+        if Path(path).is_dir():
+            _check_size(model, Path(path), Kosmos2Config.from_pretrained(path, **where))
         processor = Kosmos2Processor.from_pretrained(path, **where)
         loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
             path, **where, **options, output_loading_info=True
@@ -206,6 +208,26 @@ def _quantization(quantization: str, dtype: torch.dtype) -> Any:
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
+
+
+def _check_size(model: str, directory: Path, config: Any) -> None:
+    """Refuse a config of more weights than the files hold, as transformers makes up the others."""
+    text, vision = config.text_config, config.vision_config
+    layer = 4 * text.embed_dim**2 + 2 * text.embed_dim * text.ffn_dim
+    block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+    patches = (vision.image_size // vision.patch_size) ** 2
+    weights = (
+        (text.vocab_size + config.latent_query_num) * text.embed_dim
+        + text.layers * layer
+        + vision.num_hidden_layers * block
+        + patches * vision.hidden_size
+    )
+    held = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    if held and weights > 2 * held:  # 4 bits each are the fewest
+        raise ModelLoadError(
+            f"model {model!r}: its config has {weights} weights or more, "
+            f"too many for {held} bytes of safetensors"
+        )
 
 
 def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> None:
