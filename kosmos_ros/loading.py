@@ -281,6 +281,10 @@ def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
     for name in ("bos_token", "eos_token", "unk_token"):
         if getattr(tokenizer, f"{name}_id") is None:
             raise ModelLoadError(f"model {model!r}: its tokenizer has no {name}")
+    tags = ["<image>", "</image>"]
+    ids = tokenizer("".join(tags), add_special_tokens=False, verbose=False)["input_ids"]
+    if ids != tokenizer.convert_tokens_to_ids(tags):
+        raise ModelLoadError(f"model {model!r}: its tokenizer reads {''.join(tags)} as {ids}")
     picture, places = config.latent_query_num, config.text_config.max_position_embeddings
     if tokenizer.unk_token_id + picture >= vocabulary:
         raise ModelLoadError(
