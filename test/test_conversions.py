@@ -55,8 +55,7 @@ assert caption_from(found) == caption
 
 
 @pytest.mark.parametrize("checks", ["0", "1"])
-def test_a_message_holds_what_was_put_in(checks):
-    """Faults 44, 45."""
+def test_fault_44_a_message_holds_what_was_put_in(checks):
     done = subprocess.run(
         [sys.executable, "-c", ROUND_TRIP],
         env={**os.environ, "ROS_PYTHON_CHECK_FIELDS": checks},

@@ -28,8 +28,7 @@ def test_the_core_imports_without_ros(module):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_missing_torch_is_named_with_the_command_that_installs_it():
-    """Fault 35."""
+def test_fault_35_a_missing_torch_is_named_with_the_command_that_installs_it():
     done = run(BLOCK.format(("torch",)) + "import kosmos_ros.engine")
     assert "ModelLoadError" in done.stderr
     assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr

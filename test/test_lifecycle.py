@@ -51,7 +51,7 @@ def ask(desk):
     return desk.ask(question="What is it?", image=picture())
 
 
-def test_a_manager_leads_the_node_through_its_states(managed):
+def test_fault_64_a_manager_leads_the_node_through_its_states(managed):
     desk, manager = managed()
     assert manager.state == "unconfigured"
     assert ask(desk).message == "the node is unconfigured"
@@ -85,14 +85,14 @@ def test_a_transition_may_be_named_by_its_number(managed):
 
 
 @pytest.mark.parametrize("label", ["activate", "deactivate", "cleanup", "dance"])
-def test_a_transition_that_the_state_does_not_allow_is_refused(managed, label):
+def test_fault_64_a_transition_that_the_state_does_not_allow_is_refused(managed, label):
     desk, manager = managed()
     assert not manager(label)
     assert manager.state == "unconfigured"
     assert manager("configure")
 
 
-def test_services_answer_while_the_model_loads(managed):
+def test_fault_49_services_answer_while_the_model_loads(managed):
     loaded = threading.Event()
     engine = FakeEngine()
 
@@ -111,7 +111,7 @@ def test_services_answer_while_the_model_loads(managed):
     assert manager.state == "inactive"
 
 
-def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
+def test_fault_64_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
     engine = FakeEngine()
     errors = [ModelLoadError("no such model")]
 
@@ -130,7 +130,7 @@ def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
 
 
 @pytest.mark.parametrize("label", ["deactivate", "shutdown"])
-def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
+def test_fault_64_a_transition_while_the_model_works_tells_who_waits(managed, label):
     desk, manager = managed()
     assert manager("configure")
     assert manager("activate")
@@ -178,7 +178,7 @@ def test_the_queue_is_empty_after_a_pause(managed):
     assert len(desk.engine.prompts) == 1
 
 
-def test_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
+def test_fault_32_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
     desk, manager = managed()
     assert manager("configure")
     assert manager("activate")

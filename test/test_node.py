@@ -58,7 +58,7 @@ def test_a_frame_becomes_a_caption_with_its_header_and_boxes_in_pixels(start):
     assert texts[0].data == caption.caption
 
 
-def test_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
+def test_fault_61_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
     desk = start(max_rate=0)
     desk.send()
     response = desk.ask(question="What is it?")
@@ -84,13 +84,13 @@ def test_the_longest_text_is_the_requests_or_the_parameters(start):
     assert desk.engine.limits == [50, 7, 1024]
 
 
-def test_always_on_captions_without_listeners(start):
+def test_fault_61_always_on_captions_without_listeners(start):
     desk = start(always_on=True, max_rate=0)
     desk.send()
     desk.until(lambda: desk.engine.prompts == ["<grounding> An image of"])
 
 
-def test_newest_frame_wins_while_the_model_works(start):
+def test_fault_20_newest_frame_wins_while_the_model_works(start):
     desk = start(max_rate=0).listen()
     desk.engine.free.clear()
     desk.send(colour=(1, 1, 1))
@@ -109,7 +109,7 @@ def test_newest_frame_wins_while_the_model_works(start):
     assert answer.result.header == desk.captions[1].header
 
 
-def test_executor_answers_while_the_model_works(start):
+def test_fault_51_executor_answers_while_the_model_works(start):
     desk = start(max_rate=0).listen()
     desk.engine.free.clear()
     desk.send()
@@ -120,8 +120,7 @@ def test_executor_answers_while_the_model_works(start):
     assert not desk.captions
 
 
-def test_boxes_follow_each_frames_own_size(start):
-    """Fault 25."""
+def test_fault_25_boxes_follow_each_frames_own_size(start):
     desk = start(max_rate=0).listen()
     desk.send(width=320, height=240)
     desk.until(lambda: len(desk.captions) == 1)
@@ -131,7 +130,7 @@ def test_boxes_follow_each_frames_own_size(start):
     assert [caption.phrases[0].boxes[0].y_max for caption in desk.captions] == [198.75, 265]
 
 
-def test_a_bad_frame_is_named_and_the_next_one_served(start):
+def test_fault_01_a_bad_frame_is_named_and_the_next_one_served(start):
     desk = start(max_rate=0).listen()
     bad = picture()
     bad.data = bad.data[:100]
@@ -143,8 +142,7 @@ def test_a_bad_frame_is_named_and_the_next_one_served(start):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError("boom"), KeyError("boom")])
-def test_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error):
-    """Fault 29."""
+def test_fault_29_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error):
     desk = start(max_rate=0).listen()
     desk.engine.errors.append(error)
     desk.send()
@@ -153,8 +151,7 @@ def test_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error)
     desk.until(lambda: desk.captions)
 
 
-def test_a_lost_device_ends_the_node_with_its_own_exit_code(start):
-    """Fault 32."""
+def test_fault_32_a_lost_device_ends_the_node_with_its_own_exit_code(start):
     desk = start()
     desk.engine.errors.append(DeviceLostError("CUDA error: gone"))
     states = []
@@ -250,8 +247,9 @@ def test_a_question_about_a_region_names_its_cells(start):
         ({"question": "What?", "image": Image(width=1, height=1, step=3, encoding="x")}, "'x'"),
     ],
 )
-def test_impossible_questions_are_answered_at_once_with_the_reason(start, request_fields, reason):
-    """Faults 46, 48."""
+def test_fault_46_impossible_questions_are_answered_at_once_with_the_reason(
+    start, request_fields, reason
+):
     desk = start(request_timeout=3600.0)
     response = desk.ask(**request_fields)
     assert not response.success
@@ -259,15 +257,14 @@ def test_impossible_questions_are_answered_at_once_with_the_reason(start, reques
     assert not desk.engine.prompts
 
 
-def test_a_question_without_any_image_says_what_is_missing(start):
-    """Fault 50."""
+def test_fault_50_a_question_without_any_image_says_what_is_missing(start):
     desk = start(request_timeout=0.2)
     response = desk.ask(question="What is it?")
     assert not response.success
     assert "no image came within 0.2 s on /image, which has 1 publishers" in response.message
 
 
-def test_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
+def test_fault_51_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
     desk = start(request_timeout=0.2)
     desk.engine.free.clear()
     assert desk.asking.wait_for_service(10)
@@ -299,7 +296,7 @@ def test_who_waits_when_the_node_ends_is_told_so(start):
     ] * 4
 
 
-def test_a_question_waits_for_an_image_young_enough(start):
+def test_fault_50_a_question_waits_for_an_image_young_enough(start):
     desk = start()
     desk.send(colour=(1, 1, 1))
     desk.until(lambda: len(desk.stream._feed.watch._arrivals) == 1)
@@ -316,8 +313,7 @@ def test_a_question_waits_for_an_image_young_enough(start):
     assert desk.engine.seen == [(2, 2, 2)]
 
 
-def test_a_full_queue_refuses_at_once(start):
-    """Fault 51."""
+def test_fault_51_a_full_queue_refuses_at_once(start):
     desk = start(queue_size=2)
     desk.send()
     desk.engine.free.clear()
@@ -334,8 +330,7 @@ def test_a_full_queue_refuses_at_once(start):
     assert all(future.result().success for future in answered)
 
 
-def test_while_loading_questions_are_refused_and_the_state_is_latched(start):
-    """Fault 49."""
+def test_fault_49_while_loading_questions_are_refused_and_the_state_is_latched(start):
     loaded = threading.Event()
     engine = FakeEngine()
 
@@ -357,8 +352,7 @@ def test_while_loading_questions_are_refused_and_the_state_is_latched(start):
     assert {pair.key: pair.value for pair in second.values}["device"] == "cpu"
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(start):
-    """Fault 36."""
+def test_fault_36_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(start):
 
     def load(settings):
         raise ModelLoadError(f"model {settings.model!r} is nowhere")
@@ -385,8 +379,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(star
         ("grounded", 1, ""),
     ],
 )
-def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
-    """Faults 57, 70."""
+def test_fault_57_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
     desk = start()
     before = [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)]
     result = desk.node.set_parameters([Parameter(name, value=value)])[0]
@@ -395,8 +388,7 @@ def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reas
     assert [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)] == before
 
 
-def test_a_changed_task_holds_from_the_next_frame(start):
-    """Fault 58."""
+def test_fault_58_a_changed_task_holds_from_the_next_frame(start):
     desk = start(max_rate=0).listen()
     desk.send()
     desk.until(lambda: len(desk.captions) == 1)
@@ -408,14 +400,14 @@ def test_a_changed_task_holds_from_the_next_frame(start):
     assert desk.engine.prompts[1] == "Describe this image in detail:"
 
 
-def test_an_integer_serves_where_a_float_is_needed(start):
+def test_fault_57_an_integer_serves_where_a_float_is_needed(start):
     desk = start(max_rate=2)
     assert desk.stream.settings.max_rate == 2.0
     assert desk.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
     assert parameters.read(desk.node, StreamSettings).max_rate == 3.0
 
 
-def test_unknown_parameters_are_warned_about_by_name(start):
+def test_fault_57_unknown_parameters_are_warned_about_by_name(start):
     desk = start(max_rat=1.0, zzz=True)
     assert parameters.unknown(desk.node) == [
         "parameter max_rat is unknown; is max_rate meant?",
@@ -423,8 +415,7 @@ def test_unknown_parameters_are_warned_about_by_name(start):
     ]
 
 
-def test_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
-    """Faults 21, 22."""
+def test_fault_21_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
     desk = start(stale_timeout=0.1)
     text = desk.until(lambda: desk.logs("no image on /image"))
     assert "this node asks for BEST_EFFORT delivery" in text
@@ -432,8 +423,7 @@ def test_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
     desk.until(lambda: desk.logs("images arrive on /image"))
 
 
-def test_incompatible_delivery_is_named_with_its_cure(start):
-    """Fault 23."""
+def test_fault_23_incompatible_delivery_is_named_with_its_cure(start):
     desk = start(
         stale_timeout=0.5, **{"qos_overrides./image.subscription.reliability": "reliable"}
     )
@@ -476,8 +466,8 @@ def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
         assert not desk.logs("do not reach")
 
 
-def test_times_are_those_of_the_nodes_clock(start):
-    """Fault 27: latency by simulated time; warnings although it stands still."""
+def test_fault_27_times_are_those_of_the_nodes_clock(start):
+    """Latency by simulated time; warnings although it stands still."""
     desk = start(use_sim_time=True, max_rate=0, stale_timeout=0.5).listen()
     desk.until(lambda: desk.logs("no image on /image"))
     clock = desk.client.create_publisher(ClockMessage, "/clock", 10)
@@ -489,8 +479,8 @@ def test_times_are_those_of_the_nodes_clock(start):
     assert (latency.sec, latency.nanosec) == (2, 500_000_000)
 
 
-def test_a_clock_that_jumps_back_stops_nothing(start):
-    """Fault 27: a recording that begins again."""
+def test_fault_27_a_clock_that_jumps_back_stops_nothing(start):
+    """A recording that begins again."""
     desk = start(use_sim_time=True, max_rate=0).listen()
     clock = desk.client.create_publisher(ClockMessage, "/clock", 10)
     desk.until(clock.get_subscription_count)
@@ -503,8 +493,7 @@ def test_a_clock_that_jumps_back_stops_nothing(start):
     assert {caption.latency.sec for caption in desk.captions} == {0}
 
 
-def test_a_topic_that_nobody_publishes_is_named(start):
-    """Fault 22."""
+def test_fault_22_a_topic_that_nobody_publishes_is_named(start):
     desk = start(stale_timeout=0.5)
     desk.client.destroy_publisher(desk.images)
     text = desk.until(lambda: desk.logs("no image on /image"))

@@ -76,6 +76,6 @@ def test_defaults_are_in_range(name):
         ("model", None),
     ],
 )
-def test_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
+def test_fault_57_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=f"parameter {name} is .*needed"):
         checked(FIELDS[name], value)

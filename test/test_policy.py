@@ -84,7 +84,9 @@ def test_the_node_has_what_its_policy_allows_and_nothing_else(ros):
         assert graph(ros, "kosmos", expected) == expected, node.output
 
 
-def test_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(ros, tmp_path):
+def test_fault_66_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(
+    ros, tmp_path
+):
     example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     (tmp_path / "listener").write_text("#!/usr/bin/env python3\n" + example)
     (tmp_path / "listener").chmod(0o755)

@@ -36,7 +36,7 @@ def taken(plan, now):
     return job
 
 
-def test_newest_frame_wins_and_older_ones_are_counted():
+def test_fault_20_newest_frame_wins_and_older_ones_are_counted():
     hand, plan = scheduler()
     for image in "abc":
         plan.offer("left", image)
@@ -148,7 +148,7 @@ def test_take_wakes_for_a_frame_from_another_thread():
     assert jobs[0].frame.image == "a"
 
 
-def test_take_wakes_for_a_higher_rate():
+def test_fault_70_take_wakes_for_a_higher_rate():
     plan = Scheduler()
     plan.set_limits("left", Limits(max_rate=0.001))
     plan.offer("left", "a")
