@@ -258,6 +258,18 @@ def test_fault_01_bad_frames_are_named_and_survived(robot, scenes):
     assert robot.caption(message_of(render(scenes[0]))).phrases
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (4000, 1), (1, 8000)])
+def test_fault_19_a_frame_of_one_row_or_column_has_its_boxes_inside(robot, shape):
+    height, width = shape
+    message = message_of(np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8))
+    caption = robot.caption(message)
+    assert (caption.image_width, caption.image_height) == (width, height)
+    assert caption.caption.startswith("An image of")
+    for box in (box for phrase in caption.phrases for box in phrase.boxes):
+        assert 0 <= box.x_min < box.x_max <= width
+        assert 0 <= box.y_min < box.y_max <= height
+
+
 def test_fault_22_a_camera_that_sends_another_message_type_is_named():
     camera = Program("camera", *parameters(rate=5.0))
     arguments = parameters(model="shapes", stale_timeout=1.0)
@@ -337,10 +349,10 @@ def test_fault_51_more_questions_at_once_than_may_wait_are_all_answered(robot):
     assert client.wait_for_service(60)
     # For a frame that does not come.
     request = Ask.Request(question="Is there an image?", max_age=Duration(nanosec=1))
-    answers = [client.call_async(request) for _ in range(30)]
-    robot.bench.until(lambda: all(answer.done() for answer in answers), "30 answers")
+    answers = [client.call_async(request) for _ in range(50)]
+    robot.bench.until(lambda: all(answer.done() for answer in answers), "50 answers")
     messages = [answer.result().message for answer in answers]
-    assert sum("8 requests wait already" in message for message in messages) == 30 - 8
+    assert sum("8 requests wait already" in message for message in messages) == 50 - 8
     assert sum("no image not older than" in message for message in messages) == 8
     robot.client.destroy_client(client)
 

@@ -1,6 +1,8 @@
 """The managed node: what each state does, and what transitions leave behind."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -145,6 +147,29 @@ def test_fault_64_a_transition_while_the_model_works_tells_who_waits(managed, la
     expected = "the node is not active" if label == "deactivate" else "the node is shut down"
     assert reasons <= {expected, "generation was stopped"}
     assert expected in reasons
+
+
+def test_fault_64_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
+    engines = []
+
+    def load(settings):
+        engine = FakeEngine()
+        engines.append(weakref.ref(engine))
+        return engine
+
+    desk, manager = managed(load=load)
+    threads = []
+    for _ in range(100):
+        assert manager("configure")
+        assert manager("activate")
+        assert ask(desk).success
+        assert manager("deactivate")
+        assert manager("cleanup")
+        threads.append(threading.active_count())
+    gc.collect()
+    assert len(engines) == 100
+    assert not any(engine() for engine in engines)
+    assert threads[-1] <= threads[1]
 
 
 def test_frames_from_before_a_pause_are_not_described_after_it(managed):

@@ -13,11 +13,12 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does"
 
 from builtin_interfaces.msg import Duration, Time
 from desk import FAR, REGION, SNOWMAN, FakeEngine, picture
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
 from PIL import Image as Pillow
 from rcl_interfaces.srv import GetParameters
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -56,6 +57,81 @@ def test_a_frame_becomes_a_caption_with_its_header_and_boxes_in_pixels(start):
     assert caption.latency.sec > 1_000_000_000  # the stamp is of 1970
     desk.until(lambda: texts)
     assert texts[0].data == caption.caption
+
+
+@pytest.mark.parametrize("said", ["", " ", ".", "</phrase><object></object>"])
+def test_fault_40_an_output_without_words_or_phrases_is_a_message(start, said):
+    desk = start(max_rate=0).listen()
+    desk.engine.says = {"": (said, ())}
+    sent = desk.send()
+    caption = desk.until(lambda: desk.captions)[0]
+    assert caption.header == sent.header
+    assert caption.caption.rstrip(".") == "An image of"
+    assert list(caption.phrases) == []
+    answer = desk.ask(question="What is it?")
+    assert answer.success, answer.message
+    assert (answer.answer.rstrip("."), list(answer.result.phrases)) == ("", [])
+
+
+def test_fault_43_a_text_that_is_cut_off_says_so_and_is_warned_of(start):
+    desk = start(max_rate=0, max_new_tokens=20).listen()
+    desk.engine.truncates = True
+    desk.send()
+    assert desk.until(lambda: desk.captions)[0].truncated
+    desk.until(lambda: desk.logs("a text is cut off after 20 tokens", "max_new_tokens"))
+    assert desk.ask(question="What is it?").result.truncated
+
+
+def test_fault_45_a_message_arrives_whatever_the_model_writes(start):
+    desk = start(max_rate=0).listen()
+    desk.engine.says = {"": (f" a\0b \ud800 \x1b[2J 中 😀 {'x' * 100_000}", ())}
+    desk.send()
+    caption = desk.until(lambda: desk.captions)[0]
+    assert caption.caption == f"An image of a b    [2J 中 😀 {'x' * 100_000}"
+    assert caption.raw_text == f"<grounding> {caption.caption}"
+
+
+def test_fault_53_a_client_in_the_nodes_own_executor_is_answered(start):
+    """From a callback, as when several nodes are composed in a process."""
+    desk = start(max_rate=0)
+    answers = []
+
+    def on_caption(caption):
+        request = Ask.Request(question=f"Is it so: {caption.caption}?")
+        desk.asking.call_async(request).add_done_callback(
+            lambda done: answers.append(done.result())
+        )
+
+    async def on_text(text):
+        answers.append(await desk.asking.call_async(Ask.Request(question="What is it?")))
+
+    desk.client.create_subscription(GroundedCaption, "kosmos/captions", on_caption, 10)
+    desk.client.create_subscription(
+        String, "kosmos/text", on_text, 10, callback_group=ReentrantCallbackGroup()
+    )
+    desk.until(lambda: desk.asking.service_is_ready() and desk.stream.wanted())
+    desk.send()
+    desk.until(lambda: len(answers) >= 2)
+    assert all(answer.success for answer in answers)
+
+
+def test_fault_56_a_context_that_ends_under_the_worker_is_no_crash(start, ros, monkeypatch):
+    crashes = []
+    monkeypatch.setattr(threading, "excepthook", crashes.append)
+    desk = start(max_rate=0).listen()
+    meter, missed = desk.stream._meter, threading.Event()
+    count = meter.missed
+    monkeypatch.setattr(meter, "missed", lambda *details: (count(*details), missed.set()))
+    desk.engine.free.clear()
+    desk.send()
+    desk.until(desk.engine.busy.is_set)
+    ros.shutdown()
+    desk.engine.free.set()
+    assert missed.wait(60)
+    assert "context is invalid" in meter.error
+    assert desk.node.stop(60)
+    assert desk.engine.unloaded
+    assert not crashes
 
 
 def test_fault_61_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
@@ -139,6 +215,20 @@ def test_fault_01_a_bad_frame_is_named_and_the_next_one_served(start):
     desk.send()
     desk.until(lambda: desk.captions)
     assert desk.captions[0].frames_dropped == 1
+
+
+def test_fault_01_bad_frames_are_all_counted_and_warned_of_now_and_then(start, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.stream.REPEAT_ERROR", 3600.0)
+    desk = start(max_rate=0).listen()
+    bad = picture()
+    bad.data = bad.data[:100]
+    for count in (1, 2, 3):
+        desk.deliver(desk.images, bad, desk.stream)
+        desk.until(lambda count=count: desk.stream._meter.failed >= count)
+    desk.send()
+    desk.until(lambda: desk.captions)
+    assert desk.captions[0].frames_dropped == desk.stream._meter.failed >= 3
+    assert sum("100 bytes of data" in text for text in desk.logged) == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError("boom"), KeyError("boom")])
@@ -390,14 +480,19 @@ def test_fault_57_bad_parameter_values_are_refused_with_a_reason(start, name, va
 
 def test_fault_58_a_changed_task_holds_from_the_next_frame(start):
     desk = start(max_rate=0).listen()
+    desk.engine.free.clear()
     desk.send()
-    desk.until(lambda: len(desk.captions) == 1)
+    desk.until(desk.engine.busy.is_set)
     changes = [Parameter("task", value="detailed_caption"), Parameter("grounded", value=False)]
     assert desk.node.set_parameters_atomically(changes).successful
     desk.send()
+    desk.engine.free.set()
     desk.until(lambda: len(desk.captions) == 2)
-    assert desk.captions[1].task == "detailed_caption"
-    assert desk.engine.prompts[1] == "Describe this image in detail:"
+    assert [caption.task for caption in desk.captions] == ["brief_caption", "detailed_caption"]
+    assert desk.engine.prompts == ["<grounding> An image of", "Describe this image in detail:"]
+    wrong = [Parameter("task", value="brief_caption"), Parameter("max_rate", value=-1.0)]
+    assert not desk.node.set_parameters_atomically(wrong).successful
+    assert parameters.read(desk.node, StreamSettings).task == "detailed_caption"
 
 
 def test_fault_57_an_integer_serves_where_a_float_is_needed(start):
@@ -432,6 +527,14 @@ def test_fault_23_incompatible_delivery_is_named_with_its_cure(start):
     desk.client.create_publisher(Image, "image", lossy)
     desk.until(lambda: desk.logs("no image on /image"))
     assert desk.logs("offers Image with BEST_EFFORT", "reliability) to best_effort")
+    assert sum("no image on /image" in text for text in desk.logged) == 1
+    statuses = []
+    desk.client.create_subscription(DiagnosticArray, "/diagnostics", statuses.append, 10)
+    desk.until(
+        lambda: any(
+            status.level == DiagnosticStatus.STALE for seen in statuses for status in seen.status
+        )
+    )
 
 
 def test_a_remapped_transport_is_named_as_it_is(start):
@@ -491,6 +594,31 @@ def test_fault_27_a_clock_that_jumps_back_stops_nothing(start):
         desk.until(lambda number=number: len(desk.captions) == number)
     assert [caption.header.stamp.sec for caption in desk.captions] == [100, 101, 5, 6]
     assert {caption.latency.sec for caption in desk.captions} == {0}
+
+
+def test_fault_27_without_a_clock_rates_and_diagnostics_go_on(start):
+    desk = start(use_sim_time=True, max_rate=10.0).listen()
+    ticks = []
+    desk.client.create_subscription(DiagnosticArray, "/diagnostics", ticks.append, 10)
+    for count in (1, 2, 3):
+        desk.send()
+        desk.until(lambda count=count: len(desk.captions) == count)
+    desk.until(lambda: len(ticks) >= 2)
+    assert desk.node.get_clock().now().nanoseconds == 0
+
+
+def test_fault_26_results_carry_any_stamp_and_the_next_frame_is_served(start):
+    desk = start(max_rate=100.0).listen()
+    stamps = [0, 2**31 - 1, -(2**31), 50, 7, 7]
+    for count, sec in enumerate(stamps, start=1):
+        sent = desk.send(sec=sec)
+        desk.until(lambda count=count: len(desk.captions) == count)
+        assert desk.captions[-1].header == sent.header
+    assert [caption.header.stamp.sec for caption in desk.captions] == stamps
+    now = time.time()
+    future, past = (desk.captions[number].latency.sec for number in (1, 2))
+    assert future == pytest.approx(now - (2**31 - 1), abs=600)
+    assert past == 2**31 - 1  # the longest that there is
 
 
 def test_fault_22_a_topic_that_nobody_publishes_is_named(start):
