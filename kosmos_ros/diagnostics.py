@@ -2,7 +2,7 @@
 
 Levels of a camera: STALE, no image has come for `stale_timeout`; ERROR, the newest frame could not
 be described; WARN, more than half of the images do not arrive; else OK. Of the model: ERROR, it
-cannot be used; WARN, it is loading or not active; else OK.
+cannot be used; WARN, it is loading, not active or short of memory; else OK.
 """
 
 from __future__ import annotations
@@ -69,12 +69,24 @@ def camera_status(node: str, state: CameraState, unready: str) -> DiagnosticStat
 
 
 def model_status(
-    node: str, level: bytes, message: str, info: Mapping[str, str], waiting: int, memory: int
+    node: str,
+    level: bytes,
+    message: str,
+    info: Mapping[str, str],
+    waiting: int,
+    memory: int,
+    rung: str,
 ) -> DiagnosticStatus:
-    """Status of the model; `memory` in bytes is what it takes of its device."""
+    """Status of the model; `memory` in bytes is what it takes of its device.
+
+    `rung` says what it does for want of memory; see ladder.RUNGS.
+    """
+    if rung and level == DiagnosticStatus.OK:
+        level, message = DiagnosticStatus.WARN, f"short of memory: {rung}"
     values = {
         **info,
         "requests waiting": str(waiting),
+        "short of memory": rung,
         "device memory (MB)": f"{memory / 1e6:.0f}",
         "process memory (MB)": f"{psutil.Process().memory_info().rss / 1e6:.0f}",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,8 @@ import numpy as np
 
 from kosmos_ros import loading, prompts
 from kosmos_ros.decoder import Decoder
-from kosmos_ros.errors import (
-    CancelledError,
-    DeviceLostError,
-    GenerationError,
-    KosmosError,
-    PromptError,
-)
+from kosmos_ros.device import translated
+from kosmos_ros.errors import CancelledError, GenerationError, KosmosError, PromptError
 from kosmos_ros.grammar import Grammar
 from kosmos_ros.grounding import BOX_TAGS, GRID, TAGS, Generation, Query, never
 from kosmos_ros.loading import DTYPES, RESAMPLING, ModelInfo, torch
@@ -66,12 +61,11 @@ class Engine:
         self._refused: list[tuple[Query, Answer]] = []
         pixels = processor.image_processor
         self._resample = RESAMPLING[int(pixels.resample)]
+        colours = (pixels.image_mean, pixels.image_std)
         mean, std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1)
-            for values in (pixels.image_mean, pixels.image_std)
+            for values in (colours if pixels.do_normalize else ([0.0] * 3, [1.0] * 3))
         )
-        if not pixels.do_normalize:
-            mean, std = torch.zeros_like(mean), torch.ones_like(std)
         # (value * rescale - mean) / std in one multiplication and one addition
         self._scale = (float(pixels.rescale_factor) if pixels.do_rescale else 1.0) / std
         self._offset = -mean / std
@@ -95,7 +89,7 @@ class Engine:
         prompt = prompts.caption("brief_caption").text
         try:
             image = self.encode(np.full((size, size, 3), 128, np.uint8))
-            with _translated("the warm-up failed"):
+            with translated("the warm-up failed"):
                 self._decoder.warm_up(most, len(self.token_ids(prompt)) + Query.max_new_tokens)
             self.generate(image, prompt, 2)
         except GenerationError:
@@ -108,9 +102,14 @@ class Engine:
     def unload(self) -> None:
         """Free the weights and what torch keeps of the device's memory; the last call."""
         del self._model, self._vision, self._decoder
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Give back the memory that torch keeps for later."""
         gc.collect()
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):  # a lost device gives nothing back
+                torch.cuda.empty_cache()
 
     def encode(self, image: np.ndarray) -> torch.Tensor:
         """What the model knows of a picture (H, W, 3) uint8 RGB of any shape.
@@ -126,7 +125,7 @@ class Engine:
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """`encode` of several pictures in one pass; their shapes may differ."""
-        with _translated("the picture could not be encoded"):
+        with translated("the picture could not be encoded"):
             tokens = self._vision(torch.cat([self.pixels(image) for image in images]))
             return self._decoder.prefixes(self._prefix, tokens, start=2)
 
@@ -196,7 +195,7 @@ class Engine:
         if not rows:
             return
         self._rows += rows
-        with _translated("generation failed"):
+        with translated("generation failed"):
             self._decoder.join(
                 [row.query.image for row in rows],
                 [row.ids[len(self._prefix) :] for row in rows],
@@ -216,14 +215,14 @@ class Engine:
         ended, self._refused = self._refused, []
         if not self._rows:
             return ended
-        with _translated("generation failed"):
+        with translated("generation failed"):
             tokens, probabilities = self._decoder.step()
         for row, token, probability in zip(self._rows, tokens, probabilities, strict=True):
             self._follow(row, token, probability)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]
         for number in reversed(done):
-            with _translated("generation failed"):
+            with translated("generation failed"):
                 self._decoder.leave(number)
             self._rows[number] = self._rows[-1]
             self._rows.pop()
@@ -312,17 +311,3 @@ class _Row:
     @property
     def done(self) -> bool:
         return self.ended or self.stopped or self.failed or len(self.new) >= self.limit
-
-
-@contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Raise what torch says of the device as an error of ours."""
-    try:
-        yield
-    except RuntimeError as exc:
-        text = str(exc)
-        # After any other CUDA error the process is in an inconsistent state (CUDA Runtime API,
-        # cudaErrorIllegalAddress and its neighbours).
-        lost = "CUDA error" in text and "out of memory" not in text
-        reason = text.partition("\n")[0]  # torch appends advice to programmers
-        raise (DeviceLostError if lost else GenerationError)(f"{what}: {reason}") from exc

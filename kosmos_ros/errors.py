@@ -4,7 +4,9 @@
     ├── ConfigError          a parameter or option that can never work
     ├── ModelError           the model cannot be used
     │   ├── ModelLoadError       weights, tokenizer or processor missing, unsafe or of another kind
+    │   │   └── UnreachableError     they cannot be had now; later they may
     │   ├── GenerationError      the model ran and gave nothing usable
+    │   │   └── OutOfMemoryError     it was too much at once; less may do
     │   └── DeviceLostError      the device is unusable until the process is started anew
     ├── ImageError           one picture that cannot be decoded; the next one may be fine
     │   ├── EncodingError        encoding or compression that is not supported
@@ -36,8 +38,16 @@ class ModelLoadError(ModelError):
     """Weights, tokenizer or processor are missing, unsafe or of another kind."""
 
 
+class UnreachableError(ModelLoadError):
+    """The model's files cannot be had now; later they may."""
+
+
 class GenerationError(ModelError):
     """The model ran and gave nothing usable."""
+
+
+class OutOfMemoryError(GenerationError):
+    """It was too much for the device's memory at once; less may do."""
 
 
 class DeviceLostError(ModelError):

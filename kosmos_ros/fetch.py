@@ -6,6 +6,7 @@ a file of weights.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,7 +28,7 @@ from huggingface_hub.errors import (
 from tqdm import tqdm
 
 from kosmos_ros import shapes
-from kosmos_ros.errors import ConfigError, ModelLoadError
+from kosmos_ros.errors import ConfigError, ModelLoadError, UnreachableError
 from kosmos_ros.quoting import VALUE, line
 
 TransferError: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -53,6 +54,8 @@ OPTIONAL = (
 NAMES = {*OPTIONAL, *(name for names in NEEDED for name in names)}
 """Files that are fetched beside the weights: no code, no pickle."""
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+BUSY = (408, 429)  # HTTP's request timeout and too many requests
 CHUNK = 1 << 20  # bytes, of a file that is checked
 RANGE = 16 << 20  # bytes that are asked for at a time
 
@@ -80,7 +83,7 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
 
     The network is asked only for what is not on this machine, and never with `local_files_only`.
     Raises ConfigError for a name or revision that can never be, and ModelLoadError when there
-    are no such files or the hub does not give them.
+    are no such files or the hub does not give them, UnreachableError where later it may.
     """
     path = shapes.MODEL_DIR if model == "shapes" else Path(model).expanduser()
     if path.is_dir():
@@ -100,14 +103,14 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
         reason = f"{config.parent} lacks {lacking}"
     else:
         reason = f"{_named(model, revision)} is not in {huggingface_hub.constants.HF_HUB_CACHE}"
+    kind = ModelLoadError
     if not local_files_only:
         try:
             return fetch(model, revision)
         except ModelLoadError as exc:
+            kind = type(exc)
             reason += f"; {exc}"
-    raise ModelLoadError(
-        f"{reason}; {command(model, revision)!r} fetches it, where there is a network"
-    )
+    raise kind(f"{reason}; {command(model, revision)!r} fetches it, where there is a network")
 
 
 def fetch(model: str, revision: str = "") -> Files:
@@ -115,7 +118,8 @@ def fetch(model: str, revision: str = "") -> Files:
 
     A download that was cut off goes on where it stopped. Every file is compared with the hash
     that the hub lists; one that differs is removed. Raises ConfigError for what is no id, and
-    ModelLoadError for a model that cannot be had or is not what the hub says.
+    ModelLoadError for a model that cannot be had or is not what the hub says; UnreachableError
+    where the network or the hub fails, which may pass.
     """
     named = _named(model, revision)
     _check_id(model)
@@ -138,7 +142,8 @@ def fetch(model: str, revision: str = "") -> Files:
         if lacking := _lacking(folder):
             raise ModelLoadError(f"it has no {lacking}")
     except (OSError, TransferError) as exc:
-        raise ModelLoadError(f"{named} cannot be fetched: {_reason(exc, revision)}") from exc
+        kind = UnreachableError if _may_pass(exc) else ModelLoadError
+        raise kind(f"{named} cannot be fetched: {_reason(exc, revision)}") from exc
     except ModelLoadError as exc:
         raise ModelLoadError(f"{named} cannot be fetched: {exc}") from exc
     return Files(folder, commit)
@@ -279,6 +284,16 @@ def _bar(name: str, size: int) -> tqdm:
 def _remove(path: Path) -> None:
     path.resolve().unlink()  # a snapshot's files are links
     path.unlink(missing_ok=True)
+
+
+def _may_pass(exc: Exception) -> bool:
+    """Whether it is the network's or the hub's trouble, not the disk's or the model's."""
+    if isinstance(exc, tuple(_REASONS)):
+        return False
+    if isinstance(exc, OSError) and (exc.filename or exc.errno in DISK):
+        return False
+    status = getattr(getattr(exc, "response", None), "status_code", 500)
+    return status >= 500 or status in BUSY
 
 
 def _reason(exc: Exception, revision: str) -> str:

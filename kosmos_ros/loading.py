@@ -5,6 +5,7 @@ Knows files, devices and number formats; runs nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -103,6 +104,7 @@ def load(
         loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
             path, **options, output_loading_info=True
         )
+        _check(model, loaded, processor, report)
     except ModelLoadError:
         raise
     except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
@@ -113,7 +115,6 @@ def load(
         elif files.commit:
             reason += f"; {fetch.command(model, revision)!r} mends its files in {path}"
         raise ModelLoadError(f"model {model!r} cannot be loaded: {reason}") from exc
-    _check(model, loaded, processor, report)
     loaded.eval()
     if threads or (loaded.num_parameters() < SMALL and "OMP_NUM_THREADS" not in os.environ):
         torch.set_num_threads(threads or 1)
@@ -201,27 +202,63 @@ def _quantization(quantization: str, dtype: torch.dtype) -> Any:
 
 
 def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> None:
-    """Refuse weights that would run and answer nonsense."""
+    """Refuse what would run and answer nonsense, or load and not run."""
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelLoadError(
             f"model {model!r} lacks {len(missing)} weights, such as {shown(missing[0])}"
         )
-    size = int(loaded.config.vision_config.image_size)
-    seen = set(dict(processor.image_processor.size).values())
+    _check_pictures(model, processor.image_processor, int(loaded.config.vision_config.image_size))
+    _check_tokens(model, processor.tokenizer, loaded.config)
+
+
+def _check_pictures(model: str, pixels: Any, size: int) -> None:
+    seen = set(dict(pixels.size).values())
     if seen != {size}:
         raise ModelLoadError(
             f"model {model!r}: its image processor makes pictures of {shown(sorted(seen))} "
             f"pixels, its vision model needs {size}"
         )
-    if int(processor.image_processor.resample) not in RESAMPLING:
+    if int(pixels.resample) not in RESAMPLING:
         raise ModelLoadError(
-            f"model {model!r}: resample {processor.image_processor.resample:d} is not supported; "
+            f"model {model!r}: resample {pixels.resample:d} is not supported; "
             f"one of {sorted(RESAMPLING)} is needed"
         )
-    vocabulary = loaded.config.text_config.vocab_size
-    if len(processor.tokenizer) > vocabulary:
+    colours = ("image_mean", "image_std") if pixels.do_normalize else ()
+    for name in (*colours, *(("rescale_factor",) if pixels.do_rescale else ())):
+        value = getattr(pixels, name)
+        if not _finite(value, 3 if name in colours else None):
+            needed = "three finite numbers are" if name in colours else "a finite number is"
+            raise ModelLoadError(f"model {model!r}: {name} is {shown(value)}; {needed} needed")
+    if colours and min(pixels.image_std) <= 0:
         raise ModelLoadError(
-            f"model {model!r}: its tokenizer has {len(processor.tokenizer)} tokens, "
-            f"its weights {vocabulary}"
+            f"model {model!r}: image_std is {shown(pixels.image_std)}; more than 0 is needed"
+        )
+
+
+def _finite(value: Any, count: int | None = None) -> bool:
+    """Whether it is a finite number, or `count` of them."""
+    if count is None:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, list | tuple) and len(value) == count and all(map(_finite, value))
+
+
+def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
+    vocabulary = config.text_config.vocab_size
+    if len(tokenizer) > vocabulary:
+        raise ModelLoadError(
+            f"model {model!r}: its tokenizer has {len(tokenizer)} tokens, its weights {vocabulary}"
+        )
+    for name in ("bos_token", "eos_token", "unk_token"):
+        if getattr(tokenizer, f"{name}_id") is None:
+            raise ModelLoadError(f"model {model!r}: its tokenizer has no {name}")
+    picture, places = config.latent_query_num, config.text_config.max_position_embeddings
+    if tokenizer.unk_token_id + picture >= vocabulary:
+        raise ModelLoadError(
+            f"model {model!r}: unk_token is token {tokenizer.unk_token_id} of {vocabulary}; "
+            f"the {picture} behind it stand for the picture"
+        )
+    if picture + 3 >= places:
+        raise ModelLoadError(
+            f"model {model!r}: {picture} tokens of a picture do not fit in a context of {places}"
         )

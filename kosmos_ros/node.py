@@ -24,7 +24,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from kosmos_ros import diagnostics, parameters
 from kosmos_ros.bridge import ImageDecoder
-from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError
+from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
 from kosmos_ros.managed import ManagedNode
 from kosmos_ros.process import run
 from kosmos_ros.quoting import line, shown
@@ -34,9 +34,10 @@ from kosmos_ros.settings import Settings, StreamSettings
 from kosmos_ros.stream import Stream
 from kosmos_ros.worker import CaptionEngine, Decode, Task, Worker
 
-DEVICE_LOST = 3  # exit code
+DEVICE_LOST, HUNG = 3, 4  # exit codes
 LOADING = "the model is loading"
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
+LAST_REQUESTS = 0.2  # s, in which requests that are on their way at the end are refused
 RESULT_SPINS = 4  # of the executor until a goal's result is sent
 FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
 
@@ -83,6 +84,8 @@ class KosmosNode(ManagedNode):
         self._info: dict[str, str] = {}
         self._level, self._message = DiagnosticStatus.WARN, "unconfigured"
         self._engine: CaptionEngine | None = None
+        self._rung = ""  # of the worker's ladder, as it was told
+        self._slow = False  # the model takes long, as it was told
 
         self._model_info = self.create_publisher(
             DiagnosticStatus,
@@ -120,12 +123,14 @@ class KosmosNode(ManagedNode):
         Takes at most `timeout` seconds, and spins the executor, which sends the answers.
         """
         end = time.monotonic() + timeout
+        self._diagnose()  # the last word
         self._reason = "the node is shutting down"
         if self._worker:
             self._worker.close()
         self._inquiries.refuse_all(self._reason)
         goals = self._inquiries.goals
-        while self._inquiries.waiting and time.monotonic() < end:
+        heard = min(end, time.monotonic() + LAST_REQUESTS)
+        while time.monotonic() < (end if self._inquiries.waiting else heard):
             self.executor.spin_once(timeout_sec=0.01)
         for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
             if time.monotonic() < end:
@@ -224,6 +229,29 @@ class KosmosNode(ManagedNode):
             stream.refresh()
             stream.check(loading=bool(self._reason))
         self._inquiries.expire()
+        if worker := self._worker:
+            self._watch(worker)
+
+    def _watch(self, worker: Worker) -> None:
+        """Tell of a model that is slow or was made to do less; end with one that hangs."""
+        stuck, limit = worker.stuck(), self.settings.hard_timeout
+        if 0 < limit < stuck and not self.finished.done():
+            self._reason = f"the model has not answered for {stuck:.0f} s (hard_timeout)"
+            self.get_logger().fatal(f"{self._reason}; this process ends")
+            self._publish_info(DiagnosticStatus.ERROR, self._reason, self._info)
+            self._inquiries.refuse_all(self._reason)
+            self.finished.set_result(HUNG)
+        slow = 0 < limit / 2 < stuck
+        if slow and not self._slow:
+            self.get_logger().warning(
+                f"the model has not answered for {stuck:.0f} s; after {limit:g} s "
+                "(hard_timeout) this process ends"
+            )
+        self._slow = slow
+        if (rung := worker.ladder.rung.name) != self._rung:
+            now = f"short of memory, the model does {rung}" if rung else "the model does all again"
+            self.get_logger().warning(now)
+        self._rung = rung
 
     def _diagnose(self) -> None:
         name = self.get_fully_qualified_name()
@@ -235,6 +263,7 @@ class KosmosNode(ManagedNode):
             self._info or {"model": self.settings.model},
             self.scheduler.waiting(),
             engine.memory() if engine else 0,
+            self._rung,
         )
         cameras = [
             diagnostics.camera_status(name, stream.state(), self._reason)
@@ -249,9 +278,19 @@ class KosmosNode(ManagedNode):
     def load(self) -> tuple[CaptionEngine, Decode]:
         """See worker.Host."""
         self._began = time.monotonic()
+        engine = self._load(self.settings)
         decoder = ImageDecoder()
         self.get_logger().info(f"images are decoded by {decoder}")
-        return self._load(self.settings), decoder.decode
+        return engine, decoder.decode
+
+    def unreachable(self, error: UnreachableError, pause: float) -> bool:
+        """See worker.Host."""
+        if not self.settings.autostart:  # a manager decides
+            return False
+        self._reason = f"{LOADING}: {error}; the next attempt is in {pause:g} s"
+        self.get_logger().warning(self._reason)
+        self._publish_info(DiagnosticStatus.WARN, self._reason, {"model": self.settings.model})
+        return True
 
     def loaded(self, engine: CaptionEngine) -> None:
         """See worker.Host."""
@@ -260,7 +299,7 @@ class KosmosNode(ManagedNode):
         self._info["start_up"] = f"{time.monotonic() - self._began:.1f} s"
         shown = ", ".join(f"{key} {value}" for key, value in self._info.items() if value)
         self.get_logger().info(f"model ready: {shown}")
-        if self._reason == LOADING:
+        if self._reason.startswith(LOADING):
             self._reason = "the node is not active"
         self._settled.set()
 

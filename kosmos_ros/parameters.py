@@ -60,8 +60,9 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
                 if prefix and change.value is None:  # rclpy would undeclare it
                     raise ConfigError(f"parameter {change.name} has no value; null unsets it")
                 checked(fields[change.name], change.value, prefix)
-        except ConfigError as exc:
-            return SetParametersResult(successful=False, reason=str(exc))
+        except Exception as exc:  # rclpy would let it end the node
+            reason = "" if isinstance(exc, ConfigError) else f"{type(exc).__name__}: "
+            return SetParametersResult(successful=False, reason=reason + line(exc))
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_set)

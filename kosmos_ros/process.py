@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from kosmos_ros.errors import KosmosError
 from kosmos_ros.quoting import line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+REPEAT_ERROR = 5.0  # s, of what is logged about callbacks that fail
 
 STOP_TIMEOUT = 2.0
 """Seconds for a node's threads to end; ros2 launch sends SIGTERM 5 s after SIGINT."""
@@ -64,7 +67,12 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         executor.add_node(node)
         # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
         while not (node.finished.done() or signalled.is_set()):
-            executor.spin_once()
+            try:
+                executor.spin_once()
+            except Exception:  # of one callback: the others go on
+                if not rclpy.ok():
+                    raise
+                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=REPEAT_ERROR)
         ended = node.stop(STOP_TIMEOUT)
     finally:
         # Python's own end takes a while, in which one more Ctrl-C must not change the exit code.

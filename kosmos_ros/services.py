@@ -20,6 +20,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
+from sensor_msgs.msg import Image
 
 from kosmos_ros import prompts
 from kosmos_ros.conversions import box_from, said_message, seconds
@@ -39,6 +40,7 @@ from kosmos_ros.settings import FIELDS, Settings, StreamSettings, checked
 from kosmos_ros.worker import Seen, Task
 
 MAX_ENTRIES = 100  # of each list in a request
+REPEAT_ERROR = 5.0  # s, of what is logged about requests
 BURST = 1000  # requests at once that are answered, if only with a refusal
 
 Cells = Sequence[tuple[int, int]]
@@ -143,8 +145,8 @@ class Services:
     async def _serve(self, inquire: Callable[[Any], Inquiry], request: Any, response: Any) -> Any:
         try:
             return await self._submit(request, inquire(request), type(response))
-        except KosmosError as exc:
-            return type(response)(success=False, message=str(exc))
+        except Exception as exc:  # whoever asks is answered
+            return self._refusal(type(response), exc)
 
     async def _stream(self, goal: Any) -> GenerateAction.Result:
         request = goal.request
@@ -166,8 +168,10 @@ class Services:
                 progress=progress,
                 goal=bytes(goal.goal_id.uuid),
             )
-        except KosmosError as exc:
-            result = GenerateAction.Result(success=False, message=str(exc))
+        except Exception as exc:  # whoever asks is answered
+            result = self._refusal(GenerateAction.Result, exc)
+        finally:
+            request.image = Image()  # rclpy keeps a goal that is over for 15 minutes
         if result.success:
             goal.succeed()
         elif goal.is_cancel_requested:
@@ -200,7 +204,7 @@ class Services:
                 [region_cells(box, width, height) for box in inquiry.regions]
             ),
             done=lambda seen: self._node.mailbox.post(future, inquiry.reply(seen)),
-            failed=lambda exc: self._node.mailbox.post(future, _refusal(kind, exc)),
+            failed=lambda exc: self._node.mailbox.post(future, self._refusal(kind, exc)),
             max_new_tokens=request.max_new_tokens or self._settings(request).max_new_tokens,
             image=request.image if own else None,
             **hooks,
@@ -333,6 +337,16 @@ class Services:
 
         return Inquiry(lambda _: asked, reply)
 
+    def _refusal(self, kind: Any, exc: Exception) -> Any:
+        """The response that says why there is none; from any thread."""
+        reason = line(exc)
+        if not isinstance(exc, KosmosError):  # a fault of this program's own
+            reason = f"{type(exc).__name__}: {reason}"
+            self._node.get_logger().error(
+                f"a request failed: {reason}", throttle_duration_sec=REPEAT_ERROR
+            )
+        return kind(success=False, message=reason)
+
     def _message(self, seen: Seen, number: int) -> GroundedCaption:
         now = self._node.get_clock().now().nanoseconds * 1e-9
         return said_message(
@@ -367,10 +381,6 @@ def _check(request: Any, inquiry: Inquiry) -> None:
     for region in inquiry.regions:
         check_region(region)
     inquiry.prompts([(0, 0)] * len(inquiry.regions))
-
-
-def _refusal(kind: Any, exc: Exception) -> Any:
-    return kind(success=False, message=line(exc) or type(exc).__name__)
 
 
 _LISTS = ("phrases", "regions", "region_phrases", "history")

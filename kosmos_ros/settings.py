@@ -6,8 +6,8 @@ option of the same name. `Settings` are those of kosmos_node. Knows no ROS and n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -129,6 +129,12 @@ class Settings:
         "Longest that a request waits for the model or for an image (seconds).",
         limits=(0.1, 3600),
     )
+    hard_timeout: float = parameter(
+        120.0,
+        "The process ends, with code 4, when the model does not answer for so long (seconds), "
+        "which nothing else mends; 0: never.",
+        limits=(0, 86400),
+    )
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,8 @@ def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
     name = prefix + field.name
     kind: Any = type(field.default)
     if kind in (float, str) and type(value) is int:
-        value = kind(value)
+        with contextlib.suppress(OverflowError):  # of what no float can hold
+            value = kind(value)
     if kind is tuple and _are_texts(value):
         value = tuple(text for text in value if text)
     if type(value) is not kind:
@@ -219,7 +226,7 @@ def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
             f"parameter {name} is {shown(value)} ({type(value).__name__}); {needed} is needed"
         )
     limits, choices = field.metadata["limits"], field.metadata["choices"]
-    if limits and not (math.isfinite(value) and limits[0] <= value <= limits[1]):
+    if limits and not limits[0] <= value <= limits[1]:  # nor is NaN
         raise ConfigError(f"parameter {name} is {value}; {limits[0]} to {limits[1]} is needed")
     if choices and value not in choices:
         raise ConfigError(

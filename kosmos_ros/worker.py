@@ -9,22 +9,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from kosmos_ros.errors import DeviceLostError, KosmosError
+from kosmos_ros.errors import DeviceLostError, KosmosError, OutOfMemoryError, UnreachableError
 from kosmos_ros.grounding import Caption, Generation, Query, never, read
+from kosmos_ros.ladder import Ladder
 from kosmos_ros.prompts import Prompt
 from kosmos_ros.scheduler import Job, Scheduler
 from kosmos_ros.settings import Settings
 
 NOTHING = Generation("", (), 0.0, 0, False)
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""Seconds between attempts to load a model that cannot be had now; the last again and again."""
 
 KEPT = 1
 """Rows of a batch that frames leave to requests, which thus begin at the next token."""
@@ -45,6 +51,9 @@ class CaptionEngine(Protocol):
 
     def clear(self) -> None:
         """Let go of all queries, after an error of `add` or `step`."""
+
+    def tidy(self) -> None:
+        """Give back memory that is kept for later."""
 
     def memory(self) -> int:
         """Bytes of the device's memory that are taken; from any thread."""
@@ -121,6 +130,9 @@ class Host(Protocol):
     def load(self) -> tuple[CaptionEngine, Decode]:
         """The model, and what makes pictures of messages."""
 
+    def unreachable(self, error: UnreachableError, pause: float) -> bool:
+        """Whether `load` is to be called again, in `pause` seconds."""
+
     def loaded(self, engine: CaptionEngine) -> None: ...
 
     def standing(self, camera: str) -> Task:
@@ -139,7 +151,9 @@ class Worker:
     def __init__(self, scheduler: Scheduler, host: Host) -> None:
         self._scheduler = scheduler
         self._host = host
+        self.ladder = Ladder()
         self._closing = threading.Event()
+        self._called = math.inf  # s, monotonic, when the model was called that has not returned
         self._waiting: list[tuple[_Picture, int]] = []  # prompts that the model has no room for
         self._asked: dict[Query, tuple[_Picture, int]] = {}  # those under way
         self._troubled: list[_Picture] = []  # to be tried each by itself
@@ -162,10 +176,14 @@ class Worker:
         """Whether it goes on taking work."""
         return self._thread.is_alive() and not self._closing.is_set()
 
+    def stuck(self) -> float:
+        """Seconds for which the model has not returned from a call; 0 outside of one."""
+        return max(0.0, time.monotonic() - self._called)
+
     def _run(self) -> None:
         engine, error = None, None
         try:
-            engine, self._decode = self._host.load()
+            engine, self._decode = self._load()
             if not self._closing.is_set():
                 self._host.loaded(engine)
             while self._take_up(engine):
@@ -178,11 +196,30 @@ class Worker:
                 engine.unload()
         self._host.ended(error)
 
+    def _load(self) -> tuple[CaptionEngine, Decode]:
+        for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+            try:
+                return self._host.load()
+            except UnreachableError as exc:
+                if not self._host.unreachable(exc, pause) or self._closing.wait(pause):
+                    raise
+        raise AssertionError  # the pauses have no end
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Around a call of the model."""
+        self._called = time.monotonic()
+        try:
+            yield
+        finally:
+            self._called = math.inf
+
     def _take_up(self, engine: CaptionEngine) -> bool:
         """Begin what can begin now; where nothing is under way, wait for it.
 
         False when all is done and nothing more will come.
         """
+        self.ladder.rise()
         idle = not self._asked and not self._waiting
         if idle:
             self._alone = None
@@ -215,11 +252,13 @@ class Worker:
         error = None
         try:
             if fresh:
-                known |= zip(fresh, engine.encode_batch(list(fresh.values())), strict=True)
+                with self._calling():
+                    encoded = engine.encode_batch(list(fresh.values()))
+                known |= zip(fresh, encoded, strict=True)
         except Exception as exc:  # whatever it is, the next pictures may be fine
             error = _bare(exc)
         if error:
-            self._trouble(error, pictures, hopeless=len(pictures) == 1)
+            self._trouble(engine, error, pictures, hopeless=len(pictures) == 1)
             return
         for picture in pictures:
             picture.encoded = known[id(picture.seen.image)]
@@ -237,14 +276,15 @@ class Worker:
         self._asked |= queries
         error = None
         try:
-            if queries:
-                engine.add(list(queries))
-            ended = engine.step() if self._asked else ()
+            with self._calling():
+                if queries:
+                    engine.add(list(queries))
+                ended = engine.step() if self._asked else ()
         except Exception as exc:  # whatever it is, the next pictures may be fine
             error = _bare(exc)
         if error:
             engine.clear()
-            self._trouble(error, self._under_way())
+            self._trouble(engine, error, self._under_way())
             return
         for query, answer in ended:
             picture, number = self._asked.pop(query)
@@ -253,11 +293,16 @@ class Worker:
                 self._deliver(picture)
 
     def _trouble(
-        self, error: Exception, pictures: Sequence[_Picture], hopeless: bool = False
+        self,
+        engine: CaptionEngine,
+        error: Exception,
+        pictures: Sequence[_Picture],
+        hopeless: bool = False,
     ) -> None:
         """One of them, or their number, was too much: each again by itself, then in parts.
 
-        Not those that are `hopeless`. Raises `error` where the device is lost.
+        Not those that are `hopeless`, but where memory was short and there is less to try.
+        Raises `error` where the device is lost.
         """
         if isinstance(error, DeviceLostError):
             everyone = {id(picture): picture for picture in (*self._under_way(), *pictures)}
@@ -267,11 +312,16 @@ class Worker:
         mine = {id(picture) for picture in pictures}
         self._asked = {q: of for q, of in self._asked.items() if id(of[0]) not in mine}
         self._waiting = [of for of in self._waiting if id(of[0]) not in mine]
+        fell = False
+        if isinstance(error, OutOfMemoryError):
+            fell = self.ladder.fall()
+            engine.tidy()
         for picture in pictures:
             most = picture.most
             if len(pictures) == 1:
                 most = min(most, self._most(), len(picture.seen.prompts)) // 2
-            if most and not hopeless:
+            if fell or (most and not hopeless):
+                most = max(most, 1)
                 self._troubled.append(picture.again(most))
             else:
                 picture.task.failed(error)
@@ -282,7 +332,7 @@ class Worker:
         return list({id(picture): picture for picture, _ in places}.values())
 
     def _most(self) -> int:
-        return self._host.settings.max_batch_size
+        return self.ladder.batch(self._host.settings.max_batch_size)
 
     def _urgent(self) -> int:
         """Prompts of requests that wait for a row."""
@@ -336,7 +386,7 @@ class Worker:
         return Query(
             picture.encoded,
             prompt.text,
-            task.max_new_tokens,
+            self.ladder.tokens(task.max_new_tokens),
             lambda: (
                 self._closing.is_set()
                 or self._host.paused()

@@ -4,15 +4,28 @@ Every parameter of the node is an argument, too; one that is left empty is as pa
 """
 
 import os
+import time
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    RegisterEventHandler,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from kosmos_ros.settings import FIELDS
+
+FOR_GOOD = (0, 1, 2)
+"""Exit codes after which a new start helps nothing."""
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # s before a new start; each is twice the one before
+LONG = 60.0  # s of life after which the pauses begin anew
 
 PARAMETERS = {  # name: (type to read the argument's text as, None for YAML's rules; description)
     **{
@@ -43,7 +56,10 @@ def generate_launch_description() -> LaunchDescription:
                 for name, (_, description) in PARAMETERS.items()
             ],
             DeclareLaunchArgument(
-                "respawn", default_value="false", description="true: start a node that died again."
+                "respawn",
+                default_value="true",
+                description="Start a node that died again, at growing intervals; not one that "
+                "was stopped or cannot be started (exit codes 0, 1, 2).",
             ),
             DeclareLaunchArgument(
                 "prefix",
@@ -58,21 +74,24 @@ def generate_launch_description() -> LaunchDescription:
     )
 
 
-def _node(context: LaunchContext) -> list[Node]:
+def _node(context: LaunchContext) -> list[Action]:
     def value(name: str) -> str:
         return str(LaunchConfiguration(name).perform(context))
 
     if not os.path.isfile(value("params_file")):
         # launch_ros would go on without it.
         raise RuntimeError(f"params_file {value('params_file')!r} is not a file")
+    if value("respawn").lower() not in ("true", "false"):
+        raise RuntimeError(f"respawn is {value('respawn')!r}; true or false is needed")
     given = {
         # Not value(name): launch_ros makes a bool of a substitution's text only.
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, (kind, _) in PARAMETERS.items()
         if value(name)
     }
-    return [
-        Node(
+
+    def started(pause: float) -> list[Action]:
+        node = Node(
             package="kosmos_ros",
             executable="kosmos_node",
             namespace=value("namespace"),
@@ -83,9 +102,21 @@ def _node(context: LaunchContext) -> list[Node]:
             arguments=["--ros-args", "--log-level", value("log_level")],
             prefix=value("prefix") or None,
             exec_name="kosmos_node",  # in the log, whatever the prefix
-            respawn=LaunchConfiguration("respawn"),
-            respawn_delay=2.0,
             output="screen",
             emulate_tty=True,
         )
-    ]
+        began = time.monotonic()
+
+        def ended(event: ProcessExited, context: LaunchContext) -> list[Action] | None:
+            if context.is_shutdown or event.returncode in FOR_GOOD:
+                return None
+            wait = FIRST_PAUSE if time.monotonic() - began > LONG else pause
+            again = OpaqueFunction(function=lambda _: started(min(2 * wait, LAST_PAUSE)))
+            return [TimerAction(period=wait, actions=[again])]
+
+        handler = OnProcessExit(target_action=node, on_exit=ended)
+        return [RegisterEventHandler(handler), node]
+
+    if value("respawn").lower() == "false":
+        return started(FIRST_PAUSE)[1:]
+    return started(FIRST_PAUSE)

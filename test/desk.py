@@ -52,6 +52,7 @@ class FakeEngine:
         self.batches = []  # queries in each step
         self.unloaded = False
         self.truncates = False
+        self.tidied = 0
         self.errors_in_batches_of = None  # so many queries
         self.hold_in_batches_of = None  # until `held` is set
         self.held = threading.Event()
@@ -100,6 +101,9 @@ class FakeEngine:
 
     def memory(self):
         return 3_000_000
+
+    def tidy(self):
+        self.tidied += 1
 
     def unload(self):
         self.unloaded = True

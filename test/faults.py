@@ -6,8 +6,6 @@ and of a run of the tests; see fault_report.py.
 
 from dataclasses import dataclass
 
-PENDING = "No test yet."
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -25,6 +23,7 @@ _SURVIVED = "test_fault_01_bad_frames_are_named_and_survived"
 _BRIDGE = "test_fault_01_both_refuse_the_same_messages"
 _PIXELS = "test_fault_08_pixels_are_those_of_the_encoding"
 _SILENCE = "test_fault_21_silence_is_reported_with_topic_and_publishers_and_so_is_its_end"
+_SORTED = "test_fault_31_what_a_device_says_is_sorted"
 _MODELS = "test_fault_37_models_that_would_answer_nonsense_are_refused"
 _TEXTS = "test_fault_41_any_text_gives_a_valid_caption"
 _IMPOSSIBLE = "test_fault_46_impossible_questions_are_answered_at_once_with_the_reason"
@@ -141,21 +140,33 @@ FAULTS = (
     Fault(28, "a step of the system's clock", "No rate and no deadline moves."),
     Fault(
         29,
-        "an exception of any type in the worker",
-        "Logged with its type and counted; the next frame is served.",
+        "a bug, as an exception of any type",
+        "Of a frame: logged with its type and counted, the next one is served. Of a request: its "
+        "answer. Of a callback: logged, and the process goes on.",
     ),
     Fault(
         30,
         "out of memory",
-        "What was too much together is tried alone, then in parts; the device is not given up.",
+        "Less at a time from then on, by rungs that diagnostics tell; all again after a quiet "
+        "time. Nothing holds what filled the memory.",
+        (_SORTED,),
     ),
-    Fault(31, "Jetson's out of memory, told as an NVML assert", "Out of memory.", note=PENDING),
+    Fault(
+        31,
+        "out of memory in other words, such as Jetson's NVML assert",
+        "Sorted by a table: out of memory, a lost device, or of this call alone.",
+    ),
     Fault(
         32,
         "illegal memory access, device assert",
         "All who wait are told, the device is not used again, the node ends with exit code 3.",
     ),
-    Fault(33, "a device that hangs", "A warning, then the node ends itself.", note=PENDING),
+    Fault(
+        33,
+        "a device that hangs",
+        "After `hard_timeout` all who wait are told and the process ends with exit code 4.",
+        ("test_fault_32_33_a_broken_device_is_told_to_all_who_wait_and_ends_the_process",),
+    ),
     Fault(
         34,
         "a GPU asked for where there is none",
@@ -170,7 +181,8 @@ FAULTS = (
     Fault(
         36,
         "weights missing, no network, offline",
-        "The node runs, not ready, and says what is missing and what fetches it.",
+        "The node runs, not ready, and says what is missing and what fetches it; where it may "
+        "help, loading is tried again after growing pauses.",
     ),
     Fault(
         37,
@@ -198,7 +210,7 @@ FAULTS = (
     Fault(
         42,
         "tags truncated or nested, `<` in text, 10 000 tags",
-        "Read in one pass; the words stay.",
+        "Read in one pass, in work that grows with the text; the words stay.",
         (_TEXTS,),
     ),
     Fault(
@@ -267,7 +279,7 @@ FAULTS = (
         "parameters changed while the model works",
         "They hold from the next frame on, those of one call together.",
     ),
-    Fault(59, "a bug in what checks parameters", "Refused, and the node lives.", note=PENDING),
+    Fault(59, "a bug in what checks parameters", "The change is refused, and the node lives."),
     Fault(60, "remapping, namespaces, two nodes", "No name clashes; diagnostics differ by name."),
     Fault(
         61,
@@ -285,12 +297,17 @@ FAULTS = (
         "configure fails; cleanup while generating; 100 cycles",
         "A defined state each time; no engine and no thread is left behind.",
     ),
-    Fault(65, "24 hours at rate", "Memory and threads stay flat.", note=PENDING),
+    Fault(
+        65,
+        "24 hours at rate",
+        "Nothing lost, confused or said twice; memory and threads stay flat.",
+        note="The tests are its short forms; `scripts/soak` is the long one.",
+    ),
     Fault(
         66,
         "SROS2's Enforce with the shipped policy",
         "The policy allows what the graph shows, and nothing else.",
-        note="Enforcement itself needs a ROS with security built in, which pip's is not.",
+        note="Enforcement is not tried: pip's Fast DDS lacks it; see [security.md](security.md).",
     ),
     Fault(67, "a home that cannot be written, a full disk", "Named, with the path."),
     Fault(

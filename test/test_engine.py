@@ -21,6 +21,7 @@ from kosmos_ros.errors import (
     DeviceLostError,
     GenerationError,
     ModelLoadError,
+    OutOfMemoryError,
     PromptError,
 )
 from kosmos_ros.grounding import Query
@@ -175,8 +176,8 @@ def test_the_caller_may_stop_between_tokens(engine, picture):
     [
         ("CUDA error: an illegal memory access was encountered\nFor debugging", DeviceLostError),
         ("CUDA error: device-side assert triggered", DeviceLostError),
-        ("CUDA error: out of memory", GenerationError),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", GenerationError),
+        ("CUDA error: out of memory", OutOfMemoryError),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", OutOfMemoryError),
         ("mat1 and mat2 shapes cannot be multiplied", GenerationError),
     ],
 )
@@ -410,6 +411,35 @@ def another_resampling(model):
     edit(model / "preprocessor_config.json", resample=1)
 
 
+def grey_only(model):
+    edit(model / "preprocessor_config.json", image_mean=[0.5])
+
+
+def without_spread(model):
+    edit(model / "preprocessor_config.json", image_std=[0.25, 0, 0.25])
+
+
+def without_scale(model):
+    edit(model / "preprocessor_config.json", rescale_factor=None)
+
+
+def without_end(model):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit(model / name, eos_token=None)
+
+
+def unknown_is_last(model):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit(model / name, unk_token="<patch_index_1023>")
+
+
+def short_context(model):
+    config = json.loads((model / "config.json").read_text())
+    edit(
+        model / "config.json", text_config=config["text_config"] | {"max_position_embeddings": 67}
+    )
+
+
 def without_tokenizer(model):
     (model / "tokenizer.json").unlink()
 
@@ -432,6 +462,12 @@ def without_config(model):
         (another_kind, "of type 'llava'; 'kosmos-2' is needed"),
         (another_size, "pictures of \\[200\\] pixels"),
         (another_resampling, "resample 1 is not supported"),
+        (grey_only, "image_mean is .0.5,?.; three finite numbers are needed"),
+        (without_spread, "image_std is .0.25, 0, 0.25.; more than 0 is needed"),
+        (without_scale, "rescale_factor is None; a finite number is needed"),
+        (without_end, "its tokenizer has no eos_token"),
+        (unknown_is_last, "unk_token is token 1491 of 1492; the 64 behind it"),
+        (short_context, "64 tokens of a picture do not fit in a context of 67"),
         (without_tokenizer, "cannot be loaded"),
         (broken_tokenizer, "cannot be loaded"),
         (without_config, "config.json"),
@@ -459,7 +495,7 @@ def test_a_device_that_is_too_small_is_told_what_would_fit(monkeypatch):
 def test_sizes_of_the_full_model_in_each_way(tmp_path):
     """1.66 G parameters, 1.52 G of them in products."""
     Kosmos2Config().save_pretrained(tmp_path)
-    assert loading._sizes(str(tmp_path), {}) == (
+    assert loading._sizes(str(tmp_path)) == (
         "The weights take 6.7 GB in float32, 3.3 GB in bfloat16 or float16, 1.8 GB in int8, "
         "1.1 GB in nf4; the pictures and answers take more"
     )

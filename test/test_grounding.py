@@ -2,6 +2,8 @@
 
 import math
 import re
+import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from transformers.models.kosmos2.processing_kosmos2 import (
     patch_index_to_coordinate,
 )
 
+from kosmos_ros import grounding
 from kosmos_ros.errors import GenerationError, RegionError
 from kosmos_ros.grounding import GRID, TAGS, Box, Generation, cell_box, parse, read, region_cells
 
@@ -20,6 +23,8 @@ SNOWMAN = (
     "<patch_index_0863></object> warming himself by<phrase> a fire</phrase><object>"
     "<patch_index_0005><patch_index_0911></object>."
 )
+
+DELIMITER = "</delimiter_of_multi_objects/>"
 
 indices = st.integers(0, GRID * GRID - 1)
 words = st.text(alphabet="ab é中😀.,'", min_size=1, max_size=8)
@@ -143,6 +148,71 @@ def test_fault_42_ten_thousand_tags_are_read_in_one_pass():
     caption, phrases = parse(part * 10_000, [0.5] * 20_000)
     assert len(phrases) == 10_000
     assert len(caption) == 19_999
+
+
+FAMILIES = (
+    f"<phrase> a</phrase><object>{tagged(0, 33)}</object>",
+    f"<phrase> a</phrase><object>{tagged(0, 33)}{DELIMITER}{tagged(0, 33)}{DELIMITER}</object>",
+    "<phrase> a",
+    "<phrase></phrase>",
+    "<object>" + tagged(0, 33),
+    DELIMITER,
+    "<patch_index_00",
+    "<patch_index_" + "7" * 50,
+    "<",
+    "a \x00 \n",
+)
+
+
+@pytest.mark.parametrize("part", FAMILIES)
+@pytest.mark.parametrize("front", ["", "<phrase>", "<object>", "  "])
+def test_fault_42_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
+    """Counted in steps of the interpreter and in characters that regular expressions are given."""
+
+    class Counting:
+        def __init__(self, pattern):
+            self.pattern = pattern
+
+        def finditer(self, text):
+            nonlocal looked_at
+            looked_at += len(text)
+            return self.pattern.finditer(text)
+
+        def sub(self, new, text):
+            nonlocal looked_at
+            looked_at += len(text)
+            return self.pattern.sub(new, text)
+
+    def trace(frame, event, arg):
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return trace
+
+    monkeypatch.setattr(grounding, "TAG", Counting(grounding.TAG))
+    monkeypatch.setattr(grounding, "_UNPRINTABLE", Counting(grounding._UNPRINTABLE))
+    taken = []
+    for times in (10, 20, 30, 40):
+        text = front + part * times
+        scores = [0.5] * location_tags(text)
+        steps = looked_at = 0
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            caption, phrases = parse(text, scores)
+        finally:
+            sys.settrace(before)
+        assert looked_at <= 2 * len(text)
+        # Phrases are cut out of the caption, no part of it twice.
+        assert sum(len(phrase.text) for phrase in phrases) <= len(caption)
+        taken.append(steps)
+    assert taken[0] > 0
+    assert len({after - before for before, after in pairwise(taken)}) == 1
+
+
+def test_fault_42_every_character_is_looked_at_by_one_attempt_to_find_a_tag():
+    """What makes the search linear: an attempt begins at < only, and no tag has a second one."""
+    assert all(tag.rfind("<") == 0 for tag in (*TAGS, "<patch_index_0000>"))
 
 
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5]])

@@ -177,6 +177,20 @@ def test_fault_15_a_bomb_is_refused_by_its_header(limit, monkeypatch):
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
 
 
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+@pytest.mark.parametrize("first", [True, False])
+def test_fault_15_a_bomb_beside_the_pixels_is_refused(kind, first):
+    """A chunk of text or colours that unpacks to 100 MB, before the pixels or behind them."""
+    bomb = chunk(kind, b"name\0\0" + zlib.compress(bytes(100_000_000), 9))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(8 * 9)))
+    parts = [bomb, pixels] if first else [pixels, bomb]
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match="too large"):
+        decode_compressed(start + b"".join(parts) + chunk(b"IEND", b""), "", LIMIT)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
+
+
 def test_fault_15_our_own_limit_decides_alone(monkeypatch):
     """Pillow warns above its limit and raises above twice that."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)

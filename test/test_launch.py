@@ -1,6 +1,8 @@
 """Both launch files, run as `ros2 launch` runs them: names, parameters, errors, exit codes."""
 
+import os
 import re
+import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +193,23 @@ def test_fault_60_topics_and_names_are_those_asked_for(bench, scene):
     command = launched.processes["kosmos_node"].cmd
     assert command[:2] == [sys.executable, "-u"]
     assert any(word.endswith("config/kosmos.yaml") for word in command)
+
+
+def test_a_node_that_died_is_started_again_and_one_that_is_stopped_is_not(bench):
+    before = children()
+
+    def kill(launched):
+        for number in (2, 3):
+            ready(bench, "/kosmos")
+            (node,) = children() - before
+            os.kill(int(node), signal.SIGKILL)
+            bench.until(lambda node=node: children() - before - {node}, f"start {number}")
+        ready(bench, "/kosmos")
+
+    launched = Launched("kosmos.launch.py", "model:=shapes", beside=kill)
+    assert launched.code == 0, launched.output
+    assert launched.output.count("model ready: ") == 3
+    assert children() == before
 
 
 def test_cameras_and_phrases_are_lists_and_a_manager_may_lead(bench):

@@ -66,7 +66,10 @@ def test_defaults_are_in_range(name):
     [
         ("max_rate", 1000.1),
         ("max_rate", float("inf")),
+        ("max_rate", 10**400),
+        ("min_score", float("nan")),
         ("queue_size", 0),
+        ("queue_size", 10**400),
         ("queue_size", 2.0),
         ("queue_size", True),
         ("always_on", 1),

@@ -1,5 +1,6 @@
 """config/kosmos.policy.xml against the graph of real nodes: nothing lacks, nothing is too much."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -59,8 +60,8 @@ def graph(ros, name, expected):
         try:
             return {
                 kind: {
-                    topic
-                    for topic, _ in getattr(watcher, f"get_{kind}_names_and_types_by_node")(
+                    found
+                    for found, _ in getattr(watcher, f"get_{kind}_names_and_types_by_node")(
                         name, "/"
                     )
                 }
@@ -76,11 +77,35 @@ def graph(ros, name, expected):
     return found
 
 
-def test_the_node_has_what_its_policy_allows_and_nothing_else(ros):
+def test_fault_66_sros2_can_read_it():
+    """It takes whatever lies in enclaves, comments too, for an enclave."""
+    builder = ElementTree.TreeBuilder(insert_comments=True)
+    parser = ElementTree.XMLParser(target=builder)
+    root = ElementTree.parse(ROOT / "config" / "kosmos.policy.xml", parser).getroot()
+    assert (root.tag, root.get("version")) == ("policy", "0.2.0")
+    assert [enclave.get("path") for enclave in root.find("enclaves")] == ["/kosmos", "/listener"]
+
+
+@pytest.mark.parametrize("camera", ["", "front"])
+def test_fault_66_the_node_has_what_its_policy_allows_and_nothing_else(ros, camera):
+    """For a camera with a name, after the changes that docs/security.md tells."""
     expected = allowed("/kosmos")
     if Detection2DArray is None:
         expected["publisher"].remove("/kosmos/detections")
-    with Program("node", *parameters(model="shapes", use_sim_time="true")) as node:
+    options = {"model": "shapes", "use_sim_time": "true"}
+    if camera:
+        options["cameras"] = f"[{camera}]"
+        names = "annotated|answers|captions|detections|enable|events|phrases|text"
+        expected = {
+            kind: {
+                re.sub(f"^/kosmos/({names})$|^/(image)$", rf"/kosmos/{camera}/\1\2", name).replace(
+                    f"/kosmos/{camera}/image", f"/{camera}/image"
+                )
+                for name in found
+            }
+            for kind, found in expected.items()
+        }
+    with Program("node", *parameters(**options)) as node:
         assert graph(ros, "kosmos", expected) == expected, node.output
 
 
@@ -97,7 +122,8 @@ def test_fault_66_the_client_of_the_readme_needs_what_its_policy_allows_and_noth
 
 def test_the_node_listens_to_nothing_but_dds():
     """UDP of DDS alone: no TCP, no server of anything else, and no connection to anywhere."""
-    with Program("node", *parameters(model="shapes")) as node:
+    environment = os.environ | {"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}  # others may have TCP
+    with Program("node", *parameters(model="shapes"), env=environment) as node:
         node.says("active: frames and requests are taken")
         sockets = psutil.Process(node.process.pid).net_connections(kind="inet")
         assert sockets

@@ -1,6 +1,7 @@
 """Text from outside in messages and logs: one line, no escape sequences, bounded."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -96,3 +97,21 @@ def test_nobody_forges_lines_of_the_nodes_log(ros):
         assert node.stop() == 0
         assert not [text for text in node.lines if text.startswith("[ERROR]") or "\x1b" in text]
     client.destroy_node()
+
+
+def test_other_nodes_names_are_shown_harmless_and_not_all(start):
+    """The graph tells what others say of themselves."""
+    from rclpy.qos import QoSProfile
+
+    publisher = SimpleNamespace(
+        topic_type=f"sensor_msgs/msg/{EVIL}",
+        node_namespace=f"/{EVIL}",
+        node_name=EVIL,
+        qos_profile=QoSProfile(depth=1),
+    )
+    desk = start()
+    desk.node.get_publishers_info_by_topic = lambda topic: [publisher] * 1000
+    told = desk.node._streams[""]._feed._silence(0.0)
+    assert "1000 publishers" in told
+    assert harmless(told)
+    assert len(told) < 5000

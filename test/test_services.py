@@ -259,6 +259,24 @@ def test_a_cancelled_goal_stops_the_model_and_frees_the_worker(start):
     assert desk.ask(question="What is it?", image=picture()).success
 
 
+@pytest.mark.parametrize("end", ["succeeded", "aborted", "cancelled"])
+def test_fault_52_a_goal_that_is_over_keeps_no_picture(start, end):
+    """Rclpy keeps the goal for 15 minutes; at a goal a second that is 5 GB of Full HD pictures."""
+    desk = start()
+    if end == "cancelled":
+        desk.engine.free.clear()
+    image = picture()
+    if end == "aborted":
+        image.encoding = "rgb9"
+    goal = Goal(desk, task="brief_caption", image=image)
+    (kept,) = desk.node._inquiries._action._goal_handles.values()
+    assert len(kept.request.image.data) == len(image.data)
+    if end == "cancelled":
+        goal.cancel()
+    assert goal.result().success == (end == "succeeded")
+    assert not kept.request.image.data
+
+
 def test_goals_wait_for_each_other_and_can_be_cancelled_before_they_begin(start):
     desk = start(max_batch_size=1)
     desk.engine.free.clear()

@@ -60,6 +60,8 @@ class Stepper:
     def clear(self):
         self.rows.clear()
 
+    def tidy(self): ...
+
     def unload(self): ...
 
 
@@ -71,6 +73,7 @@ class Rig:
         self.scheduler = Scheduler()
         self.frames = {}  # camera: (prompts, tokens)
         self.told = []  # who was told, in order
+        self.pauses = []
         self.said, self.errors = {}, {}
         self.over = threading.Event()
         self.error = None
@@ -117,6 +120,10 @@ class Rig:
 
     def load(self):
         return self.engine, lambda message, _: message.pixels
+
+    def unreachable(self, error, pause):
+        self.pauses.append((str(error), pause))
+        return True
 
     def loaded(self, engine): ...
 

@@ -262,6 +262,9 @@ class _Host:
 
     def loaded(self, engine: Any) -> None: ...
 
+    def unreachable(self, error: object, pause: float) -> bool:
+        return False
+
     def standing(self, camera: str) -> Task:
         return self._task
 

@@ -1,0 +1,68 @@
+"""How much may go through the model at a time, after it was too much for the device's memory.
+
+A rung down for each failure, one up again after a quiet time. Knows no torch and no ROS.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+QUIET = 60.0  # s without a failure before the next rung up is tried
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One measure of less."""
+
+    name: str  # for people; empty: nothing is less
+    batch: float = 0.0  # of the largest batch, but one prompt at least
+    tokens: int = sys.maxsize  # of an answer, which then says that it was cut off
+
+
+RUNGS = (
+    Rung("", 1.0),
+    Rung("half of max_batch_size", 0.5),
+    Rung("one prompt at a time"),
+    Rung("one prompt at a time, answers of at most 32 tokens", tokens=32),
+)
+
+
+class Ladder:
+    """Where one worker stands."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._number = 0
+        self._since = clock()
+
+    @property
+    def rung(self) -> Rung:
+        """The present one."""
+        return RUNGS[self._number]
+
+    def batch(self, most: int) -> int:
+        """How many prompts of `most` may go together."""
+        return max(1, int(most * self.rung.batch))
+
+    def tokens(self, most: int) -> int:
+        """How long an answer of `most` tokens may be."""
+        return min(most, self.rung.tokens)
+
+    def fall(self) -> bool:
+        """It was too much. False where there is nothing less to try."""
+        self._since = self._clock()
+        lowest = self._number + 1 == len(RUNGS)
+        self._number += not lowest
+        return not lowest
+
+    def rise(self) -> bool:
+        """Go up where it was quiet for long enough; whether it did."""
+        quiet = self._clock() - self._since >= QUIET
+        if not (self._number and quiet):
+            return False
+        self._since = self._clock()
+        self._number -= 1
+        return True

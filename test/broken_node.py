@@ -1,0 +1,25 @@
+"""kosmos_node with an engine that breaks, as a program: broken_node.py lost|hangs [ARGUMENTS]."""
+
+import sys
+import threading
+
+from desk import FakeEngine
+
+from kosmos_ros.errors import DeviceLostError
+from kosmos_ros.node import KosmosNode
+from kosmos_ros.process import run
+
+
+class Broken(FakeEngine):
+    """Answers each question until one asks it to break."""
+
+    def step(self):
+        if any("break" in query.prompt for query in self.added):
+            if sys.argv[1] == "lost":
+                raise DeviceLostError("generation failed: CUDA error: an illegal memory access")
+            threading.Event().wait()
+        return super().step()
+
+
+if __name__ == "__main__":
+    sys.exit(run(lambda: KosmosNode(lambda settings: Broken()), [sys.argv[0], *sys.argv[2:]]))

@@ -1,0 +1,37 @@
+"""What a target raises, kept as a file for each place in the code: the first input that led there.
+
+Knows no fuzzer: whoever calls it goes on with the next input.
+"""
+
+import hashlib
+import sys
+import traceback
+
+MARK = "finding: "  # at the beginning of the line about one
+
+
+class Findings:
+    """Runs a target and keeps what it raises."""
+
+    def __init__(self, run, folder):
+        self._run = run
+        self._folder = folder
+        self._places = set()
+
+    def __call__(self, data):
+        try:
+            self._run(data)
+        except Exception as exc:  # whatever it is, it is a finding
+            frames = traceback.extract_tb(exc.__traceback__)
+            ours = [frame for frame in frames if "kosmos_ros" in frame.filename] or frames
+            place = type(exc), ours[-1].filename, ours[-1].lineno
+            if place not in self._places:
+                self._places.add(place)
+                self._keep(data, exc)
+
+    def _keep(self, data, exc):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / hashlib.sha1(data).hexdigest()[:16]
+        file.write_bytes(data)
+        traceback.print_exception(exc)
+        print(f"{MARK}{file}: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)

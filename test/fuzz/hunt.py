@@ -1,0 +1,28 @@
+"""One target under atheris, in this process, which ends with it.
+
+    python -m fuzz.hunt TARGET FOLDER [libFuzzer's options and folders of inputs]
+
+Findings go to FOLDER, and the hunt goes on. libFuzzer itself ends it, with a file there, where the
+process dies, hangs or takes too much memory.
+"""
+
+import sys
+from pathlib import Path
+
+import atheris
+
+import fuzz
+from fuzz.findings import Findings
+
+
+def main():
+    target, folder, *options = sys.argv[1:]
+    # torch, transformers and the rest are not what is tested, and slow when instrumented.
+    with atheris.instrument_imports(include=["kosmos_ros"]):
+        run = fuzz.load(target).run
+    atheris.Setup([sys.argv[0], *options], Findings(run, Path(folder)))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

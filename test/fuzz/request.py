@@ -1,0 +1,223 @@
+"""Requests and goals with any value in any field, served without DDS.
+
+The services stand on a node that only keeps their callbacks, and work for a desk that only keeps
+what is queued; what the model says is literal KOSMOS-2 output.
+"""
+
+import functools
+import os
+from types import SimpleNamespace
+from unittest import mock
+
+# Before any message is imported: types of fields are checked only when this is set.
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from kosmos_msgs.action import Generate as GenerateAction
+from kosmos_msgs.msg import BoundingBox
+from kosmos_msgs.srv import Ask, Describe, Generate, Ground
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from fuzz.parse import SNOWMAN
+from fuzz.prompt import CONTROL, IDS, tags
+from fuzz.source import Source, texts
+from kosmos_ros import prompts, services
+from kosmos_ros.errors import KosmosError
+from kosmos_ros.grounding import Caption, parse
+from kosmos_ros.settings import Settings, StreamSettings
+from kosmos_ros.worker import Seen
+
+SERVED = (Ask, Ground, Describe, Generate, GenerateAction)
+CAPTION = Caption(*parse(SNOWMAN, [0.5, 0.125, 1.0, 0.25]), SNOWMAN, 0.75, 20)
+SIZE = 640, 480  # pixels of the picture that answers are about
+_PICTURE = np.broadcast_to(np.uint8(0), (*SIZE[::-1], 3))
+_NOW = SimpleNamespace(nanoseconds=1_700_000_000_000_000_000)
+
+# Behind the kind and the cameras: the fields of a message in their order; see `fill`.
+IMAGE, CAMERA, AGE, TOKENS = b"\1", texts(""), b"\0\0", b"\0"
+REST = IMAGE + CAMERA + AGE + TOKENS
+BOX = b"\x06\x04\x08\x07\0"
+SEEDS = (
+    b"\0\0" + texts("What is it?") + b"\0\1" + BOX + b"\0" + REST + b"\1",
+    b"\0\0" + texts("Is the cat here?") + b"\2" + texts("Who?", "A man.") + b"\1" + BOX + b"\1"
+    + texts("the cat") + REST + b"\0",
+    b"\0\1" + texts("Why?") + b"\0\0\0\0" + texts("left") + b"\1\0\5",
+    b"\1\0\2" + texts("a dog", "a fire") + b"\2" + REST,
+    b"\1\1\1" + texts("a dog") + b"\0\0" + texts("") + b"\2\0\2",
+    b"\2\0\2" + BOX * 2 + b"\0" + REST + b"\1",
+    b"\2\0\0\1" + REST + b"\0",
+    b"\3\0" + texts("<grounding> An image of") + REST,
+    *(
+        b"\4\0" + texts(task, text) + phrases + b"\0" + regions + b"\0\0" + REST + b"\1"
+        for task, text, phrases, regions in (
+            ("brief_caption", "", b"\0", b"\0"),
+            ("question", "What is it?", b"\0", b"\1" + BOX),
+            ("phrase_grounding", "", b"\1" + texts("a dog"), b"\0"),
+            ("region_description", "", b"\0", b"\1" + BOX),
+            ("prompt", "An image of", b"\0", b"\0"),
+        )
+    ),
+)  # fmt: skip
+WORDS = (
+    *(task.encode() for task in prompts.TASKS),
+    *(tag.encode() for tag in prompts.CONTROL_TAGS),
+    *(b"<phrase>", b"</object>", b"left", b"right", b"it", b"this", BOX, REST, b"\xff"),
+)
+
+
+class _Node:
+    """Keeps the callbacks by kind; results go to futures at once."""
+
+    mailbox = SimpleNamespace(post=lambda future, result: future.set_result(result))
+
+    def __init__(self):
+        self.callbacks = {}
+
+    def create_service(self, kind, name, callback, **_):
+        self.callbacks[kind] = callback
+
+    def create_action(self, node, kind, name, callback, **_):
+        self.callbacks[kind] = callback
+
+    def get_clock(self):
+        return SimpleNamespace(now=lambda: _NOW)
+
+
+class _Desk:
+    settings = Settings()
+
+    def __init__(self, *cameras):
+        self._cameras = dict.fromkeys(cameras, StreamSettings())
+        self.scheduler = SimpleNamespace(submit=self._submit)
+        self.queued = None
+        self.node = _Node()
+        with mock.patch.object(services, "ActionServer", self.node.create_action):
+            self.services = services.Services(self.node, self)
+
+    def _submit(self, request):
+        self.queued = request
+
+    def defaults(self):
+        return StreamSettings()
+
+    def unready(self):
+        return ""
+
+    def stream_settings(self):
+        return self._cameras
+
+
+class _Goal:
+    goal_id = SimpleNamespace(uuid=bytes(16))
+    is_cancel_requested = False
+
+    def __init__(self, request):
+        self.request = request
+        self.ends = []
+        self.succeed, self.abort, self.canceled = (
+            functools.partial(self.ends.append, end)
+            for end in ("succeeded", "aborted", "canceled")
+        )
+
+    def publish_feedback(self, feedback):
+        serialize_message(feedback)
+
+
+_DESKS = _Desk(""), _Desk("left", "right")
+
+
+def run(data):
+    source = Source(data)
+    kind, desk = source.choice(SERVED), source.choice(_DESKS)
+    desk.queued = None
+    if kind is GenerateAction:
+        goal = _Goal(fill(source, kind.Goal()))
+        served = desk.node.callbacks[kind](goal)
+        response = _answered(served, desk, goal.request)
+        assert goal.ends == ["succeeded" if response.success else "aborted"]
+    else:
+        request = fill(source, kind.Request())
+        served = desk.node.callbacks[kind](request, kind.Response())
+        response = _answered(served, desk, request)
+    assert response.success != bool(response.message)
+    assert not desk.services.waiting
+    serialize_message(response)
+    return response.success
+
+
+def _answered(served, desk, request):
+    """The response; where the request is queued, to what the model says of a picture."""
+    try:
+        served.send(None)
+        task = desk.queued.content
+        try:
+            asked = tuple(task.prompts(*SIZE))
+        except KosmosError as exc:  # as the worker does
+            task.failed(exc)
+        else:
+            _check(asked, request)
+            captions = (CAPTION,) * len(asked)
+            seen = Seen("", Header(), _PICTURE, asked, 0, captions)
+            if task.progress:
+                task.progress(seen)
+            task.done(seen)
+        served.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("the request waits although it was answered")
+
+
+def _check(asked, request):
+    assert asked
+    regions = len(getattr(request, "regions", ()))
+    found = []
+    for prompt in asked:
+        assert prompt.task in prompts.TASKS
+        found += tags(prompt.text)
+    assert not {IDS[tag] for tag in found} & CONTROL
+    if asked[0].task != "prompt":
+        assert sum(tag.startswith("<patch_index_") for tag in found) == 2 * regions
+
+
+def fill(source, message):
+    """`message` with a value in every field."""
+    for name, kind in message.get_fields_and_field_types().items():
+        setattr(message, name, _value(source, kind))
+    return message
+
+
+def _value(source, kind):
+    if kind.startswith("sequence<"):
+        of = kind[len("sequence<") : -1]
+        # 101 are one more than a request may have.
+        most = 101 if source.byte() == 255 else 3
+        return source.many(lambda: _value(source, of), most)
+    return _DRAWS[kind](source)
+
+
+def _text(source):
+    # As rclpy reads text from C: no NUL, and no UTF-8 that is none.
+    return source.text().partition("\0")[0].encode("utf-8", "replace").decode()
+
+
+def _image(source):
+    pictures = (Image, lambda: Image(width=1), lambda: fill(source, Image()))
+    return source.choice(pictures)()
+
+
+_DRAWS = {
+    "string": _text,
+    "boolean": Source.flag,
+    "double": Source.number,
+    "uint8": Source.byte,
+    "uint32": lambda source: source.integer(0, 2**32 - 1),
+    "int32": lambda source: source.integer(-(2**31), 2**31 - 1),
+    "kosmos_msgs/BoundingBox": lambda source: fill(source, BoundingBox()),
+    "builtin_interfaces/Duration": lambda source: fill(source, Duration()),
+    "builtin_interfaces/Time": lambda source: fill(source, Time()),
+    "std_msgs/Header": lambda source: fill(source, Header()),
+    "sensor_msgs/Image": _image,
+}

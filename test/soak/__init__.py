@@ -1,0 +1,1 @@
+"""The node under load, for long; see scripts/soak."""

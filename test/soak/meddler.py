@@ -1,0 +1,148 @@
+"""Who changes parameters and states of the node at random moments: one process.
+
+    python -m soak.meddler SEED
+
+Says `changed` of each, and whether it came as it should.
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool
+
+from soak.cameras import CAMERAS
+from soak.pictures import one_of
+from soak.player import Player, say
+
+LIMIT = 60.0  # s for an answer
+PERIOD = 1.2  # s between two changes, on average
+
+VALID: dict[str, tuple[Any, ...]] = {
+    "max_batch_size": (1, 2, 8, 16),
+    "queue_size": (2, 8, 16),
+    "request_timeout": (1.0, 5.0, 10.0),
+    "max_image_pixels": (10**6, 5 * 10**7),
+}
+OF_A_CAMERA: dict[str, tuple[Any, ...]] = {
+    "task": ("brief_caption", "detailed_caption", "phrase_grounding", "question", "null"),
+    "phrases": (["a red circle"], ["a blue square", "a green star"], [""], "null"),
+    "questions": (["What is this?"], [""], "null"),
+    "max_rate": (0.5, 2.0, 10.0, 0.0),
+    "min_score": (0.0, 0.5, "null"),
+    "enabled": (True, False, True, "null"),
+    "grounded": (True, False),
+    "max_new_tokens": (16, 64, 128),
+    "max_image_age": (0.0, 0.2),
+    "event_frames": (1, 3),
+}
+INVALID: tuple[tuple[str, Any], ...] = (
+    ("max_batch_size", 0),
+    ("queue_size", "many"),
+    ("request_timeout", float("nan")),
+    ("model", "another"),
+    ("front.task", "dance"),
+    ("rear.phrases", ["<object>"]),
+    ("left.min_score", 1.5),
+    ("right.enabled", "perhaps"),
+    ("max_rate", -1.0),
+    ("nothing_of_this_name", 1),
+)
+DECK = ["valid"] * 10 + ["invalid"] * 5 + ["enable"] + ["pause"] * 2 + ["reload"]
+"""Moves of one round, in a new order each time."""
+
+PAUSE = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
+RELOAD = (
+    Transition.TRANSITION_DEACTIVATE,
+    Transition.TRANSITION_CLEANUP,
+    Transition.TRANSITION_CONFIGURE,
+    Transition.TRANSITION_ACTIVATE,
+)
+
+
+class Meddler:
+    """Moves by the deck."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._player = player = Player("meddler")
+        self._parameters = player.node.create_client(SetParameters, "kosmos/set_parameters")
+        self._states = player.node.create_client(ChangeState, "kosmos/change_state")
+        self._switches = {
+            camera: player.node.create_client(SetBool, f"kosmos/{camera}/enable")
+            for camera in CAMERAS
+        }
+        say(playing="meddler")
+
+    def run(self) -> None:
+        """Move until SIGINT; the node is active then."""
+        moves = {
+            "valid": self._valid,
+            "invalid": self._invalid,
+            "enable": self._enable,
+            "pause": lambda: self._change(PAUSE),
+            "reload": lambda: self._change(RELOAD),
+        }
+        services = (self._parameters, self._states, *self._switches.values())
+        self._player.until(lambda: all(s.service_is_ready() for s in services), LIMIT)
+        while True:
+            for name in self._rng.permutation(DECK):
+                self._player.pause(self._rng.exponential(PERIOD))
+                if self._player.stopping:
+                    return
+                moves[name]()
+
+    def _valid(self) -> None:
+        of, prefix = VALID, ""
+        if self._rng.random() < 0.7:
+            of, prefix = OF_A_CAMERA, f"{one_of(CAMERAS, self._rng)}."
+        name = one_of(list(of), self._rng)
+        self._set(prefix + name, one_of(of[name], self._rng), True)
+
+    def _invalid(self) -> None:
+        self._set(*one_of(INVALID, self._rng), False)
+
+    def _set(self, name: str, value: Any, right: bool) -> None:
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        response = self._call(self._parameters, SetParameters.Request(parameters=[parameter]))
+        result = response and response.results[0]
+        fine = bool(result) and result.successful == right and (right or bool(result.reason))
+        say(
+            changed="parameter" if right else "invalid parameter",
+            fine=fine,
+            what=f"{name} = {value!r}: {result}",
+        )
+
+    def _enable(self) -> None:
+        camera = one_of(CAMERAS, self._rng)
+        on = bool(self._rng.integers(2))
+        response = self._call(self._switches[camera], SetBool.Request(data=on))
+        say(
+            changed="parameter",
+            fine=bool(response and response.success),
+            what=f"{camera} enable {on}: {response}",
+        )
+
+    def _change(self, transitions: tuple[int, ...]) -> None:
+        for number in transitions:
+            request = ChangeState.Request(transition=Transition(id=number))
+            response = self._call(self._states, request)
+            say(
+                changed="state",
+                fine=bool(response and response.success),
+                what=f"transition {number}: {response}",
+            )
+            self._player.until(lambda: False, self._rng.exponential(0.5))
+
+    def _call(self, client: Any, request: Any) -> Any:
+        future = client.call_async(request)
+        self._player.until(future.done, LIMIT)
+        return future.result()
+
+
+if __name__ == "__main__":
+    Meddler(int(sys.argv[1])).run()
