@@ -128,7 +128,7 @@ def read(generation: Generation, prompt: str, lead: str = "") -> Caption:
     return Caption(
         text,
         phrases,
-        prompt + generation.text,
+        _clean(prompt + generation.text),
         generation.score,
         generation.tokens,
         generation.truncated,

@@ -215,7 +215,9 @@ class Scheduler:
                 slot.dropped += 1
                 continue
             rate = slot.limits.max_rate
-            due[camera] = slot.started + (1 / rate if rate > 0 else 0.0)
+            # The reciprocal of the least rates is infinite.
+            pause = min(1 / rate, threading.TIMEOUT_MAX) if rate > 0 else 0.0
+            due[camera] = slot.started + pause
         ready = [camera for camera, moment in due.items() if moment <= now]
         if not ready:
             return None, min(due.values(), default=None)

@@ -41,6 +41,7 @@ from kosmos_ros.standing import Findings, Plan
 from kosmos_ros.tasks import Seen, Task
 
 REPEAT_ERROR = 5.0  # s, of warnings about frames
+REPEAT_CUT = 60.0  # s, of the warning that texts are cut off
 
 OUTPUTS: dict[str, Any] = {
     "captions": GroundedCaption,
@@ -65,6 +66,7 @@ class Stream:
         self._node = node
         self._model = model
         self._prefix = f"{name}." if name else ""
+        self._of = f"camera {name}: " if name else ""  # before what is logged of its frames
         if name:
             self.settings = parameters.declare(node, StreamSettings, self._prefix)
         else:
@@ -186,6 +188,12 @@ class Stream:
             _, caption = findings.said[0]
             drawn = image_message(annotate(seen.image, caption), seen.header)
             self._outputs["annotated"].publish(drawn)
+        if any(caption.truncated for caption in seen.captions):
+            self._node.get_logger().warning(
+                f"{self._of}a text is cut off after {plan.settings.max_new_tokens} tokens; "
+                "see the parameter max_new_tokens",
+                throttle_duration_sec=REPEAT_CUT,
+            )
         self._meter.described(time.monotonic(), now - seconds(seen.header.stamp))
 
     def _changes(
@@ -212,16 +220,19 @@ class Stream:
     def _failed(self, exc: Exception) -> None:
         if scheduler := self.scheduler:
             scheduler.drop(self.name)
-        of = f"camera {self.name}: " if self.name else ""
         if isinstance(exc, CancelledError):
             return
         text = line(exc)
         self._meter.missed(time.monotonic(), text)
         if isinstance(exc, ImageError | RequestError):
-            self._node.get_logger().warning(f"{of}{text}", throttle_duration_sec=REPEAT_ERROR)
+            self._node.get_logger().warning(
+                f"{self._of}{text}", throttle_duration_sec=REPEAT_ERROR
+            )
         else:
             kind = "" if isinstance(exc, KosmosError) else f"{type(exc).__name__}: "
-            self._node.get_logger().error(f"{of}{kind}{text}", throttle_duration_sec=REPEAT_ERROR)
+            self._node.get_logger().error(
+                f"{self._of}{kind}{text}", throttle_duration_sec=REPEAT_ERROR
+            )
 
     # Both ----------------------------------------------------------------------------------
 

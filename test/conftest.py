@@ -17,6 +17,17 @@ import pytest
 PATIENCE = 60.0  # s, far longer than anything takes
 
 
+def pytest_addoption(parser):
+    parser.addoption("--faults", metavar="FILE", help="write the table of faults with its results")
+
+
+def pytest_configure(config):
+    if path := config.getoption("--faults"):
+        from fault_report import FaultReport
+
+        config.pluginmanager.register(FaultReport(path))
+
+
 class Bench:
     """A node under test and a client node, spun by the test itself."""
 

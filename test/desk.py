@@ -51,6 +51,7 @@ class FakeEngine:
         self.added = []  # queries
         self.batches = []  # queries in each step
         self.unloaded = False
+        self.truncates = False
         self.tidied = 0
         self.errors_in_batches_of = None  # so many queries
         self.hold_in_batches_of = None  # until `held` is set
@@ -96,7 +97,7 @@ class FakeEngine:
             places = so_far.count("<patch_index_")
             query.progress(Generation(so_far, scores[:places], 0.5, number, False))
             time.sleep(0.005)  # the time that a token takes
-        return Generation(text, scores, np.float32(0.75), 20, False)
+        return Generation(text, scores, np.float32(0.75), 20, self.truncates)
 
     def memory(self):
         return 3_000_000

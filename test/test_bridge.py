@@ -67,8 +67,8 @@ def test_cv_bridge_serves_what_it_knows(decoder):
 
 
 @pytest.mark.parametrize("encoding", CASES)
-def test_both_refuse_the_same_messages(decoder, encoding):
-    """Faults 1, 4, 5, 6: also where cv_bridge would give a narrower picture or a TypeError."""
+def test_fault_01_both_refuse_the_same_messages(decoder, encoding):
+    """Also where cv_bridge would give a narrower picture or a TypeError."""
     for field, value in {
         "data": message(encoding).data[:-1],
         "step": message(encoding).step - 1,
@@ -90,8 +90,7 @@ def test_compressed_messages_are_decoded(decoder):
         decoder.decode(CompressedImage(format="png", data=EXAMPLES["PNG"][:-30]), LIMIT)
 
 
-def test_an_unknown_encoding_is_refused(decoder):
-    """Fault 7."""
+def test_fault_07_an_unknown_encoding_is_refused(decoder):
     unknown = message("rgb8")
     unknown.encoding = "RGB8"
     with pytest.raises(EncodingError, match="'RGB8'"):

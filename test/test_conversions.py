@@ -3,13 +3,20 @@
 Unchecked, rclpy publishes a NumPy scalar or an int in a float field as another number.
 """
 
+import array
 import os
 import subprocess
 import sys
+import tracemalloc
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from std_msgs.msg import Header
+
+from kosmos_ros.conversions import image_message
 
 ROUND_TRIP = """
 import numpy as np
@@ -55,8 +62,7 @@ assert caption_from(found) == caption
 
 
 @pytest.mark.parametrize("checks", ["0", "1"])
-def test_a_message_holds_what_was_put_in(checks):
-    """Faults 44, 45."""
+def test_fault_44_a_message_holds_what_was_put_in(checks):
     done = subprocess.run(
         [sys.executable, "-c", ROUND_TRIP],
         env={**os.environ, "ROS_PYTHON_CHECK_FIELDS": checks},
@@ -65,3 +71,17 @@ def test_a_message_holds_what_was_put_in(checks):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_fault_63_a_frame_of_4k_is_copied_once_into_the_array_that_rclpy_keeps(contiguous):
+    pixels = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
+    pixels = pixels if contiguous else pixels[:, ::-1]
+    tracemalloc.start()
+    message = image_message(pixels, Header())
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Anything else is looked at byte by byte, or copied again, when it is assigned.
+    assert type(message._data) is array.array
+    assert np.array_equal(np.frombuffer(message.data, np.uint8).reshape(pixels.shape), pixels)
+    assert most < (1.2 if contiguous else 2.2) * pixels.nbytes

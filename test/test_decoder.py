@@ -104,7 +104,7 @@ def test_weights_are_shared_and_not_copied(engine):
     assert len(storages) == 1
 
 
-def test_what_is_not_finite_stays_in_its_row(engine, images):
+def test_fault_43_what_is_not_finite_stays_in_its_row(engine, images):
     """And does not reach a shorter one that takes its place, beside a longer one."""
     broken = Query(torch.full_like(images[0], float("nan")), "word " * 40, 20)
     short, long = Query(images[1], PROMPTS[0], 20), Query(images[1], "word " * 30, 20)

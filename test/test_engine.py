@@ -114,7 +114,7 @@ def test_scores_are_the_tokens_probabilities(engine, reference, picture):
     assert generation.location_scores == pytest.approx(expected, abs=1e-4)
 
 
-def test_all_of_a_wide_frame_is_seen(engine):
+def test_fault_39_all_of_a_wide_frame_is_seen(engine):
     """A centre crop would lose the edges, and shift every box."""
     size = engine.info.image_size
     frame = np.zeros((270, 480, 3), np.uint8)
@@ -154,8 +154,7 @@ def test_steps_that_the_image_processor_leaves_out_are_left_out(copied, picture,
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (8000, 1)])
-def test_frames_of_one_row_or_column_are_captioned(engine, shape):
-    """Fault 19."""
+def test_fault_19_frames_of_one_row_or_column_are_captioned(engine, shape):
     frame = np.full((*shape, 3), 128, np.uint8)
     assert engine.generate(engine.encode(frame), PROMPTS[0], 40).tokens > 0
 
@@ -182,8 +181,7 @@ def test_the_caller_may_stop_between_tokens(engine, picture):
         ("mat1 and mat2 shapes cannot be multiplied", GenerationError),
     ],
 )
-def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, error):
-    """Faults 30, 32."""
+def test_fault_30_what_the_device_says_is_translated(engine, picture, monkeypatch, text, error):
 
     def fail(*_, **__):
         raise RuntimeError(text)
@@ -198,7 +196,7 @@ def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, 
         assert str(raised.value).endswith(text.partition("\n")[0])
 
 
-def test_a_lost_device_is_named_although_nothing_can_be_allocated(picture, monkeypatch):
+def test_fault_32_a_lost_device_is_named_although_nothing_can_be_allocated(picture, monkeypatch):
     engine = Engine.load("shapes", device="cpu")
 
     def fail(*_, **__):
@@ -238,7 +236,7 @@ def test_a_ragged_batch_answers_as_each_query_alone(engine, picture):
         assert near(answer, alone), (query.prompt, answer, alone)
 
 
-def test_what_is_wrong_with_one_query_is_not_the_others_trouble(engine, picture):
+def test_fault_43_what_is_wrong_with_one_query_is_not_the_others_trouble(engine, picture):
     image = engine.encode(picture)
     broken = torch.full_like(image, float("nan"))
     answers = engine.generate_batch(
@@ -317,7 +315,7 @@ def test_threads_are_as_many_as_were_asked_for(monkeypatch, threads, environment
     assert found == used
 
 
-def test_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
+def test_fault_64_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
     engine = Engine.load("shapes", device="cpu")
     weights = weakref.ref(engine._model)
     assert engine.generate(engine.encode(picture), PROMPTS[0], 3).tokens == 3
@@ -326,7 +324,7 @@ def test_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
     assert engine.memory() == 0  # of a device of its own
 
 
-def test_a_cut_off_answer_says_so(engine, picture):
+def test_fault_43_a_cut_off_answer_says_so(engine, picture):
     generation = engine.generate(engine.encode(picture), PROMPTS[0], 3)
     assert (generation.tokens, generation.truncated) == (3, True)
 
@@ -481,8 +479,7 @@ def without_config(model):
         (without_config, "config.json"),
     ],
 )
-def test_models_that_would_answer_nonsense_are_refused(copied, damage, reason):
-    """Faults 37, 38, 39."""
+def test_fault_37_models_that_would_answer_nonsense_are_refused(copied, damage, reason):
     damage(copied)
     with pytest.raises(ModelLoadError, match=reason):
         Engine.load(str(copied), device="cpu")
@@ -510,8 +507,7 @@ def test_sizes_of_the_full_model_in_each_way(tmp_path):
     )
 
 
-def test_code_beside_the_weights_never_runs(copied):
-    """Fault 38."""
+def test_fault_38_code_beside_the_weights_never_runs(copied):
     marker = copied / "ran"
     (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
     edit(copied / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
@@ -522,8 +518,7 @@ def test_code_beside_the_weights_never_runs(copied):
     assert not marker.exists()
 
 
-def test_a_missing_model_is_named():
-    """Fault 36."""
+def test_fault_36_a_missing_model_is_named():
     with pytest.raises(ModelLoadError, match="there is no directory /no/such/model"):
         Engine.load("/no/such/model")
     with pytest.raises(ModelLoadError, match="'nobody/nothing' is not in"):

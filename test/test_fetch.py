@@ -97,8 +97,7 @@ def test_all_that_is_needed_is_fetched_once_and_the_commit_told(hub, run, tmp_pa
     assert not hub.fetched()
 
 
-def test_a_killed_download_goes_on_where_it_stopped(hub, run, tmp_path):
-    """Fault 37."""
+def test_fault_37_a_killed_download_goes_on_where_it_stopped(hub, run, tmp_path):
     hub.files[WEIGHTS] = np.random.default_rng(0).bytes(2 * fetch.RANGE)
     hub.stop_at = fetch.RANGE * 3 // 2
     command = [sys.executable, "-m", "kosmos_ros.cli", "fetch", "--model", MODEL]
@@ -138,7 +137,9 @@ def test_two_that_fetch_at_once_do_not_spoil_it(hub, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("config.json", "SHA-1 of git"), (WEIGHTS, "SHA-256")])
-def test_a_file_that_is_not_what_is_listed_is_refused_by_name(hub, run, tmp_path, name, kind):
+def test_fault_37_a_file_that_is_not_what_is_listed_is_refused_by_name(
+    hub, run, tmp_path, name, kind
+):
     hub.lies[name] = hub.files[name][:-1] + b"\xff"
     code, out, err = run("fetch", "--model", MODEL)
     assert (code, out) == (1, "")
@@ -186,8 +187,7 @@ def test_a_tag_is_fetched_as_the_commit_that_it_is(hub, run, find):
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids the network"),
     ],
 )
-def test_a_network_that_is_not_there_is_named(run, environment, reason):
-    """Fault 36."""
+def test_fault_36_a_network_that_is_not_there_is_named(run, environment, reason):
     code, _, err = run("fetch", "--model", MODEL, **environment)
     assert code == 1
     assert re.fullmatch(f"kosmos: model '{MODEL}' cannot be fetched: {reason}", err)
@@ -200,8 +200,7 @@ def test_a_model_that_the_hub_does_not_have_is_named(run):
     assert "does not have it" in err
 
 
-def test_pickled_weights_are_not_even_fetched(hub, run):
-    """Fault 38."""
+def test_fault_38_pickled_weights_are_not_even_fetched(hub, run):
     del hub.files[WEIGHTS]
     code, _, err = run("fetch", "--model", MODEL)
     assert code == 1
@@ -217,8 +216,7 @@ def test_what_is_no_id_is_refused(run, hub, model):
     assert not hub.requests
 
 
-def test_a_disk_that_cannot_be_written_is_named(hub, run, tmp_path):
-    """Fault 67."""
+def test_fault_67_a_disk_that_cannot_be_written_is_named(hub, run, tmp_path):
     (tmp_path / "hub").write_text("a file where a folder is needed")
     code, _, err = run("fetch", "--model", MODEL)
     assert code == 1
@@ -269,8 +267,9 @@ def test_fetching_follows_main(hub, find, run):
 
 
 @pytest.mark.parametrize("how", [{"HF_HUB_OFFLINE": "1"}, {"local_files_only": "local"}])
-def test_without_network_a_missing_model_is_named_with_what_fetches_it(hub, find, tmp_path, how):
-    """Fault 36."""
+def test_fault_36_without_network_a_missing_model_is_named_with_what_fetches_it(
+    hub, find, tmp_path, how
+):
     code, _, err = find("v1", **how)
     assert code == 1
     assert f"ModelLoadError: model '{MODEL}' of revision 'v1' is not in {tmp_path}" in err
@@ -279,8 +278,9 @@ def test_without_network_a_missing_model_is_named_with_what_fetches_it(hub, find
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json", WEIGHTS])
-def test_a_model_that_is_there_in_part_is_named_or_completed(hub, find, run, tmp_path, name):
-    """Fault 37."""
+def test_fault_37_a_model_that_is_there_in_part_is_named_or_completed(
+    hub, find, run, tmp_path, name
+):
     run("fetch", "--model", MODEL)
     (snapshot(tmp_path) / name).resolve().unlink()
     code, _, err = find(local_files_only="local")
@@ -305,8 +305,7 @@ def test_weights_in_several_files_are_wanted_whole(hub, find, run, tmp_path):
     assert f"lacks a sound {fetch.INDEX}" in find(local_files_only="local")[2]
 
 
-def test_another_revision_never_stands_for_the_one_asked_for(hub, find, run):
-    """Fault 37."""
+def test_fault_37_another_revision_never_stands_for_the_one_asked_for(hub, find, run):
     run("fetch", "--model", MODEL)
     for revision in ("v9", "3" * 40):
         code, out, err = find(revision)

@@ -28,10 +28,17 @@ def test_the_core_imports_without_ros(module):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_missing_torch_is_named_with_the_command_that_installs_it():
-    """Fault 35."""
-    done = run(BLOCK.format(("torch",)) + "import kosmos_ros.engine")
-    assert "ModelLoadError" in done.stderr
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_fault_35_what_is_missing_is_named_with_the_command_that_installs_it(missing):
+    done = run(BLOCK.format((missing,)) + "import kosmos_ros.engine")
+    assert f"ModelLoadError: import of {missing} halted" in done.stderr
+    assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
+
+
+def test_fault_35_transformers_of_before_kosmos_2_are_named(tmp_path):
+    (tmp_path / "transformers.py").write_text("__version__ = '4.30.0'\n")
+    done = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kosmos_ros.engine")
+    assert "ModelLoadError: cannot import name 'Kosmos2Config' from 'transformers'" in done.stderr
     assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
 
 

@@ -1,6 +1,8 @@
 """The managed node: what each state does, and what transitions leave behind."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -51,7 +53,7 @@ def ask(desk):
     return desk.ask(question="What is it?", image=picture())
 
 
-def test_a_manager_leads_the_node_through_its_states(managed):
+def test_fault_64_a_manager_leads_the_node_through_its_states(managed):
     desk, manager = managed()
     assert manager.state == "unconfigured"
     assert ask(desk).message == "the node is unconfigured"
@@ -85,14 +87,14 @@ def test_a_transition_may_be_named_by_its_number(managed):
 
 
 @pytest.mark.parametrize("label", ["activate", "deactivate", "cleanup", "dance"])
-def test_a_transition_that_the_state_does_not_allow_is_refused(managed, label):
+def test_fault_64_a_transition_that_the_state_does_not_allow_is_refused(managed, label):
     desk, manager = managed()
     assert not manager(label)
     assert manager.state == "unconfigured"
     assert manager("configure")
 
 
-def test_services_answer_while_the_model_loads(managed):
+def test_fault_49_services_answer_while_the_model_loads(managed):
     loaded = threading.Event()
     engine = FakeEngine()
 
@@ -111,7 +113,7 @@ def test_services_answer_while_the_model_loads(managed):
     assert manager.state == "inactive"
 
 
-def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
+def test_fault_64_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
     engine = FakeEngine()
     errors = [ModelLoadError("no such model")]
 
@@ -130,7 +132,7 @@ def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
 
 
 @pytest.mark.parametrize("label", ["deactivate", "shutdown"])
-def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
+def test_fault_64_a_transition_while_the_model_works_tells_who_waits(managed, label):
     desk, manager = managed()
     assert manager("configure")
     assert manager("activate")
@@ -145,6 +147,29 @@ def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
     expected = "the node is not active" if label == "deactivate" else "the node is shut down"
     assert reasons <= {expected, "generation was stopped"}
     assert expected in reasons
+
+
+def test_fault_64_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
+    engines = []
+
+    def load(settings):
+        engine = FakeEngine()
+        engines.append(weakref.ref(engine))
+        return engine
+
+    desk, manager = managed(load=load)
+    threads = []
+    for _ in range(100):
+        assert manager("configure")
+        assert manager("activate")
+        assert ask(desk).success
+        assert manager("deactivate")
+        assert manager("cleanup")
+        threads.append(threading.active_count())
+    gc.collect()
+    assert len(engines) == 100
+    assert not any(engine() for engine in engines)
+    assert threads[-1] <= threads[1]
 
 
 def test_frames_from_before_a_pause_are_not_described_after_it(managed):
@@ -178,7 +203,7 @@ def test_the_queue_is_empty_after_a_pause(managed):
     assert len(desk.engine.prompts) == 1
 
 
-def test_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
+def test_fault_32_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
     desk, manager = managed()
     assert manager("configure")
     assert manager("activate")

@@ -13,11 +13,12 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does"
 
 from builtin_interfaces.msg import Duration, Time
 from desk import FAR, REGION, SNOWMAN, FakeEngine, picture
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
 from PIL import Image as Pillow
 from rcl_interfaces.srv import GetParameters
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -58,7 +59,82 @@ def test_a_frame_becomes_a_caption_with_its_header_and_boxes_in_pixels(start):
     assert texts[0].data == caption.caption
 
 
-def test_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
+@pytest.mark.parametrize("said", ["", " ", ".", "</phrase><object></object>"])
+def test_fault_40_an_output_without_words_or_phrases_is_a_message(start, said):
+    desk = start(max_rate=0).listen()
+    desk.engine.says = {"": (said, ())}
+    sent = desk.send()
+    caption = desk.until(lambda: desk.captions)[0]
+    assert caption.header == sent.header
+    assert caption.caption.rstrip(".") == "An image of"
+    assert list(caption.phrases) == []
+    answer = desk.ask(question="What is it?")
+    assert answer.success, answer.message
+    assert (answer.answer.rstrip("."), list(answer.result.phrases)) == ("", [])
+
+
+def test_fault_43_a_text_that_is_cut_off_says_so_and_is_warned_of(start):
+    desk = start(max_rate=0, max_new_tokens=20).listen()
+    desk.engine.truncates = True
+    desk.send()
+    assert desk.until(lambda: desk.captions)[0].truncated
+    desk.until(lambda: desk.logs("a text is cut off after 20 tokens", "max_new_tokens"))
+    assert desk.ask(question="What is it?").result.truncated
+
+
+def test_fault_45_a_message_arrives_whatever_the_model_writes(start):
+    desk = start(max_rate=0).listen()
+    desk.engine.says = {"": (f" a\0b \ud800 \x1b[2J 中 😀 {'x' * 100_000}", ())}
+    desk.send()
+    caption = desk.until(lambda: desk.captions)[0]
+    assert caption.caption == f"An image of a b    [2J 中 😀 {'x' * 100_000}"
+    assert caption.raw_text == f"<grounding> {caption.caption}"
+
+
+def test_fault_53_a_client_in_the_nodes_own_executor_is_answered(start):
+    """From a callback, as when several nodes are composed in a process."""
+    desk = start(max_rate=0)
+    answers = []
+
+    def on_caption(caption):
+        request = Ask.Request(question=f"Is it so: {caption.caption}?")
+        desk.asking.call_async(request).add_done_callback(
+            lambda done: answers.append(done.result())
+        )
+
+    async def on_text(text):
+        answers.append(await desk.asking.call_async(Ask.Request(question="What is it?")))
+
+    desk.client.create_subscription(GroundedCaption, "kosmos/captions", on_caption, 10)
+    desk.client.create_subscription(
+        String, "kosmos/text", on_text, 10, callback_group=ReentrantCallbackGroup()
+    )
+    desk.until(lambda: desk.asking.service_is_ready() and desk.stream.wanted())
+    desk.send()
+    desk.until(lambda: len(answers) >= 2)
+    assert all(answer.success for answer in answers)
+
+
+def test_fault_56_a_context_that_ends_under_the_worker_is_no_crash(start, ros, monkeypatch):
+    crashes = []
+    monkeypatch.setattr(threading, "excepthook", crashes.append)
+    desk = start(max_rate=0).listen()
+    meter, missed = desk.stream._meter, threading.Event()
+    count = meter.missed
+    monkeypatch.setattr(meter, "missed", lambda *details: (count(*details), missed.set()))
+    desk.engine.free.clear()
+    desk.send()
+    desk.until(desk.engine.busy.is_set)
+    ros.shutdown()
+    desk.engine.free.set()
+    assert missed.wait(60)
+    assert "context is invalid" in meter.error
+    assert desk.node.stop(60)
+    assert desk.engine.unloaded
+    assert not crashes
+
+
+def test_fault_61_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
     desk = start(max_rate=0)
     desk.send()
     response = desk.ask(question="What is it?")
@@ -84,13 +160,13 @@ def test_the_longest_text_is_the_requests_or_the_parameters(start):
     assert desk.engine.limits == [50, 7, 1024]
 
 
-def test_always_on_captions_without_listeners(start):
+def test_fault_61_always_on_captions_without_listeners(start):
     desk = start(always_on=True, max_rate=0)
     desk.send()
     desk.until(lambda: desk.engine.prompts == ["<grounding> An image of"])
 
 
-def test_newest_frame_wins_while_the_model_works(start):
+def test_fault_20_newest_frame_wins_while_the_model_works(start):
     desk = start(max_rate=0).listen()
     desk.engine.free.clear()
     desk.send(colour=(1, 1, 1))
@@ -109,7 +185,7 @@ def test_newest_frame_wins_while_the_model_works(start):
     assert answer.result.header == desk.captions[1].header
 
 
-def test_executor_answers_while_the_model_works(start):
+def test_fault_51_executor_answers_while_the_model_works(start):
     desk = start(max_rate=0).listen()
     desk.engine.free.clear()
     desk.send()
@@ -120,8 +196,7 @@ def test_executor_answers_while_the_model_works(start):
     assert not desk.captions
 
 
-def test_boxes_follow_each_frames_own_size(start):
-    """Fault 25."""
+def test_fault_25_boxes_follow_each_frames_own_size(start):
     desk = start(max_rate=0).listen()
     desk.send(width=320, height=240)
     desk.until(lambda: len(desk.captions) == 1)
@@ -131,7 +206,7 @@ def test_boxes_follow_each_frames_own_size(start):
     assert [caption.phrases[0].boxes[0].y_max for caption in desk.captions] == [198.75, 265]
 
 
-def test_a_bad_frame_is_named_and_the_next_one_served(start):
+def test_fault_01_a_bad_frame_is_named_and_the_next_one_served(start):
     desk = start(max_rate=0).listen()
     bad = picture()
     bad.data = bad.data[:100]
@@ -142,9 +217,22 @@ def test_a_bad_frame_is_named_and_the_next_one_served(start):
     assert desk.captions[0].frames_dropped == 1
 
 
+def test_fault_01_bad_frames_are_all_counted_and_warned_of_now_and_then(start, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.stream.REPEAT_ERROR", 3600.0)
+    desk = start(max_rate=0).listen()
+    bad = picture()
+    bad.data = bad.data[:100]
+    for count in (1, 2, 3):
+        desk.deliver(desk.images, bad, desk.stream)
+        desk.until(lambda count=count: desk.stream._meter.failed >= count)
+    desk.send()
+    desk.until(lambda: desk.captions)
+    assert desk.captions[0].frames_dropped == desk.stream._meter.failed >= 3
+    assert sum("100 bytes of data" in text for text in desk.logged) == 1
+
+
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError("boom"), KeyError("boom")])
-def test_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error):
-    """Fault 29."""
+def test_fault_29_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error):
     desk = start(max_rate=0).listen()
     desk.engine.errors.append(error)
     desk.send()
@@ -153,8 +241,7 @@ def test_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error)
     desk.until(lambda: desk.captions)
 
 
-def test_a_lost_device_ends_the_node_with_its_own_exit_code(start):
-    """Fault 32."""
+def test_fault_32_a_lost_device_ends_the_node_with_its_own_exit_code(start):
     desk = start()
     desk.engine.errors.append(DeviceLostError("CUDA error: gone"))
     states = []
@@ -250,8 +337,9 @@ def test_a_question_about_a_region_names_its_cells(start):
         ({"question": "What?", "image": Image(width=1, height=1, step=3, encoding="x")}, "'x'"),
     ],
 )
-def test_impossible_questions_are_answered_at_once_with_the_reason(start, request_fields, reason):
-    """Faults 46, 48."""
+def test_fault_46_impossible_questions_are_answered_at_once_with_the_reason(
+    start, request_fields, reason
+):
     desk = start(request_timeout=3600.0)
     response = desk.ask(**request_fields)
     assert not response.success
@@ -259,15 +347,14 @@ def test_impossible_questions_are_answered_at_once_with_the_reason(start, reques
     assert not desk.engine.prompts
 
 
-def test_a_question_without_any_image_says_what_is_missing(start):
-    """Fault 50."""
+def test_fault_50_a_question_without_any_image_says_what_is_missing(start):
     desk = start(request_timeout=0.2)
     response = desk.ask(question="What is it?")
     assert not response.success
     assert "no image came within 0.2 s on /image, which has 1 publishers" in response.message
 
 
-def test_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
+def test_fault_51_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
     desk = start(request_timeout=0.2)
     desk.engine.free.clear()
     assert desk.asking.wait_for_service(10)
@@ -299,7 +386,7 @@ def test_who_waits_when_the_node_ends_is_told_so(start):
     ] * 4
 
 
-def test_a_question_waits_for_an_image_young_enough(start):
+def test_fault_50_a_question_waits_for_an_image_young_enough(start):
     desk = start()
     desk.send(colour=(1, 1, 1))
     desk.until(lambda: len(desk.stream._feed.watch._arrivals) == 1)
@@ -316,8 +403,7 @@ def test_a_question_waits_for_an_image_young_enough(start):
     assert desk.engine.seen == [(2, 2, 2)]
 
 
-def test_a_full_queue_refuses_at_once(start):
-    """Fault 51."""
+def test_fault_51_a_full_queue_refuses_at_once(start):
     desk = start(queue_size=2)
     desk.send()
     desk.engine.free.clear()
@@ -334,8 +420,7 @@ def test_a_full_queue_refuses_at_once(start):
     assert all(future.result().success for future in answered)
 
 
-def test_while_loading_questions_are_refused_and_the_state_is_latched(start):
-    """Fault 49."""
+def test_fault_49_while_loading_questions_are_refused_and_the_state_is_latched(start):
     loaded = threading.Event()
     engine = FakeEngine()
 
@@ -357,8 +442,7 @@ def test_while_loading_questions_are_refused_and_the_state_is_latched(start):
     assert {pair.key: pair.value for pair in second.values}["device"] == "cpu"
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(start):
-    """Fault 36."""
+def test_fault_36_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(start):
 
     def load(settings):
         raise ModelLoadError(f"model {settings.model!r} is nowhere")
@@ -385,8 +469,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(star
         ("grounded", 1, ""),
     ],
 )
-def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
-    """Faults 57, 70."""
+def test_fault_57_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
     desk = start()
     before = [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)]
     result = desk.node.set_parameters([Parameter(name, value=value)])[0]
@@ -395,27 +478,31 @@ def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reas
     assert [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)] == before
 
 
-def test_a_changed_task_holds_from_the_next_frame(start):
-    """Fault 58."""
+def test_fault_58_a_changed_task_holds_from_the_next_frame(start):
     desk = start(max_rate=0).listen()
+    desk.engine.free.clear()
     desk.send()
-    desk.until(lambda: len(desk.captions) == 1)
+    desk.until(desk.engine.busy.is_set)
     changes = [Parameter("task", value="detailed_caption"), Parameter("grounded", value=False)]
     assert desk.node.set_parameters_atomically(changes).successful
     desk.send()
+    desk.engine.free.set()
     desk.until(lambda: len(desk.captions) == 2)
-    assert desk.captions[1].task == "detailed_caption"
-    assert desk.engine.prompts[1] == "Describe this image in detail:"
+    assert [caption.task for caption in desk.captions] == ["brief_caption", "detailed_caption"]
+    assert desk.engine.prompts == ["<grounding> An image of", "Describe this image in detail:"]
+    wrong = [Parameter("task", value="brief_caption"), Parameter("max_rate", value=-1.0)]
+    assert not desk.node.set_parameters_atomically(wrong).successful
+    assert parameters.read(desk.node, StreamSettings).task == "detailed_caption"
 
 
-def test_an_integer_serves_where_a_float_is_needed(start):
+def test_fault_57_an_integer_serves_where_a_float_is_needed(start):
     desk = start(max_rate=2)
     assert desk.stream.settings.max_rate == 2.0
     assert desk.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
     assert parameters.read(desk.node, StreamSettings).max_rate == 3.0
 
 
-def test_unknown_parameters_are_warned_about_by_name(start):
+def test_fault_57_unknown_parameters_are_warned_about_by_name(start):
     desk = start(max_rat=1.0, zzz=True)
     assert parameters.unknown(desk.node) == [
         "parameter max_rat is unknown; is max_rate meant?",
@@ -423,8 +510,7 @@ def test_unknown_parameters_are_warned_about_by_name(start):
     ]
 
 
-def test_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
-    """Faults 21, 22."""
+def test_fault_21_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
     desk = start(stale_timeout=0.1)
     text = desk.until(lambda: desk.logs("no image on /image"))
     assert "this node asks for BEST_EFFORT delivery" in text
@@ -432,8 +518,7 @@ def test_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
     desk.until(lambda: desk.logs("images arrive on /image"))
 
 
-def test_incompatible_delivery_is_named_with_its_cure(start):
-    """Fault 23."""
+def test_fault_23_incompatible_delivery_is_named_with_its_cure(start):
     desk = start(
         stale_timeout=0.5, **{"qos_overrides./image.subscription.reliability": "reliable"}
     )
@@ -442,6 +527,14 @@ def test_incompatible_delivery_is_named_with_its_cure(start):
     desk.client.create_publisher(Image, "image", lossy)
     desk.until(lambda: desk.logs("no image on /image"))
     assert desk.logs("offers Image with BEST_EFFORT", "reliability) to best_effort")
+    assert sum("no image on /image" in text for text in desk.logged) == 1
+    statuses = []
+    desk.client.create_subscription(DiagnosticArray, "/diagnostics", statuses.append, 10)
+    desk.until(
+        lambda: any(
+            status.level == DiagnosticStatus.STALE for seen in statuses for status in seen.status
+        )
+    )
 
 
 def test_a_remapped_transport_is_named_as_it_is(start):
@@ -476,8 +569,8 @@ def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
         assert not desk.logs("do not reach")
 
 
-def test_times_are_those_of_the_nodes_clock(start):
-    """Fault 27: latency by simulated time; warnings although it stands still."""
+def test_fault_27_times_are_those_of_the_nodes_clock(start):
+    """Latency by simulated time; warnings although it stands still."""
     desk = start(use_sim_time=True, max_rate=0, stale_timeout=0.5).listen()
     desk.until(lambda: desk.logs("no image on /image"))
     clock = desk.client.create_publisher(ClockMessage, "/clock", 10)
@@ -489,8 +582,8 @@ def test_times_are_those_of_the_nodes_clock(start):
     assert (latency.sec, latency.nanosec) == (2, 500_000_000)
 
 
-def test_a_clock_that_jumps_back_stops_nothing(start):
-    """Fault 27: a recording that begins again."""
+def test_fault_27_a_clock_that_jumps_back_stops_nothing(start):
+    """A recording that begins again."""
     desk = start(use_sim_time=True, max_rate=0).listen()
     clock = desk.client.create_publisher(ClockMessage, "/clock", 10)
     desk.until(clock.get_subscription_count)
@@ -503,8 +596,32 @@ def test_a_clock_that_jumps_back_stops_nothing(start):
     assert {caption.latency.sec for caption in desk.captions} == {0}
 
 
-def test_a_topic_that_nobody_publishes_is_named(start):
-    """Fault 22."""
+def test_fault_27_without_a_clock_rates_and_diagnostics_go_on(start):
+    desk = start(use_sim_time=True, max_rate=10.0).listen()
+    ticks = []
+    desk.client.create_subscription(DiagnosticArray, "/diagnostics", ticks.append, 10)
+    for count in (1, 2, 3):
+        desk.send()
+        desk.until(lambda count=count: len(desk.captions) == count)
+    desk.until(lambda: len(ticks) >= 2)
+    assert desk.node.get_clock().now().nanoseconds == 0
+
+
+def test_fault_26_results_carry_any_stamp_and_the_next_frame_is_served(start):
+    desk = start(max_rate=100.0).listen()
+    stamps = [0, 2**31 - 1, -(2**31), 50, 7, 7]
+    for count, sec in enumerate(stamps, start=1):
+        sent = desk.send(sec=sec)
+        desk.until(lambda count=count: len(desk.captions) == count)
+        assert desk.captions[-1].header == sent.header
+    assert [caption.header.stamp.sec for caption in desk.captions] == stamps
+    now = time.time()
+    future, past = (desk.captions[number].latency.sec for number in (1, 2))
+    assert future == pytest.approx(now - (2**31 - 1), abs=600)
+    assert past == 2**31 - 1  # the longest that there is
+
+
+def test_fault_22_a_topic_that_nobody_publishes_is_named(start):
     desk = start(stale_timeout=0.5)
     desk.client.destroy_publisher(desk.images)
     text = desk.until(lambda: desk.logs("no image on /image"))

@@ -79,6 +79,13 @@ def test_defaults_are_in_range(name):
         ("model", None),
     ],
 )
-def test_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
+def test_fault_57_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=f"parameter {name} is .*needed"):
         checked(FIELDS[name], value)
+
+
+@pytest.mark.parametrize("value", [1e9, 1000.1, -5e-324, -0.1, float("inf"), float("nan")])
+def test_fault_70_a_rate_out_of_range_is_refused(value):
+    assert [checked(FIELDS["max_rate"], rate) for rate in (0, 5e-324, 1000)] == [0, 5e-324, 1000]
+    with pytest.raises(ConfigError, match="parameter max_rate is .*; 0 to 1000 is needed"):
+        checked(FIELDS["max_rate"], value)

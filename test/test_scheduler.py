@@ -1,6 +1,8 @@
 """Order, rates and limits, by a clock that the tests hold in their hands."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -36,13 +38,34 @@ def taken(plan, now):
     return job
 
 
-def test_newest_frame_wins_and_older_ones_are_counted():
+def test_fault_20_newest_frame_wins_and_older_ones_are_counted():
     hand, plan = scheduler()
     for image in "abc":
         plan.offer("left", image)
     job = taken(plan, hand.now)
     assert (job.frame.image, job.frame.camera, plan.dropped("left")) == ("c", "left", 2)
     assert taken(plan, hand.now) is None
+
+
+def test_fault_20_of_a_thousand_frames_one_is_kept():
+    _, plan = scheduler()
+    frames = [weakref.ref(image) for image in map(offered(plan), range(1000))]
+    gc.collect()
+    assert [frame() is not None for frame in frames] == [False] * 999 + [True]
+    assert plan.dropped("left") == 999
+
+
+def offered(plan):
+    """Offers a picture that nobody else holds, and gives it."""
+
+    class Picture: ...
+
+    def offer(_):
+        picture = Picture()
+        plan.offer("left", picture)
+        return picture
+
+    return offer
 
 
 def test_an_unwanted_frame_is_neither_captioned_nor_counted():
@@ -148,16 +171,17 @@ def test_take_wakes_for_a_frame_from_another_thread():
     assert jobs[0].frame.image == "a"
 
 
-def test_take_wakes_for_a_higher_rate():
+@pytest.mark.parametrize("rate", [0.001, 1e-9, 5e-324])
+def test_fault_70_take_sleeps_at_a_tiny_rate_and_wakes_for_a_higher_one(rate):
     plan = Scheduler()
-    plan.set_limits("left", Limits(max_rate=0.001))
+    plan.set_limits("left", Limits(max_rate=rate))
     plan.offer("left", "a")
     assert plan.take()[0].frame.image == "a"
     plan.offer("left", "b")
     jobs = []
     thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
     thread.start()
-    while not plan._changed._waiters:  # it sleeps for the thousand seconds
+    while not plan._changed._waiters:  # it sleeps for a thousand seconds, or years
         thread.join(0.01)
     plan.set_limits("left", Limits(max_rate=0.0))
     thread.join(30)

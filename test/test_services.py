@@ -260,7 +260,7 @@ def test_a_cancelled_goal_stops_the_model_and_frees_the_worker(start):
 
 
 @pytest.mark.parametrize("end", ["succeeded", "aborted", "cancelled"])
-def test_a_goal_that_is_over_keeps_no_picture(start, end):
+def test_fault_52_a_goal_that_is_over_keeps_no_picture(start, end):
     """Rclpy keeps the goal for 15 minutes; at a goal a second that is 5 GB of Full HD pictures."""
     desk = start()
     if end == "cancelled":

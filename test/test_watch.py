@@ -59,7 +59,7 @@ def test_what_came_before_is_forgotten():
 @pytest.mark.parametrize(
     "stamps", [[], [1.0], [0.0] * 20, [5, 4, 3, 2, 1, 0, -1], [1, 2, 30, 40], [0, 0.1, 5, 10, 15]]
 )
-def test_too_few_or_useless_stamps_accuse_nobody(stamps):
+def test_fault_26_too_few_or_useless_stamps_accuse_nobody(stamps):
     watch = InputWatch(0.0)
     for second, stamp in enumerate(stamps):
         watch.arrived(float(second), stamp)
