@@ -124,10 +124,15 @@ class KosmosNode(ManagedNode):
         Takes at most `timeout` seconds, and spins the executor, which sends the answers.
         """
         end = time.monotonic() + timeout
-        self._diagnose()  # the last word
         self._reason = "the node is shutting down"
         if self._worker:
             self._worker.close()
+        if self.context.ok():  # else nobody can be told
+            self._take_leave(end)
+        return not self._worker or self._worker.join(end - time.monotonic())
+
+    def _take_leave(self, end: float) -> None:
+        self._diagnose()
         self._inquiries.refuse_all(self._reason)
         goals = self._inquiries.goals
         heard = min(end, time.monotonic() + LAST_REQUESTS)
@@ -136,7 +141,6 @@ class KosmosNode(ManagedNode):
         for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
             if time.monotonic() < end:
                 self.executor.spin_once(timeout_sec=0.01)
-        return not self._worker or self._worker.join(end - time.monotonic())
 
     # Transitions, each in a thread of its own ----------------------------------------------
 
