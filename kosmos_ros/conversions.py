@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 
 from kosmos_ros.grounding import Box, Caption, Phrase
 from kosmos_ros.prompts import Prompt
-from kosmos_ros.worker import Seen
+from kosmos_ros.tasks import Seen
 
 
 def caption_message(

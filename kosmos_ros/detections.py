@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kosmos_ros.grounding import Phrase
-from kosmos_ros.worker import Seen
+from kosmos_ros.tasks import Seen
 
 try:
     from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose

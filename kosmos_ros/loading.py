@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError, ModelLoadError
@@ -100,6 +101,8 @@ def load(
                 f"model {model!r} is of type {shown(values.get('model_type'))}; "
                 f"{Kosmos2Config.model_type!r} is needed"
             )
+        config = Kosmos2Config.from_pretrained(path, local_files_only=True)
+        _check_size(model, files.folder, config)
         processor = Kosmos2Processor.from_pretrained(path, local_files_only=True)
         loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
             path, **options, output_loading_info=True
@@ -201,6 +204,26 @@ def _quantization(quantization: str, dtype: torch.dtype) -> Any:
     )
 
 
+def _check_size(model: str, directory: Path, config: Any) -> None:
+    """Refuse a config of more weights than the files hold, as transformers makes up the others."""
+    text, vision = config.text_config, config.vision_config
+    layer = 4 * text.embed_dim**2 + 2 * text.embed_dim * text.ffn_dim
+    block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+    patches = (vision.image_size // vision.patch_size) ** 2
+    weights = (
+        (text.vocab_size + config.latent_query_num) * text.embed_dim
+        + text.layers * layer
+        + vision.num_hidden_layers * block
+        + patches * vision.hidden_size
+    )
+    held = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    if held and weights > 2 * held:  # 4 bits each are the fewest
+        raise ModelLoadError(
+            f"model {model!r}: its config has {weights} weights or more, "
+            f"too many for {held} bytes of safetensors"
+        )
+
+
 def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> None:
     """Refuse what would run and answer nonsense, or load and not run."""
     missing = sorted(report["missing_keys"])
@@ -252,6 +275,10 @@ def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
     for name in ("bos_token", "eos_token", "unk_token"):
         if getattr(tokenizer, f"{name}_id") is None:
             raise ModelLoadError(f"model {model!r}: its tokenizer has no {name}")
+    tags = ["<image>", "</image>"]
+    ids = tokenizer("".join(tags), add_special_tokens=False, verbose=False)["input_ids"]
+    if ids != tokenizer.convert_tokens_to_ids(tags):
+        raise ModelLoadError(f"model {model!r}: its tokenizer reads {''.join(tags)} as {ids}")
     picture, places = config.latent_query_num, config.text_config.max_position_embeddings
     if tokenizer.unk_token_id + picture >= vocabulary:
         raise ModelLoadError(

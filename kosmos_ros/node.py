@@ -32,7 +32,8 @@ from kosmos_ros.scheduler import Scheduler
 from kosmos_ros.services import Services
 from kosmos_ros.settings import Settings, StreamSettings
 from kosmos_ros.stream import Stream
-from kosmos_ros.worker import CaptionEngine, Decode, Task, Worker
+from kosmos_ros.tasks import Task
+from kosmos_ros.worker import CaptionEngine, Decode, Worker
 
 DEVICE_LOST, HUNG = 3, 4  # exit codes
 LOADING = "the model is loading"

@@ -37,7 +37,7 @@ from kosmos_ros.prompts import CAPTION_TASKS, TASKS, Prompt
 from kosmos_ros.quoting import line, shown
 from kosmos_ros.scheduler import Request, Scheduler
 from kosmos_ros.settings import FIELDS, Settings, StreamSettings, checked
-from kosmos_ros.worker import Seen, Task
+from kosmos_ros.tasks import Seen, Task
 
 MAX_ENTRIES = 100  # of each list in a request
 REPEAT_ERROR = 5.0  # s, of what is logged about requests

@@ -38,7 +38,7 @@ from kosmos_ros.quoting import line
 from kosmos_ros.scheduler import Limits, Scheduler
 from kosmos_ros.settings import StreamSettings
 from kosmos_ros.standing import Findings, Plan
-from kosmos_ros.worker import Seen, Task
+from kosmos_ros.tasks import Seen, Task
 
 REPEAT_ERROR = 5.0  # s, of warnings about frames
 REPEAT_CUT = 60.0  # s, of the warning that texts are cut off

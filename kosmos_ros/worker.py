@@ -7,27 +7,22 @@ result, such as drawing and publishing. Knows no ROS: messages are carried, not 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from kosmos_ros.errors import DeviceLostError, KosmosError, OutOfMemoryError, UnreachableError
-from kosmos_ros.grounding import Caption, Generation, Query, never, read
+from kosmos_ros.grounding import Generation, Query
 from kosmos_ros.ladder import Ladder
-from kosmos_ros.prompts import Prompt
 from kosmos_ros.scheduler import Job, Scheduler
 from kosmos_ros.settings import Settings
-
-NOTHING = Generation("", (), 0.0, 0, False)
+from kosmos_ros.tasks import Picture, Seen, Task
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Seconds between attempts to load a model that cannot be had now; the last again and again."""
@@ -59,63 +54,6 @@ class CaptionEngine(Protocol):
         """Bytes of the device's memory that are taken; from any thread."""
 
     def unload(self) -> None: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A picture and what the model said about it."""
-
-    camera: str  # empty for a picture that came with a request
-    header: Any  # the picture's own
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    prompts: tuple[Prompt, ...]
-    frames_dropped: int  # of its camera
-    captions: tuple[Caption, ...] = ()  # one for each prompt
-    inference_time: float = 0.0  # s, from its encoding to its last token
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        height, width, _ = self.image.shape
-        return width, height
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is asked of a picture, and who is told. The callables run in the worker's thread."""
-
-    prompts: Callable[[int, int], Sequence[Prompt]]  # of a picture of (width, height) pixels
-    done: Callable[[Seen], None]
-    failed: Callable[[Exception], None]
-    max_new_tokens: int
-    image: Any = None  # the message with the picture, where no frame is meant
-    stopped: Callable[[], bool] = never
-    progress: Callable[[Seen], None] | None = None  # what is said so far, after each token
-
-
-@dataclass(eq=False)
-class _Picture:
-    """A task on its way through the model."""
-
-    task: Task
-    source: Any  # the message
-    seen: Seen  # without captions
-    urgent: bool  # somebody waits for it
-    most: int = sys.maxsize  # prompts at a time, where all of them were too much
-    begun: float = field(default_factory=time.monotonic)  # s
-    error: Exception | None = None  # of who is told of its progress
-    encoded: Any = None  # as the engine gives it
-    answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
-    so_far: dict[int, Generation] = field(default_factory=dict)  # of those that report
-
-    def again(self, most: int) -> _Picture:
-        """The same before anything was done, for so many prompts at a time."""
-        return _Picture(self.task, self.source, self.seen, self.urgent, most)
-
-    def said(self, captions: Sequence[Caption]) -> Seen:
-        """With what was said until now."""
-        taken = time.monotonic() - self.begun
-        return dataclasses.replace(self.seen, captions=tuple(captions), inference_time=taken)
 
 
 Decode = Callable[[Any, int], np.ndarray]
@@ -154,10 +92,10 @@ class Worker:
         self.ladder = Ladder()
         self._closing = threading.Event()
         self._called = math.inf  # s, monotonic, when the model was called that has not returned
-        self._waiting: list[tuple[_Picture, int]] = []  # prompts that the model has no room for
-        self._asked: dict[Query, tuple[_Picture, int]] = {}  # those under way
-        self._troubled: list[_Picture] = []  # to be tried each by itself
-        self._alone: _Picture | None = None  # the one that is
+        self._waiting: list[tuple[Picture, int]] = []  # prompts that the model has no room for
+        self._asked: dict[Query, tuple[Picture, int]] = {}  # those under way
+        self._troubled: list[Picture] = []  # to be tried each by itself
+        self._alone: Picture | None = None  # the one that is
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -234,7 +172,7 @@ class Worker:
             frames = 0 if self._troubled else max(0, room - self._kept() - waiting)
             wait = idle and not self._troubled
             jobs = self._scheduler.take(room, wait=wait, frames=frames)
-        pictures: list[_Picture] = []
+        pictures: list[Picture] = []
         for job in jobs:
             self._look(job, pictures)
         if pictures:
@@ -244,7 +182,7 @@ class Worker:
             self._begin(engine, [self._alone])
         return bool(jobs) or not idle or self._alone is not None
 
-    def _begin(self, engine: CaptionEngine, pictures: Sequence[_Picture]) -> None:
+    def _begin(self, engine: CaptionEngine, pictures: Sequence[Picture]) -> None:
         """Encode pictures; what several of them share once."""
         known = {id(other.seen.image): other.encoded for other in self._under_way()}
         images = {id(picture.seen.image): picture.seen.image for picture in pictures}
@@ -264,7 +202,7 @@ class Worker:
             picture.encoded = known[id(picture.seen.image)]
             self._waiting += [(picture, number) for number in range(len(picture.seen.prompts))]
             if not picture.seen.prompts:
-                self._deliver(picture)
+                picture.deliver()
         self._waiting.sort(key=lambda waiting: not waiting[0].urgent)
 
     def _go_on(self, engine: CaptionEngine) -> None:
@@ -290,13 +228,13 @@ class Worker:
             picture, number = self._asked.pop(query)
             picture.answers[number] = answer
             if len(picture.answers) == len(picture.seen.prompts):
-                self._deliver(picture)
+                picture.deliver()
 
     def _trouble(
         self,
         engine: CaptionEngine,
         error: Exception,
-        pictures: Sequence[_Picture],
+        pictures: Sequence[Picture],
         hopeless: bool = False,
     ) -> None:
         """One of them, or their number, was too much: each again by itself, then in parts.
@@ -327,7 +265,7 @@ class Worker:
                 picture.task.failed(error)
         self._troubled.sort(key=lambda picture: not picture.urgent)
 
-    def _under_way(self) -> list[_Picture]:
+    def _under_way(self) -> list[Picture]:
         places = (*self._asked.values(), *self._waiting)
         return list({id(picture): picture for picture, _ in places}.values())
 
@@ -347,21 +285,7 @@ class Worker:
         most = min(self._most(), self._alone.most) if self._alone else self._most()
         return max(0, most - len(self._asked))
 
-    def _deliver(self, picture: _Picture) -> None:
-        try:
-            if picture.error:
-                raise picture.error
-            captions = []
-            for number, prompt in enumerate(picture.seen.prompts):
-                answer = picture.answers[number]
-                if isinstance(answer, KosmosError):
-                    raise answer
-                captions.append(read(answer, prompt.text, prompt.lead))
-            picture.task.done(picture.said(captions))
-        except Exception as exc:  # one picture's trouble is not the others'
-            picture.task.failed(exc)
-
-    def _look(self, job: Job, pictures: list[_Picture]) -> None:
+    def _look(self, job: Job, pictures: list[Picture]) -> None:
         """Append the job's picture, decoded, with its prompts; what is there is not done again."""
         frame = job.frame
         camera = frame.camera if frame else ""
@@ -379,9 +303,9 @@ class Worker:
             return
         dropped = self._scheduler.dropped(camera)
         seen = Seen(camera, source.header, image, prompts, dropped)
-        pictures.append(_Picture(task, source, seen, urgent=job.request is not None))
+        pictures.append(Picture(task, source, seen, urgent=job.request is not None))
 
-    def _query(self, picture: _Picture, number: int) -> Query:
+    def _query(self, picture: Picture, number: int) -> Query:
         task, prompt = picture.task, picture.seen.prompts[number]
         return Query(
             picture.encoded,
@@ -393,23 +317,9 @@ class Worker:
                 or picture.error is not None
                 or task.stopped()
             ),
-            functools.partial(_report, picture, number) if task.progress else None,
+            functools.partial(picture.report, number) if task.progress else None,
             prompt.stop,
         )
-
-
-def _report(picture: _Picture, number: int, generation: Generation) -> None:
-    """Tell what is said so far."""
-    picture.so_far[number] = generation
-    captions = [
-        read(picture.so_far.get(number, NOTHING), prompt.text, prompt.lead)
-        for number, prompt in enumerate(picture.seen.prompts)
-    ]
-    assert picture.task.progress
-    try:
-        picture.task.progress(picture.said(captions))
-    except Exception as exc:  # one picture's trouble is not the others'
-        picture.error = exc
 
 
 def _bare(error: Exception) -> Exception:

@@ -425,6 +425,11 @@ def another_resampling(model):
     edit(model / "preprocessor_config.json", resample=1)
 
 
+def too_large(model):
+    config = json.loads((model / "config.json").read_text())
+    edit(model / "config.json", text_config=config["text_config"] | {"layers": 10**9})
+
+
 def grey_only(model):
     edit(model / "preprocessor_config.json", image_mean=[0.5])
 
@@ -476,6 +481,7 @@ def without_config(model):
         (another_kind, "of type 'llava'; 'kosmos-2' is needed"),
         (another_size, "pictures of \\[200\\] pixels"),
         (another_resampling, "resample 1 is not supported"),
+        (too_large, "its config has 196608\\d+ weights or more, too many for 8577472 bytes"),
         (grey_only, "image_mean is .0.5,?.; three finite numbers are needed"),
         (without_spread, "image_std is .0.25, 0, 0.25.; more than 0 is needed"),
         (without_scale, "rescale_factor is None; a finite number is needed"),

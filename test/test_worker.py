@@ -10,7 +10,8 @@ from kosmos_ros.errors import CancelledError, DeviceLostError, GenerationError, 
 from kosmos_ros.grounding import Generation
 from kosmos_ros.scheduler import Limits, Request, Scheduler
 from kosmos_ros.settings import Settings
-from kosmos_ros.worker import Task, Worker
+from kosmos_ros.tasks import Task
+from kosmos_ros.worker import Worker
 
 WAIT = 20.0  # s
 

@@ -20,7 +20,8 @@ from kosmos_ros.errors import CancelledError
 from kosmos_ros.grounding import Query
 from kosmos_ros.scheduler import Limits, Request, Scheduler
 from kosmos_ros.settings import Settings
-from kosmos_ros.worker import Task, Worker
+from kosmos_ros.tasks import Task
+from kosmos_ros.worker import Worker
 
 TOKENS = 40  # of a caption
 FEW = 8  # tokens of the short caption that TOKENS is held against

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import json
 import os
 import pickle
@@ -89,18 +90,24 @@ def load(directory):
     except (ModelLoadError, ConfigError) as exc:
         assert str(exc)
     else:
-        picture = engine.encode(np.zeros((48, 64, 3), np.uint8))
-        try:
-            generation = engine.generate(picture, "<grounding> An image of", 3)
-        except GenerationError as exc:
-            assert "not finite" in str(exc)
-        else:
-            assert 1 <= generation.tokens <= 3
-            runs = True
+        runs = _caption(engine)
+        engine.unload()
+    gc.collect()  # what was begun and refused
     ran = RAN.exists()
     RAN.unlink(missing_ok=True)
     assert not ran
     return runs
+
+
+def _caption(engine):
+    picture = engine.encode(np.zeros((48, 64, 3), np.uint8))
+    try:
+        generation = engine.generate(picture, "<grounding> An image of", 3)
+    except GenerationError as exc:
+        assert "not finite" in str(exc)
+        return False
+    assert 1 <= generation.tokens <= 3
+    return True
 
 
 def _damage(source, directory):

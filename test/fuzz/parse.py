@@ -13,7 +13,7 @@ SNOWMAN = (
 )
 PLACE = "<patch_index_0044><patch_index_0863>"
 
-# How many scores too many or too few, which scores, text
+# How many scores too many or too few, which scores, text; or a byte that is no ASCII, then pieces
 SEEDS = tuple(
     head + text.encode()
     for head in (b"\0\0", b"\0\x09", b"\1\2", b"\2\3")
@@ -31,13 +31,24 @@ WORDS = (
     *(f"<phrase> a</phrase><object>{PLACE}</object>".encode(), b"<object>" + PLACE.encode()),
     *(b"\x00", b"\x85", b"\xc2\xa0", b"\xe2\x80\xa8", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80"),
 )
+PIECES = (
+    *(" a cat", " ", "\n", "<", "\x00", ".", "é中😀", "\ud800", "<patch_index_01", "<b>"),
+    *("<phrase>", "</phrase>", "<object>", "</object>", "</delimiter_of_multi_objects/>") * 3,
+    *(f"<phrase> a</phrase><object>{PLACE}</object>", f"<object>{PLACE}", f"{PLACE}</object>"),
+    *(PLACE, "<patch_index_0000>", "<patch_index_1023>", "<patch_index_1024>") * 2,
+    *TAGS,
+)
 SCORES = (0.5, 0.0, 1.0, 5e-324, 1 - 2**-53, 0.125)
 
 
 def run(data):
     source = Source(data)
     wrong, first = source.choice((0, 1, -1)), source.byte()
-    text = source.rest().decode("utf-8", "surrogateescape")
+    data = source.rest()
+    if data < b"\x80":
+        text = data.decode("utf-8", "surrogateescape")
+    else:
+        text = "".join(PIECES[byte % len(PIECES)] for byte in data[1:65])
     places = len(re.findall("<patch_index_[0-9]+>", text))
     count = max(places + wrong, 0)
     scores = [SCORES[(first + number * 5) % len(SCORES)] for number in range(count)]

@@ -17,7 +17,12 @@ IDS = {name: TOKENIZER.token_to_id(name) for name in NAMES if name != "<unk>"}
 CONTROL = {IDS.get(tag) for tag in prompts.CONTROL_TAGS} - {None}
 _TAG_OF = {number: name for name, number in IDS.items() if number is not None}
 
-BOX = b"\x06\x04\x08\x07"  # of Source's numbers: 250, 22.5, 630, 397.5
+BOX = b"\1\x06\x04\x08\x07"  # of Source's numbers: 250, 22.5, 630, 397.5
+PIECES = (
+    *("What is", "it", "this", "that", "They", "the cat", "on", "a mat", "the", "cat", "?") * 2,
+    *("is", "<", ">", "</", "/>", "phrase", "<patch_index_", "0044", "\u0085", "\u2028", "\u200b"),
+    *("＜phrase＞", "İ", "ſ", "ß", "é中😀", "\x07", "\ud800", "<s>", "<phrase>", "x" * 300, ""),
+)
 SEEDS = (
     b"\0\1" + texts("brief_caption"),
     b"\0\0" + texts("ocr"),
@@ -43,7 +48,7 @@ WORDS = (
 def run(data):
     source = Source(data)
     try:
-        prompt, ours = source.choice((_caption, _phrase, _question, _region, _raw))(source)
+        prompt, ours = source.choice(KINDS)(source)
     except (ConfigError, PromptError, RegionError):
         return False
     assert prompt.task in prompts.TASKS
@@ -68,19 +73,21 @@ def tags(text):
 
 def _caption(source):
     grounded = source.flag()
-    return prompts.caption(source.text(), grounded), ["<grounding>"] * grounded
+    task = source.words(tuple(prompts.CAPTION_TASKS))
+    return prompts.caption(task, grounded), ["<grounding>"] * grounded
 
 
 def _phrase(source):
-    prompt = prompts.phrase_grounding(source.text())
+    prompt = prompts.phrase_grounding(source.words(PIECES))
     return prompt, ["<grounding>", "<phrase>", "</phrase>"]
 
 
 def _question(source):
-    grounded, asked = source.flag(), source.text()
+    grounded, asked = source.flag(), source.words(PIECES)
     regions = source.many(lambda: _cells(source), 3)
-    words = source.many(source.text, 3)
-    prompt = prompts.question(asked, regions, words, grounded, source.many(source.text, 4))
+    words = source.many(lambda: source.words(PIECES), 3)
+    history = source.many(lambda: source.words(PIECES), 4)
+    prompt = prompts.question(asked, regions, words, grounded, history)
     # Regions of the same words share a phrase.
     kinds = len({" ".join(word.split()).lower() for word in words}) or bool(regions)
     ours = ["<grounding>"] * grounded + ["<phrase>", "</phrase>", "<object>", "</object>"] * kinds
@@ -96,10 +103,13 @@ def _region(source):
 
 
 def _raw(source):
-    return prompts.raw(source.text()), None
+    return prompts.raw(source.words((*PIECES, *NAMES[:40]))), None
 
 
 def _cells(source):
-    cells = region_cells(Box(*(source.number() for _ in range(4))), 640, 480)
+    cells = region_cells(Box(*source.corners()), 640, 480)
     assert all(0 <= cell < GRID * GRID for cell in cells)
     return cells
+
+
+KINDS = (_caption, _phrase, _question, _region, _raw, _question, _question, _question)

@@ -22,13 +22,14 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from fuzz.parse import SNOWMAN
-from fuzz.prompt import CONTROL, IDS, tags
+from fuzz.prompt import BOX, CONTROL, IDS, PIECES, tags
 from fuzz.source import Source, texts
 from kosmos_ros import prompts, services
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.grounding import Caption, parse
+from kosmos_ros.services import MAX_ENTRIES
 from kosmos_ros.settings import Settings, StreamSettings
-from kosmos_ros.worker import Seen
+from kosmos_ros.tasks import Seen
 
 SERVED = (Ask, Ground, Describe, Generate, GenerateAction)
 CAPTION = Caption(*parse(SNOWMAN, [0.5, 0.125, 1.0, 0.25]), SNOWMAN, 0.75, 20)
@@ -37,21 +38,21 @@ _PICTURE = np.broadcast_to(np.uint8(0), (*SIZE[::-1], 3))
 _NOW = SimpleNamespace(nanoseconds=1_700_000_000_000_000_000)
 
 # Behind the kind and the cameras: the fields of a message in their order; see `fill`.
-IMAGE, CAMERA, AGE, TOKENS = b"\1", texts(""), b"\0\0", b"\0"
+IMAGE, CAMERA, AGE, TOKENS = b"\1", b"\0", b"\0\0", b"\0"
 REST = IMAGE + CAMERA + AGE + TOKENS
-BOX = b"\x06\x04\x08\x07\0"
 SEEDS = (
     b"\0\0" + texts("What is it?") + b"\0\1" + BOX + b"\0" + REST + b"\1",
     b"\0\0" + texts("Is the cat here?") + b"\2" + texts("Who?", "A man.") + b"\1" + BOX + b"\1"
     + texts("the cat") + REST + b"\0",
-    b"\0\1" + texts("Why?") + b"\0\0\0\0" + texts("left") + b"\1\0\5",
+    b"\0\1" + texts("Why?") + b"\0\0\0\0\1\1\0\5",
     b"\1\0\2" + texts("a dog", "a fire") + b"\2" + REST,
-    b"\1\1\1" + texts("a dog") + b"\0\0" + texts("") + b"\2\0\2",
+    b"\1\1\1" + texts("a dog") + b"\0\0\1\2\0\2",
     b"\2\0\2" + BOX * 2 + b"\0" + REST + b"\1",
     b"\2\0\0\1" + REST + b"\0",
     b"\3\0" + texts("<grounding> An image of") + REST,
     *(
-        b"\4\0" + texts(task, text) + phrases + b"\0" + regions + b"\0\0" + REST + b"\1"
+        b"\4\0" + bytes([prompts.TASKS.index(task)]) + texts(text) + phrases + b"\0" + regions
+        + b"\0\0" + REST + b"\1"
         for task, text, phrases, regions in (
             ("brief_caption", "", b"\0", b"\0"),
             ("question", "What is it?", b"\0", b"\1" + BOX),
@@ -62,9 +63,8 @@ SEEDS = (
     ),
 )  # fmt: skip
 WORDS = (
-    *(task.encode() for task in prompts.TASKS),
     *(tag.encode() for tag in prompts.CONTROL_TAGS),
-    *(b"<phrase>", b"</object>", b"left", b"right", b"it", b"this", BOX, REST, b"\xff"),
+    *(b"<phrase>", b"</object>", b"it", b"this", BOX, REST, b"\xff"),
 )
 
 
@@ -185,22 +185,25 @@ def _check(asked, request):
 def fill(source, message):
     """`message` with a value in every field."""
     for name, kind in message.get_fields_and_field_types().items():
-        setattr(message, name, _value(source, kind))
+        draw = _NAMED.get(name)
+        setattr(message, name, draw(source) if draw else _value(source, kind))
     return message
 
 
 def _value(source, kind):
     if kind.startswith("sequence<"):
         of = kind[len("sequence<") : -1]
-        # 101 are one more than a request may have.
-        most = 101 if source.byte() == 255 else 3
-        return source.many(lambda: _value(source, of), most)
+        number = source.byte()
+        count = number % 4 if number < 4 or number > 127 else 0
+        if number == 255:
+            count = MAX_ENTRIES + 1
+        return [_value(source, of) for _ in range(count)]
     return _DRAWS[kind](source)
 
 
 def _text(source):
     # As rclpy reads text from C: no NUL, and no UTF-8 that is none.
-    return source.text().partition("\0")[0].encode("utf-8", "replace").decode()
+    return source.words(PIECES).partition("\0")[0].encode("utf-8", "replace").decode()
 
 
 def _image(source):
@@ -208,6 +211,23 @@ def _image(source):
     return source.choice(pictures)()
 
 
+def _box(source):
+    return BoundingBox(
+        **dict(zip(("x_min", "y_min", "x_max", "y_max"), source.corners(), strict=True))
+    )
+
+
+def _one(*names):
+    """Draws one of `names`, or any text."""
+
+    def draw(source):
+        name = source.choice((*names, None))
+        return _text(source) if name is None else name
+
+    return draw
+
+
+_NAMED = {"task": _one(*prompts.TASKS), "camera": _one("", "left", "", "right", "")}
 _DRAWS = {
     "string": _text,
     "boolean": Source.flag,
@@ -215,7 +235,7 @@ _DRAWS = {
     "uint8": Source.byte,
     "uint32": lambda source: source.integer(0, 2**32 - 1),
     "int32": lambda source: source.integer(-(2**31), 2**31 - 1),
-    "kosmos_msgs/BoundingBox": lambda source: fill(source, BoundingBox()),
+    "kosmos_msgs/BoundingBox": _box,
     "builtin_interfaces/Duration": lambda source: fill(source, Duration()),
     "builtin_interfaces/Time": lambda source: fill(source, Time()),
     "std_msgs/Header": lambda source: fill(source, Header()),

@@ -18,6 +18,9 @@ NUMBERS = (
 )  # fmt: skip
 
 
+RARE = 192  # bytes from here on stand for a number that is in no table
+
+
 class Source:
     """Zeros follow the last byte."""
 
@@ -46,8 +49,8 @@ class Source:
     def integer(self, low=None, high=None):
         """One of INTEGERS or of 64 bits; folded into [low, high], where they are given."""
         kind = self.byte()
-        if kind < len(INTEGERS):
-            value = INTEGERS[kind]
+        if kind < RARE:
+            value = INTEGERS[kind % len(INTEGERS)]
         else:
             value = int.from_bytes(self.bytes(8), "big", signed=True)
         if low is None or low <= value <= high:
@@ -56,7 +59,16 @@ class Source:
 
     def number(self):
         kind = self.byte()
-        return NUMBERS[kind] if kind < len(NUMBERS) else struct.unpack("<d", self.bytes(8))[0]
+        if kind < RARE:
+            return NUMBERS[kind % len(NUMBERS)]
+        return struct.unpack("<d", self.bytes(8))[0]
+
+    def corners(self):
+        """Of a box, in pixels: one of some size, or any four numbers."""
+        if self.byte() % 4 == 1:
+            return tuple(self.number() for _ in range(4))
+        x, y, width, height = self.bytes(4)
+        return float(x), float(y), x + width + 1.0, y + height + 1.0
 
     def text(self):
         """Up to END. Bytes that are no UTF-8 become lone surrogates."""
@@ -65,6 +77,14 @@ class Source:
         taken = self._data[self._at : end]
         self._at = end + 1
         return taken.decode("utf-8", "surrogateescape")
+
+    def words(self, pieces):
+        """Text; where its first byte is no ASCII, up to 15 of `pieces` in its place."""
+        head = self._data[self._at : self._at + 1]
+        if head < b"\x80" or head == END:
+            return self.text()
+        space = (" ", "")[self.byte() % 4 == 3]
+        return space.join(self.choice(pieces) for _ in range(self.byte() % 16))
 
     def rest(self):
         return self._data[self._at :]
