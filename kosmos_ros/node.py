@@ -124,17 +124,19 @@ class KosmosNode(ManagedNode):
         Takes at most `timeout` seconds, and spins the executor, which sends the answers.
         """
         end = time.monotonic() + timeout
-        self._diagnose()  # the last word
+        reachable = self.context.ok()  # and not shut down by others
+        if reachable:
+            self._diagnose()  # the last word
         self._reason = "the node is shutting down"
         if self._worker:
             self._worker.close()
         self._inquiries.refuse_all(self._reason)
         goals = self._inquiries.goals
         heard = min(end, time.monotonic() + LAST_REQUESTS)
-        while time.monotonic() < (end if self._inquiries.waiting else heard):
+        while reachable and time.monotonic() < (end if self._inquiries.waiting else heard):
             self.executor.spin_once(timeout_sec=0.01)
         for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
-            if time.monotonic() < end:
+            if reachable and time.monotonic() < end:
                 self.executor.spin_once(timeout_sec=0.01)
         return not self._worker or self._worker.join(end - time.monotonic())
 
