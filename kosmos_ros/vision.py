@@ -26,6 +26,8 @@ class Vision:
         self._dense = linear(projection.dense)
         self._queries = projection.latent_query
         self._attention = projection.x_attn
+        # It has no word on this, and transformers 4 then takes it for causal (sdpa_attention.py).
+        self._attention.is_causal = False
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Tokens (N, Q, H) of pixels (N, 3, S, S)."""

@@ -25,7 +25,7 @@ from kosmos_ros.settings import FIELDS
 FOR_GOOD = (0, 1, 2)
 """Exit codes after which a new start helps nothing."""
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # s before a new start; each is twice the one before
-LONG = 60.0  # s of life after which the pauses begin anew
+LONG = 600.0  # s of life, far more than loading takes, after which the pauses begin anew
 
 PARAMETERS = {  # name: (type to read the argument's text as, None for YAML's rules; description)
     **{

@@ -46,10 +46,10 @@ def engine():
 
 @pytest.fixture(scope="module")
 def reference():
-    return (
-        Kosmos2Processor.from_pretrained(shapes.MODEL_DIR),
-        Kosmos2ForConditionalGeneration.from_pretrained(shapes.MODEL_DIR).eval(),
-    )
+    model = Kosmos2ForConditionalGeneration.from_pretrained(shapes.MODEL_DIR).eval()
+    # Without this, transformers 4 takes it for causal; see vision.py.
+    model.image_to_text_projection.x_attn.is_causal = False
+    return Kosmos2Processor.from_pretrained(shapes.MODEL_DIR), model
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,20 @@ def test_scores_are_the_tokens_probabilities(engine, reference, picture):
     ]
     assert len(expected) >= 2
     assert generation.location_scores == pytest.approx(expected, abs=1e-4)
+
+
+def test_fault_35_the_first_token_of_a_picture_reads_the_last_patch_too(engine):
+    """Under transformers 4.57 it would not; pictures would be known by parts."""
+    attention = engine._vision._attention
+    tokens, width = engine._vision._queries.shape
+    one = torch.randn(1, 3 * tokens, width, generator=torch.Generator().manual_seed(0))
+    other = one.clone()
+    other[:, -1] += 1
+    with torch.inference_mode():
+        first, second = (
+            attention(one[:, :tokens], encoder_hidden_states=seen)[0] for seen in (one, other)
+        )
+    assert ((first - second).abs().amax(dim=-1) > 0).all()
 
 
 def test_fault_39_all_of_a_wide_frame_is_seen(engine):
