@@ -89,8 +89,9 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
     path = shapes.MODEL_DIR if model == "shapes" else Path(model).expanduser()
     if path.is_dir():
         if revision:
+            what = "the embedded one" if model == "shapes" else "a directory"
             raise ConfigError(
-                f"revision is {revision!r}, but model {model!r} is a directory; "
+                f"revision is {revision!r}, but model {model!r} is {what}; "
                 "only a Hugging Face id has revisions"
             )
         return Files(path, "")

@@ -260,19 +260,19 @@ class KosmosNode(ManagedNode):
     def _watch(self, worker: Worker) -> None:
         """Tell of a model that is slow or was made to do less; end with one that hangs."""
         stuck, limit = worker.stuck(), self.settings.hard_timeout
+        said = f"the model has not answered for {stuck:.3g} s"
+        slow = 0 < limit / 2 < stuck
+        if slow and not self._slow:
+            self.get_logger().warning(
+                f"{said}; after {limit:g} s (hard_timeout) this process ends"
+            )
+        self._slow = slow
         if 0 < limit < stuck and not self.finished.done():
-            self._reason = f"the model has not answered for {stuck:.0f} s (hard_timeout)"
+            self._reason = f"{said} (hard_timeout)"
             self.get_logger().fatal(f"{self._reason}; this process ends")
             self._publish_info(DiagnosticStatus.ERROR, self._reason, self._info)
             self._inquiries.refuse_all(self._reason)
             self.finished.set_result(HUNG)
-        slow = 0 < limit / 2 < stuck
-        if slow and not self._slow:
-            self.get_logger().warning(
-                f"the model has not answered for {stuck:.0f} s; after {limit:g} s "
-                "(hard_timeout) this process ends"
-            )
-        self._slow = slow
         if (rung := worker.ladder.rung.name) != self._rung:
             now = f"short of memory, the model does {rung}" if rung else "the model does all again"
             self.get_logger().warning(now)
