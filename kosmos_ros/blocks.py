@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Blocks of a transformer, on the weights of the modules that Hugging Face loaded.
 
 A module's call takes as long as a small model's layer norm itself, and three products of one

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Image messages to RGB arrays: ROS's own cv_bridge where it is right, the table where it is not.
 
 Knows messages and cv_bridge; pixels are images.py's. cv_bridge is tried first in a process of its

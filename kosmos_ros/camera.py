@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """camera_node: a camera for machines without one.
 
 Publishes what sources.py gives, with stamps of the node's clock, and for drawn scenes the truth.

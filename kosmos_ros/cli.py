@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """kosmos: captions and answers for picture files, without ROS; and the model's own files.
 
 Of pictures, one JSON object a line on standard output, in the terms of

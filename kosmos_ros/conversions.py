@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Core dataclasses to kosmos_msgs and back.
 
 Every number is cast on its way into a message: since Jazzy rclpy does not check field types, and

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """KOSMOS-2's text model token by token: rows that join, step together and leave.
 
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """demo_node: shows what kosmos_node says of its cameras, asks, looks, streams, waits, and ends.
 
 An example of a client: topics, services, the action and parameters. Knows no model.

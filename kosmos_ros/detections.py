@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Boxes as vision_msgs/Detection2DArray, where vision_msgs is installed. Knows no camera."""
 
 from __future__ import annotations

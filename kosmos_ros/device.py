@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What torch says of a device that fails, as errors of ours. Knows texts only.
 
 The texts are those of PyTorch, of CUDA's libraries under it, and of Jetson's memory manager.

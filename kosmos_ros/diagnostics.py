@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The state of the node on /diagnostics: one status for the model and one for each camera.
 
 Levels of a camera: STALE, no image has come for `stale_timeout`; ERROR, the newest frame could not

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A picture and its caption in, the picture with boxes, labels and the caption under it out.
 
 Knows pixels and text; no messages and no model. Only labels and the strip go through Pillow:

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """How a raw picture's pixels lie in memory, and how they become RGB: one table, ENCODINGS.
 
 Knows one pixel format at a time; no sizes, no limits, no compression and no ROS.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Prompts about pictures in, text with token probabilities out.
 
 Encodes a picture once and answers any number of prompts about it, which join and leave as they

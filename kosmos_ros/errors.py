@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Every error that kosmos_ros raises on purpose, in one tree.
 
     KosmosError

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """When something has changed for good: a phrase in view or not, another answer.
 
 A model's word on a single frame is unsteady. A value counts once it has been the same in a number

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """One camera's images as they come in: the subscription, and what to say when nothing comes.
 
 Knows topics, delivery and arrival times; hands messages on and never looks into their pixels.

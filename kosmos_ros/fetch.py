@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A Hugging Face model's files, from the hub onto this machine, each checked by its hash.
 
 Knows names, hashes and the cache of huggingface_hub, which does the transfer; never looks into

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Which tokens may follow which, so that every box that is written is one.
 
 An automaton over token ids: after `<object>` or the delimiter comes a location, then a location

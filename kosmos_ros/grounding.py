@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Text with KOSMOS-2's tags in, a caption with phrases and boxes out.
 
 Knows the tag language and the 32 x 32 location grid; knows no model, no prompt wording and no ROS.

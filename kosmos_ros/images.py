@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pixels as a camera sends them in, RGB arrays out.
 
 Raw frames go by the table of encodings.py; compressed ones and files through Pillow. Every size

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Linear maps whose weights are 8 bits each, for processors.
 
 A token takes as long as its weights are read. Weights only, each row (one output) by its largest

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """How much may go through the model at a time, after it was too much for the device's memory.
 
 A rung down for each failure, one up again after a quiet time. Knows no torch and no ROS.

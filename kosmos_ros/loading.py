@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weights in, a model that can run out. Refuses what would run and answer nonsense.
 
 Knows files, devices and number formats; runs nothing.

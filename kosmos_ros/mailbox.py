@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Results on their way from other threads to futures of the executor's. Knows no topic."""
 
 from __future__ import annotations

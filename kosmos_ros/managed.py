@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A managed node whose transitions take their time. Knows states, and no model.
 
 rclpy runs a transition inside the executor, which stands still meanwhile: loading a model takes

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """How fast frames are described: rate, latency, failures. Knows no ROS.
 
 Times are seconds of a monotonic clock.

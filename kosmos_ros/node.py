@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """kosmos_node: camera images in, grounded captions and answers out.
 
 A managed node: configure loads the model, activate begins to work, deactivate pauses, cleanup

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A node's ROS parameters, from the fields of a dataclass; see settings.py.
 
 Declares, reads and checks them; knows nothing of what they do.

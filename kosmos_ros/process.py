@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Runs one node as a process: start, spin, end.
 
 Knows signals and exit codes, and nothing of the node but `finished` and `stop`.

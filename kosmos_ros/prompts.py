@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A task or a question in, the text that KOSMOS-2 reads after the picture out.
 
 The only place that knows prompt wording; the forms are those of the model card of

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Text from outside as it may stand in a message: in one line, harmless to terminals, bounded.
 
 Who sends an image, a question or a node's name must not be able to forge lines of a log, to

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Decides what the model works on next: requests first, then the cameras in turn.
 
 One slot per camera holds its newest frame; an older one is dropped and counted, never queued.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Services and the action: requests in, work for the scheduler out, and answers back.
 
 Callbacks run in the executor's thread and only hand work on; the worker's thread brings results

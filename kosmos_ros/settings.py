@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What a program can be told, each setting once: name, default, range, description.
 
 A dataclass holds them; a field made by `parameter` is a ROS parameter, a launch argument or an

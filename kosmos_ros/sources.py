@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Where the pictures of a camera node come from: drawn scenes, files, a video or a device.
 
 `open_source(name)` gives an object with `read() -> View` and `close() -> bool`. Knows no ROS.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What is asked of every frame of a camera, and what the answers mean together.
 
 Knows settings and prompts; no topic and no model.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """One camera: its images, its parameters, what is asked of its frames, and its outputs.
 
 `~/captions` and so on for the only camera, `~/<name>/captions` for one of several.

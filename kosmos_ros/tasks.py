@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What is asked of a picture, what was said about it, and who is told.
 
 Knows no ROS, no model and no thread: messages are carried, not looked at.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """KOSMOS-2's vision tower and its projection, on the modules that Hugging Face loaded.
 
 Pixels in, the tokens of a picture as the text model reads them out.

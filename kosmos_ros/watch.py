@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Watches one camera's input: has it stopped, and does less of it arrive than was sent?
 
 Knows arrival times and stamps only; no ROS, no pictures. Times are seconds.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The thread that owns the model: takes what the scheduler gives, and hands out what was said.
 
 Everything slow happens here: loading, decoding, inference, and what the receivers do with the

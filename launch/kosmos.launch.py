@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """kosmos_node: ros2 launch kosmos_ros kosmos.launch.py image:=/camera/image_raw.
 
 Every parameter of the node is an argument, too; one that is left empty is as params_file has it.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """kosmos_node with an engine that breaks, as a program: broken_node.py lost|hangs [ARGUMENTS]."""
 
 import sys

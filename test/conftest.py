@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What every test of a node needs: a domain of its own, and waiting for events."""
 
 import gc

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Writes docs/faults.md: the table of faults.py with the tests of each row and their results.
 
 Knows pytest's reports and the table; no fault.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Faults and bad inputs, and what kosmos_ros does about each. Knows no test but by its name.
 
 A test of row N is called test_fault_NN_ and its property. docs/faults.md is made of this table

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A Hugging Face hub on this machine that holds one model, for huggingface_hub to fetch from."""
 
 import hashlib

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Programs of this package as processes, for tests that talk to them over DDS."""
 
 import signal

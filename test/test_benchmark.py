@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark's figures are of what they say; none is looked at for its size."""
 
 import json

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """cv_bridge and the table give the same pixels, and a cv_bridge that does not is not used."""
 
 import importlib.util

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """camera_node as a process over DDS: what it publishes is what it drew, and it ends cleanly."""
 
 import contextlib

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Where a camera node's pictures come from: scenes with their truth, files, videos, devices."""
 
 import threading

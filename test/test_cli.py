@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The command kosmos on drawn scenes, with the embedded model."""
 
 import functools

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What comes out of a message is what was put in, with rclpy's checks of field types and without.
 
 Unchecked, rclpy publishes a NumPy scalar or an int in a float field as another number.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rows that join and leave at any moment are written as each alone; boxes are well formed."""
 
 import re

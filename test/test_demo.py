@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """scripts/demo as a user starts it: what it prints, what it leaves, how it ends."""
 
 import os

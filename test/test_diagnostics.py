@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """/diagnostics and /events of the running node, with a fake engine."""
 
 import pytest

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Annotated pictures: boxes and labels where they belong, legible, and nothing else touched."""
 
 import os

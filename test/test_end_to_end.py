@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The real node with the embedded model as a process over DDS: is what it says what was drawn?"""
 
 import re

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The engine with the embedded model, held against Hugging Face's own processor and generate."""
 
 import contextlib

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Model files from a hub on this machine: whole, in parts, damaged, missing."""
 
 import re

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Inputs that once broke something, a few new ones for each target, and a short hunt."""
 
 import random

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Tagged text to phrases and boxes, held against Hugging Face's own reading of it."""
 
 import math

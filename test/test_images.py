@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Raw pictures: every encoding against pixels written down by hand, and every way to be wrong."""
 
 import array

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """JPEG, PNG and WebP pictures, and files: the right pixels, or a named error before decoding."""
 
 import array

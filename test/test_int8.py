@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Weights of 8 bits on a processor: products near those of the weights that they stand for."""
 
 import pytest

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Less at a time after it was too much, and all again after a quiet time."""
 
 from hypothesis import given

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Both launch files, run as `ros2 launch` runs them: names, parameters, errors, exit codes."""
 
 import os

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The core stands without ROS, and the command line without torch until it needs it."""
 
 import subprocess

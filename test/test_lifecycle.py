@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The managed node: what each state does, and what transitions leave behind."""
 
 import gc

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What a camera's counts say."""
 
 from kosmos_ros.meter import KEPT, WINDOW, Meter

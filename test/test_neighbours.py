@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The real node among others: fast cameras, killed clients, stopped listeners, a second node."""
 
 import itertools
@@ -157,14 +159,14 @@ rclpy.spin(node)
 def test_fault_52_a_client_that_is_killed_leaves_no_place_taken(client, bench, scenes):
     asking = client.create_client(Ask, "kosmos/ask")
     question = Ask.Request(question="What is it?")
-    with Program("node", *parameters(model="shapes", queue_size=4, request_timeout=20.0)) as node:
+    with Program("node", *parameters(model="shapes", queue_size=4, request_timeout=10.0)) as node:
         node.says("active: ")
         with Program(Path(sys.executable), "-u", "-c", ASKER) as asker:
             asker.says("all wait")
         assert "4 requests wait already" in bench.call(asking, question).message
 
         def free():
-            return "no image came within 20 s" in bench.call(asking, question).message
+            return "no image came within 10 s" in bench.call(asking, question).message
 
         bench.until(free, "a free place")
         question.image = framed(scenes[0], "here")

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The node in process, with literal KOSMOS-2 output in place of a model."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The way onto a robot that README.md describes: a virtual environment beside ROS, plain colcon.
 
 ROS and its Python packages are reached as a ROS installation's setup file gives them, by
@@ -71,6 +73,16 @@ def workspace(tmp_path_factory):
     )
     pairs = (pair.partition("=") for pair in set_up.stdout.split("\0") if pair)
     return home / "ws", {name: value for name, _, value in pairs}
+
+
+def test_every_source_file_says_whose_it_is_and_by_which_licence():
+    folders = ("kosmos_ros", "launch", "test")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    files += [ROOT / "setup.py", *(ROOT / "scripts").iterdir()]
+    assert len(files) > 100
+    for file in files:
+        head = file.read_text()[:200]
+        assert "# Copyright 20" in head and "# SPDX-License-Identifier: Apache-2.0" in head, file
 
 
 def test_plain_colcon_installs_both_packages(workspace):

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Parameters are stated once: the YAML and the README repeat what the code says."""
 
 import dataclasses

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """config/kosmos.policy.xml against the graph of real nodes: nothing lacks, nothing is too much."""
 
 import os

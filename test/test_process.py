@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """How kosmos_node begins and ends as a process, and what the system's clock is to it."""
 
 import os

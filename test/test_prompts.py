@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Prompts are the model card's, to the space; nothing from outside speaks in their voice."""
 
 import re

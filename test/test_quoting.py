@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Text from outside in messages and logs: one line, no escape sequences, bounded."""
 
 import re

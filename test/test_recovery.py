@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What goes wrong in the model, the device, the network or this program, and how it goes on."""
 
 import sys

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The requirements allow no version of which a vulnerability that matters here is known."""
 
 import configparser

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Every task over DDS with the embedded model: is what the node says what was drawn?
 
 One process serves two cameras; the tests draw their own scenes, of which they know the truth.

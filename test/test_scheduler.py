@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Order, rates and limits, by a clock that the tests hold in their hands."""
 
 import gc

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Ground, Describe, Generate, history and the action: what is asked and what is answered."""
 
 import math

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Prompts, answers and tokens that `shapes` learns from."""
 
 import numpy as np

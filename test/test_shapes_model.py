@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The embedded model: any transformers can load it, and it says what was drawn."""
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """References and places are spoken of only where they are beyond doubt."""
 
 import numpy as np

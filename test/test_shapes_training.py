@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The same seed gives the same run, whether it was interrupted or not."""
 
 from dataclasses import replace

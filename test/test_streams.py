@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Several cameras on one model, and what is asked of every frame; with a fake engine."""
 
 import io

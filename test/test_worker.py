@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The worker's thread with an engine that takes a step for each token, without ROS."""
 
 import threading

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command line of the benchmark: what is measured, in which order, and where it goes."""
 
 from __future__ import annotations

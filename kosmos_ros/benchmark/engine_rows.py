@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Figures of the engine, each beside Hugging Face's generate on the same weights and frames."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Figures of the node around the model: messages, pixels, and frames that are only dropped."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Rows of figures, as a table, JSON and plots. Measures nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What is measured: an engine and Hugging Face's own way on the same weights."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """`shapes`: a tiny KOSMOS-2 that captions drawn scenes of coloured shapes.
 
     scenes      what is in a picture and where: sampling, motion, truth; knows no pixels

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Batches to learn from: scenes rendered in other processes, prompts packed. No weights.
 
 New pictures of step k depend on the run's seed and on k alone. Training draws from the seeds [0,

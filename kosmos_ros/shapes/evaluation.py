@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Figures of a `shapes` model on scenes it never saw, through the same chain that the node uses.
 
 Engine, prompts and grounding are the node's own, so a break in any of them shows here. Scene `i`

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Pictures of an examination: frames with true and predicted boxes, and how far scores are right.
 
 What is shown follows from the seed alone: the first scenes, then the first ones that went wrong.

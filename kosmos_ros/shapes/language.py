@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes in words: questions and right answers in KOSMOS-2's prompt language. No pixels, no ids.
 
 The prompts are those of `kosmos_ros.prompts`, what the model is asked later. An answer starts

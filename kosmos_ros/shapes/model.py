@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The network in training: KOSMOS-2's own modules, first weights, losses. Knows no scenes.
 
 Three things differ from the network that is saved; none of them outlives `finish`:

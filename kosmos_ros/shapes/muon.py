@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Muon, the optimiser of the layers' matrices, in float32. Knows no model.
 
 torch.optim.Muon orthogonalises in bfloat16, for which most CPUs have no units: at the size of

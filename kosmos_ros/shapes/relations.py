@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Which shape lies left of, right of, above or below which, where that is beyond doubt.
 
 Knows scenes and the words for such places, and no prompts.

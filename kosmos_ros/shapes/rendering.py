@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes to pixels, at any resolution, anti-aliased. Knows where a shape's ink lies, and no words.
 
 Everything is given in fractions of the frame, so the same scene at two resolutions is the same

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Scenes of coloured shapes: what is in a picture and where. Knows no pixels and no model.
 
 A scene is drawn by `rendering.render`; its truth is known by construction. Boxes are (x1, y1,

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The vocabulary of `shapes` and its tokenizer files. Knows the words, and no scene.
 
 A piece holds its own leading space (" red"), so text is the pieces put together and decoding

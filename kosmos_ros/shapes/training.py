@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Training of `shapes` from nothing: phases, schedules, checkpoints. Knows no scene and no layer.
 
 First the picture alone (what covers each part of it, where does it end, how many are like it),

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Random inputs for whatever reads from outside; a module for each target, which has
 
     run(data)   takes any bytes, raises nothing but for a bug: errors that the code documents are

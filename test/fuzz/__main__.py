@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command line: which targets are fuzzed, for how long, and a table of what came of it."""
 
 import argparse

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What a target raises, kept as a file for each place in the code: the first input that led there.
 
 Knows no fuzzer: whoever calls it goes on with the next input.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """One target under atheris, in this process, which ends with it.
 
     python -m fuzz.hunt TARGET FOLDER [libFuzzer's options and folders of inputs]

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What a model may write: tags in any order, of any number, and text between them."""
 
 import re

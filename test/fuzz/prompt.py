@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Text from outside in prompts: none of it may become a control token of the model."""
 
 from collections import Counter

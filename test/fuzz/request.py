@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Requests and goals with any value in any field, served without DDS.
 
 The services stand on a node that only keeps their callbacks, and work for a desk that only keeps

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Values drawn from bytes: any bytes are an input, and similar bytes are similar inputs.
 
 Knows no target. What is often decisive takes one byte, so that seeds can be written by hand.

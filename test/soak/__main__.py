@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Command line of the soak: which run, its table, and where the figures go."""
 
 import argparse

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Cameras that publish drawn scenes, a tenth of them spoilt, as fast as asked: one process.
 
 python -m soak.cameras SEED NAME...

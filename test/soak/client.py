@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A client that asks at random, and judges what it is answered: one process.
 
     python -m soak.client NAME SEED

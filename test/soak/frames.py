@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """The node in one process with an engine that answers at once: as many frames as it can take.
 
 Frames are handed to the cameras' streams and requests to the services; no message crosses DDS.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """What became of every request, from what clients say. Knows no process and no topic."""
 
 import re

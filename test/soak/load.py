@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """kosmos_node as a process among cameras, clients and a meddler, each a process of its own.
 
 Knows how they are started, killed and watched; what they do is theirs.

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Who changes parameters and states of the node at random moments: one process.
 
     python -m soak.meddler SEED

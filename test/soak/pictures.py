@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Drawn scenes as image messages of many kinds, good ones and bad ones. Knows no topic.
 
 The frame_id says all of a frame: "<camera> <number> <width>x<height> <stamp>", and "bad" behind it

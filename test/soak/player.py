@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """A node of the soak, which ends at SIGINT and tells what happens in lines of JSON.
 
 Knows nothing of what it plays.

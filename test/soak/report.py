@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Figures of a run, as a table and as JSON. Measures nothing."""
 
 import dataclasses
