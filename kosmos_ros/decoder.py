@@ -56,6 +56,7 @@ class Decoder:
         # Of each row: its next token, that one's position, 1 if it moves on, the grammar's state.
         self._values = torch.zeros(4, 0, dtype=torch.long, device=self._device)
         self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
+        self._views: list[tuple[Tensor, Tensor, Tensor]] = []
         self._grow(1, ROUND)
 
     @property
@@ -159,8 +160,9 @@ class Decoder:
     def clear(self) -> None:
         """Remove all rows and give back the cache's memory."""
         self._lengths.clear()
-        self._values = self._values[:, :0]
         self._cache = self._cache[:, :0, :0].clone()
+        self._views, self._values = [], self._values[:, :0].clone()  # which hold the old one
+        self._graphs.clear()
         self._grow(1, ROUND)
 
     def _grow(self, rows: int, places: int) -> None:

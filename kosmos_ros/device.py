@@ -15,13 +15,14 @@ from kosmos_ros.quoting import line
 KINDS: dict[type[GenerationError] | type[DeviceLostError], re.Pattern[str]] = {
     OutOfMemoryError: re.compile(
         "out of memory"  # torch's allocator, CUDA's driver
+        "|CUBLAS_STATUS_NOT_INITIALIZED"  # it has no room for its own work space
         "|can't allocate memory"  # torch's allocator of a CPU
         "|STATUS_ALLOC_FAILED"  # cuBLAS, cuDNN
         "|NVML_SUCCESS == r INTERNAL ASSERT"  # Jetson, whose driver cannot be asked what is free
         "|NvMapMemAlloc"
     ),
-    # After any other CUDA error the process is in an inconsistent state (CUDA Runtime API,
-    # cudaErrorIllegalAddress and its neighbours).
+    # After most of these the process is in an inconsistent state (CUDA Runtime API,
+    # cudaErrorIllegalAddress and its neighbours); of none can we know that it is not.
     DeviceLostError: re.compile("CUDA error|STATUS_EXECUTION_FAILED|CUDA driver error"),
 }
 """By what the text holds; the first that fits. Any other is a GenerationError."""
@@ -36,8 +37,17 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
-        text = str(exc)
-        reason = line(text.partition("\n")[0], 300)  # torch appends advice to programmers
-        kinds = (kind for kind, pattern in KINDS.items() if pattern.search(text))
-        kind = OutOfMemoryError if isinstance(exc, MemoryError) else next(kinds, GenerationError)
-        raise kind(f"{what}: {reason or 'out of memory'}") from exc
+        reason = line(str(exc).partition("\n")[0], 300)  # torch appends advice to programmers
+        raise kind_of(exc)(f"{what}: {reason or 'out of memory'}") from exc
+
+
+def kind_of(error: BaseException) -> type[GenerationError] | type[DeviceLostError]:
+    """Which error of ours it is."""
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError
+    # A capture that ends for want of memory tells so by an error of its own.
+    before = error.__context__
+    if before is not None and kind_of(before) is OutOfMemoryError:
+        return OutOfMemoryError
+    kinds = (kind for kind, pattern in KINDS.items() if pattern.search(str(error)))
+    return next(kinds, GenerationError)

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ OPTIONAL = (
 NAMES = {*OPTIONAL, *(name for names in NEEDED for name in names)}
 """Files that are fetched beside the weights: no code, no pickle."""
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOLCK)
 BUSY = (408, 429)  # HTTP's request timeout and too many requests
 CHUNK = 1 << 20  # bytes, of a file that is checked
 RANGE = 16 << 20  # bytes that are asked for at a time
@@ -88,8 +89,9 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
     path = shapes.MODEL_DIR if model == "shapes" else Path(model).expanduser()
     if path.is_dir():
         if revision:
+            what = "the embedded one" if model == "shapes" else "a directory"
             raise ConfigError(
-                f"revision is {revision!r}, but model {model!r} is a directory; "
+                f"revision is {revision!r}, but model {model!r} is {what}; "
                 "only a Hugging Face id has revisions"
             )
         return Files(path, "")
@@ -141,7 +143,7 @@ def fetch(model: str, revision: str = "") -> Files:
             raise ModelLoadError(f"revision {revision!r} has moved meanwhile; fetch it again")
         if lacking := _lacking(folder):
             raise ModelLoadError(f"it has no {lacking}")
-    except (OSError, TransferError) as exc:
+    except (OSError, TransferError, json.JSONDecodeError) as exc:  # the last: no hub answers
         kind = UnreachableError if _may_pass(exc) else ModelLoadError
         raise kind(f"{named} cannot be fetched: {_reason(exc, revision)}") from exc
     except ModelLoadError as exc:
@@ -245,6 +247,7 @@ def _blob(model: str, commit: str, entry: Entry) -> Path:
         fcntl.flock(file, fcntl.LOCK_EX)  # two nodes may start together
         if blob.exists():
             return blob
+        file.seek(0, os.SEEK_END)  # the other one may have got further
         bar.update(file.tell())
         remote.seek(min(file.tell(), entry.size))
         while data := remote.read(RANGE):

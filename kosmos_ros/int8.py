@@ -32,9 +32,10 @@ class Int8Linear(nn.Module):
     @classmethod
     def of(cls, module: nn.Linear) -> Int8Linear:
         """The nearest to `module`."""
-        weight = module.weight.detach()
+        weight = module.weight.detach().float()  # a scale may be too small for float16
         scale = weight.abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
-        return cls((weight / scale[:, None]).round().to(torch.int8), scale, module.bias)
+        values = (weight / scale[:, None]).round().clamp(-127, 127)
+        return cls(values.to(torch.int8), scale, module.bias)
 
     @classmethod
     def joined(cls, modules: Sequence[Any]) -> Int8Linear:
@@ -43,19 +44,24 @@ class Int8Linear(nn.Module):
             torch.cat([getattr(module, name) for module in modules])
             for name in ("weight", "scale", "bias")
         )
+        # Not a second copy: the maps read parts of the joined weights from now on.
+        start = 0
+        for module in modules:
+            end = start + len(module.weight)
+            module.weight = nn.Parameter(weight[start:end], requires_grad=False)
+            start = end
         return cls(weight, scale, bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         rows = hidden.reshape(-1, hidden.shape[-1])
         if len(rows) <= FEW:
             found = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self._ones)
-            found = found.to(hidden.dtype)
         else:
             found = functional.linear(rows, self.weight.to(hidden.dtype))
         found = found * self.scale
         if self.bias is not None:
             found += self.bias
-        return found.view(*hidden.shape[:-1], -1)
+        return found.to(hidden.dtype).view(*hidden.shape[:-1], -1)
 
 
 def quantize(model: nn.Module, keep: nn.Module) -> None:

@@ -31,17 +31,16 @@ RUNGS = (
 
 
 class Ladder:
-    """Where one worker stands."""
+    """Where one worker stands; from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._number = 0
-        self._since = clock()
+        self._fallen = 0, 0.0  # number of the rung, and when it fell there
 
     @property
     def rung(self) -> Rung:
         """The present one."""
-        return RUNGS[self._number]
+        return RUNGS[self._number()]
 
     def batch(self, most: int) -> int:
         """How many prompts of `most` may go together."""
@@ -53,16 +52,11 @@ class Ladder:
 
     def fall(self) -> bool:
         """It was too much. False where there is nothing less to try."""
-        self._since = self._clock()
-        lowest = self._number + 1 == len(RUNGS)
-        self._number += not lowest
+        number = self._number()
+        lowest = number + 1 == len(RUNGS)
+        self._fallen = number + (not lowest), self._clock()
         return not lowest
 
-    def rise(self) -> bool:
-        """Go up where it was quiet for long enough; whether it did."""
-        quiet = self._clock() - self._since >= QUIET
-        if not (self._number and quiet):
-            return False
-        self._since = self._clock()
-        self._number -= 1
-        return True
+    def _number(self) -> int:
+        number, since = self._fallen
+        return max(0, number - int((self._clock() - since) / QUIET)) if number else 0

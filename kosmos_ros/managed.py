@@ -44,11 +44,14 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.__dict__.pop("_state_machine", None)
             self._transition.release()
 
-    def autostart(self) -> None:
-        """Configure and activate, as a manager would."""
+    def autostart(self, again: Callable[[], bool]) -> None:
+        """Configure and activate, as a manager would; where configure fails, as `again()` says."""
 
         def start() -> None:
-            if self._go(self.trigger_configure):
+            configured = self._go(self.trigger_configure)
+            while not configured and again():
+                configured = self._go(self.trigger_configure)
+            if configured:
                 self._go(self.trigger_activate)
 
         threading.Thread(target=start, name="autostart", daemon=True).start()

@@ -26,7 +26,7 @@ from kosmos_ros import diagnostics, parameters
 from kosmos_ros.bridge import ImageDecoder
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
 from kosmos_ros.managed import ManagedNode
-from kosmos_ros.process import run
+from kosmos_ros.process import run, spin_once
 from kosmos_ros.quoting import line, shown
 from kosmos_ros.scheduler import Scheduler
 from kosmos_ros.services import Services
@@ -35,9 +35,12 @@ from kosmos_ros.stream import Stream
 from kosmos_ros.tasks import Task
 from kosmos_ros.worker import CaptionEngine, Decode, Worker
 
-DEVICE_LOST, HUNG = 3, 4  # exit codes
+DEVICE_LOST, HUNG, BROKEN = 3, 4, 5  # exit codes
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""Seconds between attempts to load a model that cannot be had now; the last again and again."""
 LOADING = "the model is loading"
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
+REPEAT_BUG = 5.0  # s, of what is logged about errors that are none of ours
 LAST_REQUESTS = 0.2  # s, in which requests that are on their way at the end are refused
 RESULT_SPINS = 4  # of the executor until a goal's result is sent
 FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
@@ -84,7 +87,9 @@ class KosmosNode(ManagedNode):
         self._reason = LOADING if self.settings.autostart else "the node is unconfigured"
         self._info: dict[str, str] = {}
         self._level, self._message = DiagnosticStatus.WARN, "unconfigured"
-        self._engine: CaptionEngine | None = None
+        self._unreachable: UnreachableError | None = None  # why it could not be loaded now
+        self._attempts = 0  # to load it
+        self._leaving = threading.Event()
         self._rung = ""  # of the worker's ladder, as it was told
         self._slow = False  # the model takes long, as it was told
 
@@ -109,7 +114,7 @@ class KosmosNode(ManagedNode):
         for text in parameters.unknown(self):
             self.get_logger().warning(text)
         if self.settings.autostart:
-            self.autostart()
+            self.autostart(self._try_again)
 
     def destroy_node(self) -> None:
         """Destroy the action server, too, which rclpy leaves to the garbage collector."""
@@ -124,21 +129,25 @@ class KosmosNode(ManagedNode):
         Takes at most `timeout` seconds, and spins the executor, which sends the answers.
         """
         end = time.monotonic() + timeout
-        reachable = self.context.ok()  # and not shut down by others
-        if reachable:
-            self._diagnose()  # the last word
         self._reason = "the node is shutting down"
+        self._leaving.set()
         if self._worker:
             self._worker.close()
-        self._inquiries.refuse_all(self._reason)
-        goals = self._inquiries.goals
-        heard = min(end, time.monotonic() + LAST_REQUESTS)
-        while reachable and time.monotonic() < (end if self._inquiries.waiting else heard):
-            self.executor.spin_once(timeout_sec=0.01)
-        for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
-            if reachable and time.monotonic() < end:
-                self.executor.spin_once(timeout_sec=0.01)
+        if self.context.ok():  # else nobody can be told
+            self._take_leave(end)
         return not self._worker or self._worker.join(end - time.monotonic())
+
+    def _take_leave(self, end: float) -> None:
+        self._diagnose()
+        self._inquiries.refuse_all(self._reason)
+        goals = 0
+        heard = min(end, time.monotonic() + LAST_REQUESTS)
+        while time.monotonic() < (end if self._inquiries.waiting else heard):
+            goals = max(goals, self._inquiries.goals)
+            spin_once(self, 0.01)
+        for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
+            if time.monotonic() < end:
+                spin_once(self, 0.01)
 
     # Transitions, each in a thread of its own ----------------------------------------------
 
@@ -147,7 +156,7 @@ class KosmosNode(ManagedNode):
         self._reason = LOADING
         self._publish_info(DiagnosticStatus.WARN, "loading", {"model": self.settings.model})
         self._settled.clear()
-        self._info = {}
+        self._info, self._unreachable, self._rung = {}, None, ""
         self.scheduler = Scheduler(self.settings.queue_size)
         self._worker = Worker(self.scheduler, self)
         self._settled.wait()
@@ -155,9 +164,10 @@ class KosmosNode(ManagedNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take frames and requests."""
+        before, self._reason = self._reason, ""
         if not (self._worker and self._worker.alive):
+            self._reason = self._reason or before  # the worker's, if it has just ended
             return TransitionCallbackReturn.FAILURE
-        self._reason = ""
         for stream in self._streams.values():
             stream.begin(self.scheduler)
         self._publish_info(DiagnosticStatus.OK, "ready", self._info)
@@ -181,6 +191,18 @@ class KosmosNode(ManagedNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As cleanup, so that it can be configured again."""
         return _returned(self._unload())
+
+    def _try_again(self) -> bool:
+        """Whether the model is to be loaded once more, after a pause; in a thread of its own."""
+        error, self._unreachable = self._unreachable, None
+        if error is None:
+            return False
+        pause = PAUSES[min(self._attempts, len(PAUSES) - 1)]
+        self._attempts += 1
+        self._reason = f"{LOADING}: {error}; the next attempt is in {pause:g} s"
+        self.get_logger().warning(self._reason)
+        self._publish_info(DiagnosticStatus.WARN, self._reason, {"model": self.settings.model})
+        return not self._leaving.wait(pause)
 
     def _pause(self, reason: str) -> None:
         self._reason = reason
@@ -238,19 +260,19 @@ class KosmosNode(ManagedNode):
     def _watch(self, worker: Worker) -> None:
         """Tell of a model that is slow or was made to do less; end with one that hangs."""
         stuck, limit = worker.stuck(), self.settings.hard_timeout
+        said = f"the model has not answered for {stuck:.3g} s"
+        slow = 0 < limit / 2 < stuck
+        if slow and not self._slow:
+            self.get_logger().warning(
+                f"{said}; after {limit:g} s (hard_timeout) this process ends"
+            )
+        self._slow = slow
         if 0 < limit < stuck and not self.finished.done():
-            self._reason = f"the model has not answered for {stuck:.0f} s (hard_timeout)"
+            self._reason = f"{said} (hard_timeout)"
             self.get_logger().fatal(f"{self._reason}; this process ends")
             self._publish_info(DiagnosticStatus.ERROR, self._reason, self._info)
             self._inquiries.refuse_all(self._reason)
             self.finished.set_result(HUNG)
-        slow = 0 < limit / 2 < stuck
-        if slow and not self._slow:
-            self.get_logger().warning(
-                f"the model has not answered for {stuck:.0f} s; after {limit:g} s "
-                "(hard_timeout) this process ends"
-            )
-        self._slow = slow
         if (rung := worker.ladder.rung.name) != self._rung:
             now = f"short of memory, the model does {rung}" if rung else "the model does all again"
             self.get_logger().warning(now)
@@ -258,14 +280,13 @@ class KosmosNode(ManagedNode):
 
     def _diagnose(self) -> None:
         name = self.get_fully_qualified_name()
-        engine = self._engine
         model = diagnostics.model_status(
             name,
             self._level,
             self._message,
             self._info or {"model": self.settings.model},
             self.scheduler.waiting(),
-            engine.memory() if engine else 0,
+            self._worker.memory if self._worker else 0,
             self._rung,
         )
         cameras = [
@@ -286,18 +307,8 @@ class KosmosNode(ManagedNode):
         self.get_logger().info(f"images are decoded by {decoder}")
         return engine, decoder.decode
 
-    def unreachable(self, error: UnreachableError, pause: float) -> bool:
-        """See worker.Host."""
-        if not self.settings.autostart:  # a manager decides
-            return False
-        self._reason = f"{LOADING}: {error}; the next attempt is in {pause:g} s"
-        self.get_logger().warning(self._reason)
-        self._publish_info(DiagnosticStatus.WARN, self._reason, {"model": self.settings.model})
-        return True
-
     def loaded(self, engine: CaptionEngine) -> None:
         """See worker.Host."""
-        self._engine = engine
         self._info = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
         self._info["start_up"] = f"{time.monotonic() - self._began:.1f} s"
         shown = ", ".join(f"{key} {value}" for key, value in self._info.items() if value)
@@ -310,15 +321,22 @@ class KosmosNode(ManagedNode):
         """See worker.Host."""
         return self._streams[camera].task()
 
+    def bug(self, trace: str) -> None:
+        """See worker.Host."""
+        self.get_logger().error(trace, throttle_duration_sec=REPEAT_BUG)
+
     def paused(self) -> bool:
         """See worker.Host."""
         return bool(self._reason)
 
     def ended(self, error: Exception | None) -> None:
         """See worker.Host."""
-        self._engine = None
-        if error is None:
-            self._settled.set()  # closed while it was loading
+        if error is None or self._leaving.is_set():
+            self._settled.set()  # closed, perhaps while it was loading
+            return
+        if isinstance(error, UnreachableError) and self.settings.autostart:
+            self._unreachable = error  # see _try_again
+            self._settled.set()
             return
         known = isinstance(error, KosmosError)
         reason = line(error if known else f"{type(error).__name__}: {error}")
@@ -331,6 +349,8 @@ class KosmosNode(ManagedNode):
             self._publish_info(DiagnosticStatus.ERROR, reason, values)
         if isinstance(error, DeviceLostError):
             self.mailbox.post(self.finished, DEVICE_LOST)
+        elif self._info and not known:
+            self.mailbox.post(self.finished, BROKEN)
         self._settled.set()
 
     # Any thread ----------------------------------------------------------------------------

@@ -67,12 +67,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         executor.add_node(node)
         # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
         while not (node.finished.done() or signalled.is_set()):
-            try:
-                executor.spin_once()
-            except Exception:  # of one callback: the others go on
-                if not rclpy.ok():
-                    raise
-                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=REPEAT_ERROR)
+            spin_once(node)
         ended = node.stop(STOP_TIMEOUT)
     finally:
         # Python's own end takes a while, in which one more Ctrl-C must not change the exit code.
@@ -86,6 +81,19 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def spin_once(node: Any, timeout: float | None = None) -> None:
+    """Run one callback that is ready within `timeout` seconds, of `node` and its executor.
+
+    What it raises is logged, and the others go on.
+    """
+    try:
+        node.executor.spin_once(timeout_sec=timeout)
+    except Exception:
+        if not node.context.ok():
+            raise
+        node.get_logger().error(traceback.format_exc(), throttle_duration_sec=REPEAT_ERROR)
 
 
 def _on_signal(act: Callable[[], Any]) -> None:

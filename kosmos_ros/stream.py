@@ -188,10 +188,12 @@ class Stream:
             _, caption = findings.said[0]
             drawn = image_message(annotate(seen.image, caption), seen.header)
             self._outputs["annotated"].publish(drawn)
-        if any(caption.truncated for caption in seen.captions):
+        cut = [caption.generated_tokens for caption in seen.captions if caption.truncated]
+        if cut:
+            full = cut[0] >= plan.settings.max_new_tokens
+            why = "see the parameter max_new_tokens" if full else "see /diagnostics"
             self._node.get_logger().warning(
-                f"{self._of}a text is cut off after {plan.settings.max_new_tokens} tokens; "
-                "see the parameter max_new_tokens",
+                f"{self._of}a text is cut off after {cut[0]} tokens; {why}",
                 throttle_duration_sec=REPEAT_CUT,
             )
         self._meter.described(time.monotonic(), now - seconds(seen.header.stamp))

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from kosmos_ros.errors import DeviceLostError, KosmosError, OutOfMemoryError, UnreachableError
+from kosmos_ros.errors import DeviceLostError, KosmosError, OutOfMemoryError
 from kosmos_ros.grounding import Generation, Query
 from kosmos_ros.ladder import Ladder
 from kosmos_ros.scheduler import Job, Scheduler
 from kosmos_ros.settings import Settings
 from kosmos_ros.tasks import Picture, Seen, Task
 
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Seconds between attempts to load a model that cannot be had now; the last again and again."""
+MEASURE = 1.0  # s between two looks at the device's memory
 
 KEPT = 1
 """Rows of a batch that frames leave to requests, which thus begin at the next token."""
@@ -68,9 +67,6 @@ class Host(Protocol):
     def load(self) -> tuple[CaptionEngine, Decode]:
         """The model, and what makes pictures of messages."""
 
-    def unreachable(self, error: UnreachableError, pause: float) -> bool:
-        """Whether `load` is to be called again, in `pause` seconds."""
-
     def loaded(self, engine: CaptionEngine) -> None: ...
 
     def standing(self, camera: str) -> Task:
@@ -78,6 +74,9 @@ class Host(Protocol):
 
     def paused(self) -> bool:
         """Whether generation is to stop."""
+
+    def bug(self, trace: str) -> None:
+        """An error that the engine raised and that is none of ours."""
 
     def ended(self, error: Exception | None) -> None:
         """The thread's last call; None where it was closed."""
@@ -90,6 +89,8 @@ class Worker:
         self._scheduler = scheduler
         self._host = host
         self.ladder = Ladder()
+        self.memory = 0  # bytes of the device's
+        self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
         self._called = math.inf  # s, monotonic, when the model was called that has not returned
         self._waiting: list[tuple[Picture, int]] = []  # prompts that the model has no room for
@@ -121,27 +122,17 @@ class Worker:
     def _run(self) -> None:
         engine, error = None, None
         try:
-            engine, self._decode = self._load()
+            engine, self._decode = self._host.load()
             if not self._closing.is_set():
                 self._host.loaded(engine)
             while self._take_up(engine):
                 self._go_on(engine)
         except Exception as exc:  # the thread's outermost border: who waits must hear of it
             error = exc
-            self._closing.set()
-        if engine is not None:
-            with contextlib.suppress(Exception):  # a lost device lets nothing be freed
-                engine.unload()
+            self.close()
+        if engine is not None and not isinstance(error, DeviceLostError):
+            engine.unload()
         self._host.ended(error)
-
-    def _load(self) -> tuple[CaptionEngine, Decode]:
-        for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
-            try:
-                return self._host.load()
-            except UnreachableError as exc:
-                if not self._host.unreachable(exc, pause) or self._closing.wait(pause):
-                    raise
-        raise AssertionError  # the pauses have no end
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -157,7 +148,8 @@ class Worker:
 
         False when all is done and nothing more will come.
         """
-        self.ladder.rise()
+        if time.monotonic() >= self._measured + MEASURE:
+            self._measured, self.memory = time.monotonic(), engine.memory()
         idle = not self._asked and not self._waiting
         if idle:
             self._alone = None
@@ -167,7 +159,9 @@ class Worker:
         urgent = self._urgent()
         room = self._room() - urgent
         jobs: list[Job] = []
-        if room > 0:
+        # A request that was taken once goes before those that were not.
+        first = idle and self._troubled and self._troubled[0].urgent
+        if room > 0 and not first:
             waiting = len(self._waiting) - urgent
             frames = 0 if self._troubled else max(0, room - self._kept() - waiting)
             wait = idle and not self._troubled
@@ -194,9 +188,9 @@ class Worker:
                     encoded = engine.encode_batch(list(fresh.values()))
                 known |= zip(fresh, encoded, strict=True)
         except Exception as exc:  # whatever it is, the next pictures may be fine
-            error = _bare(exc)
+            error = self._bare(exc)
         if error:
-            self._trouble(engine, error, pictures, hopeless=len(pictures) == 1)
+            self._trouble(engine, error, pictures, encoding=True)
             return
         for picture in pictures:
             picture.encoded = known[id(picture.seen.image)]
@@ -219,7 +213,7 @@ class Worker:
                     engine.add(list(queries))
                 ended = engine.step() if self._asked else ()
         except Exception as exc:  # whatever it is, the next pictures may be fine
-            error = _bare(exc)
+            error = self._bare(exc)
         if error:
             engine.clear()
             self._trouble(engine, error, self._under_way())
@@ -235,12 +229,12 @@ class Worker:
         engine: CaptionEngine,
         error: Exception,
         pictures: Sequence[Picture],
-        hopeless: bool = False,
+        encoding: bool = False,
     ) -> None:
         """One of them, or their number, was too much: each again by itself, then in parts.
 
-        Not those that are `hopeless`, but where memory was short and there is less to try.
-        Raises `error` where the device is lost.
+        Of a single picture that could not be encoded there is no part. Raises `error` where the
+        device is lost.
         """
         if isinstance(error, DeviceLostError):
             everyone = {id(picture): picture for picture in (*self._under_way(), *pictures)}
@@ -250,17 +244,19 @@ class Worker:
         mine = {id(picture) for picture in pictures}
         self._asked = {q: of for q, of in self._asked.items() if id(of[0]) not in mine}
         self._waiting = [of for of in self._waiting if id(of[0]) not in mine]
-        fell = False
-        if isinstance(error, OutOfMemoryError):
-            fell = self.ladder.fall()
+        single, short = len(pictures) == 1, isinstance(error, OutOfMemoryError)
+        whole = single and encoding
+        if short:
             engine.tidy()
+        fell = short and not whole and self.ladder.fall()
         for picture in pictures:
             most = picture.most
-            if len(pictures) == 1:
+            if whole:  # beside others it may have been too much
+                most = most if short and picture is not self._alone else 0
+            elif single:
                 most = min(most, self._most(), len(picture.seen.prompts)) // 2
-            if fell or (most and not hopeless):
-                most = max(most, 1)
-                self._troubled.append(picture.again(most))
+            if most or fell:
+                self._troubled.append(picture.again(max(most, 1)))
             else:
                 picture.task.failed(error)
         self._troubled.sort(key=lambda picture: not picture.urgent)
@@ -321,9 +317,10 @@ class Worker:
             prompt.stop,
         )
 
-
-def _bare(error: Exception) -> Exception:
-    """Without its frames, which hold what fills the device's memory."""
-    error = error.with_traceback(None)
-    error.__cause__ = error.__context__ = None
-    return error
+    def _bare(self, error: Exception) -> Exception:
+        """Without its frames, which hold what fills the device's memory."""
+        if not isinstance(error, KosmosError):
+            self._host.bug("".join(traceback.format_exception(error)))
+        error = error.with_traceback(None)
+        error.__cause__ = error.__context__ = None
+        return error

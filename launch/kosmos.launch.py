@@ -4,6 +4,7 @@ Every parameter of the node is an argument, too; one that is left empty is as pa
 """
 
 import os
+import signal
 import time
 
 from launch import Action, LaunchContext, LaunchDescription
@@ -22,10 +23,10 @@ from launch_ros.substitutions import FindPackageShare
 
 from kosmos_ros.settings import FIELDS
 
-FOR_GOOD = (0, 1, 2)
-"""Exit codes after which a new start helps nothing."""
+FOR_GOOD = (0, 1, 2, -signal.SIGINT, -signal.SIGTERM)
+"""Exit codes after which a new start helps nothing; the last two before it hears signals."""
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # s before a new start; each is twice the one before
-LONG = 60.0  # s of life after which the pauses begin anew
+LONG = 600.0  # s of life, far more than loading takes, after which the pauses begin anew
 
 PARAMETERS = {  # name: (type to read the argument's text as, None for YAML's rules; description)
     **{

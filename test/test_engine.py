@@ -389,7 +389,7 @@ def test_quantized_weights_answer(copied, picture, quantization):
         ({"device": "cuda:"}, "'cuda:' is unknown"),
         ({"dtype": "int4", "device": "cpu"}, "'int4' is unknown; auto or one of float32"),
         ({"quantization": "q4"}, "'q4' is unknown; one of none, int8, nf4"),
-        ({"revision": "v9"}, "revision is 'v9', but model 'shapes' is a directory"),
+        ({"revision": "v9"}, "revision is 'v9', but model 'shapes' is the embedded one"),
     ],
 )
 def test_impossible_options_are_refused_by_name(options, reason):

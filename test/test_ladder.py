@@ -29,20 +29,23 @@ def test_each_failure_is_a_rung_down_and_the_last_one_stays():
     assert ladder.tokens(16) == 16
 
 
-def test_a_quiet_time_is_a_rung_up():
+def test_each_quiet_time_is_a_rung_up():
     hand = Hand()
     ladder = Ladder(hand)
-    ladder.fall()
-    ladder.fall()
+    for _ in range(3):
+        ladder.fall()
     hand.now += QUIET - 1
-    assert not ladder.rise()
+    assert ladder.rung == RUNGS[3]
     hand.now += 1
-    assert ladder.rise() and ladder.batch(8) == 4
-    assert not ladder.rise()
+    assert ladder.rung == RUNGS[2]
     hand.now += QUIET
-    assert ladder.rise() and ladder.rung == RUNGS[0]
-    hand.now += QUIET
-    assert not ladder.rise()
+    assert ladder.batch(8) == 4
+    ladder.fall()
+    assert ladder.rung == RUNGS[2]
+    hand.now += 9 * QUIET
+    assert ladder.rung == RUNGS[0]
+    ladder.fall()
+    assert ladder.rung == RUNGS[1]
 
 
 @given(
@@ -52,18 +55,12 @@ def test_a_quiet_time_is_a_rung_up():
 def test_there_is_always_room_for_one_and_never_more_than_asked(steps, most):
     hand = Hand()
     ladder = Ladder(hand)
-    quiet = 0.0
     for step in steps:
         before = RUNGS.index(ladder.rung)
         if step == "fall":
-            ladder.fall()
-            quiet = 0.0
+            assert ladder.fall() == (before + 1 < len(RUNGS))
             assert RUNGS.index(ladder.rung) == min(before + 1, len(RUNGS) - 1)
         else:
             hand.now += step
-            quiet += step
-            if ladder.rise():
-                assert quiet >= QUIET * 0.999
-                assert RUNGS.index(ladder.rung) == before - 1
-                quiet = 0.0
+            assert before - step / QUIET - 1 <= RUNGS.index(ladder.rung) <= before
         assert 1 <= ladder.batch(most) <= most

@@ -20,7 +20,8 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 from test_worker import Rig, Stepper
 
-from kosmos_ros import ladder, process, worker
+from kosmos_ros import ladder, process
+from kosmos_ros import node as node_module
 from kosmos_ros import parameters as node_parameters
 from kosmos_ros.device import translated
 from kosmos_ros.errors import (
@@ -99,6 +100,40 @@ def test_fault_30_what_is_too_much_for_any_rung_is_refused_and_the_next_one_serv
     assert rig.said == {"two": ["3"]}
 
 
+def test_fault_30_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
+    engine = Stepper()
+    rig = Rig(engine, most=4)
+    engine.refuses_pictures = lambda images: (
+        OutOfMemoryError("full") if any(image[0, 0, 0] == 9 for image in images) else None
+    )
+    rig.ask("huge", ["a"], 1, value=9)
+    engine.at[1] = lambda: rig.ask("small", ["b"], 1)
+    rig.offer("front", ["c"], 2)
+    assert sorted(rig.run(3)) == ["front", "huge", "small"]
+    assert rig.errors == {"huge": "full"}
+    assert engine.encoded.count(1) >= 3  # twice alone
+
+
+def test_fault_30_who_was_taken_once_goes_before_those_that_were_not():
+    engine = Stepper()
+    rig = Rig(engine, most=2)
+    failing = [OutOfMemoryError("full")]
+    engine.refuses = lambda under_way: failing.pop() if failing else None
+    rig.ask("one", ["a"], 2)
+    rig.ask("two", ["b"], 2)
+    engine.at[1] = lambda: [rig.ask(name, [name], 2) for name in ("three", "four")]
+    assert rig.run(4) == ["one", "two", "three", "four"]
+
+
+def test_fault_30_a_capture_that_ends_for_want_of_memory_is_that():
+    """torch ends it by another error, while the first one is handled."""
+    with pytest.raises(OutOfMemoryError), translated("the warm-up failed"):
+        try:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error in capture")
+
+
 def test_fault_30_on_the_last_rung_answers_are_short():
     engine = Stepper()
     rig = Rig(engine, most=2)
@@ -152,8 +187,7 @@ def test_fault_30_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatc
         "half of max_batch_size"
     )
     assert desk.engine.tidied == 1
-    monkeypatch.setattr(ladder, "QUIET", 0.0)
-    assert desk.ask(question="What is it?", image=picture()).success
+    monkeypatch.setattr(ladder, "QUIET", 0.001)  # and nothing else happens
     desk.until(lambda: desk.logs("the model does all again"))
     reports.clear()
     assert of_model(desk.until(lambda: reports)[0]).level == DiagnosticStatus.OK
@@ -231,7 +265,7 @@ def test_fault_33_a_model_may_take_its_time_where_no_limit_is_set(start):
 
 
 def test_fault_36_loading_is_tried_again_where_it_may_help(start, monkeypatch):
-    monkeypatch.setattr(worker, "PAUSES", (0.3, 0.4))
+    monkeypatch.setattr(node_module, "PAUSES", (0.3, 0.4))
     engine, failures = FakeEngine(), [UnreachableError("the hub does not answer")] * 3
 
     def load(settings):
@@ -247,23 +281,17 @@ def test_fault_36_loading_is_tried_again_where_it_may_help(start, monkeypatch):
     assert desk.ask(question="What?", image=picture()).success
 
 
-def test_fault_36_the_pauses_grow_and_end_with_the_node(monkeypatch):
-    monkeypatch.setattr(worker, "PAUSES", (0.0, 0.01, 60.0))
+def test_fault_36_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
+    monkeypatch.setattr(node_module, "PAUSES", (60.0,))
 
-    class Away(Rig):
-        def load(self):
-            raise UnreachableError("away")
+    def load(settings):
+        raise UnreachableError("the hub does not answer")
 
-        def unreachable(self, error, pause):
-            super().unreachable(error, pause)
-            if len(self.pauses) == 3:
-                self.all_told.set()
-            return True
-
-    rig = Away(Stepper())
-    rig.run(1)
-    assert rig.pauses == [("away", 0.0), ("away", 0.01), ("away", 60.0)]
-    assert str(rig.error) == "away"
+    desk = start(load=load)
+    desk.until(lambda: desk.logs("the next attempt is in 60 s"))
+    assert desk.node._go(desk.node.trigger_shutdown)
+    assert desk.ask(question="What?").message == "the node is shut down"
+    assert desk.node.stop(10)
 
 
 def test_fault_36_a_manager_hears_at_once_that_loading_failed(start):
@@ -311,6 +339,28 @@ def test_fault_29_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, m
     desk.until(lambda: desk.logs("a request failed: LookupError: a bug"))
     monkeypatch.undo()
     assert desk.ask(question="What?", image=picture()).success
+
+
+def test_fault_29_a_bug_in_the_engine_is_logged_with_its_place(start):
+    desk = start()
+    desk.engine.errors.append(LookupError("a bug"))
+    response = desk.ask(question="What?", image=picture())
+    assert (response.success, response.message) == (False, "LookupError: a bug")
+    desk.until(lambda: desk.logs("Traceback", "desk.py", "LookupError: a bug"))
+
+
+def test_fault_29_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
+    desk = start()
+
+    def bug(job, pictures):
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(desk.node._worker, "_look", bug)
+    response = desk.ask(question="What?", image=picture())
+    assert not response.success
+    desk.until(desk.node.finished.done)
+    assert desk.node.finished.result() == 5
+    assert desk.ask(question="And now?", image=picture()).message == "LookupError: a bug"
 
 
 def test_fault_29_a_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):

@@ -63,6 +63,9 @@ class Stepper:
 
     def tidy(self): ...
 
+    def memory(self):
+        return 0
+
     def unload(self): ...
 
 
@@ -74,7 +77,7 @@ class Rig:
         self.scheduler = Scheduler()
         self.frames = {}  # camera: (prompts, tokens)
         self.told = []  # who was told, in order
-        self.pauses = []
+        self.bugs = []
         self.said, self.errors = {}, {}
         self.over = threading.Event()
         self.error = None
@@ -122,9 +125,8 @@ class Rig:
     def load(self):
         return self.engine, lambda message, _: message.pixels
 
-    def unreachable(self, error, pause):
-        self.pauses.append((str(error), pause))
-        return True
+    def bug(self, trace):
+        self.bugs.append(trace)
 
     def loaded(self, engine): ...
 

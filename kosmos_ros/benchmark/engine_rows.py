@@ -263,8 +263,8 @@ class _Host:
 
     def loaded(self, engine: Any) -> None: ...
 
-    def unreachable(self, error: object, pause: float) -> bool:
-        return False
+    def bug(self, trace: str) -> None:
+        raise AssertionError(trace)
 
     def standing(self, camera: str) -> Task:
         return self._task
