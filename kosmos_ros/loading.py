@@ -103,6 +103,7 @@ def load(
                 f"model {model!r} is of type {shown(values.get('model_type'))}; "
                 f"{Kosmos2Config.model_type!r} is needed"
             )
+        _check_attention(model, values)
         config = Kosmos2Config.from_pretrained(path, local_files_only=True)
         _check_size(model, files.folder, config)
         processor = Kosmos2Processor.from_pretrained(path, local_files_only=True)
@@ -204,6 +205,17 @@ def _quantization(quantization: str, dtype: torch.dtype) -> Any:
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
+
+
+def _check_attention(model: str, values: Any) -> None:
+    """Refuse a config whose attention is a repository, of which transformers would run code."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _check_attention(model, value)
+        elif "attn_implementation" in name and "/" in str(value):
+            raise ModelLoadError(
+                f"model {model!r}: its config wants {name} {shown(value)}, which is code of others"
+            )
 
 
 def _check_size(model: str, directory: Path, config: Any) -> None:

@@ -461,6 +461,10 @@ def short_context(model):
     )
 
 
+def with_attention_of_others(model):
+    edit(model / "config.json", text_config={"_attn_implementation": "somebody/attention"})
+
+
 def without_tokenizer(model):
     (model / "tokenizer.json").unlink()
 
@@ -477,6 +481,7 @@ def without_config(model):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
+        (with_attention_of_others, "wants _attn_implementation 'somebody/attention'"),
         (pickled, "cannot be loaded: .*safetensors"),
         (truncated, "cannot be loaded"),
         (one_weight_short, "lacks 1 weights, such as 'image_to_text_projection.latent_query'"),

@@ -1,3 +1,5 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
 """Every fault has a test or a reason, and docs/faults.md tells of the tests that there are."""
 
 import re

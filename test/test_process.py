@@ -53,9 +53,8 @@ def clean(program):
 def until_mapped(process, library):
     """Wait until a process has mapped a library into its memory, which not all have."""
     end = time.monotonic() + PATIENCE
-    end = time.monotonic() + PATIENCE
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
-        assert process.poll() is None and time.monotonic() < end
+        assert process.poll() is None
         if time.monotonic() > end:
             pytest.skip(f"{library} is not used here")
         time.sleep(0.001)
