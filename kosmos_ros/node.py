@@ -161,6 +161,8 @@ class KosmosNode(ManagedNode):
         self._info, self._unreachable, self._rung = {}, None, ""
         self.scheduler = Scheduler(self.settings.queue_size)
         self._worker = Worker(self.scheduler, self)
+        if self._leaving.is_set():  # `stop` came before there was one
+            self._worker.close()
         self._settled.wait()
         return _returned(bool(self._info))
 
