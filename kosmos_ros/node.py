@@ -133,15 +133,17 @@ class KosmosNode(ManagedNode):
         end = time.monotonic() + timeout
         self._reason = "the node is shutting down"
         self._leaving.set()
+        reachable = self.context.ok()  # else nobody can be told
+        if reachable:
+            self._inquiries.refuse_all(self._reason)
         if self._worker:
             self._worker.close()
-        if self.context.ok():  # else nobody can be told
+        if reachable:
             self._take_leave(end)
         return not self._worker or self._worker.join(end - time.monotonic())
 
     def _take_leave(self, end: float) -> None:
         self._diagnose()
-        self._inquiries.refuse_all(self._reason)
         goals = 0
         heard = min(end, time.monotonic() + LAST_REQUESTS)
         while time.monotonic() < (end if self._inquiries.waiting else heard):

@@ -73,6 +73,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         ended = node.stop(STOP_TIMEOUT)
     finally:
         # Python's own end takes a while, in which one more Ctrl-C must not change the exit code.
+        sys.unraisablehook = _tell_unless_late
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         rclpy.shutdown(uninstall_handlers=False)
@@ -96,6 +97,12 @@ def spin_once(node: Any, timeout: float | None = None) -> None:
         if not node.context.ok():
             raise
         node.get_logger().error(traceback.format_exc(), throttle_duration_sec=REPEAT_ERROR)
+
+
+def _tell_unless_late(unraisable: Any) -> None:
+    """Of a signal that comes while it begins to be ignored, Python tells by an OSError."""
+    if not isinstance(unraisable.exc_value, OSError):
+        sys.__unraisablehook__(unraisable)
 
 
 def _on_signal(act: Callable[[], Any]) -> None:
