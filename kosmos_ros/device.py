@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from kosmos_ros.errors import DeviceLostError, GenerationError, OutOfMemoryError
-from kosmos_ros.quoting import line
+from kosmos_ros.quoting import first_line
 
 KINDS: dict[type[GenerationError] | type[DeviceLostError], re.Pattern[str]] = {
     OutOfMemoryError: re.compile(
@@ -39,8 +39,7 @@ def translated(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
-        reason = line(str(exc).partition("\n")[0], 300)  # torch appends advice to programmers
-        raise kind_of(exc)(f"{what}: {reason or 'out of memory'}") from exc
+        raise kind_of(exc)(f"{what}: {first_line(exc)}") from exc
 
 
 def kind_of(error: BaseException) -> type[GenerationError] | type[DeviceLostError]:

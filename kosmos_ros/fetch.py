@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from kosmos_ros import shapes
 from kosmos_ros.errors import ConfigError, ModelLoadError, UnreachableError
-from kosmos_ros.quoting import VALUE, line
+from kosmos_ros.quoting import VALUE, first_line, line
 
 TransferError: type[Exception] = HfHubHTTPError.__bases__[0]
 """Of the library that huggingface_hub transfers with, which its versions have another one of."""
@@ -248,6 +248,7 @@ def _blob(model: str, commit: str, entry: Entry) -> Path:
     ):
         fcntl.flock(file, fcntl.LOCK_EX)  # two nodes may start together
         if blob.exists():
+            part.unlink(missing_ok=True)  # a new one, if it was moved before this opened it
             return blob
         file.seek(0, os.SEEK_END)  # the other one may have got further
         bar.update(file.tell())
@@ -305,9 +306,8 @@ def _reason(exc: Exception, revision: str) -> str:
     for kind, reason in _REASONS.items():
         if isinstance(exc, kind):
             return reason.format(revision=revision, hub=hub())
-    reason = line(str(exc).strip().split("\n")[0] or type(exc).__name__, 300)
     of_disk = isinstance(exc, OSError) and exc.filename
-    return reason if of_disk else f"{hub()}: {reason}"
+    return first_line(exc) if of_disk else f"{hub()}: {first_line(exc)}"
 
 
 _REASONS = {

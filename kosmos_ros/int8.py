@@ -3,8 +3,7 @@
 """Linear maps whose weights are 8 bits each, for processors.
 
 A token takes as long as its weights are read. Weights only, each row (one output) by its largest
-magnitude; products of few rows are made by torch's kernel for such weights, of many in the type
-that the rows have. Knows tensors only.
+magnitude; torch's kernel for such weights multiplies in bfloat16. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -14,10 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-FEW = 32
-"""Rows up to which the kernel is faster than a product of the widened weights."""
 
 
 class Int8Linear(nn.Module):
@@ -56,11 +51,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         rows = hidden.reshape(-1, hidden.shape[-1])
-        if len(rows) <= FEW:
-            found = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self._ones)
-        else:
-            found = functional.linear(rows, self.weight.to(hidden.dtype))
-        found = found * self.scale
+        found = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self._ones) * self.scale
         if self.bias is not None:
             found += self.bias
         return found.to(hidden.dtype).view(*hidden.shape[:-1], -1)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError, ModelLoadError
-from kosmos_ros.quoting import line, shown
+from kosmos_ros.quoting import first_line, shown
 
 try:
     import torch as torch  # for others too: a missing one is named here
@@ -114,7 +114,7 @@ def load(
     except ModelLoadError:
         raise
     except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
-        reason = line(str(exc).strip().split("\n")[0] or type(exc).__name__, 300)
+        reason = first_line(exc)
         if isinstance(exc, torch.OutOfMemoryError):
             free = torch.cuda.mem_get_info(place)[0] / 1e9
             reason = f"{place} has {free:.1f} GB free. {_sizes(path)}"
@@ -122,9 +122,9 @@ def load(
             reason += f"; {fetch.command(model, revision)!r} mends its files in {path}"
         raise ModelLoadError(f"model {model!r} cannot be loaded: {reason}") from exc
     loaded.eval()
-    if threads or (loaded.num_parameters() < SMALL and "OMP_NUM_THREADS" not in os.environ):
-        torch.set_num_threads(threads or 1)
     parameters = loaded.num_parameters()
+    if threads or (parameters < SMALL and "OMP_NUM_THREADS" not in os.environ):
+        torch.set_num_threads(threads or 1)
     if ours:
         from kosmos_ros import int8  # which needs torch itself
 

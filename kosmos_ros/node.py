@@ -29,7 +29,7 @@ from kosmos_ros.bridge import ImageDecoder
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
 from kosmos_ros.managed import ManagedNode
 from kosmos_ros.process import run, spin_once
-from kosmos_ros.quoting import line, shown
+from kosmos_ros.quoting import shown, told
 from kosmos_ros.scheduler import Scheduler
 from kosmos_ros.services import Services
 from kosmos_ros.settings import Settings, StreamSettings
@@ -344,8 +344,7 @@ class KosmosNode(ManagedNode):
             self._unreachable = error  # see _try_again
             self._settled.set()
             return
-        known = isinstance(error, KosmosError)
-        reason = line(error if known else f"{type(error).__name__}: {error}")
+        reason = told(error)
         self._reason = reason if self._info else f"the model cannot be used: {reason}"
         self.get_logger().error(self._reason)
         if isinstance(error, ConfigError) and self.settings.autostart:
@@ -355,7 +354,7 @@ class KosmosNode(ManagedNode):
             self._publish_info(DiagnosticStatus.ERROR, reason, values)
         if isinstance(error, DeviceLostError):
             self.mailbox.post(self.finished, DEVICE_LOST)
-        elif self._info and not known:
+        elif self._info and not isinstance(error, KosmosError):
             self.mailbox.post(self.finished, BROKEN)
         self._settled.set()
 

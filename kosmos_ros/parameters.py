@@ -22,7 +22,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.quoting import VALUE, line
+from kosmos_ros.quoting import VALUE, line, told
 from kosmos_ros.settings import checked
 
 Values = TypeVar("Values")
@@ -63,8 +63,7 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
                     raise ConfigError(f"parameter {change.name} has no value; null unsets it")
                 checked(fields[change.name], change.value, prefix)
         except Exception as exc:  # rclpy would let it end the node
-            reason = "" if isinstance(exc, ConfigError) else f"{type(exc).__name__}: "
-            return SetParametersResult(successful=False, reason=reason + line(exc))
+            return SetParametersResult(successful=False, reason=told(exc))
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_set)

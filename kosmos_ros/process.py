@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +21,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from kosmos_ros.errors import KosmosError
-from kosmos_ros.quoting import line
+from kosmos_ros.quoting import line, trace
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -93,15 +92,15 @@ def spin_once(node: Any, timeout: float | None = None) -> None:
     """
     try:
         node.executor.spin_once(timeout_sec=timeout)
-    except Exception:
+    except Exception as exc:
         if not node.context.ok():
             raise
-        node.get_logger().error(traceback.format_exc(), throttle_duration_sec=REPEAT_ERROR)
+        node.get_logger().error(trace(exc), throttle_duration_sec=REPEAT_ERROR)
 
 
 def _tell_unless_late(unraisable: Any) -> None:
     """Of a signal that comes while it begins to be ignored, Python tells by an OSError."""
-    if not isinstance(unraisable.exc_value, OSError):
+    if "race condition" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
 
 

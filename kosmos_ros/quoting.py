@@ -8,6 +8,10 @@ steer the terminal that shows it, or to fill the disk.
 
 from __future__ import annotations
 
+import traceback
+
+from kosmos_ros.errors import KosmosError
+
 VALUE = 60  # characters of a value in quotes
 LINE = 1000  # characters of a whole message
 
@@ -26,3 +30,20 @@ def line(text: object, most: int = LINE) -> str:
     if len(text) > most:
         text = text[: most - 3] + "..."
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def told(error: Exception) -> str:
+    """What an error says; with its type, where it is none that is raised on purpose."""
+    text = line(error)
+    return text if isinstance(error, KosmosError) else f"{type(error).__name__}: {text}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, or its type; advice follows it often."""
+    return line(str(error).strip().partition("\n")[0] or type(error).__name__, 300)
+
+
+def trace(error: BaseException) -> str:
+    """An error's traceback, in which what it says stands in one line."""
+    calls = "".join(traceback.format_tb(error.__traceback__))
+    return f"Traceback (most recent call last):\n{calls}{type(error).__name__}: {line(error)}"

@@ -36,7 +36,7 @@ from kosmos_ros.errors import (
 from kosmos_ros.grounding import Box, check_region, region_cells, together
 from kosmos_ros.managed import ManagedNode
 from kosmos_ros.prompts import CAPTION_TASKS, TASKS, Prompt
-from kosmos_ros.quoting import line, shown
+from kosmos_ros.quoting import shown, told
 from kosmos_ros.scheduler import Request, Scheduler
 from kosmos_ros.settings import FIELDS, Settings, StreamSettings, checked
 from kosmos_ros.tasks import Seen, Task
@@ -341,9 +341,8 @@ class Services:
 
     def _refusal(self, kind: Any, exc: Exception) -> Any:
         """The response that says why there is none; from any thread."""
-        reason = line(exc)
+        reason = told(exc)
         if not isinstance(exc, KosmosError):  # a fault of this program's own
-            reason = f"{type(exc).__name__}: {reason}"
             self._node.get_logger().error(
                 f"a request failed: {reason}", throttle_duration_sec=REPEAT_ERROR
             )

@@ -32,11 +32,11 @@ from kosmos_ros.conversions import (
 from kosmos_ros.detections import Detection2DArray, detections_message
 from kosmos_ros.diagnostics import CameraState
 from kosmos_ros.drawing import annotate
-from kosmos_ros.errors import CancelledError, ImageError, KosmosError, RequestError
+from kosmos_ros.errors import CancelledError, ImageError, RequestError
 from kosmos_ros.events import Watchlist
 from kosmos_ros.feed import ImageFeed
 from kosmos_ros.meter import Meter
-from kosmos_ros.quoting import line
+from kosmos_ros.quoting import line, told
 from kosmos_ros.scheduler import Limits, Scheduler
 from kosmos_ros.settings import StreamSettings
 from kosmos_ros.standing import Findings, Plan
@@ -226,17 +226,13 @@ class Stream:
             scheduler.drop(self.name)
         if isinstance(exc, CancelledError):
             return
-        text = line(exc)
-        self._meter.missed(time.monotonic(), text)
+        self._meter.missed(time.monotonic(), line(exc))
+        text = f"{self._of}{told(exc)}"
+        # Two calls: rclpy throttles by place and wants one severity at each.
         if isinstance(exc, ImageError | RequestError):
-            self._node.get_logger().warning(
-                f"{self._of}{text}", throttle_duration_sec=REPEAT_ERROR
-            )
+            self._node.get_logger().warning(text, throttle_duration_sec=REPEAT_ERROR)
         else:
-            kind = "" if isinstance(exc, KosmosError) else f"{type(exc).__name__}: "
-            self._node.get_logger().error(
-                f"{self._of}{kind}{text}", throttle_duration_sec=REPEAT_ERROR
-            )
+            self._node.get_logger().error(text, throttle_duration_sec=REPEAT_ERROR)
 
     # Both ----------------------------------------------------------------------------------
 

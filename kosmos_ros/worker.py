@@ -13,7 +13,6 @@ import functools
 import math
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ import numpy as np
 from kosmos_ros.errors import DeviceLostError, KosmosError, OutOfMemoryError
 from kosmos_ros.grounding import Generation, Query
 from kosmos_ros.ladder import Ladder
+from kosmos_ros.quoting import trace
 from kosmos_ros.scheduler import Job, Scheduler
 from kosmos_ros.settings import Settings
 from kosmos_ros.tasks import Picture, Seen, Task
@@ -217,7 +217,8 @@ class Worker:
         except Exception as exc:  # whatever it is, the next pictures may be fine
             error = self._bare(exc)
         if error:
-            engine.clear()
+            with self._calling():
+                engine.clear()
             self._trouble(engine, error, self._under_way())
             return
         for query, answer in ended:
@@ -249,7 +250,8 @@ class Worker:
         single, short = len(pictures) == 1, isinstance(error, OutOfMemoryError)
         whole = single and encoding
         if short:
-            engine.tidy()
+            with self._calling():
+                engine.tidy()
         fell = short and not whole and self.ladder.fall()
         for picture in pictures:
             most = picture.most
@@ -322,7 +324,7 @@ class Worker:
     def _bare(self, error: Exception) -> Exception:
         """Without its frames, which hold what fills the device's memory."""
         if not isinstance(error, KosmosError):
-            self._host.bug("".join(traceback.format_exception(error)))
+            self._host.bug(trace(error))
         error = error.with_traceback(None)
         error.__cause__ = error.__context__ = None
         return error

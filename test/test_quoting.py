@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kosmos_ros import prompts
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.images import decode_compressed, decode_raw
-from kosmos_ros.quoting import LINE, VALUE, line, shown
+from kosmos_ros.quoting import LINE, VALUE, first_line, line, shown, told, trace
 from kosmos_ros.settings import FIELDS, check_name, checked
 
 EVIL = "x\n[ERROR] forged\r\x1b[2J\x9b2J\u202e\x00" * 1000
@@ -30,6 +30,27 @@ def test_any_text_is_shown_in_one_printable_bounded_line(text):
     for made in (shown(text), shown([text]), line(text, VALUE)):
         assert harmless(made)
         assert len(made) <= 10 * VALUE + 2
+
+
+def test_errors_say_what_they_are_in_one_line():
+    assert told(KosmosError(EVIL)) == line(EVIL)
+    assert told(LookupError(EVIL)) == f"LookupError: {line(EVIL)}"
+    assert first_line(RuntimeError("CUDA error: gone\nSet CUDA_LAUNCH_BLOCKING=1")) == (
+        "CUDA error: gone"
+    )
+    assert first_line(MemoryError()) == "MemoryError"
+
+
+def test_a_trace_has_the_place_and_no_line_of_an_errors_own():
+    def fails():
+        raise LookupError(EVIL)
+
+    with pytest.raises(LookupError) as raised:
+        fails()
+    *calls, said = trace(raised.value).splitlines()
+    assert calls[0] == "Traceback (most recent call last):"
+    assert any("in fails" in call for call in calls)
+    assert said == f"LookupError: {line(EVIL)}"
 
 
 @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Zs")), max_size=VALUE))
