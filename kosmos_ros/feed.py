@@ -14,14 +14,19 @@ from collections.abc import Callable
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.conversions import seconds
+from kosmos_ros.parameters import given
 from kosmos_ros.quoting import VALUE, line
 from kosmos_ros.watch import InputWatch
 
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 """image_transport's name: message type, and what it appends to the topic's name."""
+
+AUTO = "auto"
+BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
 
 REPEAT_WARNING = 30.0  # s
 NAMED = 5  # publishers, in a warning
@@ -31,8 +36,9 @@ LOST_SHARE = 0.5  # of the camera's frames, above which the loss is reported
 class ImageFeed:
     """Subscribes `name` (remappable) by `transport` and gives each message to `on_image`.
 
-    `reliability` is best_effort, which connects to any publisher, or reliable. The queue holds
-    the newest image only. `qos_overrides` go before both.
+    `reliability` is best_effort, which connects to any publisher, reliable, or auto: reliable
+    while every publisher offers it, else best_effort. The queue holds the newest image only.
+    `qos_overrides` go before all of them.
     """
 
     def __init__(
@@ -43,24 +49,50 @@ class ImageFeed:
         reliability: str,
         on_image: Callable[[Image | CompressedImage], None],
     ) -> None:
-        kind, suffix = TRANSPORTS[transport]
+        self._kind, suffix = TRANSPORTS[transport]
         self.watch = InputWatch(time.monotonic())
         self._node = node
-        self._kind = kind.__name__
         self._on_image = on_image
         self._stale = False
         self._warned = float("-inf")  # s, monotonic
+        self._seen = 0  # publishers, when what they offer was looked at
+        asked = "best_effort" if reliability == AUTO else reliability
         # rclpy writes what qos_overrides say into this object.
-        self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
-        self._subscription = node.create_subscription(
-            kind,
-            # As image_transport has it: a remapped `name` takes its transports along.
-            node.resolve_topic_name(name) + suffix,
-            self._arrived,
-            self._qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[asked.upper()])
+        # As image_transport has it: a remapped `name` takes its transports along.
+        self._name = node.resolve_topic_name(name) + suffix
+        self._subscription = self._subscribe(QoSOverridingOptions.with_default_policies())
         self.topic: str = self._subscription.topic_name  # which may be remapped as well
+        overridden = f"qos_overrides.{self.topic}.subscription.reliability" in given(node)
+        self._auto = reliability == AUTO and not overridden
+
+    def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
+        return self._node.create_subscription(
+            self._kind, self._name, self._arrived, self._qos, qos_overriding_options=overrides
+        )
+
+    def _follow(self) -> None:
+        """Ask for the delivery that the publishers offer, where they are others than before.
+
+        Best effort connects to all, but large images of several datagrams are lost on the way.
+        """
+        if (count := self.publishers()) == self._seen:
+            return
+        self._seen = count
+        offers = self._node.get_publishers_info_by_topic(self.topic)
+        if not offers:
+            return
+        reliable = all(offer.qos_profile.reliability == RELIABLE for offer in offers)
+        wanted = RELIABLE if reliable else BEST_EFFORT
+        if wanted != self._qos.reliability:
+            self._qos.reliability = wanted
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = self._subscribe()
+
+    @property
+    def reliability(self) -> str:
+        """What is asked for now: best_effort or reliable."""
+        return self._qos.reliability.name.lower()
 
     def publishers(self) -> int:
         """How many publishers the topic has."""
@@ -74,6 +106,8 @@ class ImageFeed:
         While the model is `loading`, this process is too busy to take every image, which is no
         loss worth a word.
         """
+        if self._auto:
+            self._follow()
         now = time.monotonic()
         stale = 0 < stale_timeout < self.watch.silence(now)
         if stale and not self._stale:
@@ -111,9 +145,11 @@ class ImageFeed:
         cures = []
         if os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != "LARGE_DATA":
             cures.append("FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes")
-        if self._qos.reliability == ReliabilityPolicy.BEST_EFFORT:
-            cures.append("image_reliability:=reliable")
-        if self._kind == Image.__name__:
+        if self._qos.reliability == BEST_EFFORT:
+            cures.append(
+                "a camera that offers RELIABLE" if self._auto else "image_reliability:=auto"
+            )
+        if self._kind is Image:
             cures.append("image_transport:=compressed")
         cures.append("smaller images")
         return f" large images are lost on the way, which is cured by {' or '.join(cures)}"
@@ -135,9 +171,9 @@ class ImageFeed:
             text += (
                 f"; {line(name, VALUE)} offers {line(kind, VALUE)} with {offered.name} delivery"
             )
-            if kind != self._kind:
-                text += f", but {self._kind} is needed: see the parameter image_transport"
-            elif (asked, offered) == (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT):
+            if kind != self._kind.__name__:
+                text += f", but {self._kind.__name__} is needed: see the parameter image_transport"
+            elif (asked, offered) == (RELIABLE, BEST_EFFORT):
                 text += (
                     ", which never connects: set image_reliability (or qos_overrides."
                     f"{self.topic}.subscription.reliability) to best_effort"

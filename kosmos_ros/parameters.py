@@ -42,10 +42,10 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
         name = prefix + field.name
         # With static typing `max_rate:=1` ends the node: an integer is not a double.
         descriptor = _descriptor(field, bool(prefix) or isinstance(field.default, float | str))
-        given = _given(node).get(name)
+        value = given(node).get(name)
         # rclpy takes [] in a file or on the command line for no value at all.
-        empty = isinstance(field.default, tuple) and given and given.type_ is NOT_SET
-        unset = prefix and given and given.value in UNSET and not empty
+        empty = isinstance(field.default, tuple) and value and value.type_ is NOT_SET
+        unset = prefix and value and value.value in UNSET and not empty
         default = None if prefix and not empty else _shown(field)
         try:
             node.declare_parameter(name, default, descriptor, bool(empty or unset))
@@ -86,10 +86,9 @@ def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
 
 def unknown(node: Node) -> list[str]:
     """A line for each parameter given to `node` (file or command line) that it does not have."""
-    given = _given(node)
     names = list(node.get_parameters_by_prefix(""))
     lines = []
-    for name in sorted(name for name in given if not node.has_parameter(name)):
+    for name in sorted(name for name in given(node) if not node.has_parameter(name)):
         close = difflib.get_close_matches(name, names, n=1)
         lines.append(
             f"parameter {line(name, VALUE)} is unknown"
@@ -98,7 +97,7 @@ def unknown(node: Node) -> list[str]:
     return lines
 
 
-def _given(node: Node) -> dict[str, Parameter]:
+def given(node: Node) -> dict[str, Parameter]:
     """Parameters of a file and the command line; rclpy has no public name for them."""
     return getattr(node, "_parameter_overrides", {})
 

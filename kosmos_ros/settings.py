@@ -150,10 +150,10 @@ class StreamSettings:
         read_only=True,
     )
     image_reliability: str = parameter(
-        "best_effort",
-        "Delivery of images: best_effort connects to any camera; reliable to those that offer it, "
-        "and loses none.",
-        choices=("best_effort", "reliable"),
+        "auto",
+        "Delivery of images: best_effort connects to any camera, and loses large images; reliable "
+        "to those that offer it; auto: what all publishers of the topic offer.",
+        choices=("auto", "best_effort", "reliable"),
         read_only=True,
     )
     enabled: bool = parameter(

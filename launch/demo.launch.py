@@ -82,7 +82,6 @@ def _nodes(context: LaunchContext) -> list[Action]:
             "image_topics": f"[{', '.join(f'{name}/image_raw' for name in cameras)}]",
             "max_rate": "2.0",
             "model": LaunchConfiguration("model"),
-            "image_reliability": "reliable",
             "request_timeout": "120.0",  # s, as questions wait for slow models, too
             # demo_node looks for /kosmos.
             "namespace": "",

@@ -144,7 +144,13 @@ class Desk:
         return self
 
     def connected(self):
-        self.until(lambda: self.images.get_subscription_count(), "a connection")
+        self.connect(self.images, self.stream)
+
+    def connect(self, publisher, stream):
+        """Wait until the stream has found that this publisher is reliable, and both are linked."""
+        feed = stream._feed
+        self.until(lambda: not feed._auto or feed.reliability == "reliable", "reliable delivery")
+        self.until(publisher.get_subscription_count, "a connection")
 
     def send(self, *args, **options):
         message = picture(*args, **options)

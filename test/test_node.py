@@ -547,7 +547,7 @@ def test_fault_57_unknown_parameters_are_warned_about_by_name(start):
 def test_fault_21_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
     desk = start(stale_timeout=0.1)
     text = desk.until(lambda: desk.logs("no image on /image"))
-    assert "this node asks for BEST_EFFORT delivery" in text
+    assert "this node asks for RELIABLE delivery" in text
     desk.send()
     desk.until(lambda: desk.logs("images arrive on /image"))
 
@@ -571,6 +571,32 @@ def test_fault_23_incompatible_delivery_is_named_with_its_cure(start):
     )
 
 
+def test_fault_23_delivery_is_what_all_cameras_offer(start):
+    """Reliable, which loses no large image, until there is one that does not offer it."""
+    desk = start()
+    feed = desk.stream._feed
+    desk.until(lambda: feed.reliability == "reliable")
+    lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    second = desk.client.create_publisher(Image, "image", lossy)
+    desk.until(lambda: feed.reliability == "best_effort")
+    for publisher in (second, desk.images):
+        desk.until(publisher.get_subscription_count)
+        desk.deliver(publisher, picture(), desk.stream)
+    desk.client.destroy_publisher(second)
+    desk.until(lambda: feed.reliability == "reliable")
+    desk.send()
+
+
+@pytest.mark.parametrize("asked", ["best_effort", "reliable"])
+def test_an_override_of_delivery_goes_before_the_parameter(start, asked):
+    desk = start(**{"qos_overrides./image.subscription.reliability": asked})
+    feed = desk.stream._feed
+    desk.until(feed.publishers)
+    for _ in range(3):
+        feed.check(stale_timeout=0, loading=False)
+    assert feed.reliability == asked
+
+
 def test_a_remapped_transport_is_named_as_it_is(start):
     desk = start(
         cli_args=["--ros-args", "-r", "image/compressed:=/front/jpeg"],
@@ -588,7 +614,7 @@ def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
         return engine
 
     engine.free.clear()
-    desk = start(engine, None if ready else load)
+    desk = start(engine, None if ready else load, image_reliability="best_effort")
     watch = desk.stream._feed.watch
     now = time.monotonic()
     for second in range(10):
@@ -597,7 +623,7 @@ def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
     if ready:
         text = desk.until(lambda: desk.logs("do not reach this node"))
         assert "% of the images on /image do not" in text
-        assert "image_reliability:=reliable or image_transport:=compressed" in text
+        assert "image_reliability:=auto or image_transport:=compressed" in text
     else:
         desk.until(lambda: not watch.lost(time.monotonic()), "forgetting")
         assert not desk.logs("do not reach")

@@ -43,7 +43,8 @@ class Rig:
         self.captions = {name: [] for name in names}
         for name in names:
             self.hear(GroundedCaption, name, "captions", self.captions[name])
-        desk.until(lambda: all(c.get_subscription_count() for c in self.cameras.values()))
+        for name, camera in self.cameras.items():
+            desk.connect(camera, desk.node._streams[name])
         desk.until(lambda: all(desk.node._streams[name].wanted() for name in names))
 
     def hear(self, kind, name, topic, where):
@@ -113,7 +114,7 @@ def test_raw_and_compressed_cameras_are_mixed_and_topics_are_free(start):
     captions = []
     rig.hear(GroundedCaption, "right", "captions", captions)
     jpegs = desk.client.create_publisher(CompressedImage, "tele/compressed", 10)
-    desk.until(jpegs.get_subscription_count)
+    desk.connect(jpegs, desk.node._streams["right"])
     desk.until(desk.node._streams["right"].wanted)
     coded = io.BytesIO()
     Pillow.new("RGB", (64, 32), RIGHT).save(coded, "PNG")
