@@ -9,7 +9,11 @@ import time
 # Before any message is imported: types of fields are checked only when this is set.
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
+# One for each worker of a run, and not the next one, which test_neighbours takes.
+os.environ["ROS_DOMAIN_ID"] = str(
+    int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 88))
+    + 13 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Threads of several processes on a few cores wait for each other, ten times longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +29,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     if path := config.getoption("--faults"):
+        if config.getoption("numprocesses", None):
+            raise pytest.UsageError("--faults needs -n 0: workers tell of no file that is skipped")
         from fault_report import FaultReport
 
         config.pluginmanager.register(FaultReport(path))

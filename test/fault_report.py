@@ -24,7 +24,7 @@ HEAD = """# Faults
 What goes wrong around a camera, a model and a network, what the node does about it, and the
 test that shows it. The table is made by
 
-    scripts/test -k test_fault_ --faults=docs/faults.md
+    scripts/test -n 0 -k test_fault_ --faults=docs/faults.md
 
 and was so on {where}.
 Cases of one test are counted in one line.

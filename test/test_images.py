@@ -327,7 +327,9 @@ def test_fault_69_data_may_be_any_kind_of_bytes(data):
 
 
 @pytest.mark.parametrize(
-    "data", [None, 10**12, "text", 1.5, [1, 300], object(), Closed()], ids=repr
+    "data",
+    [None, 10**12, "text", 1.5, [1, 300], object(), Closed()],
+    ids=lambda data: type(data).__name__,
 )
 def test_fault_69_data_that_is_no_bytes_is_refused_by_its_type(data):
     with pytest.raises(ImageError, match=f"type {type(data).__name__} cannot be read"):

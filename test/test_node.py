@@ -293,7 +293,8 @@ def test_fault_32_a_lost_device_ends_the_node_with_its_own_exit_code(start):
 def test_compressed_images_come_by_image_transport(start):
     desk = start(image_transport="compressed", max_rate=0)
     desk.client.create_subscription(GroundedCaption, "kosmos/captions", desk.captions.append, 10)
-    desk.until(lambda: desk.compressed.get_subscription_count() and desk.stream.wanted())
+    desk.connect(desk.compressed, desk.stream)
+    desk.until(desk.stream.wanted)
     coded = io.BytesIO()
     Pillow.new("RGB", (64, 32), (200, 100, 50)).save(coded, "PNG")
     message = CompressedImage(format="rgb8; png compressed", data=coded.getvalue())
