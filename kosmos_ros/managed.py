@@ -85,7 +85,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 return False  # destroyed
             try:
                 return bool(trigger() == TransitionCallbackReturn.SUCCESS)
-            except RuntimeError as exc:  # RCLError
+            except Exception as exc:  # RCLError, as a rule; who asked for it waits for an answer
                 if self.context.ok():
                     self.get_logger().warning(line(str(exc).partition(", at ")[0]))
                 return False

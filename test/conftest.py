@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test of a node needs: a domain of its own, and waiting for events."""
 
+import faulthandler
 import gc
 import os
+import sys
 import time
 
 # Before any message is imported: types of fields are checked only when this is set.
@@ -51,7 +53,9 @@ class Bench:
         """Spin until `condition()` is true and give its value."""
         end = time.monotonic() + PATIENCE
         while not (value := condition()):
-            assert time.monotonic() < end, f"{what} did not come true in {PATIENCE} s"
+            if time.monotonic() > end:
+                faulthandler.dump_traceback(file=sys.__stderr__)
+                pytest.fail(f"{what} did not come true in {PATIENCE} s")
             self.executor.spin_once(timeout_sec=0.1)
         return value
 

@@ -133,6 +133,14 @@ def test_fault_64_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
     assert ask(desk).success
 
 
+def test_fault_64_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
+    desk, manager = managed()
+    monkeypatch.setattr(desk.node, "trigger_configure", {}.__getitem__)
+    assert not manager("configure")
+    monkeypatch.undo()
+    assert manager("configure")
+
+
 @pytest.mark.parametrize("label", ["deactivate", "shutdown"])
 def test_fault_64_a_transition_while_the_model_works_tells_who_waits(managed, label):
     desk, manager = managed()
