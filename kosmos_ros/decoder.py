@@ -4,8 +4,9 @@
 
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
 and values of all rows; a row's position is its place in the cache, so that rows of different
-length need no padding and one that joins disturbs no other. On a GPU a step has one of a few
-shapes, each captured once as a CUDA graph. Knows token ids, no text and no pixels.
+length need no padding and one that joins disturbs no other. On a GPU steps and prompts have one of
+a few shapes, each captured once as a CUDA graph, and a step begins before the host has read the
+one before it. Knows token ids, no text and no pixels.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from torch.nn import functional
 
 from kosmos_ros.blocks import Block, attend, linear, norm
 from kosmos_ros.grammar import Grammar
+from kosmos_ros.graphs import Cuda, Graphs
 
 ROUND = 64  # places by which the cache grows, and the reach of a step's attention on a GPU
+LENGTHS = (16, 64)  # tokens to which prompts are padded on a GPU; longer ones are not
 
 
 class Decoder:
@@ -30,11 +33,14 @@ class Decoder:
     `model` is a Kosmos2TextForCausalLM. The picture's part of a prompt, which all prompts about it
     begin with, goes through the model once (`prefixes`); its keys and values serve them all.
     `grammar` keeps what is written well formed; the probabilities are the model's own.
-    `static` gives steps the few shapes that can be captured; by default on a GPU, where weights
-    are not quantised: bitsandbytes' int8 product asks the device a question in each call.
+    `graphs` run what can be captured, and with them a step begins before the last one's tokens are
+    read; by default on a GPU where weights are not quantised: bitsandbytes' int8 product asks the
+    device a question in each call.
     """
 
-    def __init__(self, model: Any, grammar: Grammar | None = None, static: bool | None = None):
+    def __init__(
+        self, model: Any, grammar: Grammar | None = None, graphs: Graphs | None = None
+    ) -> None:
         inner = model.model
         self._embeddings = inner.embed_tokens
         self._scale = float(inner.embed_scale)
@@ -50,10 +56,9 @@ class Decoder:
         )
         self._grammar = grammar
         plain = all(block.plain for block in self._blocks)
-        self._static = self._device.type == "cuda" and plain if static is None else static
-        self._graphs: dict[tuple[int, int], Any] = {}  # of the buffers that `_grow` made
-        captured = self._static and self._device.type == "cuda"
-        self._stream = torch.cuda.Stream(self._device) if captured else None
+        captured = self._device.type == "cuda" and plain
+        self.graphs = graphs or Graphs(Cuda(self._device) if captured else None)
+        self._ahead: _Written | None = None  # by a step whose tokens were not asked for yet
         self._lengths: list[int] = []  # places taken, of each row
         # Of each row: its next token, that one's position, 1 if it moves on, the grammar's state.
         self._values = torch.zeros(4, 0, dtype=torch.long, device=self._device)
@@ -66,13 +71,12 @@ class Decoder:
         """How many there are: 0 to `rows` - 1."""
         return len(self._lengths)
 
-    def prefixes(self, ids: Sequence[int], images: Tensor, start: int) -> list[Tensor]:
-        """Keys and values (layers, P, 2, heads, D) of `ids` (P tokens) with each of `images`.
+    def prefixes(self, ids: Tensor, images: Tensor, start: int) -> list[Tensor]:
+        """Keys and values (layers, P, 2, heads, D) of `ids` (P) with each of `images`.
 
         `images` (N, Q, H) take the place of the Q ids from `start` on.
         """
-        tokens = self._embeddings(torch.tensor(ids, device=self._device))
-        hidden = tokens.expand(len(images), -1, -1).clone()
+        hidden = self._embeddings(ids).expand(len(images), -1, -1).clone()
         hidden[:, start : start + images.shape[1]] = images
         hidden = hidden * self._scale + self._encodings[: len(ids)]
         kept = []
@@ -93,7 +97,12 @@ class Decoder:
         shared = prefixes[0].shape[1]
         lengths = [shared + len(row) - 1 for row in ids]
         needed = max(map(sum, zip(lengths, new, strict=True)))
-        if not first and not self._static and 4 * needed < self._cache.shape[2]:
+        longest = max(lengths) - shared
+        if self.graphs.fixed:
+            longest = next((fit for fit in self._fitting(shared) if fit >= longest), longest)
+            # A row has ended one step before that is known.
+            needed = max(needed + 1, shared + longest)
+        elif not first and 4 * needed < self._cache.shape[2]:
             self.clear()  # after one that was much longer
         self._grow(first + count, needed)
         rows = slice(first, first + count)
@@ -101,20 +110,40 @@ class Decoder:
         for row, prefix in zip(cache.unbind(1), prefixes, strict=True):
             row[:, :shared] = prefix
         # The last token of a prompt is written by the next step, as every other.
-        if longest := max(lengths) - shared:
-            self._prefill(cache, shared, [[*row[:-1]] for row in ids], longest)
+        if longest:
+            # What lies behind a row's end is overwritten before it is looked at.
+            tokens = self._sent([[*row[:-1], *[0] * (longest + 1 - len(row))] for row in ids])
+            if self.graphs.fixed and longest in LENGTHS:
+                numbers = torch.arange(first, first + count, device=self._device)
+                for part in self.graphs.parts(count):
+                    self.graphs(self._prefill_rows, shared, tokens[part], numbers[part])
+            else:
+                self._prefill(cache, shared, tokens)
         self._lengths += lengths
         states = [self._grammar.after(row) if self._grammar else 0 for row in ids]
         values = [[row[-1] for row in ids], lengths, [1] * count, states]
-        self._values[:, rows] = torch.tensor(values)
+        self._values[:, rows] = self._sent(values)
 
-    def _prefill(self, cache: Tensor, shared: int, ids: list[list[int]], longest: int) -> None:
-        """Keys and values of `ids` behind the `shared` positions that are filled."""
-        # What lies behind a row's end is overwritten before it is looked at.
-        padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids])
+    def _fitting(self, shared: int) -> list[int]:
+        """Those of LENGTHS that fit in the model's context behind `shared` positions."""
+        return [length for length in LENGTHS if shared + length <= len(self._encodings)]
+
+    def _sent(self, numbers: list[list[int]]) -> Tensor:
+        """To the device, without waiting for what that was given before."""
+        return torch.tensor(numbers).to(self._device, non_blocking=True)
+
+    def _prefill_rows(self, shared: int, ids: Tensor, rows: Tensor) -> None:
+        """`_prefill` of any `rows` (B)."""
+        end = shared + ids.shape[1]
+        cache = self._cache[:, :, :end].index_select(1, rows)
+        self._prefill(cache, shared, ids)
+        self._cache[:, :, shared:end].index_copy_(1, rows, cache[:, :, shared:])
+
+    def _prefill(self, cache: Tensor, shared: int, ids: Tensor) -> None:
+        """Keys and values of `ids` (B, L) behind the `shared` positions that are filled."""
+        longest = ids.shape[1]
         end = shared + longest
-        hidden = self._embeddings(padded.to(self._device)) * self._scale
-        hidden = hidden + self._encodings[shared:end]
+        hidden = self._embeddings(ids) * self._scale + self._encodings[shared:end]
         mask = torch.ones(longest, end, dtype=torch.bool, device=self._device).tril(shared)
         for number, block in enumerate(self._blocks):
             q, kv = block.project(hidden)
@@ -124,21 +153,33 @@ class Decoder:
                 hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, mask))
 
     def step(self) -> tuple[list[int], list[float]]:
-        """The next token of each row and its probability, which may not be finite."""
+        """The next token of each row and its probability, which may not be finite.
+
+        With graphs, rows that joined since the last call may have none yet: all others are first.
+        """
+        ahead, self._ahead = self._ahead, None
+        written = ahead if ahead and ahead.columns else self._launch()
+        if self.graphs.fixed:
+            # The device works while the host reads; of rows that end, for nothing.
+            self._ahead = self._launch()
+        return written.read()
+
+    def _launch(self) -> _Written:
+        """Begin a step of all rows."""
         count, reach = self.rows, max(self._lengths) + 1
-        if not self._static:
-            self._forward(count, reach, ragged=len(set(self._lengths)) > 1)
-        else:
+        if self.graphs.fixed:
             size = 1 << (count - 1).bit_length()
-            reach = -(-reach // ROUND) * ROUND
-            self._run(size, reach)
+            self.graphs(self._forward, size, -(-reach // ROUND) * ROUND, True)
+        else:
+            self._forward(count, reach, ragged=len(set(self._lengths)) > 1)
         self._lengths = [length + 1 for length in self._lengths]
-        tokens, probabilities = self._written[:, :count].tolist()
-        return [int(token) for token in tokens], probabilities
+        return _Written(self._written, count, copy=self.graphs.fixed)
 
     def leave(self, row: int) -> None:
-        """Remove a row; the last one takes its number."""
+        """Remove a row that has had a step; the last one takes its number."""
         last = self.rows - 1
+        if self._ahead:
+            self._ahead.leave(row)
         if row != last:
             length = self._lengths[last]
             self._values[:, row] = self._values[:, last]
@@ -150,21 +191,32 @@ class Decoder:
         self._values[:, last] = 0
         self._lengths.pop()
 
-    def warm_up(self, rows: int, positions: int) -> None:
-        """Make room for so many rows of so many positions, and every step that they may need."""
-        self._grow(rows, positions)
-        if self._static:
-            sizes = [1 << power for power in range((rows - 1).bit_length() + 1)]
-            reaches = range(ROUND, self._cache.shape[2] + 1, ROUND)
-            for size, reach in itertools.product(reversed(sizes), reaches):
-                self._run(size, reach)
+    def warm_up(self, rows: int, positions: int, shared: int) -> None:
+        """Make room for so many rows of so many positions, and all that they may need captured.
+
+        `shared` of the positions are a prefix's.
+        """
+        if not self.graphs.fixed:
+            self._grow(rows, positions)
+            return
+        lengths = self._fitting(shared)
+        self._grow(rows, max([positions, *(shared + length for length in lengths)]))
+        # What is larger goes first: the others find room in its memory.
+        sizes = [1 << power for power in range((rows - 1).bit_length() + 1)]
+        reaches = range(ROUND, self._cache.shape[2] + 1, ROUND)
+        for size, reach in itertools.product(reversed(sizes), reversed(reaches)):
+            self.graphs(self._forward, size, reach, True)
+        for length, size in itertools.product(reversed(lengths), self.graphs.sizes(rows)):
+            ids = torch.zeros(size, length, dtype=torch.long, device=self._device)
+            self.graphs(self._prefill_rows, shared, ids, torch.arange(size, device=self._device))
 
     def clear(self) -> None:
         """Remove all rows and give back the cache's memory."""
         self._lengths.clear()
+        self._ahead = None
         self._cache = self._cache[:, :0, :0].clone()
         self._views, self._values = [], self._values[:, :0].clone()  # which hold the old one
-        self._graphs.clear()
+        self.graphs.clear()
         self._grow(1, ROUND)
 
     def _grow(self, rows: int, places: int) -> None:
@@ -189,7 +241,7 @@ class Decoder:
         self._ids, self._positions, self._moves, self._states = self._values
         self._starts = torch.arange(size, device=self._device) * shape[0]
         self._written = torch.zeros(2, size, device=self._device)
-        self._graphs.clear()
+        self.graphs.clear()
 
     def _forward(self, count: int, reach: int, ragged: bool) -> None:
         """One step of the first `count` rows, whose attention reaches over `reach` places."""
@@ -219,27 +271,29 @@ class Decoder:
         ids.copy_(tokens)
         positions.add_(self._moves[:count])
 
-    def _run(self, count: int, reach: int) -> None:
-        """`_forward` in a fixed shape; on a GPU as a CUDA graph."""
-        if self._stream is None:
-            self._forward(count, reach, ragged=True)
-            return
-        graph = self._graphs.get((count, reach))
-        if graph is None:
-            # Libraries make their work space in a first run, outside of the graph.
-            before = self._values.clone()
-            current = torch.cuda.current_stream(self._device)
-            self._stream.wait_stream(current)
-            with torch.cuda.stream(self._stream):
-                self._forward(count, reach, ragged=True)
-                self._values.copy_(before)
-            current.wait_stream(self._stream)
-            graph = torch.cuda.CUDAGraph()
-            pool = next((other.pool() for other in self._graphs.values()), None)
-            with (
-                torch.cuda.device(self._device),
-                torch.cuda.graph(graph, pool=pool, stream=self._stream),
-            ):
-                self._forward(count, reach, ragged=True)
-            self._graphs[count, reach] = graph
-        graph.replay()
+
+class _Written:
+    """What a step wrote for each of its rows, on its way to the host."""
+
+    def __init__(self, written: Tensor, rows: int, copy: bool) -> None:
+        self.columns = list(range(rows))  # of each row that is still there
+        # To memory that the device reaches by itself, if there is one (torch's _to_copy).
+        self._values = written.to("cpu", non_blocking=True, copy=copy)
+        self._arrived = torch.cuda.Event() if written.is_cuda else None
+        if self._arrived:
+            self._arrived.record(torch.cuda.current_stream(written.device))
+
+    def leave(self, row: int) -> None:
+        """As the decoder's."""
+        self.columns[row] = self.columns[-1]
+        self.columns.pop()
+
+    def read(self) -> tuple[list[int], list[float]]:
+        """Wait for the tokens, and their probabilities."""
+        if self._arrived:
+            self._arrived.synchronize()
+        tokens, probabilities = self._values.tolist()
+        return (
+            [int(tokens[column]) for column in self.columns],
+            [probabilities[column] for column in self.columns],
+        )

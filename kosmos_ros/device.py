@@ -46,9 +46,5 @@ def kind_of(error: BaseException) -> type[GenerationError] | type[DeviceLostErro
     """Which error of ours it is."""
     if isinstance(error, MemoryError):
         return OutOfMemoryError
-    # A capture that ends for want of memory tells so by an error of its own.
-    before = error.__context__
-    if before is not None and kind_of(before) is OutOfMemoryError:
-        return OutOfMemoryError
     kinds = (kind for kind, pattern in KINDS.items() if pattern.search(str(error)))
     return next(kinds, GenerationError)

@@ -59,6 +59,7 @@ class Engine:
         with torch.inference_mode():
             self._vision = Vision(model)
             self._decoder = Decoder(model.text_model, grammar)
+        self._prefix_ids = torch.tensor(self._prefix, device=self._device)
         self._rows: list[_Row] = []  # those of the decoder
         self._refused: list[tuple[Query, Answer]] = []
         pixels = processor.image_processor
@@ -82,7 +83,7 @@ class Engine:
 
     @torch.inference_mode()
     def warm_up(self, most: int) -> None:
-        """Have everything made that is made once, such as steps of up to `most` rows on a GPU.
+        """Have everything made that is made once, such as graphs for up to `most` rows on a GPU.
 
         Raises DeviceLostError when the device has failed for good; less memory than that takes
         is no error.
@@ -90,9 +91,12 @@ class Engine:
         size = self.info.image_size
         prompt = prompts.caption("brief_caption").text
         try:
-            image = self.encode(np.full((size, size, 3), 128, np.uint8))
+            positions = len(self.token_ids(prompt)) + Query.max_new_tokens
             with translated("the warm-up failed"):
-                self._decoder.warm_up(most, len(self.token_ids(prompt)) + Query.max_new_tokens)
+                self._decoder.warm_up(most, positions, len(self._prefix))
+            grey = np.full((size, size, 3), 128, np.uint8)
+            for count in self._decoder.graphs.sizes(most):
+                (image, *_) = self.encode_batch([grey] * count)
             self.generate(image, prompt, 2)
         except GenerationError:
             self.clear()
@@ -128,8 +132,15 @@ class Engine:
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
         """`encode` of several pictures in one pass; their shapes may differ."""
         with translated("the picture could not be encoded"):
-            tokens = self._vision(torch.cat([self.pixels(image) for image in images]))
-            return self._decoder.prefixes(self._prefix, tokens, start=2)
+            pixels = torch.cat([self.pixels(image) for image in images])
+            graphs, prefixes = self._decoder.graphs, []
+            for part in graphs.parts(len(pixels)):
+                prefixes += graphs(self._see, pixels[part])
+            return prefixes
+
+    def _see(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """What `encode` gives of each of the pixels (N, 3, S, S)."""
+        return self._decoder.prefixes(self._prefix_ids, self._vision(pixels), start=2)
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
@@ -208,6 +219,7 @@ class Engine:
     def step(self) -> list[tuple[Query, Answer]]:
         """Write one more token of each query under way, and give those that end with it.
 
+        On a GPU one that has just been added may get its first token by the next call only.
         In place of an answer stands PromptError for a prompt that fills the model's context,
         CancelledError for a query that was stopped, and GenerationError where the model's output
         is not finite. An answer is shorter than asked where the context has no room for more.
@@ -219,7 +231,8 @@ class Engine:
             return ended
         with translated("generation failed"):
             tokens, probabilities = self._decoder.step()
-        for row, token, probability in zip(self._rows, tokens, probabilities, strict=True):
+        # Those that joined last may have none yet.
+        for row, token, probability in zip(self._rows, tokens, probabilities, strict=False):
             self._follow(row, token, probability)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]

@@ -127,15 +127,6 @@ def test_fault_30_who_was_taken_once_goes_before_those_that_were_not():
     assert rig.run(4) == ["one", "two", "three", "four"]
 
 
-def test_fault_30_a_capture_that_ends_for_want_of_memory_is_that():
-    """torch ends it by another error, while the first one is handled."""
-    with pytest.raises(OutOfMemoryError), translated("the warm-up failed"):
-        try:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        finally:
-            raise RuntimeError("CUDA error: operation failed due to a previous error in capture")
-
-
 def test_fault_30_on_the_last_rung_answers_are_short():
     engine = Stepper()
     rig = Rig(engine, most=2)

@@ -148,7 +148,7 @@ def stages(subject: Subject, runs: int) -> Iterator[Row]:
     with torch.inference_mode():
         pixels = engine.pixels(picture)
         tokens = engine._vision(pixels)
-        ids = engine._prefix
+        ids = engine._prefix_ids
 
         def one_token(_: int) -> None:
             engine.generate(image, BRIEF.text, 1)
