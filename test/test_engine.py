@@ -3,12 +3,14 @@
 """The engine with the embedded model, held against Hugging Face's own processor and generate."""
 
 import contextlib
+import ctypes
 import json
 import re
 import shutil
 import weakref
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -39,6 +41,12 @@ PROMPTS = [
     prompts.question("What is it?", [(44, 863)]).text,
     prompts.question("Où est le 猫 😀?", grounded=False).text,
 ]
+
+LIBC = ctypes.CDLL(None)
+LIBC.malloc.argtypes, LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+LIBC.free.argtypes = [ctypes.c_void_p]
+PIECE = 2**16  # bytes, few enough for glibc's heap
+KEPT = 2**28  # bytes, far more than a model takes here
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +346,25 @@ def test_fault_64_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
     engine.unload()
     assert weights() is None
     assert engine.memory() == 0  # of a device of its own
+
+
+@pytest.mark.skipif(not hasattr(LIBC, "malloc_trim"), reason="the C library is not glibc")
+def test_fault_64_an_engine_that_is_unloaded_gives_back_what_the_c_library_keeps():
+    """Free memory between pieces that are in use, which glibc itself gives back at an end only."""
+    engine = Engine.load("shapes", device="cpu")
+    pieces = [LIBC.malloc(PIECE) for _ in range(KEPT // PIECE)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, PIECE)
+    used, pieces = pieces[::64], [piece for n, piece in enumerate(pieces) if n % 64]
+    for piece in pieces:
+        LIBC.free(piece)
+    resident = psutil.Process().memory_info
+    before = resident().rss
+    engine.unload()
+    given_back = before - resident().rss
+    for piece in used:
+        LIBC.free(piece)
+    assert given_back > KEPT / 2
 
 
 def test_fault_43_a_cut_off_answer_says_so(engine, picture):

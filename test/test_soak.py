@@ -65,6 +65,15 @@ def test_fault_65_under_load_nothing_is_lost_confused_or_said_twice(tmp_path):
     assert rows["memory, last"] > 0 and rows["threads, last"] > 0
 
 
+def test_what_is_left_out_of_a_run_does_not_happen(tmp_path):
+    without = ("images", "kills", "pauses", "reloads")
+    rows = soak(tmp_path, "--minutes", "0.3", "--clients", "2", "--without", *without)
+    assert rows["changes: parameter"] > 0
+    assert rows["requests sent by clients that lived"] > 0
+    assert rows["changes: state"] == rows["clients killed while they waited"] == 0
+    assert not any(name.startswith("images published") for name in rows)
+
+
 def test_fault_65_of_many_frames_none_is_lost(tmp_path):
     rows = soak(tmp_path, "--frames", "20000")
     ends = [rows[f"frames {end}"] for end in ("described", "dropped for newer ones", "failed")]

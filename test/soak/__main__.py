@@ -16,6 +16,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="of the run over DDS")
     parser.add_argument("--clients", type=int, default=20, help="of the run over DDS")
+    parser.add_argument(
+        "--without", nargs="+", default=[], help="burdens to leave out of the run over DDS"
+    )
     parser.add_argument("--frames", type=int, metavar="N", help="so many in process instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
@@ -26,9 +29,11 @@ def main() -> int:
 
         rows = list(run(options.frames, options.seed))
     else:
-        from soak.load import Soak
+        from soak.load import BURDENS, Soak
 
-        rows = list(Soak(options.minutes, options.clients, options.seed).run())
+        if unknown := set(options.without).difference(BURDENS):
+            parser.error(f"{', '.join(unknown)} cannot be left out; {', '.join(BURDENS)} can")
+        rows = list(Soak(options.minutes, options.clients, options.seed, options.without).run())
     print(table(rows))
     if options.json:
         machine = {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}

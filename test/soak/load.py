@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ from tqdm import tqdm
 from soak import pictures
 from soak.cameras import CAMERAS, COMPRESSED
 from soak.ledger import Ledger
+from soak.meddler import MOVES
 from soak.player import Player
 from soak.report import Row, slope
 
 KILL_PERIOD = 4.0  # s between two clients that are killed, on average
+BURDENS = ("images", "kills", *MOVES)
+"""What can be left out, to see what the rest does."""
+
 COUNTS = ("described", "dropped", "failed")
 """Counts of frames in a camera's diagnostics."""
 
@@ -111,7 +115,8 @@ class Body:
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
         self._begun = time.monotonic()
-        self.samples: list[tuple[float, float, int, int]] = []  # s, MB, threads, descriptors
+        # s, MB, MB of it that is anonymous, threads, descriptors
+        self.samples: list[tuple[float, float, float, int, int]] = []
 
     def sample(self) -> None:
         """Once a second, however often it is called; not after its end."""
@@ -119,27 +124,35 @@ class Body:
         if now < len(self.samples):
             return
         with self._process.oneshot():
-            memory = self._process.memory_info().rss / 1e6
+            memory = self._process.memory_info()
             self.samples.append(
-                (now, memory, self._process.num_threads(), self._process.num_fds())
+                (
+                    now,
+                    memory.rss / 1e6,
+                    (memory.rss - memory.shared) / 1e6,
+                    self._process.num_threads(),
+                    self._process.num_fds(),
+                )
             )
 
     def rows(self) -> Iterator[Row]:
         times, *columns = zip(*self.samples, strict=True)
         growth = slope(list(zip(times, columns[0], strict=True))) * 3600
         yield Row("memory, slope of the second half", growth, "MB/h")
-        for name, unit, values in zip(
-            ("memory", "threads", "file descriptors"), ("MB", "", ""), columns, strict=True
-        ):
+        names = {"memory": "MB", "anonymous memory": "MB", "threads": "", "file descriptors": ""}
+        for (name, unit), values in zip(names.items(), columns, strict=True):
             yield Row(f"{name}, first", values[0], unit)
             yield Row(f"{name}, last", values[-1], unit)
             yield Row(f"{name}, most", max(values), unit)
 
 
 class Soak:
-    """One run."""
+    """One run, without the burdens of BURDENS that are named."""
 
-    def __init__(self, minutes: float, clients: int, seed: int) -> None:
+    def __init__(
+        self, minutes: float, clients: int, seed: int, without: Collection[str] = ()
+    ) -> None:
+        self._without = without
         self._seconds = 60 * minutes
         self._rng = np.random.default_rng(seed)
         self._clients = clients
@@ -194,10 +207,11 @@ class Soak:
     def _play(self, player: Player, node: Program, body: Body) -> None:
         seeds = iter(self._rng.integers(2**31, size=3))
         cameras = [
-            self._start("cameras", next(seeds), *CAMERAS[:2]),
-            self._start("cameras", next(seeds), *CAMERAS[2:]),
+            self._start("cameras", next(seeds), *names)
+            for names in (CAMERAS[:2], CAMERAS[2:])
+            if "images" not in self._without
         ]
-        meddler = self._start("meddler", next(seeds))
+        meddler = self._start("meddler", next(seeds), *self._without)
         for _ in range(self._clients // 2):
             self._lasting.append(self._client())
             self._mortal.append(self._client())
@@ -247,7 +261,7 @@ class Soak:
     def _cull(self) -> None:
         """Now and then kill a client while it waits, and start another one in its place."""
         waiting = [client for client in self._mortal if client.open]
-        if not waiting or time.monotonic() < self._next_death:
+        if "kills" in self._without or not waiting or time.monotonic() < self._next_death:
             return
         self._next_death = time.monotonic() + self._rng.exponential(KILL_PERIOD)
         client = pictures.one_of(waiting, self._rng)

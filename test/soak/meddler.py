@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who changes parameters and states of the node at random moments: one process.
 
-    python -m soak.meddler SEED
+    python -m soak.meddler SEED [MOVE...]
 
-Says `changed` of each, and whether it came as it should.
+leaves the named moves out. Says `changed` of each, and whether it came as it should.
 """
 
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,12 @@ INVALID: tuple[tuple[str, Any], ...] = (
     ("max_rate", -1.0),
     ("nothing_of_this_name", 1),
 )
-DECK = ["valid"] * 10 + ["invalid"] * 5 + ["enable"] + ["pause"] * 2 + ["reload"]
-"""Moves of one round, in a new order each time."""
+MOVES = {
+    "parameters": ["valid"] * 10 + ["invalid"] * 5 + ["enable"],
+    "pauses": ["pause"] * 2,
+    "reloads": ["reload"],
+}
+"""Moves of one round, which come in a new order each time."""
 
 PAUSE = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
 RELOAD = (
@@ -69,7 +74,10 @@ RELOAD = (
 class Meddler:
     """Moves by the deck."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, without: Collection[str] = ()) -> None:
+        self._deck = [
+            move for name, moves in MOVES.items() if name not in without for move in moves
+        ]
         self._rng = np.random.default_rng(seed)
         self._player = player = Player("meddler")
         self._parameters = player.node.create_client(SetParameters, "kosmos/set_parameters")
@@ -91,12 +99,14 @@ class Meddler:
         }
         services = (self._parameters, self._states, *self._switches.values())
         self._player.until(lambda: all(s.service_is_ready() for s in services), LIMIT)
-        while True:
-            for name in self._rng.permutation(DECK):
+        while not self._player.stopping:
+            for name in self._rng.permutation(self._deck):
                 self._player.pause(self._rng.exponential(PERIOD))
                 if self._player.stopping:
                     return
                 moves[name]()
+            if not self._deck:
+                self._player.pause(LIMIT)
 
     def _valid(self) -> None:
         of, prefix = VALID, ""
@@ -147,4 +157,4 @@ class Meddler:
 
 
 if __name__ == "__main__":
-    Meddler(int(sys.argv[1])).run()
+    Meddler(int(sys.argv[1]), sys.argv[2:]).run()
