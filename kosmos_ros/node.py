@@ -43,6 +43,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 LOADING = "the model is loading"
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
 REPEAT_BUG = 5.0  # s, of what is logged about errors that are none of ours
+LEAST_PATIENCE = 30.0  # s of a turn of the executor, far more than a busy machine takes for one
 LAST_REQUESTS = 0.2  # s, in which requests that are on their way at the end are refused
 RESULT_SPINS = 4  # of the executor until a goal's result is sent
 FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
@@ -117,6 +118,13 @@ class KosmosNode(ManagedNode):
             self.get_logger().warning(text)
         if self.settings.autostart:
             self.autostart(self._try_again)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a turn of the executor hangs; 0: it may take any time."""
+        # Before it is loaded torch may come from a slow disk, for which all threads wait.
+        limit = self.settings.hard_timeout if self._info else 0.0
+        return limit and max(limit, LEAST_PATIENCE)
 
     def destroy_node(self) -> None:
         """Destroy the action server, too, which rclpy leaves to the garbage collector."""

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs one node as a process: start, spin, end.
 
-Knows signals and exit codes, and nothing of the node but `finished` and `stop`.
+Knows signals and exit codes, and nothing of the node but `finished`, `stop` and `patience`.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -34,11 +35,14 @@ STOP_TIMEOUT = 2.0
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `make_node` makes until SIGINT, SIGTERM or its own end.
 
-    The node has a future `finished`, whose result is the exit code, and a method
-    `stop(seconds) -> bool` that ends its threads and says whether they have ended; it may spin
-    the node's executor. Gives the exit code: that result, 0 after a signal, 1 when the node
-    cannot be made (a KosmosError, or what rclpy says of a name, a QoS override or a parameter of
-    its own that it refuses), 2 for arguments that rcl refuses or that are none of ROS.
+    The node has a future `finished`, whose result is the exit code, a method
+    `stop(seconds) -> bool` that ends its threads and says whether they have ended, which may spin
+    the node's executor. It may have `patience`: seconds after which a turn of the executor will
+    not end any more, or 0; SIGALRM then ends the process, with a trace of its threads.
+
+    Gives the exit code: that result, 0 after a signal, 1 when the node cannot be made (a
+    KosmosError, or what rclpy says of a name, a QoS override or a parameter of its own that it
+    refuses), 2 for arguments that rcl refuses or that are none of ROS.
     """
     try:
         # rclpy's own handlers end the context at once, and with it every answer still to be sent.
@@ -67,10 +71,16 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     try:
         executor.add_node(node)
         # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
+        # With chain, what the signal does by itself comes behind the trace.
+        faulthandler.register(signal.SIGALRM, chain=True)
         while not (node.finished.done() or signalled.is_set()):
+            # Native code that waits with Python's lock in its hand, as Fast DDS may below rclpy
+            # (Fast-DDS #6485), stops every thread but the kernel's clock.
+            signal.setitimer(signal.ITIMER_REAL, getattr(node, "patience", 0.0))
             spin_once(node)
         ended = node.stop(STOP_TIMEOUT)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         # Python's own end takes a while, in which one more Ctrl-C must not change the exit code.
         sys.unraisablehook = _tell_unless_late
         for number in SIGNALS:

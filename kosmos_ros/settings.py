@@ -134,7 +134,8 @@ class Settings:
     hard_timeout: float = parameter(
         120.0,
         "The process ends, with code 4, when the model does not answer for so long (seconds), "
-        "which nothing else mends; 0: never.",
+        "which nothing else mends; so it does, by SIGALRM, when all its threads stand still. "
+        "0: never.",
         limits=(0, 86400),
     )
 

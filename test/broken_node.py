@@ -1,7 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos_node with an engine that breaks, as a program: broken_node.py lost|hangs [ARGUMENTS]."""
+"""kosmos_node with an engine that breaks, as a program: broken_node.py HOW [ARGUMENTS].
 
+HOW is lost, hangs, or holds: it hangs with Python's lock in its hand.
+"""
+
+import ctypes
 import sys
 import threading
 
@@ -19,6 +23,12 @@ class Broken(FakeEngine):
         if any("break" in query.prompt for query in self.added):
             if sys.argv[1] == "lost":
                 raise DeviceLostError("generation failed: CUDA error: an illegal memory access")
+            if sys.argv[1] == "holds":
+                turns = threading.Semaphore(0)
+                KosmosNode.patience = property(lambda node: turns.release() or 1.0)
+                for _ in range(2):  # the second turn shows that the first has set the alarm
+                    turns.acquire()
+                ctypes.PyDLL(None).sleep(1000)
             threading.Event().wait()
         return super().step()
 

@@ -168,7 +168,8 @@ FAULTS = (
     Fault(
         33,
         "a device that hangs",
-        "After `hard_timeout` all who wait are told and the process ends with exit code 4.",
+        "After `hard_timeout` all who wait are told and the process ends with exit code 4. "
+        "Where native code stops all threads, SIGALRM ends it.",
         ("test_fault_32_33_a_broken_device_is_told_to_all_who_wait_and_ends_the_process",),
     ),
     Fault(

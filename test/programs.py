@@ -9,6 +9,7 @@ import threading
 import time
 
 PATIENCE = 60.0  # s
+GRACE = 5.0  # s for a program to end by itself
 
 
 class Program:
@@ -37,8 +38,13 @@ class Program:
         return self
 
     def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait(PATIENCE)
+        # Fast DDS stumbles over the shared memory of processes that were killed (Fast-DDS #6485).
+        self.process.terminate()
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
 
     def says(self, words, after=0):

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong in the model, the device, the network or this program, and how it goes on."""
 
+import signal
 import sys
+import threading
 import weakref
 from pathlib import Path
 
@@ -243,6 +245,31 @@ def test_fault_32_33_a_broken_device_is_told_to_all_who_wait_and_ends_the_proces
     assert "Traceback" not in program.output
     if how == "hangs":
         program.says("after 1 s (hard_timeout) this process ends")
+
+
+def test_fault_33_native_code_that_stops_every_thread_ends_the_process(broken):
+    program, bench, asking = broken("holds", hard_timeout=0.0)
+    asking.call_async(Ask.Request(question="Will it break?", image=picture()))
+    bench.executor.spin_once(timeout_sec=0.1)
+    assert program.ends() == -signal.SIGALRM, program.output
+    assert program.has("broken_node.py"), "a trace of the threads"
+
+
+@pytest.mark.parametrize(("limit", "patience"), [(0.0, 0.0), (1.0, 30.0), (500.0, 500.0)])
+def test_fault_33_a_turn_may_take_as_long_as_the_model_and_any_time_before_it_is_there(
+    start, limit, patience
+):
+    loaded = threading.Event()
+
+    def load(settings):
+        loaded.wait(60)
+        return FakeEngine()
+
+    desk = start(load=load, hard_timeout=limit)
+    assert desk.node.patience == 0.0
+    loaded.set()
+    desk.until(lambda: not desk.node._reason)
+    assert desk.node.patience == patience
 
 
 def test_fault_33_a_model_may_take_its_time_where_no_limit_is_set(start):
