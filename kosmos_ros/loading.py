@@ -153,6 +153,7 @@ def _sizes(path: str) -> str:
     """What the weights take, in each way that they can be held."""
     with torch.device("meta"):
         model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_pretrained(path))
+    model.tie_weights()  # transformers 5.0 does not before weights are loaded
     head = model.text_model.lm_head  # bitsandbytes leaves it as it is
     products = sum(
         module.weight.numel()
