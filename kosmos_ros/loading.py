@@ -21,10 +21,9 @@ from kosmos_ros.quoting import first_line, shown
 try:
     import torch as torch  # for others too: a missing one is named here
     import transformers
-    from packaging.version import Version
     from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
-    from kosmos_ros import fetch
+    from kosmos_ros import compat, fetch
 except ImportError as exc:
     raise ModelLoadError(
         f"{exc}: {sys.executable} needs torch and transformers; "
@@ -73,13 +72,19 @@ def load(
     is int8.py's. `threads` of the processor compute, in this process; 0: one for a model below
     SMALL, else as many as torch finds right.
     Only safetensors are read and no code of the model's own is ever run.
-    Raises ConfigError for a value that is not one of these or a device that is not there, and
-    ModelLoadError when the files are missing, damaged or not a KOSMOS-2 model.
+    Raises ConfigError for a value that is not one of these, a device that is not there, or nf4 on
+    a CPU with a transformers too old for it; ModelLoadError when the files are missing, damaged or
+    not a KOSMOS-2 model.
     """
     place = _device(device)
     if quantization not in QUANTIZATIONS:
         raise ConfigError(
             f"quantization {quantization!r} is unknown; one of {', '.join(QUANTIZATIONS)}"
+        )
+    if quantization == "nf4" and place.type == "cpu" and not compat.NF4_ON_CPU:
+        raise ConfigError(
+            "quantization 'nf4' on a CPU needs transformers 4.53 or newer; "
+            f"{transformers.__version__} is installed, with which int8 and none work"
         )
     kind = _dtype(dtype, place, quantization)
     files = fetch.find(model, revision, local_files_only)
@@ -88,7 +93,7 @@ def load(
         "local_files_only": True,
         "use_safetensors": True,
         "device_map": {"": place},
-        _dtype_argument(): DTYPES[kind],
+        compat.DTYPE: DTYPES[kind],
     }
     ours = quantization == "int8" and place.type == "cpu"
     if quantization != "none" and not ours:
@@ -148,6 +153,7 @@ def _sizes(path: str) -> str:
     """What the weights take, in each way that they can be held."""
     with torch.device("meta"):
         model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_pretrained(path))
+    model.tie_weights()  # transformers 5.0 does not before weights are loaded
     head = model.text_model.lm_head  # bitsandbytes leaves it as it is
     products = sum(
         module.weight.numel()
@@ -193,10 +199,6 @@ def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; auto or one of {', '.join(DTYPES)}")
     return dtype
-
-
-def _dtype_argument() -> str:
-    return "dtype" if Version(transformers.__version__) >= Version("4.56") else "torch_dtype"
 
 
 def _quantization(quantization: str, dtype: torch.dtype) -> Any:

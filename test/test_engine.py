@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
-from kosmos_ros import loading, prompts, shapes
+from kosmos_ros import compat, loading, prompts, shapes
 from kosmos_ros.engine import Engine
 from kosmos_ros.errors import (
     CancelledError,
@@ -402,10 +402,19 @@ def test_info_says_what_runs_where(engine):
 def test_quantized_weights_answer(copied, picture, quantization):
     if quantization == "nf4":
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+        if not compat.NF4_ON_CPU:
+            pytest.skip("transformers is older than 4.53")
     engine = Engine.load(str(copied), device="cpu", quantization=quantization)
     generation = engine.generate(engine.encode(picture), PROMPTS[1], 8)
     assert re.match(r" an? \w+ \w+", generation.text), generation.text
     assert engine.info.quantization == quantization
+
+
+def test_4_bits_that_transformers_is_too_old_for_are_refused_with_what_helps(monkeypatch):
+    monkeypatch.setattr(compat, "NF4_ON_CPU", False)
+    with pytest.raises(ConfigError, match="'nf4' on a CPU needs transformers 4.53 or newer"):
+        Engine.load("shapes", device="cpu", quantization="nf4")
+    assert Engine.load("shapes", device="cpu", quantization="int8").info.quantization == "int8"
 
 
 @pytest.mark.parametrize(

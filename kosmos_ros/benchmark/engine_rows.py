@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kosmos_ros import prompts
+from kosmos_ros import compat, prompts
 from kosmos_ros.benchmark import subjects
 from kosmos_ros.benchmark.report import BOUND, GENERATE, Row
 from kosmos_ros.benchmark.subjects import BRIEF, DETAILED, Subject, frames
@@ -57,7 +57,12 @@ def latency(subject: Subject, runs: int) -> Iterator[Row]:
 
 
 def peer(runs: int, subject: Subject) -> Iterator[Row]:
-    """The caption's latency beside that of the smallest Florence-2, which a user might pick."""
+    """The caption's latency beside that of the smallest Florence-2, which a user might pick.
+
+    No row where transformers has no Florence-2.
+    """
+    if not compat.FLORENCE_2:
+        return
     (picture,) = frames(1)
     florence = subjects.florence(subject.model.device, subject.model.dtype)
     ours, theirs = measured(

@@ -12,13 +12,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
-from transformers import (
-    Florence2Config,
-    Florence2ForConditionalGeneration,
-    Kosmos2Config,
-    Kosmos2ForConditionalGeneration,
-    Kosmos2Processor,
-)
+from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
 from kosmos_ros import grounding, loading, prompts, shapes
 from kosmos_ros.engine import Engine
@@ -38,7 +32,8 @@ class Subject:
         self.name = name
         self.engine = engine
         self.processor = processor
-        self.model = engine._model
+        # Without it, transformers 4 traces the picture for gradients.
+        self.model = engine._model.requires_grad_(False)
 
     @property
     def random(self) -> bool:
@@ -118,7 +113,10 @@ def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
     """Florence-2 base with random weights: writes so many tokens about a 768 x 768 picture.
 
     Sizes are those of microsoft/Florence-2-base's config.json; its task prompt is 10 tokens long.
+    Raises ImportError where transformers lacks it, see compat.FLORENCE_2.
     """
+    from transformers import Florence2Config, Florence2ForConditionalGeneration
+
     text = {
         "model_type": "bart",
         "vocab_size": 51290,  # 51289 and the picture's place
@@ -174,8 +172,9 @@ def _random(config: Kosmos2Config, place: torch.device, dtype: torch.dtype) -> A
     model.tie_weights()
     # What is no weight is not there yet: tables of positions.
     text, vision = model.text_model.model.embed_positions, model.vision_model.model.embeddings
+    places = len(text.weights)
     text.weights = torch.empty(0, dtype=dtype, device=place)
-    text.make_weights(text.num_positions + text.offset, text.embedding_dim, text.padding_idx)
+    text.make_weights(places, text.embedding_dim, text.padding_idx)
     vision.position_ids = torch.arange(vision.num_positions, device=place)[None]
     model.generation_config.update(bos_token_id=0, pad_token_id=1, eos_token_id=2)
     return model.eval()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
+from kosmos_ros.compat import hidden_states
 from kosmos_ros.grounding import GRID
 from kosmos_ros.shapes.scenes import COLOURS, COUNTS, KINDS
 from kosmos_ros.shapes.tokenizer import LOCATIONS, vocabulary
@@ -150,7 +151,7 @@ class Learner(nn.Module):
         hidden = embedded * decoder.embed_scale
         hidden = hidden + decoder.embed_positions.weights[prompts.positions]
         for layer in decoder.layers:
-            hidden = layer(hidden, prompts.mask)
+            hidden = hidden_states(layer(hidden, prompts.mask))
         asked = prompts.targets != IGNORED
         hidden, targets = decoder.layer_norm(hidden[asked]), prompts.targets[asked]
         by_row, by_column = hidden @ self.rows.T, hidden @ self.columns.T
