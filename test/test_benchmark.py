@@ -72,6 +72,22 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
     assert all(row.value > 0 for row in rows)
 
 
+def test_quantized_weights_take_less(small):
+    rows = list(engine_rows.quantized(small, 1))
+    assert [row.name for row in rows] == [
+        f"full size, {mode}: {what}"
+        for mode in ("int8", "nf4")
+        for what in ("memory of the weights", "one more token")
+    ]
+    int8, nf4 = rows[::2]
+    assert (
+        int8.baseline
+        == nf4.baseline
+        == pytest.approx(4e-9 * small.engine.info.parameters, rel=0.1)
+    )
+    assert int8.baseline > int8.value > nf4.value > 0.5  # the table of words stays as it is
+
+
 def test_both_ways_write_as_many_tokens(shapes):
     for picture in engine_rows._long(shapes):
         count = engine_rows.TOKENS

@@ -84,6 +84,7 @@ def _full(options: argparse.Namespace) -> list[Part]:
         ("stages", lambda: engine_rows.stages(subject, runs)),
         ("agreement", lambda: engine_rows.agreement(subject, 20)),
         ("memory", lambda: engine_rows.memory(subject)),
+        ("quantized weights", lambda: engine_rows.quantized(subject, runs)),
     ]
 
 

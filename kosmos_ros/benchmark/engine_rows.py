@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from kosmos_ros import compat, prompts
 from kosmos_ros.benchmark import subjects
 from kosmos_ros.benchmark.report import BOUND, GENERATE, Row
 from kosmos_ros.benchmark.subjects import BRIEF, DETAILED, Subject, frames
+from kosmos_ros.engine import Engine
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.grounding import Query
 from kosmos_ros.scheduler import Limits, Request, Scheduler
@@ -311,6 +314,49 @@ def memory(subject: Subject) -> Iterator[Row]:
     subject.engine.generate_batch([Query(one, BRIEF.text, TOKENS) for one in encoded])
     held = torch.cuda.max_memory_allocated(device) / 1e9
     yield Row(f"{subject.name}: device memory, weights and cache of 8", held, "GB")
+
+
+def quantized(subject: Subject, runs: int) -> Iterator[Row]:
+    """What the weights take in each way to hold them, and one more token with them.
+
+    They are written to a directory first, and loaded from it as any model is.
+    """
+    (picture, *_) = _long(subject)
+
+    def write(engine: Engine, tokens: int) -> Callable[[int], object]:
+        image = engine.encode(picture)
+        return lambda _: engine.generate(image, DETAILED.text, tokens)
+
+    with tempfile.TemporaryDirectory() as folder:
+        subject.model.save_pretrained(folder)
+        subject.processor.save_pretrained(folder)
+        load = functools.partial(Engine.load, folder, device=str(subject.model.device))
+        without = load()
+        for mode in ("int8", "nf4"):
+            engine = load(quantization=mode)
+            name = f"{subject.name}, {mode}"
+            taken, before = (_bytes(one._model) / 1e9 for one in (engine, without))
+            yield Row(f"{name}: memory of the weights", taken, "GB", without.info.dtype, before)
+            calls = (write(one, tokens) for one in (engine, without) for tokens in (TOKENS, FEW))
+            long, short, other_long, other_short = map(
+                statistics.median, measured(subject, runs, *calls)
+            )
+            token, other = (
+                (a - b) / (TOKENS - FEW) for a, b in ((long, short), (other_long, other_short))
+            )
+            yield Row(f"{name}: one more token", token, "ms", without.info.dtype, other)
+            engine.unload()
+
+
+def _bytes(model: torch.nn.Module) -> int:
+    """What a model's weights take, each once."""
+    weights = [*model.parameters(), *model.buffers()]
+    # bitsandbytes keeps its scales beside the weight that they belong to.
+    states = (vars(getattr(weight, "quant_state", None) or object) for weight in weights)
+    scales = (value for state in states for value in state.values())
+    found = (*weights, *(value for value in scales if isinstance(value, torch.Tensor)))
+    storages = (weight.untyped_storage() for weight in found)
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def agreement(subject: Subject, count: int) -> Iterator[Row]:
