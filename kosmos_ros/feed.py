@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
@@ -27,6 +27,12 @@ TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")
 
 AUTO = "auto"
 BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+
+HISTORY, DEPTH, RELIABILITY = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+)
 
 REPEAT_WARNING = 30.0  # s
 NAMED = 5  # publishers, in a warning
@@ -55,16 +61,18 @@ class ImageFeed:
         self._on_image = on_image
         self._stale = False
         self._warned = float("-inf")  # s, monotonic
-        self._seen = 0  # publishers, when what they offer was looked at
         asked = "best_effort" if reliability == AUTO else reliability
         # rclpy writes what qos_overrides say into this object.
         self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[asked.upper()])
         # As image_transport has it: a remapped `name` takes its transports along.
         self._name = node.resolve_topic_name(name) + suffix
-        self._subscription = self._subscribe(QoSOverridingOptions.with_default_policies())
-        self.topic: str = self._subscription.topic_name  # which may be remapped as well
-        overridden = f"qos_overrides.{self.topic}.subscription.reliability" in given(node)
+        topic = node.resolve_topic_name(self._name)
+        overridden = f"qos_overrides.{topic}.subscription.reliability" in given(node)
         self._auto = reliability == AUTO and not overridden
+        # A declared override stands in every dump of the parameters, and would switch auto off.
+        policies = (HISTORY, DEPTH) if self._auto else (HISTORY, DEPTH, RELIABILITY)
+        self._subscription = self._subscribe(QoSOverridingOptions(policies))
+        self.topic: str = self._subscription.topic_name  # which may be remapped as well
 
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
         return self._node.create_subscription(
@@ -72,13 +80,10 @@ class ImageFeed:
         )
 
     def _follow(self) -> None:
-        """Ask for the delivery that the publishers offer, where they are others than before.
+        """Ask for the delivery that the publishers offer.
 
         Best effort connects to all, but large images of several datagrams are lost on the way.
         """
-        if (count := self.publishers()) == self._seen:
-            return
-        self._seen = count
         offers = self._node.get_publishers_info_by_topic(self.topic)
         if not offers:
             return

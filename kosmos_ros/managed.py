@@ -20,7 +20,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 from kosmos_ros.mailbox import Mailbox
-from kosmos_ros.quoting import line
+from kosmos_ros.quoting import line, trace
 
 LAST_TRANSITION = 1.0  # s for a transition to end before the node is destroyed
 
@@ -85,9 +85,12 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 return False  # destroyed
             try:
                 return bool(trigger() == TransitionCallbackReturn.SUCCESS)
-            except Exception as exc:  # RCLError, as a rule; who asked for it waits for an answer
+            except RuntimeError as exc:  # RCLError
                 if self.context.ok():
                     self.get_logger().warning(line(str(exc).partition(", at ")[0]))
+                return False
+            except Exception as exc:  # who asked for it waits for an answer
+                self.get_logger().error(trace(exc))
                 return False
 
 

@@ -35,7 +35,7 @@ STOP_TIMEOUT = 2.0
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `make_node` makes until SIGINT, SIGTERM or its own end.
 
-    The node has a future `finished`, whose result is the exit code, a method
+    The node has a future `finished`, whose result is the exit code, and a method
     `stop(seconds) -> bool` that ends its threads and says whether they have ended, which may spin
     the node's executor. It may have `patience`: seconds after which a turn of the executor will
     not end any more, or 0; SIGALRM then ends the process, with a trace of its threads.
@@ -71,8 +71,9 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     try:
         executor.add_node(node)
         # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
-        # With chain, what the signal does by itself comes behind the trace.
-        faulthandler.register(signal.SIGALRM, chain=True)
+        if sys.stderr:
+            # With chain, what the signal does by itself comes behind the trace.
+            faulthandler.register(signal.SIGALRM, chain=True)
         while not (node.finished.done() or signalled.is_set()):
             # Native code that waits with Python's lock in its hand, as Fast DDS may below rclpy
             # (Fast-DDS #6485), stops every thread but the kernel's clock.

@@ -134,8 +134,8 @@ class Settings:
     hard_timeout: float = parameter(
         120.0,
         "The process ends, with code 4, when the model does not answer for so long (seconds), "
-        "which nothing else mends; so it does, by SIGALRM, when all its threads stand still. "
-        "0: never.",
+        "which nothing else mends. SIGALRM ends it when its main thread does not go on for so "
+        "long, 30 s at least; time in which it is stopped counts. 0: never.",
         limits=(0, 86400),
     )
 
@@ -153,7 +153,7 @@ class StreamSettings:
     image_reliability: str = parameter(
         "auto",
         "Delivery of images: best_effort connects to any camera, and loses large images; reliable "
-        "to those that offer it; auto: what all publishers of the topic offer.",
+        "to those that offer it; auto: reliable where all publishers offer it, else best_effort.",
         choices=("auto", "best_effort", "reliable"),
         read_only=True,
     )

@@ -586,6 +586,11 @@ def test_fault_23_delivery_is_what_all_cameras_offer(start):
     desk.client.destroy_publisher(second)
     desk.until(lambda: feed.reliability == "reliable")
     desk.send()
+    # As many as before, of another kind.
+    desk.client.destroy_publisher(desk.images)
+    desk.client.create_publisher(Image, "image", lossy)
+    desk.until(lambda: feed.reliability == "best_effort")
+    assert not desk.node.has_parameter("qos_overrides./image.subscription.reliability")
 
 
 @pytest.mark.parametrize("asked", ["best_effort", "reliable"])
