@@ -11,10 +11,19 @@ import time
 # Before any message is imported: types of fields are checked only when this is set.
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-# One for each worker of a run, and not the next one, which test_neighbours takes.
-os.environ["ROS_DOMAIN_ID"] = str(
-    int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 88))
-    + 13 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# One for each worker of a run, and not the next one, which test_neighbours takes; programs that a
+# worker starts, some of which read this file, have that of the worker.
+os.environ["ROS_DOMAIN_ID"] = os.environ.setdefault(
+    "ROS_DOMAIN_ID_OF_" + os.environ.get("PYTEST_XDIST_WORKER", "gw0"),
+    str(
+        1
+        + (
+            int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 88))
+            - 1
+            + 13 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        )
+        % 101
+    ),
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Threads of several processes on a few cores wait for each other, ten times longer than they work.
