@@ -99,7 +99,7 @@ class Decoder:
         needed = max(map(sum, zip(lengths, new, strict=True)))
         longest = max(lengths) - shared
         if self.graphs.fixed:
-            longest = next((fit for fit in self._fitting(shared) if fit >= longest), longest)
+            longest = next((fit for fit in self._fitting(shared) if fit >= longest > 0), longest)
             # A row has ended one step before that is known.
             needed = max(needed + 1, shared + longest)
         elif not first and 4 * needed < self._cache.shape[2]:

@@ -236,8 +236,9 @@ class Engine:
             return ended
         with translated("generation failed"):
             tokens, probabilities = self._decoder.step()
-        # Those that joined last may have none yet.
-        for row, token, probability in zip(self._rows, tokens, probabilities, strict=False):
+        # With graphs those that joined last may have none yet.
+        rows = self._rows[: len(tokens)] if self._decoder.graphs.fixed else self._rows
+        for row, token, probability in zip(rows, tokens, probabilities, strict=True):
             self._follow(row, token, probability)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]

@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.conversions import seconds
@@ -27,12 +28,6 @@ TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")
 
 AUTO = "auto"
 BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
-
-HISTORY, DEPTH, RELIABILITY = (
-    QoSPolicyKind.HISTORY,
-    QoSPolicyKind.DEPTH,
-    QoSPolicyKind.RELIABILITY,
-)
 
 REPEAT_WARNING = 30.0  # s
 NAMED = 5  # publishers, in a warning
@@ -67,10 +62,12 @@ class ImageFeed:
         # As image_transport has it: a remapped `name` takes its transports along.
         self._name = node.resolve_topic_name(name) + suffix
         topic = node.resolve_topic_name(self._name)
-        overridden = f"qos_overrides.{topic}.subscription.reliability" in given(node)
-        self._auto = reliability == AUTO and not overridden
-        # A declared override stands in every dump of the parameters, and would switch auto off.
-        policies = (HISTORY, DEPTH) if self._auto else (HISTORY, DEPTH, RELIABILITY)
+        self._overridden = f"qos_overrides.{topic}.subscription.reliability" in given(node)
+        self._auto = reliability == AUTO and not self._overridden
+        policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+        if not self._auto:
+            # Not under auto: a dump of the parameters would bring it back as an override.
+            policies.append(QoSPolicyKind.RELIABILITY)
         self._subscription = self._subscribe(QoSOverridingOptions(policies))
         self.topic: str = self._subscription.topic_name  # which may be remapped as well
 
@@ -84,15 +81,22 @@ class ImageFeed:
 
         Best effort connects to all, but large images of several datagrams are lost on the way.
         """
-        offers = self._node.get_publishers_info_by_topic(self.topic)
-        if not offers:
-            return
-        reliable = all(offer.qos_profile.reliability == RELIABLE for offer in offers)
-        wanted = RELIABLE if reliable else BEST_EFFORT
-        if wanted != self._qos.reliability:
+        offers = [
+            publisher.qos_profile.reliability
+            for publisher in self._node.get_publishers_info_by_topic(self.topic)
+            if _kind(publisher) == self._kind.__name__
+        ]
+        wanted = RELIABLE if all(offer == RELIABLE for offer in offers) else BEST_EFFORT
+        if offers and wanted != self._qos.reliability:
             self._qos.reliability = wanted
             self._node.destroy_subscription(self._subscription)
             self._subscription = self._subscribe()
+            why = (
+                "all publishers offer it"
+                if wanted == RELIABLE
+                else "not all publishers offer more"
+            )
+            self._node.get_logger().info(f"{self.topic}: {wanted.name} delivery, {why}")
 
     @property
     def reliability(self) -> str:
@@ -151,9 +155,12 @@ class ImageFeed:
         if os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != "LARGE_DATA":
             cures.append("FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes")
         if self._qos.reliability == BEST_EFFORT:
-            cures.append(
-                "a camera that offers RELIABLE" if self._auto else "image_reliability:=auto"
-            )
+            if self._auto:
+                cures.append("a camera that offers RELIABLE")
+            elif self._overridden:
+                cures.append("no qos_overrides of reliability")
+            else:
+                cures.append("image_reliability:=auto")
         if self._kind is Image:
             cures.append("image_transport:=compressed")
         cures.append("smaller images")
@@ -171,7 +178,7 @@ class ImageFeed:
         fits = False
         for publisher in publishers[:NAMED]:
             offered = publisher.qos_profile.reliability
-            kind = publisher.topic_type.rpartition("/")[2]
+            kind = _kind(publisher)
             name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
             text += (
                 f"; {line(name, VALUE)} offers {line(kind, VALUE)} with {offered.name} delivery"
@@ -186,3 +193,8 @@ class ImageFeed:
             else:
                 fits = True
         return f"{text}; perhaps{self._cures()}" if fits else text
+
+
+def _kind(publisher: TopicEndpointInfo) -> str:
+    """The name of its messages' type, without its package."""
+    return str(publisher.topic_type).rpartition("/")[2]

@@ -58,6 +58,7 @@ class Graphs:
     def __init__(self, recorder: Recorder | None = None, fixed: bool = False) -> None:
         self.fixed = fixed or recorder is not None
         self._recorder = recorder
+        self._failed = False  # a capture, since all were cleared
         self._held: dict[Hashable, _Held] = {}
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -76,7 +77,7 @@ class Graphs:
             held.graph.replay()
             # The next graph may use the memory.
             return [output.clone() for output in held.outputs]
-        if self._recorder is None:
+        if self._recorder is None or self._failed:
             return function(*arguments)
         return self._first(key, function, arguments)
 
@@ -92,9 +93,9 @@ class Graphs:
         try:
             graph, outputs = self._recorder.record(call, fresh=not self._held)
         except RuntimeError as exc:  # such as too little memory for a second copy of all
-            self._recorder = None
+            self._failed = True
             logging.getLogger(__name__).warning(
-                "no more CUDA graphs, kernels are launched one by one: %s", first_line(exc)
+                "no more CUDA graphs for now, kernels are launched one by one: %s", first_line(exc)
             )
         else:
             inputs = [value for value in places if isinstance(value, Tensor)]
@@ -119,6 +120,7 @@ class Graphs:
     def clear(self) -> None:
         """Forget all graphs: something that they use is in its place no longer."""
         self._held.clear()
+        self._failed = False
 
 
 class Cuda:

@@ -70,10 +70,10 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     ended = False
     try:
         executor.add_node(node)
-        # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
         if sys.stderr:
             # With chain, what the signal does by itself comes behind the trace.
             faulthandler.register(signal.SIGALRM, chain=True)
+        # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
         while not (node.finished.done() or signalled.is_set()):
             # Native code that waits with Python's lock in its hand, as Fast DDS may below rclpy
             # (Fast-DDS #6485), stops every thread but the kernel's clock.

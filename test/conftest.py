@@ -16,13 +16,13 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ["ROS_DOMAIN_ID"] = os.environ.setdefault(
     "ROS_DOMAIN_ID_OF_" + os.environ.get("PYTEST_XDIST_WORKER", "gw0"),
     str(
-        1
-        + (
-            int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 88))
-            - 1
+        (
+            int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 101))
             + 13 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+            - 1
         )
         % 101
+        + 1
     ),
 )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

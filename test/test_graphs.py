@@ -82,6 +82,10 @@ def test_fault_30_a_capture_that_fails_costs_nothing_but_time(caplog, text):
     assert record.getMessage().endswith(text.partition("\n")[0])
     assert [tape.replays for tape in recorder.tapes] == [3]  # what there is is used
     assert graphs.fixed
+    recorder.fails = None
+    graphs.clear()  # as after a shortage of memory
+    graphs(counter.add, 1, torch.ones(2))
+    assert len(recorder.tapes) == 2
 
 
 def test_a_mistake_of_ours_is_not_taken_for_a_failed_capture():

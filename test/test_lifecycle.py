@@ -137,6 +137,7 @@ def test_fault_64_who_asks_for_a_transition_that_breaks_is_told_so(managed, monk
     desk, manager = managed()
     monkeypatch.setattr(desk.node, "trigger_configure", {}.__getitem__)
     assert not manager("configure")
+    desk.until(lambda: desk.logs("TypeError", "managed.py"))
     monkeypatch.undo()
     assert manager("configure")
 

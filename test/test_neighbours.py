@@ -271,4 +271,4 @@ def test_fault_68_each_run_of_the_tests_has_a_domain_by_its_process():
         check=True,
     )
     process, domain, reach = done.stdout.split()
-    assert (int(domain), reach) == (1 + int(process) % 88, "LOCALHOST")
+    assert (int(domain), reach) == (1 + int(process) % 101, "LOCALHOST")

@@ -25,6 +25,8 @@ from kosmos_msgs.srv import Ask
 from PIL import Image as Pillow
 from rcl_interfaces.srv import GetParameters
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.context import Context
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -591,16 +593,38 @@ def test_fault_23_delivery_is_what_all_cameras_offer(start):
     desk.client.create_publisher(Image, "image", lossy)
     desk.until(lambda: feed.reliability == "best_effort")
     assert not desk.node.has_parameter("qos_overrides./image.subscription.reliability")
+    assert desk.until(lambda: desk.logs("/image: BEST_EFFORT delivery, not all publishers offer"))
+
+
+def test_publishers_of_other_messages_do_not_decide_on_delivery(start):
+    desk = start()
+    feed = desk.stream._feed
+    desk.until(lambda: feed.reliability == "reliable")
+    lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    elsewhere = Context()  # DDS allows one type of a topic in each
+    elsewhere.init()
+    stranger = Node("stranger", context=elsewhere)
+    stranger.create_publisher(CompressedImage, "image", lossy)
+    desk.until(lambda: feed.publishers() == 2)
+    feed.check(stale_timeout=0, loading=False)
+    assert feed.reliability == "reliable"
+    stranger.destroy_node()
+    elsewhere.shutdown()
 
 
 @pytest.mark.parametrize("asked", ["best_effort", "reliable"])
 def test_an_override_of_delivery_goes_before_the_parameter(start, asked):
     desk = start(**{"qos_overrides./image.subscription.reliability": asked})
     feed = desk.stream._feed
-    desk.until(feed.publishers)
+    if asked == "reliable":  # what auto would not choose, as for the camera alone best effort
+        lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        desk.client.create_publisher(Image, "image", lossy)
+    desk.until(lambda: feed.publishers() == (2 if asked == "reliable" else 1))
     for _ in range(3):
         feed.check(stale_timeout=0, loading=False)
     assert feed.reliability == asked
+    if asked == "best_effort":
+        assert "no qos_overrides of reliability" in feed._cures()
 
 
 def test_a_remapped_transport_is_named_as_it_is(start):

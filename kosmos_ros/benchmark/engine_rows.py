@@ -36,6 +36,9 @@ RATE = 60.0  # Hz, of each camera under load
 LOADED = 8  # cameras
 PATIENCE = 60.0  # s, for a caption or an answer under load
 ASKING = (0.05, 0.25)  # s between questions under load
+Writing = Callable[[int], Callable[[int], object]]
+"""So many tokens -> a call that writes them, which gets the number of the run."""
+
 BANDWIDTH_BYTES = 2**30  # of the array that is read, which no cache holds
 
 
@@ -89,13 +92,7 @@ def decode(subject: Subject, runs: int) -> Iterator[Row]:
     def theirs(tokens: int) -> Callable[[int], object]:
         return lambda _: subject.theirs(picture, DETAILED, tokens)
 
-    calls = (ours(TOKENS), ours(FEW), theirs(TOKENS), theirs(FEW))
-    long, short, their_long, their_short = (
-        statistics.median(times) for times in measured(subject, runs, *calls)
-    )
-    token, their_token = (
-        (a - b) / (TOKENS - FEW) for a, b in ((long, short), (their_long, their_short))
-    )
+    token, their_token = _one_more(subject, runs, ours, theirs)
     yield Row(f"{subject.name}: one more token", token, "ms", GENERATE, their_token)
     cache = image.nbytes / image.shape[1] * (image.shape[1] + TOKENS)
     bound = (_read_by_a_step(subject) + cache) / bandwidth(subject.model.device) * 1e3
@@ -323,37 +320,35 @@ def quantized(subject: Subject, runs: int) -> Iterator[Row]:
     """
     (picture, *_) = _long(subject)
 
-    def write(engine: Engine, tokens: int) -> Callable[[int], object]:
+    def write(engine: Engine) -> Writing:
         image = engine.encode(picture)
-        return lambda _: engine.generate(image, DETAILED.text, tokens)
+        return lambda tokens: lambda _: engine.generate(image, DETAILED.text, tokens)
 
     with tempfile.TemporaryDirectory() as folder:
         subject.model.save_pretrained(folder)
         subject.processor.save_pretrained(folder)
         load = functools.partial(Engine.load, folder, device=str(subject.model.device))
         without = load()
-        for mode in ("int8", "nf4"):
+        modes = ["int8"]
+        if compat.NF4_ON_CPU or subject.model.device.type != "cpu":
+            modes.append("nf4")
+        for mode in modes:
             engine = load(quantization=mode)
             name = f"{subject.name}, {mode}"
             taken, before = (_bytes(one._model) / 1e9 for one in (engine, without))
             yield Row(f"{name}: memory of the weights", taken, "GB", without.info.dtype, before)
-            calls = (write(one, tokens) for one in (engine, without) for tokens in (TOKENS, FEW))
-            long, short, other_long, other_short = map(
-                statistics.median, measured(subject, runs, *calls)
-            )
-            token, other = (
-                (a - b) / (TOKENS - FEW) for a, b in ((long, short), (other_long, other_short))
-            )
+            token, other = _one_more(subject, runs, write(engine), write(without))
             yield Row(f"{name}: one more token", token, "ms", without.info.dtype, other)
             engine.unload()
+        without.unload()
 
 
 def _bytes(model: torch.nn.Module) -> int:
     """What a model's weights take, each once."""
     weights = [*model.parameters(), *model.buffers()]
     # bitsandbytes keeps its scales beside the weight that they belong to.
-    states = (vars(getattr(weight, "quant_state", None) or object) for weight in weights)
-    scales = (value for state in states for value in state.values())
+    states = filter(None, (getattr(weight, "quant_state", None) for weight in weights))
+    scales = (value for state in states for value in vars(state).values())
     found = (*weights, *(value for value in scales if isinstance(value, torch.Tensor)))
     storages = (weight.untyped_storage() for weight in found)
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
@@ -397,6 +392,14 @@ def _any_prompt(rng: np.random.Generator) -> prompts.Prompt:
         lambda: prompts.region_description(cells),
     ]
     return made[int(rng.integers(len(made)))]()
+
+
+def _one_more(subject: Subject, runs: int, *ways: Writing) -> list[float]:
+    """Milliseconds that one more token takes in each way to write."""
+    calls = (way(tokens) for way in ways for tokens in (TOKENS, FEW))
+    medians = [statistics.median(times) for times in measured(subject, runs, *calls)]
+    pairs = zip(medians[::2], medians[1::2], strict=True)
+    return [(long - short) / (TOKENS - FEW) for long, short in pairs]
 
 
 def measured(

@@ -205,13 +205,13 @@ class Soak:
         self._tell(node, watcher)
 
     def _play(self, player: Player, node: Program, body: Body) -> None:
-        seeds = iter(self._rng.integers(2**31, size=3))
+        *seeds, last = self._rng.integers(2**31, size=3)
         cameras = [
-            self._start("cameras", next(seeds), *names)
-            for names in (CAMERAS[:2], CAMERAS[2:])
+            self._start("cameras", seed, *names)
+            for seed, names in zip(seeds, (CAMERAS[:2], CAMERAS[2:]), strict=True)
             if "images" not in self._without
         ]
-        meddler = self._start("meddler", next(seeds), *self._without)
+        meddler = self._start("meddler", last, *MOVES.keys() & self._without)
         for _ in range(self._clients // 2):
             self._lasting.append(self._client())
             self._mortal.append(self._client())
