@@ -4,9 +4,8 @@
 
 import subprocess
 import sys
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,9 +14,11 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def matrix():
-    loader = SourceFileLoader("matrix", str(ROOT / "scripts" / "matrix"))
-    module = module_from_spec(spec_from_loader("matrix", loader))
-    loader.exec_module(module)
+    path = ROOT / "scripts" / "matrix"
+    module = ModuleType("matrix")
+    module.__file__ = str(path)
+    # Not by a loader, which would leave a __pycache__ among the scripts.
+    exec(compile(path.read_text(), path, "exec"), module.__dict__)
     return module
 
 

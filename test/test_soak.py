@@ -67,7 +67,7 @@ def test_fault_65_under_load_nothing_is_lost_confused_or_said_twice(tmp_path):
 
 def test_what_is_left_out_of_a_run_does_not_happen(tmp_path):
     without = ("images", "kills", "pauses", "reloads")
-    rows = soak(tmp_path, "--minutes", "0.3", "--clients", "2", "--without", *without)
+    rows = soak(tmp_path, "--minutes", "0.5", "--clients", "4", "--without", *without)
     assert rows["changes: parameter"] > 0
     assert rows["requests sent by clients that lived"] > 0
     assert rows["changes: state"] == rows["clients killed while they waited"] == 0
