@@ -33,6 +33,15 @@ REPEAT_WARNING = 30.0  # s
 NAMED = 5  # publishers, in a warning
 LOST_SHARE = 0.5  # of the camera's frames, above which the loss is reported
 
+REST = 1.0
+"""Seconds between two subscriptions of different delivery, in which publishers forget the first.
+
+Fast DDS sends images under way to the first to the second as well, and tells it to pass over
+them once it knows of it. It forgets one of which parts have come by then, but not its place in
+the queue, and rclpy's next take never ends (processGapMsg of StatefulReader.cpp, add_instance of
+ReadTakeCommand.hpp; 2.14.5, 3.2.2).
+"""
+
 
 class ImageFeed:
     """Subscribes `name` (remappable) by `transport` and gives each message to `on_image`.
@@ -68,15 +77,17 @@ class ImageFeed:
         if not self._auto:
             # Not under auto: a dump of the parameters would bring it back as an override.
             policies.append(QoSPolicyKind.RELIABILITY)
-        self._subscription = self._subscribe(QoSOverridingOptions(policies))
-        self.topic: str = self._subscription.topic_name  # which may be remapped as well
+        subscription = self._subscribe(QoSOverridingOptions(policies))
+        self._subscription: Subscription | None = subscription  # None: it rests
+        self._rested = 0.0  # s, monotonic, from when on it may be made anew
+        self.topic: str = subscription.topic_name  # which may be remapped as well
 
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
         return self._node.create_subscription(
             self._kind, self._name, self._arrived, self._qos, qos_overriding_options=overrides
         )
 
-    def _follow(self) -> None:
+    def _follow(self, now: float) -> None:
         """Ask for the delivery that the publishers offer.
 
         Best effort connects to all, but large images of several datagrams are lost on the way.
@@ -87,10 +98,16 @@ class ImageFeed:
             if _kind(publisher) == self._kind.__name__
         ]
         wanted = RELIABLE if all(offer == RELIABLE for offer in offers) else BEST_EFFORT
-        if offers and wanted != self._qos.reliability:
+        if not offers:
+            wanted = self._qos.reliability
+        if self._subscription:
+            if wanted != self._qos.reliability:
+                self._node.destroy_subscription(self._subscription)
+                self._subscription, self._rested = None, now + REST
+        elif now >= self._rested:
             self._qos.reliability = wanted
-            self._node.destroy_subscription(self._subscription)
             self._subscription = self._subscribe()
+            self.watch.forget(now)
             why = (
                 "all publishers offer it"
                 if wanted == RELIABLE
@@ -115,9 +132,11 @@ class ImageFeed:
         While the model is `loading`, this process is too busy to take every image, which is no
         loss worth a word.
         """
-        if self._auto:
-            self._follow()
         now = time.monotonic()
+        if self._auto:
+            self._follow(now)
+            if not self._subscription:
+                return self._stale
         stale = 0 < stale_timeout < self.watch.silence(now)
         if stale and not self._stale:
             self._warned = float("-inf")  # a warning of loss does not stand for this one

@@ -192,6 +192,7 @@ class KosmosNode(ManagedNode):
         """Take nothing more; stop what is worked at."""
         self._pause("the node is not active")
         self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
+        self.get_logger().info("not active: frames are passed over, requests are refused")
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -236,6 +237,7 @@ class KosmosNode(ManagedNode):
             self._publish_info(
                 DiagnosticStatus.WARN, "unconfigured", {"model": self.settings.model}
             )
+            self.get_logger().info("unconfigured: the model and its memory are free")
         return True
 
     # Executor's thread ---------------------------------------------------------------------

@@ -69,7 +69,10 @@ class Program:
 
     def ends(self):
         """Wait for the end and give the exit code."""
-        code = self.process.wait(PATIENCE)
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it has not ended:\n{self.output}") from None
         self._reader.join(PATIENCE)
         return code
 

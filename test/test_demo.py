@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from programs import Program
@@ -113,6 +114,17 @@ def test_a_demo_that_is_interrupted_before_its_answers_has_failed(demo):
     program.says("model shapes: loading")
     assert program.stop(signal.SIGINT) == 1, program.output
     assert "Traceback" not in program.output
+
+
+def test_a_node_that_hangs_does_not_keep_the_demo(demo):
+    program = demo("--keep")
+    program.says("active: frames and requests are taken")
+    children = psutil.Process(program.process.pid).children(recursive=True)
+    (hangs,) = (child for child in children if "kosmos_node" in " ".join(child.cmdline()))
+    hangs.suspend()
+    assert program.stop(signal.SIGINT) == 1, program.output
+    assert program.has(f"process {hangs.pid} does not end and is killed")
+    assert not hangs.is_running()
 
 
 def test_a_picture_of_nothing_ends_the_demo_too(demo, tmp_path):

@@ -4,20 +4,25 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from conftest import Bench
+from programs import Program
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
 
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask
 from soak import client, pictures
+from soak.__main__ import main
 from soak.ledger import Ledger, reason
+from soak.load import BURDENS
 from soak.report import Row, failed, slope, table
 
 from kosmos_ros import bridge
@@ -80,6 +85,43 @@ def test_fault_65_of_many_frames_none_is_lost(tmp_path):
     assert sum(ends) == rows["frames offered"] >= 20_000
     assert all(ends)
     assert rows["requests answered"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--minutes", "0"], "--minutes: 0 is not 0.1 or more"),
+        (["--clients", "-1"], "--clients: -1 is not 0 or more"),
+        (["--frames", "0"], "--frames: 0 is not 1 or more"),
+        (["--frames", "many"], "--frames: invalid number value: 'many'"),
+        (["--without", "rain"], "rain cannot be left out; images, kills, "),
+    ],
+)
+def test_arguments_without_a_sense_are_named(monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr("sys.argv", ["soak", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert words in capsys.readouterr().err
+
+
+def test_the_help_names_what_can_be_left_out(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["soak", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert ", ".join(BURDENS) in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_soak_that_is_to_end_leaves_nothing_running(tmp_path):
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    python = Path(sys.executable)
+    with Program(python, "-m", "soak", "--clients", "2", env=environment) as run:
+        run.says("answered")
+        players = psutil.Process(run.process.pid).children(recursive=True)
+        assert len(players) >= 5
+        assert run.stop(signal.SIGTERM) == 0, run.output
+    assert run.has("| requests answered |")
+    assert not [player for player in players if player.is_running()]
 
 
 @pytest.fixture

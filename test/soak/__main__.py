@@ -6,20 +6,40 @@ import argparse
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from soak.report import failed, table, write_json
 
 
+def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        if not least <= (value := kind(text)) < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not {least} or more")
+        return value
+
+    return number
+
+
 def main() -> int:
     """Run, print a table, and write what was asked for; 1 where there was a fault."""
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="of the run over DDS")
-    parser.add_argument("--clients", type=int, default=20, help="of the run over DDS")
     parser.add_argument(
-        "--without", nargs="+", default=[], help="burdens to leave out of the run over DDS"
+        "--minutes", type=_number(float, 0.1), default=60.0, help="of the run over DDS"
     )
-    parser.add_argument("--frames", type=int, metavar="N", help="so many in process instead")
+    parser.add_argument(
+        "--clients", type=_number(int, 0), default=20, help="of the run over DDS"
+    )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="BURDEN",
+        help="left out of the run over DDS: images, kills, parameters, pauses, reloads",
+    )
+    parser.add_argument(
+        "--frames", type=_number(int, 1), metavar="N", help="so many in process instead"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     options = parser.parse_args()

@@ -170,6 +170,7 @@ class Soak:
     def run(self) -> Iterator[Row]:
         """Start all, wait, end all, and give the figures."""
         player = Player("soak")
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
         watcher = Watcher(player)
         node = Program(
             "node",
