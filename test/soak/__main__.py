@@ -27,9 +27,7 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=_number(float, 0.1), default=60.0, help="of the run over DDS"
     )
-    parser.add_argument(
-        "--clients", type=_number(int, 0), default=20, help="of the run over DDS"
-    )
+    parser.add_argument("--clients", type=_number(int, 0), default=20, help="of the run over DDS")
     parser.add_argument(
         "--without",
         nargs="+",
