@@ -183,6 +183,18 @@ def test_fault_64_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
     assert threads[-1] <= threads[1]
 
 
+def test_an_answer_waits_for_no_wake_up_that_is_lost(managed):
+    desk, manager = managed()
+
+    class Deaf:
+        def trigger(self):
+            pass
+
+    desk.node.mailbox._wake = Deaf()
+    assert manager("configure")
+    assert manager("activate")
+
+
 def test_frames_from_before_a_pause_are_not_described_after_it(managed):
     desk, manager = managed(max_rate=0.001)
     assert manager("configure")
