@@ -40,9 +40,9 @@ def demo(tmp_path):
     yield start
     for program in started:
         # The script ends its nodes when it is asked to, and not when it is killed.
-        if program.process.poll() is None:
-            program.stop(signal.SIGTERM)
-        program.__exit__()
+        with program:
+            if program.process.poll() is None:
+                program.stop(signal.SIGTERM)
 
 
 def boxes(program):
