@@ -34,12 +34,12 @@ NAMED = 5  # publishers, in a warning
 LOST_SHARE = 0.5  # of the camera's frames, above which the loss is reported
 
 REST = 1.0
-"""Seconds between two subscriptions of different delivery, in which publishers forget the first.
+"""Seconds before best effort becomes reliable, in which publishers forget the old subscription.
 
-Fast DDS sends images under way to the first to the second as well, and tells it to pass over
-them once it knows of it. It forgets one of which parts have come by then, but not its place in
-the queue, and rclpy's next take never ends (processGapMsg of StatefulReader.cpp, add_instance of
-ReadTakeCommand.hpp; 2.14.5, 3.2.2).
+Where a topic has other subscribers, Fast DDS sends images under way to the old one to the new one
+as well, and tells it to pass over them once it knows of it. A reliable one forgets an image of
+which parts have come by then, but not its place in the queue, and rclpy's next take never ends
+(processGapMsg of StatefulReader.cpp, add_instance of ReadTakeCommand.hpp; 2.14.5, 3.2.2).
 """
 
 
@@ -65,7 +65,8 @@ class ImageFeed:
         self._on_image = on_image
         self._stale = False
         self._warned = float("-inf")  # s, monotonic
-        asked = "best_effort" if reliability == AUTO else reliability
+        # Under auto what most cameras offer: the way from reliable is the safe one.
+        asked = "reliable" if reliability == AUTO else reliability
         # rclpy writes what qos_overrides say into this object.
         self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[asked.upper()])
         # As image_transport has it: a remapped `name` takes its transports along.
@@ -78,8 +79,8 @@ class ImageFeed:
             # Not under auto: a dump of the parameters would bring it back as an override.
             policies.append(QoSPolicyKind.RELIABILITY)
         subscription = self._subscribe(QoSOverridingOptions(policies))
-        self._subscription: Subscription | None = subscription  # None: it rests
-        self._rested = 0.0  # s, monotonic, from when on it may be made anew
+        self._subscription: Subscription | None = subscription  # None: until `_rested`
+        self._rested = float("-inf")  # s, monotonic
         self.topic: str = subscription.topic_name  # which may be remapped as well
 
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
@@ -98,22 +99,21 @@ class ImageFeed:
             if _kind(publisher) == self._kind.__name__
         ]
         wanted = RELIABLE if all(offer == RELIABLE for offer in offers) else BEST_EFFORT
-        if not offers:
-            wanted = self._qos.reliability
-        if self._subscription:
-            if wanted != self._qos.reliability:
-                self._node.destroy_subscription(self._subscription)
-                self._subscription, self._rested = None, now + REST
-        elif now >= self._rested:
+        if offers and wanted != self._qos.reliability:
             self._qos.reliability = wanted
+            if self._subscription:
+                self._node.destroy_subscription(self._subscription)
+                self._subscription = None
+            rest, why = (
+                (REST, "all publishers offer it")
+                if wanted == RELIABLE
+                else (0.0, "not all publishers offer more")
+            )
+            self._rested = now + rest
+            self._node.get_logger().info(f"{self.topic}: {wanted.name} delivery, {why}")
+        if not self._subscription and now >= self._rested:
             self._subscription = self._subscribe()
             self.watch.forget(now)
-            why = (
-                "all publishers offer it"
-                if wanted == RELIABLE
-                else "not all publishers offer more"
-            )
-            self._node.get_logger().info(f"{self.topic}: {wanted.name} delivery, {why}")
 
     @property
     def reliability(self) -> str:
@@ -135,8 +135,6 @@ class ImageFeed:
         now = time.monotonic()
         if self._auto:
             self._follow(now)
-            if not self._subscription:
-                return self._stale
         stale = 0 < stale_timeout < self.watch.silence(now)
         if stale and not self._stale:
             self._warned = float("-inf")  # a warning of loss does not stand for this one

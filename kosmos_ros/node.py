@@ -237,7 +237,7 @@ class KosmosNode(ManagedNode):
             self._publish_info(
                 DiagnosticStatus.WARN, "unconfigured", {"model": self.settings.model}
             )
-            self.get_logger().info("unconfigured: the model and its memory are free")
+            self.get_logger().info("the model and its memory are free")
         return True
 
     # Executor's thread ---------------------------------------------------------------------

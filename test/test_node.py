@@ -581,14 +581,15 @@ def test_fault_23_delivery_is_what_all_cameras_offer(start):
     desk.until(lambda: feed.reliability == "reliable")
     lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     second = desk.client.create_publisher(Image, "image", lossy)
-    # The publishers are to forget the one before they hear of the other.
-    desk.until(lambda: feed._subscription is None)
     desk.until(lambda: feed.reliability == "best_effort")
     for publisher in (second, desk.images):
         desk.until(publisher.get_subscription_count)
         desk.deliver(publisher, picture(), desk.stream)
     desk.client.destroy_publisher(second)
-    desk.until(lambda: feed.reliability == "reliable")
+    # The publishers are to forget the one before they hear of the other.
+    desk.until(lambda: feed._subscription is None)
+    assert feed.reliability == "reliable"
+    desk.until(lambda: feed._subscription)
     desk.send()
     # As many as before, of another kind.
     desk.client.destroy_publisher(desk.images)
