@@ -23,6 +23,11 @@ from kosmos_ros.parameters import given
 from kosmos_ros.quoting import VALUE, line
 from kosmos_ros.watch import InputWatch
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 """image_transport's name: message type, and what it appends to the topic's name."""
 
@@ -85,7 +90,13 @@ class ImageFeed:
 
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
         return self._node.create_subscription(
-            self._kind, self._name, self._arrived, self._qos, qos_overriding_options=overrides
+            self._kind,
+            self._name,
+            self._arrived,
+            self._qos,
+            # Of publishers that do not fit rclpy warns at once, before auto can follow them.
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=not self._auto),
+            qos_overriding_options=overrides,
         )
 
     def _follow(self, now: float) -> None:
@@ -110,10 +121,10 @@ class ImageFeed:
                 else (0.0, "not all publishers offer more")
             )
             self._rested = now + rest
+            self.watch.restart(self._rested)
             self._node.get_logger().info(f"{self.topic}: {wanted.name} delivery, {why}")
         if not self._subscription and now >= self._rested:
             self._subscription = self._subscribe()
-            self.watch.forget(now)
 
     @property
     def reliability(self) -> str:

@@ -44,6 +44,7 @@ LOADING = "the model is loading"
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
 REPEAT_BUG = 5.0  # s, of what is logged about errors that are none of ours
 LEAST_PATIENCE = 30.0  # s of a turn of the executor, far more than a busy machine takes for one
+LOADING_PATIENCE = 600.0  # s of one while all threads wait for torch, perhaps from a slow disk
 LAST_REQUESTS = 0.2  # s, in which requests that are on their way at the end are refused
 RESULT_SPINS = 4  # of the executor until a goal's result is sent
 FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
@@ -122,9 +123,8 @@ class KosmosNode(ManagedNode):
     @property
     def patience(self) -> float:
         """Seconds after which a turn of the executor hangs; 0: it may take any time."""
-        # Before it is loaded torch may come from a slow disk, for which all threads wait.
-        limit = self.settings.hard_timeout if self._info else 0.0
-        return limit and max(limit, LEAST_PATIENCE)
+        limit = self.settings.hard_timeout
+        return limit and max(limit, LEAST_PATIENCE if self._info else LOADING_PATIENCE)
 
     def destroy_node(self) -> None:
         """Destroy the action server, too, which rclpy leaves to the garbage collector."""

@@ -135,7 +135,7 @@ class Settings:
         120.0,
         "The process ends, with code 4, when the model does not answer for so long (seconds), "
         "which nothing else mends. SIGALRM ends it when its main thread does not go on for so "
-        "long, 30 s at least; time in which it is stopped counts. 0: never.",
+        "long, 30 s at least, 600 s while it loads; time in which it is stopped counts. 0: never.",
         limits=(0, 86400),
     )
 

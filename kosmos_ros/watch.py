@@ -33,9 +33,13 @@ class InputWatch:
         """Count no loss of before `now`."""
         self._judged = now
 
+    def restart(self, at: float) -> None:
+        """Count no silence and no loss of before `at`, which may be to come."""
+        self.started, self.last, self._judged = at, None, at
+
     def silence(self, now: float) -> float:
         """Seconds since the newest frame, or since the start when none has come."""
-        return now - (self.started if self.last is None else self.last)
+        return max(0.0, now - (self.started if self.last is None else self.last))
 
     def rate(self, now: float) -> float:
         """Frames per second that arrived within the window; 0 for fewer than two."""

@@ -65,10 +65,11 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
         engine_rows.phrases(shapes, 1, most=10),
         engine_rows.stages(shapes, 1),
         engine_rows.load(shapes, 2),
+        engine_rows.memory(shapes),
         node_rows.overhead(shapes, 1),
     ]
     rows = [row for part in parts for row in part]
-    assert len({(row.name, row.against) for row in rows}) == len(rows) == 25
+    assert len({(row.name, row.against) for row in rows}) == len(rows) == 26
     assert all(row.value > 0 for row in rows)
 
 

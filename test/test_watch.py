@@ -58,6 +58,15 @@ def test_what_came_before_is_forgotten():
     assert watch.silence(1012.9) == pytest.approx(3)
 
 
+def test_a_watch_that_restarts_later_counts_nothing_until_then():
+    watch = fed([n / 10 for n in range(100) if n % 7 in (0, 1)])
+    watch.restart(1011.0)
+    assert [watch.silence(now) for now in (1010.0, 1011.0, 1012.5)] == [0.0, 0.0, 1.5]
+    assert watch.lost(1010.0) == watch.lost(1012.0) == 0.0
+    watch.arrived(1013.0, 0.0)
+    assert watch.silence(1013.5) == 0.5
+
+
 @pytest.mark.parametrize(
     "stamps", [[], [1.0], [0.0] * 20, [5, 4, 3, 2, 1, 0, -1], [1, 2, 30, 40], [0, 0.1, 5, 10, 15]]
 )

@@ -31,27 +31,29 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores, help="of the processor, for both")
     options = parser.parse_args()
     rows: list[Row] = []
-    for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
-        if name == "full" and options.quick:
-            continue
-        found = _measure(_embedded(options) if name == "embedded" else _full(options))
-        if options.plots:
-            options.plots.mkdir(parents=True, exist_ok=True)
-            where = _machine(options)["device" if options.device != "cpu" else "processor"]
-            plot(found, f"{title}: {where}", options.plots / f"benchmark-{name}.png")
-        rows += found
-    print(table(rows))
-    if options.json:
-        write_json(rows, _machine(options), options.json)
+    try:
+        for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
+            if name == "full" and options.quick:
+                continue
+            begun = len(rows)
+            _measure(_embedded(options) if name == "embedded" else _full(options), rows)
+            if options.plots:
+                options.plots.mkdir(parents=True, exist_ok=True)
+                where = _machine(options)["device" if options.device != "cpu" else "processor"]
+                file = options.plots / f"benchmark-{name}.png"
+                plot(rows[begun:], f"{title}: {where}", file)
+    finally:  # what was measured before a part that fails, or Ctrl-C
+        print(table(rows))
+        if options.json:
+            write_json(rows, _machine(options), options.json)
 
 
-def _measure(parts: list[Part]) -> list[Row]:
-    rows: list[Row] = []
+def _measure(parts: list[Part], rows: list[Row]) -> None:
+    """Append to `rows` what each part gives."""
     bar = tqdm(parts, unit="part")
     for name, part in bar:
         bar.set_postfix_str(name)
         rows += part()
-    return rows
 
 
 def _embedded(options: argparse.Namespace) -> list[Part]:
@@ -65,6 +67,7 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
         ("stages", lambda: engine_rows.stages(subject, runs)),
         ("load", lambda: engine_rows.load(subject, 10 if options.quick else 60)),
         ("agreement", lambda: engine_rows.agreement(subject, 40 if options.quick else 2000)),
+        ("memory", lambda: engine_rows.memory(subject)),
         ("overhead", lambda: node_rows.overhead(subject, runs)),
         ("dropped frames", lambda: node_rows.dropped(4.0 if options.quick else 20.0)),
     ]

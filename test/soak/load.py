@@ -213,9 +213,8 @@ class Soak:
             if "images" not in self._without
         ]
         meddler = self._start("meddler", last, *MOVES.keys() & self._without)
-        for _ in range(self._clients // 2):
-            self._lasting.append(self._client())
-            self._mortal.append(self._client())
+        for number in range(self._clients):
+            (self._mortal if number % 2 else self._lasting).append(self._client())
         end = time.monotonic() + self._seconds
         with tqdm(total=round(self._seconds), unit="s", mininterval=1.0) as bar:
             while (left := end - time.monotonic()) > 0 and not player.stopping:
