@@ -3,7 +3,7 @@
 """Image messages to RGB arrays: ROS's own cv_bridge where it is right, the table where it is not.
 
 Knows messages and cv_bridge; pixels are images.py's. cv_bridge is tried first in a process of its
-own, once: builds for NumPy 1, as those of Humble and Jazzy are, end the process with a
+own: builds for NumPy 1, as those of Humble and Jazzy are, end the process with a
 segmentation fault under NumPy 2. Run as a program, this module is that trial.
 """
 

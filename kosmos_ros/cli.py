@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kosmos_ros.engine import Engine
-    from kosmos_ros.prompts import Prompt
 
 MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization", "threads")
 COMMON = (*MODEL, "max_new_tokens", "max_image_pixels")

@@ -130,7 +130,8 @@ class Decoder:
 
     def _sent(self, numbers: list[list[int]]) -> Tensor:
         """To the device, without waiting for what that was given before."""
-        return torch.tensor(numbers).to(self._device, non_blocking=True)
+        pinned = self._device.type == "cuda"  # else the driver may wait for the stream first
+        return torch.tensor(numbers, pin_memory=pinned).to(self._device, non_blocking=True)
 
     def _prefill_rows(self, shared: int, ids: Tensor, rows: Tensor) -> None:
         """`_prefill` of any `rows` (B)."""
@@ -203,7 +204,8 @@ class Decoder:
         self._grow(rows, max([positions, *(shared + length for length in lengths)]))
         # What is larger goes first: the others find room in its memory.
         sizes = [1 << power for power in range((rows - 1).bit_length() + 1)]
-        reaches = range(ROUND, self._cache.shape[2] + 1, ROUND)
+        first = -(-(shared + 1) // ROUND) * ROUND
+        reaches = range(first, self._cache.shape[2] + 1, ROUND)
         for size, reach in itertools.product(reversed(sizes), reversed(reaches)):
             self.graphs(self._forward, size, reach, True)
         for length, size in itertools.product(reversed(lengths), self.graphs.sizes(rows)):
@@ -241,7 +243,7 @@ class Decoder:
         self._ids, self._positions, self._moves, self._states = self._values
         self._starts = torch.arange(size, device=self._device) * shape[0]
         self._written = torch.zeros(2, size, device=self._device)
-        self.graphs.clear()
+        self.graphs.clear(self._forward, self._prefill_rows)
 
     def _forward(self, count: int, reach: int, ragged: bool) -> None:
         """One step of the first `count` rows, whose attention reaches over `reach` places."""
@@ -279,7 +281,8 @@ class _Written:
         self.columns = list(range(rows))  # of each row that is still there
         # To memory that the device reaches by itself, if there is one (torch's _to_copy).
         self._values = written.to("cpu", non_blocking=True, copy=copy)
-        self._arrived = torch.cuda.Event() if written.is_cuda else None
+        # Blocking: the host's core is free meanwhile, and the next step is under way.
+        self._arrived = torch.cuda.Event(blocking=True) if written.is_cuda else None
         if self._arrived:
             self._arrived.record(torch.cuda.current_stream(written.device))
 

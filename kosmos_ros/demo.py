@@ -125,9 +125,8 @@ class DemoNode(Node):
         said = [phrase.text for phrase in whole.result.phrases]
         absent = next(phrase for phrase in ABSENT if phrase not in said)
         _say(f"where is: {', '.join([*said, absent])}")
-        grounded = await self._ground.call_async(
-            Ground.Request(phrases=[*said, absent], image=image)
-        )
+        request = Ground.Request(phrases=[*said, absent], image=image)
+        grounded = await self._come(self._ground.call_async(request))
         _check(grounded)
         for phrase in grounded.result.phrases:
             _show_phrase(phrase)
@@ -140,16 +139,22 @@ class DemoNode(Node):
             _say(f"event: waiting for what {self._cameras[0]} sees to be seen twice on end")
             # Looking for what the newest caption named; see _on_caption.
             self._waits = True
-            await self._look_for(event_frames=2, phrases=found)
-            event = await self._event
+            await self._come(self._look_for(event_frames=2, phrases=found))
+            event = await self._come(self._event)
             self._waits = False
             _say(f"event: {event.subject} came into view")
             for phrase in event.phrases:
                 _show_phrase(phrase)
-            await self._look_for(phrases=[""])
+            await self._come(self._look_for(phrases=[""]))
+
+    async def _come(self, future: Future) -> Any:
+        """Its result, for which there is as much time as for the one before."""
+        result = await future
+        self._limit.reset()
+        return result
 
     async def _answer(self, request: Ask.Request) -> Ask.Response:
-        response = await self._ask.call_async(request)
+        response = await self._come(self._ask.call_async(request))
         _check(response)
         _say(f"answer: {response.answer}")
         return response
@@ -168,12 +173,10 @@ class DemoNode(Node):
 
         # rclpy drops feedback that has not been delivered when the result comes: ask for it when
         # the goal is over and no more is heard.
-        self._goal, self._goal_over = (
-            await self._stream.send_goal_async(goal, on_feedback),
-            Future(),
-        )
-        await self._goal_over
-        result = (await self._goal.get_result_async()).result
+        accepted = self._stream.send_goal_async(goal, on_feedback)
+        self._goal, self._goal_over = await self._come(accepted), Future()
+        await self._come(self._goal_over)
+        result = (await self._come(self._goal.get_result_async())).result
         _check(result)
         _say(f"    {result.result.caption}")
 
@@ -188,11 +191,14 @@ class DemoNode(Node):
     async def _run(self, image: Image) -> None:
         try:
             await self._tour(image)
+            self._complete = True
         except RequestError as exc:
             _say(f"no answer: {exc}")
-            self._finish(1)
+        finally:
+            if not self._complete:
+                self._finish(1)
+        if not self._complete:
             return
-        self._complete = True
         if self._keep:
             _say("captions go on until Ctrl-C")
             self._limit.cancel()
@@ -216,8 +222,8 @@ class DemoNode(Node):
 
     def _on_caption(self, caption: GroundedCaption) -> None:
         self._seen[caption.camera] += 1
-        if not (self._limit.is_canceled() or self._waits):
-            self._limit.reset()
+        if not (self._limit.is_canceled() or self._began):
+            self._limit.reset()  # during the tour answers do
         _show(caption)
         if self._waits and caption.camera == self._cameras[0] and caption.phrases:
             self._look_for(phrases=[phrase.text for phrase in caption.phrases])

@@ -83,16 +83,17 @@ class Engine:
         return cls(*loading.load(model, **options), location_grammar)
 
     @torch.inference_mode()
-    def warm_up(self, most: int) -> None:
-        """Have everything made that is made once, such as graphs for up to `most` rows on a GPU.
+    def warm_up(self, most: int, tokens: int = Query.max_new_tokens) -> None:
+        """Have everything made that is made once, such as graphs on a GPU.
 
+        They are for up to `most` rows of captions of up to `tokens`.
         Raises DeviceLostError when the device has failed for good; less memory than that takes
         is no error.
         """
         size = self.info.image_size
         prompt = prompts.caption("brief_caption").text
         try:
-            positions = len(self.token_ids(prompt)) + Query.max_new_tokens
+            positions = min(len(self.token_ids(prompt)) + tokens, self._context)
             with translated("the warm-up failed"):
                 self._decoder.warm_up(most, positions, len(self._prefix))
             grey = np.full((size, size, 3), 128, np.uint8)

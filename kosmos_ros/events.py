@@ -71,7 +71,7 @@ class Watchlist:
 
     def restart(self) -> None:
         """Begin every count again: pictures were left out."""
-        for value in self._values.values():
+        for value in list(self._values.values()):  # which another thread may add to
             value.restart()
 
     def keep(self, subjects: Collection[str]) -> None:

@@ -59,12 +59,12 @@ class Graphs:
         self.fixed = fixed or recorder is not None
         self._recorder = recorder
         self._failed = False  # a capture, since all were cleared
-        self._held: dict[Hashable, _Held] = {}
+        self._held: dict[tuple[Hashable, ...], _Held] = {}
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """`function(*arguments)`, which gives a list of tensors or nothing.
 
-        It may depend on and change what stays in its place until `clear`; of its arguments
+        It may depend on and change what stays in its place until it is cleared; of its arguments
         only tensors may differ between calls of one name, shapes and other arguments.
         """
         inputs = [value for value in arguments if isinstance(value, Tensor)]
@@ -81,7 +81,9 @@ class Graphs:
             return function(*arguments)
         return self._first(key, function, arguments)
 
-    def _first(self, key: Hashable, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    def _first(
+        self, key: tuple[Hashable, ...], function: Callable[..., Any], arguments: Sequence[Any]
+    ) -> Any:
         """Run it, and capture it for the next time."""
         assert self._recorder is not None
         places = [value.clone() if isinstance(value, Tensor) else value for value in arguments]
@@ -117,9 +119,15 @@ class Graphs:
                 start += size
         return parts
 
-    def clear(self) -> None:
-        """Forget all graphs: something that they use is in its place no longer."""
-        self._held.clear()
+    def clear(self, *functions: Callable[..., Any]) -> None:
+        """Forget the graphs of these functions, of all without one.
+
+        Something that they use is in its place no longer.
+        """
+        names = {function.__name__ for function in functions}
+        self._held = {
+            key: held for key, held in self._held.items() if names and key[0] not in names
+        }
         self._failed = False
 
 
@@ -135,10 +143,11 @@ class Cuda:
         # Libraries make their work space for a stream in a first run, outside of the graph.
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            output = function()
-        current.wait_stream(self._stream)
-        return output
+        try:
+            with torch.cuda.stream(self._stream):
+                return function()
+        finally:  # what is under way where it fails may still write
+            current.wait_stream(self._stream)
 
     def record(self, function: Callable[[], Any], fresh: bool) -> tuple[Graph, Any]:
         if fresh:  # torch frees a pool with the last of its graphs

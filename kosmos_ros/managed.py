@@ -8,6 +8,7 @@ minutes, in which services are to say so. Here each runs in a thread of its own.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNodeMixin, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -31,8 +32,12 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def __init__(self, name: str, **options: Any) -> None:
         self._transition = threading.Lock()  # first: rclpy destroys a node that it cannot make
         Node.__init__(self, name, **options)
+        for transition in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error"):
+            callback = getattr(self, f"on_{transition}")
+            setattr(self, f"on_{transition}", functools.partial(self._run_transition, callback))
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.mailbox = Mailbox(self)
+        self.starting = False  # by itself
         self._service_change_state.callback = self._on_change_state
 
     def destroy_node(self) -> None:
@@ -53,9 +58,11 @@ class ManagedNode(LifecycleNodeMixin, Node):
             configured = self._go(self.trigger_configure)
             while not configured and again():
                 configured = self._go(self.trigger_configure)
+            self.starting = False
             if configured:
                 self._go(self.trigger_activate)
 
+        self.starting = True
         threading.Thread(target=start, name="autostart", daemon=True).start()
 
     async def _on_change_state(
@@ -77,6 +84,16 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def _trigger(self, transition: Transition) -> Callable[[], Any] | None:
         label = transition.label or _LABELS.get(transition.id)
         return getattr(self, f"trigger_{label}", None)
+
+    def _run_transition(
+        self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
+    ) -> TransitionCallbackReturn:
+        """Run it and log what it raises, of which rclpy tells nobody."""
+        try:
+            return callback(state)
+        except Exception as exc:
+            self.get_logger().error(trace(exc))
+            return TransitionCallbackReturn.ERROR
 
     def _go(self, trigger: Callable[[], Any]) -> bool:
         """Whether the transition succeeded; False for one that the state does not allow."""

@@ -33,15 +33,17 @@ from kosmos_ros.quoting import shown, told
 from kosmos_ros.scheduler import Scheduler
 from kosmos_ros.services import Services
 from kosmos_ros.settings import Settings, StreamSettings
+from kosmos_ros.shared_memory import FOLDER, Ports
 from kosmos_ros.stream import Stream
 from kosmos_ros.tasks import Task
 from kosmos_ros.worker import CaptionEngine, Decode, Worker
 
-DEVICE_LOST, HUNG, BROKEN = 3, 4, 5  # exit codes
+DEVICE_LOST, HUNG, BROKEN, CUT_OFF = 3, 4, 5, 6  # exit codes
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Seconds between attempts to load a model that cannot be had now; the last again and again."""
 LOADING = "the model is loading"
 WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
+LISTEN_PERIOD = 1.0  # s, in which it is noticed that nothing can arrive
 REPEAT_BUG = 5.0  # s, of what is logged about errors that are none of ours
 LEAST_PATIENCE = 30.0  # s of a turn of the executor, far more than a busy machine takes for one
 LOADING_PATIENCE = 600.0  # s of one while all threads wait for torch, perhaps from a slow disk
@@ -65,8 +67,6 @@ def load_engine(settings: Settings) -> CaptionEngine:
         threads=settings.threads,
         location_grammar=settings.location_grammar,
     )
-    if settings.warm_up:
-        engine.warm_up(settings.max_batch_size)
     return engine
 
 
@@ -115,6 +115,10 @@ class KosmosNode(ManagedNode):
         self._diagnosing = self.create_timer(
             diagnostics.PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
+        self._ports = Ports()
+        self._listening = self.create_timer(
+            LISTEN_PERIOD, self._listen, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         for text in parameters.unknown(self):
             self.get_logger().warning(text)
         if self.settings.autostart:
@@ -144,11 +148,12 @@ class KosmosNode(ManagedNode):
         reachable = self.context.ok()  # else nobody can be told
         if reachable:
             self._inquiries.refuse_all(self._reason)
-        if self._worker:
-            self._worker.close()
+        worker = self._worker  # which a transition may free meanwhile
+        if worker:
+            worker.close()
         if reachable:
             self._take_leave(end)
-        return not self._worker or self._worker.join(end - time.monotonic())
+        return not worker or worker.join(end - time.monotonic())
 
     def _take_leave(self, end: float) -> None:
         self._diagnose()
@@ -228,9 +233,9 @@ class KosmosNode(ManagedNode):
 
     def _unload(self, reason: str = "the node is unconfigured") -> bool:
         self._pause(reason)
-        if self._worker:
-            self._worker.close()
-            if not self._worker.join(FREE_TIMEOUT):
+        if worker := self._worker:
+            worker.close()
+            if not worker.join(FREE_TIMEOUT):
                 self.get_logger().error(f"the model does not stop within {FREE_TIMEOUT:g} s")
                 return False
             self._worker = None
@@ -264,14 +269,14 @@ class KosmosNode(ManagedNode):
     def _on_timer(self) -> None:
         self.settings = parameters.read(self, Settings)
         self.scheduler.queue_size = self.settings.queue_size
-        if self._reason:  # of requests that came while it became unready
-            self._inquiries.refuse_all(self._reason)
-        for stream in self._streams.values():
-            stream.refresh()
-            stream.check(loading=bool(self._reason))
+        if reason := self._reason:  # of requests that came while it became unready
+            self._inquiries.refuse_all(reason)
         self._inquiries.expire()
         if worker := self._worker:
             self._watch(worker)
+        for stream in self._streams.values():
+            stream.refresh()
+            stream.check(loading=bool(self._reason))
 
     def _watch(self, worker: Worker) -> None:
         """Tell of a model that is slow or was made to do less; end with one that hangs."""
@@ -284,25 +289,39 @@ class KosmosNode(ManagedNode):
             )
         self._slow = slow
         if 0 < limit < stuck and not self.finished.done():
-            self._reason = f"{said} (hard_timeout)"
-            self.get_logger().fatal(f"{self._reason}; this process ends")
-            self._publish_info(DiagnosticStatus.ERROR, self._reason, self._info)
-            self._inquiries.refuse_all(self._reason)
-            self.finished.set_result(HUNG)
+            self._give_up(HUNG, f"{said} (hard_timeout)")
         if (rung := worker.ladder.rung.name) != self._rung:
             now = f"short of memory, the model does {rung}" if rung else "the model does all again"
             self.get_logger().warning(now)
         self._rung = rung
 
+    def _give_up(self, code: int, reason: str) -> None:
+        """End the process for what nothing else mends, and tell everybody."""
+        self._reason = reason
+        self.get_logger().fatal(f"{reason}; this process ends")
+        self._publish_info(DiagnosticStatus.ERROR, reason, self._info)
+        self._inquiries.refuse_all(reason)
+        self.finished.set_result(code)
+
+    def _listen(self) -> None:
+        """End where nothing can arrive any more."""
+        port = self._ports.lost(time.monotonic())
+        if port and not self.finished.done():
+            self._give_up(
+                CUT_OFF,
+                f"Fast DDS has put another file in the place of {FOLDER / port}, so that nothing "
+                "sent to this process through shared memory arrives",
+            )
+
     def _diagnose(self) -> None:
-        name = self.get_fully_qualified_name()
+        name, worker = self.get_fully_qualified_name(), self._worker
         model = diagnostics.model_status(
             name,
             self._level,
             self._message,
             self._info or {"model": self.settings.model},
             self.scheduler.waiting(),
-            self._worker.memory if self._worker else 0,
+            worker.memory if worker else 0,
             self._rung,
         )
         cameras = [
@@ -319,6 +338,9 @@ class KosmosNode(ManagedNode):
         """See worker.Host."""
         self._began = time.monotonic()
         engine = self._load(self.settings)
+        if self.settings.warm_up:
+            longest = max(stream.settings.max_new_tokens for stream in self._streams.values())
+            engine.warm_up(self.settings.max_batch_size, longest)
         decoder = ImageDecoder()
         self.get_logger().info(f"images are decoded by {decoder}")
         return engine, decoder.decode
@@ -350,14 +372,14 @@ class KosmosNode(ManagedNode):
         if error is None or self._leaving.is_set():
             self._settled.set()  # closed, perhaps while it was loading
             return
-        if isinstance(error, UnreachableError) and self.settings.autostart:
+        if isinstance(error, UnreachableError) and self.starting:
             self._unreachable = error  # see _try_again
             self._settled.set()
             return
         reason = told(error)
         self._reason = reason if self._info else f"the model cannot be used: {reason}"
         self.get_logger().error(self._reason)
-        if isinstance(error, ConfigError) and self.settings.autostart:
+        if isinstance(error, ConfigError) and self.starting:
             self.mailbox.post(self.finished, 1)
         else:
             values = self._info or {"model": self.settings.model}

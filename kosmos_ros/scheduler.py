@@ -65,7 +65,7 @@ class _Slot:
     turn: int = 0  # of its last frame, over all cameras
 
 
-@dataclass
+@dataclass(eq=False)
 class Scheduler:
     """Newest frame per camera, requests in order, one `take` at a time."""
 

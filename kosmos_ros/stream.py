@@ -65,6 +65,7 @@ class Stream:
     def __init__(self, node: Node, name: str, topic: str, model: str) -> None:
         self.name = name
         self.scheduler: Scheduler | None = None  # while the node is active
+        self._limited: tuple[Scheduler, Limits] | None = None  # whom, and how
         self._node = node
         self._model = model
         self._prefix = f"{name}." if name else ""
@@ -91,21 +92,17 @@ class Stream:
 
     def refresh(self) -> None:
         """Take up what the parameters say now."""
-        settings = parameters.read(self._node, StreamSettings, self._prefix)
-        if settings != self.settings:
-            self.settings = settings
-            self._limit(self.scheduler)
+        self.settings = parameters.read(self._node, StreamSettings, self._prefix)
+        if scheduler := self.scheduler:
+            limited = scheduler, Limits(self.settings.max_rate, self.settings.max_image_age)
+            if limited != self._limited:
+                scheduler.set_limits(self.name, limited[1])
+                self._limited = limited
 
     def begin(self, scheduler: Scheduler) -> None:
         """Give frames to this scheduler from now on."""
         self._restart_events()
-        self._limit(scheduler)
         self.scheduler = scheduler
-
-    def _limit(self, scheduler: Scheduler | None) -> None:
-        if scheduler:
-            limits = Limits(self.settings.max_rate, self.settings.max_image_age)
-            scheduler.set_limits(self.name, limits)
 
     def check(self, loading: bool) -> None:
         """Warn, now and then, of silence and loss."""
@@ -119,6 +116,7 @@ class Stream:
 
     def state(self) -> CameraState:
         """For diagnostics."""
+        scheduler = self.scheduler
         return CameraState(
             self.name,
             self._feed,
@@ -126,7 +124,7 @@ class Stream:
             self.settings.enabled,
             self.wanted(),
             self.settings.stale_timeout,
-            self.scheduler.dropped(self.name) if self.scheduler else 0,
+            scheduler.dropped(self.name) if scheduler else 0,
         )
 
     def publishers(self) -> int:
@@ -136,11 +134,12 @@ class Stream:
     # Executor's thread ---------------------------------------------------------------------
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        scheduler = self.scheduler  # whose limits are set by `refresh`
         self.refresh()
         wanted = self.wanted()
         if not wanted:
             self._restart_events()
-        if scheduler := self.scheduler:
+        if scheduler:
             scheduler.offer(self.name, message, wanted)
 
     def wanted(self) -> bool:
@@ -214,6 +213,11 @@ class Stream:
         found = findings.phrases[1].phrases if findings.phrases else ()
         self._in_view.keep(settings.phrases)
         self._answered.keep(settings.questions)
+        # Pictures of which it was not asked say nothing about it.
+        if not found:
+            self._in_view.restart()
+        if not findings.answers:
+            self._answered.restart()
         for phrase in found:
             if change := self._in_view.update(phrase.text, bool(phrase.boxes), *moment):
                 yield phrase_event(seen, phrase, change.now, change.since)

@@ -33,7 +33,7 @@ class Seen:
     prompts: tuple[Prompt, ...]
     frames_dropped: int  # of its camera
     captions: tuple[Caption, ...] = ()  # one for each prompt
-    inference_time: float = 0.0  # s, from its encoding to its last token
+    inference_time: float = 0.0  # s, from the decoded image to its last token
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,7 +44,10 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is asked of a picture, and who is told. The callables run in the worker's thread."""
+    """What is asked of a picture, and who is told.
+
+    The callables run in the worker's thread, `failed` in any.
+    """
 
     prompts: Callable[[int, int], Sequence[Prompt]]  # of a picture of (width, height) pixels
     done: Callable[[Seen], None]

@@ -37,6 +37,9 @@ class CaptionEngine(Protocol):
 
     info: Any  # dataclass of what runs where
 
+    def warm_up(self, most: int, tokens: int) -> None:
+        """Make what is made once, for `most` prompts that are answered in `tokens`."""
+
     def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]: ...
 
     def add(self, queries: Sequence[Query]) -> None:

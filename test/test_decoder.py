@@ -274,6 +274,16 @@ def test_fault_43_what_is_not_finite_stays_in_its_row(engine, images):
     assert all(near(one, other) for one, other in zip(found, expected, strict=True))
 
 
+def test_a_warm_engine_has_room_for_the_longest_caption(images):
+    warm = with_graphs(Graphs(Recorder()))
+    warm.warm_up(2, 300)
+    made = len(tapes(warm))
+    warm.generate_batch([Query(image, PROMPTS[0], 300) for image in images[:2]])
+    assert len(tapes(warm)) == made
+    warm.warm_up(1, 10**6)
+    assert warm._decoder._cache.shape[2] == warm._context
+
+
 @pytest.mark.parametrize("most", [1, 3, 6])
 def test_a_warm_engine_captures_nothing_more(images, pictures, most):
     warm = with_graphs(Graphs(Recorder()))
@@ -282,7 +292,7 @@ def test_a_warm_engine_captures_nothing_more(images, pictures, most):
     sizes = [size for size in SIZES if size <= most]
     side, shared = warm.info.image_size, len(warm._prefix)
     assert found == {
-        "_forward": {(size, reach, True) for size in rows for reach in (64, 128, 192, 256)},
+        "_forward": {(size, reach, True) for size in rows for reach in (128, 192, 256)},
         "_see": {((size, 3, side, side),) for size in sizes},
         "_prefill_rows": {
             (shared, (size, length), (size,)) for size in sizes for length in LENGTHS
@@ -298,7 +308,7 @@ def test_a_warm_engine_captures_nothing_more(images, pictures, most):
     assert len(tapes(warm)) == made
 
 
-def test_all_is_captured_anew_when_its_buffers_are(images):
+def test_what_uses_the_cache_is_captured_anew_when_it_is(images, pictures):
     one = with_graphs(Graphs(Recorder()))
     one.warm_up(3)
     made = len(tapes(one))
@@ -307,6 +317,9 @@ def test_all_is_captured_anew_when_its_buffers_are(images):
     assert one._decoder._cache.shape[1:3] == (8, 9 * ROUND)
     one.step()
     assert len(tapes(one)) > made
+    made = len(tapes(one))
+    one.encode(pictures[0])  # which needs no cache
+    assert len(tapes(one)) == made
     one.clear()
     assert not shapes(one)
     assert near(one.generate(images[0], PROMPTS[0], 30), expected)

@@ -8,7 +8,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does"
 
 from desk import picture
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from kosmos_msgs.msg import Event
+from kosmos_msgs.msg import Event, GroundedCaption
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ModelLoadError
@@ -92,8 +92,13 @@ def watched(start):
         max_rate=0, phrases=["a dog"], questions=["Is it warm?"], event_frames=3, always_on=False
     )
     desk.events = []
-    desk.client.create_subscription(Event, "kosmos/events", desk.events.append, 10)
-    desk.until(desk.stream.wanted)
+
+    def hear():
+        found = desk.client.create_subscription(Event, "kosmos/events", desk.events.append, 10)
+        desk.until(lambda: desk.stream._heard("events"))
+        return found
+
+    desk.hear, desk.hearing = hear, hear()
     desk.count = 0
 
     def show(dog, warm, times):
@@ -154,6 +159,20 @@ def test_what_was_seen_before_a_gap_does_not_count_after_it(watched):
     arrivals = watched.stream._feed.watch._arrivals
     watched.until(lambda: len(arrivals) == 3)
     watched.node.set_parameters([Parameter("enabled", value=True)])
+    watched.show(dog=True, warm="no", times=2)
+    assert not watched.events
+    watched.show(dog=True, warm="no", times=1)
+    watched.until(lambda: len(watched.events) == 2)
+
+
+def test_frames_that_were_asked_something_else_are_a_gap_too(watched):
+    watched.show(dog=True, warm="no", times=2)
+    watched.client.create_subscription(GroundedCaption, "kosmos/captions", print, 10)
+    watched.until(lambda: watched.stream._heard("captions"))
+    watched.client.destroy_subscription(watched.hearing)
+    watched.until(lambda: not watched.stream._heard("events"))
+    watched.show(dog=True, warm="no", times=1)
+    watched.hear()
     watched.show(dog=True, warm="no", times=2)
     assert not watched.events
     watched.show(dog=True, warm="no", times=1)

@@ -60,6 +60,26 @@ def test_graphs_share_memory_until_all_are_cleared():
     assert recorder.fresh == [True, False, True, False]
 
 
+def test_graphs_of_one_function_are_cleared_alone():
+    recorder, counter = Recorder(), Counter()
+    graphs = Graphs(recorder)
+
+    def other(values):
+        return [values * 2]
+
+    for _ in range(2):
+        graphs(counter.add, 1, torch.ones(1))
+        graphs(other, torch.ones(1))
+    graphs.clear(counter.add)
+    counter.total = torch.zeros(1)
+    for _ in range(2):
+        graphs(counter.add, 1, torch.ones(1))
+        assert graphs(other, torch.ones(1))[0].tolist() == [2]
+    assert float(counter.total) == 2
+    assert [tape.replays for tape in recorder.tapes] == [1, 3, 1]
+    assert recorder.fresh == [True, False, False]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -172,6 +192,18 @@ def test_the_first_run_is_between_what_is_before_and_behind_it(monkeypatch):
         "launch on side",
     ]
     assert device.current == "main"
+
+
+def test_what_fails_in_a_first_run_is_waited_for_too(monkeypatch):
+    device = Device(monkeypatch)
+
+    def fails():
+        device.launch()
+        raise RuntimeError("CUDA error")
+
+    with pytest.raises(RuntimeError):
+        Graphs(Cuda(torch.device("cuda", 1)))(fails)
+    assert device.asked == ["side waits for main", "launch on side", "main waits for side"]
 
 
 def test_a_pool_is_used_again_while_a_graph_holds_it(monkeypatch):

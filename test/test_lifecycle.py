@@ -142,6 +142,20 @@ def test_fault_64_who_asks_for_a_transition_that_breaks_is_told_so(managed, monk
     assert manager("configure")
 
 
+def test_fault_64_a_bug_in_a_transition_is_logged_with_its_place(managed, monkeypatch):
+    desk, manager = managed()
+    assert manager("configure")
+    monkeypatch.setattr(desk.stream, "begin", {}.__getitem__)
+    assert not manager("activate")
+    desk.until(lambda: desk.logs("KeyError", "node.py", "on_activate"))
+    monkeypatch.undo()
+    assert manager.state == "unconfigured"
+    assert desk.engine.unloaded
+    assert manager("configure")
+    assert manager("activate")
+    assert ask(desk).success
+
+
 @pytest.mark.parametrize("label", ["deactivate", "shutdown"])
 def test_fault_64_a_transition_while_the_model_works_tells_who_waits(managed, label):
     desk, manager = managed()

@@ -3,6 +3,7 @@
 """How kosmos_node begins and ends as a process, and what the system's clock is to it."""
 
 import os
+import re
 import shutil
 import signal
 import struct
@@ -25,6 +26,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from kosmos_ros.conversions import image_message
+from kosmos_ros.node import CUT_OFF
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -87,6 +89,25 @@ def test_fault_55_sigterm_right_after_the_start_is_no_crash(library):
         code = node.stop(signal.SIGTERM)
     assert code in (0, -signal.SIGTERM), node.output
     assert clean(node), node.output
+
+
+def test_a_node_that_shared_memory_leads_past_ends_with_its_own_code(client):
+    """As Fast DDS leaves it where it takes a port for a dead process's."""
+    environment = {**os.environ, "FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}
+    with Program("node", *SHAPES, env=environment) as node:
+        node.says("active: ")
+        locks = [os.readlink(link) for link in Path(f"/proc/{node.process.pid}/fd").iterdir()]
+        ports = [
+            lock[:-3] for lock in locks if re.fullmatch(r"/dev/shm/fast\w+_port\d+_[es]l", lock)
+        ]
+        if not ports:
+            pytest.skip("no shared memory is used here")
+        os.unlink(ports[0])
+        Path(ports[0]).touch()  # another one's
+        code = node.ends()
+    assert code == CUT_OFF == 6, node.output
+    assert node.has(f"in the place of {ports[0]}, so that nothing"), node.output
+    assert "Traceback" not in node.output
 
 
 def test_fault_34_auto_without_a_gpu_is_the_processor_and_says_so():

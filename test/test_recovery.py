@@ -31,6 +31,7 @@ from kosmos_ros.device import translated
 from kosmos_ros.errors import (
     DeviceLostError,
     GenerationError,
+    ModelLoadError,
     OutOfMemoryError,
     UnreachableError,
 )
@@ -329,6 +330,20 @@ def test_fault_36_a_manager_hears_at_once_that_loading_failed(start):
     assert tries == [1]
     response = desk.ask(question="What?")
     assert response.message == "the model cannot be used: the hub does not answer"
+
+
+def test_fault_36_a_manager_hears_of_it_also_after_a_start_that_failed(start):
+    errors = [UnreachableError("the hub does not answer"), ModelLoadError("the disk is full")]
+
+    def load(settings):
+        raise errors.pop()
+
+    desk = start(load=load)
+    said = "the model cannot be used: "
+    desk.until(lambda: desk.ask(question="What?").message == f"{said}the disk is full")
+    desk.until(lambda: not desk.node.starting)
+    assert not desk.node._go(desk.node.trigger_configure)
+    assert desk.ask(question="What?").message == f"{said}the hub does not answer"
 
 
 def test_fault_59_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):

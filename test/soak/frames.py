@@ -53,6 +53,8 @@ class Echo:
         self.stepped = threading.Event()
         self._queries: list[Query] = []
 
+    def warm_up(self, most: int, tokens: int) -> None: ...
+
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[int]:
         return [int(image[0, 0, 0]) for image in images]
 
