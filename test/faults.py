@@ -258,7 +258,12 @@ FAULTS = (
         "50 requests at once",
         "As many as the queue holds wait, others are refused at once; the executor answers on.",
     ),
-    Fault(52, "a client that is killed while it waits", "Its places in the queue are free again."),
+    Fault(
+        52,
+        "a client that is killed while it waits",
+        "Its places in the queue are free again. Where Fast DDS thereupon leads shared memory "
+        "past the node, it says so and ends with exit code 6.",
+    ),
     Fault(53, "a client in the node's own executor", "Answered: nothing blocks."),
     Fault(
         54,

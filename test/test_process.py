@@ -91,7 +91,7 @@ def test_fault_55_sigterm_right_after_the_start_is_no_crash(library):
     assert clean(node), node.output
 
 
-def test_a_node_that_shared_memory_leads_past_ends_with_its_own_code(client):
+def test_fault_52_a_node_that_shared_memory_leads_past_ends_with_its_own_code(client):
     """As Fast DDS leaves it where it takes a port for a dead process's."""
     environment = {**os.environ, "FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}
     with Program("node", *SHAPES, env=environment) as node:
