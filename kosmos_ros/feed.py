@@ -180,8 +180,13 @@ class ImageFeed:
     def _cures(self) -> str:
         """What helps against loss and is not in force yet."""
         cures = []
-        if os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != "LARGE_DATA":
-            cures.append("FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes")
+        # With LOCALHOST rmw_fastrtps chooses the transports itself (its participant.cpp).
+        local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
+        if local or os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != "LARGE_DATA":
+            cures.append(
+                "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes"
+                + (", without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST," if local else "")
+            )
         if self._qos.reliability == BEST_EFFORT:
             if self._auto:
                 cures.append("a camera that offers RELIABLE")

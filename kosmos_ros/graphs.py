@@ -58,7 +58,7 @@ class Graphs:
     def __init__(self, recorder: Recorder | None = None, fixed: bool = False) -> None:
         self.fixed = fixed or recorder is not None
         self._recorder = recorder
-        self._failed = False  # a capture, since all were cleared
+        self._failed = False  # a capture, since the last `clear`
         self._held: dict[tuple[Hashable, ...], _Held] = {}
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:

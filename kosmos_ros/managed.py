@@ -92,7 +92,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         try:
             return callback(state)
         except Exception as exc:
-            self.get_logger().error(trace(exc))
+            if self.context.ok():
+                self.get_logger().error(trace(exc))
             return TransitionCallbackReturn.ERROR
 
     def _go(self, trigger: Callable[[], Any]) -> bool:

@@ -57,7 +57,7 @@ def load_engine(settings: Settings) -> CaptionEngine:
     # Importing torch takes seconds, in which services already answer "loading".
     from kosmos_ros.engine import Engine
 
-    engine = Engine.load(
+    return Engine.load(
         settings.model,
         revision=settings.revision,
         local_files_only=settings.local_files_only,
@@ -67,7 +67,6 @@ def load_engine(settings: Settings) -> CaptionEngine:
         threads=settings.threads,
         location_grammar=settings.location_grammar,
     )
-    return engine
 
 
 class KosmosNode(ManagedNode):
@@ -305,12 +304,12 @@ class KosmosNode(ManagedNode):
 
     def _listen(self) -> None:
         """End where nothing can arrive any more."""
-        port = self._ports.lost(time.monotonic())
+        port = self._ports.lost()
         if port and not self.finished.done():
             self._give_up(
                 CUT_OFF,
-                f"Fast DDS has put another file in the place of {FOLDER / port}, so that nothing "
-                "sent to this process through shared memory arrives",
+                f"{FOLDER / port} is not the file any more that this process listens on: nothing "
+                "sent to it through Fast DDS's shared memory arrives",
             )
 
     def _diagnose(self) -> None:

@@ -3,9 +3,9 @@
 """Whether Fast DDS's shared memory still leads to this process.
 
 A process listens on ports, files in /dev/shm that others find by their names. Where processes are
-killed and this one answers late, Fast DDS 2.14 may take a port for a dead one's and put another
-file in its place (is_zombie and open_port_internal of SharedMemGlobal.hpp). The listener keeps the
-old file, and all that is sent to it on this computer is lost from then on, without a word.
+killed and this one answers late, Fast DDS may take a port for a dead one's and put another file in
+its place (is_zombie and open_port_internal of SharedMemGlobal.hpp). The listener keeps the old
+file, and all that is sent to it on this computer is lost from then on, without a word.
 Knows files of Linux's /proc; no topic.
 """
 
@@ -14,54 +14,58 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-LASTING = 5.0
-"""Seconds after which a listener has not found the new file by itself: it looks after 1.3."""
+LOOKS = 10
+"""On end that find a port replaced. A listener that hears of it has the new one sooner."""
 
 FOLDER = Path("/dev/shm")
-_LOCK = re.compile(rf"{FOLDER}/(fast(?:rtps|dds)_port\d+)_[es]l(?: \(deleted\))?")
+# Of ports that one process has to itself: those of many carry what goes by UDP as well.
+_LOCK = re.compile(rf"{FOLDER}/(fast(?:rtps|dds)_port\d+)_el(?: \(deleted\))?")
 _PORT = re.compile(rf" (\d+) +{FOLDER}/(fast(?:rtps|dds)_port\d+)(?: \(deleted\))?$", re.M)
 
 
 class Ports:
-    """Those that this process listens on."""
+    """Those that this process listens on, and no other."""
 
     def __init__(self) -> None:
-        self._since: dict[str, float] = {}  # s, when each was seen to be replaced
+        self._sound: dict[str, int | None] = {}  # inode of each that is mapped
+        self._looks: dict[str, int] = {}  # that found each replaced
 
-    def lost(self, now: float) -> str:
-        """The name of one that has been replaced for LASTING seconds; empty: there is none.
+    def lost(self) -> str:
+        """The name of one that the last LOOKS calls found replaced; empty: there is none.
 
-        `now` is in seconds; to be called every second or so.
+        To be called every second or so.
         """
-        self._since = {name: self._since.get(name, now) for name in replaced()}
-        return next((name for name, since in self._since.items() if now - since >= LASTING), "")
+        found: dict[str, int | None] = {}
+        with contextlib.suppress(OSError):  # no Linux
+            found = {name: _inode(name) for name in _listened()}
+            if found != self._sound:
+                mapped = _mapped()
+                self._sound = {
+                    name: inode for name, inode in found.items() if (name, inode) in mapped
+                }
+        replaced = sorted(found.keys() - self._sound.keys())
+        self._looks = {name: self._looks.get(name, 0) + 1 for name in replaced}
+        return next((name for name, looks in self._looks.items() if looks >= LOOKS), "")
 
 
-def replaced() -> list[str]:
-    """Names of ports that this process listens on, and of whose file it has another one."""
-    try:
-        locks = [_LOCK.fullmatch(link) for link in _links()]
-        mapped: dict[str, set[int]] = defaultdict(set)
-        for inode, name in _PORT.findall(Path("/proc/self/maps").read_text(encoding="utf-8")):
-            mapped[name].add(int(inode))
-    except OSError:  # no Linux
-        return []
-    listened = {lock[1] for lock in locks if lock}
-    return sorted(name for name in listened & mapped.keys() if _inode(name) not in mapped[name])
-
-
-def _links() -> Iterator[str]:
+def _listened() -> Iterator[str]:
     for number in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # such as that of the list itself
-            yield os.readlink(f"/proc/self/fd/{number}")
+            if lock := _LOCK.fullmatch(os.readlink(f"/proc/self/fd/{number}")):
+                yield lock[1]
+
+
+def _mapped() -> set[tuple[str, int | None]]:
+    """Name and inode of the ports that are in this process's memory."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    return {(name, int(inode)) for inode, name in _PORT.findall(maps)}
 
 
 def _inode(name: str) -> int | None:
     try:
         return (FOLDER / name).stat().st_ino
-    except OSError:
+    except FileNotFoundError:
         return None

@@ -139,7 +139,7 @@ class Stream:
         wanted = self.wanted()
         if not wanted:
             self._restart_events()
-        if scheduler:
+        if scheduler and scheduler is self.scheduler:
             scheduler.offer(self.name, message, wanted)
 
     def wanted(self) -> bool:

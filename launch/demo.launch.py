@@ -26,12 +26,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-ENVIRONMENT = {  # unless the variables are set already
-    # Fast DDS loses large images otherwise; other middlewares ignore it.
-    "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA",
-    # Over a network the former hides the nodes from programs that are started without it.
-    "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-}
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -57,10 +52,8 @@ def generate_launch_description() -> LaunchDescription:
                 choices=["true", "false"],
                 description="Go on until interrupted.",
             ),
-            *[
-                SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=value))
-                for name, value in ENVIRONMENT.items()
-            ],
+            # Nodes of other people on this network are not to take part.
+            SetEnvironmentVariable(RANGE, EnvironmentVariable(RANGE, default_value="LOCALHOST")),
             RegisterEventHandler(OnProcessExit(on_exit=_ended)),
             OpaqueFunction(function=_nodes),
         ]

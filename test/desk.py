@@ -55,6 +55,7 @@ class FakeEngine:
         self.unloaded = False
         self.truncates = False
         self.tidied = 0
+        self.warmed_up = None  # for so many prompts of so many tokens
         self.errors_in_batches_of = None  # so many queries
         self.hold_in_batches_of = None  # until `held` is set
         self.held = threading.Event()

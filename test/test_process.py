@@ -91,22 +91,23 @@ def test_fault_55_sigterm_right_after_the_start_is_no_crash(library):
     assert clean(node), node.output
 
 
-def test_fault_52_a_node_that_shared_memory_leads_past_ends_with_its_own_code(client):
+def test_fault_52_a_node_that_shared_memory_leads_past_ends_with_its_own_code():
     """As Fast DDS leaves it where it takes a port for a dead process's."""
-    environment = {**os.environ, "FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}
-    with Program("node", *SHAPES, env=environment) as node:
+    with Program("node", *SHAPES) as node:
         node.says("active: ")
-        locks = [os.readlink(link) for link in Path(f"/proc/{node.process.pid}/fd").iterdir()]
-        ports = [
-            lock[:-3] for lock in locks if re.fullmatch(r"/dev/shm/fast\w+_port\d+_[es]l", lock)
-        ]
-        if not ports:
+        links = [os.readlink(link) for link in Path(f"/proc/{node.process.pid}/fd").iterdir()]
+        locks = [link for link in links if re.fullmatch(r"/dev/shm/fast\w+_port\d+_el", link)]
+        if not locks:
             pytest.skip("no shared memory is used here")
-        os.unlink(ports[0])
-        Path(ports[0]).touch()  # another one's
-        code = node.ends()
+        port = Path(locks[0].removesuffix("_el"))
+        port.unlink()
+        try:
+            port.write_bytes(b"x")  # which Fast DDS refuses at once
+            code = node.ends()
+        finally:
+            port.unlink(missing_ok=True)
     assert code == CUT_OFF == 6, node.output
-    assert node.has(f"in the place of {ports[0]}, so that nothing"), node.output
+    assert node.has(f"{port} is not the file any more"), node.output
     assert "Traceback" not in node.output
 
 
