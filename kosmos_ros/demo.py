@@ -36,7 +36,6 @@ from kosmos_ros.settings import parameter
 
 CAPTIONS = 3  # of each camera, before the tour
 TIMEOUT = 120.0  # s, for each caption and answer of a loaded model
-CHANCES = 30  # captions of the first camera in which the event may come
 POLL = 0.05  # s, to see that a goal is over and nothing more is heard of it
 KEPT = 100  # annotated frames; newer ones replace older ones
 WHOLE_QUESTION = "What is in this image?"
@@ -79,7 +78,6 @@ class DemoNode(Node):
         self._saved = 0
         self._began = False
         self._waits = False  # for an event
-        self._chances = CHANCES
         self._complete = False
         self._image: Image | None = None  # the newest of the first camera
         self._event: Future = Future()  # the first one
@@ -193,12 +191,13 @@ class DemoNode(Node):
     async def _run(self, image: Image) -> None:
         try:
             await self._tour(image)
-        except Exception as exc:
-            self._finish(1)
-            if not isinstance(exc, RequestError):
-                raise
+        except RequestError as exc:
             _say(f"no answer: {exc}")
+            self._finish(1)
             return
+        except Exception:
+            self._finish(1)
+            raise
         self._complete = True
         if self._keep:
             _say("captions go on until Ctrl-C")
@@ -223,13 +222,10 @@ class DemoNode(Node):
 
     def _on_caption(self, caption: GroundedCaption) -> None:
         self._seen[caption.camera] += 1
-        first = caption.camera == self._cameras[0]
-        self._chances -= self._waits and first
-        # During the tour answers do.
-        if not (self._limit.is_canceled() or self._began) or (self._waits and self._chances > 0):
-            self._limit.reset()
+        if not (self._limit.is_canceled() or self._began):
+            self._limit.reset()  # during the tour answers do
         _show(caption)
-        if self._waits and first and caption.phrases:
+        if self._waits and caption.camera == self._cameras[0] and caption.phrases:
             self._look_for(phrases=[phrase.text for phrase in caption.phrases])
         if self._began or min(self._seen.values()) < CAPTIONS or self._image is None:
             return

@@ -108,16 +108,11 @@ class KosmosNode(ManagedNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._inquiries = Services(self, self)
         # Simulated time may stand still; warnings and limits must not.
-        self._timer = self.create_timer(
-            WATCH_PERIOD, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
-        self._diagnosing = self.create_timer(
-            diagnostics.PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._ports = Ports()
-        self._listening = self.create_timer(
-            LISTEN_PERIOD, self._listen, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self.create_timer(WATCH_PERIOD, self._on_timer, clock=steady)
+        self.create_timer(diagnostics.PERIOD, self._diagnose, clock=steady)
+        self.create_timer(LISTEN_PERIOD, self._listen, clock=steady)
         for text in parameters.unknown(self):
             self.get_logger().warning(text)
         if self.settings.autostart:

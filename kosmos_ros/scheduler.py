@@ -157,8 +157,10 @@ class Scheduler:
     def set_limits(self, camera: str, limits: Limits) -> None:
         """Replace a camera's limits; they hold from its next frame on."""
         with self._changed:
-            self._slots.setdefault(camera, _Slot()).limits = limits
-            self._changed.notify()
+            slot = self._slots.setdefault(camera, _Slot())
+            if limits != slot.limits:
+                slot.limits = limits
+                self._changed.notify()
 
     def forget(self) -> None:
         """Let go of every frame and request, as if none had come."""

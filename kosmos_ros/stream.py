@@ -65,7 +65,6 @@ class Stream:
     def __init__(self, node: Node, name: str, topic: str, model: str) -> None:
         self.name = name
         self.scheduler: Scheduler | None = None  # while the node is active
-        self._limited: tuple[Scheduler, Limits] | None = None  # whom, and how
         self._node = node
         self._model = model
         self._prefix = f"{name}." if name else ""
@@ -94,15 +93,17 @@ class Stream:
         """Take up what the parameters say now."""
         self.settings = parameters.read(self._node, StreamSettings, self._prefix)
         if scheduler := self.scheduler:
-            limited = scheduler, Limits(self.settings.max_rate, self.settings.max_image_age)
-            if limited != self._limited:
-                scheduler.set_limits(self.name, limited[1])
-                self._limited = limited
+            self._limit(scheduler)
 
     def begin(self, scheduler: Scheduler) -> None:
         """Give frames to this scheduler from now on."""
         self._restart_events()
+        self._limit(scheduler)
         self.scheduler = scheduler
+
+    def _limit(self, scheduler: Scheduler) -> None:
+        limits = Limits(self.settings.max_rate, self.settings.max_image_age)
+        scheduler.set_limits(self.name, limits)
 
     def check(self, loading: bool) -> None:
         """Warn, now and then, of silence and loss."""
@@ -134,12 +135,11 @@ class Stream:
     # Executor's thread ---------------------------------------------------------------------
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        scheduler = self.scheduler  # whose limits are set by `refresh`
         self.refresh()
         wanted = self.wanted()
         if not wanted:
             self._restart_events()
-        if scheduler and scheduler is self.scheduler:
+        if scheduler := self.scheduler:
             scheduler.offer(self.name, message, wanted)
 
     def wanted(self) -> bool:
