@@ -44,6 +44,7 @@ from kosmos_ros.tasks import Seen, Task
 MAX_ENTRIES = 100  # of each list in a request
 REPEAT_ERROR = 5.0  # s, of what is logged about requests
 BURST = 1000  # requests at once that are answered, if only with a refusal
+RESULT_KEPT = 120  # s, longer than a goal takes (rcl #970); each status names every goal kept
 
 Cells = Sequence[tuple[int, int]]
 
@@ -112,6 +113,7 @@ class Services:
             result_service_qos_profile=burst,
             cancel_service_qos_profile=burst,
             feedback_pub_qos_profile=burst,
+            result_timeout=RESULT_KEPT,
         )
 
     def destroy(self) -> None:
@@ -173,7 +175,7 @@ class Services:
         except Exception as exc:  # whoever asks is answered
             result = self._refusal(GenerateAction.Result, exc)
         finally:
-            request.image = Image()  # rclpy keeps a goal that is over for 15 minutes
+            request.image = Image()  # rclpy keeps a goal that is over for RESULT_KEPT
         if result.success:
             goal.succeed()
         elif goal.is_cancel_requested:

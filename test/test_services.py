@@ -12,6 +12,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does"
 
 from action_msgs.msg import GoalStatus
 from builtin_interfaces.msg import Duration
+from conftest import Bench
 from desk import FAR, REGION, SNOWMAN, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import BoundingBox
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 from rclpy.action import ActionClient
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
 HERE = "<object><patch_index_0044><patch_index_0863></object>"
 THERE = "<object><patch_index_0005><patch_index_0911></object>"
@@ -431,3 +434,21 @@ def test_random_requests_are_answered_or_refused_and_never_about_another_region(
         )
 
     check()
+
+
+def test_a_client_with_room_for_others_answers_does_not_lose_its_own(start):
+    desk = start()
+    resting, name = Node("resting"), "kosmos/generate"
+    room = QoSProfile(depth=1000)
+    slow, busy = (
+        node.create_client(Generate, name, qos_profile=room) for node in (resting, desk.client)
+    )
+    assert slow.wait_for_service(10)
+    desk.bench.call(busy, Generate.Request())
+    mine = slow.call_async(Generate.Request())
+    others = [busy.call_async(Generate.Request(prompt=" ")) for _ in range(30)]
+    desk.until(lambda: all(other.done() for other in others), "thirty answers")
+    bench = Bench(resting)
+    bench.until(mine.done, "an answer that was kept")
+    assert "prompt" in mine.result().message
+    resting.destroy_node()

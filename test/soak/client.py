@@ -9,6 +9,7 @@ It says `sent` of each request, and then once `answered`, `refused`, `lost` or `
 
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import BoundingBox
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 from rclpy.action import ActionClient
+from rclpy.qos import QoSProfile
+from unique_identifier_msgs.msg import UUID
 
 from soak import pictures
 from soak.cameras import CAMERAS
@@ -29,6 +32,8 @@ LIMIT = 40.0  # s for an answer: four times request_timeout
 REST = 1.0  # s between an answer and the next request, on average
 BEGINNING = 60.0  # s for the node to be seen
 CONNECTING = 5.0  # s until a first request is sent again
+ANSWERS = QoSProfile(depth=1000)
+"""Through Fast DDS each client gets every client's answers, and keeps the last `depth` of them."""
 
 QUESTIONS = ("What is this?", "How many shapes are there?", "Is there a red circle?")
 PHRASES = ("a red circle", "a blue square", "a green star", "a yellow ring")
@@ -142,13 +147,22 @@ class Client:
         self._rng = np.random.default_rng(seed)
         self._player = player = Player(name)
         self._services = {
-            kind: player.node.create_client(service, f"kosmos/{kind}")
+            kind: player.node.create_client(service, f"kosmos/{kind}", qos_profile=ANSWERS)
             for kind, service in SERVICES.items()
         }
         for service in self._services.values():
             _tell_twice(service)
-        self._action = ActionClient(player.node, GenerateAction, "kosmos/generate_stream")
+        self._action = ActionClient(
+            player.node,
+            GenerateAction,
+            "kosmos/generate_stream",
+            goal_service_qos_profile=ANSWERS,
+            result_service_qos_profile=ANSWERS,
+            cancel_service_qos_profile=ANSWERS,
+            feedback_sub_qos_profile=ANSWERS,
+        )
         self._number = 0
+        self._trail: list[str] = []  # of the request, as far as it came
         self._deck: list[str] = []  # kinds that come next; each has its turn
         say(playing=name)
 
@@ -213,7 +227,7 @@ class Client:
         response = self._act(asked) if asked.kind == "act" else self._call(asked)
         wait = time.monotonic() - begun
         if response is None:
-            say(lost=self._number, kind=asked.kind)
+            say(lost=self._number, kind=asked.kind, trail=self._trail)
             return
         if not response.success:
             say(refused=self._number, kind=asked.kind, wait=wait, why=response.message)
@@ -231,6 +245,7 @@ class Client:
         say(answered=self._number, kind=asked.kind, wait=wait, named=named)
 
     def _call(self, asked: Asked) -> Any:
+        self._trail = []
         future = self._services[asked.kind].call_async(asked.request)
         self._player.until(future.done, LIMIT)
         return future.result()
@@ -239,10 +254,15 @@ class Client:
         """One goal in three is cancelled at once, one with its first words."""
         end = time.monotonic() + LIMIT
         feedback: list[Any] = []
-        when = self._rng.choice(["never", "at once", "first words"])
-        goal = self._action.send_goal_async(asked.request, feedback_callback=feedback.append)
+        when = str(self._rng.choice(["never", "at once", "first words"]))
+        number = uuid.uuid4().bytes
+        goal = self._action.send_goal_async(
+            asked.request, feedback_callback=feedback.append, goal_uuid=UUID(uuid=list(number))
+        )
+        self._trail = [goal_name(number), f"cancelled {when}"]
         if not self._player.until(goal.done, LIMIT):
             return None
+        self._trail.append("accepted" if goal.result().accepted else "rejected")
         result = goal.result().get_result_async()
         if when == "first words":
             self._player.until(lambda: feedback or result.done(), end - time.monotonic())
@@ -250,7 +270,17 @@ class Client:
             goal.result().cancel_goal_async()
         self._player.until(result.done, end - time.monotonic())
         say(feedback=len(feedback))
-        return result.result().result if result.done() else None
+        if result.done():
+            return result.result().result
+        again = goal.result().get_result_async()
+        self._player.until(again.done, CONNECTING)
+        self._trail.append(f"asked again: {again.done() and again.result().status}")
+        return None
+
+
+def goal_name(number: bytes) -> str:
+    """A goal as rclpy's action server names it in its log."""
+    return str(np.frombuffer(number, np.uint8))
 
 
 def _tell_twice(service: Any) -> None:

@@ -7,6 +7,7 @@ Knows how they are started, killed and watched; what they do is theirs.
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -36,8 +37,11 @@ BURDENS = ("images", "kills", *MOVES)
 COUNTS = ("described", "dropped", "failed")
 """Counts of frames in a camera's diagnostics."""
 
-UNSENT = "failed to send response (timeout)"
-"""What rclpy warns of where a client is gone, or not known yet."""
+UNSENT = ("failed to send response (timeout)", "(the client may have gone away)")
+"""What rclpy warns of where a client is gone, or not known yet: of services, of actions."""
+
+GOAL = re.compile(r"\[[\d ]+\]")
+"""The name of a goal, in what a client and rclpy's action server say."""
 
 ALONE = {"start_new_session": True}
 """Of each process, so that Ctrl-C reaches the soak alone, which then ends it in order."""
@@ -176,6 +180,7 @@ class Soak:
             "node",
             *parameters(model="shapes", device="cpu", cameras=f"[{', '.join(CAMERAS)}]"),
             *("-p", f"{COMPRESSED[0]}.image_transport:=compressed"),
+            *("--log-level", "kosmos.action_server:=debug"),
             env={**os.environ, "PYTHONWARNINGS": "always::RuntimeWarning"},
             **ALONE,
         )
@@ -197,8 +202,8 @@ class Soak:
         yield Row("changes that did not come as they should", len(self._amiss), "changes", True)
         yield from body.rows()
         yield Row("exit code at SIGINT", code, "", fault=True)
-        tracebacks = sum(line.startswith("Traceback") for line in node.lines)
-        unsent = sum(UNSENT in line for line in node.lines)
+        tracebacks = sum("Traceback (most" in line for line in node.lines)
+        unsent = sum(any(words in line for words in UNSENT) for line in node.lines)
         yield Row("responses to clients that were not connected", unsent, "responses")
         yield Row("tracebacks of the node", tracebacks, "", fault=True)
         broken = sum(line.startswith("Traceback") for line in self._noise)
@@ -307,5 +312,9 @@ class Soak:
         for lines in (*self._ledger.faults.values(), watcher.wrong, self._amiss, self._noise):
             for line in lines[:20]:
                 print(line, file=sys.stderr)
-        if any(line.startswith("Traceback") for line in node.lines):
+        for lost in self._ledger.faults["lost"]:
+            for line in node.lines:
+                if any(goal in line for goal in GOAL.findall(lost)):
+                    print(line, file=sys.stderr)
+        if any("Traceback (most" in line for line in node.lines):
             print(node.output[-5000:], file=sys.stderr)
