@@ -8,14 +8,12 @@ Knows topics and parameters; no pixels and no model.
 
 from __future__ import annotations
 
-import io
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from kosmos_msgs.msg import GroundedCaption
-from PIL import Image as Pillow
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -24,7 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from kosmos_ros import parameters
-from kosmos_ros.conversions import caption_message, image_message
+from kosmos_ros.conversions import caption_message, compressed_message, image_message
 from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.grounding import Box, Caption, Phrase
 from kosmos_ros.process import run
@@ -33,7 +31,6 @@ from kosmos_ros.quoting import line
 from kosmos_ros.settings import parameter
 from kosmos_ros.sources import View, open_source
 
-JPEG_QUALITY = 90
 TRUTH = Prompt("truth", "", "")
 
 
@@ -126,7 +123,9 @@ class CameraNode(Node):
         if self._raw.get_subscription_count():
             self._raw.publish(_raw_message(view.image, header, self._settings.encoding))
         if self._compressed.get_subscription_count():
-            self._compressed.publish(_jpeg_message(view.image, header, self._settings.encoding))
+            self._compressed.publish(
+                compressed_message(view.image, header, self._settings.encoding)
+            )
         if view.truth is not None:
             self._truth.publish(_truth_message(view, header))
 
@@ -135,15 +134,6 @@ def _raw_message(image: np.ndarray, header: Header, encoding: str) -> Image:
     message = image_message(image if encoding == "rgb8" else image[..., ::-1], header)
     message.encoding = encoding
     return message
-
-
-def _jpeg_message(image: np.ndarray, header: Header, encoding: str) -> CompressedImage:
-    file = io.BytesIO()
-    Pillow.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
-    # image_transport's form: the raw encoding, and the order in which OpenCV shall decode it.
-    return CompressedImage(
-        header=header, format=f"{encoding}; jpeg compressed bgr8", data=file.getvalue()
-    )
 
 
 def _truth_message(view: View, header: Header) -> GroundedCaption:

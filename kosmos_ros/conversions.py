@@ -9,16 +9,20 @@ a NumPy scalar or an int in a float field is published as another value without 
 from __future__ import annotations
 
 import array
+import io
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from kosmos_msgs.msg import Answer, BoundingBox, Event, GroundedCaption, GroundedPhrase
-from sensor_msgs.msg import Image
+from PIL import Image as Pillow
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from kosmos_ros.grounding import Box, Caption, Phrase
 from kosmos_ros.prompts import Prompt
 from kosmos_ros.tasks import Seen
+
+JPEG_QUALITY = 90
 
 
 def caption_message(
@@ -145,6 +149,18 @@ def image_message(image: np.ndarray, header: Header) -> Image:
     message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
     message.data = data
     return message
+
+
+def compressed_message(
+    image: np.ndarray, header: Header, encoding: str = "rgb8"
+) -> CompressedImage:
+    """A JPEG of a picture (H, W, 3) uint8 RGB, which was `encoding` before."""
+    file = io.BytesIO()
+    Pillow.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
+    # image_transport's form: the raw encoding, and the order in which OpenCV shall decode it.
+    return CompressedImage(
+        header=header, format=f"{encoding}; jpeg compressed bgr8", data=file.getvalue()
+    )
 
 
 def duration(seconds: float) -> Duration:

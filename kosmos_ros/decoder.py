@@ -64,6 +64,7 @@ class Decoder:
         self._values = torch.zeros(4, 0, dtype=torch.long, device=self._device)
         self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
         self._views: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._warm = 0  # places that there is always room for
         self._grow(1, ROUND)
 
     @property
@@ -102,7 +103,8 @@ class Decoder:
             longest = next((fit for fit in self._fitting(shared) if fit >= longest > 0), longest)
             # A row has ended one step before that is known.
             needed = max(needed + 1, shared + longest)
-        elif not first and 4 * needed < self._cache.shape[2]:
+        needed = max(needed, self._warm)
+        if not first and 4 * needed < self._cache.shape[2]:
             self.clear()  # after one that was much longer
         self._grow(first + count, needed)
         rows = slice(first, first + count)
@@ -145,7 +147,9 @@ class Decoder:
         longest = ids.shape[1]
         end = shared + longest
         hidden = self._embeddings(ids) * self._scale + self._encodings[shared:end]
-        mask = torch.ones(longest, end, dtype=torch.bool, device=self._device).tril(shared)
+        # Numbers, since torch makes them of truth values in each layer anew.
+        mask = torch.full((longest, end), -torch.inf, dtype=self._dtype, device=self._device)
+        mask = mask.triu(shared + 1)
         for number, block in enumerate(self._blocks):
             q, kv = block.project(hidden)
             cache[number, :, shared:end] = kv
@@ -197,6 +201,7 @@ class Decoder:
 
         `shared` of the positions are a prefix's.
         """
+        self._warm = positions
         if not self.graphs.fixed:
             self._grow(rows, positions)
             return
@@ -251,7 +256,9 @@ class Decoder:
         hidden = self._embeddings(ids) * self._scale + self._encodings.index_select(0, positions)
         mask = None
         if ragged:
-            mask = torch.arange(reach, device=self._device) <= positions[:, None, None, None]
+            behind = torch.arange(reach, device=self._device) > positions[:, None, None, None]
+            mask = torch.zeros(behind.shape, dtype=self._dtype, device=self._device)
+            mask.masked_fill_(behind, -torch.inf)
         written_to = self._starts[:count] + positions
         for block, (slots, keys, values) in zip(self._blocks, self._views, strict=True):
             q, kv = block.project(hidden)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import math
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ from kosmos_ros.loading import DTYPES, RESAMPLING, ModelInfo, torch
 from kosmos_ros.vision import Vision
 
 MAX_CUDA_SCALE = 24  # of a picture's side to the model's; larger pictures are resized on the CPU
+
+PROMPTS = 256  # whose token ids are kept
 
 Answer = Generation | KosmosError
 
@@ -52,6 +55,8 @@ class Engine:
         self._location_ids = frozenset(locations)
         self._end = self._tokenizer.eos_token_id
         self._stops: dict[str, list[int]] = {}
+        # Cameras ask the same of every frame.
+        self._words = functools.lru_cache(PROMPTS)(self._tokenize)
         grammar = None
         if location_grammar:
             vocabulary = int(model.config.text_config.vocab_size)
@@ -153,9 +158,12 @@ class Engine:
         size = (self.info.image_size, self.info.image_size)
         # torch's CUDA kernel holds a picture's whole filter in a block's 48 KiB.
         large = max(image.shape) > MAX_CUDA_SCALE * self.info.image_size
-        frame = torch.tensor(image, device="cpu" if large else self._device).permute(2, 0, 1)[None]
-        if frame.is_cuda:
-            frame = frame.float()  # resizing bytes is a CPU kernel
+        # Of what cannot be written to torch has no view without a warning.
+        frame = (torch.from_numpy if image.flags.writeable else torch.tensor)(image)
+        if self._device.type == "cuda" and not large:
+            # Resizing bytes is a CPU kernel.
+            frame = frame.pin_memory().to(self._device, non_blocking=True).float()
+        frame = frame.permute(2, 0, 1)[None]
         antialias = {} if self._resample == "nearest" else {"antialias": True}
         square = torch.nn.functional.interpolate(frame, size, mode=self._resample, **antialias)
         square = square.to(self._device).float().round().clamp(0, 255)
@@ -197,7 +205,7 @@ class Engine:
         """
         rows = []
         for query in queries:
-            ids = self.token_ids(query.prompt)
+            ids, head = self._words(query.prompt)
             room = self._context - len(ids)
             if room < 1:
                 text = (
@@ -210,7 +218,7 @@ class Engine:
             elif query.stopped():
                 self._refused.append((query, CancelledError("generation was stopped")))
             else:
-                rows.append(_Row(query, ids, min(query.max_new_tokens, room)))
+                rows.append(_Row(query, ids, head, min(query.max_new_tokens, room)))
         if not rows:
             return
         self._rows += rows
@@ -293,18 +301,24 @@ class Engine:
         picture = range(first, first + self._image_tokens)
         return [self._tokenizer.bos_token_id, start, *picture, *words]
 
+    def _tokenize(self, prompt: str) -> tuple[list[int], str]:
+        """A prompt's token ids, and what they read as."""
+        ids = self.token_ids(prompt)
+        return ids, self._decode(ids)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(
+            ids[len(self._prefix) - 1 :],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        return text
+
     def _read(self, row: _Row) -> Generation:
         """What a row has written so far."""
         # A tokenizer drops the space before the first word it decodes: cut the prompt off after.
-        words = row.ids[len(self._prefix) - 1 :]
-        whole, head = (
-            self._tokenizer.decode(
-                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            for ids in (words + row.new, words)
-        )
         return Generation(
-            text=whole[len(head) :],
+            text=self._decode(row.ids + row.new)[len(row.head) :],
             location_scores=tuple(
                 probability
                 for token, probability in zip(row.new, row.probabilities, strict=True)
@@ -323,6 +337,7 @@ class _Row:
 
     query: Query
     ids: list[int]  # of the prompt
+    head: str  # the prompt as it is read
     limit: int  # tokens to write at most
     new: list[int] = field(default_factory=list)  # written
     probabilities: list[float] = field(default_factory=list)  # of each of `new`

@@ -122,7 +122,8 @@ class KosmosNode(ManagedNode):
     def patience(self) -> float:
         """Seconds after which a turn of the executor hangs; 0: it may take any time."""
         limit = self.settings.hard_timeout
-        return limit and max(limit, LEAST_PATIENCE if self._info else LOADING_PATIENCE)
+        loading = not self._settled.is_set()
+        return limit and max(limit, LOADING_PATIENCE if loading else LEAST_PATIENCE)
 
     def destroy_node(self) -> None:
         """Destroy the action server, too, which rclpy leaves to the garbage collector."""
@@ -232,7 +233,7 @@ class KosmosNode(ManagedNode):
             if not worker.join(FREE_TIMEOUT):
                 self.get_logger().error(f"the model does not stop within {FREE_TIMEOUT:g} s")
                 return False
-            self._worker = None
+            self._worker, self._info = None, {}
             self._publish_info(
                 DiagnosticStatus.WARN, "unconfigured", {"model": self.settings.model}
             )

@@ -83,8 +83,10 @@ class Scheduler:
             slot = self._slots.setdefault(camera, _Slot())
             slot.dropped += slot.pending
             slot.newest = Frame(camera, image, self.clock())
+            # What waits for its turn does so until then, whichever frame it is.
+            if self._requests or wanted > slot.pending:
+                self._changed.notify()
             slot.pending = wanted
-            self._changed.notify()
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises QueueFullError, and CancelledError once closed."""

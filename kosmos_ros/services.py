@@ -44,7 +44,9 @@ from kosmos_ros.tasks import Seen, Task
 MAX_ENTRIES = 100  # of each list in a request
 REPEAT_ERROR = 5.0  # s, of what is logged about requests
 BURST = 1000  # requests at once that are answered, if only with a refusal
-RESULT_KEPT = 120  # s, longer than a goal takes (rcl #970); each status names every goal kept
+RESULT_KEPT = 120  # s, of a goal that is over; each status of the action names all that are kept
+
+CANCELLED = "the goal was cancelled"
 
 Cells = Sequence[tuple[int, int]]
 
@@ -148,14 +150,16 @@ class Services:
 
     async def _serve(self, inquire: Callable[[Any], Inquiry], request: Any, response: Any) -> Any:
         try:
-            return await self._submit(request, inquire(request), type(response))
+            return await self._submit(request, inquire(_bounded(request)), type(response))
         except Exception as exc:  # whoever asks is answered
             return self._refusal(type(response), exc)
 
     async def _stream(self, goal: Any) -> GenerateAction.Result:
         request = goal.request
         try:
-            inquiry = self._of_goal(request)
+            if goal.is_cancel_requested:  # before it could be withdrawn
+                raise CancelledError(CANCELLED)
+            inquiry = self._of_goal(_bounded(request))
 
             def progress(so_far: Seen) -> None:
                 message: Any = inquiry.reply(so_far).result
@@ -168,9 +172,8 @@ class Services:
                 request,
                 inquiry,
                 GenerateAction.Result,
-                stopped=lambda: goal.is_cancel_requested,
-                progress=progress,
                 goal=bytes(goal.goal_id.uuid),
+                progress=progress,
             )
         except Exception as exc:  # whoever asks is answered
             result = self._refusal(GenerateAction.Result, exc)
@@ -188,7 +191,7 @@ class Services:
         if request := self._goals.get(bytes(goal.goal_id.uuid)):
             self._desk.scheduler.withdraw(request)
             # Whatever else is in its batch: nobody waits for it any more.
-            request.content.failed(CancelledError("the goal was cancelled"))
+            request.content.failed(CancelledError(CANCELLED))
         return CancelResponse.ACCEPT
 
     async def _submit(
@@ -197,7 +200,7 @@ class Services:
         inquiry: Inquiry,
         kind: type,
         goal: bytes = b"",
-        **hooks: Any,
+        progress: Callable[[Seen], None] | None = None,
     ) -> Any:
         """The response to a checked request. Raises KosmosError where it cannot be queued."""
         _check(request, inquiry)
@@ -211,7 +214,9 @@ class Services:
             failed=lambda exc: self._node.mailbox.post(future, self._refusal(kind, exc)),
             max_new_tokens=request.max_new_tokens or self._settings(request).max_new_tokens,
             image=request.image if own else None,
-            **hooks,
+            # Whoever was refused or has cancelled meanwhile waits for no more of it.
+            stopped=future.done,
+            progress=progress,
         )
         queued = Request(
             task,
@@ -367,13 +372,18 @@ def _regions(request: Any) -> list[Box]:
     return [box_from(box) for box in request.regions]
 
 
-def _check(request: Any, inquiry: Inquiry) -> None:
-    """Raise RequestError for what cannot be asked of any image."""
+def _bounded(request: Any) -> Any:
+    """The request, before anything is made of its lists. Raises RequestError for long ones."""
     for name in _LISTS:
         if len(getattr(request, name, ())) > MAX_ENTRIES:
             raise RequestError(
                 f"{name} has {len(getattr(request, name))} entries; {MAX_ENTRIES} is the most"
             )
+    return request
+
+
+def _check(request: Any, inquiry: Inquiry) -> None:
+    """Raise RequestError for what cannot be asked of any image."""
     if request.max_new_tokens:
         try:
             checked(FIELDS["max_new_tokens"], request.max_new_tokens)

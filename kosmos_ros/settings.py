@@ -125,7 +125,11 @@ class Settings:
         "Larger pictures are refused before they are decoded (pixels).",
         limits=(1, 1_000_000_000),
     )
-    queue_size: int = parameter(8, "Requests that may wait; more are refused.", limits=(1, 1000))
+    queue_size: int = parameter(
+        8,
+        "Requests that may wait for the model, and as many for a frame; more are refused.",
+        limits=(1, 1000),
+    )
     request_timeout: float = parameter(
         10.0,
         "Longest that a request waits for the model or for an image (seconds).",

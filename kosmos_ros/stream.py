@@ -24,6 +24,7 @@ from kosmos_ros import parameters, standing
 from kosmos_ros.conversions import (
     answer_event,
     answer_message,
+    compressed_message,
     image_message,
     phrase_event,
     said_message,
@@ -49,6 +50,7 @@ OUTPUTS: dict[str, Any] = {
     "captions": GroundedCaption,
     "text": String,
     "annotated": Image,
+    "annotated/compressed": CompressedImage,
     "phrases": GroundedCaption,
     "answers": Answer,
     "events": Event,
@@ -57,6 +59,10 @@ OUTPUTS: dict[str, Any] = {
 
 if Detection2DArray is not None:
     OUTPUTS["detections"] = Detection2DArray
+
+
+DRAWN = {"annotated": image_message, "annotated/compressed": compressed_message}
+"""Those of the annotated frame, and what makes their messages of it."""
 
 
 class Stream:
@@ -144,7 +150,8 @@ class Stream:
 
     def wanted(self) -> bool:
         """Whether frames are to be described."""
-        return self.settings.enabled and (self.settings.always_on or any(self._listened()))
+        settings = self.settings
+        return settings.enabled and (settings.always_on or any(self._listened(settings)))
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         parameter = Parameter(self._prefix + "enabled", value=bool(request.data))
@@ -157,7 +164,7 @@ class Stream:
     def task(self) -> Task:
         """What is asked of the newest frame."""
         settings = self.settings
-        listened = self._listened()
+        listened = self._listened(settings)
         plan = standing.plan(settings, *(settings.always_on or heard for heard in listened))
         return Task(
             prompts=lambda width, height: plan.prompts,
@@ -185,10 +192,11 @@ class Stream:
         placed = findings.phrases or next(iter(findings.said), None)
         if placed and "detections" in self._outputs:
             self._outputs["detections"].publish(detections_message(seen, placed[1].phrases))
-        if findings.said and self._heard("annotated"):
-            _, caption = findings.said[0]
-            drawn = image_message(annotate(seen.image, caption), seen.header)
-            self._outputs["annotated"].publish(drawn)
+        if findings.said and self._heard(*DRAWN):
+            drawn = annotate(seen.image, findings.said[0][1])
+            for topic, message_of in DRAWN.items():
+                if self._heard(topic):
+                    self._outputs[topic].publish(message_of(drawn, seen.header))
         cut = [caption.generated_tokens for caption in seen.captions if caption.truncated]
         if cut:
             full = cut[0] >= plan.settings.max_new_tokens
@@ -240,12 +248,12 @@ class Stream:
 
     # Both ----------------------------------------------------------------------------------
 
-    def _listened(self) -> tuple[bool, bool, bool]:
+    def _listened(self, settings: StreamSettings) -> tuple[bool, bool, bool]:
         """Whether somebody listens to what is said, to phrases, and to answers."""
-        phrases, questions = bool(self.settings.phrases), bool(self.settings.questions)
+        phrases, questions = bool(settings.phrases), bool(settings.questions)
         detections = self._heard("detections")
         return (
-            self._heard("captions", "text", "annotated") or (detections and not phrases),
+            self._heard("captions", "text", *DRAWN) or (detections and not phrases),
             phrases and (detections or self._heard("phrases", "events")),
             questions and self._heard("answers", "events"),
         )

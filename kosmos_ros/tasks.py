@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ class Picture:
     error: Exception | None = None  # of who is told of its progress
     encoded: Any = None  # as the engine gives it
     answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
-    so_far: dict[int, Generation] = field(default_factory=dict)  # of those that report
+    so_far: dict[int, Caption] = field(default_factory=dict)  # by prompt, where it is told
 
     def again(self, most: int) -> Picture:
         """The same before anything was done, for so many prompts at a time."""
@@ -80,9 +80,10 @@ class Picture:
     def report(self, number: int, generation: Generation) -> None:
         """Tell what is said so far to prompt `number`, and to the others."""
         assert self.task.progress
-        self.so_far[number] = generation
         try:
-            self.task.progress(self._said([self.so_far.get(n, NOTHING) for n in self._numbers()]))
+            self.so_far = self.so_far or {n: self._read(n, NOTHING) for n in self._numbers()}
+            self.so_far[number] = self._read(number, generation)
+            self.task.progress(self._said(self.so_far.values()))
         except Exception as exc:  # one picture's trouble is not the others'
             self.error = exc
 
@@ -91,18 +92,20 @@ class Picture:
         try:
             if self.error:
                 raise self.error
-            answers = [self.answers[number] for number in self._numbers()]
-            if error := next((a for a in answers if isinstance(a, KosmosError)), None):
-                raise error
-            self.task.done(self._said(answers))
+            self.task.done(self._said([self._read(n, self.answers[n]) for n in self._numbers()]))
         except Exception as exc:  # one picture's trouble is not the others'
             self.task.failed(exc)
 
     def _numbers(self) -> range:
         return range(len(self.seen.prompts))
 
-    def _said(self, generations: Sequence[Any]) -> Seen:
-        asked = zip(self.seen.prompts, generations, strict=True)
-        captions = [read(said, prompt.text, prompt.lead) for prompt, said in asked]
+    def _read(self, number: int, answer: Generation | KosmosError) -> Caption:
+        """What prompt `number` was answered; raises the error that stands in its place."""
+        if isinstance(answer, KosmosError):
+            raise answer
+        prompt = self.seen.prompts[number]
+        return read(answer, prompt.text, prompt.lead)
+
+    def _said(self, captions: Iterable[Caption]) -> Seen:
         taken = time.monotonic() - self.begun
         return dataclasses.replace(self.seen, captions=tuple(captions), inference_time=taken)

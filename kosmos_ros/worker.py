@@ -200,8 +200,6 @@ class Worker:
         for picture in pictures:
             picture.encoded = known[id(picture.seen.image)]
             self._waiting += [(picture, number) for number in range(len(picture.seen.prompts))]
-            if not picture.seen.prompts:
-                picture.deliver()
         self._waiting.sort(key=lambda waiting: not waiting[0].urgent)
 
     def _go_on(self, engine: CaptionEngine) -> None:
@@ -254,6 +252,8 @@ class Worker:
         whole = single and encoding
         if short:
             with self._calling():
+                if not self._asked:
+                    engine.clear()  # of the room that earlier ones needed
                 engine.tidy()
         fell = short and not whole and self.ladder.fall()
         for picture in pictures:
@@ -304,7 +304,9 @@ class Worker:
         except Exception as exc:  # one picture's trouble is not the others'
             task.failed(exc)
             return
-        dropped = self._scheduler.dropped(camera)
+        if not prompts:  # who listened is gone
+            return
+        dropped = self._scheduler.dropped(camera) if frame else 0
         seen = Seen(camera, source.header, image, prompts, dropped)
         pictures.append(Picture(task, source, seen, urgent=job.request is not None))
 

@@ -188,10 +188,10 @@ def test_jpeg_and_png_of_the_same_image_agree():
     """The JPEG is of the RGB pixels, whatever the raw encoding."""
     from std_msgs.msg import Header
 
-    from kosmos_ros.camera import _jpeg_message
+    from kosmos_ros.conversions import compressed_message
 
     image = np.zeros((16, 16, 3), np.uint8)
     image[..., 0] = 200
-    message = _jpeg_message(image, Header(), "bgr8")
+    message = compressed_message(image, Header(), "bgr8")
     decoded = np.asarray(Pillow.open(io.BytesIO(message.data)))
     assert np.abs(decoded.astype(int) - image).max() < 10

@@ -66,7 +66,8 @@ def test_the_readme_lists_the_services_and_the_action(start):
 
 def test_each_of_several_cameras_has_them_under_its_name(start):
     desk = start(cameras=["left", "right"])
-    topics = ("captions", "text", "annotated", "phrases", "answers", "events", "enable")
+    topics = ("captions", "text", "annotated", "annotated/compressed")
+    topics += ("phrases", "answers", "events", "enable")
 
     def names():
         pairs = desk.node.get_publisher_names_and_types_by_node("kosmos", "/")

@@ -371,6 +371,15 @@ def test_one_long_answer_does_not_keep_its_memory(engine, images):
     assert engine._decoder._cache.shape[2] == 2 * ROUND
 
 
+def test_one_long_answer_leaves_what_was_warmed_up(images):
+    static = with_graphs(Graphs(fixed=True))
+    static.warm_up(2, 150)
+    static.generate(images[0], PROMPTS[0], 900)
+    assert static._decoder._cache.shape[2] == 16 * ROUND
+    static.generate(images[0], PROMPTS[0], 4)
+    assert static._decoder._cache.shape[2] == 4 * ROUND
+
+
 OPEN, CLOSE, DELIMITER, WORD, LOCATIONS = 3, 4, 5, 6, range(10, 10 + CELLS)
 GRAMMAR = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cpu"))
 NAMES = {OPEN: "<", CLOSE: ">", DELIMITER: "|", WORD: "w"}

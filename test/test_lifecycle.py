@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
 
 from desk import FakeEngine, picture
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.srv import Ask
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -78,6 +79,23 @@ def test_fault_64_a_manager_leads_the_node_through_its_states(managed):
     assert manager("shutdown")
     assert manager.state == "finalized"
     assert not ask(desk).success
+
+
+def test_diagnostics_name_no_device_once_the_model_is_free(managed):
+    desk, manager = managed()
+    reports = []
+
+    def told(message):
+        latest = reports[-1].status[0] if reports else DiagnosticStatus()
+        return latest.message == message and {pair.key for pair in latest.values}
+
+    desk.client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    assert manager("configure")
+    assert manager("activate")
+    assert "device" in desk.until(lambda: told("ready"))
+    assert manager("deactivate")
+    assert manager("cleanup")
+    assert "device" not in desk.until(lambda: told("unconfigured"))
 
 
 def test_a_transition_may_be_named_by_its_number(managed):

@@ -123,6 +123,8 @@ def test_fault_53_a_client_in_the_nodes_own_executor_is_answered(start):
     assert all(answer.success for answer in answers)
 
 
+ANNOTATED = [("annotated", Image), ("annotated/compressed", CompressedImage)]
+
 ENDING = """
 import threading
 import time
@@ -178,7 +180,7 @@ def test_fault_61_without_listeners_nothing_is_captioned_and_questions_are_answe
     assert desk.engine.prompts == ["Question: What is it? Answer:"]
 
 
-@pytest.mark.parametrize(("topic", "kind"), [("text", String), ("annotated", Image)])
+@pytest.mark.parametrize(("topic", "kind"), [("text", String), *ANNOTATED])
 def test_any_output_that_is_listened_to_starts_captions(start, topic, kind):
     desk = start(max_rate=0)
     results = []
@@ -320,13 +322,19 @@ def test_annotated_frames_are_drawn_only_for_listeners(start, monkeypatch):
     desk.until(lambda: len(desk.captions) == 1)
     assert not drawn
     frames = []
-    desk.client.create_subscription(Image, "kosmos/annotated", frames.append, 10)
-    desk.until(lambda: desk.stream._heard("annotated"))
+    for topic, kind in ANNOTATED:
+        desk.client.create_subscription(kind, f"kosmos/{topic}", frames.append, 10)
+        desk.until(lambda topic=topic: desk.stream._heard(topic))
     sent = desk.send(colour=(9, 8, 7))
-    frame = desk.until(lambda: frames)[0]
+    desk.until(lambda: len(frames) == 2)
+    raw, coded = sorted(frames, key=lambda frame: isinstance(frame, CompressedImage))
     assert drawn == ["An image of a snowman warming himself by a fire."]
-    assert frame.header == sent.header
-    assert (frame.encoding, frame.step, bytes(frame.data[:3])) == ("rgb8", 1920, b"\x09\x08\x07")
+    assert raw.header == coded.header == sent.header
+    assert (raw.encoding, raw.step, bytes(raw.data[:3])) == ("rgb8", 1920, b"\x09\x08\x07")
+    assert coded.format == "rgb8; jpeg compressed bgr8"
+    decoded = Pillow.open(io.BytesIO(coded.data))
+    assert decoded.size == (640, 480)
+    assert decoded.getpixel((0, 0)) == pytest.approx((9, 8, 7), abs=2)
 
 
 def test_a_question_about_a_region_names_its_cells(start):

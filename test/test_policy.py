@@ -99,7 +99,9 @@ def test_fault_66_the_node_has_what_its_policy_allows_and_nothing_else(ros, came
     options = {"model": "shapes", "use_sim_time": "true"}
     if camera:
         options["cameras"] = f"[{camera}]"
-        names = "annotated|answers|captions|detections|enable|events|phrases|text"
+        names = (
+            "annotated|annotated/compressed|answers|captions|detections|enable|events|phrases|text"
+        )
         expected = {
             kind: {
                 re.sub(f"^/kosmos/({names})$|^/(image)$", rf"/kosmos/{camera}/\1\2", name).replace(

@@ -277,17 +277,25 @@ def test_a_stream_grows_to_the_caption(robot):
 
 
 def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
+    published = []  # also of a goal that is over
+    topic = "kosmos/generate_stream/_action/feedback"
+    kind = GenerateAction.Impl.FeedbackMessage
+    listener = robot.client.create_subscription(kind, topic, published.append, 1000)
     # So many that the model is far from through when the cancel comes.
     handle, feedback = send_goal(
         robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
     )
-    robot.until(lambda: feedback)
+    robot.until(lambda: feedback and published)
     cancelled = handle.cancel_goal_async()
     robot.until(cancelled.done)
     ended = handle.get_result_async()
     robot.until(ended.done)
     assert ended.result().status == GoalStatus.STATUS_CANCELED
     assert robot.call(Describe, image=frame(FRONT)).success
+    written = len(published)
+    assert robot.call(Describe, image=frame(FRONT)).success
+    assert len(published) == written
+    robot.client.destroy_subscription(listener)
 
 
 def test_a_thousand_frames_of_two_cameras_are_never_mixed_up(robot):

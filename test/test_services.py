@@ -23,6 +23,9 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from kosmos_ros.errors import CancelledError
+from kosmos_ros.grounding import Generation
+
 HERE = "<object><patch_index_0044><patch_index_0863></object>"
 THERE = "<object><patch_index_0005><patch_index_0911></object>"
 
@@ -264,9 +267,24 @@ def test_a_cancelled_goal_stops_the_model_and_frees_the_worker(start):
     assert desk.ask(question="What is it?", image=picture()).success
 
 
+def test_a_goal_that_is_cancelled_during_a_long_step_is_not_gone_on_with(start):
+    desk, said = start(), []
+    say = desk.engine._say
+    desk.engine._say = lambda query: said.append(say(query)) or said[-1]
+    desk.engine.hold_in_batches_of = 1
+    goal = Goal(desk, task="brief_caption", image=picture())
+    desk.until(desk.engine.busy.is_set)
+    goal.cancel()
+    assert goal.result().message == "the goal was cancelled"
+    desk.engine.hold_in_batches_of = None
+    desk.engine.held.set()
+    assert desk.ask(question="What is it?", image=picture()).success
+    assert [type(answer) for answer in said] == [CancelledError, Generation]
+
+
 @pytest.mark.parametrize("end", ["succeeded", "aborted", "cancelled"])
 def test_fault_52_a_goal_that_is_over_keeps_no_picture(start, end):
-    """Rclpy keeps the goal for 15 minutes; at a goal a second that is 5 GB of Full HD pictures."""
+    """Rclpy keeps it for RESULT_KEPT; at a goal a second that is 750 MB of Full HD pictures."""
     desk = start()
     if end == "cancelled":
         desk.engine.free.clear()
@@ -349,8 +367,15 @@ def test_a_request_without_camera_goes_by_the_common_parameters(start):
 
 def test_what_is_too_long_a_list_is_refused(start):
     desk = start()
-    response = call(desk, Ground, "ground", phrases=["a dog"] * 101, image=picture())
-    assert response.message == "phrases has 101 entries; 100 is the most"
+    # Of each of them more could be said, after a while.
+    for kind, name, fields in (
+        (Ground, "ground", {"phrases": [""] * 101}),
+        (Describe, "describe", {"regions": [BoundingBox()] * 101}),
+    ):
+        response = call(desk, kind, name, image=picture(), **fields)
+        assert response.message == f"{next(iter(fields))} has 101 entries; 100 is the most"
+    goal = Goal(desk, task="phrase_grounding", phrases=[""] * 101)
+    assert goal.result().message == "phrases has 101 entries; 100 is the most"
 
 
 def test_feedback_of_grounding_has_the_phrases_that_are_done(start):

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from kosmos_ros import prompts
-from kosmos_ros.errors import CancelledError, DeviceLostError, GenerationError, QueueFullError
+from kosmos_ros.errors import (
+    CancelledError,
+    DeviceLostError,
+    GenerationError,
+    OutOfMemoryError,
+    QueueFullError,
+)
 from kosmos_ros.grounding import Generation
 from kosmos_ros.scheduler import Limits, Request, Scheduler
 from kosmos_ros.settings import Settings
@@ -343,3 +349,23 @@ def test_prompts_of_a_picture_are_answered_in_their_order(asked):
     rig.run(1)
     assert rig.said == {"many": ["3"] * asked}
     assert sorted({prompt for step in engine.steps for prompt in step}) == words
+
+
+def test_what_nobody_asks_anything_of_is_not_encoded():
+    rig = Rig(Stepper())
+    rig.offer("front", [], 3)
+    rig.offer("rear", ["a"], 3)
+    assert rig.run(expected=1) == ["rear"]
+    assert rig.engine.encoded == [1]
+
+
+def test_room_of_earlier_answers_is_given_back_where_a_picture_finds_no_memory():
+    engine, calls = Stepper(), []
+    engine.clear, engine.tidy = lambda: calls.append("clear"), lambda: calls.append("tidy")
+    errors = [OutOfMemoryError("no memory")]
+    engine.refuses_pictures = lambda images: errors.pop() if errors else None
+    rig = Rig(engine)
+    rig.offer("front", ["a"], 1)
+    assert rig.run(expected=1) == ["front"]
+    assert rig.said == {"front": ["7"]}
+    assert calls == ["clear", "tidy"]
