@@ -239,7 +239,7 @@ def test_phrases_and_questions_are_asked_of_every_frame_in_one_batch(start):
     desk.client.create_subscription(GroundedCaption, "kosmos/phrases", phrases.append, 10)
     desk.client.create_subscription(Answer, "kosmos/answers", answers.append, 10)
     desk.listen()
-    desk.until(lambda: all(desk.stream._listened()))
+    desk.until(lambda: all(desk.stream._listened(desk.stream.settings)))
     sent = desk.send()
     desk.until(lambda: desk.captions and phrases and len(answers) == 2)
     assert (desk.engine.batches, len(desk.engine.seen)) == ([5], 1)
