@@ -22,6 +22,7 @@ Map = Callable[[Tensor], Tensor]
 
 LARGE = 2**20  # weights that no cache of a core holds
 FEW = 16  # rows
+LITTLE = 2**14  # numbers
 PARTS = 8  # of large weights, which threads share
 
 
@@ -48,7 +49,7 @@ class Block:
         self._between = norm(between)
         self._up, self._down = linear(up), linear(down)
         # By name, since their module is no public one.
-        own = {"QuickGELUActivation": _quick_gelu, "GELUActivation": functional.gelu}
+        own = {"QuickGELUActivation": _quick_gelu, "GELUActivation": _gelu}
         self._activation: Map = own.get(type(activation).__name__, activation)
         self._inner = norm(inner) if inner else _same
 
@@ -170,6 +171,18 @@ def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
     if bias is not None:
         found.add_(bias)
     return found.view(*hidden.shape[:-1], -1)
+
+
+def _gelu(hidden: Tensor) -> Tensor:
+    """`functional.gelu`, of few numbers on a CPU without oneDNN, whose call takes longer."""
+    if hidden.is_cuda or hidden.numel() > LITTLE:
+        return functional.gelu(hidden)
+    onednn: Any = torch.backends.mkldnn
+    before, onednn.enabled = onednn.enabled, False
+    try:
+        return functional.gelu(hidden)
+    finally:
+        onednn.enabled = before
 
 
 def _quick_gelu(hidden: Tensor) -> Tensor:
