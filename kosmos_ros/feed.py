@@ -31,6 +31,9 @@ except ImportError:  # Humble
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 """image_transport's name: message type, and what it appends to the topic's name."""
 
+TRANSPORT = "LARGE_DATA?max_msg_size=4MB&sockets_size=4MB"
+"""Of Fast DDS, for images that are larger than what its shared memory holds."""
+
 AUTO = "auto"
 BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
 
@@ -180,13 +183,6 @@ class ImageFeed:
     def _cures(self) -> str:
         """What helps against loss and is not in force yet."""
         cures = []
-        # With LOCALHOST rmw_fastrtps chooses the transports itself (its participant.cpp).
-        local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
-        if local or os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != "LARGE_DATA":
-            cures.append(
-                "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in all processes"
-                + (", without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST," if local else "")
-            )
         if self._qos.reliability == BEST_EFFORT:
             if self._auto:
                 cures.append("a camera that offers RELIABLE")
@@ -196,6 +192,13 @@ class ImageFeed:
                 cures.append("image_reliability:=auto")
         if self._kind is Image:
             cures.append("image_transport:=compressed")
+        # With LOCALHOST rmw_fastrtps chooses the transports itself (its participant.cpp).
+        local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
+        if local or os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != TRANSPORT:
+            cures.append(
+                f"FASTDDS_BUILTIN_TRANSPORTS='{TRANSPORT}' in all processes (see the README)"
+                + (", without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST," if local else "")
+            )
         cures.append("smaller images")
         return f" large images are lost on the way, which is cured by {' or '.join(cures)}"
 
