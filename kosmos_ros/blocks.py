@@ -9,6 +9,7 @@ input take longer than one three times as wide. Knows tensors only.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch.nn import functional
 from kosmos_ros.int8 import Int8Linear
 
 Map = Callable[[Tensor], Tensor]
+
+_switch = threading.Lock()  # of oneDNN, which is the whole process's
 
 LARGE = 2**20  # weights that no cache of a core holds
 FEW = 16  # rows
@@ -175,14 +178,15 @@ def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
 
 def _gelu(hidden: Tensor) -> Tensor:
     """`functional.gelu`, of few numbers on a CPU without oneDNN, whose call takes longer."""
-    if hidden.is_cuda or hidden.numel() > LITTLE:
+    if hidden.is_cuda or hidden.numel() > LITTLE or torch.backends.flags_frozen():
         return functional.gelu(hidden)
     onednn: Any = torch.backends.mkldnn
-    before, onednn.enabled = onednn.enabled, False
-    try:
-        return functional.gelu(hidden)
-    finally:
-        onednn.enabled = before
+    with _switch:
+        before, onednn.enabled = onednn.enabled, False
+        try:
+            return functional.gelu(hidden)
+        finally:
+            onednn.enabled = before
 
 
 def _quick_gelu(hidden: Tensor) -> Tensor:

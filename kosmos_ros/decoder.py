@@ -64,8 +64,8 @@ class Decoder:
         self._values = torch.zeros(4, 0, dtype=torch.long, device=self._device)
         self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
         self._views: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._warm = 0  # places that there is always room for
-        self._grow(1, ROUND)
+        self._least = (1, ROUND)  # rows and places that there is always room for
+        self._grow(*self._least)
 
     @property
     def rows(self) -> int:
@@ -103,9 +103,8 @@ class Decoder:
             longest = next((fit for fit in self._fitting(shared) if fit >= longest > 0), longest)
             # A row has ended one step before that is known.
             needed = max(needed + 1, shared + longest)
-        needed = max(needed, self._warm)
         if not first and 4 * needed < self._cache.shape[2]:
-            self.clear()  # after one that was much longer
+            self.shrink()  # after one that was much longer
         self._grow(first + count, needed)
         rows = slice(first, first + count)
         cache = self._cache[:, rows]
@@ -201,7 +200,6 @@ class Decoder:
 
         `shared` of the positions are a prefix's.
         """
-        self._warm = positions
         if not self.graphs.fixed:
             self._grow(rows, positions)
             return
@@ -216,15 +214,22 @@ class Decoder:
         for length, size in itertools.product(reversed(lengths), self.graphs.sizes(rows)):
             ids = torch.zeros(size, length, dtype=torch.long, device=self._device)
             self.graphs(self._prefill_rows, shared, ids, torch.arange(size, device=self._device))
+        self._least = self._cache.shape[1], self._cache.shape[2]
 
     def clear(self) -> None:
-        """Remove all rows and give back the cache's memory."""
+        """Remove all rows and graphs, and give back the cache's memory."""
         self._lengths.clear()
-        self._ahead = None
-        self._cache = self._cache[:, :0, :0].clone()
-        self._views, self._values = [], self._values[:, :0].clone()  # which hold the old one
         self.graphs.clear()
-        self._grow(1, ROUND)
+        self._least = (1, ROUND)
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Give back what the cache has beyond what was warmed up; while there are no rows."""
+        self._ahead = None
+        if tuple(self._cache.shape[1:3]) != self._least:
+            self._cache = self._cache[:, :0, :0].clone()
+            self._views, self._values = [], self._values[:, :0].clone()  # which hold the old one
+            self._grow(*self._least)
 
     def _grow(self, rows: int, places: int) -> None:
         """Make room for so many rows of so many places, and keep what is there."""

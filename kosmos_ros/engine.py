@@ -114,11 +114,17 @@ class Engine:
 
     def unload(self) -> None:
         """Free the weights and what torch keeps of the device's memory; the last call."""
-        del self._model, self._vision, self._decoder
-        self.tidy()
+        # The last of them is a circle, which would keep all the others.
+        del self._model, self._vision, self._decoder, self._words
+        self._give_back()
 
     def tidy(self) -> None:
-        """Give back the memory that torch and the C library keep for later."""
+        """Give back memory that is kept for later: the cache's, torch's and the C library's."""
+        if not self._rows:
+            self._decoder.shrink()
+        self._give_back()
+
+    def _give_back(self) -> None:
         gc.collect()
         if self._device.type == "cuda":
             with contextlib.suppress(RuntimeError):  # a lost device gives nothing back
@@ -161,8 +167,7 @@ class Engine:
         # Of what cannot be written to torch has no view without a warning.
         frame = (torch.from_numpy if image.flags.writeable else torch.tensor)(image)
         if self._device.type == "cuda" and not large:
-            # Resizing bytes is a CPU kernel.
-            frame = frame.pin_memory().to(self._device, non_blocking=True).float()
+            frame = frame.to(self._device).float()  # resizing bytes is a CPU kernel
         frame = frame.permute(2, 0, 1)[None]
         antialias = {} if self._resample == "nearest" else {"antialias": True}
         square = torch.nn.functional.interpolate(frame, size, mode=self._resample, **antialias)
@@ -205,20 +210,15 @@ class Engine:
         """
         rows = []
         for query in queries:
-            ids, head = self._words(query.prompt)
-            room = self._context - len(ids)
-            if room < 1:
-                text = (
-                    f"the prompt has {len(ids)} tokens with the picture's; it fills the model's "
-                    f"context of {self._context}"
-                )
-                self._refused.append((query, PromptError(text)))
-            elif len(ids) == len(self._prefix):
-                self._refused.append((query, PromptError("prompt is empty; words are needed")))
-            elif query.stopped():
-                self._refused.append((query, CancelledError("generation was stopped")))
+            try:
+                ids, head = self._words(query.prompt)
+                if query.stopped():
+                    raise CancelledError("generation was stopped")
+            except KosmosError as exc:
+                self._refused.append((query, exc))
             else:
-                rows.append(_Row(query, ids, head, min(query.max_new_tokens, room)))
+                limit = min(query.max_new_tokens, self._context - len(ids))
+                rows.append(_Row(query, ids, head, limit))
         if not rows:
             return
         self._rows += rows
@@ -302,8 +302,15 @@ class Engine:
         return [self._tokenizer.bos_token_id, start, *picture, *words]
 
     def _tokenize(self, prompt: str) -> tuple[list[int], str]:
-        """A prompt's token ids, and what they read as."""
+        """A prompt's token ids, and what they read as. Raises PromptError."""
         ids = self.token_ids(prompt)
+        if len(ids) >= self._context:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens with the picture's; it fills the model's "
+                f"context of {self._context}"
+            )
+        if len(ids) == len(self._prefix):
+            raise PromptError("prompt is empty; words are needed")
         return ids, self._decode(ids)
 
     def _decode(self, ids: list[int]) -> str:

@@ -194,7 +194,7 @@ class ImageFeed:
             cures.append("image_transport:=compressed")
         # With LOCALHOST rmw_fastrtps chooses the transports itself (its participant.cpp).
         local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
-        if local or os.environ.get("FASTDDS_BUILTIN_TRANSPORTS") != TRANSPORT:
+        if local or "max_msg_size" not in os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", ""):
             cures.append(
                 f"FASTDDS_BUILTIN_TRANSPORTS='{TRANSPORT}' in all processes (see the README)"
                 + (", without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST," if local else "")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kosmos_ros.errors import DeviceLostError, KosmosError, OutOfMemoryError
+from kosmos_ros.errors import CancelledError, DeviceLostError, KosmosError, OutOfMemoryError
 from kosmos_ros.grounding import Generation, Query
 from kosmos_ros.ladder import Ladder
 from kosmos_ros.quoting import trace
@@ -252,8 +252,6 @@ class Worker:
         whole = single and encoding
         if short:
             with self._calling():
-                if not self._asked:
-                    engine.clear()  # of the room that earlier ones needed
                 engine.tidy()
         fell = short and not whole and self.ladder.fall()
         for picture in pictures:
@@ -301,10 +299,10 @@ class Worker:
                 image = self._decode(source, self._host.settings.max_image_pixels)
             height, width, _ = image.shape
             prompts = tuple(task.prompts(width, height))
+            if not prompts:
+                raise CancelledError("nothing is asked of it any more")
         except Exception as exc:  # one picture's trouble is not the others'
             task.failed(exc)
-            return
-        if not prompts:  # who listened is gone
             return
         dropped = self._scheduler.dropped(camera) if frame else 0
         seen = Seen(camera, source.header, image, prompts, dropped)

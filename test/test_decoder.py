@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tape import Recorder
 
 from kosmos_ros import prompts
+from kosmos_ros.blocks import LITTLE, _gelu
 from kosmos_ros.decoder import LENGTHS, ROUND, Decoder, _Written
 from kosmos_ros.engine import Engine
 from kosmos_ros.errors import CancelledError
@@ -372,12 +373,35 @@ def test_one_long_answer_does_not_keep_its_memory(engine, images):
 
 
 def test_one_long_answer_leaves_what_was_warmed_up(images):
-    static = with_graphs(Graphs(fixed=True))
-    static.warm_up(2, 150)
-    static.generate(images[0], PROMPTS[0], 900)
-    assert static._decoder._cache.shape[2] == 16 * ROUND
-    static.generate(images[0], PROMPTS[0], 4)
-    assert static._decoder._cache.shape[2] == 4 * ROUND
+    captured = with_graphs(Graphs(Recorder()))
+    decoder = captured._decoder
+    captured.warm_up(2, 150)
+    captured.generate(images[0], PROMPTS[0], 900)
+    assert decoder._cache.shape[1:3] == (2, 16 * ROUND)
+    vision = decoder.graphs._held.keys() & shapes_of(captured, "_see")
+    captured.generate(images[0], PROMPTS[0], 4)
+    assert decoder._cache.shape[1:3] == (2, 4 * ROUND)
+    assert vision and vision == shapes_of(captured, "_see")
+
+
+def shapes_of(engine, name):
+    """What is captured of one function."""
+    return {key for key in engine._decoder.graphs._held if key[0] == name}
+
+
+def test_tidying_gives_back_what_long_answers_took_unless_rows_need_it(engine, images):
+    engine.clear()
+    engine.generate(images[0], PROMPTS[0], 900)
+    engine.add([Query(images[0], PROMPTS[0], 3)])
+    engine.tidy()
+    assert engine._decoder._cache.shape[2] == 2 * ROUND
+    engine.add([Query(images[0], PROMPTS[0], 900)])
+    engine.tidy()
+    assert engine._decoder._cache.shape[2] == 16 * ROUND
+    while engine._rows:
+        engine.step()
+    engine.tidy()
+    assert engine._decoder._cache.shape[1:3] == (1, ROUND)
 
 
 OPEN, CLOSE, DELIMITER, WORD, LOCATIONS = 3, 4, 5, 6, range(10, 10 + CELLS)
@@ -426,3 +450,16 @@ def test_what_may_follow(ids, allowed):
     bias = GRAMMAR.bias(torch.tensor([GRAMMAR.after(ids)]))[0]
     found = set(torch.nonzero(bias == 0)[:, 0].tolist())
     assert found == (allowed or set(range(10 + CELLS)))
+
+
+@pytest.mark.parametrize("numbers", [1, LITTLE, LITTLE + 1])
+def test_gelu_is_torchs_with_and_without_onednn(numbers):
+    onednn, asked = torch.backends.mkldnn, torch.linspace(-6, 6, numbers)
+    expected = 0.5 * asked * (1 + torch.erf(asked / 2**0.5))
+    for enabled in (False, True):
+        onednn.enabled = enabled
+        torch.testing.assert_close(_gelu(asked), expected, atol=1e-6, rtol=1e-5)
+        assert onednn.enabled == enabled
+    with pytest.raises(RuntimeError):
+        _gelu(torch.ones(3, dtype=torch.complex64))
+    assert onednn.enabled

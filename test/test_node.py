@@ -674,6 +674,7 @@ def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
         text = desk.until(lambda: desk.logs("do not reach this node"))
         assert "% of the images on /image do not" in text
         assert "image_reliability:=auto or image_transport:=compressed or FASTDDS_" in text
+        assert "'LARGE_DATA?max_msg_size=4MB&sockets_size=4MB' in all processes" in text
     else:
         desk.until(lambda: not watch.lost(time.monotonic()), "forgetting")
         assert not desk.logs("do not reach")

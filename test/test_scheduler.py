@@ -163,12 +163,17 @@ def test_new_limits_hold_from_the_next_job():
     assert taken(plan, 101.0).frame.image == "b"
 
 
-def test_take_wakes_for_a_frame_from_another_thread():
+@pytest.mark.parametrize("asked", [False, True])
+def test_take_wakes_for_a_frame_from_another_thread(asked):
     plan = Scheduler()
+    if asked:  # then also for one that is not wanted
+        plan.submit(Request("what", float("inf"), ("left",)))
     jobs = []
     thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
     thread.start()
-    plan.offer("left", "a")
+    while not plan._changed._waiters:
+        thread.join(0.01)
+    plan.offer("left", "a", wanted=not asked)
     thread.join(30)
     assert jobs[0].frame.image == "a"
 

@@ -5,6 +5,7 @@
 import math
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -267,6 +268,18 @@ def test_a_cancelled_goal_stops_the_model_and_frees_the_worker(start):
     assert desk.ask(question="What is it?", image=picture()).success
 
 
+def test_a_goal_that_is_cancelled_before_it_begins_does_not_begin(start):
+    desk, ends = start(), []
+    asked = GenerateAction.Goal(task="brief_caption", image=picture())
+    goal = SimpleNamespace(
+        request=asked, is_cancel_requested=True, canceled=lambda: ends.append("cancelled")
+    )
+    with pytest.raises(StopIteration) as ended:
+        desk.node._inquiries._stream(goal).send(None)
+    assert (ended.value.value.message, ends) == ("the goal was cancelled", ["cancelled"])
+    assert not desk.engine.prompts
+
+
 def test_a_goal_that_is_cancelled_during_a_long_step_is_not_gone_on_with(start):
     desk, said = start(), []
     say = desk.engine._say
@@ -468,12 +481,14 @@ def test_a_client_with_room_for_others_answers_does_not_lose_its_own(start):
     slow, busy = (
         node.create_client(Generate, name, qos_profile=room) for node in (resting, desk.client)
     )
-    assert slow.wait_for_service(10)
+    bench = Bench(desk.node, resting)
+    assert not bench.call(slow, Generate.Request()).success  # so that both ends are linked
+    bench.executor.remove_node(desk.node)
+    desk.bench.executor.add_node(desk.node)
     desk.bench.call(busy, Generate.Request())
     mine = slow.call_async(Generate.Request())
     others = [busy.call_async(Generate.Request(prompt=" ")) for _ in range(30)]
     desk.until(lambda: all(other.done() for other in others), "thirty answers")
-    bench = Bench(resting)
     bench.until(mine.done, "an answer that was kept")
     assert "prompt" in mine.result().message
     resting.destroy_node()
