@@ -36,7 +36,7 @@ from kosmos_ros.settings import parameter
 
 CAPTIONS = 3  # of each camera, before the tour
 TIMEOUT = 120.0  # s, for each caption and answer of a loaded model
-POLL = 0.5  # s, to see that a goal is over and nothing more is heard of it, as a busy DDS may delay
+POLL = 0.5  # s, to see that a goal is over and nothing more is heard of it
 KEPT = 100  # annotated frames; newer ones replace older ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"

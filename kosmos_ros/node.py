@@ -174,6 +174,8 @@ class KosmosNode(ManagedNode):
         if self._leaving.is_set():  # `stop` came before there was one
             self._worker.close()
         self._settled.wait()
+        if self._info:
+            self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
         return _returned(bool(self._info))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -38,10 +38,9 @@ from kosmos_ros.managed import ManagedNode
 from kosmos_ros.prompts import CAPTION_TASKS, TASKS, Prompt
 from kosmos_ros.quoting import shown, told
 from kosmos_ros.scheduler import Request, Scheduler
-from kosmos_ros.settings import FIELDS, Settings, StreamSettings, checked
+from kosmos_ros.settings import FIELDS, MAX_ENTRIES, Settings, StreamSettings, checked
 from kosmos_ros.tasks import Seen, Task
 
-MAX_ENTRIES = 100  # of each list in a request
 REPEAT_ERROR = 5.0  # s, of what is logged about requests
 BURST = 1000  # requests at once that are answered, if only with a refusal
 RESULT_KEPT = 120  # s, of a goal that is over; each status of the action names all that are kept

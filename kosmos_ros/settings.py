@@ -23,6 +23,9 @@ STANDING_TASKS = tuple(task for task in prompts.TASKS if task != "region_descrip
 """Tasks that need nothing from a caller."""
 
 
+MAX_ENTRIES = 100  # of each list, in parameters and in requests
+
+
 def parameter(
     default: Any,
     description: str,
@@ -232,6 +235,8 @@ def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
         raise ConfigError(
             f"parameter {name} is {shown(value)} ({type(value).__name__}); {needed} is needed"
         )
+    if kind is tuple and len(value) > MAX_ENTRIES:
+        raise ConfigError(f"parameter {name} has {len(value)} entries; {MAX_ENTRIES} is the most")
     limits, choices = field.metadata["limits"], field.metadata["choices"]
     if limits and not limits[0] <= value <= limits[1]:  # nor is NaN
         raise ConfigError(f"parameter {name} is {value}; {limits[0]} to {limits[1]} is needed")

@@ -75,7 +75,7 @@ def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     assert region in {phrase for phrase, _ in boxes(program)} | set(asked)
     detailed = next(line for line in found if line.startswith("    The image shows "))
     grown = [line for line in found if line.startswith("    … ")]
-    assert grown
+    assert grown, program.output
     assert all(detailed.strip().startswith(line.removeprefix("    … ")) for line in grown)
     event = program.has(" came into view")
     assert re.match(r"event: an? \w+ \w+ came into view|event: two ", event)

@@ -91,6 +91,7 @@ def test_diagnostics_name_no_device_once_the_model_is_free(managed):
 
     desk.client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     assert manager("configure")
+    assert "device" in desk.until(lambda: told("not active"))
     assert manager("activate")
     assert "device" in desk.until(lambda: told("ready"))
     assert manager("deactivate")

@@ -86,6 +86,12 @@ def test_fault_57_values_of_another_type_or_out_of_range_are_refused_by_name(nam
         checked(FIELDS[name], value)
 
 
+def test_a_list_of_too_many_is_refused():
+    assert len(checked(FIELDS["phrases"], ["a dog"] * 100)) == 100
+    with pytest.raises(ConfigError, match="phrases has 101 entries; 100 is the most"):
+        checked(FIELDS["phrases"], ["a dog"] * 101)
+
+
 @pytest.mark.parametrize("value", [1e9, 1000.1, -5e-324, -0.1, float("inf"), float("nan")])
 def test_fault_70_a_rate_out_of_range_is_refused(value):
     assert [checked(FIELDS["max_rate"], rate) for rate in (0, 5e-324, 1000)] == [0, 5e-324, 1000]

@@ -104,6 +104,16 @@ def test_arguments_without_a_sense_are_named(monkeypatch, capsys, arguments, wor
     assert words in capsys.readouterr().err
 
 
+def test_a_node_that_is_there_already_is_not_disturbed(ros):
+    other = ros.create_node("kosmos")
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with Program(Path(sys.executable), "-m", "soak", "--minutes", "1", env=environment) as run:
+        assert run.ends() == 1
+    assert run.has("there is a node kosmos already, which this would disturb: ROS_DOMAIN_ID=")
+    other.destroy_node()
+
+
 def test_the_help_names_what_can_be_left_out(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["soak", "--help"])
     with pytest.raises(SystemExit):

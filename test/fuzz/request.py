@@ -29,8 +29,7 @@ from fuzz.source import Source, texts
 from kosmos_ros import prompts, services
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.grounding import Caption, parse
-from kosmos_ros.services import MAX_ENTRIES
-from kosmos_ros.settings import Settings, StreamSettings
+from kosmos_ros.settings import MAX_ENTRIES, Settings, StreamSettings
 from kosmos_ros.tasks import Seen
 
 SERVED = (Ask, Ground, Describe, Generate, GenerateAction)

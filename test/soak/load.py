@@ -30,6 +30,7 @@ from soak.meddler import MOVES
 from soak.player import Player
 from soak.report import Row, slope
 
+LOOK = 2.0  # s, for nodes of others
 KILL_PERIOD = 4.0  # s between two clients that are killed, on average
 BURDENS = ("images", "kills", *MOVES)
 """What can be left out, to see what the rest does."""
@@ -176,6 +177,12 @@ class Soak:
         player = Player("soak")
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
         watcher = Watcher(player)
+        player.pause(LOOK)
+        if "kosmos" in player.node.get_node_names():
+            raise SystemExit(
+                "there is a node kosmos already, which this would disturb: "
+                f"ROS_DOMAIN_ID={os.environ.get('ROS_DOMAIN_ID', '0')} must be this run's own"
+            )
         node = Program(
             "node",
             *parameters(model="shapes", device="cpu", cameras=f"[{', '.join(CAMERAS)}]"),
