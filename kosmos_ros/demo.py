@@ -37,6 +37,7 @@ from kosmos_ros.settings import parameter
 CAPTIONS = 3  # of each camera, before the tour
 TIMEOUT = 120.0  # s, for each caption and answer of a loaded model
 POLL = 0.5  # s, to see that a goal is over and nothing more is heard of it
+LATE = 10  # of them for its first word: Fast DDS sends again after 3 s what was lost on the way
 KEPT = 100  # annotated frames; newer ones replace older ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
@@ -97,7 +98,7 @@ class DemoNode(Node):
         self._stream = ActionClient(self, Generate, "kosmos/generate_stream")
         self._goal: Any = None  # the stream, once it is accepted
         self._goal_over: Future = Future()
-        self._heard = True  # of the stream, since the last poll
+        self._silence = 0  # polls since the stream's last word
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(POLL, self._on_poll, clock=steady)
         self._limit = self.create_timer(TIMEOUT, self._on_timeout, clock=steady)
@@ -165,7 +166,7 @@ class DemoNode(Node):
         def on_feedback(message: Any) -> None:
             nonlocal shown
             self._limit.reset()
-            self._heard = True
+            self._silence = 0
             phrases = message.feedback.phrases
             if len(phrases) > shown:
                 shown = len(phrases)
@@ -173,6 +174,7 @@ class DemoNode(Node):
 
         # rclpy drops feedback that has not been delivered when the result comes: ask for it when
         # the goal is over and no more is heard.
+        self._silence = -LATE
         accepted = self._stream.send_goal_async(goal, on_feedback)
         self._goal, self._goal_over = await self._come(accepted), Future()
         await self._come(self._goal_over)
@@ -207,9 +209,9 @@ class DemoNode(Node):
 
     def _on_poll(self) -> None:
         if self._goal and self._goal.status in TERMINAL and not self._goal_over.done():
-            if not self._heard:
+            self._silence += 1
+            if self._silence > 1:
                 self._goal_over.set_result(None)
-            self._heard = False
 
     def _on_info(self, status: DiagnosticStatus) -> None:
         values = {pair.key: pair.value for pair in status.values}
