@@ -31,8 +31,8 @@ except ImportError:  # Humble
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 """image_transport's name: message type, and what it appends to the topic's name."""
 
-TRANSPORT = "LARGE_DATA?max_msg_size=4MB&sockets_size=4MB"
-"""Of Fast DDS, for images that are larger than what its shared memory holds."""
+LARGE_DATA = "LARGE_DATA?max_msg_size=4MB&sockets_size=4MB"
+"""Transports of Fast DDS that bring large images; by itself the name brings few of them."""
 
 AUTO = "auto"
 BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
@@ -196,7 +196,7 @@ class ImageFeed:
         local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
         if local or "max_msg_size" not in os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", ""):
             cures.append(
-                f"FASTDDS_BUILTIN_TRANSPORTS='{TRANSPORT}' in all processes (see the README)"
+                f"FASTDDS_BUILTIN_TRANSPORTS='{LARGE_DATA}' in all processes (see the README)"
                 + (", without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST," if local else "")
             )
         cures.append("smaller images")

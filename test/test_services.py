@@ -481,14 +481,13 @@ def test_a_client_with_room_for_others_answers_does_not_lose_its_own(start):
     slow, busy = (
         node.create_client(Generate, name, qos_profile=room) for node in (resting, desk.client)
     )
-    bench = Bench(desk.node, resting)
-    assert not bench.call(slow, Generate.Request()).success  # so that both ends are linked
-    bench.executor.remove_node(desk.node)
-    desk.bench.executor.add_node(desk.node)
+    desk.bench.executor.add_node(resting)
+    assert not desk.bench.call(slow, Generate.Request()).success  # so that both ends are linked
+    desk.bench.executor.remove_node(resting)
     desk.bench.call(busy, Generate.Request())
     mine = slow.call_async(Generate.Request())
     others = [busy.call_async(Generate.Request(prompt=" ")) for _ in range(30)]
     desk.until(lambda: all(other.done() for other in others), "thirty answers")
-    bench.until(mine.done, "an answer that was kept")
+    Bench(resting).until(mine.done, "an answer that was kept")
     assert "prompt" in mine.result().message
     resting.destroy_node()

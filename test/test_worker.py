@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 
 from kosmos_ros import prompts
-from kosmos_ros.errors import (
-    CancelledError,
-    DeviceLostError,
-    GenerationError,
-    QueueFullError,
-)
+from kosmos_ros.errors import CancelledError, DeviceLostError, GenerationError, QueueFullError
 from kosmos_ros.grounding import Generation
 from kosmos_ros.scheduler import Limits, Request, Scheduler
 from kosmos_ros.settings import Settings
