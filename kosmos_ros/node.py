@@ -174,8 +174,6 @@ class KosmosNode(ManagedNode):
         if self._leaving.is_set():  # `stop` came before there was one
             self._worker.close()
         self._settled.wait()
-        if self._info:
-            self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
         return _returned(bool(self._info))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -350,6 +348,7 @@ class KosmosNode(ManagedNode):
         self.get_logger().info(f"model ready: {shown}")
         if self._reason.startswith(LOADING):
             self._reason = "the node is not active"
+        self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
         self._settled.set()
 
     def standing(self, camera: str) -> Task:

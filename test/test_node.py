@@ -221,6 +221,8 @@ def test_fault_20_newest_frame_wins_while_the_model_works(start):
     answer = desk.ask(question="What is it?")
     assert answer.result.frames_dropped == 2
     assert answer.result.header == desk.captions[1].header
+    # What is sent with a question is no camera's.
+    assert desk.ask(question="What is it?", image=picture()).result.frames_dropped == 0
 
 
 def test_fault_51_executor_answers_while_the_model_works(start):
@@ -653,6 +655,39 @@ def test_a_remapped_transport_is_named_as_it_is(start):
         image_transport="compressed",
     )
     assert desk.stream._feed.topic == "/front/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("local", "transports", "image_transport", "named"),
+    [
+        (True, "", "raw", ["compressed", "FASTDDS", "without LOCALHOST"]),
+        (
+            True,
+            "LARGE_DATA?max_msg_size=4MB",
+            "raw",
+            ["compressed", "FASTDDS", "without LOCALHOST"],
+        ),
+        (False, "", "raw", ["compressed", "FASTDDS"]),
+        (False, "LARGE_DATA", "raw", ["compressed", "FASTDDS"]),
+        (False, "LARGE_DATA?max_msg_size=4MB", "raw", ["compressed"]),
+        (False, "UDPv4", "compressed", ["FASTDDS"]),
+        (False, "LARGE_DATA?max_msg_size=4MB", "compressed", []),
+    ],
+)
+def test_only_cures_of_loss_that_are_not_in_force_are_named(
+    start, monkeypatch, local, transports, image_transport, named
+):
+    feed = start(image_transport=image_transport).stream._feed
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST" if local else "SUBNET")
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", transports)
+    words = {
+        "compressed": "image_transport:=compressed",
+        "FASTDDS": "FASTDDS_BUILTIN_TRANSPORTS='LARGE_DATA?max_msg_size",
+        "without LOCALHOST": "without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST",
+    }
+    text = feed._cures()
+    assert [name for name, word in words.items() if word in text] == named
+    assert text.endswith("smaller images")
 
 
 @pytest.mark.parametrize("ready", [True, False])
