@@ -205,12 +205,19 @@ class Services:
         _check(request, inquiry)
         own = bool(request.image.width or request.image.height or len(request.image.data))
         future: Future = Future()
+
+        def failed(exc: Exception) -> None:
+            # The model may stop before whoever made the node unready has said so.
+            if isinstance(exc, CancelledError) and (reason := self._desk.unready()):
+                exc = CancelledError(reason)
+            self._node.mailbox.post(future, self._refusal(kind, exc))
+
         task = Task(
             prompts=lambda width, height: inquiry.prompts(
                 [region_cells(box, width, height) for box in inquiry.regions]
             ),
             done=lambda seen: self._node.mailbox.post(future, inquiry.reply(seen)),
-            failed=lambda exc: self._node.mailbox.post(future, self._refusal(kind, exc)),
+            failed=failed,
             max_new_tokens=request.max_new_tokens or self._settings(request).max_new_tokens,
             image=request.image if own else None,
             # Whoever was refused or has cancelled meanwhile waits for no more of it.

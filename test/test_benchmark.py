@@ -70,7 +70,8 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
     ]
     rows = [row for part in parts for row in part]
     assert len({(row.name, row.against) for row in rows}) == len(rows) == 25
-    assert all(row.value > 0 for row in rows)
+    # One more token is a difference of two times, which a delay in the shorter one makes negative.
+    assert all(row.value > 0 for row in rows if "one more token" not in row.name)
 
 
 @pytest.mark.skipif(

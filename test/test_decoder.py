@@ -113,7 +113,7 @@ def run(engine, queries, joins):
     return [answers[query] for query in queries]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(joins=st.lists(st.integers(0, 4), max_size=20))
 def test_rows_that_join_at_any_moment_are_written_as_each_alone(engine, queries, alone, joins):
     for query, answer, expected in zip(queries, run(engine, queries, joins), alone, strict=True):
@@ -170,7 +170,7 @@ ASKED = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(asked=ASKED, joins=st.lists(st.integers(0, 3), max_size=12))
 def test_a_step_ahead_nobody_hears_another_word(engine, captured, images, asked, joins):
     """Whatever ends a query, and whoever comes and goes meanwhile."""
@@ -238,7 +238,7 @@ def test_pictures_in_runs_of_fixed_size_are_seen_the_same(engine, captured, pict
     assert all(torch.equal(one, other) for one, other in zip(found, kept, strict=True))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(words=st.lists(st.integers(1, 90), min_size=1, max_size=7))
 def test_padded_prompts_of_any_length_are_read_the_same(engine, captured, images, words):
     queries = [Query(images[n % 3], "word " * count, 3) for n, count in enumerate(words)]

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ImageFont
 
@@ -230,7 +230,6 @@ def test_text_of_any_language_is_drawn(font, text):
     assert result.shape[1] == 320
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=300) | st.text("ab ", max_size=300),
     st.integers(20, 400),
@@ -254,7 +253,6 @@ box = st.lists(st.floats(0, 1), min_size=4, max_size=4).map(
 )
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),

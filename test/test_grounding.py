@@ -82,7 +82,7 @@ def test_the_model_cards_snowman_gives_the_model_cards_boxes():
     assert phrases[1].boxes == (Box(0.171875, 0.015625, 0.484375, 0.890625, 0.5),)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(well_formed())
 def test_well_formed_text_reads_as_hugging_face_reads_it(text):
     expected_text, expected = clean_text_and_extract_entities_with_bboxes(text)
@@ -95,7 +95,7 @@ def test_well_formed_text_reads_as_hugging_face_reads_it(text):
     assert found == expected
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.lists(fragments, max_size=40).map("".join))
 def test_fault_41_any_text_gives_a_valid_caption(text):
     caption, phrases = parse(text, [0.5] * location_tags(text))

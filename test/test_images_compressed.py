@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
@@ -285,7 +285,7 @@ def test_fault_14_random_bytes_raise_nothing_but_image_errors(start, data):
         decode_compressed(start + data, "", LIMIT)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 @given(
     st.sampled_from(sorted(EXAMPLES)),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),

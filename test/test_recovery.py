@@ -290,17 +290,18 @@ def test_fault_33_a_model_may_take_its_time_where_no_limit_is_set(start):
 
 def test_fault_36_loading_is_tried_again_where_it_may_help(start, monkeypatch):
     monkeypatch.setattr(node_module, "PAUSES", (0.3, 0.4))
-    engine, failures = FakeEngine(), [UnreachableError("the hub does not answer")] * 3
+    engine, online = FakeEngine(), threading.Event()
 
     def load(settings):
-        if failures:
-            raise failures.pop()
+        if not online.is_set():
+            raise UnreachableError("the hub does not answer")
         return engine
 
     desk = start(engine, load)
     said = "the model is loading: the hub does not answer; the next attempt is in"
     desk.until(lambda: desk.ask(question="What?").message.startswith(said))
     desk.until(lambda: desk.logs(said, "0.4 s"))
+    online.set()
     desk.until(lambda: not desk.node._reason)
     assert desk.ask(question="What?", image=picture()).success
 
@@ -312,7 +313,7 @@ def test_fault_36_a_node_that_waits_for_the_network_can_be_shut_down(start, monk
         raise UnreachableError("the hub does not answer")
 
     desk = start(load=load)
-    desk.until(lambda: desk.logs("the next attempt is in 60 s"))
+    desk.until(lambda: "the next attempt is in 60 s" in desk.node._reason)
     assert desk.node._go(desk.node.trigger_shutdown)
     assert desk.ask(question="What?").message == "the node is shut down"
     assert desk.node.stop(10)

@@ -6,6 +6,7 @@ One process serves two cameras; the tests draw their own scenes, of which they k
 """
 
 import itertools
+import time
 
 import pytest
 from conftest import Bench
@@ -285,24 +286,36 @@ def test_a_stream_grows_to_the_caption(robot):
 
 
 def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
-    published = []  # also of a goal that is over
+    published = []  # of which goal, and when; of those that are over, too
+
+    def on_published(message, info):
+        published.append((bytes(message.goal_id.uuid), info["source_timestamp"]))
+
     topic = "kosmos/generate_stream/_action/feedback"
     kind = GenerateAction.Impl.FeedbackMessage
-    listener = robot.client.create_subscription(kind, topic, published.append, 1000)
-    # So many that the model is far from through when the cancel comes.
-    handle, feedback = send_goal(
-        robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
-    )
-    robot.until(lambda: feedback and published)
-    cancelled = handle.cancel_goal_async()
-    robot.until(cancelled.done)
-    ended = handle.get_result_async()
-    robot.until(ended.done)
-    assert ended.result().status == GoalStatus.STATUS_CANCELED
+    listener = robot.client.create_subscription(kind, topic, on_published, 1000)
+
+    def heard(handle):
+        return [moment for goal, moment in published if goal == bytes(handle.goal_id.uuid)]
+
+    status = GoalStatus.STATUS_SUCCEEDED
+    while status == GoalStatus.STATUS_SUCCEEDED:  # where the cancel came too late
+        handle, _ = send_goal(
+            robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
+        )
+        robot.until(lambda handle=handle: heard(handle))
+        cancelled = handle.cancel_goal_async()
+        robot.until(cancelled.done)
+        ended = handle.get_result_async()
+        robot.until(ended.done)
+        status = ended.result().status
+    assert status == GoalStatus.STATUS_CANCELED
     assert robot.call(Describe, image=frame(FRONT)).success
-    written = len(published)
-    assert robot.call(Describe, image=frame(FRONT)).success
-    assert len(published) == written
+    freed = time.time_ns()
+    # What was published before this one's words has been heard when they are.
+    after, _ = send_goal(robot, task="brief_caption", image=frame(FRONT))
+    robot.until(lambda: heard(after))
+    assert max(heard(handle)) < freed
     robot.client.destroy_subscription(listener)
 
 

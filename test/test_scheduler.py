@@ -244,7 +244,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(moves, st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([0.0, 1.0]))
 def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
     hand, plan = scheduler(max_rate=rate, max_image_age=age, queue_size=3)
@@ -298,7 +298,7 @@ def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
             starts[camera] = hand.now
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from(["left", "right", "rear"]), min_size=1, max_size=60))
 def test_no_camera_starves_however_often_others_send(offers):
     hand, plan = scheduler()

@@ -478,7 +478,7 @@ def test_random_requests_are_answered_or_refused_and_never_about_another_region(
         )
     }
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(requests)
     def check(request):
         request.image = picture(width=64, height=48)

@@ -140,7 +140,7 @@ def test_ids_are_places_in_the_vocabulary() -> None:
     assert [TOKENIZER.token_to_id(piece) for piece in pieces] == list(range(len(pieces)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text())
 def test_any_text_comes_back_and_nothing_is_unknown(text: str) -> None:
     # A tag takes the space before it, as KOSMOS-2's own do; special tokens stand for themselves.

@@ -183,7 +183,8 @@ def run(frames: int, seed: int) -> Iterator[Row]:
     rclpy.init()
     run = Run(seed)
     process = psutil.Process()
-    _until(run, lambda: not run.node.unready(), "an active node")
+    streams = run.node._streams.values()
+    _until(run, lambda: all(stream.scheduler for stream in streams), "an active node")
     begun = time.monotonic()
     samples: list[tuple[float, float]] = []  # frames, MB
     threads = process.num_threads()
