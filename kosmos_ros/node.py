@@ -242,10 +242,6 @@ class KosmosNode(ManagedNode):
 
     # Executor's thread ---------------------------------------------------------------------
 
-    def unready(self) -> str:
-        """Why nothing can be asked now; empty where it can."""
-        return self._reason
-
     def stream_settings(self) -> Mapping[str, StreamSettings]:
         """Those of each camera by its name."""
         return {name: stream.settings for name, stream in self._streams.items()}
@@ -387,6 +383,10 @@ class KosmosNode(ManagedNode):
         self._settled.set()
 
     # Any thread ----------------------------------------------------------------------------
+
+    def unready(self) -> str:
+        """Why nothing can be asked now; empty where it can."""
+        return self._reason
 
     def _publish_info(self, level: bytes, message: str, values: dict[str, str]) -> None:
         self._level, self._message = level, message

@@ -205,19 +205,12 @@ class Services:
         _check(request, inquiry)
         own = bool(request.image.width or request.image.height or len(request.image.data))
         future: Future = Future()
-
-        def failed(exc: Exception) -> None:
-            # The model may stop before whoever made the node unready has said so.
-            if isinstance(exc, CancelledError) and (reason := self._desk.unready()):
-                exc = CancelledError(reason)
-            self._node.mailbox.post(future, self._refusal(kind, exc))
-
         task = Task(
             prompts=lambda width, height: inquiry.prompts(
                 [region_cells(box, width, height) for box in inquiry.regions]
             ),
             done=lambda seen: self._node.mailbox.post(future, inquiry.reply(seen)),
-            failed=failed,
+            failed=lambda exc: self._node.mailbox.post(future, self._refusal(kind, exc)),
             max_new_tokens=request.max_new_tokens or self._settings(request).max_new_tokens,
             image=request.image if own else None,
             # Whoever was refused or has cancelled meanwhile waits for no more of it.
@@ -355,6 +348,9 @@ class Services:
     def _refusal(self, kind: Any, exc: Exception) -> Any:
         """The response that says why there is none; from any thread."""
         reason = told(exc)
+        if isinstance(exc, CancelledError):
+            # Model and scheduler may stop before whoever made the node unready has said so.
+            reason = self._desk.unready() or reason
         if not isinstance(exc, KosmosError):  # a fault of this program's own
             self._node.get_logger().error(
                 f"a request failed: {reason}", throttle_duration_sec=REPEAT_ERROR

@@ -30,13 +30,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
-# A busy machine may hold up any example. New ones are looked for by scripts/fuzz.
-settings.register_profile(
-    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("tests")
+# Hypothesis's own: the same examples in every run, however long one takes on a busy machine.
+settings.load_profile("ci")
 
 PATIENCE = 60.0  # s, far longer than anything takes
 

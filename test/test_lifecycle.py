@@ -192,6 +192,19 @@ def test_fault_64_a_transition_while_the_model_works_tells_who_waits(managed, la
     assert reasons == {expected}
 
 
+def test_who_waits_hears_why_the_node_is_unready_also_where_the_model_stops_first(start):
+    desk = start()
+    desk.node._inquiries.refuse_all = lambda reason: None  # too late
+    desk.engine.free.clear()
+    assert desk.asking.wait_for_service(10)
+    waiting = desk.asking.call_async(Ask.Request(question="What?", image=picture()))
+    desk.until(desk.engine.busy.is_set)
+    desk.node._reason = "the node is not active"
+    desk.until(waiting.done)
+    assert waiting.result().message == "the node is not active"
+    desk.node._reason = ""
+
+
 def test_fault_64_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
     engines = []
 

@@ -6,7 +6,6 @@ One process serves two cameras; the tests draw their own scenes, of which they k
 """
 
 import itertools
-import time
 
 import pytest
 from conftest import Bench
@@ -286,36 +285,30 @@ def test_a_stream_grows_to_the_caption(robot):
 
 
 def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
-    published = []  # of which goal, and when; of those that are over, too
-
-    def on_published(message, info):
-        published.append((bytes(message.goal_id.uuid), info["source_timestamp"]))
-
+    published = []  # also of goals that are over
     topic = "kosmos/generate_stream/_action/feedback"
     kind = GenerateAction.Impl.FeedbackMessage
-    listener = robot.client.create_subscription(kind, topic, on_published, 1000)
+    listener = robot.client.create_subscription(kind, topic, published.append, 1000)
 
     def heard(handle):
-        return [moment for goal, moment in published if goal == bytes(handle.goal_id.uuid)]
+        return [m.feedback for m in published if m.goal_id == handle.goal_id]
 
-    status = GoalStatus.STATUS_SUCCEEDED
-    while status == GoalStatus.STATUS_SUCCEEDED:  # where the cancel came too late
+    for _ in range(10):  # where the goal was over before the cancel came
         handle, _ = send_goal(
             robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
         )
-        robot.until(lambda handle=handle: heard(handle))
-        cancelled = handle.cancel_goal_async()
-        robot.until(cancelled.done)
         ended = handle.get_result_async()
+        robot.until(lambda handle=handle, ended=ended: heard(handle) or ended.done())
+        handle.cancel_goal_async()
         robot.until(ended.done)
-        status = ended.result().status
-    assert status == GoalStatus.STATUS_CANCELED
-    assert robot.call(Describe, image=frame(FRONT)).success
-    freed = time.time_ns()
-    # What was published before this one's words has been heard when they are.
+        if ended.result().status != GoalStatus.STATUS_SUCCEEDED:
+            break
+    assert ended.result().status == GoalStatus.STATUS_CANCELED
+    # Asked after the phrases and longer than each: were they gone on with, all would be heard.
+    caption = "An image of a red circle and a blue square."
     after, _ = send_goal(robot, task="brief_caption", image=frame(FRONT))
-    robot.until(lambda: heard(after))
-    assert max(heard(handle)) < freed
+    robot.until(lambda: any(feedback.text == caption for feedback in heard(after)))
+    assert len(heard(handle)[-1].phrases) < 100
     robot.client.destroy_subscription(listener)
 
 
