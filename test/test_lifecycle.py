@@ -202,7 +202,6 @@ def test_who_waits_hears_why_the_node_is_unready_also_where_the_model_stops_firs
     desk.node._reason = "the node is not active"
     desk.until(waiting.done)
     assert waiting.result().message == "the node is not active"
-    desk.node._reason = ""
 
 
 def test_fault_64_a_hundred_cycles_leave_no_engine_and_no_thread(managed):

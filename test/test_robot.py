@@ -293,7 +293,7 @@ def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
     def heard(handle):
         return [m.feedback for m in published if m.goal_id == handle.goal_id]
 
-    for _ in range(10):  # where the goal was over before the cancel came
+    for _ in range(10):  # again where the goal was over before the cancel came
         handle, _ = send_goal(
             robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
         )

@@ -171,7 +171,7 @@ def test_take_wakes_for_a_frame_from_another_thread(asked):
     jobs = []
     thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
     thread.start()
-    while not plan._changed._waiters:
+    while thread.is_alive() and not plan._changed._waiters:
         thread.join(0.01)
     plan.offer("left", "a", wanted=not asked)
     thread.join(30)
