@@ -17,25 +17,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kosmos_ros import prompts
-from kosmos_ros.drawing import annotate
-from kosmos_ros.errors import (
-    ConfigError,
-    GenerationError,
-    ImageError,
-    KosmosError,
-    RegionError,
-)
-from kosmos_ros.grounding import Box, Caption, check_region, read, region_cells
-from kosmos_ros.images import load
-from kosmos_ros.prompts import CAPTION_TASKS, Prompt
-from kosmos_ros.quoting import line
-from kosmos_ros.settings import FIELDS, checked
+from kosmos_ros.errors import ConfigError, GenerationError, ImageError, KosmosError, RegionError
+from kosmos_ros.images.decode import load
+from kosmos_ros.images.drawing import annotate
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.grounding import Box, Caption, check_region, read, region_cells
+from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt
+from kosmos_ros.sanitize import line
+from kosmos_ros.serving.node_settings import FIELDS
+from kosmos_ros.settings import checked
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from kosmos_ros.engine import Engine
+    from kosmos_ros.kosmos2.engine import Engine
 
 MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization", "threads")
 COMMON = (*MODEL, "max_new_tokens", "max_image_pixels")
@@ -198,10 +193,10 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from kosmos_ros import fetch
+    from kosmos_ros.kosmos2 import hub
 
-    files = fetch.fetch(options.model, options.revision)
-    print(f"all files are as {fetch.hub()} lists them, in {files.folder}", file=sys.stderr)
+    files = hub.fetch(options.model, options.revision)
+    print(f"all files are as {hub.hub()} lists them, in {files.folder}", file=sys.stderr)
     # In quotes: a commit may look like a number.
     print(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0
@@ -209,7 +204,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _engine(options: argparse.Namespace) -> Engine:
     # Importing torch takes seconds that --help and bad pictures need not wait for.
-    from kosmos_ros.engine import Engine
+    from kosmos_ros.kosmos2.engine import Engine
 
     return Engine.load(**{name: getattr(options, name) for name in MODEL})
 

@@ -23,7 +23,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from kosmos_ros.settings import FIELDS
+from kosmos_ros.serving.node_settings import FIELDS
 
 FOR_GOOD = (0, 1, 2, -signal.SIGINT, -signal.SIGTERM)
 """Exit codes after which a new start helps nothing; the last two before it hears signals."""

@@ -12,8 +12,8 @@ import threading
 from desk import FakeEngine
 
 from kosmos_ros.errors import DeviceLostError
-from kosmos_ros.node import KosmosNode
-from kosmos_ros.process import run
+from kosmos_ros.ros.kosmos_node import KosmosNode
+from kosmos_ros.ros.process import run
 
 
 class Broken(FakeEngine):

@@ -96,7 +96,7 @@ def start(ros):
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
-    from kosmos_ros.node import KosmosNode
+    from kosmos_ros.ros.kosmos_node import KosmosNode
 
     desks = []
 

@@ -15,7 +15,7 @@ from rcl_interfaces.msg import Log
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import CancelledError, GenerationError
-from kosmos_ros.grounding import Generation
+from kosmos_ros.kosmos2.query import Generation
 
 SNOWMAN = (
     "<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> warming "

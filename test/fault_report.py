@@ -35,7 +35,7 @@ def all_tests():
     """The module of each test of a fault, as the files have them."""
     return {
         match[1]: path.stem
-        for path in sorted(FOLDER.glob("test_*.py"))
+        for path in sorted(FOLDER.rglob("test_*.py"))
         for match in TEST.finditer(path.read_text())
     }
 

@@ -74,7 +74,7 @@ FAULTS = (
         "Scaled to 8 bits by rounding, bytes swapped where they are.",
         (_PIXELS,),
         "Tried with NumPy 1.26.4 and OpenCV 4.10 as well: the tests of rows 1 to 19 in "
-        "test_images.py and test_images_compressed.py.",
+        "test_decode_raw.py and test_decode_compressed.py.",
     ),
     Fault(
         12,

@@ -21,7 +21,7 @@ class Program:
     def __init__(self, program, *arguments, **options):
         command = [str(program)]
         if isinstance(program, str):
-            command = [sys.executable, "-u", "-m", f"kosmos_ros.{program}"]
+            command = [sys.executable, "-u", "-m", f"kosmos_ros.ros.{program}"]
         self.process = subprocess.Popen(
             [*command, *map(str, arguments)],
             stdout=subprocess.PIPE,

@@ -18,17 +18,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmos_ros import cli, prompts
-from kosmos_ros.drawing import annotate
-from kosmos_ros.engine import Engine
+from kosmos_ros import cli
 from kosmos_ros.errors import GenerationError
-from kosmos_ros.grounding import Box, Caption, Generation, Phrase, region_cells
-from kosmos_ros.images import load
-from kosmos_ros.shapes.evaluation import iou
+from kosmos_ros.images.decode import load
+from kosmos_ros.images.drawing import annotate
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase, region_cells
+from kosmos_ros.kosmos2.query import Generation
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
+from training.evaluation import iou
 
-MESSAGES = Path(__file__).parent.parent / "kosmos_msgs" / "msg"
+MESSAGES = Path(__file__).parents[1] / "kosmos_msgs" / "msg"
 WIDTH, HEIGHT = 480, 270
 SCENES = {  # that the model gets right
     name: sample_scene(np.random.default_rng(seed), WIDTH, HEIGHT)

@@ -18,7 +18,7 @@ import importlib
 from pathlib import Path
 
 TARGETS = ("raw", "compressed", "files", "parse", "prompt", "request", "parameter", "model")
-CORPUS = Path(__file__).parent.parent / "corpus"
+CORPUS = Path(__file__).parents[1] / "corpus"
 
 
 def load(name):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from kosmos_ros.errors import ImageError
-from kosmos_ros.images import decode_compressed
+from kosmos_ros.images.decode import decode_compressed
 
 LIMIT = 4096  # pixels
 MEMORY = 256  # MiB

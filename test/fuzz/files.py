@@ -10,7 +10,7 @@ from fuzz.compressed import LIMIT, check, mended, picture
 from fuzz.compressed import SEEDS as COMPRESSED
 from fuzz.compressed import WORDS as CHUNKS
 from kosmos_ros.errors import ImageError
-from kosmos_ros.images import load
+from kosmos_ros.images.decode import load
 
 MEMORY = 256  # MiB
 

@@ -16,8 +16,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 
 from fuzz.source import Source
-from kosmos_ros.engine import Engine
 from kosmos_ros.errors import ConfigError, GenerationError, ModelLoadError
+from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.shapes import MODEL_DIR
 
 RUNS = 1000  # each takes a fraction of a second

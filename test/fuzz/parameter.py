@@ -6,7 +6,8 @@ import array
 
 from fuzz.source import Source, texts
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.settings import FIELDS, checked
+from kosmos_ros.serving.node_settings import FIELDS
+from kosmos_ros.settings import checked
 
 NAMES = tuple(FIELDS)
 

@@ -6,7 +6,7 @@ import re
 
 from fuzz.source import Source
 from kosmos_ros.errors import GenerationError
-from kosmos_ros.grounding import TAGS, parse
+from kosmos_ros.kosmos2.grounding import TAGS, parse
 
 SNOWMAN = (
     "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044>"

@@ -7,9 +7,9 @@ from collections import Counter
 from tokenizers import Tokenizer
 
 from fuzz.source import Source, texts
-from kosmos_ros import prompts
 from kosmos_ros.errors import ConfigError, PromptError, RegionError
-from kosmos_ros.grounding import GRID, TAG, TAGS, Box, region_cells
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.grounding import GRID, TAG, TAGS, Box, region_cells
 from kosmos_ros.shapes import MODEL_DIR
 
 TOKENIZER = Tokenizer.from_file(str(MODEL_DIR / "tokenizer.json"))

@@ -7,9 +7,9 @@ import array
 import numpy as np
 
 from fuzz.source import Source
-from kosmos_ros.encodings import ENCODINGS
 from kosmos_ros.errors import ImageError
-from kosmos_ros.images import decode_raw
+from kosmos_ros.images.decode import decode_raw
+from kosmos_ros.images.encodings import ENCODINGS
 
 LIMIT = 4096  # pixels
 MEMORY = 256  # MiB

@@ -26,11 +26,13 @@ from std_msgs.msg import Header
 from fuzz.parse import SNOWMAN
 from fuzz.prompt import BOX, CONTROL, IDS, PIECES, tags
 from fuzz.source import Source, texts
-from kosmos_ros import prompts, services
 from kosmos_ros.errors import KosmosError
-from kosmos_ros.grounding import Caption, parse
-from kosmos_ros.settings import MAX_ENTRIES, Settings, StreamSettings
-from kosmos_ros.tasks import Seen
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.grounding import Caption, parse
+from kosmos_ros.ros import services
+from kosmos_ros.serving.node_settings import Settings, StreamSettings
+from kosmos_ros.serving.work import Seen
+from kosmos_ros.settings import MAX_ENTRIES
 
 SERVED = (Ask, Ground, Describe, Generate, GenerateAction)
 CAPTION = Caption(*parse(SNOWMAN, [0.5, 0.125, 1.0, 0.25]), SNOWMAN, 0.75, 20)

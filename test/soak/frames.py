@@ -25,8 +25,8 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 
 from kosmos_ros.errors import KosmosError
-from kosmos_ros.grounding import Generation, Query
-from kosmos_ros.node import KosmosNode
+from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.ros.kosmos_node import KosmosNode
 from soak import pictures
 from soak.report import Row, slope
 

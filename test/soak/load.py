@@ -184,7 +184,7 @@ class Soak:
                 f"ROS_DOMAIN_ID={os.environ.get('ROS_DOMAIN_ID', '0')} must be this run's own"
             )
         node = Program(
-            "node",
+            "kosmos_node",
             *parameters(model="shapes", device="cpu", cameras=f"[{', '.join(CAMERAS)}]"),
             *("-p", f"{COMPRESSED[0]}.image_transport:=compressed"),
             *("--log-level", "kosmos.action_server:=debug"),

@@ -1,0 +1,182 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured: an engine and Hugging Face's own way on the same weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
+
+from kosmos_ros import shapes
+from kosmos_ros.kosmos2 import grounding, loading, prompts
+from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.grounding import Caption
+from kosmos_ros.kosmos2.prompts import Prompt
+from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+STD = 0.02  # of random weights, as KOSMOS-2's own initialisation
+BRIEF, DETAILED = (prompts.caption(task) for task in prompts.CAPTION_TASKS)
+
+
+class Subject:
+    """An engine, and the model card's code on its weights."""
+
+    def __init__(self, name: str, engine: Engine, processor: Any) -> None:
+        self.name = name
+        self.engine = engine
+        self.processor = processor
+        # Without it, transformers 4 traces the picture for gradients.
+        self.model = engine._model.requires_grad_(False)
+
+    @property
+    def random(self) -> bool:
+        """Whether the weights are random, so that the end token hardly ever comes."""
+        return self.engine.info.model == "random"
+
+    def ours(self, frame: np.ndarray, prompt: Prompt, tokens: int) -> Caption:
+        """From a frame to a caption with boxes."""
+        engine = self.engine
+        query = Query(engine.encode(frame), prompt.text, tokens)
+        (answer,) = engine.generate_batch([query])
+        assert isinstance(answer, Generation), answer
+        return grounding.read(answer, prompt.text, prompt.lead)
+
+    def theirs(self, frame: np.ndarray, prompt: Prompt, tokens: int) -> int:
+        """The same by the code of the model card; how many tokens were written."""
+        inputs = self.inputs(frame, prompt)
+        ids = self.model.generate(**inputs, use_cache=True, max_new_tokens=tokens, do_sample=False)
+        text = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
+        self.processor.post_process_generation(text)
+        return int(ids.shape[1] - inputs["input_ids"].shape[1])
+
+    def inputs(self, frame: np.ndarray, prompt: Prompt) -> dict[str, Any]:
+        """What the processor makes of a frame and a prompt, on the model's device."""
+        made = self.processor(text=prompt.text, images=Image.fromarray(frame), return_tensors="pt")
+        pixels = made["pixel_values"].to(self.model.dtype)
+        return {name: value.to(self.model.device) for name, value in made.items()} | {
+            "pixel_values": pixels.to(self.model.device)
+        }
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+
+
+def embedded(device: str, threads: int = 0) -> Subject:
+    """The embedded model."""
+    processor = Kosmos2Processor.from_pretrained(shapes.MODEL_DIR)
+    return Subject("shapes", Engine.load("shapes", device=device, threads=threads), processor)
+
+
+def full(device: str, layers: int | None = None) -> Subject:
+    """KOSMOS-2's own configuration with random weights, float32 on a CPU and bfloat16 on a GPU.
+
+    Its words are the embedded model's, since a tokenizer has no random weights; what a token
+    costs does not depend on which it is. `layers` of each tower instead of all 24 are for tests.
+    """
+    config = Kosmos2Config()
+    if layers is not None:
+        config.text_config.layers = config.vision_config.num_hidden_layers = layers
+    place = torch.device(device)
+    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    model = _random(config, place, dtype)
+    processor = Kosmos2Processor.from_pretrained(shapes.MODEL_DIR)
+    image_processor = copy.deepcopy(processor.image_processor)
+    size = config.vision_config.image_size
+    image_processor.size = {"height": size, "width": size}
+    image_processor.crop_size = image_processor.size
+    processor.image_processor = image_processor
+    info = loading.ModelInfo(
+        model="random",
+        revision="",
+        device=str(place),
+        device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else "",
+        dtype=str(dtype).removeprefix("torch."),
+        quantization="none",
+        parameters=model.num_parameters(),
+        image_size=size,
+        transformers=transformers.__version__,
+        torch=torch.__version__,
+    )
+    return Subject("full size", Engine(model, processor, info, location_grammar=False), processor)
+
+
+def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
+    """Florence-2 base with random weights: writes so many tokens about a 768 x 768 picture.
+
+    Sizes are those of microsoft/Florence-2-base's config.json; its task prompt is 10 tokens long.
+    Raises ImportError where transformers lacks it, see compat.FLORENCE_2.
+    """
+    from transformers import Florence2Config, Florence2ForConditionalGeneration
+
+    text = {
+        "model_type": "bart",
+        "vocab_size": 51290,  # 51289 and the picture's place
+        "d_model": 768,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_attention_heads": 12,
+        "decoder_attention_heads": 12,
+        "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072,
+    }
+    config = Florence2Config(text_config=text, vision_config={"projection_dim": 768})
+    torch.manual_seed(0)
+    model = Florence2ForConditionalGeneration(config).to(place, dtype).eval()
+    side = 768  # pixels
+    pixels = torch.zeros(1, 3, side, side, device=place, dtype=dtype)
+    # One token for each of 24 x 24 places and one for the whole.
+    ids = torch.tensor([[config.image_token_id] * 577 + [5] * 10], device=place)
+
+    def write(tokens: int) -> int:
+        ends = {"max_new_tokens": tokens, "min_new_tokens": tokens}
+        made = model.generate(
+            input_ids=ids, pixel_values=pixels, do_sample=False, num_beams=1, **ends
+        )
+        return int(made.shape[1])
+
+    return write
+
+
+def frames(count: int, shapes_in_each: int = 4, size: tuple[int, int] = (640, 480)) -> list[Any]:
+    """Frames (H, W, 3) uint8 with so many shapes; the same ones in every run."""
+    return [render(scene) for scene in _scenes(count, shapes_in_each, size)]
+
+
+def _scenes(count: int, shapes_in_each: int, size: tuple[int, int]) -> Iterator[Any]:
+    for number in range(count):
+        rng = np.random.default_rng([3, number])
+        yield sample_scene(rng, *size, counts=(shapes_in_each,))
+
+
+def _random(config: Kosmos2Config, place: torch.device, dtype: torch.dtype) -> Any:
+    with torch.device("meta"):
+        model = Kosmos2ForConditionalGeneration(config)
+    model = model.to(dtype).to_empty(device=place)
+    generator = torch.Generator(place).manual_seed(0)
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+            parameter.normal_(std=STD, generator=generator)
+        if isinstance(module, torch.nn.LayerNorm):
+            module.weight.fill_(1.0)
+            module.bias.zero_()
+    model.tie_weights()
+    # What is no weight is not there yet: tables of positions.
+    text, vision = model.text_model.model.embed_positions, model.vision_model.model.embeddings
+    places = len(text.weights)
+    text.weights = torch.empty(0, dtype=dtype, device=place)
+    text.make_weights(places, text.embedding_dim, text.padding_idx)
+    vision.position_ids = torch.arange(vision.num_positions, device=place)[None]
+    model.generation_config.update(bos_token_id=0, pad_token_id=1, eos_token_id=2)
+    return model.eval()

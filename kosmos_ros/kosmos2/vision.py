@@ -1,0 +1,43 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""KOSMOS-2's vision tower and its projection, on the modules that Hugging Face loaded.
+
+Pixels in, the tokens of a picture as the text model reads them out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kosmos_ros.kosmos2.blocks import Block, linear, norm
+
+
+class Vision:
+    """Of a Kosmos2ForConditionalGeneration."""
+
+    def __init__(self, model: Any) -> None:
+        tower, projection = model.vision_model.model, model.image_to_text_projection
+        self._embed = tower.embeddings
+        self._before = norm(tower.pre_layrnorm)
+        self._blocks = [Block.vision(layer) for layer in tower.encoder.layers]
+        self._after = norm(tower.post_layernorm)
+        self._dense = linear(projection.dense)
+        self._queries = projection.latent_query
+        self._attention = projection.x_attn
+        # It has no word on this, and transformers 4 then takes it for causal (sdpa_attention.py).
+        self._attention.is_causal = False
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Tokens (N, Q, H) of pixels (N, 3, S, S)."""
+        hidden = self._before(self._embed(pixels))
+        for block in self._blocks:
+            hidden = block(hidden)
+        features = self._dense(functional.normalize(self._after(hidden), dim=-1))
+        queries = self._queries.expand(len(pixels), -1, -1)
+        seen = torch.cat([features, queries], dim=1)
+        tokens: Tensor = self._attention(queries, encoder_hidden_states=seen)[0]
+        return tokens

@@ -1,0 +1,294 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""JPEG, PNG and WebP pictures, and files: the right pixels, or a named error before decoding."""
+
+import array
+import io
+import resource
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from compressed_images import EXAMPLES, LIMIT, chunk, encoded, noise, picture, png
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
+from kosmos_ros.images.decode import FILE_FORMATS, MESSAGE_FORMATS, decode_compressed, load
+
+
+@pytest.mark.parametrize("format", ["PNG", "WebP"])
+def test_lossless_pictures_keep_every_pixel(format):
+    assert decode_compressed(EXAMPLES[format], "", LIMIT).tolist() == noise().tolist()
+
+
+def test_a_jpeg_keeps_its_places_and_colours():
+    image = decode_compressed(EXAMPLES["JPEG"], "rgb8; jpeg compressed bgr8", LIMIT)
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    assert image.shape == (48, 64, 3)
+    error = np.abs(image.astype(int) - picture())
+    assert error.mean() < 3
+
+
+@pytest.mark.parametrize(
+    "hint",
+    ["", "jpeg", "png", "webp", "bgr8; png compressed", "16UC1; compressedDepth", "x" * 9999],
+)
+def test_fault_16_what_the_data_begins_with_counts(hint):
+    for data in EXAMPLES.values():
+        assert decode_compressed(data, hint, LIMIT).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("<iff", 0, 100.0, 0.0) + EXAMPLES["PNG"],  # compressedDepth
+        b"\x00theora" * 9,
+        b"\x00\x00\x00\x01\x67\x42",  # H.264
+        encoded(picture(), "GIF"),
+        encoded(picture(), "BMP"),
+        encoded(picture(), "TIFF"),
+    ],
+)
+def test_fault_17_other_transports_are_refused_with_what_helps(data):
+    with pytest.raises(EncodingError, match=r"'of some kind'.*begins with.*republish"):
+        decode_compressed(data, "of some kind", LIMIT)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_fault_13_a_truncated_picture_is_refused(name, share, lenient, monkeypatch):
+    """Also where another module has told Pillow to fill in what is missing."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
+    data = EXAMPLES[name]
+    with pytest.raises(ImageError, match="truncated"):
+        decode_compressed(data[: int(len(data) * share)], "jpeg", LIMIT)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is lenient
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_fault_14_a_wrong_checksum_is_refused(lenient, monkeypatch):
+    """Of the header, the pixels, and a chunk beside them."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
+    rows = b"\x00\x01\x02\x03" * 2
+    good = png(3, 2, 8, 0, rows, chunk(b"tEXt", b"Title\0a title"))
+    assert decode_compressed(good, "", LIMIT)[0, :, 0].tolist() == [1, 2, 3]
+    for kind in (b"IHDR", b"IDAT", b"tEXt"):
+        at = good.index(kind)
+        length = int.from_bytes(good[at - 4 : at], "big")
+        bad = bytearray(good)
+        bad[at + 4 + length] ^= 1
+        with pytest.raises(ImageError, match="broken"):
+            decode_compressed(bad, "", LIMIT)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"])
+def test_fault_14_stumps_are_refused(data):
+    with pytest.raises(ImageError):
+        decode_compressed(data, "jpeg", LIMIT)
+
+
+def bombs():
+    """30000 x 30000 pixels in a few bytes each; those of a JPEG and a WebP only claimed."""
+    rows = zlib.compressobj(9)
+    line = bytes(30001)
+    packed = b"".join(rows.compress(line) for _ in range(30000)) + rows.flush()
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    jpeg = bytearray(encoded(picture(8, 8), "JPEG"))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = struct.pack(">HH", 30000, 30000)
+    lossless = bytearray(EXAMPLES["WebP"])
+    lossless[21:25] = (16382 | 16382 << 14).to_bytes(4, "little")
+    lossy = bytearray(EXAMPLES["lossy WebP"])
+    lossy[26:30] = struct.pack("<HH", 16383, 16383)
+    canvas = struct.pack("<IBxxx", 10, 0) + (16382).to_bytes(3, "little") * 2
+    extended = b"RIFF\xff\x00\x00\x00WEBPVP8X" + canvas + EXAMPLES["WebP"][12:]
+    return {
+        "PNG": (start + chunk(b"IDAT", packed) + chunk(b"IEND", b""), 30000),
+        "JPEG": (bytes(jpeg), 30000),
+        "WebP": (bytes(lossless), 16383),
+        "lossy WebP": (bytes(lossy), 16383),
+        "extended WebP": (extended, 16383),
+    }
+
+
+@pytest.mark.parametrize("limit", [50_000_000, 178_956_971])
+def test_fault_15_a_bomb_is_refused_by_its_header(limit, monkeypatch):
+    """No pixel is decoded, no memory taken, and Pillow's own limits say nothing."""
+
+    def never(self, *args):
+        raise AssertionError("decoding has begun")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", never)
+    for name, (data, side) in bombs().items():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ImageSizeError, match=f"{side} x {side} = .* at most {limit}"):
+                decode_compressed(data, name, limit)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+@pytest.mark.parametrize("first", [True, False])
+def test_fault_15_a_bomb_beside_the_pixels_is_refused(kind, first):
+    """A chunk of text or colours that unpacks to 100 MB, before the pixels or behind them."""
+    bomb = chunk(kind, b"name\0\0" + zlib.compress(bytes(100_000_000), 9))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(8 * 9)))
+    parts = [bomb, pixels] if first else [pixels, bomb]
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match="too large"):
+        decode_compressed(start + b"".join(parts) + chunk(b"IEND", b""), "", LIMIT)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
+
+
+def test_fault_15_our_own_limit_decides_alone(monkeypatch):
+    """Pillow warns above its limit and raises above twice that."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("JPEG", "PNG"):
+            assert decode_compressed(EXAMPLES[name], "", 64 * 48).shape == (48, 64, 3)
+    for data in EXAMPLES.values():
+        with pytest.raises(ImageSizeError, match="at most 3071"):
+            decode_compressed(data, "", 64 * 48 - 1)
+
+
+def test_fault_18_an_exif_rotation_is_not_applied():
+    """Boxes are in the pixels that the header's camera has."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for format in ("JPEG", "PNG", "WEBP"):
+        image = decode_compressed(encoded(picture(), format, exif=exif), "", LIMIT)
+        assert image.shape == (48, 64, 3)
+        assert np.abs(image[10, 10].astype(int) - (255, 0, 0)).max() < 10
+
+
+def palette(*extra):
+    return png(2, 1, 8, 3, bytes([0, 1, 0]), chunk(b"PLTE", bytes([9, 9, 9, 255, 0, 0])), *extra)
+
+
+PNG_MODES = {
+    "one bit": (png(2, 1, 1, 0, bytes([0, 0b10000000])), [[255] * 3, [0] * 3]),
+    "two bits": (png(2, 1, 2, 0, bytes([0, 0b01100000])), [[85] * 3, [170] * 3]),
+    "grey": (png(2, 1, 8, 0, bytes([0, 7, 200])), [[7] * 3, [200] * 3]),
+    "grey of 16 bits": (
+        png(3, 1, 16, 0, b"\0" + struct.pack(">3H", 128, 129, 65407)),
+        [[0] * 3, [1] * 3, [255] * 3],
+    ),
+    "grey with alpha": (png(2, 1, 8, 4, bytes([0, 7, 0, 200, 128])), [[7] * 3, [200] * 3]),
+    "colour with alpha": (
+        png(2, 1, 8, 6, bytes([0, 1, 2, 3, 0, 4, 5, 6, 128])),
+        [[1, 2, 3], [4, 5, 6]],
+    ),
+    "colour of 16 bits": (
+        png(1, 1, 16, 2, b"\0" + struct.pack(">3H", 0x01FF, 0x8000, 0xFFFF)),
+        [[1, 128, 255]],
+    ),
+    "palette": (palette(), [[255, 0, 0], [9, 9, 9]]),
+    "palette with alpha": (palette(chunk(b"tRNS", b"\x80\x00")), [[255, 0, 0], [9, 9, 9]]),
+    "one colour transparent": (
+        png(1, 1, 8, 2, bytes([0, 1, 2, 3]), chunk(b"tRNS", bytes([0, 1, 0, 2, 0, 3]))),
+        [[1, 2, 3]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PNG_MODES)
+def test_every_kind_of_png_becomes_rgb_by_the_stated_rule(name):
+    data, expected = PNG_MODES[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = decode_compressed(data, "", LIMIT)
+    assert image.dtype == np.uint8
+    assert image.tolist() == [expected]
+
+
+def test_a_cmyk_jpeg_becomes_rgb():
+    file = io.BytesIO()
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(file, "JPEG", quality=100)
+    assert (
+        np.abs(decode_compressed(file.getvalue(), "", LIMIT)[8, 8] - np.array([255, 0, 0])).max()
+        < 6
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, memoryview, lambda data: array.array("B", data)]
+)
+def test_data_may_be_any_kind_of_bytes(kind):
+    assert decode_compressed(kind(EXAMPLES["PNG"]), "png", LIMIT).tolist() == noise().tolist()
+
+
+def test_fault_69_data_that_is_no_bytes_is_refused():
+    with pytest.raises(ImageError, match="type NoneType cannot be read"):
+        decode_compressed(None, "png", LIMIT)
+
+
+@given(
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBP"]),
+    st.binary(),
+)
+def test_fault_14_random_bytes_raise_nothing_but_image_errors(start, data):
+    with pytest.raises(ImageError):
+        decode_compressed(start + data, "", LIMIT)
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from(sorted(EXAMPLES)),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+)
+def test_fault_14_damaged_pictures_raise_nothing_but_image_errors(name, damage):
+    data = bytearray(EXAMPLES[name])
+    for place, value in damage:
+        data[int(place * (len(data) - 1))] = value
+    try:
+        image = decode_compressed(data, "", LIMIT)
+    except ImageError:
+        return
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+
+
+@pytest.mark.parametrize("format", FILE_FORMATS)
+def test_files_of_every_format_are_loaded(format, tmp_path):
+    path = tmp_path / "picture"
+    Image.fromarray(picture()).save(path, format)
+    image = load(path, LIMIT)
+    assert image.shape == (48, 64, 3)
+    assert np.abs(image.astype(int) - picture()).mean() < 10
+    with pytest.raises(ImageSizeError):
+        load(str(path), 64 * 48 - 1)
+
+
+def test_the_first_frame_of_a_moving_picture_is_loaded(tmp_path):
+    path = tmp_path / "moving.gif"
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    first.save(path, save_all=True, append_images=[second])
+    assert load(path, LIMIT)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_a_file_of_float_values_is_shown_as_depth_is(tmp_path):
+    path = tmp_path / "depth.tiff"
+    Image.fromarray(np.array([[1.0, 1.5, 3.5, np.nan]], np.float32)).save(path)
+    assert load(path, LIMIT)[0, :, 1].tolist() == [0, 51, 255, 0]
+
+
+@pytest.mark.parametrize("name", ["missing.png", ".", "nul\0.png", "text.txt"])
+def test_a_file_that_is_no_picture_is_named(name, tmp_path):
+    (tmp_path / "text.txt").write_text("no picture")
+    with pytest.raises(ImageError) as caught:
+        load(f"{tmp_path}/{name}", LIMIT)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_message_formats_are_part_of_the_file_formats():
+    assert set(MESSAGE_FORMATS) < set(FILE_FORMATS)

@@ -1,0 +1,229 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs are captured once for each shape, read what each call gives, and may fail."""
+
+import contextlib
+
+import pytest
+import torch
+from hypothesis import given as for_any
+from hypothesis import strategies as st
+from tape import Recorder
+
+from kosmos_ros.kosmos2.cuda_graphs import SIZES, Cuda, Graphs
+
+
+class Counter:
+    """Adds up what it is given, in a place that stays."""
+
+    def __init__(self):
+        self.total = torch.zeros(1)
+        self.calls = 0
+
+    def add(self, factor, values):
+        self.calls += 1
+        self.total += factor * values.sum()
+        return [self.total * 1, values * factor]
+
+
+def test_each_shape_is_captured_once_and_replays_read_what_they_are_given():
+    recorder, counter = Recorder(), Counter()
+    graphs, taken, given = Graphs(recorder), [], []
+    for number in range(5):
+        taken.append(torch.full((2,), float(number)))
+        given.append(graphs(counter.add, 10, taken[-1]))
+        taken[-1].fill_(-1.0)
+    # Each as it was then, and what was taken is the caller's own.
+    assert [float(total) for total, _ in given] == [0, 20, 60, 120, 200]
+    assert [scaled.tolist() for _, scaled in given] == [[10.0 * n] * 2 for n in range(5)]
+    assert [values.tolist() for values in taken] == [[-1.0, -1.0]] * 5
+    assert counter.calls == 2  # the first call, and its capture
+    assert [tape.replays for tape in recorder.tapes] == [4]
+
+    graphs(counter.add, 10, torch.ones(3))
+    graphs(counter.add, 1, torch.ones(3))
+    graphs(counter.add, 10, torch.ones(3))
+    assert float(counter.total) == 200 + 30 + 3 + 30
+    assert [tape.replays for tape in recorder.tapes] == [4, 1, 0]
+
+
+def test_graphs_share_memory_until_all_are_cleared():
+    recorder, counter = Recorder(), Counter()
+    graphs = Graphs(recorder)
+    for size in (1, 2, 1):
+        graphs(counter.add, 1, torch.ones(size))
+    graphs.clear()
+    counter.total = torch.zeros(1)  # which a graph of before would not reach
+    for size in (1, 1, 2):
+        graphs(counter.add, 1, torch.ones(size))
+    assert float(counter.total) == 4
+    assert recorder.fresh == [True, False, True, False]
+
+
+def test_graphs_of_one_function_are_cleared_alone():
+    recorder, counter = Recorder(), Counter()
+    graphs = Graphs(recorder)
+
+    def other(values):
+        return [values * 2]
+
+    for _ in range(2):
+        graphs(counter.add, 1, torch.ones(1))
+        graphs(other, torch.ones(1))
+    graphs.clear(counter.add)
+    counter.total = torch.zeros(1)
+    for _ in range(2):
+        graphs(counter.add, 1, torch.ones(1))
+        assert graphs(other, torch.ones(1))[0].tolist() == [2]
+    assert float(counter.total) == 2
+    assert [tape.replays for tape in recorder.tapes] == [1, 3, 1]
+    assert recorder.fresh == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: operation not permitted when stream is capturing\nFor debugging",
+    ],
+)
+def test_fault_30_a_capture_that_fails_costs_nothing_but_time(caplog, text):
+    recorder, counter = Recorder(), Counter()
+    graphs = Graphs(recorder)
+    graphs(counter.add, 1, torch.ones(1))
+    recorder.fails = RuntimeError(text)
+    for _ in range(3):
+        assert graphs(counter.add, 1, torch.ones(2))[1].tolist() == [1, 1]
+        graphs(counter.add, 1, torch.ones(3))
+        graphs(counter.add, 1, torch.ones(1))
+    assert float(counter.total) == 1 + 3 * (2 + 3 + 1)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().endswith(text.partition("\n")[0])
+    assert [tape.replays for tape in recorder.tapes] == [3]  # what there is is used
+    assert graphs.fixed
+    recorder.fails = None
+    graphs.clear()  # as after a shortage of memory
+    graphs(counter.add, 1, torch.ones(2))
+    assert len(recorder.tapes) == 2
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_failed_capture():
+    recorder = Recorder()
+    recorder.fails = TypeError("no such argument")
+    with pytest.raises(TypeError):
+        Graphs(recorder)(Counter().add, 1, torch.ones(1))
+
+
+@for_any(count=st.integers(1, 40))
+def test_runs_are_of_few_sizes_and_take_all_in_their_order(count):
+    whole = list(range(count))
+    parts = Graphs(fixed=True).parts(count)
+    assert [number for part in parts for number in whole[part]] == whole
+    assert {len(whole[part]) for part in parts} <= set(Graphs(fixed=True).sizes(count))
+    assert set(Graphs(fixed=True).sizes(count)) <= set(SIZES)
+    assert [whole[part] for part in Graphs().parts(count)] == [whole]
+
+
+class Device:
+    """Stands for torch.cuda, and notes what it is asked for."""
+
+    def __init__(self, monkeypatch):
+        self.asked, self.pools, self.current, self.fails = [], 0, "main", None
+        replaced = {
+            "Stream": lambda _: Stream(self, "side"),
+            "current_stream": lambda _: Stream(self, self.current),
+            "stream": self.stream,
+            "device": contextlib.nullcontext,
+            "CUDAGraph": object,
+            "graph": self.graph,
+            "graph_pool_handle": self.pool,
+        }
+        for name, value in replaced.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end, raising=False)
+
+    @contextlib.contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream.name
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextlib.contextmanager
+    def graph(self, graph, pool, stream):
+        self.asked.append(f"capture in pool {pool}")
+        self.current = stream.name
+        yield
+        if self.fails:  # and torch then leaves the stream where it is
+            raise self.fails
+        self.current = "main"
+
+    def pool(self):
+        self.pools += 1
+        return self.pools
+
+    def end(self, index, pool):
+        self.asked.append(f"pool {pool} of device {index} ends")
+
+    def launch(self):
+        self.asked.append(f"launch on {self.current}")
+        return []
+
+
+class Stream:
+    def __init__(self, of, name):
+        self.of, self.name, self.device = of, name, torch.device("cuda", 1)
+
+    def wait_stream(self, other):
+        self.of.asked.append(f"{self.name} waits for {other.name}")
+
+
+def test_the_first_run_is_between_what_is_before_and_behind_it(monkeypatch):
+    device = Device(monkeypatch)
+    graphs = Graphs(Cuda(torch.device("cuda", 1)))
+    graphs(device.launch)
+    assert device.asked == [
+        "side waits for main",
+        "launch on side",
+        "main waits for side",
+        "capture in pool 1",
+        "launch on side",
+    ]
+    assert device.current == "main"
+
+
+def test_what_fails_in_a_first_run_is_waited_for_too(monkeypatch):
+    device = Device(monkeypatch)
+
+    def fails():
+        device.launch()
+        raise RuntimeError("CUDA error")
+
+    with pytest.raises(RuntimeError):
+        Graphs(Cuda(torch.device("cuda", 1)))(fails)
+    assert device.asked == ["side waits for main", "launch on side", "main waits for side"]
+
+
+def test_a_pool_is_used_again_while_a_graph_holds_it(monkeypatch):
+    device = Device(monkeypatch)
+    graphs = Graphs(Cuda(torch.device("cuda", 1)))
+    for value in (1, 2):
+        graphs(lambda _: device.launch(), value)
+    graphs.clear()
+    graphs(lambda _: device.launch(), 3)
+    captures = [what for what in device.asked if what.startswith("capture")]
+    assert captures == [f"capture in pool {pool}" for pool in (1, 1, 2)]
+
+
+def test_fault_30_a_capture_that_fails_leaves_the_device_as_it_was(monkeypatch, caplog):
+    device = Device(monkeypatch)
+    device.fails = RuntimeError("CUDA error: operation failed due to a previous error")
+    graphs = Graphs(Cuda(torch.device("cuda", 1)))
+    graphs(device.launch)
+    assert device.current == "main"
+    assert device.asked[-1] == "pool 1 of device 1 ends"
+    assert len(caplog.records) == 1
+    graphs(device.launch)
+    assert device.asked[-1] == "launch on main"

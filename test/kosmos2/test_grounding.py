@@ -1,0 +1,287 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Tagged text to phrases and boxes, held against Hugging Face's own reading of it."""
+
+import math
+import re
+import sys
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.models.kosmos2.processing_kosmos2 import (
+    clean_text_and_extract_entities_with_bboxes,
+    coordinate_to_patch_index,
+    patch_index_to_coordinate,
+)
+
+from kosmos_ros.errors import GenerationError, RegionError
+from kosmos_ros.kosmos2 import grounding
+from kosmos_ros.kosmos2.grounding import GRID, TAGS, Box, cell_box, parse, read, region_cells
+from kosmos_ros.kosmos2.query import Generation
+
+SNOWMAN = (
+    "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044>"
+    "<patch_index_0863></object> warming himself by<phrase> a fire</phrase><object>"
+    "<patch_index_0005><patch_index_0911></object>."
+)
+
+DELIMITER = "</delimiter_of_multi_objects/>"
+
+indices = st.integers(0, GRID * GRID - 1)
+words = st.text(alphabet="ab é中😀.,'", min_size=1, max_size=8)
+cells = st.tuples(indices, indices).map(
+    lambda pair: (
+        min(pair[0] // 32, pair[1] // 32) * 32 + min(pair[0] % 32, pair[1] % 32),
+        max(pair[0] // 32, pair[1] // 32) * 32 + max(pair[0] % 32, pair[1] % 32),
+    )
+)
+
+
+def tagged(first, last):
+    return f"<patch_index_{first:04d}><patch_index_{last:04d}>"
+
+
+def location_tags(text):
+    return len(re.findall(r"<patch_index_[0-9]+>", text))
+
+
+@st.composite
+def well_formed(draw):
+    """Captions as KOSMOS-2 is trained to write them: every phrase and every box complete."""
+    parts = [draw(st.sampled_from(["<grounding>", "<grounding> ", "", " "]))]
+    for _ in range(draw(st.integers(0, 6))):
+        if draw(st.booleans()):
+            parts.append(draw(words))
+        phrase = draw(words.filter(str.strip))
+        boxes = draw(st.lists(cells, max_size=3))
+        parts.append(f"<phrase>{phrase}</phrase>")
+        if boxes:
+            inside = "</delimiter_of_multi_objects/>".join(tagged(*box) for box in boxes)
+            parts.append(f"<object>{inside}</object>")
+    parts.append(draw(st.sampled_from(["", ".", " .", "  "])))
+    return "".join(parts)
+
+
+fragments = st.one_of(
+    st.sampled_from(TAGS),
+    st.builds("<patch_index_{:04d}>".format, st.integers(0, 99999)),
+    st.sampled_from(["<", ">", "</", "<object", "<patch_index_12", "<b>", "\x00", "\n", "\ud800"]),
+    words,
+)
+
+
+def test_the_model_cards_snowman_gives_the_model_cards_boxes():
+    text, phrases = parse(SNOWMAN, [0.5, 0.125, 1.0, 0.25])
+    assert text == "An image of a snowman warming himself by a fire."
+    assert [(p.text, p.start, p.end) for p in phrases] == [
+        ("a snowman", 12, 21),
+        ("a fire", 41, 47),
+    ]
+    assert phrases[0].boxes == (Box(0.390625, 0.046875, 0.984375, 0.828125, 0.25),)
+    assert phrases[1].boxes == (Box(0.171875, 0.015625, 0.484375, 0.890625, 0.5),)
+
+
+@settings(max_examples=3000)
+@given(well_formed())
+def test_well_formed_text_reads_as_hugging_face_reads_it(text):
+    expected_text, expected = clean_text_and_extract_entities_with_bboxes(text)
+    caption, phrases = parse(text, [0.5] * location_tags(text))
+    assert caption == expected_text
+    found = [
+        (p.text, (p.start, p.end), [(b.x_min, b.y_min, b.x_max, b.y_max) for b in p.boxes])
+        for p in phrases
+    ]
+    assert found == expected
+
+
+@settings(max_examples=2000)
+@given(st.lists(fragments, max_size=40).map("".join))
+def test_fault_41_any_text_gives_a_valid_caption(text):
+    caption, phrases = parse(text, [0.5] * location_tags(text))
+    assert caption == caption.strip()
+    assert not re.search("[\x00-\x08\ud800-\udfff]", caption)
+    for phrase in phrases:
+        assert 0 <= phrase.start <= phrase.end <= len(caption)
+        assert caption[phrase.start : phrase.end] == phrase.text
+        assert phrase.boxes
+        for box in phrase.boxes:
+            assert 0 <= box.x_min < box.x_max <= 1
+            assert 0 <= box.y_min < box.y_max <= 1
+            assert box.score == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "caption", "phrases"),
+    [
+        ("<phrase> a cat", "a cat", []),
+        (f"<phrase> a cat</phrase><object>{tagged(0, 33)}", "a cat", []),
+        ("<phrase> a cat</phrase><object><patch_index_0003></object>.", "a cat.", []),
+        ("<phrase> a cat</phrase><object></object>.", "a cat.", []),
+        (f"<phrase> a cat</phrase><object>{tagged(5, 1024)}</object>", "a cat", []),
+        (f"<phrase> a cat</phrase><object>{tagged(1, 2)}{tagged(3, 4)}</object>", "a cat", []),
+        (f"<phrase> a cat</phrase><object>{tagged(1, 2)} on</object> it", "a cat on it", []),
+        (f"<phrase> a <phrase> b</phrase><object>{tagged(0, 33)}</object>", "a  b", [("b", 3, 4)]),
+        (f"see<object>{tagged(0, 33)}</object> here", "see here", [("", 3, 3)]),
+        (f"<phrase> a</phrase> b<object>{tagged(0, 33)}</object>", "a b", [("", 3, 3)]),
+        ("a < b > c <b>d", "a < b > c <b>d", []),
+        (
+            f"<phrase> a</phrase><object>{tagged(0, 33)}</delimiter_of_multi_objects/>"
+            "<patch_index_0001></object>",
+            "a",
+            [("a", 0, 1)],
+        ),
+    ],
+)
+def test_fault_41_malformed_text_keeps_its_words_and_drops_what_is_no_box(text, caption, phrases):
+    found = parse(text, [1.0] * location_tags(text))
+    assert found[0] == caption
+    assert [(p.text, p.start, p.end) for p in found[1]] == phrases
+    assert all(len(p.boxes) == 1 for p in found[1])
+
+
+def test_fault_41_swapped_corners_are_put_in_order():
+    _, phrases = parse(f"<phrase> a</phrase><object>{tagged(863, 44)}</object>", [1, 1])
+    assert phrases[0].boxes == (Box(0.390625, 0.046875, 0.984375, 0.828125, 1),)
+
+
+def test_fault_42_ten_thousand_tags_are_read_in_one_pass():
+    part = f"<phrase> a</phrase><object>{tagged(0, 33)}</object>"
+    caption, phrases = parse(part * 10_000, [0.5] * 20_000)
+    assert len(phrases) == 10_000
+    assert len(caption) == 19_999
+
+
+FAMILIES = (
+    f"<phrase> a</phrase><object>{tagged(0, 33)}</object>",
+    f"<phrase> a</phrase><object>{tagged(0, 33)}{DELIMITER}{tagged(0, 33)}{DELIMITER}</object>",
+    "<phrase> a",
+    "<phrase></phrase>",
+    "<object>" + tagged(0, 33),
+    DELIMITER,
+    "<patch_index_00",
+    "<patch_index_" + "7" * 50,
+    "<",
+    "a \x00 \n",
+)
+
+
+@pytest.mark.parametrize("part", FAMILIES)
+@pytest.mark.parametrize("front", ["", "<phrase>", "<object>", "  "])
+def test_fault_42_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
+    """Counted in steps of the interpreter and in characters that regular expressions are given."""
+
+    class Counting:
+        def __init__(self, pattern):
+            self.pattern = pattern
+
+        def finditer(self, text):
+            nonlocal looked_at
+            looked_at += len(text)
+            return self.pattern.finditer(text)
+
+        def sub(self, new, text):
+            nonlocal looked_at
+            looked_at += len(text)
+            return self.pattern.sub(new, text)
+
+    def trace(frame, event, arg):
+        nonlocal steps
+        if frame.f_code.co_filename != grounding.__file__:
+            return None  # such as what a garbage collection calls
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        return trace
+
+    monkeypatch.setattr(grounding, "TAG", Counting(grounding.TAG))
+    monkeypatch.setattr(grounding, "_UNPRINTABLE", Counting(grounding._UNPRINTABLE))
+    taken = []
+    for times in (10, 20, 30, 40):
+        text = front + part * times
+        scores = [0.5] * location_tags(text)
+        steps = looked_at = 0
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            caption, phrases = parse(text, scores)
+        finally:
+            sys.settrace(before)
+        assert looked_at <= 2 * len(text)
+        # Phrases are cut out of the caption, no part of it twice.
+        assert sum(len(phrase.text) for phrase in phrases) <= len(caption)
+        taken.append(steps)
+    assert taken[0] > 0
+    assert len({after - before for before, after in pairwise(taken)}) == 1
+
+
+def test_fault_42_every_character_is_looked_at_by_one_attempt_to_find_a_tag():
+    """What makes the search linear: an attempt begins at < only, and no tag has a second one."""
+    assert all(tag.rfind("<") == 0 for tag in (*TAGS, "<patch_index_0000>"))
+
+
+@pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5]])
+def test_scores_that_do_not_fit_the_text_are_an_error(scores):
+    with pytest.raises(GenerationError, match=f"{len(scores)} location"):
+        parse(f"<phrase> a</phrase><object>{tagged(0, 33)}</object>", scores)
+
+
+def test_a_caption_begins_with_the_repeated_part_of_its_prompt():
+    generation = Generation("<phrase> a</phrase>.", (), 0.75, 5, True)
+    caption = read(generation, "<grounding> An image of", "<grounding> An image of")
+    assert caption.text == "An image of a."
+    assert caption.raw_text == "<grounding> An image of<phrase> a</phrase>."
+    assert (caption.score, caption.generated_tokens, caption.truncated) == (0.75, 5, True)
+    assert read(generation, "<grounding> Question: x Answer:").text == "a."
+
+
+@given(indices, indices)
+def test_cells_decode_as_hugging_face_decodes_them(first, last):
+    (y1, x1), (y2, x2) = divmod(first, GRID), divmod(last, GRID)
+    ordered = (min(y1, y2) * GRID + min(x1, x2), max(y1, y2) * GRID + max(x1, x2))
+    assert cell_box(first, last) == patch_index_to_coordinate(*ordered, GRID)
+
+
+@given(cells, st.integers(1, 8000), st.integers(1, 8000))
+def test_a_published_box_asks_about_the_same_cells(cell, width, height):
+    box = Box(*cell_box(*cell)).scaled(width, height)
+    assert region_cells(box, width, height) == cell
+
+
+# Below 2**-53 of the picture Hugging Face's rounding leaves the grid, ours does not.
+@given(*[st.integers(0, 10**6).map(lambda millionths: millionths / 10**6) for _ in range(4)])
+def test_regions_become_the_cells_hugging_face_gives(x1, y1, x2, y2):
+    if x1 < x2 and y1 < y2:
+        assert region_cells(Box(x1, y1, x2, y2)) == coordinate_to_patch_index(
+            (x1, y1, x2, y2), GRID
+        )
+
+
+@given(*[st.floats(-1e9, 1e9) for _ in range(4)])
+def test_fault_48_every_region_gives_cells_of_the_grid_or_an_error(x1, y1, x2, y2):
+    try:
+        first, last = region_cells(Box(x1, y1, x2, y2), 640, 480)
+    except RegionError:
+        return
+    assert 0 <= first <= last < GRID * GRID
+    assert first % GRID <= last % GRID
+
+
+@pytest.mark.parametrize(
+    ("corners", "reason"),
+    [
+        ((10, 10, 10, 20), "empty or inverted"),
+        ((30, 10, 20, 20), "empty or inverted"),
+        ((10, 10, math.nan, 20), "not finite"),
+        ((-math.inf, 10, 20, 20), "not finite"),
+        ((640, 0, 700, 20), "outside"),
+        ((-20, -20, 0, 0), "outside"),
+    ],
+)
+def test_fault_48_impossible_regions_are_refused_by_name(corners, reason):
+    with pytest.raises(RegionError, match=reason):
+        region_cells(Box(*corners), 640, 480)
+
+
+def test_regions_are_clipped_to_the_picture():
+    assert region_cells(Box(-50, -50, 900, 900), 640, 480) == (0, 1023)

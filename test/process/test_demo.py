@@ -1,0 +1,154 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""scripts/demo as a user starts it: what it prints, what it leaves, how it ends."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from programs import Program
+
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import Scene, Shape
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "demo"
+
+pytestmark = pytest.mark.skipif(
+    not Path(os.environ.get("VIRTUAL_ENV", "/")).is_relative_to(ROOT / ".env"),
+    reason="this is not the environment of scripts/setup, which scripts/demo would make",
+)
+
+BOX = re.compile(r"^    (.+?) +\((\d+), (\d+), (\d+), (\d+)\) px  score (0\.\d\d)$")
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Starts the demo in a folder of its own."""
+    started = []
+
+    def start(*arguments):
+        program = Program(SCRIPT, "--out", "frames", *arguments, cwd=tmp_path)
+        started.append(program)
+        return program
+
+    yield start
+    for program in started:
+        # The script ends its nodes when it is asked to, and not when it is killed.
+        with program:
+            if program.process.poll() is None:
+                program.stop(signal.SIGTERM)
+
+
+def boxes(program):
+    """(phrase, corners in pixels) of each box that was printed."""
+    found = (BOX.match(line) for line in program.lines)
+    return [(match[1], tuple(map(int, match.groups()[1:5]))) for match in found if match]
+
+
+def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
+    program = demo()
+    assert program.ends() == 0, program.output
+    for camera in ("front", "rear"):
+        said = [line for line in program.lines if line.startswith(f"{camera}: An image of ")]
+        assert len(said) >= 3, camera
+    assert len(boxes(program)) >= 5
+    assert all(
+        0 <= x1 < x2 <= 640 and 0 <= y1 < y2 <= 480 for _, (x1, y1, x2, y2) in boxes(program)
+    )
+    questions = [n for n, line in enumerate(program.lines) if line.startswith("question")]
+    answers = [n for n, line in enumerate(program.lines) if line.startswith("answer: ")]
+    assert len(questions) == len(answers) == 2
+    assert program.lines[questions[0]] == "question: What is in this image?"
+    assert re.match(r"question at \(\d+, \d+, \d+, \d+\) px: ", program.lines[questions[1]])
+    whole, region = (program.lines[n].removeprefix("answer: ").rstrip(".") for n in answers)
+    assert region in whole
+    # Grounding: what the answer named is found, and something else is not.
+    asked = program.has("where is: ").removeprefix("where is: ").split(", ")
+    found = program.lines[program.lines.index(program.has("where is: ")) :]
+    assert any(line.split("not seen")[0].strip() == asked[-1] for line in found)
+    assert region in {phrase for phrase, _ in boxes(program)} | set(asked)
+    detailed = next(line for line in found if line.startswith("    The image shows "))
+    grown = [line for line in found if line.startswith("    … ")]
+    assert grown, program.output
+    assert all(detailed.strip().startswith(line.removeprefix("    … ")) for line in grown)
+    event = program.has(" came into view")
+    assert re.match(r"event: an? \w+ \w+ came into view|event: two ", event)
+    assert program.has(f"annotated frames are in {tmp_path / 'frames'}")
+    frames = sorted((tmp_path / "frames").glob("*.png"))
+    assert len(frames) >= 5
+    pixels = np.asarray(Image.open(frames[0]))
+    assert pixels.shape[0] > 480  # the picture, and a strip with its caption
+    assert pixels.shape[1:] == (640, 3)
+    assert "Traceback" not in program.output
+
+
+def test_a_picture_of_the_users_is_looked_at(demo, tmp_path):
+    shapes = (Shape("circle", "red", (0.1, 0.2, 0.35, 0.6)),)
+    Image.fromarray(render(Scene(shapes, 400, 240))).save(tmp_path / "my picture.png")
+    program = demo("--image", "my picture.png")
+    assert program.ends() == 0, program.output
+    assert program.has("An image of a red circle.")
+    ((phrase, corners), *_) = boxes(program)
+    assert phrase == "a red circle"
+    assert np.allclose(corners, (40, 48, 140, 144), atol=400 / 16)
+
+
+def test_the_demo_keeps_on_until_it_is_interrupted(demo):
+    program = demo("--keep")
+    program.says("captions go on until Ctrl-C")
+    said = len(program.lines)
+    program.says("An image of", after=said)
+    assert program.stop(signal.SIGINT) == 0, program.output
+    assert program.has("annotated frames are in")
+    assert "Traceback" not in program.output
+
+
+def test_a_demo_that_is_interrupted_before_its_answers_has_failed(demo):
+    program = demo("--keep")
+    program.says("model shapes: loading")
+    assert program.stop(signal.SIGINT) == 1, program.output
+    assert "Traceback" not in program.output
+
+
+def test_a_node_that_hangs_does_not_keep_the_demo(demo):
+    program = demo("--keep")
+    program.says("active: frames and requests are taken")
+    children = psutil.Process(program.process.pid).children(recursive=True)
+    (hangs,) = (child for child in children if "kosmos_node" in " ".join(child.cmdline()))
+    hangs.suspend()
+    assert program.stop(signal.SIGINT) == 1, program.output
+    assert program.has(f"process {hangs.pid} does not end and is killed")
+    assert not hangs.is_running()
+
+
+def test_a_picture_of_nothing_ends_the_demo_too(demo, tmp_path):
+    """Without a box to ask about, in a file whose name shells and YAML quote."""
+    Image.new("RGB", (64, 48), (120, 120, 120)).save(tmp_path / "it's grey.png")
+    program = demo("--image", "it's grey.png", "--out", "it's out")
+    assert program.ends() == 0, program.output
+    assert program.has("question at (16, 12, 48, 36) px: What is this?") or boxes(program)
+    assert list((tmp_path / "it's out").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--image", __file__], 1, "OpenCV"),
+        (["--out", "/proc"], 1, "/proc/frame_00.png: No such file or directory"),
+        (["--imgae", "x.png"], 2, "--imgae is unknown"),
+        (["--video"], 2, "--video needs a value"),
+        (["--image", "no/such.png"], 1, "source 'no/such.png' is no file, folder or device"),
+        (["--model", "./nothing"], 1, "there is no directory"),
+    ],
+)
+def test_what_cannot_be_shown_is_named(demo, arguments, code, words):
+    program = demo(*arguments)
+    assert program.ends() == code, program.output
+    assert program.has(words), program.output
+    assert "Traceback" not in program.output

@@ -1,0 +1,364 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The real node with the embedded model as a process over DDS: is what it says what was drawn?"""
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparison import corners, in_pixels, iou, message_of
+from conftest import Bench
+from programs import Program, parameters
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticStatus
+from kosmos_msgs.msg import BoundingBox, GroundedCaption
+from kosmos_msgs.srv import Ask
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+
+class Robot:
+    """The node as a process, and a client that plays camera and user."""
+
+    def __init__(self):
+        arguments = parameters(model="shapes", device="cpu", max_rate=0)
+        self.program = Program("kosmos_node", *arguments)
+        self.client = Node("robot")
+        self.bench = Bench(self.client)
+        self.camera = self.client.create_publisher(Image, "image", 10)
+        self.asking = self.client.create_client(Ask, "kosmos/ask")
+        self.frames = 0
+        self.captions = []
+        self.client.create_subscription(
+            GroundedCaption, "kosmos/captions", self.captions.append, 10
+        )
+        states = []
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.client.create_subscription(
+            DiagnosticStatus, "kosmos/model_info", states.append, latched
+        )
+        self.bench.until(lambda: states and states[-1].message == "ready", "a loaded model")
+        self.info = states[-1]
+        self.bench.until(self.camera.get_subscription_count, "a listening node")
+
+    def caption(self, message):
+        """The caption of a frame, which is sent until it arrives, as a camera would."""
+        self.frames += 1
+        message.header.stamp.sec = self.frames
+        timer = self.client.create_timer(0.3, lambda: self.camera.publish(message))
+        self.camera.publish(message)
+        caption = self.bench.until(
+            lambda: next((c for c in self.captions if c.header == message.header), None),
+            "a caption",
+        )
+        self.client.destroy_timer(timer)
+        return caption
+
+    def ask(self, **request):
+        return self.bench.call(self.asking, Ask.Request(**request))
+
+
+@pytest.fixture(scope="module")
+def context():
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="module")
+def robot(context):
+    robot = Robot()
+    with robot.program:
+        yield robot
+    robot.client.destroy_node()
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Held-out scenes in frames of several shapes."""
+    rng = np.random.default_rng(20_261_124)
+    sizes = [(640, 480), (480, 270), (320, 320), (1280, 720)]
+    return [sample_scene(rng, *sizes[number % 4]) for number in range(16)]
+
+
+class Tally:
+    """Phrases of captions against what was drawn."""
+
+    def __init__(self):
+        self.named = self.drawn = self.right = self.placed = 0
+
+    def add(self, caption, truth):
+        """`truth`: box in pixels of each phrase."""
+        self.named += len(caption.phrases)
+        self.drawn += len(truth)
+        for phrase in caption.phrases:
+            assert caption.caption[phrase.start : phrase.end] == phrase.text
+            assert phrase.boxes
+            assert all(0 < box.score <= 1 for box in phrase.boxes)
+            if phrase.text in truth:
+                self.right += 1
+                self.placed += iou(corners(phrase.boxes[0]), truth[phrase.text]) > 0.5
+
+    def check(self):
+        assert 2 * self.right / (self.named + self.drawn) >= 0.9
+        assert self.placed / self.right >= 0.9
+
+
+def test_captions_name_what_was_drawn_and_where(robot, scenes):
+    tally = Tally()
+    for number, scene in enumerate(scenes):
+        encoding, padding = [("rgb8", 0), ("bgr8", 0), ("rgb8", 13), ("bgr8", 64)][number % 4]
+        message = message_of(render(scene), encoding, padding)
+        caption = robot.caption(message)
+        assert caption.header == message.header
+        assert (caption.image_width, caption.image_height) == (scene.width, scene.height)
+        tally.add(
+            caption,
+            {phrase: in_pixels(box, scene.width, scene.height) for phrase, box in scene.truth},
+        )
+    tally.check()
+
+
+def test_a_camera_is_captioned_as_it_drew(context):
+    """camera_node, kosmos_node and this client: three processes."""
+    client = Node("viewer")
+    bench = Bench(client)
+    truths, captions = {}, {}
+
+    def keep(where):
+        return lambda message: where.setdefault(
+            (message.header.stamp.sec, message.header.stamp.nanosec), message
+        )
+
+    client.create_subscription(GroundedCaption, "camera/truth", keep(truths), 100)
+    client.create_subscription(GroundedCaption, "viewed/captions", keep(captions), 100)
+    camera = Program("camera_node", *parameters(seed=11, rate=4.0, width=320, height=240))
+    node = Program(
+        "kosmos_node",
+        *parameters(model="shapes", max_rate=0),
+        *("-r", "__node:=viewed", "-r", "image:=camera/image_raw"),
+    )
+    with camera, node:
+        bench.until(lambda: len(captions.keys() & truths.keys()) >= 12, "captions of the camera")
+        assert (camera.stop(), node.stop()) == (0, 0)
+    tally = Tally()
+    for stamp in captions.keys() & truths.keys():
+        caption, truth = captions[stamp], truths[stamp]
+        assert caption.header == truth.header
+        boxes = {phrase.text: corners(phrase.boxes[0]) for phrase in truth.phrases}
+        tally.add(caption, boxes)
+    client.destroy_node()
+    tally.check()
+
+
+def test_questions_about_regions_are_answered_with_what_lies_there(robot, scenes):
+    asked = right = 0
+    for scene in scenes[:8]:
+        for phrase, box in scene.truth:
+            pixels = in_pixels(box, scene.width, scene.height)
+            names = ("x_min", "y_min", "x_max", "y_max")
+            region = BoundingBox(**dict(zip(names, map(float, pixels), strict=True)))
+            response = robot.ask(
+                question="What is this?", regions=[region], image=message_of(render(scene))
+            )
+            assert response.success, response.message
+            assert response.result.header.frame_id == "front_optical_frame"
+            asked += 1
+            right += phrase in response.answer
+    assert right / asked >= 0.9
+
+
+def test_a_published_box_can_be_asked_about(robot, scenes):
+    caption = robot.caption(message_of(render(scenes[0])))
+    box = caption.phrases[0].boxes[0]
+    response = robot.ask(question="What is it?", regions=[box])
+    assert response.success, response.message
+    assert caption.phrases[0].text in response.answer
+
+
+def test_the_readmes_client_shows_captions_and_answers(robot, scenes, tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    file = tmp_path / "client.py"
+    file.write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
+    with Program(Path(sys.executable), "-u", file) as client:
+        message = message_of(render(scenes[0]))
+        caption = robot.caption(message)
+        # The graph shows a subscriber before the node has found it: frames until it has.
+        timer = robot.client.create_timer(0.3, lambda: robot.camera.publish(message))
+        robot.bench.until(lambda: client.has(caption.caption), "a caption in the client")
+        robot.client.destroy_timer(timer)
+        box = caption.phrases[0].boxes[0]
+        client.says(f"  {caption.phrases[0].text} at {box.x_min:.0f}, {box.y_min:.0f}, score 0.")
+        client.says(f"  it is {caption.phrases[0].text}.")
+
+
+def test_the_model_says_what_it_is(robot):
+    values = {pair.key: pair.value for pair in robot.info.values}
+    assert robot.info.level == DiagnosticStatus.OK
+    assert (values["model"], values["device"], values["dtype"]) == ("shapes", "cpu", "float32")
+
+
+def test_fault_01_bad_frames_are_named_and_survived(robot, scenes):
+    short, narrow, empty, huge, unknown = (message_of(render(scenes[0])) for _ in range(5))
+    short.data = short.data[:1000]
+    narrow.step = 3
+    empty.width = empty.height = 0
+    huge.width = huge.height = 2**32 - 1
+    unknown.encoding = "rgb7"
+    for bad, reason in (
+        (short, "1000 bytes of data, but 640 x 480 rgb8 pixels"),
+        (narrow, "step is 3 bytes"),
+        (empty, "a picture of 0 x 0 pixels"),
+        (huge, "at most 50000000 are allowed"),
+        (unknown, "encoding 'rgb7' is not supported"),
+    ):
+        response = robot.ask(question="What is in this image?", image=bad)
+        assert not response.success
+        assert reason in response.message
+    timer = robot.client.create_timer(0.3, lambda: robot.camera.publish(short))
+    robot.bench.until(lambda: robot.program.has("1000 bytes of data"), "a warning")
+    robot.client.destroy_timer(timer)
+    assert robot.caption(message_of(render(scenes[0]))).phrases
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4000, 1), (1, 8000)])
+def test_fault_19_a_frame_of_one_row_or_column_has_its_boxes_inside(robot, shape):
+    height, width = shape
+    message = message_of(np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8))
+    caption = robot.caption(message)
+    assert (caption.image_width, caption.image_height) == (width, height)
+    assert caption.caption.startswith("An image of")
+    for box in (box for phrase in caption.phrases for box in phrase.boxes):
+        assert 0 <= box.x_min < box.x_max <= width
+        assert 0 <= box.y_min < box.y_max <= height
+
+
+def test_fault_22_a_camera_that_sends_another_message_type_is_named():
+    camera = Program("camera_node", *parameters(rate=5.0))
+    arguments = parameters(model="shapes", stale_timeout=1.0)
+    node = Program("kosmos_node", *arguments, "-r", "image:=camera/image_raw/compressed")
+    with camera, node:
+        line = node.says("/camera offers CompressedImage")
+    assert "but Image is needed: see the parameter image_transport" in line
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_fault_54_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
+    with Program("kosmos_node", *parameters(model="shapes")) as program:
+        program.says("images from /image")
+        code = program.stop(sign)
+        assert "model ready" not in program.output
+    assert code == 0, program.output
+    assert "Traceback" not in program.output
+    assert "ERROR" not in program.output
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_fault_54_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, sign):
+    client = Node("busy_robot")
+    bench = Bench(client)
+    camera = client.create_publisher(Image, "busy", 1)
+    frame = message_of(render(scenes[1]))
+    captions = []
+    with Program(
+        "kosmos_node",
+        *parameters(model="shapes", max_rate=0),
+        *parameters(**{"qos_overrides./busy.subscription.reliability": "reliable"}),
+        *("-r", "__node:=busy_kosmos", "-r", "image:=busy"),
+    ) as program:
+        client.create_subscription(GroundedCaption, "busy_kosmos/captions", captions.append, 10)
+        client.create_timer(0.02, lambda: camera.publish(frame))
+        bench.until(lambda: len(captions) > 2)
+        code = program.stop(sign)
+    client.destroy_node()
+    assert code == 0, program.output
+    assert "Traceback" not in program.output
+    assert "ERROR" not in program.output
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_fault_54_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
+    client = Node("asker")
+    bench = Bench(client)
+    asking = client.create_client(Ask, "ending_kosmos/ask")
+    with Program(
+        "kosmos_node",
+        *parameters(model="shapes", request_timeout=60.0),
+        *("-r", "__node:=ending_kosmos", "-r", "image:=silent"),
+    ) as program:
+        program.says("active: ")
+        assert asking.wait_for_service(60)
+        answered = asking.call_async(Ask.Request(question="Is there an image?"))
+        # A second question that is answered shows that the first one has arrived.
+        assert not bench.call(asking, Ask.Request(question=" ")).success
+        assert not answered.done()
+        code = program.stop(sign)
+        bench.until(answered.done)
+    client.destroy_node()
+    assert answered.result().message == "the node is shutting down"
+    assert code == 0, program.output
+
+
+def test_fault_34_a_device_that_is_not_there_ends_the_node_with_its_name():
+    with Program("kosmos_node", *parameters(model="shapes", device="cuda:99")) as program:
+        assert program.ends() == 1
+    assert program.has("device 'cuda:99' is not there")
+    assert "Traceback" not in program.output
+
+
+def test_fault_51_more_questions_at_once_than_may_wait_are_all_answered(robot):
+    # A client's own queues of 10 would lose questions and answers.
+    client = robot.client.create_client(Ask, "kosmos/ask", qos_profile=QoSProfile(depth=100))
+    assert client.wait_for_service(60)
+    # For a frame that does not come.
+    request = Ask.Request(question="Is there an image?", max_age=Duration(nanosec=1))
+    answers = [client.call_async(request) for _ in range(50)]
+    robot.bench.until(lambda: all(answer.done() for answer in answers), "50 answers")
+    messages = [answer.result().message for answer in answers]
+    assert sum("8 requests wait already" in message for message in messages) == 50 - 8
+    assert sum("no image not older than" in message for message in messages) == 8
+    robot.client.destroy_client(client)
+
+
+def test_an_argument_that_is_none_of_ros_is_refused():
+    with Program("kosmos_node", "--help") as program:
+        assert program.ends() == 2
+    assert program.lines == [
+        "argument --help is unknown; parameters are set by --ros-args -p NAME:=VALUE"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_rate", "-2.0"),
+        ("use_sim_time", "maybe"),
+        ("qos_overrides./image.subscription.reliability", "perhaps"),
+    ],
+)
+def test_fault_57_a_bad_parameter_ends_the_node_with_its_name_and_value(name, value):
+    with Program("kosmos_node", *parameters(model="shapes", **{name: value})) as program:
+        assert program.ends() == 1
+    assert value in program.has(name.rpartition(".")[2])
+    assert "Traceback" not in program.output
+
+
+def test_fault_57_unknown_parameters_of_a_file_are_warned_about(tmp_path):
+    file = tmp_path / "kosmos.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    model: /no/such\n    max_rtae: 2.0\n")
+    with Program("kosmos_node", "--ros-args", "--params-file", file) as program:
+        program.says("parameter max_rtae is unknown; is max_rate meant?")
+        program.says("there is no directory /no/such")
+        code = program.stop()
+    assert code == 0, program.output

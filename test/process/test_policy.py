@@ -1,0 +1,138 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""config/kosmos.policy.xml against the graph of real nodes: nothing lacks, nothing is too much."""
+
+import os
+import re
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+import psutil
+from programs import Program, parameters
+
+from kosmos_ros.ros.conversions import Detection2DArray
+
+ROOT = Path(__file__).parents[2]
+POLICY = ElementTree.parse(ROOT / "config" / "kosmos.policy.xml")
+PATIENCE = 60.0  # s
+SERVICES_OF_ACTIONS = ("cancel_goal", "get_result", "send_goal")
+TOPICS_OF_ACTIONS = ("feedback", "status")
+
+
+def allowed(path):
+    """Names that the profile of an enclave allows, by what the graph calls them."""
+    (profile,) = POLICY.findall(f"enclaves/enclave[@path='{path}']/profiles/profile")
+    own = profile.get("ns").rstrip("/") + "/"
+
+    def names(of, verb):
+        found = profile.findall(f"{of}s[@{verb}='ALLOW']/{of}")
+        return {resolved(own, profile.get("node"), element.text) for element in found}
+
+    executed = names("action", "execute")
+    return {
+        "publisher": names("topic", "publish") | hidden(executed, TOPICS_OF_ACTIONS),
+        "subscriber": names("topic", "subscribe"),
+        "service": names("service", "reply") | hidden(executed, SERVICES_OF_ACTIONS),
+        "client": names("service", "request"),
+    }
+
+
+def resolved(namespace, node, name):
+    """As sros2 reads an expression."""
+    if name.startswith("~"):
+        return namespace + node + name[1:]
+    return name if name.startswith("/") else namespace + name
+
+
+def hidden(actions, parts):
+    return {f"{action}/_action/{part}" for action in actions for part in parts}
+
+
+def graph(ros, name, expected):
+    """What a node has on the graph: what is expected, or after a while what there is."""
+    watcher = ros.create_node("watcher", enable_rosout=False)
+
+    def look():
+        try:
+            return {
+                kind: {
+                    found
+                    for found, _ in getattr(watcher, f"get_{kind}_names_and_types_by_node")(
+                        name, "/"
+                    )
+                }
+                for kind in expected
+            }
+        except RuntimeError:  # NodeNameNonExistentError of rclpy: not discovered yet
+            return {}
+
+    end = time.monotonic() + PATIENCE
+    while (found := look()) != expected and time.monotonic() < end:
+        ros.spin_once(watcher, timeout_sec=0.1)
+    watcher.destroy_node()
+    return found
+
+
+def test_fault_66_sros2_can_read_it():
+    """It takes whatever lies in enclaves, comments too, for an enclave."""
+    builder = ElementTree.TreeBuilder(insert_comments=True)
+    parser = ElementTree.XMLParser(target=builder)
+    root = ElementTree.parse(ROOT / "config" / "kosmos.policy.xml", parser).getroot()
+    assert (root.tag, root.get("version")) == ("policy", "0.2.0")
+    assert [enclave.get("path") for enclave in root.find("enclaves")] == ["/kosmos", "/listener"]
+
+
+@pytest.mark.parametrize("camera", ["", "front"])
+def test_fault_66_the_node_has_what_its_policy_allows_and_nothing_else(ros, camera):
+    """For a camera with a name, after the changes that docs/security.md tells."""
+    expected = allowed("/kosmos")
+    if Detection2DArray is None:
+        expected["publisher"].remove("/kosmos/detections")
+    if find_spec("type_description_interfaces") is None:  # before Iron
+        expected["service"].remove("/kosmos/get_type_description")
+    options = {"model": "shapes", "use_sim_time": "true"}
+    if camera:
+        options["cameras"] = f"[{camera}]"
+        names = (
+            "annotated|annotated/compressed|answers|captions|detections|enable|events|phrases|text"
+        )
+        expected = {
+            kind: {
+                re.sub(f"^/kosmos/({names})$|^/(image)$", rf"/kosmos/{camera}/\1\2", name).replace(
+                    f"/kosmos/{camera}/image", f"/{camera}/image"
+                )
+                for name in found
+            }
+            for kind, found in expected.items()
+        }
+    with Program("kosmos_node", *parameters(**options)) as node:
+        assert graph(ros, "kosmos", expected) == expected, node.output
+
+
+def test_fault_66_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(
+    ros, tmp_path
+):
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "listener").write_text("#!/usr/bin/env python3\n" + example)
+    (tmp_path / "listener").chmod(0o755)
+    expected = allowed("/listener")
+    with Program(tmp_path / "listener") as client:
+        assert graph(ros, "listener", expected) == expected, client.output
+
+
+def test_the_node_listens_to_nothing_but_dds():
+    """UDP of DDS alone: no TCP, no server of anything else, and no connection to anywhere."""
+    environment = os.environ | {"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}  # others may have TCP
+    with Program("kosmos_node", *parameters(model="shapes"), env=environment) as node:
+        node.says("active: frames and requests are taken")
+        sockets = psutil.Process(node.process.pid).net_connections(kind="inet")
+        assert sockets
+        for socket in sockets:
+            assert socket.type.name == "SOCK_DGRAM", socket
+            assert not socket.raddr, socket

@@ -1,0 +1,227 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""How kosmos_node begins and ends as a process, and what the system's clock is to it."""
+
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+import numpy as np
+from conftest import PATIENCE, Bench
+from kosmos_msgs.msg import GroundedCaption
+from kosmos_msgs.srv import Ask
+from programs import Program, parameters
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from kosmos_ros.ros.conversions import image_message
+from kosmos_ros.ros.kosmos_node import CUT_OFF
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+SHAPES = parameters(model="shapes")
+
+WITHOUT = """
+import sys
+sys.modules[{!r}] = None
+from kosmos_ros.ros.kosmos_node import main
+sys.exit(main(["kosmos_node", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def client(ros):
+    node = Node("client")
+    yield node
+    node.destroy_node()
+
+
+def clean(program):
+    """Whether the output is without a complaint."""
+    return not any(word in program.output for word in ("Traceback", "ERROR", "Exception"))
+
+
+def until_mapped(process, library):
+    """Wait until a process has mapped a library into its memory, which not all have."""
+    end = time.monotonic() + PATIENCE
+    while library not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        if time.monotonic() > end:
+            pytest.skip(f"{library} is not used here")
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_fault_54_a_signal_to_an_idle_node_ends_it_cleanly(sign):
+    with Program("kosmos_node", *SHAPES) as node:
+        node.says("active: ")
+        code = node.stop(sign)
+    assert code == 0, node.output
+    assert clean(node), node.output
+
+
+@pytest.mark.parametrize("moment", ["active: ", "images from "])
+def test_fault_55_one_ctrl_c_after_the_other_is_as_one(moment):
+    with Program("kosmos_node", *SHAPES) as node:
+        node.says(moment)
+        while node.process.poll() is None:
+            node.process.send_signal(signal.SIGINT)
+        code = node.ends()
+    assert code == 0, node.output
+    assert clean(node), node.output
+
+
+@pytest.mark.parametrize("library", ["", "rclpy", "librcl.so", "librmw_"])
+def test_fault_55_sigterm_right_after_the_start_is_no_crash(library):
+    with Program("kosmos_node", *SHAPES) as node:
+        until_mapped(node.process, library)
+        code = node.stop(signal.SIGTERM)
+    assert code in (0, -signal.SIGTERM), node.output
+    assert clean(node), node.output
+
+
+def test_fault_52_a_node_that_shared_memory_leads_past_ends_with_its_own_code():
+    """As Fast DDS leaves it where it takes a port for a dead process's."""
+    with Program("kosmos_node", *SHAPES) as node:
+        node.says("active: ")
+        links = [os.readlink(link) for link in Path(f"/proc/{node.process.pid}/fd").iterdir()]
+        locks = [link for link in links if re.fullmatch(r"/dev/shm/fast\w+_port\d+_el", link)]
+        if not locks:
+            pytest.skip("no shared memory is used here")
+        port = Path(locks[0].removesuffix("_el"))
+        port.unlink()
+        try:
+            port.write_bytes(b"x")  # which Fast DDS refuses at once
+            code = node.ends()
+        finally:
+            port.unlink(missing_ok=True)
+    assert code == CUT_OFF == 6, node.output
+    assert node.has(f"{port} is not the file any more"), node.output
+    assert "Traceback" not in node.output
+
+
+def test_fault_34_auto_without_a_gpu_is_the_processor_and_says_so():
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    with Program("kosmos_node", *parameters(model="shapes", device="auto"), env=hidden) as node:
+        assert "device cpu, dtype float32" in node.says("model ready: ")
+        assert node.stop() == 0
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_fault_35_a_node_without_torch_runs_and_says_what_installs_it(client, missing):
+    cure = f"{sys.executable} -m pip install -r requirements.txt"
+    with Program(Path(sys.executable), "-u", "-c", WITHOUT.format(missing), *SHAPES) as node:
+        node.says(cure)
+        asking = client.create_client(Ask, "kosmos/ask")
+        response = Bench(client).call(asking, Ask.Request(question="What is it?"))
+        assert cure in response.message
+        code = node.stop()
+    assert code == 0, node.output
+    assert "Traceback" not in node.output
+
+
+@pytest.fixture(scope="module")
+def stepping(tmp_path_factory):
+    """A library that moves the system's clock of a process by the seconds in a file of 8 bytes."""
+    compiler = shutil.which("cc") or pytest.skip("there is no C compiler")
+    folder = tmp_path_factory.mktemp("clock")
+    (folder / "clock.c").write_text(STEPPING)
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", "clock.so", "clock.c", "-ldl"]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder / "clock.so"
+
+
+STEPPING = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+
+static long step(void) {
+  static volatile long *seconds;
+  if (!seconds) {
+    int file = open(getenv("CLOCK_STEP"), O_RDONLY);
+    seconds = mmap(NULL, sizeof *seconds, PROT_READ, MAP_SHARED, file, 0);
+  }
+  return *seconds;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+  int failed = real(clock, now);
+  if (clock == CLOCK_REALTIME) now->tv_sec += step();
+  return failed;
+}
+
+int gettimeofday(struct timeval *now, void *zone) {
+  struct timespec exact;
+  clock_gettime(CLOCK_REALTIME, &exact);
+  now->tv_sec = exact.tv_sec;
+  now->tv_usec = exact.tv_nsec / 1000;
+  return 0;
+}
+
+time_t time(time_t *now) {
+  struct timespec exact;
+  clock_gettime(CLOCK_REALTIME, &exact);
+  if (now) *now = exact.tv_sec;
+  return exact.tv_sec;
+}
+"""
+
+
+def test_fault_28_a_step_of_the_systems_clock_moves_no_rate_and_no_deadline(
+    client, stepping, tmp_path
+):
+    bench = Bench(client)
+    camera = client.create_publisher(Image, "image", 1)
+    asking = client.create_client(Ask, "kosmos/ask")
+    captions = []
+    client.create_subscription(GroundedCaption, "kosmos/captions", captions.append, 10)
+    drawn = render(sample_scene(np.random.default_rng(3), 320, 240))
+    file = tmp_path / "step"
+    file.write_bytes(struct.pack("q", 0))
+    environment = {**os.environ, "LD_PRELOAD": str(stepping), "CLOCK_STEP": str(file)}
+    arguments = parameters(model="shapes", max_rate=20, request_timeout=2.0, stale_timeout=1.0)
+    with Program("kosmos_node", *arguments, env=environment) as node:
+        node.says("active: ")
+        # Never ahead of the kernel's clock, by which some libraries wait.
+        for step in (0, -7200, -3600, -1800):
+            with file.open("r+b") as clock:  # in place: the node has mapped it
+                clock.write(struct.pack("q", step))
+            silent = len(node.lines)
+            header = Header(frame_id=f"{step}")
+            timer = client.create_timer(
+                0.05, lambda header=header: camera.publish(image_message(drawn, header))
+            )
+            captions.clear()
+            # Of frames from after the step.
+            name = header.frame_id
+            bench.until(
+                lambda name=name: [c.header.frame_id for c in captions].count(name) >= 3,
+                "captions after a step",
+            )
+            client.destroy_timer(timer)
+            late = captions[-1].latency.sec - client.get_clock().now().nanoseconds / 1e9
+            assert abs(late - step) < PATIENCE  # the clock has stepped for the node
+            # For a frame that does not come, until the deadline.
+            request = Ask.Request(question="What is it?")
+            request.max_age.nanosec = 1
+            assert "within 2 s" in bench.call(asking, request).message
+            node.says("no image on /image for", after=silent)
+        # It is killed: how DDS waits for its own end is another matter.

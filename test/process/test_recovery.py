@@ -1,0 +1,431 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong in the model, the device, the network or this program, and how it goes on."""
+
+import signal
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+import rclpy
+from conftest import Bench
+from desk import FakeEngine, picture
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from kosmos_msgs.srv import Ask
+from programs import Program, parameters
+from rcl_interfaces.srv import SetParameters
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from stepper import Rig, Stepper
+
+from kosmos_ros.errors import (
+    DeviceLostError,
+    GenerationError,
+    ModelLoadError,
+    OutOfMemoryError,
+    UnreachableError,
+)
+from kosmos_ros.kosmos2.torch_errors import translated
+from kosmos_ros.ros import kosmos_node as node_module
+from kosmos_ros.ros import parameters as node_parameters
+from kosmos_ros.ros import process
+from kosmos_ros.serving import memory_backoff
+
+
+def of_model(message):
+    return next(status for status in message.status if status.name.endswith(": model"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), OutOfMemoryError),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemoryError),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), GenerationError),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            ),
+            OutOfMemoryError,
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+            OutOfMemoryError,
+        ),
+        (RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at alloc.cpp"), OutOfMemoryError),
+        (RuntimeError("NvMapMemAllocInternalTagged: 1075072515 error 12"), OutOfMemoryError),
+        (MemoryError(), OutOfMemoryError),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), DeviceLostError),
+        (RuntimeError("CUDA error: device-side assert triggered"), DeviceLostError),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLostError),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), GenerationError),
+    ],
+)
+def test_fault_31_what_a_device_says_is_sorted(error, kind):
+    with (
+        pytest.raises(GenerationError if kind is GenerationError else kind) as raised,
+        translated("it failed"),
+    ):
+        raise error
+    assert type(raised.value) is kind
+    assert str(raised.value).startswith("it failed: ")
+
+
+def test_fault_30_what_is_too_much_goes_in_parts_and_later_work_as_well():
+    engine = Stepper()
+    rig = Rig(engine, most=8)
+    # More than three at once are too much for this device.
+    engine.refuses = lambda under_way: OutOfMemoryError("full") if len(under_way) > 3 else None
+    rig.ask("one", ["a", "b", "c", "d", "e", "f"], 2)
+
+    def more():
+        rig.ask("two", ["g", "h", "i"], 1)
+
+    engine.at[5] = more
+    assert rig.run(2) == ["one", "two"]
+    assert rig.said == {"one": ["3"] * 6, "two": ["3"] * 3}
+    sizes = [len(under_way) for under_way in engine.steps]
+    assert sizes[0] == 6  # and then by memory_backoff.RUNGS
+    assert max(sizes[1:]) <= 4
+
+
+def test_fault_30_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
+    engine = Stepper()
+    rig = Rig(engine, most=8)
+    engine.refuses = lambda under_way: OutOfMemoryError("full") if "huge" in under_way else None
+    rig.ask("one", ["huge"], 40)
+    rig.ask("two", ["small"], 1)
+    assert sorted(rig.run(2)) == ["one", "two"]
+    assert rig.errors == {"one": "full"}
+    assert rig.said == {"two": ["3"]}
+
+
+def test_fault_30_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
+    engine = Stepper()
+    rig = Rig(engine, most=4)
+    engine.refuses_pictures = lambda images: (
+        OutOfMemoryError("full") if any(image[0, 0, 0] == 9 for image in images) else None
+    )
+    rig.ask("huge", ["a"], 1, value=9)
+    engine.at[1] = lambda: rig.ask("small", ["b"], 1)
+    rig.offer("front", ["c"], 2)
+    assert sorted(rig.run(3)) == ["front", "huge", "small"]
+    assert rig.errors == {"huge": "full"}
+    assert engine.encoded.count(1) >= 3  # twice alone
+
+
+def test_fault_30_who_was_taken_once_goes_before_those_that_were_not():
+    engine = Stepper()
+    rig = Rig(engine, most=2)
+    failing = [OutOfMemoryError("full")]
+    engine.refuses = lambda under_way: failing.pop() if failing else None
+    rig.ask("one", ["a"], 2)
+    rig.ask("two", ["b"], 2)
+    engine.at[1] = lambda: [rig.ask(name, [name], 2) for name in ("three", "four")]
+    assert rig.run(4) == ["one", "two", "three", "four"]
+
+
+def test_fault_30_on_the_last_rung_answers_are_short():
+    engine = Stepper()
+    rig = Rig(engine, most=2)
+    failing = [OutOfMemoryError("full")] * 3
+    engine.refuses = lambda under_way: failing.pop() if failing else None
+    rig.ask("one", ["a"], 100)
+    rig.run(1)
+    assert rig.said == {"one": ["3"]}
+    assert len(engine.steps) == 3 + memory_backoff.RUNGS[-1].tokens
+
+
+def test_fault_30_memory_is_given_back_when_nothing_holds_it_any_more():
+    """An exception holds its frames, and they what fills the memory."""
+
+    class Tensor: ...
+
+    held = []
+
+    class Full(Stepper):
+        def step(self):
+            if not held:
+                tensor = Tensor()
+                held.append(weakref.ref(tensor))
+                raise OutOfMemoryError("full")
+            return super().step()
+
+        def tidy(self):
+            held.append(held[0]() is None)
+
+    rig = Rig(Full())
+    rig.ask("one", ["a"], 1)
+    rig.run(1)
+    assert held[1:] == [True]
+    assert rig.said == {"one": ["3"]}
+
+
+def test_fault_30_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
+    desk = start(max_rate=0)
+    reports = []
+    desk.client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    desk.engine.errors.append(OutOfMemoryError("generation failed: out of memory"))
+    assert desk.ask(question="What is it?", image=picture()).success
+    desk.until(lambda: desk.logs("short of memory, the model does half of max_batch_size"))
+    reports.clear()
+    status = of_model(desk.until(lambda: reports)[0])
+    assert (status.level, status.message) == (
+        DiagnosticStatus.WARN,
+        "short of memory: half of max_batch_size",
+    )
+    assert {pair.key: pair.value for pair in status.values}["short of memory"] == (
+        "half of max_batch_size"
+    )
+    assert desk.engine.tidied == 1
+    monkeypatch.setattr(memory_backoff, "QUIET", 0.001)  # and nothing else happens
+    desk.until(lambda: desk.logs("the model does all again"))
+    reports.clear()
+    assert of_model(desk.until(lambda: reports)[0]).level == DiagnosticStatus.OK
+
+
+@pytest.fixture
+def broken(ros):
+    """A function that starts test/broken_node.py; gives it, a client's bench, and its ask."""
+    started = []
+
+    def start(how, **values):
+        program = Program(
+            Path(sys.executable),
+            "-u",
+            Path(__file__).parents[1] / "broken_node.py",
+            how,
+            *parameters(**values),
+        )
+        client = Node("client_of_a_broken_node")
+        started.append((program, client))
+        bench = Bench(client)
+        asking = client.create_client(Ask, "kosmos/ask")
+        program.says("active: ")
+        bench.until(asking.service_is_ready)
+        assert bench.call(asking, Ask.Request(question="What?", image=picture())).success
+        return program, bench, asking
+
+    yield start
+    for program, client in started:
+        with program:
+            pass
+        client.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "reason"),
+    [
+        ("lost", 3, "CUDA error: an illegal memory access"),
+        ("hangs", 4, "the model has not answered for"),
+    ],
+)
+def test_fault_32_33_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(
+    broken, how, code, reason
+):
+    program, bench, asking = broken(how, hard_timeout=1.0, request_timeout=60.0)
+    reports = []
+    bench.nodes[0].create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    bench.until(lambda: reports)
+    questions = ["What?", "Will it break?", "And now?"]
+    answers = [
+        asking.call_async(Ask.Request(question=question, image=picture()))
+        for question in questions
+    ]
+    bench.until(lambda: all(answer.done() for answer in answers))
+    assert program.ends() == code, program.output
+    assert not answers[1].result().success
+    assert reason in answers[1].result().message
+    bench.until(lambda: of_model(reports[-1]).level == DiagnosticStatus.ERROR)
+    assert reason in of_model(reports[-1]).message
+    assert "Traceback" not in program.output
+    if how == "hangs":
+        program.says("after 1 s (hard_timeout) this process ends")
+
+
+def test_fault_33_native_code_that_stops_every_thread_ends_the_process(broken):
+    program, bench, asking = broken("holds", hard_timeout=0.0)
+    asking.call_async(Ask.Request(question="Will it break?", image=picture()))
+    bench.executor.spin_once(timeout_sec=0.1)
+    assert program.ends() == -signal.SIGALRM, program.output
+    assert program.has("broken_node.py"), "a trace of the threads"
+
+
+@pytest.mark.parametrize(
+    ("limit", "before", "patience"),
+    [(0.0, 0.0, 0.0), (1.0, 600.0, 30.0), (500.0, 600.0, 500.0), (900.0, 900.0, 900.0)],
+)
+def test_fault_33_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there(
+    start, limit, before, patience
+):
+    loaded = threading.Event()
+
+    def load(settings):
+        loaded.wait(60)
+        return FakeEngine()
+
+    desk = start(load=load, hard_timeout=limit)
+    assert desk.node.patience == before
+    loaded.set()
+    desk.until(lambda: not desk.node._reason)
+    assert desk.node.patience == patience
+
+
+def test_fault_33_a_model_may_take_its_time_where_no_limit_is_set(start):
+    desk = start(hard_timeout=0.0)
+    desk.engine.free.clear()
+    answer = desk.asking.call_async(Ask.Request(question="What?", image=picture()))
+    desk.until(lambda: desk.node._worker.stuck() > 0.5)
+    desk.engine.free.set()
+    desk.until(answer.done)
+    assert answer.result().success
+    assert not desk.node.finished.done()
+    assert desk.node._worker.stuck() == 0
+
+
+def test_fault_36_loading_is_tried_again_where_it_may_help(start, monkeypatch):
+    monkeypatch.setattr(node_module, "PAUSES", (0.3, 0.4))
+    engine, online = FakeEngine(), threading.Event()
+
+    def load(settings):
+        if not online.is_set():
+            raise UnreachableError("the hub does not answer")
+        return engine
+
+    desk = start(engine, load)
+    said = "the model is loading: the hub does not answer; the next attempt is in"
+    desk.until(lambda: desk.ask(question="What?").message.startswith(said))
+    desk.until(lambda: desk.logs(said, "0.4 s"))
+    online.set()
+    desk.until(lambda: not desk.node._reason)
+    assert desk.ask(question="What?", image=picture()).success
+
+
+def test_fault_36_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
+    monkeypatch.setattr(node_module, "PAUSES", (60.0,))
+
+    def load(settings):
+        raise UnreachableError("the hub does not answer")
+
+    desk = start(load=load)
+    desk.until(lambda: "the next attempt is in 60 s" in desk.node._reason)
+    assert desk.node._go(desk.node.trigger_shutdown)
+    assert desk.ask(question="What?").message == "the node is shut down"
+    assert desk.node.stop(10)
+
+
+def test_fault_36_a_manager_hears_at_once_that_loading_failed(start):
+    tries = []
+
+    def load(settings):
+        tries.append(1)
+        raise UnreachableError("the hub does not answer")
+
+    desk = start(load=load, autostart=False)
+    assert not desk.node._go(desk.node.trigger_configure)
+    assert tries == [1]
+    response = desk.ask(question="What?")
+    assert response.message == "the model cannot be used: the hub does not answer"
+
+
+def test_fault_36_a_manager_hears_of_it_also_after_a_start_that_failed(start):
+    errors = [UnreachableError("the hub does not answer"), ModelLoadError("the disk is full")]
+
+    def load(settings):
+        raise errors.pop()
+
+    desk = start(load=load)
+    said = "the model cannot be used: "
+    desk.until(lambda: desk.ask(question="What?").message == f"{said}the disk is full")
+    desk.until(lambda: not desk.node.starting)
+    assert not desk.node._go(desk.node.trigger_configure)
+    assert desk.ask(question="What?").message == f"{said}the hub does not answer"
+
+
+def test_fault_59_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
+    desk = start()
+    setting = desk.client.create_client(SetParameters, "kosmos/set_parameters")
+    change = SetParameters.Request(
+        parameters=[Parameter("max_rate", value=2.0).to_parameter_msg()]
+    )
+    checked = node_parameters.checked
+
+    def bug(field, value, prefix=""):
+        return 1 // 0 if value == 2.0 else checked(field, value, prefix)
+
+    monkeypatch.setattr(node_parameters, "checked", bug)
+    (result,) = desk.bench.call(setting, change).results
+    assert not result.successful
+    assert result.reason.startswith("ZeroDivisionError: ")
+    monkeypatch.undo()
+    assert desk.bench.call(setting, change).results[0].successful
+
+
+def test_fault_29_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatch):
+    desk = start()
+
+    def bug(*_):
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(desk.node._inquiries, "_message", bug)
+    response = desk.ask(question="What?", image=picture())
+    assert (response.success, response.message) == (False, "LookupError: a bug")
+    desk.until(lambda: desk.logs("a request failed: LookupError: a bug"))
+    monkeypatch.undo()
+    assert desk.ask(question="What?", image=picture()).success
+
+
+def test_fault_29_a_bug_in_the_engine_is_logged_with_its_place(start):
+    desk = start()
+    desk.engine.errors.append(LookupError("a bug"))
+    response = desk.ask(question="What?", image=picture())
+    assert (response.success, response.message) == (False, "LookupError: a bug")
+    desk.until(lambda: desk.logs("Traceback", "desk.py", "LookupError: a bug"))
+
+
+def test_fault_29_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
+    desk = start()
+
+    def bug(job, pictures):
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(desk.node._worker, "_look", bug)
+    response = desk.ask(question="What?", image=picture())
+    assert not response.success
+    desk.until(desk.node.finished.done)
+    assert desk.node.finished.result() == 5
+    assert desk.ask(question="And now?", image=picture()).message == "LookupError: a bug"
+
+
+def test_fault_29_a_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
+    """rclpy raises what a callback raises out of the executor."""
+
+    class Buggy(Node):
+        def __init__(self):
+            super().__init__("buggy")
+            self.finished = Future()
+            self.create_timer(0.01, self.tick)
+            self.ticks = 0
+
+        def tick(self):
+            self.ticks += 1
+            if self.ticks == 1:
+                raise LookupError("a bug")
+            if self.ticks == 20:
+                self.finished.set_result(7)
+
+        def stop(self, timeout):
+            return True
+
+    monkeypatch.setattr(process.rclpy, "init", lambda **_: None)
+    monkeypatch.setattr(process.rclpy, "shutdown", lambda **_: None)
+    monkeypatch.setattr(process, "_on_signal", lambda act: None)
+    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    assert process.run(Buggy, []) == 7
+    assert rclpy.ok()

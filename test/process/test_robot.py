@@ -1,0 +1,358 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Every task over DDS with the embedded model: is what the node says what was drawn?
+
+One process serves two cameras; the tests draw their own scenes, of which they know the truth.
+"""
+
+import itertools
+
+import pytest
+from conftest import Bench
+from programs import Program, parameters
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from action_msgs.msg import GoalStatus
+from comparison import in_pixels, iou, message_of
+from kosmos_msgs.action import Generate as GenerateAction
+from kosmos_msgs.msg import Answer, BoundingBox, Event, GroundedCaption
+from kosmos_msgs.srv import Ask, Describe, Generate, Ground
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import Scene, Shape
+
+SHAPES = {
+    "a red circle": Shape("circle", "red", (0.1, 0.2, 0.3, 0.5)),
+    "a blue square": Shape("square", "blue", (0.6, 0.4, 0.9, 0.8)),
+    "a green star": Shape("star", "green", (0.55, 0.3, 0.85, 0.75)),
+    "a yellow triangle": Shape("triangle", "yellow", (0.1, 0.5, 0.4, 0.9)),
+}
+
+
+def scene(*names, width=640, height=480):
+    return Scene(tuple(SHAPES[name] for name in names), width, height)
+
+
+FRONT = scene("a red circle", "a blue square")
+REAR = scene("a yellow triangle", "a green star", width=320, height=180)
+
+
+def frame(drawn, sec=1):
+    message = message_of(render(drawn))
+    message.header.stamp.sec = sec
+    return message
+
+
+def region(name, drawn):
+    pixels = in_pixels(SHAPES[name].box, drawn.width, drawn.height)
+    names = ("x_min", "y_min", "x_max", "y_max")
+    return BoundingBox(**dict(zip(names, map(float, pixels), strict=True)))
+
+
+def check_box(box, name, drawn):
+    truth = in_pixels(SHAPES[name].box, drawn.width, drawn.height)
+    assert iou((box.x_min, box.y_min, box.x_max, box.y_max), truth) > 0.5, (name, box)
+    assert 0 < box.score <= 1
+
+
+class Robot:
+    """The node as a process, and a client that plays both cameras and the user."""
+
+    def __init__(self):
+        self.program = Program(
+            "kosmos_node",
+            *parameters(model="shapes", device="cpu", max_rate=0, cameras="[front, rear]"),
+        )
+        self.client = Node("robot_of_two")
+        self.bench = Bench(self.client)
+        self.until = self.bench.until
+        self.cameras = {
+            name: self.client.create_publisher(Image, f"{name}/image", 10)
+            for name in ("front", "rear")
+        }
+        self.clients = {
+            kind: self.client.create_client(kind, f"kosmos/{name}")
+            for kind, name in (
+                (Ask, "ask"),
+                (Ground, "ground"),
+                (Describe, "describe"),
+                (Generate, "generate"),
+                (SetParameters, "set_parameters"),
+                (ChangeState, "change_state"),
+            )
+        }
+        self.action = ActionClient(
+            self.client,
+            GenerateAction,
+            "kosmos/generate_stream",
+            feedback_sub_qos_profile=QoSProfile(depth=100),
+        )
+        self.program.says("active: ")
+        self.until(self.action.server_is_ready)
+        self.until(lambda: all(c.get_subscription_count() for c in self.cameras.values()))
+        while not self.call(Describe, image=frame(FRONT)).success:
+            pass  # inactive for a moment yet
+
+    def call(self, kind, **request):
+        return self.bench.call(self.clients[kind], kind.Request(**request))
+
+    def set(self, **values):
+        changed = [
+            Parameter(name.replace("__", "."), value=value).to_parameter_msg()
+            for name, value in values.items()
+        ]
+        results = self.call(SetParameters, parameters=changed).results
+        assert all(result.successful for result in results), results
+
+    def hear(self, kind, topic):
+        messages = []
+        subscription = self.client.create_subscription(
+            kind, f"kosmos/{topic}", messages.append, 100
+        )
+        self.until(lambda: self.client.count_publishers(f"kosmos/{topic}"))
+        return subscription, messages
+
+    def show(self, scenes, condition):
+        """Send frames of both cameras, as cameras do, until the condition holds."""
+        self.sec = getattr(self, "sec", 100)
+
+        def send():
+            self.sec += 1
+            for name, drawn in scenes.items():
+                self.cameras[name].publish(frame(drawn, self.sec))
+
+        timer = self.client.create_timer(0.2, send)
+        send()
+        try:
+            return self.until(condition)
+        finally:
+            self.client.destroy_timer(timer)
+
+
+@pytest.fixture(scope="module")
+def robot():
+    rclpy = pytest.importorskip("rclpy")
+    rclpy.init()
+    robot = Robot()
+    with robot.program:
+        yield robot
+    robot.action.destroy()
+    robot.client.destroy_node()
+    rclpy.try_shutdown()
+
+
+def test_grounding_finds_what_is_there_and_nothing_else(robot):
+    phrases = ["a blue square", "a green cross", "a red circle"]
+    sent = frame(FRONT, 7)
+    response = robot.call(Ground, phrases=phrases, image=sent)
+    assert response.success, response.message
+    assert response.result.header == sent.header
+    assert [phrase.text for phrase in response.result.phrases] == phrases
+    blue, absent, red = response.result.phrases
+    assert not absent.boxes
+    check_box(blue.boxes[0], "a blue square", FRONT)
+    check_box(red.boxes[0], "a red circle", FRONT)
+
+
+def test_two_alike_are_one_phrase_with_two_boxes(robot):
+    twins = Scene((SHAPES["a red circle"], Shape("circle", "red", (0.6, 0.1, 0.9, 0.5))), 640, 480)
+    response = robot.call(Ground, phrases=["two red circles"], image=frame(twins))
+    (phrase,) = response.result.phrases
+    for box, shape in zip(phrase.boxes, twins.left_to_right, strict=True):
+        corners = in_pixels(shape.box, 640, 480)
+        assert iou((box.x_min, box.y_min, box.x_max, box.y_max), corners) > 0.5
+
+
+def test_regions_are_described_each_for_itself(robot):
+    regions = [region("a blue square", FRONT), region("a red circle", FRONT)]
+    response = robot.call(Describe, regions=regions, image=frame(FRONT))
+    assert response.success, response.message
+    assert list(response.descriptions) == ["It is a blue square.", "It is a red circle."]
+
+
+def test_the_picture_is_described_briefly_and_in_detail(robot):
+    brief = robot.call(Describe, image=frame(FRONT), grounded=True)
+    assert list(brief.descriptions) == ["An image of a red circle and a blue square."]
+    assert len(brief.results[0].phrases) == 2
+    detailed = robot.call(Describe, image=frame(FRONT), detailed=True)
+    assert detailed.descriptions[0].startswith("The image shows a red circle ")
+    assert not detailed.results[0].phrases
+
+
+def test_a_raw_prompt_is_answered(robot):
+    begun = "<grounding><phrase> a red circle</phrase>"
+    for prompt in (begun, begun + "<object>"):
+        response = robot.call(Generate, prompt=prompt, image=frame(FRONT))
+        assert response.success, response.message
+        assert response.text == "a red circle"
+        check_box(response.result.phrases[0].boxes[0], "a red circle", FRONT)
+        assert response.result.raw_text.startswith(begun + "<object><patch_index_")
+
+
+def test_each_camera_says_what_it_sees(robot):
+    said = {name: robot.hear(GroundedCaption, f"{name}/captions") for name in ("front", "rear")}
+    scenes = {"front": FRONT, "rear": REAR}
+    robot.show(scenes, lambda: all(len(captions) >= 5 for _, captions in said.values()))
+    for name, (subscription, captions) in said.items():
+        for caption in captions:
+            assert caption.camera == name
+            assert (caption.image_width, caption.image_height) == (
+                scenes[name].width,
+                scenes[name].height,
+            )
+            assert {p.text for p in caption.phrases} == {p for p, _ in scenes[name].truth}
+        robot.client.destroy_subscription(subscription)
+
+
+def test_a_question_is_about_the_camera_that_it_names(robot):
+    subscription, captions = robot.hear(GroundedCaption, "rear/captions")
+    robot.show({"front": FRONT, "rear": REAR}, lambda: len(captions) >= 2)
+    robot.client.destroy_subscription(subscription)
+    for camera, answer in (("front", "yes."), ("rear", "no.")):
+        response = robot.call(Ask, question="Is there a red circle?", camera=camera)
+        assert (response.answer, response.result.camera) == (answer, camera)
+
+
+def test_standing_phrases_and_questions_become_topics_and_events(robot):
+    heard = {
+        topic: robot.hear(kind, f"front/{topic}")
+        for topic, kind in (("phrases", GroundedCaption), ("answers", Answer), ("events", Event))
+    }
+    events = heard["events"][1]
+    # An event is told once: who is to hear it must be known before it can come.
+    robot.show({"front": FRONT}, lambda: robot.client.count_publishers("/kosmos/front/events"))
+    robot.set(
+        front__phrases=["a red circle", "a green star"],
+        front__questions=["How many shapes are there?"],
+        front__event_frames=2,
+    )
+    robot.show({"front": FRONT}, lambda: len(events) >= 2 and heard["answers"][1])
+    listed = heard["phrases"][1][-1]
+    assert [(p.text, len(p.boxes)) for p in listed.phrases] == [
+        ("a red circle", 1),
+        ("a green star", 0),
+    ]
+    check_box(listed.phrases[0].boxes[0], "a red circle", FRONT)
+    assert {answer.answer for answer in heard["answers"][1]} == {"two."}
+    robot.show({"front": REAR}, lambda: len(events) >= 4)
+    told = [(event.kind, event.subject, event.answer) for event in events]
+    assert sorted(told) == sorted(
+        [
+            (Event.APPEARED, "a red circle", ""),
+            (Event.ANSWERED, "How many shapes are there?", "two."),
+            (Event.APPEARED, "a green star", ""),
+            (Event.DISAPPEARED, "a red circle", ""),
+        ]
+    )
+    appeared = next(event for event in events if event.subject == "a green star")
+    check_box(appeared.phrases[0].boxes[0], "a green star", REAR)
+    for subscription, _ in heard.values():
+        robot.client.destroy_subscription(subscription)
+    robot.set(front__phrases=[""], front__questions=[""])
+
+
+def send_goal(robot, **goal):
+    feedback = []
+    sent = robot.action.send_goal_async(
+        GenerateAction.Goal(**goal), lambda message: feedback.append(message.feedback)
+    )
+    robot.until(sent.done)
+    return sent.result(), feedback
+
+
+def test_a_stream_grows_to_the_caption(robot):
+    caption = "An image of a red circle and a blue square."
+    handle, feedback = send_goal(robot, task="brief_caption", grounded=True, image=frame(FRONT))
+    # Rclpy drops feedback that comes after the result: that is asked for last.
+    robot.until(lambda: feedback and feedback[-1].text == caption, "the whole caption")
+    ended = handle.get_result_async()
+    robot.until(ended.done)
+    result = ended.result().result
+    assert result.success, result.message
+    assert result.result.caption == caption
+    assert feedback[-1].phrases == result.result.phrases
+    assert len(feedback) > 5
+    assert sorted({len(so_far.phrases) for so_far in feedback}) == [0, 1, 2]
+
+
+def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
+    published = []  # also of goals that are over
+    topic = "kosmos/generate_stream/_action/feedback"
+    kind = GenerateAction.Impl.FeedbackMessage
+    listener = robot.client.create_subscription(kind, topic, published.append, 1000)
+
+    def heard(handle):
+        return [m.feedback for m in published if m.goal_id == handle.goal_id]
+
+    for _ in range(10):  # again where the goal was over before the cancel came
+        handle, _ = send_goal(
+            robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
+        )
+        ended = handle.get_result_async()
+        robot.until(lambda handle=handle, ended=ended: heard(handle) or ended.done())
+        handle.cancel_goal_async()
+        robot.until(ended.done)
+        if ended.result().status != GoalStatus.STATUS_SUCCEEDED:
+            break
+    assert ended.result().status == GoalStatus.STATUS_CANCELED
+    # Asked after the phrases and longer than each: were they gone on with, all would be heard.
+    caption = "An image of a red circle and a blue square."
+    after, _ = send_goal(robot, task="brief_caption", image=frame(FRONT))
+    robot.until(lambda: any(feedback.text == caption for feedback in heard(after)))
+    assert len(heard(handle)[-1].phrases) < 100
+    robot.client.destroy_subscription(listener)
+
+
+def test_a_thousand_frames_of_two_cameras_are_never_mixed_up(robot):
+    front = scene("a red circle", "a blue square", width=320, height=240)
+    scenes = {
+        "front": (front, scene("a green star", width=240, height=240)),
+        "rear": (REAR, scene("a blue square", width=240, height=180)),
+    }
+    frames = {name: [frame(drawn) for drawn in of] for name, of in scenes.items()}
+    heard = {name: robot.hear(GroundedCaption, f"{name}/captions") for name in scenes}
+    sent = itertools.count()
+
+    def send():
+        number = next(sent)
+        for name, of in frames.items():
+            message = of[number % 2]
+            message.header.stamp.sec, message.header.frame_id = number, f"{name} {number}"
+            robot.cameras[name].publish(message)
+
+    timer = robot.client.create_timer(0.03, send)
+    for count in range(100, 501, 100):
+        robot.until(lambda count=count: all(len(said) >= count for _, said in heard.values()))
+    robot.client.destroy_timer(timer)
+    for name, (subscription, captions) in heard.items():
+        robot.client.destroy_subscription(subscription)
+        # Of the test before this one a frame may be left.
+        for caption in filter(lambda caption: caption.header.frame_id, captions):
+            number = caption.header.stamp.sec
+            drawn = scenes[name][number % 2]
+            assert (caption.camera, caption.header.frame_id) == (name, f"{name} {number}")
+            assert (caption.image_width, caption.image_height) == (drawn.width, drawn.height)
+            assert {phrase.text for phrase in caption.phrases} == {said for said, _ in drawn.truth}
+
+
+def test_a_manager_may_pause_and_free_the_model_and_begin_again(robot):
+    def change(label):
+        return robot.call(ChangeState, transition=Transition(label=label)).success
+
+    assert change("deactivate")
+    assert robot.call(Describe, image=frame(FRONT)).message == "the node is not active"
+    assert change("cleanup")
+    assert robot.call(Describe, image=frame(FRONT)).message == "the node is unconfigured"
+    assert change("configure")
+    assert change("activate")
+    described = robot.call(Describe, image=frame(REAR))
+    assert described.descriptions[0] == "An image of a yellow triangle and a green star."

@@ -1,0 +1,262 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The soak sees what goes wrong, and in its short form nothing does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from conftest import Bench
+from programs import Program
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from kosmos_msgs.msg import GroundedCaption
+from kosmos_msgs.srv import Ask
+from soak import client, pictures
+from soak.__main__ import main
+from soak.ledger import Ledger, reason
+from soak.load import BURDENS
+from soak.report import Row, failed, slope, table
+
+from kosmos_ros.errors import ImageError
+from kosmos_ros.ros import bridge
+
+LIMIT = 300.0  # s, far longer than a short form takes
+MOST = 50_000_000  # pixels
+
+
+def soak(tmp_path, *arguments):
+    """Value of each row by its name, of a run that ended with 0."""
+    file = tmp_path / "rows.json"
+    paths = [str(Path(__file__).parents[1]), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-m", "soak", "--json", file, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    rows = json.loads(file.read_text())["rows"]
+    assert all(row.keys() >= {"name", "value", "unit"} for row in rows)
+    assert not any(row["value"] for row in rows if row["fault"])
+    return {row["name"]: row["value"] for row in rows}
+
+
+def test_fault_65_under_load_nothing_is_lost_confused_or_said_twice(tmp_path):
+    rows = soak(tmp_path, "--minutes", "0.75", "--clients", "6", "--seed", "3")
+    for kind in client.REQUESTS:
+        assert rows[f"requests sent: {kind}"] > 0
+    assert rows["requests answered"] > 0
+    assert rows["bad images published"] > 0
+    assert rows["clients killed while they waited"] > 0
+    for kind in ("parameter", "invalid parameter", "state"):
+        assert rows[f"changes: {kind}"] > 0
+    for camera in ("front", "rear", "left", "right"):
+        assert rows[f"images published by {camera}"] > 0
+    assert rows["frames described"] > 0
+    assert rows["captions heard"] > 0
+    for fault in ("lost", "answered twice", "answered about a wrong frame"):
+        assert rows[f"requests {fault}"] == 0
+    assert rows["exit code at SIGINT"] == rows["tracebacks of the node"] == 0
+    assert rows["memory, last"] > 0 and rows["threads, last"] > 0
+
+
+def test_what_is_left_out_of_a_run_does_not_happen(tmp_path):
+    without = ("images", "kills", "pauses", "reloads")
+    rows = soak(tmp_path, "--minutes", "0.5", "--clients", "4", "--without", *without)
+    assert rows["changes: parameter"] > 0
+    assert rows["requests sent by clients that lived"] > 0
+    assert rows["changes: state"] == rows["clients killed while they waited"] == 0
+    assert not any(name.startswith("images published") for name in rows)
+
+
+def test_fault_65_of_many_frames_none_is_lost(tmp_path):
+    rows = soak(tmp_path, "--frames", "20000")
+    ends = [rows[f"frames {end}"] for end in ("described", "dropped for newer ones", "failed")]
+    assert sum(ends) == rows["frames offered"] >= 20_000
+    assert all(ends)
+    assert rows["requests answered"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--minutes", "0"], "--minutes: 0 is not 0.1 or more"),
+        (["--clients", "-1"], "--clients: -1 is not 0 or more"),
+        (["--frames", "0"], "--frames: 0 is not 1 or more"),
+        (["--frames", "many"], "--frames: invalid number value: 'many'"),
+        (["--without", "rain"], "rain cannot be left out; images, kills, "),
+    ],
+)
+def test_arguments_without_a_sense_are_named(monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr("sys.argv", ["soak", *arguments])
+    with pytest.raises(SystemExit):
+        main()
+    assert words in capsys.readouterr().err
+
+
+def test_a_node_that_is_there_already_is_not_disturbed(ros):
+    other = ros.create_node("kosmos")
+    paths = [str(Path(__file__).parents[1]), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with Program(Path(sys.executable), "-m", "soak", "--minutes", "1", env=environment) as run:
+        assert run.ends() == 1
+    assert run.has("there is a node kosmos already, which this would disturb: ROS_DOMAIN_ID=")
+    other.destroy_node()
+
+
+def test_the_help_names_what_can_be_left_out(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["soak", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert ", ".join(BURDENS) in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_soak_that_is_to_end_leaves_nothing_running(tmp_path):
+    paths = [str(Path(__file__).parents[1]), *sys.path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    python = Path(sys.executable)
+    with Program(python, "-m", "soak", "--clients", "2", env=environment) as run:
+        run.says("answered")
+        players = psutil.Process(run.process.pid).children(recursive=True)
+        assert len(players) >= 5
+        assert run.stop(signal.SIGTERM) == 0, run.output
+    assert run.has("| requests answered |")
+    assert not [player for player in players if player.is_running()]
+
+
+@pytest.fixture
+def scene():
+    return pictures.draw(np.random.default_rng(0))
+
+
+def messages(scene):
+    """A raw message and a JPEG."""
+    return pictures.raw(scene, "rgb8"), pictures.compressed(scene, "jpeg")
+
+
+def test_good_pictures_are_decoded(scene):
+    decode = bridge.ImageDecoder().decode
+    made = [pictures.raw(scene, encoding) for encoding in pictures.RAW]
+    made += [pictures.compressed(scene, kind) for kind in pictures.FORMATS]
+    first = decode(made[0], MOST).astype(int)
+    for message in made:
+        pixels = decode(message, MOST)
+        assert pixels.shape == (scene.height, scene.width, 3)
+        if getattr(message, "encoding", "") != "mono8":
+            assert abs(pixels - first).mean() < 16
+
+
+def test_spoilt_pictures_cannot_be_decoded(scene):
+    decode = bridge.ImageDecoder().decode
+    raw, jpeg = messages(scene)
+    for seed in range(40):
+        for message in (raw, jpeg):
+            with pytest.raises(ImageError):
+                decode(pictures.spoilt(message, np.random.default_rng(seed)), MOST)
+
+
+def caption_of(message, scene, camera):
+    return GroundedCaption(
+        header=message.header, camera=camera, image_width=scene.width, image_height=scene.height
+    )
+
+
+def test_a_result_is_about_a_frame_of_its_camera(scene):
+    message, _ = messages(scene)
+    pictures.label(message, "rear", 7, scene, 5_000_000_009, bad=False)
+    good = caption_of(message, scene, "rear")
+    assert not pictures.mistaken(good, ("front", "rear"))
+    assert "front" in pictures.mistaken(good, ("front",))
+    assert "left" in pictures.mistaken(caption_of(message, scene, "left"), ("left",))
+    good.image_width += 1
+    assert f"{scene.width + 1}x" in pictures.mistaken(good, ("rear",))
+    good.image_width -= 1
+    good.header.stamp.sec += 1
+    assert pictures.mistaken(good, ("rear",)).startswith(f"{scene.width}x{scene.height} at 6.9")
+    pictures.label(message, "rear", 7, scene, 5_000_000_009, bad=True)
+    assert "bad" in pictures.mistaken(caption_of(message, scene, "rear"), ("rear",))
+
+
+def test_an_answer_is_to_its_own_request(scene):
+    image, _ = messages(scene)
+    pictures.label(image, "client", 1, scene, 5, bad=False)
+    asked = client.Asked("ask", Ask.Request(image=image), ["What is this?"], scene=scene)
+    answer = caption_of(image, scene, "")
+    answer.prompt = "Question: What is this? Answer:"
+    assert not asked.fault([answer])
+    assert asked.fault([]) == "0 results for 1 prompts"
+    answer.camera = "rear"
+    assert "client 1" in asked.fault([answer])
+    answer.camera, answer.prompt = "", "Question: What is that? Answer:"
+    assert "What is that?" in asked.fault([answer])
+    spoilt = client.Asked("ask", asked.request, ["What is that?"], scene=scene, bad=True)
+    assert "an answer about" in spoilt.fault([answer])
+
+
+def test_a_second_answer_is_told(ros, capsys):
+    asking = ros.create_node("asking")
+    service = asking.create_client(Ask, "kosmos/ask")
+    servers = [ros.create_node(name) for name in ("one", "another")]
+    for server in servers:
+        server.create_service(Ask, "kosmos/ask", lambda request, response: response)
+    client._tell_twice(service)
+    bench = Bench(asking, *servers)
+    bench.until(lambda: asking.count_services("kosmos/ask") == 2)
+    bench.call(service, Ask.Request())
+    bench.until(lambda: '"twice"' in "".join(capsys.readouterr()), "a second answer")
+    for node in (asking, *servers):
+        node.destroy_node()
+
+
+def test_the_ledger_accounts_for_every_request():
+    ledger = Ledger()
+    for number in range(6):
+        ledger.take({"sent": number, "kind": "ask"})
+    ledger.take({"answered": 0, "kind": "ask", "wait": 0.5, "named": True})
+    ledger.take({"refused": 1, "kind": "ask", "wait": 1.0, "why": "8 requests wait already"})
+    ledger.take({"lost": 2, "kind": "ask"})
+    ledger.take({"wrong": 3, "kind": "ask", "why": "another picture"})
+    ledger.take({"twice": 0, "kind": "ask"})
+    ledger.forget("ask")
+    rows = {row.name: row for row in ledger.rows()}
+    values = {name: row.value for name, row in rows.items()}
+    assert values["requests sent by clients that lived"] == 5
+    assert values["requests answered: ask"] == values["requests refused: queue full"] == 1
+    assert values["wait p50"] == 0.5
+    assert {name: row.value for name, row in rows.items() if row.fault} == {
+        "requests lost": 1,
+        "requests without any account": 1,
+        "requests answered twice": 1,
+        "requests answered about a wrong frame": 1,
+    }
+
+
+def test_a_refusal_of_no_known_class_is_told_by_its_words():
+    assert reason("the node is not active") == "not active"
+    assert reason("17 dogs bark at 3") == "# dogs bark at #"
+
+
+def test_a_fault_is_marked_and_fails_the_run():
+    rows = [Row("answers", 3, "answers"), Row("lost", 0, "requests", fault=True)]
+    assert not failed(rows)
+    rows.append(Row("twice", 1, "requests", fault=True))
+    assert failed(rows)
+    assert table(rows).splitlines()[2:] == [
+        "| answers | 3 answers |",
+        "| lost | 0 requests |",
+        "| twice | 1 requests (must be 0) |",
+    ]
+
+
+def test_the_slope_is_of_the_second_half():
+    assert slope([(0, 9), (1, 50), (2, 4), (3, 6), (4, 8)]) == pytest.approx(2)

@@ -1,0 +1,112 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Dependencies point downwards, only `ros` knows ROS, and torch is imported when it is used."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kosmos_ros
+
+PACKAGE = Path(kosmos_ros.__file__).parent
+BASE = {"errors", "sanitize", "settings"}
+MAY_IMPORT = {
+    "errors": set(),
+    "sanitize": {"errors"},
+    "settings": {"errors", "sanitize"},
+    "shapes": set(),
+    "kosmos2": BASE | {"shapes"},
+    "images": BASE | {"shapes", "kosmos2"},
+    "serving": BASE | {"kosmos2"},
+    "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
+    "cli": BASE | {"shapes", "kosmos2", "images", "serving"},
+}
+"""Folders and modules of the package, and those of the package that each may import."""
+ROS = {
+    "rclpy", "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "kosmos_msgs",
+    "lifecycle_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs", "vision_msgs",
+}  # fmt: skip
+TORCH = {"torch", "transformers", "accelerate", "bitsandbytes"}
+MAY_NOT_IMPORT = {
+    **dict.fromkeys(MAY_IMPORT.keys() - {"ros"}, ROS),
+    **dict.fromkeys(MAY_IMPORT.keys() - {"kosmos2"}, TORCH),
+    "serving": ROS | TORCH | {"PIL", "cv2"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path):
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(path):
+    """The dotted names of the modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return found
+
+
+def room_of(module):
+    """The folder or top-level module of a dotted name of the package."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_module_imports_only_what_lies_below_its_folder(path):
+    if path == PACKAGE / "__init__.py":
+        assert not imports(path)
+        return
+    own = room_of(module_of(path))
+    ours = {room_of(name) for name in imports(path) if name.startswith("kosmos_ros.")}
+    assert ours <= MAY_IMPORT[own] | {own}
+    foreign = {name.split(".")[0] for name in imports(path)}
+    assert not foreign & MAY_NOT_IMPORT[own]
+
+
+def test_no_module_imports_itself_through_others():
+    graph = {name: imports(path) & MODULES.keys() for name, path in MODULES.items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+BLOCK = "import sys; sys.modules.update(dict.fromkeys({!r}))\n"
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("missing", ["torch", "transformers"])
+def test_fault_35_what_is_missing_is_named_with_the_command_that_installs_it(missing):
+    done = run(BLOCK.format((missing,)) + "import kosmos_ros.kosmos2.engine")
+    assert f"ModelLoadError: import of {missing} halted" in done.stderr
+    assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
+
+
+def test_fault_35_transformers_of_before_kosmos_2_are_named(tmp_path):
+    (tmp_path / "transformers.py").write_text("__version__ = '4.30.0'\n")
+    path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    done = run(path + "import kosmos_ros.kosmos2.engine")
+    assert "ModelLoadError: cannot import name 'Kosmos2Config' from 'transformers'" in done.stderr
+    assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["ros.kosmos_node", "ros.camera_node", "ros.demo_node", "cli"])
+def test_programs_start_without_waiting_for_torch(module):
+    if module != "cli":
+        pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+    done = run(f"import sys, kosmos_ros.{module}; assert 'torch' not in sys.modules")
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,92 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""README's tables of topics, services and the action against the running node."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from rclpy.action import get_action_server_names_and_types_by_node
+
+from kosmos_ros.ros.conversions import Detection2DArray
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+ROSS_OWN = ("rcl_interfaces/", "lifecycle_msgs/", "type_description_interfaces/", "rosgraph_msgs/")
+
+
+def table(heading):
+    """Type of each name in a table of the README."""
+    section = README.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    return dict(re.findall(r"^\| `([~/\w]+)` \| ([\w/]+) \|", section, re.M))
+
+
+def own(names_and_types, camera=""):
+    """Those that are not every node's, with ~ for the node's name and without the camera's."""
+    found = {}
+    for name, (kind, *_) in names_and_types:
+        if not kind.startswith(ROSS_OWN):
+            found[name.replace(f"/kosmos/{camera}", "~/", 1)] = kind
+    return found
+
+
+def shown(desk, what, expected):
+    """What the graph shows, once it has what is expected, or after a while what it has."""
+    end = time.monotonic() + 10.0
+    desk.until(lambda: what() == expected or time.monotonic() > end)
+    return what()
+
+
+def test_the_readme_lists_the_topics_that_are_published(start):
+    desk, listed = start(), table("Topics")
+    if Detection2DArray is None:
+        listed.pop("~/detections")
+
+    def published():
+        found = own(desk.node.get_publisher_names_and_types_by_node("kosmos", "/"))
+        return {name: kind for name, kind in found.items() if "/_action/" not in name}
+
+    assert shown(desk, published, listed) == listed
+
+
+def test_the_readme_lists_the_services_and_the_action(start):
+    desk, listed = start(), table("Services and the action")
+
+    def served():
+        found = own(desk.node.get_service_names_and_types_by_node("kosmos", "/"))
+        services = {name: kind for name, kind in found.items() if "/_action/" not in name}
+        actions = own(get_action_server_names_and_types_by_node(desk.node, "kosmos", "/"))
+        return services | actions
+
+    assert shown(desk, served, listed) == listed
+
+
+def test_each_of_several_cameras_has_them_under_its_name(start):
+    desk = start(cameras=["left", "right"])
+    topics = ("captions", "text", "annotated", "annotated/compressed")
+    topics += ("phrases", "answers", "events", "enable")
+
+    def names():
+        pairs = desk.node.get_publisher_names_and_types_by_node("kosmos", "/")
+        pairs += desk.node.get_service_names_and_types_by_node("kosmos", "/")
+        return {name for name, _ in pairs}
+
+    expected = {f"/kosmos/{camera}/{topic}" for camera in ("left", "right") for topic in topics}
+    desk.until(lambda: expected <= names(), "the cameras' names")
+    assert not {f"/kosmos/{topic}" for topic in topics} & names()
+
+
+def test_fault_60_every_name_follows_the_namespace_and_remapping(start):
+    arguments = ["--ros-args", "-r", "__ns:=/robot", "-r", "__node:=eyes"]
+    arguments += ["-r", "~/captions:=/said", "-r", "/diagnostics:=/robot/diagnostics"]
+    desk = start(cli_args=arguments)
+    node = desk.node
+    assert node.get_fully_qualified_name() == "/robot/eyes"
+    expected = {"/said", "/robot/eyes/text", "/robot/diagnostics"}
+    desk.until(
+        lambda: expected <= set(dict(node.get_publisher_names_and_types_by_node("eyes", "/robot")))
+    )
+    assert node._streams[""].topic == "/robot/image"

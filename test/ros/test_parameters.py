@@ -1,0 +1,100 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters are stated once: the YAML and the README repeat what the code says."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.ros.camera_node import CameraSettings
+from kosmos_ros.serving.node_settings import FIELDS, Settings, StreamSettings
+from kosmos_ros.settings import checked
+
+ROOT = Path(__file__).parents[2]
+YAML = ROOT / "config" / "kosmos.yaml"
+
+
+def test_the_yaml_holds_every_parameter_with_its_default():
+    values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
+    assert values.keys() == FIELDS.keys()
+    for name, field in FIELDS.items():
+        default = field.default or [""] if isinstance(field.default, tuple) else field.default
+        assert (values[name], type(values[name])) == (default, type(default)), name
+
+
+def test_every_parameter_of_the_yaml_has_a_comment_and_says_if_it_is_fixed():
+    for name, field in FIELDS.items():
+        comment = re.search(rf"^ +{name}: [^#]+#(.+)$", YAML.read_text(), re.MULTILINE)
+        assert comment, name
+        assert ("fixed;" in comment[1]) == field.metadata["read_only"], name
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("Parameters", Settings),
+        ("Parameters of each camera", StreamSettings),
+        ("`camera_node`", CameraSettings),
+    ],
+)
+def test_the_readme_lists_every_parameter_with_its_default(heading, kind):
+    _, _, section = (ROOT / "README.md").read_text().partition(f"### {heading}\n")
+    row = r"^\| `(\w+)`(\*?) \| (?:`([^`]*)`)? ?\|"
+    rows = re.findall(row, section.partition("\n#")[0], re.M)
+    assert rows == [
+        (
+            field.name,
+            "" if field.metadata["read_only"] else "*",
+            '[""]'
+            if field.default == ()
+            else yaml.safe_dump(field.default).split("\n")[0].strip("'"),
+        )
+        for field in dataclasses.fields(kind)
+    ]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_defaults_are_in_range(name):
+    assert checked(FIELDS[name], FIELDS[name].default) == FIELDS[name].default
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_rate", 1000.1),
+        ("max_rate", float("inf")),
+        ("max_rate", 10**400),
+        ("min_score", float("nan")),
+        ("queue_size", 0),
+        ("queue_size", 10**400),
+        ("queue_size", 2.0),
+        ("queue_size", True),
+        ("always_on", 1),
+        ("task", "ocr"),
+        ("phrases", "a dog"),
+        ("phrases", ["a dog", 1]),
+        ("model", None),
+    ],
+)
+def test_fault_57_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=f"parameter {name} is .*needed"):
+        checked(FIELDS[name], value)
+
+
+def test_a_list_of_too_many_is_refused():
+    assert len(checked(FIELDS["phrases"], ["a dog"] * 100)) == 100
+    with pytest.raises(ConfigError, match="phrases has 101 entries; 100 is the most"):
+        checked(FIELDS["phrases"], ["a dog"] * 101)
+
+
+@pytest.mark.parametrize("value", [1e9, 1000.1, -5e-324, -0.1, float("inf"), float("nan")])
+def test_fault_70_a_rate_out_of_range_is_refused(value):
+    assert [checked(FIELDS["max_rate"], rate) for rate in (0, 5e-324, 1000)] == [0, 5e-324, 1000]
+    with pytest.raises(ConfigError, match="parameter max_rate is .*; 0 to 1000 is needed"):
+        checked(FIELDS["max_rate"], value)

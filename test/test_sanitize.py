@@ -1,0 +1,141 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Text from outside in messages and logs: one line, no escape sequences, bounded."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kosmos_ros.errors import KosmosError
+from kosmos_ros.images.decode import decode_compressed, decode_raw
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.sanitize import LINE, VALUE, first_line, line, shown, told, trace
+from kosmos_ros.serving.node_settings import FIELDS, check_name
+from kosmos_ros.settings import checked
+
+EVIL = "x\n[ERROR] forged\r\x1b[2J\x9b2J\u202e\x00" * 1000
+ANY = st.text(st.characters(codec=None), max_size=3 * VALUE)
+
+
+def harmless(text):
+    assert text.isprintable(), text[:200]
+    assert len(text) <= LINE * 10, len(text)  # an escape is up to ten characters long
+    return True
+
+
+@given(ANY)
+def test_any_text_is_shown_in_one_printable_bounded_line(text):
+    for made in (shown(text), shown([text]), line(text, VALUE)):
+        assert harmless(made)
+        assert len(made) <= 10 * VALUE + 2
+
+
+def test_errors_say_what_they_are_in_one_line():
+    assert told(KosmosError(EVIL)) == line(EVIL)
+    assert told(LookupError(EVIL)) == f"LookupError: {line(EVIL)}"
+    assert first_line(RuntimeError("CUDA error: gone\nSet CUDA_LAUNCH_BLOCKING=1")) == (
+        "CUDA error: gone"
+    )
+    assert first_line(MemoryError()) == "MemoryError"
+
+
+def test_a_trace_has_the_place_and_no_line_of_an_errors_own():
+    def fails():
+        raise LookupError(EVIL)
+
+    with pytest.raises(LookupError) as raised:
+        fails()
+    *calls, said = trace(raised.value).splitlines()
+    assert calls[0] == "Traceback (most recent call last):"
+    assert any("in fails" in call for call in calls)
+    assert said == f"LookupError: {line(EVIL)}"
+
+
+@given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Zs")), max_size=VALUE))
+def test_plain_text_stays_as_it_is(text):
+    assert line(text, VALUE) == text
+    assert shown(text) == repr(text)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: prompts.caption(EVIL),
+        lambda: prompts.question(EVIL[:500]),
+        lambda: prompts.question("What is it?\x1b[2J", [(0, 1)]),
+        lambda: prompts.question("What?", [(0, 1)], [EVIL[:40]]),
+        lambda: prompts.phrase_grounding("\x1b[2J" * 20),
+        lambda: prompts.phrase_grounding("<patch_index_" + "1" * 400 + ">"),
+        lambda: prompts.raw("<image>\x1b[2J"),
+        lambda: check_name(EVIL),
+        lambda: checked(FIELDS["task"], EVIL),
+        lambda: checked(FIELDS["max_rate"], EVIL),
+        lambda: checked(FIELDS["cameras"], [EVIL]),
+        lambda: checked(FIELDS["cameras"], [1.0] * 10_000),
+        lambda: decode_raw(b"", 1, 1, EVIL, 1, False, 1),
+        lambda: decode_compressed(b"\x1b[2J" * 9, EVIL, 1),
+        lambda: decode_compressed(b"\xff\xd8\xff\x1b[2J" * 9, EVIL, 1),
+    ],
+)
+def test_errors_about_text_from_outside_are_harmless(act):
+    with pytest.raises(KosmosError) as raised:
+        act()
+    assert harmless(str(raised.value))
+    assert len(str(raised.value)) < 1200
+
+
+def test_nobody_forges_lines_of_the_nodes_log(ros):
+    """Nor of what it answers."""
+    from conftest import Bench
+    from kosmos_msgs.srv import Ask, Generate
+    from programs import Program, parameters
+    from rclpy.node import Node
+    from sensor_msgs.msg import Image
+
+    client = Node("client")
+    bench = Bench(client)
+    camera = client.create_publisher(Image, "image", 1)
+    options = {"model": "shapes", "always_on": "true", "image_reliability": "reliable"}
+    evil = EVIL.replace("\x00", "")  # which ends a text in a message
+    with Program("kosmos_node", *parameters(**options)) as node:
+        node.says("active: frames and requests are taken")
+        bench.until(camera.get_subscription_count, "a subscription")
+        camera.publish(Image(width=1, height=1, step=3, encoding=evil, data=bytes(3)))
+        told = node.says("is not supported")
+        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: encoding 'x\\n.*", told)
+        assert harmless(told)
+        ask = client.create_client(Ask, "/kosmos/ask")
+        generate = client.create_client(Generate, "/kosmos/generate")
+        for service, request in (
+            (ask, Ask.Request(question="What?", camera=evil)),
+            (ask, Ask.Request(question=evil)),
+            (ask, Ask.Request(question="What?" + evil[:80])),
+            (generate, Generate.Request(prompt=evil[:80])),
+        ):
+            response = bench.call(service, request)
+            assert not response.success
+            assert harmless(response.message)
+        assert node.stop() == 0
+        assert not [text for text in node.lines if text.startswith("[ERROR]") or "\x1b" in text]
+    client.destroy_node()
+
+
+def test_other_nodes_names_are_shown_harmless_and_not_all(start):
+    """The graph tells what others say of themselves."""
+    from rclpy.qos import QoSProfile
+
+    publisher = SimpleNamespace(
+        topic_type=f"sensor_msgs/msg/{EVIL}",
+        node_namespace=f"/{EVIL}",
+        node_name=EVIL,
+        qos_profile=QoSProfile(depth=1),
+    )
+    desk = start()
+    desk.node.get_publishers_info_by_topic = lambda topic: [publisher] * 1000
+    told = desk.node._streams[""]._feed._silence(0.0)
+    assert "1000 publishers" in told
+    assert harmless(told)
+    assert len(told) < 5000
