@@ -26,7 +26,7 @@ from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import compat, prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Query
-from kosmos_ros.serving.node_settings import Settings
+from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.serving.scheduler import Limits, Request, Scheduler
 from kosmos_ros.serving.work import Task
 from kosmos_ros.serving.worker import Worker
@@ -261,7 +261,7 @@ class _Message:
 class _Host:
     """The node's part for a worker."""
 
-    settings = Settings()
+    settings = NodeSettings()
 
     def __init__(self, subject: Subject) -> None:
         self.captioned = threading.Event()

@@ -23,9 +23,9 @@ from kosmos_ros.images.drawing import annotate
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Box, Caption, check_region, read, region_cells
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt
-from kosmos_ros.sanitize import line
+from kosmos_ros.sanitize import one_line
 from kosmos_ros.serving.node_settings import FIELDS
-from kosmos_ros.settings import checked
+from kosmos_ros.settings import validated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def main(args: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KosmosError as exc:
-        print(f"kosmos: {line(exc)}", file=sys.stderr)
+        print(f"kosmos: {one_line(exc)}", file=sys.stderr)
         return 2 if isinstance(exc, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(parser: argparse.ArgumentParser, name: str) -> None:
-    """Give `parser` the option that sets field `name` of Settings."""
+    """Give `parser` the option that sets field `name` of the settings."""
     field = FIELDS[name]
     option, text = f"--{name.replace('_', '-')}", field.metadata["description"]
     if field.default is False:
@@ -132,7 +132,7 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
     def convert(given: str) -> Any:
         number = isinstance(field.default, int) and given.lstrip("+-").isdecimal()
         try:
-            return checked(field, int(given) if number else given)
+            return validated(field, int(given) if number else given)
         except ConfigError as exc:
             raise argparse.ArgumentTypeError(str(exc)) from exc
 
@@ -167,7 +167,7 @@ def _caption(options: argparse.Namespace) -> int:
             caption = _run(engine, path, image, prompt, options.max_new_tokens)
         except (ImageError, GenerationError) as exc:
             failures += 1
-            tqdm.write(f"kosmos: {line(exc)}", file=sys.stderr)
+            tqdm.write(f"kosmos: {one_line(exc)}", file=sys.stderr)
             continue
         value = _value(path, image, prompt, caption, options.model)
         if options.out:
@@ -175,7 +175,7 @@ def _caption(options: argparse.Namespace) -> int:
                 value["annotated"] = str(_save(options.out, path.stem, annotate(image, caption)))
             except OSError as exc:
                 failures += 1
-                reason = line(f"--out {exc.filename}: {exc.strerror or exc}")
+                reason = one_line(f"--out {exc.filename}: {exc.strerror or exc}")
                 tqdm.write(f"kosmos: {reason}", file=sys.stderr)
         _write(value)
     return 1 if failures else 0
@@ -254,9 +254,9 @@ def _write(value: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     # Escaped to ASCII, as a path need not be UTF-8 and the output's encoding may be any.
-    line = json.dumps(value, allow_nan=False)
+    text = json.dumps(value, allow_nan=False)
     try:
-        tqdm.write(line, file=sys.stdout)
+        tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()  # a pipe's reader sees each line at once
     except OSError as exc:
         # Python flushes once more at the end, which would fail again.

@@ -12,11 +12,11 @@ import traceback
 
 from kosmos_ros.errors import KosmosError
 
-VALUE = 60  # characters of a value in quotes
-LINE = 1000  # characters of a whole message
+MAX_VALUE = 60  # characters of a value in quotes
+MAX_LINE = 1000  # characters of a whole message
 
 
-def shown(value: object, most: int = VALUE) -> str:
+def quoted(value: object, most: int = MAX_VALUE) -> str:
     """`value` as Python writes it, shortened: about `most` characters, more for escapes."""
     if isinstance(value, str):
         return repr(value if len(value) <= most else value[: most - 3] + "...")
@@ -24,7 +24,7 @@ def shown(value: object, most: int = VALUE) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def line(text: object, most: int = LINE) -> str:
+def one_line(text: object, most: int = MAX_LINE) -> str:
     """`text` without quotes; what is not printable is escaped as Python does it."""
     text = str(text)
     if len(text) > most:
@@ -32,18 +32,18 @@ def line(text: object, most: int = LINE) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def told(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """What an error says; with its type, where it is none that is raised on purpose."""
-    text = line(error)
+    text = one_line(error)
     return text if isinstance(error, KosmosError) else f"{type(error).__name__}: {text}"
 
 
 def first_line(error: BaseException) -> str:
     """The first line of what a library's error says, or its type; advice follows it often."""
-    return line(str(error).strip().partition("\n")[0] or type(error).__name__, 300)
+    return one_line(str(error).strip().partition("\n")[0] or type(error).__name__, 300)
 
 
-def trace(error: BaseException) -> str:
+def format_traceback(error: BaseException) -> str:
     """An error's traceback, in which what it says stands in one line."""
     calls = "".join(traceback.format_tb(error.__traceback__))
-    return f"Traceback (most recent call last):\n{calls}{type(error).__name__}: {line(error)}"
+    return f"Traceback (most recent call last):\n{calls}{type(error).__name__}: {one_line(error)}"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kosmos_ros.errors import ConfigError, KosmosError
-from kosmos_ros.sanitize import shown
+from kosmos_ros.sanitize import quoted
 
 MAX_ENTRIES = 100  # of each list, in parameters and in requests
 
@@ -39,7 +39,7 @@ def parameter(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
+def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
     """`value` as the field's type; an integer serves where text or a float is needed.
 
     Of a list, empty texts are left out, since ROS has no empty list of texts.
@@ -55,7 +55,7 @@ def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
     if type(value) is not kind:
         needed = "a list of texts" if kind is tuple else kind.__name__
         raise ConfigError(
-            f"parameter {name} is {shown(value)} ({type(value).__name__}); {needed} is needed"
+            f"parameter {name} is {quoted(value)} ({type(value).__name__}); {needed} is needed"
         )
     if kind is tuple and len(value) > MAX_ENTRIES:
         raise ConfigError(f"parameter {name} has {len(value)} entries; {MAX_ENTRIES} is the most")
@@ -64,7 +64,7 @@ def checked(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
         raise ConfigError(f"parameter {name} is {value}; {limits[0]} to {limits[1]} is needed")
     if choices and value not in choices:
         raise ConfigError(
-            f"parameter {name} is {shown(value)}; one of {', '.join(choices)} is needed"
+            f"parameter {name} is {quoted(value)}; one of {', '.join(choices)} is needed"
         )
     if check := field.metadata["check"]:
         for text in value if kind is tuple else filter(None, [value]):

@@ -9,7 +9,7 @@ import numpy as np
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.query import Generation
-from kosmos_ros.serving.node_settings import Settings
+from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.serving.scheduler import Limits, Request, Scheduler
 from kosmos_ros.serving.work import Task
 from kosmos_ros.serving.worker import Worker
@@ -74,7 +74,7 @@ class Rig:
     """A worker, its scheduler, and who asks."""
 
     def __init__(self, engine, most=2):
-        self.engine, self.settings = engine, Settings(max_batch_size=most)
+        self.engine, self.settings = engine, NodeSettings(max_batch_size=most)
         self.scheduler = Scheduler()
         self.frames = {}  # camera: (prompts, tokens)
         self.told = []  # who was told, in order

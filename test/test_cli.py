@@ -185,7 +185,8 @@ def test_plain_captions_have_no_boxes(caption, drawn):
     assert "<" not in value["raw_text"]
 
 
-def test_fault_43_a_caption_of_too_many_tokens_is_cut_off(caption, drawn):
+@pytest.mark.fault(43)
+def test_a_caption_of_too_many_tokens_is_cut_off(caption, drawn):
     (value,) = caption(drawn / "first.png", "--max-new-tokens", 3)
     assert (value["generated_tokens"], value["truncated"]) == (3, True)
 
@@ -197,7 +198,8 @@ def test_pictures_of_other_formats_are_captioned(caption, drawn, tmp_path, name)
     check(value, "second")
 
 
-def test_fault_18_boxes_are_in_the_stored_pixels_of_a_rotated_photo(caption, drawn, tmp_path):
+@pytest.mark.fault(18)
+def test_boxes_are_in_the_stored_pixels_of_a_rotated_photo(caption, drawn, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by a quarter
     Image.open(drawn / "second.png").save(tmp_path / "x.jpg", exif=exif)

@@ -12,30 +12,38 @@ from hypothesis import strategies as st
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.images.decode import decode_compressed, decode_raw
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.sanitize import LINE, VALUE, first_line, line, shown, told, trace
+from kosmos_ros.sanitize import (
+    MAX_LINE,
+    MAX_VALUE,
+    first_line,
+    format_error,
+    format_traceback,
+    one_line,
+    quoted,
+)
 from kosmos_ros.serving.node_settings import FIELDS, check_name
-from kosmos_ros.settings import checked
+from kosmos_ros.settings import validated
 
 EVIL = "x\n[ERROR] forged\r\x1b[2J\x9b2J\u202e\x00" * 1000
-ANY = st.text(st.characters(codec=None), max_size=3 * VALUE)
+ANY = st.text(st.characters(codec=None), max_size=3 * MAX_VALUE)
 
 
 def harmless(text):
     assert text.isprintable(), text[:200]
-    assert len(text) <= LINE * 10, len(text)  # an escape is up to ten characters long
+    assert len(text) <= MAX_LINE * 10, len(text)  # an escape is up to ten characters long
     return True
 
 
 @given(ANY)
 def test_any_text_is_shown_in_one_printable_bounded_line(text):
-    for made in (shown(text), shown([text]), line(text, VALUE)):
+    for made in (quoted(text), quoted([text]), one_line(text, MAX_VALUE)):
         assert harmless(made)
-        assert len(made) <= 10 * VALUE + 2
+        assert len(made) <= 10 * MAX_VALUE + 2
 
 
 def test_errors_say_what_they_are_in_one_line():
-    assert told(KosmosError(EVIL)) == line(EVIL)
-    assert told(LookupError(EVIL)) == f"LookupError: {line(EVIL)}"
+    assert format_error(KosmosError(EVIL)) == one_line(EVIL)
+    assert format_error(LookupError(EVIL)) == f"LookupError: {one_line(EVIL)}"
     assert first_line(RuntimeError("CUDA error: gone\nSet CUDA_LAUNCH_BLOCKING=1")) == (
         "CUDA error: gone"
     )
@@ -48,16 +56,16 @@ def test_a_trace_has_the_place_and_no_line_of_an_errors_own():
 
     with pytest.raises(LookupError) as raised:
         fails()
-    *calls, said = trace(raised.value).splitlines()
+    *calls, said = format_traceback(raised.value).splitlines()
     assert calls[0] == "Traceback (most recent call last):"
     assert any("in fails" in call for call in calls)
-    assert said == f"LookupError: {line(EVIL)}"
+    assert said == f"LookupError: {one_line(EVIL)}"
 
 
-@given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Zs")), max_size=VALUE))
+@given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Zs")), max_size=MAX_VALUE))
 def test_plain_text_stays_as_it_is(text):
-    assert line(text, VALUE) == text
-    assert shown(text) == repr(text)
+    assert one_line(text, MAX_VALUE) == text
+    assert quoted(text) == repr(text)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +79,10 @@ def test_plain_text_stays_as_it_is(text):
         lambda: prompts.phrase_grounding("<patch_index_" + "1" * 400 + ">"),
         lambda: prompts.raw("<image>\x1b[2J"),
         lambda: check_name(EVIL),
-        lambda: checked(FIELDS["task"], EVIL),
-        lambda: checked(FIELDS["max_rate"], EVIL),
-        lambda: checked(FIELDS["cameras"], [EVIL]),
-        lambda: checked(FIELDS["cameras"], [1.0] * 10_000),
+        lambda: validated(FIELDS["task"], EVIL),
+        lambda: validated(FIELDS["max_rate"], EVIL),
+        lambda: validated(FIELDS["cameras"], [EVIL]),
+        lambda: validated(FIELDS["cameras"], [1.0] * 10_000),
         lambda: decode_raw(b"", 1, 1, EVIL, 1, False, 1),
         lambda: decode_compressed(b"\x1b[2J" * 9, EVIL, 1),
         lambda: decode_compressed(b"\xff\xd8\xff\x1b[2J" * 9, EVIL, 1),
@@ -104,9 +112,9 @@ def test_nobody_forges_lines_of_the_nodes_log(ros):
         node.says("active: frames and requests are taken")
         bench.until(camera.get_subscription_count, "a subscription")
         camera.publish(Image(width=1, height=1, step=3, encoding=evil, data=bytes(3)))
-        told = node.says("is not supported")
-        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: encoding 'x\\n.*", told)
-        assert harmless(told)
+        format_error = node.says("is not supported")
+        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: encoding 'x\\n.*", format_error)
+        assert harmless(format_error)
         ask = client.create_client(Ask, "/kosmos/ask")
         generate = client.create_client(Generate, "/kosmos/generate")
         for service, request in (
@@ -135,7 +143,7 @@ def test_other_nodes_names_are_shown_harmless_and_not_all(start):
     )
     desk = start()
     desk.node.get_publishers_info_by_topic = lambda topic: [publisher] * 1000
-    told = desk.node._streams[""]._feed._silence(0.0)
-    assert "1000 publishers" in told
-    assert harmless(told)
-    assert len(told) < 5000
+    format_error = desk.node._streams[""]._feed._silence(0.0)
+    assert "1000 publishers" in format_error
+    assert harmless(format_error)
+    assert len(format_error) < 5000

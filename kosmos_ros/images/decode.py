@@ -31,7 +31,7 @@ from PIL import (
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images.encodings import ENCODINGS, Converter, Encoding, depth, grey, narrow
-from kosmos_ros.sanitize import line, shown
+from kosmos_ros.sanitize import one_line, quoted
 
 
 def decode_raw(
@@ -82,7 +82,8 @@ def check_raw(
     layout = ENCODINGS.get(encoding)
     if layout is None:
         raise EncodingError(
-            f"encoding {shown(encoding)} is not supported; one of {', '.join(ENCODINGS)} is needed"
+            f"encoding {quoted(encoding)} is not supported; "
+            f"one of {', '.join(ENCODINGS)} is needed"
         )
     check_size(width, height, max_pixels)
     if min(width, height) < layout.smallest or width % layout.unit[0] or height % layout.unit[1]:
@@ -194,7 +195,7 @@ def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
     `max_pixels`, ImageError for one that is truncated or broken. The array may be read-only.
     """
     try:
-        return _decode(io.BytesIO(_bytes(data)), MESSAGE_FORMATS, shown(format), max_pixels)
+        return _decode(io.BytesIO(_bytes(data)), MESSAGE_FORMATS, quoted(format), max_pixels)
     except EncodingError as exc:
         raise EncodingError(
             f"{exc}; for compressedDepth, theora, ffmpeg and others run "
@@ -237,7 +238,7 @@ def _decode(file: BinaryIO, formats: tuple[str, ...], name: str, max_pixels: int
             return _rgb(picture)
         except _BROKEN as exc:
             raise ImageError(
-                f"{name} is a broken or truncated {format} picture: {line(exc, 200)}"
+                f"{name} is a broken or truncated {format} picture: {one_line(exc, 200)}"
             ) from exc
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient

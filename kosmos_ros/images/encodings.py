@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from kosmos_ros.errors import EncodingError, ImageError
-from kosmos_ros.sanitize import line
+from kosmos_ros.sanitize import one_line
 
 Converter = Callable[[np.ndarray], np.ndarray]
 """(rows, W, channels) in native byte order -> (H, W, 3) uint8 RGB."""
@@ -91,7 +91,7 @@ def _opencv(code: str) -> Converter:
             rgb: np.ndarray = cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, code))
         except cv2.error as exc:
             raise ImageError(
-                f"OpenCV cannot convert the picture by {code}: {line(exc, 200)}"
+                f"OpenCV cannot convert the picture by {code}: {one_line(exc, 200)}"
             ) from exc
         return rgb
 
@@ -104,7 +104,7 @@ def import_cv2(what: str) -> ModuleType:
         import cv2
     except (ImportError, AttributeError) as exc:  # the latter from a build for another NumPy
         raise EncodingError(
-            f"{what} need OpenCV, which cannot be imported ({line(exc, 200)}); "
+            f"{what} need OpenCV, which cannot be imported ({one_line(exc, 200)}); "
             "install python3-opencv (apt) or opencv-python-headless (pip)"
         ) from exc
     return cv2

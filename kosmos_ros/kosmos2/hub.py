@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from kosmos_ros import shapes
 from kosmos_ros.errors import ConfigError, ModelLoadError, UnreachableError
-from kosmos_ros.sanitize import VALUE, first_line, line
+from kosmos_ros.sanitize import MAX_VALUE, first_line, one_line
 
 TransferError: type[Exception] = HfHubHTTPError.__bases__[0]
 """Of the library that huggingface_hub transfers with, which its versions have another one of."""
@@ -197,7 +197,9 @@ def _lacking(folder: Path) -> str:
             parts = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
         except (ValueError, LookupError, TypeError, AttributeError):
             return f"a sound {INDEX}"
-    return next((line(name, VALUE) for name in sorted(parts) if not (folder / name).is_file()), "")
+    return next(
+        (one_line(name, MAX_VALUE) for name in sorted(parts) if not (folder / name).is_file()), ""
+    )
 
 
 def _listed(model: str, revision: str) -> tuple[str, list[Entry]]:

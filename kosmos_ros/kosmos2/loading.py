@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError, ModelLoadError
-from kosmos_ros.sanitize import first_line, shown
+from kosmos_ros.sanitize import first_line, quoted
 
 try:
     import torch as torch  # for others too: a missing one is named here
@@ -105,7 +105,7 @@ def load(
             raise ModelLoadError(f"model {model!r} has no config.json")
         if values.get("model_type") != Kosmos2Config.model_type:
             raise ModelLoadError(
-                f"model {model!r} is of type {shown(values.get('model_type'))}; "
+                f"model {model!r} is of type {quoted(values.get('model_type'))}; "
                 f"{Kosmos2Config.model_type!r} is needed"
             )
         _check_attention(model, values)
@@ -168,8 +168,8 @@ def _sizes(path: str) -> str:
         "int8": (products + 2 * rest) / 1e9,
         "nf4": (0.5625 * products + 2 * rest) / 1e9,
     }
-    shown = ", ".join(f"{size:.1f} GB in {name}" for name, size in gigabytes.items())
-    return f"The weights take {shown}; the pictures and answers take more"
+    sizes = ", ".join(f"{size:.1f} GB in {name}" for name, size in gigabytes.items())
+    return f"The weights take {sizes}; the pictures and answers take more"
 
 
 def _device(device: str) -> torch.device:
@@ -216,7 +216,8 @@ def _check_attention(model: str, values: Any) -> None:
             _check_attention(model, value)
         elif "attn_implementation" in name and "/" in str(value):
             raise ModelLoadError(
-                f"model {model!r}: its config wants {name} {shown(value)}, which is code of others"
+                f"model {model!r}: its config wants {name} {quoted(value)}, "
+                "which is code of others"
             )
 
 
@@ -245,7 +246,7 @@ def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> N
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelLoadError(
-            f"model {model!r} lacks {len(missing)} weights, such as {shown(missing[0])}"
+            f"model {model!r} lacks {len(missing)} weights, such as {quoted(missing[0])}"
         )
     _check_pictures(model, processor.image_processor, int(loaded.config.vision_config.image_size))
     _check_tokens(model, processor.tokenizer, loaded.config)
@@ -255,7 +256,7 @@ def _check_pictures(model: str, pixels: Any, size: int) -> None:
     seen = set(dict(pixels.size).values())
     if seen != {size}:
         raise ModelLoadError(
-            f"model {model!r}: its image processor makes pictures of {shown(sorted(seen))} "
+            f"model {model!r}: its image processor makes pictures of {quoted(sorted(seen))} "
             f"pixels, its vision model needs {size}"
         )
     if int(pixels.resample) not in RESAMPLING:
@@ -268,10 +269,10 @@ def _check_pictures(model: str, pixels: Any, size: int) -> None:
         value = getattr(pixels, name)
         if not _finite(value, 3 if name in colours else None):
             needed = "three finite numbers are" if name in colours else "a finite number is"
-            raise ModelLoadError(f"model {model!r}: {name} is {shown(value)}; {needed} needed")
+            raise ModelLoadError(f"model {model!r}: {name} is {quoted(value)}; {needed} needed")
     if colours and min(pixels.image_std) <= 0:
         raise ModelLoadError(
-            f"model {model!r}: image_std is {shown(pixels.image_std)}; more than 0 is needed"
+            f"model {model!r}: image_std is {quoted(pixels.image_std)}; more than 0 is needed"
         )
 
 

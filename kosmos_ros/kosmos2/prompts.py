@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from kosmos_ros.errors import ConfigError, PromptError
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, TAG
-from kosmos_ros.sanitize import VALUE, shown
+from kosmos_ros.sanitize import MAX_VALUE, quoted
 
 MAX_TEXT = 1000
 """Longest question or phrase in code points; the engine counts tokens against its context."""
@@ -50,7 +50,7 @@ def caption(task: str, grounded: bool = True) -> Prompt:
     """Caption of the whole picture. Raises ConfigError for a task not in CAPTION_TASKS."""
     if task not in CAPTION_TASKS:
         raise ConfigError(
-            f"task {shown(task)} is unknown; one of {', '.join(CAPTION_TASKS)} is needed"
+            f"task {quoted(task)} is unknown; one of {', '.join(CAPTION_TASKS)} is needed"
         )
     words, repeated = CAPTION_TASKS[task]
     text = _grounding(grounded) + words
@@ -113,7 +113,7 @@ def question(
     spans = sorted((*_find(phrase, words), cells) for phrase, cells in meant.items())
     for (_, end, _), (start, _, _) in pairwise(spans):
         if start < end:
-            raise PromptError(f"region phrases overlap in question {shown(words)}")
+            raise PromptError(f"region phrases overlap in question {quoted(words)}")
     for start, end, cells in reversed(spans):
         tagged = f"<phrase> {words[start:end]}</phrase>{object_tags(cells)}"
         words = words[:start].rstrip() + tagged + words[end:]
@@ -135,7 +135,7 @@ def raw(text: str) -> Prompt:
     _check_text("prompt", text)
     for tag in CONTROL_TAGS:
         if tag in text:
-            raise PromptError(f"prompt {shown(text)} holds {tag}, which it cannot speak")
+            raise PromptError(f"prompt {quoted(text)} holds {tag}, which it cannot speak")
     phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", text)
     return Prompt("prompt", text, phrase.group() if phrase else "")
 
@@ -153,7 +153,7 @@ def checked(name: str, text: str) -> str:
     tag = TAG.search(text)
     if tag:
         raise PromptError(
-            f"{name} {shown(text)} holds the model's own tag {tag.group()[:VALUE]}; "
+            f"{name} {quoted(text)} holds the model's own tag {tag.group()[:MAX_VALUE]}; "
             "plain words are needed"
         )
     return text
@@ -165,7 +165,7 @@ def _check_text(name: str, text: str) -> None:
     odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
     if odd:
         raise PromptError(
-            f"{name} {shown(text)} holds the control character U+{ord(odd.group()):04X}"
+            f"{name} {quoted(text)} holds the control character U+{ord(odd.group()):04X}"
         )
 
 
@@ -186,7 +186,7 @@ def _region_word(words: str) -> str:
         if re.search(rf"\b{word}\b", words, re.IGNORECASE):
             return word
     raise PromptError(
-        f"question {shown(words)} does not say which words mean the region: use one of "
+        f"question {quoted(words)} does not say which words mean the region: use one of "
         f"{', '.join(REGION_WORDS)}, or name its words in region_phrases"
     )
 
@@ -194,5 +194,5 @@ def _region_word(words: str) -> str:
 def _find(phrase: str, words: str) -> tuple[int, int]:
     found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", words, re.IGNORECASE)
     if not found:
-        raise PromptError(f"region phrase {shown(phrase)} is not in question {shown(words)}")
+        raise PromptError(f"region phrase {quoted(phrase)} is not in question {quoted(words)}")
     return found.span()

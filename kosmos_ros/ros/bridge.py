@@ -22,7 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from kosmos_ros.errors import ImageError
 from kosmos_ros.images.decode import check_raw, decode_compressed, decode_raw
 from kosmos_ros.images.encodings import ENCODINGS
-from kosmos_ros.sanitize import line
+from kosmos_ros.sanitize import one_line
 
 TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from a cold SD card takes many
 
@@ -70,7 +70,7 @@ class ImageDecoder:
             rgb: np.ndarray = self._bridge.imgmsg_to_cv2(message, "rgb8")
         except _FOREIGN as exc:
             raise ImageError(
-                f"cv_bridge cannot decode {message.encoding}: {line(exc, 200)}"
+                f"cv_bridge cannot decode {message.encoding}: {one_line(exc, 200)}"
             ) from exc
         return rgb
 
@@ -145,7 +145,7 @@ def _trial() -> tuple[frozenset[tuple[str, bool]], str]:
             if trial.returncode < 0
             else trial.stderr.strip().rpartition("\n")[2]
         )
-        return frozenset(), f"cv_bridge fails with NumPy {np.__version__}: {line(ended, 200)}"
+        return frozenset(), f"cv_bridge fails with NumPy {np.__version__}: {one_line(ended, 200)}"
     kinds = frozenset(
         (encoding, big)
         for encoding in ENCODINGS

@@ -35,14 +35,14 @@ from kosmos_ros.ros.conversions import (
     seconds,
 )
 from kosmos_ros.ros.diagnostics import CameraState
-from kosmos_ros.ros.image_subscription import ImageFeed
-from kosmos_ros.sanitize import line, told
+from kosmos_ros.ros.image_subscription import ImageSubscription
+from kosmos_ros.sanitize import format_error, one_line
 from kosmos_ros.serving import plan
 from kosmos_ros.serving.events import Watchlist
-from kosmos_ros.serving.node_settings import StreamSettings
+from kosmos_ros.serving.node_settings import CameraSettings
 from kosmos_ros.serving.plan import Findings, Plan
 from kosmos_ros.serving.scheduler import Limits, Scheduler
-from kosmos_ros.serving.throughput import Meter
+from kosmos_ros.serving.throughput import Throughput
 from kosmos_ros.serving.work import Seen, Task
 
 REPEAT_ERROR = 5.0  # s, of warnings about frames
@@ -67,7 +67,7 @@ DRAWN = {"annotated": image_message, "annotated/compressed": compressed_message}
 """Those of the annotated frame, and what makes their messages of it."""
 
 
-class Stream:
+class Camera:
     """A camera called `name`, whose images are on `topic`. Raises ConfigError."""
 
     def __init__(self, node: Node, name: str, topic: str, model: str) -> None:
@@ -78,14 +78,14 @@ class Stream:
         self._prefix = f"{name}." if name else ""
         self._of = f"camera {name}: " if name else ""  # before what is logged of its frames
         if name:
-            self.settings = parameters.declare(node, StreamSettings, self._prefix)
+            self.settings = parameters.declare(node, CameraSettings, self._prefix)
         else:
-            self.settings = parameters.read(node, StreamSettings)
+            self.settings = parameters.read(node, CameraSettings)
         self._outputs = {topic: self._output(kind, topic) for topic, kind in OUTPUTS.items()}
         self._in_view = Watchlist(first=False)
         self._answered = Watchlist(first="")
-        self._meter = Meter()
-        self._feed = ImageFeed(
+        self._meter = Throughput()
+        self._feed = ImageSubscription(
             node,
             topic,
             self.settings.image_transport,
@@ -99,7 +99,7 @@ class Stream:
 
     def refresh(self) -> None:
         """Take up what the parameters say now."""
-        self.settings = parameters.read(self._node, StreamSettings, self._prefix)
+        self.settings = parameters.read(self._node, CameraSettings, self._prefix)
         if scheduler := self.scheduler:
             self._limit(scheduler)
 
@@ -210,7 +210,7 @@ class Stream:
         self._meter.described(time.monotonic(), now - seconds(seen.header.stamp))
 
     def _changes(
-        self, seen: Seen, findings: Findings, settings: StreamSettings
+        self, seen: Seen, findings: Findings, settings: CameraSettings
     ) -> Iterator[Event]:
         """What this picture settles."""
         stamp = seen.header.stamp
@@ -240,8 +240,8 @@ class Stream:
             scheduler.drop(self.name)
         if isinstance(exc, CancelledError):
             return
-        self._meter.missed(time.monotonic(), line(exc))
-        text = f"{self._of}{told(exc)}"
+        self._meter.missed(time.monotonic(), one_line(exc))
+        text = f"{self._of}{format_error(exc)}"
         # Two calls: rclpy throttles by place and wants one severity at each.
         if isinstance(exc, ImageError | RequestError):
             self._node.get_logger().warning(text, throttle_duration_sec=REPEAT_ERROR)
@@ -250,7 +250,7 @@ class Stream:
 
     # Both ----------------------------------------------------------------------------------
 
-    def _listened(self, settings: StreamSettings) -> tuple[bool, bool, bool]:
+    def _listened(self, settings: CameraSettings) -> tuple[bool, bool, bool]:
         """Whether somebody listens to what is said, to phrases, and to answers."""
         phrases, questions = bool(settings.phrases), bool(settings.questions)
         detections = self._heard("detections")

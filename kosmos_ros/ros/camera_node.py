@@ -28,14 +28,14 @@ from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.ros import parameters
 from kosmos_ros.ros.conversions import caption_message, compressed_message, image_message
 from kosmos_ros.ros.process import run
-from kosmos_ros.sanitize import line
+from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
 
 TRUTH = Prompt("truth", "", "")
 
 
 @dataclass(frozen=True)
-class CameraSettings:
+class CameraNodeSettings:
     """Parameters of camera_node."""
 
     source: str = parameter(
@@ -77,7 +77,7 @@ class CameraNode(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__("camera", **options)
         self.finished: Future = Future()  # only a signal ends this node
-        self._settings = settings = parameters.declare(self, CameraSettings)
+        self._settings = settings = parameters.declare(self, CameraNodeSettings)
         size = settings.width, settings.height
         if any(size) and not all(size):
             raise ConfigError(f"width is {size[0]} and height {size[1]}: give both or neither")
@@ -92,7 +92,7 @@ class CameraNode(Node):
             1 / settings.rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.get_logger().info(
-            f"{line(settings.source)} on {self._raw.topic_name} at {settings.rate:g} Hz"
+            f"{one_line(settings.source)} on {self._raw.topic_name} at {settings.rate:g} Hz"
         )
         for text in parameters.unknown(self):
             self.get_logger().warning(text)
@@ -113,7 +113,7 @@ class CameraNode(Node):
         try:
             view = self._source.read()
         except ImageError as exc:
-            self.get_logger().warning(line(exc), throttle_duration_sec=5.0)
+            self.get_logger().warning(one_line(exc), throttle_duration_sec=5.0)
             return
         if view is not None:
             self._publish(view)

@@ -31,7 +31,7 @@ from sensor_msgs.msg import Image
 from kosmos_ros.errors import ConfigError, RequestError
 from kosmos_ros.ros import parameters
 from kosmos_ros.ros.process import run
-from kosmos_ros.sanitize import line
+from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
 
 CAPTIONS = 3  # of each camera, before the tour
@@ -294,7 +294,7 @@ def _corners(box: BoundingBox) -> str:
 
 
 def _say(text: str) -> None:
-    print(line(text), flush=True)
+    print(one_line(text), flush=True)
 
 
 def main(args: list[str] | None = None) -> int:

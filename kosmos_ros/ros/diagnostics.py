@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import psutil
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from kosmos_ros.ros.image_subscription import LOST_SHARE, ImageFeed
-from kosmos_ros.serving.throughput import Meter
+from kosmos_ros.ros.image_subscription import LOST_SHARE, ImageSubscription
+from kosmos_ros.serving.throughput import Throughput
 
 PERIOD = 1.0  # s
 
@@ -27,8 +27,8 @@ class CameraState:
     """What is known of one camera."""
 
     name: str  # empty for the only one
-    feed: ImageFeed
-    meter: Meter
+    feed: ImageSubscription
+    meter: Throughput
     enabled: bool
     wanted: bool  # somebody listens
     stale_timeout: float  # s; 0: never
@@ -81,7 +81,7 @@ def model_status(
 ) -> DiagnosticStatus:
     """Status of the model; `memory` in bytes is what it takes of its device.
 
-    `rung` says what it does for want of memory; see ladder.RUNGS.
+    `rung` says what it does for want of memory; see memory_backoff.LEVELS.
     """
     if rung and level == DiagnosticStatus.OK:
         level, message = DiagnosticStatus.WARN, f"short of memory: {rung}"

@@ -20,8 +20,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.ros.conversions import seconds
 from kosmos_ros.ros.parameters import given
-from kosmos_ros.sanitize import VALUE, line
-from kosmos_ros.serving.arrivals import InputWatch
+from kosmos_ros.sanitize import MAX_VALUE, one_line
+from kosmos_ros.serving.arrivals import Arrivals
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -51,7 +51,7 @@ which parts have come by then, but not its place in the queue, and rclpy's next 
 """
 
 
-class ImageFeed:
+class ImageSubscription:
     """Subscribes `name` (remappable) by `transport` and gives each message to `on_image`.
 
     `reliability` is best_effort, which connects to any publisher, reliable, or auto: reliable
@@ -68,7 +68,7 @@ class ImageFeed:
         on_image: Callable[[Image | CompressedImage], None],
     ) -> None:
         self._kind, suffix = TRANSPORTS[transport]
-        self.watch = InputWatch(time.monotonic())
+        self.watch = Arrivals(time.monotonic())
         self._node = node
         self._on_image = on_image
         self._stale = False
@@ -217,7 +217,8 @@ class ImageFeed:
             kind = _kind(publisher)
             name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
             text += (
-                f"; {line(name, VALUE)} offers {line(kind, VALUE)} with {offered.name} delivery"
+                f"; {one_line(name, MAX_VALUE)} offers {one_line(kind, MAX_VALUE)} "
+                f"with {offered.name} delivery"
             )
             if kind != self._kind.__name__:
                 text += f", but {self._kind.__name__} is needed: see the parameter image_transport"

@@ -27,13 +27,13 @@ from rclpy.validate_topic_name import validate_topic_name
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
 from kosmos_ros.ros import diagnostics, parameters
 from kosmos_ros.ros.bridge import ImageDecoder
-from kosmos_ros.ros.camera import Stream
+from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
 from kosmos_ros.ros.process import run, spin_once
 from kosmos_ros.ros.services import Services
-from kosmos_ros.sanitize import shown, told
-from kosmos_ros.serving.node_settings import Settings, StreamSettings
+from kosmos_ros.sanitize import format_error, quoted
+from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 from kosmos_ros.serving.scheduler import Scheduler
 from kosmos_ros.serving.work import Task
 from kosmos_ros.serving.worker import CaptionEngine, Decode, Worker
@@ -52,7 +52,7 @@ RESULT_SPINS = 4  # of the executor until a goal's result is sent
 FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
 
 
-def load_engine(settings: Settings) -> CaptionEngine:
+def load_engine(settings: NodeSettings) -> CaptionEngine:
     """The engine that the parameters name. Raises ConfigError and ModelLoadError."""
     # Importing torch takes seconds, in which services already answer "loading".
     from kosmos_ros.kosmos2.engine import Engine
@@ -76,11 +76,11 @@ class KosmosNode(ManagedNode):
     """
 
     def __init__(
-        self, load: Callable[[Settings], CaptionEngine] = load_engine, **options: Any
+        self, load: Callable[[NodeSettings], CaptionEngine] = load_engine, **options: Any
     ) -> None:
         super().__init__("kosmos", **options)
-        self.settings = parameters.declare(self, Settings)
-        parameters.declare(self, StreamSettings)
+        self.settings = parameters.declare(self, NodeSettings)
+        parameters.declare(self, CameraSettings)
         self._load = load
         self.finished: Future = Future()
         self.scheduler = Scheduler()
@@ -102,7 +102,7 @@ class KosmosNode(ManagedNode):
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
         self._streams = {
-            name: Stream(self, name, topic, self.settings.model)
+            name: Camera(self, name, topic, self.settings.model)
             for name, topic in _cameras(self.settings)
         }
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -242,7 +242,7 @@ class KosmosNode(ManagedNode):
 
     # Executor's thread ---------------------------------------------------------------------
 
-    def stream_settings(self) -> Mapping[str, StreamSettings]:
+    def stream_settings(self) -> Mapping[str, CameraSettings]:
         """Those of each camera by its name."""
         return {name: stream.settings for name, stream in self._streams.items()}
 
@@ -253,12 +253,12 @@ class KosmosNode(ManagedNode):
             f" on {stream.topic}, which has {stream.publishers()} publishers" for stream in topics
         )
 
-    def defaults(self) -> StreamSettings:
+    def defaults(self) -> CameraSettings:
         """Parameters that are no camera's own."""
-        return parameters.read(self, StreamSettings)
+        return parameters.read(self, CameraSettings)
 
     def _on_timer(self) -> None:
-        self.settings = parameters.read(self, Settings)
+        self.settings = parameters.read(self, NodeSettings)
         self.scheduler.queue_size = self.settings.queue_size
         if reason := self._reason:  # of requests that came while it became unready
             self._inquiries.refuse_all(reason)
@@ -340,8 +340,8 @@ class KosmosNode(ManagedNode):
         """See worker.Host."""
         self._info = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
         self._info["start_up"] = f"{time.monotonic() - self._began:.1f} s"
-        shown = ", ".join(f"{key} {value}" for key, value in self._info.items() if value)
-        self.get_logger().info(f"model ready: {shown}")
+        details = ", ".join(f"{key} {value}" for key, value in self._info.items() if value)
+        self.get_logger().info(f"model ready: {details}")
         if self._reason.startswith(LOADING):
             self._reason = "the node is not active"
         self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
@@ -368,7 +368,7 @@ class KosmosNode(ManagedNode):
             self._unreachable = error  # see _try_again
             self._settled.set()
             return
-        reason = told(error)
+        reason = format_error(error)
         self._reason = reason if self._info else f"the model cannot be used: {reason}"
         self.get_logger().error(self._reason)
         if isinstance(error, ConfigError) and self.starting:
@@ -394,11 +394,11 @@ class KosmosNode(ManagedNode):
         self._model_info.publish(diagnostics.status(level, name, message, hardware, values))
 
 
-def _cameras(settings: Settings) -> list[tuple[str, str]]:
+def _cameras(settings: NodeSettings) -> list[tuple[str, str]]:
     """Name and image topic of each camera. Raises ConfigError."""
     names, topics = settings.cameras, settings.image_topics
     if len(set(names)) < len(names):
-        raise ConfigError(f"cameras {shown(names)}: each name is needed once")
+        raise ConfigError(f"cameras {quoted(names)}: each name is needed once")
     names = names or ("",)
     if topics and len(topics) != len(names):
         raise ConfigError(
@@ -410,7 +410,7 @@ def _cameras(settings: Settings) -> list[tuple[str, str]]:
         except InvalidTopicNameException as exc:
             reason = str(exc).partition(":\n")[0]
             raise ConfigError(
-                f"image_topics: {shown(topic)} of camera {shown(name)}: {reason}"
+                f"image_topics: {quoted(topic)} of camera {quoted(name)}: {reason}"
             ) from exc
     topics = topics or tuple(f"{name}/image" if name else "image" for name in names)
     return list(zip(names, topics, strict=True))

@@ -22,7 +22,7 @@ from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallba
 from rclpy.node import Node
 from rclpy.task import Future
 
-from kosmos_ros.sanitize import line, trace
+from kosmos_ros.sanitize import format_traceback, one_line
 
 LATEST = 0.5  # s, after which a result is handed over even where the wake-up is lost
 LAST_TRANSITION = 1.0  # s for a transition to end before the node is destroyed
@@ -95,7 +95,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             return callback(state)
         except Exception as exc:
             if self.context.ok():
-                self.get_logger().error(trace(exc))
+                self.get_logger().error(format_traceback(exc))
             return TransitionCallbackReturn.ERROR
 
     def _go(self, trigger: Callable[[], Any]) -> bool:
@@ -107,10 +107,10 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 return bool(trigger() == TransitionCallbackReturn.SUCCESS)
             except RuntimeError as exc:  # RCLError
                 if self.context.ok():
-                    self.get_logger().warning(line(str(exc).partition(", at ")[0]))
+                    self.get_logger().warning(one_line(str(exc).partition(", at ")[0]))
                 return False
             except Exception as exc:  # who asked for it waits for an answer
-                self.get_logger().error(trace(exc))
+                self.get_logger().error(format_traceback(exc))
                 return False
 
 

@@ -22,8 +22,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.sanitize import VALUE, line, told
-from kosmos_ros.settings import checked
+from kosmos_ros.sanitize import MAX_VALUE, format_error, one_line
+from kosmos_ros.settings import validated
 
 Values = TypeVar("Values")
 
@@ -50,7 +50,7 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
         try:
             node.declare_parameter(name, default, descriptor, bool(empty or unset))
         except (InvalidParameterTypeException, InvalidParameterValueException) as exc:
-            raise ConfigError(f"parameter {name}: {line(exc)}") from exc
+            raise ConfigError(f"parameter {name}: {one_line(exc)}") from exc
     values = read(node, kind, prefix)
     fields = {prefix + field.name: field for field in _fields(kind)}
 
@@ -61,9 +61,9 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
                     continue
                 if prefix and change.value is None:  # rclpy would undeclare it
                     raise ConfigError(f"parameter {change.name} has no value; null unsets it")
-                checked(fields[change.name], change.value, prefix)
+                validated(fields[change.name], change.value, prefix)
         except Exception as exc:  # rclpy would let it end the node
-            return SetParametersResult(successful=False, reason=told(exc))
+            return SetParametersResult(successful=False, reason=format_error(exc))
         return SetParametersResult(successful=True)
 
     node.add_on_set_parameters_callback(on_set)
@@ -80,7 +80,7 @@ def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
         value, of = node.get_parameter(prefix + field.name).value, prefix
         if prefix and value in UNSET:
             value, of = node.get_parameter(field.name).value, ""
-        values[field.name] = checked(field, value, of)
+        values[field.name] = validated(field, value, of)
     return kind(**values)
 
 
@@ -91,7 +91,7 @@ def unknown(node: Node) -> list[str]:
     for name in sorted(name for name in given(node) if not node.has_parameter(name)):
         close = difflib.get_close_matches(name, names, n=1)
         lines.append(
-            f"parameter {line(name, VALUE)} is unknown"
+            f"parameter {one_line(name, MAX_VALUE)} is unknown"
             + (f"; is {close[0]} meant?" if close else "")
         )
     return lines

@@ -22,7 +22,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from kosmos_ros.errors import KosmosError
-from kosmos_ros.sanitize import line, trace
+from kosmos_ros.sanitize import format_traceback, one_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -48,11 +48,11 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         # rclpy's own handlers end the context at once, and with it every answer still to be sent.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as exc:  # RCLError: arguments or a parameter file that rcl cannot read
-        print(line(f"{type(exc).__name__}: {exc}"), file=sys.stderr)
+        print(one_line(f"{type(exc).__name__}: {exc}"), file=sys.stderr)
         return 2
     if others := rclpy.utilities.remove_ros_args(args)[1:]:
         print(
-            f"argument {line(others[0], 100)} is unknown; "
+            f"argument {one_line(others[0], 100)} is unknown; "
             "parameters are set by --ros-args -p NAME:=VALUE",
             file=sys.stderr,
         )
@@ -64,7 +64,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     try:
         node = make_node()
     except (KosmosError, ParameterException, RuntimeError) as exc:
-        print(line(f"{type(exc).__name__}: {exc}"), file=sys.stderr)
+        print(one_line(f"{type(exc).__name__}: {exc}"), file=sys.stderr)
         rclpy.shutdown()
         return 1
     ended = False
@@ -106,7 +106,7 @@ def spin_once(node: Any, timeout: float | None = None) -> None:
     except Exception as exc:
         if not node.context.ok():
             raise
-        node.get_logger().error(trace(exc), throttle_duration_sec=REPEAT_ERROR)
+        node.get_logger().error(format_traceback(exc), throttle_duration_sec=REPEAT_ERROR)
 
 
 def _tell_unless_late(unraisable: Any) -> None:

@@ -30,11 +30,11 @@ from kosmos_ros.kosmos2.grounding import Box, check_region, region_cells, togeth
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, TASKS, Prompt
 from kosmos_ros.ros.conversions import box_from, said_message, seconds
 from kosmos_ros.ros.lifecycle import ManagedNode
-from kosmos_ros.sanitize import shown, told
-from kosmos_ros.serving.node_settings import FIELDS, Settings, StreamSettings
+from kosmos_ros.sanitize import format_error, quoted
+from kosmos_ros.serving.node_settings import FIELDS, CameraSettings, NodeSettings
 from kosmos_ros.serving.scheduler import Request, Scheduler
 from kosmos_ros.serving.work import Seen, Task
-from kosmos_ros.settings import MAX_ENTRIES, checked
+from kosmos_ros.settings import MAX_ENTRIES, validated
 
 REPEAT_ERROR = 5.0  # s, of what is logged about requests
 BURST = 1000  # requests at once that are answered, if only with a refusal
@@ -57,16 +57,16 @@ class Inquiry:
 class Desk(Protocol):
     """Whom the services work for."""
 
-    settings: Settings
+    settings: NodeSettings
     scheduler: Scheduler
 
-    def defaults(self) -> StreamSettings:
+    def defaults(self) -> CameraSettings:
         """Parameters that are no camera's own."""
 
     def unready(self) -> str:
         """Why nothing can be asked now; empty where it can."""
 
-    def stream_settings(self) -> Mapping[str, StreamSettings]:
+    def stream_settings(self) -> Mapping[str, CameraSettings]:
         """Those of each camera by its name."""
 
     def missing(self, cameras: Sequence[str]) -> str:
@@ -242,10 +242,10 @@ class Services:
             return names
         if request.camera not in names:
             known = f"{', '.join(names)} are known" if names[0] else _ONLY
-            raise RequestError(f"camera {shown(request.camera)} is unknown; {known}")
+            raise RequestError(f"camera {quoted(request.camera)} is unknown; {known}")
         return (request.camera,)
 
-    def _settings(self, request: Any) -> StreamSettings:
+    def _settings(self, request: Any) -> CameraSettings:
         """Those of the camera that the request names, or else the common ones."""
         if not request.camera:
             return self._desk.defaults()
@@ -298,7 +298,7 @@ class Services:
         for name in ("text", "phrases", "history", "regions", "region_phrases"):
             if getattr(goal, name) and task not in _OF_TASKS[name]:
                 raise RequestError(
-                    f"{name} is not for task {shown(task)}; "
+                    f"{name} is not for task {quoted(task)}; "
                     f"{' and '.join(_OF_TASKS[name])} can have it"
                 )
         if task in CAPTION_TASKS:
@@ -316,7 +316,7 @@ class Services:
             return Inquiry(
                 lambda cells: [prompts.region_description(cells[0], goal.grounded)], reply, regions
             )
-        raise RequestError(f"task {shown(task)} is unknown; one of {', '.join(TASKS)} is needed")
+        raise RequestError(f"task {quoted(task)} is unknown; one of {', '.join(TASKS)} is needed")
 
     def _grounding_of(self, request: Any, kind: Any) -> Inquiry:
         """Of Ground and of the action: several phrases."""
@@ -325,7 +325,7 @@ class Services:
             raise RequestError("phrases is empty; at least one phrase is needed")
         asked = [prompts.phrase_grounding(phrase) for phrase in phrases]
         try:
-            score = checked(FIELDS["min_score"], request.min_score)
+            score = validated(FIELDS["min_score"], request.min_score)
         except ConfigError as exc:
             raise RequestError(str(exc)) from exc
         score = score or self._settings(request).min_score
@@ -342,7 +342,7 @@ class Services:
 
     def _refusal(self, kind: Any, exc: Exception) -> Any:
         """The response that says why there is none; from any thread."""
-        reason = told(exc)
+        reason = format_error(exc)
         if isinstance(exc, CancelledError):
             # Model and scheduler may stop before whoever made the node unready has said so.
             reason = self._desk.unready() or reason
@@ -383,7 +383,7 @@ def _check(request: Any, inquiry: Inquiry) -> None:
     """Raise RequestError for what cannot be asked of any image."""
     if request.max_new_tokens:
         try:
-            checked(FIELDS["max_new_tokens"], request.max_new_tokens)
+            validated(FIELDS["max_new_tokens"], request.max_new_tokens)
         except ConfigError as exc:
             raise RequestError(str(exc)) from exc
     if seconds(request.max_age) < 0:

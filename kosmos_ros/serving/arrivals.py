@@ -13,7 +13,7 @@ from itertools import pairwise
 
 
 @dataclass
-class InputWatch:
+class Arrivals:
     """Arrivals of one camera. One thread at a time may use it."""
 
     started: float  # s, monotonic

@@ -16,7 +16,7 @@ QUIET = 60.0  # s without a failure before the next rung up is tried
 
 
 @dataclass(frozen=True)
-class Rung:
+class Level:
     """One measure of less."""
 
     name: str  # for people; empty: nothing is less
@@ -24,15 +24,15 @@ class Rung:
     tokens: int = sys.maxsize  # of an answer, which then says that it was cut off
 
 
-RUNGS = (
-    Rung("", 1.0),
-    Rung("half of max_batch_size", 0.5),
-    Rung("one prompt at a time"),
-    Rung("one prompt at a time, answers of at most 32 tokens", tokens=32),
+LEVELS = (
+    Level("", 1.0),
+    Level("half of max_batch_size", 0.5),
+    Level("one prompt at a time"),
+    Level("one prompt at a time, answers of at most 32 tokens", tokens=32),
 )
 
 
-class Ladder:
+class MemoryBackoff:
     """Where one worker stands; from any thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,9 +40,9 @@ class Ladder:
         self._fallen = 0, 0.0  # number of the rung, and when it fell there
 
     @property
-    def rung(self) -> Rung:
+    def rung(self) -> Level:
         """The present one."""
-        return RUNGS[self._number()]
+        return LEVELS[self._number()]
 
     def batch(self, most: int) -> int:
         """How many prompts of `most` may go together."""
@@ -55,7 +55,7 @@ class Ladder:
     def fall(self) -> bool:
         """It was too much. False where there is nothing less to try."""
         number = self._number()
-        lowest = number + 1 == len(RUNGS)
+        lowest = number + 1 == len(LEVELS)
         self._fallen = number + (not lowest), self._clock()
         return not lowest
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.sanitize import shown
+from kosmos_ros.sanitize import quoted
 from kosmos_ros.settings import parameter
 
 STANDING_TASKS = tuple(task for task in prompts.TASKS if task != "region_description")
@@ -21,12 +21,12 @@ def check_name(name: str) -> None:
     """Raise ConfigError for what cannot be a camera's name: a part of topics and parameters."""
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
         raise ConfigError(
-            f"camera {shown(name)} is no name; letters, digits and _ are needed, a letter first"
+            f"camera {quoted(name)} is no name; letters, digits and _ are needed, a letter first"
         )
 
 
 @dataclass(frozen=True)
-class Settings:
+class NodeSettings:
     """Parameters of the node, at one moment."""
 
     model: str = parameter(
@@ -119,7 +119,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class StreamSettings:
+class CameraSettings:
     """Parameters that every camera may have for itself, at one moment: <camera>.task and so on."""
 
     image_transport: str = parameter(
@@ -183,6 +183,8 @@ class StreamSettings:
 
 
 FIELDS = {
-    field.name: field for kind in (Settings, StreamSettings) for field in dataclasses.fields(kind)
+    field.name: field
+    for kind in (NodeSettings, CameraSettings)
+    for field in dataclasses.fields(kind)
 }
-"""Those of Settings and StreamSettings by name."""
+"""Fields of NodeSettings and CameraSettings by name."""

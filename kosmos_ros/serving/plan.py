@@ -15,7 +15,7 @@ from kosmos_ros.errors import RequestError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, together
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt
-from kosmos_ros.serving.node_settings import StreamSettings
+from kosmos_ros.serving.node_settings import CameraSettings
 
 _NEEDED = {"phrase_grounding": "phrases", "question": "questions", "prompt": "prompt"}
 """Parameters that tasks are about."""
@@ -34,7 +34,7 @@ class Findings:
 class Plan:
     """Prompts for one frame: the task's, then one for each phrase and for each question."""
 
-    settings: StreamSettings
+    settings: CameraSettings
     task: str  # empty where nobody listens to what it says
     caption: tuple[Prompt, ...]  # none or one
     phrases: tuple[str, ...]
@@ -74,7 +74,7 @@ class Plan:
 
 
 def plan(
-    settings: StreamSettings, said: bool = True, phrases: bool = True, answers: bool = True
+    settings: CameraSettings, said: bool = True, phrases: bool = True, answers: bool = True
 ) -> Plan:
     """The plan of a camera; somebody listens to what is `said`, to `phrases`, to `answers`."""
     task = settings.task

@@ -15,7 +15,7 @@ KEPT = 200  # newest latencies
 
 
 @dataclass
-class Meter:
+class Throughput:
     """Counts of one camera. May be read from one thread while another writes."""
 
     count: int = 0  # frames described

@@ -20,9 +20,9 @@ import numpy as np
 
 from kosmos_ros.errors import CancelledError, DeviceLostError, KosmosError, OutOfMemoryError
 from kosmos_ros.kosmos2.query import Generation, Query
-from kosmos_ros.sanitize import trace
-from kosmos_ros.serving.memory_backoff import Ladder
-from kosmos_ros.serving.node_settings import Settings
+from kosmos_ros.sanitize import format_traceback
+from kosmos_ros.serving.memory_backoff import MemoryBackoff
+from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.serving.scheduler import Job, Scheduler
 from kosmos_ros.serving.work import Picture, Seen, Task
 
@@ -67,7 +67,7 @@ Decode = Callable[[Any, int], np.ndarray]
 class Host(Protocol):
     """Whom a worker works for. All but `settings` are called in the worker's thread."""
 
-    settings: Settings
+    settings: NodeSettings
 
     def load(self) -> tuple[CaptionEngine, Decode]:
         """The model, and what makes pictures of messages."""
@@ -80,7 +80,7 @@ class Host(Protocol):
     def paused(self) -> bool:
         """Whether generation is to stop."""
 
-    def bug(self, trace: str) -> None:
+    def bug(self, format_traceback: str) -> None:
         """An error that the engine raised and that is none of ours."""
 
     def ended(self, error: Exception | None) -> None:
@@ -93,7 +93,7 @@ class Worker:
     def __init__(self, scheduler: Scheduler, host: Host) -> None:
         self._scheduler = scheduler
         self._host = host
-        self.ladder = Ladder()
+        self.ladder = MemoryBackoff()
         self.memory = 0  # bytes of the device's
         self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
@@ -327,7 +327,7 @@ class Worker:
     def _bare(self, error: Exception) -> Exception:
         """Without its frames, which hold what fills the device's memory."""
         if not isinstance(error, KosmosError):
-            self._host.bug(trace(error))
+            self._host.bug(format_traceback(error))
         error = error.with_traceback(None)
         error.__cause__ = error.__context__ = None
         return error

@@ -7,7 +7,7 @@ import array
 from fuzz.source import Source, texts
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.serving.node_settings import FIELDS
-from kosmos_ros.settings import checked
+from kosmos_ros.settings import validated
 
 NAMES = tuple(FIELDS)
 
@@ -54,7 +54,7 @@ def run(data):
     source = Source(data)
     field = FIELDS[source.choice(NAMES)]
     try:
-        value = checked(field, _value(source))
+        value = validated(field, _value(source))
     except ConfigError:
         return False
     assert type(value) is type(field.default)
@@ -63,5 +63,5 @@ def run(data):
     assert not choices or value in choices
     if isinstance(value, tuple):
         assert all(text and type(text) is str for text in value)
-    assert checked(field, value) == value
+    assert validated(field, value) == value
     return True

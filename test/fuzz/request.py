@@ -30,7 +30,7 @@ from kosmos_ros.errors import KosmosError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, parse
 from kosmos_ros.ros import services
-from kosmos_ros.serving.node_settings import Settings, StreamSettings
+from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 from kosmos_ros.serving.work import Seen
 from kosmos_ros.settings import MAX_ENTRIES
 
@@ -90,10 +90,10 @@ class _Node:
 
 
 class _Desk:
-    settings = Settings()
+    settings = NodeSettings()
 
     def __init__(self, *cameras):
-        self._cameras = dict.fromkeys(cameras, StreamSettings())
+        self._cameras = dict.fromkeys(cameras, CameraSettings())
         self.scheduler = SimpleNamespace(submit=self._submit)
         self.queued = None
         self.node = _Node()
@@ -104,7 +104,7 @@ class _Desk:
         self.queued = request
 
     def defaults(self):
-        return StreamSettings()
+        return CameraSettings()
 
     def unready(self):
         return ""

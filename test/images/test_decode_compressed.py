@@ -38,7 +38,8 @@ def test_a_jpeg_keeps_its_places_and_colours():
     "hint",
     ["", "jpeg", "png", "webp", "bgr8; png compressed", "16UC1; compressedDepth", "x" * 9999],
 )
-def test_fault_16_what_the_data_begins_with_counts(hint):
+@pytest.mark.fault(16)
+def test_what_the_data_begins_with_counts(hint):
     for data in EXAMPLES.values():
         assert decode_compressed(data, hint, LIMIT).shape == (48, 64, 3)
 
@@ -54,7 +55,8 @@ def test_fault_16_what_the_data_begins_with_counts(hint):
         encoded(picture(), "TIFF"),
     ],
 )
-def test_fault_17_other_transports_are_refused_with_what_helps(data):
+@pytest.mark.fault(17)
+def test_other_transports_are_refused_with_what_helps(data):
     with pytest.raises(EncodingError, match=r"'of some kind'.*begins with.*republish"):
         decode_compressed(data, "of some kind", LIMIT)
 
@@ -62,7 +64,8 @@ def test_fault_17_other_transports_are_refused_with_what_helps(data):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("lenient", [False, True])
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_fault_13_a_truncated_picture_is_refused(name, share, lenient, monkeypatch):
+@pytest.mark.fault(13)
+def test_a_truncated_picture_is_refused(name, share, lenient, monkeypatch):
     """Also where another module has told Pillow to fill in what is missing."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     data = EXAMPLES[name]
@@ -72,7 +75,8 @@ def test_fault_13_a_truncated_picture_is_refused(name, share, lenient, monkeypat
 
 
 @pytest.mark.parametrize("lenient", [False, True])
-def test_fault_14_a_wrong_checksum_is_refused(lenient, monkeypatch):
+@pytest.mark.fault(14)
+def test_a_wrong_checksum_is_refused(lenient, monkeypatch):
     """Of the header, the pixels, and a chunk beside them."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     rows = b"\x00\x01\x02\x03" * 2
@@ -88,7 +92,8 @@ def test_fault_14_a_wrong_checksum_is_refused(lenient, monkeypatch):
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"])
-def test_fault_14_stumps_are_refused(data):
+@pytest.mark.fault(14)
+def test_stumps_are_refused(data):
     with pytest.raises(ImageError):
         decode_compressed(data, "jpeg", LIMIT)
 
@@ -119,7 +124,8 @@ def bombs():
 
 
 @pytest.mark.parametrize("limit", [50_000_000, 178_956_971])
-def test_fault_15_a_bomb_is_refused_by_its_header(limit, monkeypatch):
+@pytest.mark.fault(15)
+def test_a_bomb_is_refused_by_its_header(limit, monkeypatch):
     """No pixel is decoded, no memory taken, and Pillow's own limits say nothing."""
 
     def never(self, *args):
@@ -137,7 +143,8 @@ def test_fault_15_a_bomb_is_refused_by_its_header(limit, monkeypatch):
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
 @pytest.mark.parametrize("first", [True, False])
-def test_fault_15_a_bomb_beside_the_pixels_is_refused(kind, first):
+@pytest.mark.fault(15)
+def test_a_bomb_beside_the_pixels_is_refused(kind, first):
     """A chunk of text or colours that unpacks to 100 MB, before the pixels or behind them."""
     bomb = chunk(kind, b"name\0\0" + zlib.compress(bytes(100_000_000), 9))
     pixels = chunk(b"IDAT", zlib.compress(bytes(8 * 9)))
@@ -149,7 +156,8 @@ def test_fault_15_a_bomb_beside_the_pixels_is_refused(kind, first):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
 
 
-def test_fault_15_our_own_limit_decides_alone(monkeypatch):
+@pytest.mark.fault(15)
+def test_our_own_limit_decides_alone(monkeypatch):
     """Pillow warns above its limit and raises above twice that."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with warnings.catch_warnings():
@@ -161,7 +169,8 @@ def test_fault_15_our_own_limit_decides_alone(monkeypatch):
             decode_compressed(data, "", 64 * 48 - 1)
 
 
-def test_fault_18_an_exif_rotation_is_not_applied():
+@pytest.mark.fault(18)
+def test_an_exif_rotation_is_not_applied():
     """Boxes are in the pixels that the header's camera has."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -227,7 +236,8 @@ def test_data_may_be_any_kind_of_bytes(kind):
     assert decode_compressed(kind(EXAMPLES["PNG"]), "png", LIMIT).tolist() == noise().tolist()
 
 
-def test_fault_69_data_that_is_no_bytes_is_refused():
+@pytest.mark.fault(69)
+def test_data_that_is_no_bytes_is_refused():
     with pytest.raises(ImageError, match="type NoneType cannot be read"):
         decode_compressed(None, "png", LIMIT)
 
@@ -236,7 +246,8 @@ def test_fault_69_data_that_is_no_bytes_is_refused():
     st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBP"]),
     st.binary(),
 )
-def test_fault_14_random_bytes_raise_nothing_but_image_errors(start, data):
+@pytest.mark.fault(14)
+def test_random_bytes_raise_nothing_but_image_errors(start, data):
     with pytest.raises(ImageError):
         decode_compressed(start + data, "", LIMIT)
 
@@ -246,7 +257,8 @@ def test_fault_14_random_bytes_raise_nothing_but_image_errors(start, data):
     st.sampled_from(sorted(EXAMPLES)),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
 )
-def test_fault_14_damaged_pictures_raise_nothing_but_image_errors(name, damage):
+@pytest.mark.fault(14)
+def test_damaged_pictures_raise_nothing_but_image_errors(name, damage):
     data = bytearray(EXAMPLES[name])
     for place, value in damage:
         data[int(place * (len(data) - 1))] = value

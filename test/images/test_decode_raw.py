@@ -18,7 +18,7 @@ from raw_images import CASES, DUSK, LIMIT, RED, u16
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images.decode import check_raw, decode_raw
 from kosmos_ros.images.encodings import ENCODINGS
-from kosmos_ros.sanitize import shown
+from kosmos_ros.sanitize import quoted
 
 
 def decode(encoding, rows, *, pad=b"", tail=b"", big=False, **change):
@@ -43,7 +43,8 @@ def test_the_cases_are_complete():
 
 
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_08_pixels_are_those_of_the_encoding(encoding):
+@pytest.mark.fault(8, 9, 10, 11, 12)
+def test_pixels_are_those_of_the_encoding(encoding):
     rows, expected = CASES[encoding]
     image = decode(encoding, rows)
     assert image.dtype == np.uint8
@@ -53,7 +54,8 @@ def test_fault_08_pixels_are_those_of_the_encoding(encoding):
 
 @pytest.mark.parametrize("pad", [1, 2, 3, 4, 64])
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_03_row_padding_is_skipped(encoding, pad):
+@pytest.mark.fault(3)
+def test_row_padding_is_skipped(encoding, pad):
     rows, expected = CASES[encoding]
     image = decode(encoding, rows, pad=b"\xee" * pad)
     assert image.flags.c_contiguous
@@ -61,7 +63,8 @@ def test_fault_03_row_padding_is_skipped(encoding, pad):
 
 
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_11_byte_order_is_honoured(encoding):
+@pytest.mark.fault(11)
+def test_byte_order_is_honoured(encoding):
     rows, expected = CASES[encoding]
     assert decode(encoding, rows, big=True).tolist() == np.array(expected).tolist()
     padded = decode(encoding, rows, big=True, pad=b"\xee" * 3)
@@ -69,7 +72,8 @@ def test_fault_11_byte_order_is_honoured(encoding):
 
 
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_01_a_tail_is_ignored_and_a_missing_byte_is_not(encoding):
+@pytest.mark.fault(1, 2)
+def test_a_tail_is_ignored_and_a_missing_byte_is_not(encoding):
     rows, expected = CASES[encoding]
     assert decode(encoding, rows, tail=b"\xee" * 5).tolist() == np.array(expected).tolist()
     data = b"".join(rows)
@@ -78,7 +82,8 @@ def test_fault_01_a_tail_is_ignored_and_a_missing_byte_is_not(encoding):
 
 
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_04_a_step_shorter_than_a_row_is_refused(encoding):
+@pytest.mark.fault(4)
+def test_a_step_shorter_than_a_row_is_refused(encoding):
     rows, _ = CASES[encoding]
     with pytest.raises(ImageSizeError, match=rf"step is {len(rows[0]) - 1} bytes.*{len(rows[0])}"):
         decode(encoding, rows, step=len(rows[0]) - 1)
@@ -95,14 +100,16 @@ def test_fault_04_a_step_shorter_than_a_row_is_refused(encoding):
     ],
 )
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_05_nothing_is_no_picture(encoding, change):
+@pytest.mark.fault(5)
+def test_nothing_is_no_picture(encoding, change):
     with pytest.raises(ImageSizeError):
         decode(encoding, CASES[encoding][0], **change)
 
 
 @pytest.mark.parametrize("side", ["width", "height", "step"])
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_06_the_largest_sides_are_refused(encoding, side):
+@pytest.mark.fault(6)
+def test_the_largest_sides_are_refused(encoding, side):
     for value in (2**31 - 2, 2**32 - 2, 2**32 - 1):
         with pytest.raises(ImageSizeError):
             decode(encoding, CASES[encoding][0], **{side: value})
@@ -116,7 +123,8 @@ def test_the_pixel_limit_is_inclusive_and_named():
         decode_raw(bytes(100), 10, 10, "mono8", 10, False, 99)
 
 
-def test_fault_06_a_refused_size_allocates_nothing():
+@pytest.mark.fault(6)
+def test_a_refused_size_allocates_nothing():
     """Within 64 MiB beyond what is in use, no matter what the message promises."""
     code = """if True:
         import resource
@@ -141,11 +149,12 @@ def test_fault_06_a_refused_size_allocates_nothing():
 
 
 @pytest.mark.parametrize("encoding", ["", "RGB8", "rgb8 ", "jpeg", "nv24", "8UC2", "é" * 10**6])
-def test_fault_07_an_unknown_encoding_is_named_once(encoding):
+@pytest.mark.fault(7)
+def test_an_unknown_encoding_is_named_once(encoding):
     with pytest.raises(EncodingError) as caught:
         decode_raw(bytes(12), 2, 2, encoding, 6, False, LIMIT)
     text = str(caught.value)
-    assert text.count(shown(encoding)) == 1
+    assert text.count(quoted(encoding)) == 1
     assert "rgb8" in text and len(text) < 700
 
 
@@ -163,13 +172,15 @@ def test_fault_07_an_unknown_encoding_is_named_once(encoding):
         ("bayer_gbrg16", 8, 2),
     ],
 )
-def test_fault_09_sizes_that_an_encoding_cannot_have_are_refused(encoding, width, height):
+@pytest.mark.fault(9)
+def test_sizes_that_an_encoding_cannot_have_are_refused(encoding, width, height):
     """Odd sides under chroma subsampling; too little to interpolate a mosaic from."""
     with pytest.raises(ImageSizeError, match=f"{width} x {height} pixels cannot be {encoding}"):
         decode_raw(bytes(1000), width, height, encoding, 16, False, LIMIT)
 
 
-def test_fault_10_a_mosaic_may_be_of_odd_size():
+@pytest.mark.fault(10)
+def test_a_mosaic_may_be_of_odd_size():
     """Cameras crop."""
     assert (
         decode_raw(bytes([9]) * 15, 5, 3, "bayer_grbg8", 5, False, LIMIT).tolist()
@@ -183,21 +194,24 @@ def test_planes_may_share_the_step_of_the_whole_picture():
     assert decode("nv12", rows, step=6).tolist() == np.array(expected).tolist()
 
 
-def test_fault_12_depth_without_a_known_value_is_black_and_a_flat_one_too():
+@pytest.mark.fault(12)
+def test_depth_without_a_known_value_is_black_and_a_flat_one_too():
     unknown = struct.pack("<2f", math.nan, math.inf)
     assert not decode_raw(unknown, 2, 1, "32FC1", 8, False, LIMIT).any()
     assert not decode_raw(u16(0, 0), 2, 1, "16UC1", 4, False, LIMIT).any()
     assert not decode_raw(u16(70, 70), 2, 1, "16UC1", 4, False, LIMIT).any()
 
 
-def test_fault_12_depth_may_use_all_of_float32():
+@pytest.mark.fault(12)
+def test_depth_may_use_all_of_float32():
     largest = 3.4028234663852886e38
     data = struct.pack("<3f", -largest, 0.0, largest)
     assert decode_raw(data, 3, 1, "32FC1", 12, False, LIMIT)[0, :, 0].tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize("width,height", [(1, 1), (1, 4000), (8000, 1)])
-def test_fault_19_extreme_shapes_are_pictures(width, height):
+@pytest.mark.fault(19)
+def test_extreme_shapes_are_pictures(width, height):
     image = decode_raw(bytes(3 * width * height), width, height, "bgr8", 3 * width, False, LIMIT)
     assert image.shape == (height, width, 3)
 
@@ -241,7 +255,8 @@ PIXELS = bytes([255, 0, 0, 10, 20, 30])
     ],
     ids=lambda data: type(data).__name__,
 )
-def test_fault_69_data_may_be_any_kind_of_bytes(data):
+@pytest.mark.fault(69)
+def test_data_may_be_any_kind_of_bytes(data):
     assert decode_raw(data, 2, 1, "rgb8", 6, False, LIMIT).tolist() == [[list(RED), list(DUSK)]]
 
 
@@ -250,7 +265,8 @@ def test_fault_69_data_may_be_any_kind_of_bytes(data):
     [None, 10**12, "text", 1.5, [1, 300], object(), Closed()],
     ids=lambda data: type(data).__name__,
 )
-def test_fault_69_data_that_is_no_bytes_is_refused_by_its_type(data):
+@pytest.mark.fault(69)
+def test_data_that_is_no_bytes_is_refused_by_its_type(data):
     with pytest.raises(ImageError, match=f"type {type(data).__name__} cannot be read"):
         decode_raw(data, 2, 1, "rgb8", 6, False, LIMIT)
 
@@ -263,7 +279,8 @@ def test_rgb8_is_a_view_and_other_pictures_leave_their_data_alone():
     assert data.tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_fault_11_every_16_bit_value_is_rounded_to_the_nearest():
+@pytest.mark.fault(11)
+def test_every_16_bit_value_is_rounded_to_the_nearest():
     values = np.arange(65536, dtype=np.uint16)
     image = decode_raw(values, 256, 256, "mono16", 512, False, 65536)
     assert (image[..., 1].ravel() == np.rint(values * (255 / 65535))).all()

@@ -259,7 +259,8 @@ box = st.lists(st.floats(0, 1), min_size=4, max_size=4).map(
     st.lists(st.tuples(st.text(max_size=20), st.lists(box, min_size=1, max_size=3)), max_size=5),
     st.text(max_size=200),
 )
-def test_fault_19_any_picture_and_caption_can_be_drawn(width, height, phrases, text):
+@pytest.mark.fault(19)
+def test_any_picture_and_caption_can_be_drawn(width, height, phrases, text):
     """1 x 1 pixels, too."""
     marks = tuple(Phrase(words, 0, 0, tuple(boxes)) for words, boxes in phrases)
     result = annotate(blank(width, height), Caption(text, marks))
@@ -269,6 +270,7 @@ def test_fault_19_any_picture_and_caption_can_be_drawn(width, height, phrases, t
 
 
 @pytest.mark.parametrize("size", [(1, 4000), (8000, 1)])
-def test_fault_19_extreme_shapes_can_be_drawn(size):
+@pytest.mark.fault(19)
+def test_extreme_shapes_can_be_drawn(size):
     result = annotate(blank(*size), caption(("a dog", 0.1, 0.1, 0.9, 0.9), text="a dog " * 50))
     assert result.shape[1] == size[0]

@@ -87,7 +87,8 @@ def test_graphs_of_one_function_are_cleared_alone():
         "CUDA error: operation not permitted when stream is capturing\nFor debugging",
     ],
 )
-def test_fault_30_a_capture_that_fails_costs_nothing_but_time(caplog, text):
+@pytest.mark.fault(30)
+def test_a_capture_that_fails_costs_nothing_but_time(caplog, text):
     recorder, counter = Recorder(), Counter()
     graphs = Graphs(recorder)
     graphs(counter.add, 1, torch.ones(1))
@@ -217,7 +218,8 @@ def test_a_pool_is_used_again_while_a_graph_holds_it(monkeypatch):
     assert captures == [f"capture in pool {pool}" for pool in (1, 1, 2)]
 
 
-def test_fault_30_a_capture_that_fails_leaves_the_device_as_it_was(monkeypatch, caplog):
+@pytest.mark.fault(30)
+def test_a_capture_that_fails_leaves_the_device_as_it_was(monkeypatch, caplog):
     device = Device(monkeypatch)
     device.fails = RuntimeError("CUDA error: operation failed due to a previous error")
     graphs = Graphs(Cuda(torch.device("cuda", 1)))

@@ -263,7 +263,8 @@ def test_weights_are_shared_and_not_copied(engine):
     assert len(storages) == 1
 
 
-def test_fault_43_what_is_not_finite_stays_in_its_row(engine, images):
+@pytest.mark.fault(43)
+def test_what_is_not_finite_stays_in_its_row(engine, images):
     """And does not reach a shorter one that takes its place, beside a longer one."""
     broken = Query(torch.full_like(images[0], float("nan")), "word " * 40, 20)
     short, long = Query(images[1], PROMPTS[0], 20), Query(images[1], "word " * 30, 20)
@@ -327,7 +328,8 @@ def test_what_uses_the_cache_is_captured_anew_when_it_is(images, pictures):
     assert near(one.generate(images[0], PROMPTS[0], 30), expected)
 
 
-def test_fault_30_without_graphs_answers_are_the_same(engine, images, caplog):
+@pytest.mark.fault(30)
+def test_without_graphs_answers_are_the_same(engine, images, caplog):
     recorder = Recorder()
     recorder.fails = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
     one = with_graphs(Graphs(recorder))

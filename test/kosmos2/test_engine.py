@@ -125,7 +125,8 @@ def test_scores_are_the_tokens_probabilities(engine, reference, picture):
     assert generation.location_scores == pytest.approx(expected, abs=1e-4)
 
 
-def test_fault_35_the_first_token_of_a_picture_reads_the_last_patch_too(engine):
+@pytest.mark.fault(35)
+def test_the_first_token_of_a_picture_reads_the_last_patch_too(engine):
     """Under transformers 4.57 it would not; pictures would be known by parts."""
     attention = engine._vision._attention
     tokens, width = engine._vision._queries.shape
@@ -139,7 +140,8 @@ def test_fault_35_the_first_token_of_a_picture_reads_the_last_patch_too(engine):
     assert ((first - second).abs().amax(dim=-1) > 0).all()
 
 
-def test_fault_39_all_of_a_wide_frame_is_seen(engine):
+@pytest.mark.fault(39)
+def test_all_of_a_wide_frame_is_seen(engine):
     """A centre crop would lose the edges, and shift every box."""
     size = engine.info.image_size
     frame = np.zeros((270, 480, 3), np.uint8)
@@ -179,7 +181,8 @@ def test_steps_that_the_image_processor_leaves_out_are_left_out(copied, picture,
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (8000, 1)])
-def test_fault_19_frames_of_one_row_or_column_are_captioned(engine, shape):
+@pytest.mark.fault(19)
+def test_frames_of_one_row_or_column_are_captioned(engine, shape):
     frame = np.full((*shape, 3), 128, np.uint8)
     assert engine.generate(engine.encode(frame), PROMPTS[0], 40).tokens > 0
 
@@ -206,7 +209,8 @@ def test_the_caller_may_stop_between_tokens(engine, picture):
         ("mat1 and mat2 shapes cannot be multiplied", GenerationError),
     ],
 )
-def test_fault_30_what_the_device_says_is_translated(engine, picture, monkeypatch, text, error):
+@pytest.mark.fault(30)
+def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, error):
 
     def fail(*_, **__):
         raise RuntimeError(text)
@@ -221,7 +225,8 @@ def test_fault_30_what_the_device_says_is_translated(engine, picture, monkeypatc
         assert str(raised.value).endswith(text.partition("\n")[0])
 
 
-def test_fault_32_a_lost_device_is_named_although_nothing_can_be_allocated(picture, monkeypatch):
+@pytest.mark.fault(32)
+def test_a_lost_device_is_named_although_nothing_can_be_allocated(picture, monkeypatch):
     engine = Engine.load("shapes", device="cpu")
 
     def fail(*_, **__):
@@ -261,7 +266,8 @@ def test_a_ragged_batch_answers_as_each_query_alone(engine, picture):
         assert near(answer, alone), (query.prompt, answer, alone)
 
 
-def test_fault_43_what_is_wrong_with_one_query_is_not_the_others_trouble(engine, picture):
+@pytest.mark.fault(43)
+def test_what_is_wrong_with_one_query_is_not_the_others_trouble(engine, picture):
     image = engine.encode(picture)
     broken = torch.full_like(image, float("nan"))
     answers = engine.generate_batch(
@@ -340,7 +346,8 @@ def test_threads_are_as_many_as_were_asked_for(monkeypatch, threads, environment
     assert found == used
 
 
-def test_fault_64_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
+@pytest.mark.fault(64)
+def test_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
     engine = Engine.load("shapes", device="cpu")
     weights = weakref.ref(engine._model)
     assert engine.generate(engine.encode(picture), PROMPTS[0], 3).tokens == 3
@@ -350,7 +357,8 @@ def test_fault_64_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
 
 
 @pytest.mark.skipif(not hasattr(LIBC, "malloc_trim"), reason="the C library is not glibc")
-def test_fault_64_an_engine_that_is_unloaded_gives_back_what_the_c_library_keeps():
+@pytest.mark.fault(64)
+def test_an_engine_that_is_unloaded_gives_back_what_the_c_library_keeps():
     """Free memory between pieces that are in use, which glibc itself gives back at an end only."""
     engine = Engine.load("shapes", device="cpu")
     pieces = [LIBC.malloc(PIECE) for _ in range(KEPT // PIECE)]
@@ -368,7 +376,8 @@ def test_fault_64_an_engine_that_is_unloaded_gives_back_what_the_c_library_keeps
     assert given_back > KEPT / 2
 
 
-def test_fault_43_a_cut_off_answer_says_so(engine, picture):
+@pytest.mark.fault(43)
+def test_a_cut_off_answer_says_so(engine, picture):
     generation = engine.generate(engine.encode(picture), PROMPTS[0], 3)
     assert (generation.tokens, generation.truncated) == (3, True)
 
@@ -537,7 +546,8 @@ def without_config(model):
         (without_config, "config.json"),
     ],
 )
-def test_fault_37_models_that_would_answer_nonsense_are_refused(copied, damage, reason):
+@pytest.mark.fault(37, 38, 39)
+def test_models_that_would_answer_nonsense_are_refused(copied, damage, reason):
     damage(copied)
     with pytest.raises(ModelLoadError, match=reason):
         Engine.load(str(copied), device="cpu")
@@ -565,7 +575,8 @@ def test_sizes_of_the_full_model_in_each_way(tmp_path):
     )
 
 
-def test_fault_38_code_beside_the_weights_never_runs(copied):
+@pytest.mark.fault(38)
+def test_code_beside_the_weights_never_runs(copied):
     marker = copied / "ran"
     (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
     edit(copied / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
@@ -576,7 +587,8 @@ def test_fault_38_code_beside_the_weights_never_runs(copied):
     assert not marker.exists()
 
 
-def test_fault_36_a_missing_model_is_named():
+@pytest.mark.fault(36)
+def test_a_missing_model_is_named():
     with pytest.raises(ModelLoadError, match="there is no directory /no/such/model"):
         Engine.load("/no/such/model")
     with pytest.raises(ModelLoadError, match="'nobody/nothing' is not in"):

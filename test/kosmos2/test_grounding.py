@@ -98,7 +98,8 @@ def test_well_formed_text_reads_as_hugging_face_reads_it(text):
 
 @settings(max_examples=2000)
 @given(st.lists(fragments, max_size=40).map("".join))
-def test_fault_41_any_text_gives_a_valid_caption(text):
+@pytest.mark.fault(41, 42, 45)
+def test_any_text_gives_a_valid_caption(text):
     caption, phrases = parse(text, [0.5] * location_tags(text))
     assert caption == caption.strip()
     assert not re.search("[\x00-\x08\ud800-\udfff]", caption)
@@ -134,19 +135,22 @@ def test_fault_41_any_text_gives_a_valid_caption(text):
         ),
     ],
 )
-def test_fault_41_malformed_text_keeps_its_words_and_drops_what_is_no_box(text, caption, phrases):
+@pytest.mark.fault(41)
+def test_malformed_text_keeps_its_words_and_drops_what_is_no_box(text, caption, phrases):
     found = parse(text, [1.0] * location_tags(text))
     assert found[0] == caption
     assert [(p.text, p.start, p.end) for p in found[1]] == phrases
     assert all(len(p.boxes) == 1 for p in found[1])
 
 
-def test_fault_41_swapped_corners_are_put_in_order():
+@pytest.mark.fault(41)
+def test_swapped_corners_are_put_in_order():
     _, phrases = parse(f"<phrase> a</phrase><object>{tagged(863, 44)}</object>", [1, 1])
     assert phrases[0].boxes == (Box(0.390625, 0.046875, 0.984375, 0.828125, 1),)
 
 
-def test_fault_42_ten_thousand_tags_are_read_in_one_pass():
+@pytest.mark.fault(42)
+def test_ten_thousand_tags_are_read_in_one_pass():
     part = f"<phrase> a</phrase><object>{tagged(0, 33)}</object>"
     caption, phrases = parse(part * 10_000, [0.5] * 20_000)
     assert len(phrases) == 10_000
@@ -169,7 +173,8 @@ FAMILIES = (
 
 @pytest.mark.parametrize("part", FAMILIES)
 @pytest.mark.parametrize("front", ["", "<phrase>", "<object>", "  "])
-def test_fault_42_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
+@pytest.mark.fault(42)
+def test_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
     """Counted in steps of the interpreter and in characters that regular expressions are given."""
 
     class Counting:
@@ -215,7 +220,8 @@ def test_fault_42_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
     assert len({after - before for before, after in pairwise(taken)}) == 1
 
 
-def test_fault_42_every_character_is_looked_at_by_one_attempt_to_find_a_tag():
+@pytest.mark.fault(42)
+def test_every_character_is_looked_at_by_one_attempt_to_find_a_tag():
     """What makes the search linear: an attempt begins at < only, and no tag has a second one."""
     assert all(tag.rfind("<") == 0 for tag in (*TAGS, "<patch_index_0000>"))
 
@@ -258,7 +264,8 @@ def test_regions_become_the_cells_hugging_face_gives(x1, y1, x2, y2):
 
 
 @given(*[st.floats(-1e9, 1e9) for _ in range(4)])
-def test_fault_48_every_region_gives_cells_of_the_grid_or_an_error(x1, y1, x2, y2):
+@pytest.mark.fault(48)
+def test_every_region_gives_cells_of_the_grid_or_an_error(x1, y1, x2, y2):
     try:
         first, last = region_cells(Box(x1, y1, x2, y2), 640, 480)
     except RegionError:
@@ -278,7 +285,8 @@ def test_fault_48_every_region_gives_cells_of_the_grid_or_an_error(x1, y1, x2, y
         ((-20, -20, 0, 0), "outside"),
     ],
 )
-def test_fault_48_impossible_regions_are_refused_by_name(corners, reason):
+@pytest.mark.fault(48)
+def test_impossible_regions_are_refused_by_name(corners, reason):
     with pytest.raises(RegionError, match=reason):
         region_cells(Box(*corners), 640, 480)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from kosmos_ros import shapes
 from kosmos_ros.kosmos2.hub import COMMITS, INDEX, RANGE
-from kosmos_ros.serving.node_settings import Settings
+from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -101,7 +101,8 @@ def test_all_that_is_needed_is_fetched_once_and_the_commit_told(hub, run, tmp_pa
     assert not hub.fetched()
 
 
-def test_fault_37_a_killed_download_goes_on_where_it_stopped(hub, run, tmp_path):
+@pytest.mark.fault(37)
+def test_a_killed_download_goes_on_where_it_stopped(hub, run, tmp_path):
     hub.files[WEIGHTS] = np.random.default_rng(0).bytes(2 * RANGE)
     hub.stop_at = RANGE * 3 // 2
     command = [sys.executable, "-m", "kosmos_ros.cli", "fetch", "--model", MODEL]
@@ -141,9 +142,8 @@ def test_two_that_fetch_at_once_do_not_spoil_it(hub, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("config.json", "SHA-1 of git"), (WEIGHTS, "SHA-256")])
-def test_fault_37_a_file_that_is_not_what_is_listed_is_refused_by_name(
-    hub, run, tmp_path, name, kind
-):
+@pytest.mark.fault(37)
+def test_a_file_that_is_not_what_is_listed_is_refused_by_name(hub, run, tmp_path, name, kind):
     hub.lies[name] = hub.files[name][:-1] + b"\xff"
     code, out, err = run("fetch", "--model", MODEL)
     assert (code, out) == (1, "")
@@ -191,7 +191,8 @@ def test_a_tag_is_fetched_as_the_commit_that_it_is(hub, run, find):
         ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids the network"),
     ],
 )
-def test_fault_36_a_network_that_is_not_there_is_named(run, environment, reason):
+@pytest.mark.fault(36)
+def test_a_network_that_is_not_there_is_named(run, environment, reason):
     code, _, err = run("fetch", "--model", MODEL, **environment)
     assert code == 1
     assert re.fullmatch(f"kosmos: model '{MODEL}' cannot be fetched: {reason}", err)
@@ -204,7 +205,8 @@ def test_a_model_that_the_hub_does_not_have_is_named(run):
     assert "does not have it" in err
 
 
-def test_fault_38_pickled_weights_are_not_even_fetched(hub, run):
+@pytest.mark.fault(38)
+def test_pickled_weights_are_not_even_fetched(hub, run):
     del hub.files[WEIGHTS]
     code, _, err = run("fetch", "--model", MODEL)
     assert code == 1
@@ -220,7 +222,8 @@ def test_what_is_no_id_is_refused(run, hub, model):
     assert not hub.requests
 
 
-def test_fault_67_a_disk_that_cannot_be_written_is_named(hub, run, tmp_path):
+@pytest.mark.fault(67)
+def test_a_disk_that_cannot_be_written_is_named(hub, run, tmp_path):
     (tmp_path / "hub").write_text("a file where a folder is needed")
     code, _, err = run("fetch", "--model", MODEL)
     assert code == 1
@@ -232,12 +235,12 @@ def test_fault_67_a_disk_that_cannot_be_written_is_named(hub, run, tmp_path):
 
 
 def test_an_empty_revision_of_the_default_model_alone_is_a_commit():
-    assert COMMITS.keys() == {Settings.model}
+    assert COMMITS.keys() == {NodeSettings.model}
     assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in COMMITS.values())
 
 
 def test_the_default_model_is_fetched_at_its_commit_wherever_main_is(tmp_path):
-    hub, commit = Hub(Settings.model), COMMITS[Settings.model]
+    hub, commit = Hub(NodeSettings.model), COMMITS[NodeSettings.model]
     hub.revisions = {"main": "2" * 40, commit: commit}
     command = [sys.executable, "-m", "kosmos_ros.cli", "fetch"]
     try:
@@ -245,9 +248,9 @@ def test_the_default_model_is_fetched_at_its_commit_wherever_main_is(tmp_path):
         _, newest, _ = done([*command, "--revision", "main"], hub.environment(tmp_path))
     finally:
         hub.close()
-    assert yaml.safe_load(pinned) == {"model": Settings.model, "revision": commit}
+    assert yaml.safe_load(pinned) == {"model": NodeSettings.model, "revision": commit}
     assert yaml.safe_load(newest)["revision"] == "2" * 40
-    assert snapshot(tmp_path, commit, Settings.model).is_dir()
+    assert snapshot(tmp_path, commit, NodeSettings.model).is_dir()
 
 
 # What the loader finds -------------------------------------------------------------------------
@@ -271,9 +274,8 @@ def test_fetching_follows_main(hub, find, run):
 
 
 @pytest.mark.parametrize("how", [{"HF_HUB_OFFLINE": "1"}, {"local_files_only": "local"}])
-def test_fault_36_without_network_a_missing_model_is_named_with_what_fetches_it(
-    hub, find, tmp_path, how
-):
+@pytest.mark.fault(36)
+def test_without_network_a_missing_model_is_named_with_what_fetches_it(hub, find, tmp_path, how):
     code, _, err = find("v1", **how)
     assert code == 1
     assert f"ModelLoadError: model '{MODEL}' of revision 'v1' is not in {tmp_path}" in err
@@ -282,9 +284,8 @@ def test_fault_36_without_network_a_missing_model_is_named_with_what_fetches_it(
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json", WEIGHTS])
-def test_fault_37_a_model_that_is_there_in_part_is_named_or_completed(
-    hub, find, run, tmp_path, name
-):
+@pytest.mark.fault(37)
+def test_a_model_that_is_there_in_part_is_named_or_completed(hub, find, run, tmp_path, name):
     run("fetch", "--model", MODEL)
     (snapshot(tmp_path) / name).resolve().unlink()
     code, _, err = find(local_files_only="local")
@@ -309,7 +310,8 @@ def test_weights_in_several_files_are_wanted_whole(hub, find, run, tmp_path):
     assert f"lacks a sound {INDEX}" in find(local_files_only="local")[2]
 
 
-def test_fault_37_another_revision_never_stands_for_the_one_asked_for(hub, find, run):
+@pytest.mark.fault(37)
+def test_another_revision_never_stands_for_the_one_asked_for(hub, find, run):
     run("fetch", "--model", MODEL)
     for revision in ("v9", "3" * 40):
         code, out, err = find(revision)

@@ -84,7 +84,8 @@ def test_prompts_are_the_model_cards(prompt, text, lead):
 
 
 @pytest.mark.parametrize("tag", [*TAGS, "<patch_index_0044>", "<patch_index_99999>"])
-def test_fault_47_tags_in_text_from_outside_are_refused_by_name(tag):
+@pytest.mark.fault(47)
+def test_tags_in_text_from_outside_are_refused_by_name(tag):
     for make in (
         lambda: prompts.question(f"What is{tag} it?"),
         lambda: prompts.phrase_grounding(f"a {tag} cat"),
@@ -105,7 +106,8 @@ def test_fault_47_tags_in_text_from_outside_are_refused_by_name(tag):
         ("what \ud800", "U\\+D800"),
     ],
 )
-def test_fault_46_unusable_questions_are_refused(question, reason):
+@pytest.mark.fault(46)
+def test_unusable_questions_are_refused(question, reason):
     with pytest.raises(PromptError, match=reason):
         prompts.question(question)
 
@@ -136,7 +138,8 @@ def test_an_unknown_task_names_the_known_ones():
 
 
 @given(st.text(max_size=60))
-def test_fault_47_any_question_is_refused_or_holds_only_our_tags(question):
+@pytest.mark.fault(47)
+def test_any_question_is_refused_or_holds_only_our_tags(question):
     try:
         prompt = prompts.question(question)
     except PromptError:

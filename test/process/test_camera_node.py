@@ -22,10 +22,10 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.images.decode import decode_compressed, decode_raw
-from kosmos_ros.ros.camera_node import CameraSettings
+from kosmos_ros.ros.camera_node import CameraNodeSettings
 from kosmos_ros.shapes.scenes import COLOURS
 
-OPTIONS = {field.name: field for field in dataclasses.fields(CameraSettings)}
+OPTIONS = {field.name: field for field in dataclasses.fields(CameraNodeSettings)}
 
 KINDS = {"image_raw": Image, "image_raw/compressed": CompressedImage, "truth": GroundedCaption}
 

@@ -209,7 +209,8 @@ def test_the_model_says_what_it_is(robot):
     assert (values["model"], values["device"], values["dtype"]) == ("shapes", "cpu", "float32")
 
 
-def test_fault_01_bad_frames_are_named_and_survived(robot, scenes):
+@pytest.mark.fault(1, 4, 5, 6, 7)
+def test_bad_frames_are_named_and_survived(robot, scenes):
     short, narrow, empty, huge, unknown = (message_of(render(scenes[0])) for _ in range(5))
     short.data = short.data[:1000]
     narrow.step = 3
@@ -233,7 +234,8 @@ def test_fault_01_bad_frames_are_named_and_survived(robot, scenes):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4000, 1), (1, 8000)])
-def test_fault_19_a_frame_of_one_row_or_column_has_its_boxes_inside(robot, shape):
+@pytest.mark.fault(19)
+def test_a_frame_of_one_row_or_column_has_its_boxes_inside(robot, shape):
     height, width = shape
     message = message_of(np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8))
     caption = robot.caption(message)
@@ -244,7 +246,8 @@ def test_fault_19_a_frame_of_one_row_or_column_has_its_boxes_inside(robot, shape
         assert 0 <= box.y_min < box.y_max <= height
 
 
-def test_fault_22_a_camera_that_sends_another_message_type_is_named():
+@pytest.mark.fault(22)
+def test_a_camera_that_sends_another_message_type_is_named():
     camera = Program("camera_node", *parameters(rate=5.0))
     arguments = parameters(model="shapes", stale_timeout=1.0)
     node = Program("kosmos_node", *arguments, "-r", "image:=camera/image_raw/compressed")
@@ -254,7 +257,8 @@ def test_fault_22_a_camera_that_sends_another_message_type_is_named():
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_fault_54_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
+@pytest.mark.fault(54)
+def test_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
     with Program("kosmos_node", *parameters(model="shapes")) as program:
         program.says("images from /image")
         code = program.stop(sign)
@@ -265,7 +269,8 @@ def test_fault_54_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_fault_54_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, sign):
+@pytest.mark.fault(54)
+def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, sign):
     client = Node("busy_robot")
     bench = Bench(client)
     camera = client.create_publisher(Image, "busy", 1)
@@ -288,7 +293,8 @@ def test_fault_54_a_signal_while_the_model_works_ends_the_node_cleanly(context, 
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_fault_54_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
+@pytest.mark.fault(54)
+def test_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
     client = Node("asker")
     bench = Bench(client)
     asking = client.create_client(Ask, "ending_kosmos/ask")
@@ -310,14 +316,16 @@ def test_fault_54_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context
     assert code == 0, program.output
 
 
-def test_fault_34_a_device_that_is_not_there_ends_the_node_with_its_name():
+@pytest.mark.fault(34)
+def test_a_device_that_is_not_there_ends_the_node_with_its_name():
     with Program("kosmos_node", *parameters(model="shapes", device="cuda:99")) as program:
         assert program.ends() == 1
     assert program.has("device 'cuda:99' is not there")
     assert "Traceback" not in program.output
 
 
-def test_fault_51_more_questions_at_once_than_may_wait_are_all_answered(robot):
+@pytest.mark.fault(51)
+def test_more_questions_at_once_than_may_wait_are_all_answered(robot):
     # A client's own queues of 10 would lose questions and answers.
     client = robot.client.create_client(Ask, "kosmos/ask", qos_profile=QoSProfile(depth=100))
     assert client.wait_for_service(60)
@@ -347,14 +355,16 @@ def test_an_argument_that_is_none_of_ros_is_refused():
         ("qos_overrides./image.subscription.reliability", "perhaps"),
     ],
 )
-def test_fault_57_a_bad_parameter_ends_the_node_with_its_name_and_value(name, value):
+@pytest.mark.fault(57)
+def test_a_bad_parameter_ends_the_node_with_its_name_and_value(name, value):
     with Program("kosmos_node", *parameters(model="shapes", **{name: value})) as program:
         assert program.ends() == 1
     assert value in program.has(name.rpartition(".")[2])
     assert "Traceback" not in program.output
 
 
-def test_fault_57_unknown_parameters_of_a_file_are_warned_about(tmp_path):
+@pytest.mark.fault(57)
+def test_unknown_parameters_of_a_file_are_warned_about(tmp_path):
     file = tmp_path / "kosmos.yaml"
     file.write_text("/**:\n  ros__parameters:\n    model: /no/such\n    max_rtae: 2.0\n")
     with Program("kosmos_node", "--ros-args", "--params-file", file) as program:

@@ -157,7 +157,8 @@ def names(pairs):
     return {name for name, _ in pairs}
 
 
-def test_fault_60_topics_and_names_are_those_asked_for(bench, scene):
+@pytest.mark.fault(60)
+def test_topics_and_names_are_those_asked_for(bench, scene):
     client = bench.nodes[0]
     camera = client.create_publisher(Image, "/front/image_raw", 10)
     header = Header(frame_id="front_optical_frame")

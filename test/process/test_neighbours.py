@@ -64,7 +64,8 @@ def about(caption, scene):
     return any(phrase in caption.caption for phrase, _ in scene.truth)
 
 
-def test_fault_20_a_camera_faster_than_the_model_fills_no_memory(client, bench):
+@pytest.mark.fault(20)
+def test_a_camera_faster_than_the_model_fills_no_memory(client, bench):
     camera = client.create_publisher(Image, "image", 1)
     captions = hear(client, "kosmos/captions")
     # Small enough for a busy computer to pass a hundred a second on.
@@ -91,7 +92,8 @@ def test_fault_20_a_camera_faster_than_the_model_fills_no_memory(client, bench):
     assert len(captions) + captions[-1].frames_dropped <= stamps[-1]
 
 
-def test_fault_22_a_node_without_frames_idles(client, bench):
+@pytest.mark.fault(22)
+def test_a_node_without_frames_idles(client, bench):
     ticks = []
     client.create_subscription(DiagnosticArray, "/diagnostics", ticks.append, 10)
     with Program("kosmos_node", *FAST) as node:
@@ -111,7 +113,8 @@ def test_fault_22_a_node_without_frames_idles(client, bench):
     assert spent < 2.5  # of the 5 that a busy loop would take
 
 
-def test_fault_24_two_publishers_of_a_topic_are_one_camera(client, bench, scenes):
+@pytest.mark.fault(24)
+def test_two_publishers_of_a_topic_are_one_camera(client, bench, scenes):
     other = Node("another_camera")
     frames = [framed(scene, str(number)) for number, scene in enumerate(scenes)]
     cameras = [node.create_publisher(Image, "image", 1) for node in (client, other)]
@@ -158,7 +161,8 @@ rclpy.spin(node)
 """
 
 
-def test_fault_52_a_client_that_is_killed_leaves_no_place_taken(client, bench, scenes):
+@pytest.mark.fault(52)
+def test_a_client_that_is_killed_leaves_no_place_taken(client, bench, scenes):
     asking = client.create_client(Ask, "kosmos/ask")
     question = Ask.Request(question="What is it?")
     with Program(
@@ -181,7 +185,8 @@ def test_fault_52_a_client_that_is_killed_leaves_no_place_taken(client, bench, s
     assert "Traceback" not in node.output and "ERROR" not in node.output
 
 
-def test_fault_60_two_nodes_are_apart_by_their_namespaces(client, bench, scenes):
+@pytest.mark.fault(60)
+def test_two_nodes_are_apart_by_their_namespaces(client, bench, scenes):
     statuses, places = [], ("one", "two")
     client.create_subscription(DiagnosticArray, "/diagnostics", statuses.append, 10)
     captions = {place: hear(client, f"/{place}/kosmos/captions") for place in places}
@@ -222,7 +227,8 @@ rclpy.spin(node)
 """
 
 
-def test_fault_62_a_listener_that_has_stopped_keeps_nobody_waiting(client, bench, scenes):
+@pytest.mark.fault(62)
+def test_a_listener_that_has_stopped_keeps_nobody_waiting(client, bench, scenes):
     """Its deliveries are reliable, and it takes and confirms none."""
     camera = client.create_publisher(Image, "image", 1)
     captions = hear(client, "kosmos/captions")
@@ -245,7 +251,8 @@ def test_fault_62_a_listener_that_has_stopped_keeps_nobody_waiting(client, bench
     assert "Traceback" not in node.output
 
 
-def test_fault_68_nodes_of_another_domain_are_not_seen(client, bench):
+@pytest.mark.fault(68)
+def test_nodes_of_another_domain_are_not_seen(client, bench):
     domain = int(os.environ["ROS_DOMAIN_ID"])
     assert (domain, os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"]) != (0, "SUBNET")
     others = {**os.environ, "ROS_DOMAIN_ID": str(domain % 101 + 1)}
@@ -260,7 +267,8 @@ def test_fault_68_nodes_of_another_domain_are_not_seen(client, bench):
         assert "far" not in client.get_node_names()
 
 
-def test_fault_68_each_run_of_the_tests_has_a_domain_by_its_process():
+@pytest.mark.fault(68)
+def test_each_run_of_the_tests_has_a_domain_by_its_process():
     environment = {
         key: of for key, of in os.environ.items() if not key.startswith(("ROS_", "PYTEST_XDIST"))
     }

@@ -79,7 +79,8 @@ def graph(ros, name, expected):
     return found
 
 
-def test_fault_66_sros2_can_read_it():
+@pytest.mark.fault(66)
+def test_sros2_can_read_it():
     """It takes whatever lies in enclaves, comments too, for an enclave."""
     builder = ElementTree.TreeBuilder(insert_comments=True)
     parser = ElementTree.XMLParser(target=builder)
@@ -89,7 +90,8 @@ def test_fault_66_sros2_can_read_it():
 
 
 @pytest.mark.parametrize("camera", ["", "front"])
-def test_fault_66_the_node_has_what_its_policy_allows_and_nothing_else(ros, camera):
+@pytest.mark.fault(66)
+def test_the_node_has_what_its_policy_allows_and_nothing_else(ros, camera):
     """For a camera with a name, after the changes that docs/security.md tells."""
     expected = allowed("/kosmos")
     if Detection2DArray is None:
@@ -115,9 +117,8 @@ def test_fault_66_the_node_has_what_its_policy_allows_and_nothing_else(ros, came
         assert graph(ros, "kosmos", expected) == expected, node.output
 
 
-def test_fault_66_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(
-    ros, tmp_path
-):
+@pytest.mark.fault(66)
+def test_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(ros, tmp_path):
     example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     (tmp_path / "listener").write_text("#!/usr/bin/env python3\n" + example)
     (tmp_path / "listener").chmod(0o755)

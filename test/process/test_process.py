@@ -63,7 +63,8 @@ def until_mapped(process, library):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_fault_54_a_signal_to_an_idle_node_ends_it_cleanly(sign):
+@pytest.mark.fault(54)
+def test_a_signal_to_an_idle_node_ends_it_cleanly(sign):
     with Program("kosmos_node", *SHAPES) as node:
         node.says("active: ")
         code = node.stop(sign)
@@ -72,7 +73,8 @@ def test_fault_54_a_signal_to_an_idle_node_ends_it_cleanly(sign):
 
 
 @pytest.mark.parametrize("moment", ["active: ", "images from "])
-def test_fault_55_one_ctrl_c_after_the_other_is_as_one(moment):
+@pytest.mark.fault(55)
+def test_one_ctrl_c_after_the_other_is_as_one(moment):
     with Program("kosmos_node", *SHAPES) as node:
         node.says(moment)
         while node.process.poll() is None:
@@ -83,7 +85,8 @@ def test_fault_55_one_ctrl_c_after_the_other_is_as_one(moment):
 
 
 @pytest.mark.parametrize("library", ["", "rclpy", "librcl.so", "librmw_"])
-def test_fault_55_sigterm_right_after_the_start_is_no_crash(library):
+@pytest.mark.fault(55)
+def test_sigterm_right_after_the_start_is_no_crash(library):
     with Program("kosmos_node", *SHAPES) as node:
         until_mapped(node.process, library)
         code = node.stop(signal.SIGTERM)
@@ -91,7 +94,8 @@ def test_fault_55_sigterm_right_after_the_start_is_no_crash(library):
     assert clean(node), node.output
 
 
-def test_fault_52_a_node_that_shared_memory_leads_past_ends_with_its_own_code():
+@pytest.mark.fault(52)
+def test_a_node_that_shared_memory_leads_past_ends_with_its_own_code():
     """As Fast DDS leaves it where it takes a port for a dead process's."""
     with Program("kosmos_node", *SHAPES) as node:
         node.says("active: ")
@@ -111,7 +115,8 @@ def test_fault_52_a_node_that_shared_memory_leads_past_ends_with_its_own_code():
     assert "Traceback" not in node.output
 
 
-def test_fault_34_auto_without_a_gpu_is_the_processor_and_says_so():
+@pytest.mark.fault(34)
+def test_auto_without_a_gpu_is_the_processor_and_says_so():
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with Program("kosmos_node", *parameters(model="shapes", device="auto"), env=hidden) as node:
         assert "device cpu, dtype float32" in node.says("model ready: ")
@@ -119,7 +124,8 @@ def test_fault_34_auto_without_a_gpu_is_the_processor_and_says_so():
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
-def test_fault_35_a_node_without_torch_runs_and_says_what_installs_it(client, missing):
+@pytest.mark.fault(35)
+def test_a_node_without_torch_runs_and_says_what_installs_it(client, missing):
     cure = f"{sys.executable} -m pip install -r requirements.txt"
     with Program(Path(sys.executable), "-u", "-c", WITHOUT.format(missing), *SHAPES) as node:
         node.says(cure)
@@ -185,9 +191,8 @@ time_t time(time_t *now) {
 """
 
 
-def test_fault_28_a_step_of_the_systems_clock_moves_no_rate_and_no_deadline(
-    client, stepping, tmp_path
-):
+@pytest.mark.fault(28)
+def test_a_step_of_the_systems_clock_moves_no_rate_and_no_deadline(client, stepping, tmp_path):
     bench = Bench(client)
     camera = client.create_publisher(Image, "image", 1)
     asking = client.create_client(Ask, "kosmos/ask")

@@ -67,7 +67,8 @@ def of_model(message):
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), GenerationError),
     ],
 )
-def test_fault_31_what_a_device_says_is_sorted(error, kind):
+@pytest.mark.fault(30, 31)
+def test_what_a_device_says_is_sorted(error, kind):
     with (
         pytest.raises(GenerationError if kind is GenerationError else kind) as raised,
         translated("it failed"),
@@ -77,7 +78,8 @@ def test_fault_31_what_a_device_says_is_sorted(error, kind):
     assert str(raised.value).startswith("it failed: ")
 
 
-def test_fault_30_what_is_too_much_goes_in_parts_and_later_work_as_well():
+@pytest.mark.fault(30)
+def test_what_is_too_much_goes_in_parts_and_later_work_as_well():
     engine = Stepper()
     rig = Rig(engine, most=8)
     # More than three at once are too much for this device.
@@ -91,11 +93,12 @@ def test_fault_30_what_is_too_much_goes_in_parts_and_later_work_as_well():
     assert rig.run(2) == ["one", "two"]
     assert rig.said == {"one": ["3"] * 6, "two": ["3"] * 3}
     sizes = [len(under_way) for under_way in engine.steps]
-    assert sizes[0] == 6  # and then by memory_backoff.RUNGS
+    assert sizes[0] == 6  # and then by memory_backoff.LEVELS
     assert max(sizes[1:]) <= 4
 
 
-def test_fault_30_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
+@pytest.mark.fault(30)
+def test_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
     engine = Stepper()
     rig = Rig(engine, most=8)
     engine.refuses = lambda under_way: OutOfMemoryError("full") if "huge" in under_way else None
@@ -106,7 +109,8 @@ def test_fault_30_what_is_too_much_for_any_rung_is_refused_and_the_next_one_serv
     assert rig.said == {"two": ["3"]}
 
 
-def test_fault_30_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
+@pytest.mark.fault(30)
+def test_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
     engine = Stepper()
     rig = Rig(engine, most=4)
     engine.refuses_pictures = lambda images: (
@@ -120,7 +124,8 @@ def test_fault_30_a_picture_that_can_never_be_encoded_costs_the_others_nothing()
     assert engine.encoded.count(1) >= 3  # twice alone
 
 
-def test_fault_30_who_was_taken_once_goes_before_those_that_were_not():
+@pytest.mark.fault(30)
+def test_who_was_taken_once_goes_before_those_that_were_not():
     engine = Stepper()
     rig = Rig(engine, most=2)
     failing = [OutOfMemoryError("full")]
@@ -131,7 +136,8 @@ def test_fault_30_who_was_taken_once_goes_before_those_that_were_not():
     assert rig.run(4) == ["one", "two", "three", "four"]
 
 
-def test_fault_30_on_the_last_rung_answers_are_short():
+@pytest.mark.fault(30)
+def test_on_the_last_rung_answers_are_short():
     engine = Stepper()
     rig = Rig(engine, most=2)
     failing = [OutOfMemoryError("full")] * 3
@@ -139,10 +145,11 @@ def test_fault_30_on_the_last_rung_answers_are_short():
     rig.ask("one", ["a"], 100)
     rig.run(1)
     assert rig.said == {"one": ["3"]}
-    assert len(engine.steps) == 3 + memory_backoff.RUNGS[-1].tokens
+    assert len(engine.steps) == 3 + memory_backoff.LEVELS[-1].tokens
 
 
-def test_fault_30_memory_is_given_back_when_nothing_holds_it_any_more():
+@pytest.mark.fault(30)
+def test_memory_is_given_back_when_nothing_holds_it_any_more():
     """An exception holds its frames, and they what fills the memory."""
 
     class Tensor: ...
@@ -167,7 +174,8 @@ def test_fault_30_memory_is_given_back_when_nothing_holds_it_any_more():
     assert rig.said == {"one": ["3"]}
 
 
-def test_fault_30_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
+@pytest.mark.fault(30)
+def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
     desk = start(max_rate=0)
     reports = []
     desk.client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
@@ -226,9 +234,8 @@ def broken(ros):
         ("hangs", 4, "the model has not answered for"),
     ],
 )
-def test_fault_32_33_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(
-    broken, how, code, reason
-):
+@pytest.mark.fault(32, 33)
+def test_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(broken, how, code, reason):
     program, bench, asking = broken(how, hard_timeout=1.0, request_timeout=60.0)
     reports = []
     bench.nodes[0].create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
@@ -249,7 +256,8 @@ def test_fault_32_33_a_broken_device_is_told_to_all_who_wait_and_ends_the_proces
         program.says("after 1 s (hard_timeout) this process ends")
 
 
-def test_fault_33_native_code_that_stops_every_thread_ends_the_process(broken):
+@pytest.mark.fault(33)
+def test_native_code_that_stops_every_thread_ends_the_process(broken):
     program, bench, asking = broken("holds", hard_timeout=0.0)
     asking.call_async(Ask.Request(question="Will it break?", image=picture()))
     bench.executor.spin_once(timeout_sec=0.1)
@@ -261,7 +269,8 @@ def test_fault_33_native_code_that_stops_every_thread_ends_the_process(broken):
     ("limit", "before", "patience"),
     [(0.0, 0.0, 0.0), (1.0, 600.0, 30.0), (500.0, 600.0, 500.0), (900.0, 900.0, 900.0)],
 )
-def test_fault_33_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there(
+@pytest.mark.fault(33)
+def test_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there(
     start, limit, before, patience
 ):
     loaded = threading.Event()
@@ -277,7 +286,8 @@ def test_fault_33_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it
     assert desk.node.patience == patience
 
 
-def test_fault_33_a_model_may_take_its_time_where_no_limit_is_set(start):
+@pytest.mark.fault(33)
+def test_a_model_may_take_its_time_where_no_limit_is_set(start):
     desk = start(hard_timeout=0.0)
     desk.engine.free.clear()
     answer = desk.asking.call_async(Ask.Request(question="What?", image=picture()))
@@ -289,7 +299,8 @@ def test_fault_33_a_model_may_take_its_time_where_no_limit_is_set(start):
     assert desk.node._worker.stuck() == 0
 
 
-def test_fault_36_loading_is_tried_again_where_it_may_help(start, monkeypatch):
+@pytest.mark.fault(36)
+def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
     monkeypatch.setattr(node_module, "PAUSES", (0.3, 0.4))
     engine, online = FakeEngine(), threading.Event()
 
@@ -307,7 +318,8 @@ def test_fault_36_loading_is_tried_again_where_it_may_help(start, monkeypatch):
     assert desk.ask(question="What?", image=picture()).success
 
 
-def test_fault_36_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
+@pytest.mark.fault(36)
+def test_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
     monkeypatch.setattr(node_module, "PAUSES", (60.0,))
 
     def load(settings):
@@ -320,7 +332,8 @@ def test_fault_36_a_node_that_waits_for_the_network_can_be_shut_down(start, monk
     assert desk.node.stop(10)
 
 
-def test_fault_36_a_manager_hears_at_once_that_loading_failed(start):
+@pytest.mark.fault(36)
+def test_a_manager_hears_at_once_that_loading_failed(start):
     tries = []
 
     def load(settings):
@@ -334,7 +347,8 @@ def test_fault_36_a_manager_hears_at_once_that_loading_failed(start):
     assert response.message == "the model cannot be used: the hub does not answer"
 
 
-def test_fault_36_a_manager_hears_of_it_also_after_a_start_that_failed(start):
+@pytest.mark.fault(36)
+def test_a_manager_hears_of_it_also_after_a_start_that_failed(start):
     errors = [UnreachableError("the hub does not answer"), ModelLoadError("the disk is full")]
 
     def load(settings):
@@ -348,18 +362,19 @@ def test_fault_36_a_manager_hears_of_it_also_after_a_start_that_failed(start):
     assert desk.ask(question="What?").message == f"{said}the hub does not answer"
 
 
-def test_fault_59_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
+@pytest.mark.fault(59)
+def test_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
     desk = start()
     setting = desk.client.create_client(SetParameters, "kosmos/set_parameters")
     change = SetParameters.Request(
         parameters=[Parameter("max_rate", value=2.0).to_parameter_msg()]
     )
-    checked = node_parameters.checked
+    validated = node_parameters.validated
 
     def bug(field, value, prefix=""):
-        return 1 // 0 if value == 2.0 else checked(field, value, prefix)
+        return 1 // 0 if value == 2.0 else validated(field, value, prefix)
 
-    monkeypatch.setattr(node_parameters, "checked", bug)
+    monkeypatch.setattr(node_parameters, "validated", bug)
     (result,) = desk.bench.call(setting, change).results
     assert not result.successful
     assert result.reason.startswith("ZeroDivisionError: ")
@@ -367,7 +382,8 @@ def test_fault_59_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch
     assert desk.bench.call(setting, change).results[0].successful
 
 
-def test_fault_29_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatch):
+@pytest.mark.fault(29)
+def test_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatch):
     desk = start()
 
     def bug(*_):
@@ -381,7 +397,8 @@ def test_fault_29_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, m
     assert desk.ask(question="What?", image=picture()).success
 
 
-def test_fault_29_a_bug_in_the_engine_is_logged_with_its_place(start):
+@pytest.mark.fault(29)
+def test_a_bug_in_the_engine_is_logged_with_its_place(start):
     desk = start()
     desk.engine.errors.append(LookupError("a bug"))
     response = desk.ask(question="What?", image=picture())
@@ -389,7 +406,8 @@ def test_fault_29_a_bug_in_the_engine_is_logged_with_its_place(start):
     desk.until(lambda: desk.logs("Traceback", "desk.py", "LookupError: a bug"))
 
 
-def test_fault_29_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
+@pytest.mark.fault(29)
+def test_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
     desk = start()
 
     def bug(job, pictures):
@@ -403,7 +421,8 @@ def test_fault_29_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatc
     assert desk.ask(question="And now?", image=picture()).message == "LookupError: a bug"
 
 
-def test_fault_29_a_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
+@pytest.mark.fault(29)
+def test_a_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
     """rclpy raises what a callback raises out of the executor."""
 
     class Buggy(Node):

@@ -51,7 +51,8 @@ def soak(tmp_path, *arguments):
     return {row["name"]: row["value"] for row in rows}
 
 
-def test_fault_65_under_load_nothing_is_lost_confused_or_said_twice(tmp_path):
+@pytest.mark.fault(65)
+def test_under_load_nothing_is_lost_confused_or_said_twice(tmp_path):
     rows = soak(tmp_path, "--minutes", "0.75", "--clients", "6", "--seed", "3")
     for kind in client.REQUESTS:
         assert rows[f"requests sent: {kind}"] > 0
@@ -79,7 +80,8 @@ def test_what_is_left_out_of_a_run_does_not_happen(tmp_path):
     assert not any(name.startswith("images published") for name in rows)
 
 
-def test_fault_65_of_many_frames_none_is_lost(tmp_path):
+@pytest.mark.fault(65)
+def test_of_many_frames_none_is_lost(tmp_path):
     rows = soak(tmp_path, "--frames", "20000")
     ends = [rows[f"frames {end}"] for end in ("described", "dropped for newer ones", "failed")]
     assert sum(ends) == rows["frames offered"] >= 20_000

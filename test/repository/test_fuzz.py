@@ -41,13 +41,15 @@ def changed(rng, seed, words):
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_fault_42_what_once_broke_something_breaks_nothing(path):
+@pytest.mark.fault(42)
+def test_what_once_broke_something_breaks_nothing(path):
     load(path.parent.name).run(path.read_bytes())
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_fault_42_random_inputs_break_nothing(target):
+@pytest.mark.fault(42)
+def test_random_inputs_break_nothing(target):
     module, rng = load(target), random.Random(target)
     accepted = 0
     for number in range(COUNTS.get(target, COUNT)):

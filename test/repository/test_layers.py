@@ -90,13 +90,15 @@ def run(code):
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
-def test_fault_35_what_is_missing_is_named_with_the_command_that_installs_it(missing):
+@pytest.mark.fault(35)
+def test_what_is_missing_is_named_with_the_command_that_installs_it(missing):
     done = run(BLOCK.format((missing,)) + "import kosmos_ros.kosmos2.engine")
     assert f"ModelLoadError: import of {missing} halted" in done.stderr
     assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
 
 
-def test_fault_35_transformers_of_before_kosmos_2_are_named(tmp_path):
+@pytest.mark.fault(35)
+def test_transformers_of_before_kosmos_2_are_named(tmp_path):
     (tmp_path / "transformers.py").write_text("__version__ = '4.30.0'\n")
     path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
     done = run(path + "import kosmos_ros.kosmos2.engine")

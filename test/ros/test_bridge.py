@@ -69,7 +69,8 @@ def test_cv_bridge_serves_what_it_knows(decoder):
 
 
 @pytest.mark.parametrize("encoding", CASES)
-def test_fault_01_both_refuse_the_same_messages(decoder, encoding):
+@pytest.mark.fault(1, 4, 5, 6)
+def test_both_refuse_the_same_messages(decoder, encoding):
     """Also where cv_bridge would give a narrower picture or a TypeError."""
     for field, value in {
         "data": message(encoding).data[:-1],
@@ -92,7 +93,8 @@ def test_compressed_messages_are_decoded(decoder):
         decoder.decode(CompressedImage(format="png", data=EXAMPLES["PNG"][:-30]), LIMIT)
 
 
-def test_fault_07_an_unknown_encoding_is_refused(decoder):
+@pytest.mark.fault(7)
+def test_an_unknown_encoding_is_refused(decoder):
     unknown = message("rgb8")
     unknown.encoding = "RGB8"
     with pytest.raises(EncodingError, match="'RGB8'"):

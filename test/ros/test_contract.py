@@ -79,7 +79,8 @@ def test_each_of_several_cameras_has_them_under_its_name(start):
     assert not {f"/kosmos/{topic}" for topic in topics} & names()
 
 
-def test_fault_60_every_name_follows_the_namespace_and_remapping(start):
+@pytest.mark.fault(60)
+def test_every_name_follows_the_namespace_and_remapping(start):
     arguments = ["--ros-args", "-r", "__ns:=/robot", "-r", "__node:=eyes"]
     arguments += ["-r", "~/captions:=/said", "-r", "/diagnostics:=/robot/diagnostics"]
     desk = start(cli_args=arguments)

@@ -64,7 +64,8 @@ assert caption_from(found) == caption
 
 
 @pytest.mark.parametrize("checks", ["0", "1"])
-def test_fault_44_a_message_holds_what_was_put_in(checks):
+@pytest.mark.fault(44, 45)
+def test_a_message_holds_what_was_put_in(checks):
     done = subprocess.run(
         [sys.executable, "-c", ROUND_TRIP],
         env={**os.environ, "ROS_PYTHON_CHECK_FIELDS": checks},
@@ -76,7 +77,8 @@ def test_fault_44_a_message_holds_what_was_put_in(checks):
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
-def test_fault_63_a_frame_of_4k_is_copied_into_the_array_that_rclpy_keeps(contiguous):
+@pytest.mark.fault(63)
+def test_a_frame_of_4k_is_copied_into_the_array_that_rclpy_keeps(contiguous):
     pixels = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
     pixels = pixels if contiguous else pixels[:, ::-1]
     tracemalloc.start()

@@ -55,7 +55,8 @@ def test_a_camera_that_works_is_measured(start):
     assert float(values["process memory (MB)"]) > 10
 
 
-def test_fault_21_silence_failure_and_switch_show_as_levels(start):
+@pytest.mark.fault(21)
+def test_silence_failure_and_switch_show_as_levels(start):
     desk = start(max_rate=0, stale_timeout=1.0).listen()
     panel = Panel(desk)
     panel.until("camera", DiagnosticStatus.STALE, "no image on /image")

@@ -56,7 +56,8 @@ def ask(desk):
     return desk.ask(question="What is it?", image=picture())
 
 
-def test_fault_64_a_manager_leads_the_node_through_its_states(managed):
+@pytest.mark.fault(64)
+def test_a_manager_leads_the_node_through_its_states(managed):
     desk, manager = managed()
     assert manager.state == "unconfigured"
     assert ask(desk).message == "the node is unconfigured"
@@ -108,14 +109,16 @@ def test_a_transition_may_be_named_by_its_number(managed):
 
 
 @pytest.mark.parametrize("label", ["activate", "deactivate", "cleanup", "dance"])
-def test_fault_64_a_transition_that_the_state_does_not_allow_is_refused(managed, label):
+@pytest.mark.fault(64)
+def test_a_transition_that_the_state_does_not_allow_is_refused(managed, label):
     desk, manager = managed()
     assert not manager(label)
     assert manager.state == "unconfigured"
     assert manager("configure")
 
 
-def test_fault_49_services_answer_while_the_model_loads(managed):
+@pytest.mark.fault(49)
+def test_services_answer_while_the_model_loads(managed):
     loaded = threading.Event()
     engine = FakeEngine()
 
@@ -134,7 +137,8 @@ def test_fault_49_services_answer_while_the_model_loads(managed):
     assert manager.state == "inactive"
 
 
-def test_fault_64_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
+@pytest.mark.fault(64)
+def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
     engine = FakeEngine()
     errors = [ModelLoadError("no such model")]
 
@@ -152,7 +156,8 @@ def test_fault_64_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
     assert ask(desk).success
 
 
-def test_fault_64_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
+@pytest.mark.fault(64)
+def test_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
     desk, manager = managed()
     monkeypatch.setattr(desk.node, "trigger_configure", {}.__getitem__)
     assert not manager("configure")
@@ -161,7 +166,8 @@ def test_fault_64_who_asks_for_a_transition_that_breaks_is_told_so(managed, monk
     assert manager("configure")
 
 
-def test_fault_64_a_bug_in_a_transition_is_logged_with_its_place(managed, monkeypatch):
+@pytest.mark.fault(64)
+def test_a_bug_in_a_transition_is_logged_with_its_place(managed, monkeypatch):
     desk, manager = managed()
     assert manager("configure")
     monkeypatch.setattr(desk.stream, "begin", {}.__getitem__)
@@ -176,7 +182,8 @@ def test_fault_64_a_bug_in_a_transition_is_logged_with_its_place(managed, monkey
 
 
 @pytest.mark.parametrize("label", ["deactivate", "shutdown"])
-def test_fault_64_a_transition_while_the_model_works_tells_who_waits(managed, label):
+@pytest.mark.fault(64)
+def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
     desk, manager = managed()
     assert manager("configure")
     assert manager("activate")
@@ -204,7 +211,8 @@ def test_who_waits_hears_why_the_node_is_unready_also_where_the_model_stops_firs
     assert waiting.result().message == "the node is not active"
 
 
-def test_fault_64_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
+@pytest.mark.fault(64)
+def test_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
     engines = []
 
     def load(settings):
@@ -270,7 +278,8 @@ def test_the_queue_is_empty_after_a_pause(managed):
     assert len(desk.engine.prompts) == 1
 
 
-def test_fault_32_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
+@pytest.mark.fault(32)
+def test_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
     desk, manager = managed()
     assert manager("configure")
     assert manager("activate")

@@ -34,7 +34,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from kosmos_ros.ros import parameters
-from kosmos_ros.serving.node_settings import Settings, StreamSettings
+from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 
 
 def test_a_frame_becomes_a_caption_with_its_header_and_boxes_in_pixels(start):
@@ -68,7 +68,8 @@ def test_a_frame_becomes_a_caption_with_its_header_and_boxes_in_pixels(start):
 
 
 @pytest.mark.parametrize("said", ["", " ", ".", "</phrase><object></object>"])
-def test_fault_40_an_output_without_words_or_phrases_is_a_message(start, said):
+@pytest.mark.fault(40)
+def test_an_output_without_words_or_phrases_is_a_message(start, said):
     desk = start(max_rate=0).listen()
     desk.engine.says = {"": (said, ())}
     sent = desk.send()
@@ -81,7 +82,8 @@ def test_fault_40_an_output_without_words_or_phrases_is_a_message(start, said):
     assert (answer.answer.rstrip("."), list(answer.result.phrases)) == ("", [])
 
 
-def test_fault_43_a_text_that_is_cut_off_says_so_and_is_warned_of(start):
+@pytest.mark.fault(43)
+def test_a_text_that_is_cut_off_says_so_and_is_warned_of(start):
     desk = start(max_rate=0, max_new_tokens=20).listen()
     desk.engine.truncates = True
     desk.send()
@@ -90,7 +92,8 @@ def test_fault_43_a_text_that_is_cut_off_says_so_and_is_warned_of(start):
     assert desk.ask(question="What is it?").result.truncated
 
 
-def test_fault_45_a_message_arrives_whatever_the_model_writes(start):
+@pytest.mark.fault(45)
+def test_a_message_arrives_whatever_the_model_writes(start):
     desk = start(max_rate=0).listen()
     desk.engine.says = {"": (f" a\0b \ud800 \x1b[2J 中 😀 {'x' * 100_000}", ())}
     desk.send()
@@ -99,7 +102,8 @@ def test_fault_45_a_message_arrives_whatever_the_model_writes(start):
     assert caption.raw_text == f"<grounding> {caption.caption}"
 
 
-def test_fault_53_a_client_in_the_nodes_own_executor_is_answered(start):
+@pytest.mark.fault(53)
+def test_a_client_in_the_nodes_own_executor_is_answered(start):
     """From a callback, as when several nodes are composed in a process."""
     desk = start(max_rate=0)
     answers = []
@@ -159,7 +163,8 @@ print("missed:", stream._meter.error)
 """
 
 
-def test_fault_56_a_context_that_ends_under_the_worker_is_no_crash():
+@pytest.mark.fault(56)
+def test_a_context_that_ends_under_the_worker_is_no_crash():
     """In a process of its own: since Kilted, rclpy destroys a context's nodes with it."""
     done = subprocess.run(
         [sys.executable, "-c", ENDING],
@@ -172,7 +177,8 @@ def test_fault_56_a_context_that_ends_under_the_worker_is_no_crash():
     assert re.search("missed: .*(context is invalid|destruction was requested)", done.stdout)
 
 
-def test_fault_61_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
+@pytest.mark.fault(61)
+def test_without_listeners_nothing_is_captioned_and_questions_are_answered(start):
     desk = start(max_rate=0)
     desk.send()
     response = desk.ask(question="What is it?")
@@ -198,13 +204,15 @@ def test_the_longest_text_is_the_requests_or_the_parameters(start):
     assert desk.engine.limits == [50, 7, 1024]
 
 
-def test_fault_61_always_on_captions_without_listeners(start):
+@pytest.mark.fault(61)
+def test_always_on_captions_without_listeners(start):
     desk = start(always_on=True, max_rate=0)
     desk.send()
     desk.until(lambda: desk.engine.prompts == ["<grounding> An image of"])
 
 
-def test_fault_20_newest_frame_wins_while_the_model_works(start):
+@pytest.mark.fault(20)
+def test_newest_frame_wins_while_the_model_works(start):
     desk = start(max_rate=0).listen()
     desk.engine.free.clear()
     desk.send(colour=(1, 1, 1))
@@ -223,7 +231,8 @@ def test_fault_20_newest_frame_wins_while_the_model_works(start):
     assert desk.ask(question="What is it?", image=picture()).result.frames_dropped == 0
 
 
-def test_fault_51_executor_answers_while_the_model_works(start):
+@pytest.mark.fault(51)
+def test_executor_answers_while_the_model_works(start):
     desk = start(max_rate=0).listen()
     desk.engine.free.clear()
     desk.send()
@@ -234,7 +243,8 @@ def test_fault_51_executor_answers_while_the_model_works(start):
     assert not desk.captions
 
 
-def test_fault_25_boxes_follow_each_frames_own_size(start):
+@pytest.mark.fault(25)
+def test_boxes_follow_each_frames_own_size(start):
     desk = start(max_rate=0).listen()
     desk.send(width=320, height=240)
     desk.until(lambda: len(desk.captions) == 1)
@@ -244,7 +254,8 @@ def test_fault_25_boxes_follow_each_frames_own_size(start):
     assert [caption.phrases[0].boxes[0].y_max for caption in desk.captions] == [198.75, 265]
 
 
-def test_fault_01_a_bad_frame_is_named_and_the_next_one_served(start):
+@pytest.mark.fault(1)
+def test_a_bad_frame_is_named_and_the_next_one_served(start):
     desk = start(max_rate=0).listen()
     bad = picture()
     bad.data = bad.data[:100]
@@ -255,7 +266,8 @@ def test_fault_01_a_bad_frame_is_named_and_the_next_one_served(start):
     assert desk.captions[0].frames_dropped == 1
 
 
-def test_fault_01_bad_frames_are_all_counted_and_warned_of_now_and_then(start, monkeypatch):
+@pytest.mark.fault(1)
+def test_bad_frames_are_all_counted_and_warned_of_now_and_then(start, monkeypatch):
     monkeypatch.setattr("kosmos_ros.ros.camera.REPEAT_ERROR", 3600.0)
     desk = start(max_rate=0).listen()
     bad = picture()
@@ -270,7 +282,8 @@ def test_fault_01_bad_frames_are_all_counted_and_warned_of_now_and_then(start, m
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError("boom"), KeyError("boom")])
-def test_fault_29_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error):
+@pytest.mark.fault(29)
+def test_a_failure_of_any_type_is_logged_and_the_next_frame_served(start, error):
     desk = start(max_rate=0).listen()
     desk.engine.errors.append(error)
     desk.send()
@@ -279,7 +292,8 @@ def test_fault_29_a_failure_of_any_type_is_logged_and_the_next_frame_served(star
     desk.until(lambda: desk.captions)
 
 
-def test_fault_32_a_lost_device_ends_the_node_with_its_own_exit_code(start):
+@pytest.mark.fault(32)
+def test_a_lost_device_ends_the_node_with_its_own_exit_code(start):
     desk = start()
     desk.engine.errors.append(DeviceLostError("CUDA error: gone"))
     states = []
@@ -382,9 +396,8 @@ def test_a_question_about_a_region_names_its_cells(start):
         ({"question": "What?", "image": Image(width=1, height=1, step=3, encoding="x")}, "'x'"),
     ],
 )
-def test_fault_46_impossible_questions_are_answered_at_once_with_the_reason(
-    start, request_fields, reason
-):
+@pytest.mark.fault(46, 48)
+def test_impossible_questions_are_answered_at_once_with_the_reason(start, request_fields, reason):
     desk = start(request_timeout=3600.0)
     response = desk.ask(**request_fields)
     assert not response.success
@@ -392,14 +405,16 @@ def test_fault_46_impossible_questions_are_answered_at_once_with_the_reason(
     assert not desk.engine.prompts
 
 
-def test_fault_50_a_question_without_any_image_says_what_is_missing(start):
+@pytest.mark.fault(50)
+def test_a_question_without_any_image_says_what_is_missing(start):
     desk = start(request_timeout=0.2)
     response = desk.ask(question="What is it?")
     assert not response.success
     assert "no image came within 0.2 s on /image, which has 1 publishers" in response.message
 
 
-def test_fault_51_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
+@pytest.mark.fault(51)
+def test_a_question_that_waits_too_long_is_refused_while_the_model_works(start):
     desk = start()
     desk.engine.free.clear()
     assert desk.asking.wait_for_service(10)
@@ -433,7 +448,8 @@ def test_who_waits_when_the_node_ends_is_told_so(start):
     ] * 4
 
 
-def test_fault_50_a_question_waits_for_an_image_young_enough(start):
+@pytest.mark.fault(50)
+def test_a_question_waits_for_an_image_young_enough(start):
     desk = start()
     desk.send(colour=(1, 1, 1))
     slot = desk.node.scheduler._slots[""]
@@ -449,7 +465,8 @@ def test_fault_50_a_question_waits_for_an_image_young_enough(start):
     assert desk.engine.seen == [(2, 2, 2)]
 
 
-def test_fault_51_a_full_queue_refuses_at_once(start):
+@pytest.mark.fault(51)
+def test_a_full_queue_refuses_at_once(start):
     desk = start(queue_size=2)
     desk.send()
     desk.engine.free.clear()
@@ -466,7 +483,8 @@ def test_fault_51_a_full_queue_refuses_at_once(start):
     assert all(future.result().success for future in answered)
 
 
-def test_fault_49_while_loading_questions_are_refused_and_the_state_is_latched(start):
+@pytest.mark.fault(49)
+def test_while_loading_questions_are_refused_and_the_state_is_latched(start):
     loaded = threading.Event()
     engine = FakeEngine()
 
@@ -489,7 +507,8 @@ def test_fault_49_while_loading_questions_are_refused_and_the_state_is_latched(s
     assert {pair.key: pair.value for pair in second.values}["device"] == "cpu"
 
 
-def test_fault_36_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(start):
+@pytest.mark.fault(36)
+def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(start):
 
     def load(settings):
         raise ModelLoadError(f"model {settings.model!r} is nowhere")
@@ -516,16 +535,18 @@ def test_fault_36_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explai
         ("grounded", 1, ""),
     ],
 )
-def test_fault_57_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
+@pytest.mark.fault(57, 70)
+def test_bad_parameter_values_are_refused_with_a_reason(start, name, value, reason):
     desk = start()
-    before = [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)]
+    before = [parameters.read(desk.node, kind) for kind in (NodeSettings, CameraSettings)]
     result = desk.node.set_parameters([Parameter(name, value=value)])[0]
     assert not result.successful
     assert reason in result.reason
-    assert [parameters.read(desk.node, kind) for kind in (Settings, StreamSettings)] == before
+    assert [parameters.read(desk.node, kind) for kind in (NodeSettings, CameraSettings)] == before
 
 
-def test_fault_58_a_changed_task_holds_from_the_next_frame(start):
+@pytest.mark.fault(58)
+def test_a_changed_task_holds_from_the_next_frame(start):
     desk = start(max_rate=0).listen()
     desk.engine.free.clear()
     desk.send()
@@ -539,17 +560,19 @@ def test_fault_58_a_changed_task_holds_from_the_next_frame(start):
     assert desk.engine.prompts == ["<grounding> An image of", "Describe this image in detail:"]
     wrong = [Parameter("task", value="brief_caption"), Parameter("max_rate", value=-1.0)]
     assert not desk.node.set_parameters_atomically(wrong).successful
-    assert parameters.read(desk.node, StreamSettings).task == "detailed_caption"
+    assert parameters.read(desk.node, CameraSettings).task == "detailed_caption"
 
 
-def test_fault_57_an_integer_serves_where_a_float_is_needed(start):
+@pytest.mark.fault(57)
+def test_an_integer_serves_where_a_float_is_needed(start):
     desk = start(max_rate=2)
     assert desk.stream.settings.max_rate == 2.0
     assert desk.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
-    assert parameters.read(desk.node, StreamSettings).max_rate == 3.0
+    assert parameters.read(desk.node, CameraSettings).max_rate == 3.0
 
 
-def test_fault_57_unknown_parameters_are_warned_about_by_name(start):
+@pytest.mark.fault(57)
+def test_unknown_parameters_are_warned_about_by_name(start):
     desk = start(max_rat=1.0, zzz=True)
     assert parameters.unknown(desk.node) == [
         "parameter max_rat is unknown; is max_rate meant?",
@@ -557,7 +580,8 @@ def test_fault_57_unknown_parameters_are_warned_about_by_name(start):
     ]
 
 
-def test_fault_21_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
+@pytest.mark.fault(21, 22)
+def test_silence_is_reported_with_topic_and_publishers_and_so_is_its_end(start):
     desk = start(stale_timeout=0.1)
     text = desk.until(lambda: desk.logs("no image on /image"))
     assert "this node asks for RELIABLE delivery" in text
@@ -565,7 +589,8 @@ def test_fault_21_silence_is_reported_with_topic_and_publishers_and_so_is_its_en
     desk.until(lambda: desk.logs("images arrive on /image"))
 
 
-def test_fault_23_incompatible_delivery_is_named_with_its_cure(start):
+@pytest.mark.fault(23)
+def test_incompatible_delivery_is_named_with_its_cure(start):
     override = {"qos_overrides./image.subscription.reliability": "reliable"}
     desk = start(stale_timeout=0.0, **override)
     lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -586,7 +611,8 @@ def test_fault_23_incompatible_delivery_is_named_with_its_cure(start):
     )
 
 
-def test_fault_23_delivery_is_what_all_cameras_offer(start):
+@pytest.mark.fault(23)
+def test_delivery_is_what_all_cameras_offer(start):
     """Reliable, which loses no large image, until there is one that does not offer it."""
     desk = start()
     feed = desk.stream._feed
@@ -719,7 +745,8 @@ def test_loss_is_reported_with_its_cures_once_the_model_is_there(start, ready):
         assert not desk.logs("do not reach")
 
 
-def test_fault_27_times_are_those_of_the_nodes_clock(start):
+@pytest.mark.fault(27)
+def test_times_are_those_of_the_nodes_clock(start):
     """Latency by simulated time; warnings although it stands still."""
     desk = start(use_sim_time=True, max_rate=0, stale_timeout=0.5).listen()
     desk.until(lambda: desk.logs("no image on /image"))
@@ -732,7 +759,8 @@ def test_fault_27_times_are_those_of_the_nodes_clock(start):
     assert (latency.sec, latency.nanosec) == (2, 500_000_000)
 
 
-def test_fault_27_a_clock_that_jumps_back_stops_nothing(start):
+@pytest.mark.fault(27)
+def test_a_clock_that_jumps_back_stops_nothing(start):
     """A recording that begins again."""
     desk = start(use_sim_time=True, max_rate=0).listen()
     clock = desk.client.create_publisher(ClockMessage, "/clock", 10)
@@ -746,7 +774,8 @@ def test_fault_27_a_clock_that_jumps_back_stops_nothing(start):
     assert {caption.latency.sec for caption in desk.captions} == {0}
 
 
-def test_fault_27_without_a_clock_rates_and_diagnostics_go_on(start):
+@pytest.mark.fault(27)
+def test_without_a_clock_rates_and_diagnostics_go_on(start):
     desk = start(use_sim_time=True, max_rate=10.0).listen()
     ticks = []
     desk.client.create_subscription(DiagnosticArray, "/diagnostics", ticks.append, 10)
@@ -757,7 +786,8 @@ def test_fault_27_without_a_clock_rates_and_diagnostics_go_on(start):
     assert desk.node.get_clock().now().nanoseconds == 0
 
 
-def test_fault_26_results_carry_any_stamp_and_the_next_frame_is_served(start):
+@pytest.mark.fault(26)
+def test_results_carry_any_stamp_and_the_next_frame_is_served(start):
     desk = start(max_rate=100.0).listen()
     stamps = [0, 2**31 - 1, -(2**31), 50, 7, 7]
     for count, sec in enumerate(stamps, start=1):
@@ -771,7 +801,8 @@ def test_fault_26_results_carry_any_stamp_and_the_next_frame_is_served(start):
     assert past == 2**31 - 1  # the longest that there is
 
 
-def test_fault_22_a_topic_that_nobody_publishes_is_named(start):
+@pytest.mark.fault(22)
+def test_a_topic_that_nobody_publishes_is_named(start):
     desk = start(stale_timeout=0.0)
     desk.client.destroy_publisher(desk.images)
     desk.until(lambda: desk.stream.publishers() == 0)

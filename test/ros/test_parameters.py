@@ -12,9 +12,9 @@ import yaml
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
 
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.ros.camera_node import CameraSettings
-from kosmos_ros.serving.node_settings import FIELDS, Settings, StreamSettings
-from kosmos_ros.settings import checked
+from kosmos_ros.ros.camera_node import CameraNodeSettings
+from kosmos_ros.serving.node_settings import FIELDS, CameraSettings, NodeSettings
+from kosmos_ros.settings import validated
 
 ROOT = Path(__file__).parents[2]
 YAML = ROOT / "config" / "kosmos.yaml"
@@ -38,9 +38,9 @@ def test_every_parameter_of_the_yaml_has_a_comment_and_says_if_it_is_fixed():
 @pytest.mark.parametrize(
     ("heading", "kind"),
     [
-        ("Parameters", Settings),
-        ("Parameters of each camera", StreamSettings),
-        ("`camera_node`", CameraSettings),
+        ("Parameters", NodeSettings),
+        ("Parameters of each camera", CameraSettings),
+        ("`camera_node`", CameraNodeSettings),
     ],
 )
 def test_the_readme_lists_every_parameter_with_its_default(heading, kind):
@@ -61,7 +61,7 @@ def test_the_readme_lists_every_parameter_with_its_default(heading, kind):
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_defaults_are_in_range(name):
-    assert checked(FIELDS[name], FIELDS[name].default) == FIELDS[name].default
+    assert validated(FIELDS[name], FIELDS[name].default) == FIELDS[name].default
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,21 @@ def test_defaults_are_in_range(name):
         ("model", None),
     ],
 )
-def test_fault_57_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
+@pytest.mark.fault(57)
+def test_values_of_another_type_or_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=f"parameter {name} is .*needed"):
-        checked(FIELDS[name], value)
+        validated(FIELDS[name], value)
 
 
 def test_a_list_of_too_many_is_refused():
-    assert len(checked(FIELDS["phrases"], ["a dog"] * 100)) == 100
+    assert len(validated(FIELDS["phrases"], ["a dog"] * 100)) == 100
     with pytest.raises(ConfigError, match="phrases has 101 entries; 100 is the most"):
-        checked(FIELDS["phrases"], ["a dog"] * 101)
+        validated(FIELDS["phrases"], ["a dog"] * 101)
 
 
 @pytest.mark.parametrize("value", [1e9, 1000.1, -5e-324, -0.1, float("inf"), float("nan")])
-def test_fault_70_a_rate_out_of_range_is_refused(value):
-    assert [checked(FIELDS["max_rate"], rate) for rate in (0, 5e-324, 1000)] == [0, 5e-324, 1000]
+@pytest.mark.fault(70)
+def test_a_rate_out_of_range_is_refused(value):
+    assert [validated(FIELDS["max_rate"], rate) for rate in (0, 5e-324, 1000)] == [0, 5e-324, 1000]
     with pytest.raises(ConfigError, match="parameter max_rate is .*; 0 to 1000 is needed"):
-        checked(FIELDS["max_rate"], value)
+        validated(FIELDS["max_rate"], value)

@@ -313,7 +313,8 @@ def test_a_goal_that_is_cancelled_during_a_long_step_is_not_gone_on_with(start):
 
 
 @pytest.mark.parametrize("end", ["succeeded", "aborted", "cancelled"])
-def test_fault_52_a_goal_that_is_over_keeps_no_picture(start, end):
+@pytest.mark.fault(52)
+def test_a_goal_that_is_over_keeps_no_picture(start, end):
     """Rclpy keeps it for RESULT_KEPT; at a goal a second that is 750 MB of Full HD pictures."""
     desk = start()
     if end == "cancelled":

@@ -86,7 +86,8 @@ def test_frames_that_wait_together_go_through_the_model_together(start):
     assert [caption.frames_dropped for caption in rig.captions["left"]] == [0, 1]
 
 
-def test_fault_21_a_dead_or_broken_camera_starves_nobody(start):
+@pytest.mark.fault(21)
+def test_a_dead_or_broken_camera_starves_nobody(start):
     desk = start(cameras=["left", "right", "rear"], max_rate=0, stale_timeout=0.2)
     rig = Rig(desk, "left", "right", "rear")
     desk.until(lambda: desk.logs("no image on /rear/image"))
@@ -253,7 +254,8 @@ def test_phrases_and_questions_are_asked_of_every_frame_in_one_batch(start):
     assert answers[0].score == pytest.approx(0.75)
 
 
-def test_fault_61_what_nobody_hears_is_not_asked(start):
+@pytest.mark.fault(61)
+def test_what_nobody_hears_is_not_asked(start):
     desk = start(phrases=["a dog"], questions=["Who is it?"], max_rate=0)
     desk.engine.says = {"Who": (" a man.", ())}
     answers = []
@@ -321,7 +323,8 @@ def test_a_batch_that_fails_is_tried_one_by_one(start):
     assert desk.engine.batches == [1, 2, 1, 1]
 
 
-def test_fault_40_boxes_are_detections_too_and_no_box_is_an_empty_array(start):
+@pytest.mark.fault(40)
+def test_boxes_are_detections_too_and_no_box_is_an_empty_array(start):
     vision_msgs = pytest.importorskip(
         "vision_msgs.msg",
         reason="vision_msgs is not installed: apt-get install ros-$ROS_DISTRO-vision-msgs",

@@ -4,11 +4,11 @@
 
 import pytest
 
-from kosmos_ros.serving.arrivals import InputWatch
+from kosmos_ros.serving.arrivals import Arrivals
 
 
 def fed(stamps):
-    watch = InputWatch(0.0)
+    watch = Arrivals(0.0)
     for stamp in stamps:
         watch.arrived(1000.0 + stamp, stamp)
     return watch
@@ -20,7 +20,7 @@ def lost(stamps):
 
 
 def test_silence_counts_from_the_start_and_then_from_the_newest_frame():
-    watch = InputWatch(10.0)
+    watch = Arrivals(10.0)
     assert watch.silence(13.0) == 3.0
     watch.arrived(14.0, 0.0)
     assert watch.silence(14.5) == 0.5
@@ -70,15 +70,16 @@ def test_a_watch_that_restarts_later_counts_nothing_until_then():
 @pytest.mark.parametrize(
     "stamps", [[], [1.0], [0.0] * 20, [5, 4, 3, 2, 1, 0, -1], [1, 2, 30, 40], [0, 0.1, 5, 10, 15]]
 )
-def test_fault_26_too_few_or_useless_stamps_accuse_nobody(stamps):
-    watch = InputWatch(0.0)
+@pytest.mark.fault(26)
+def test_too_few_or_useless_stamps_accuse_nobody(stamps):
+    watch = Arrivals(0.0)
     for second, stamp in enumerate(stamps):
         watch.arrived(float(second), stamp)
     assert watch.lost(float(len(stamps))) == 0.0
 
 
 def test_only_the_window_is_judged():
-    watch = InputWatch(0.0, window=10.0)
+    watch = Arrivals(0.0, window=10.0)
     for second in range(100):
         watch.arrived(float(second), float(second if second < 50 else 10 * second))
     assert watch.rate(99.0) == pytest.approx(1.0)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a change counts, and that it is told once."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +36,8 @@ def test_seconds_count_from_the_first_picture():
     assert fed([True], frames=1, seconds=0.0) == [(0, Change(False, True, 0))]
 
 
-def test_fault_26_time_that_goes_back_begins_again():
+@pytest.mark.fault(26)
+def test_time_that_goes_back_begins_again():
     debouncer = Debouncer(False)
     assert debouncer.update(True, 100.0, "old", 2, 5.0) is None
     assert debouncer.update(True, 1.0, "new", 2, 5.0) is None

@@ -5,7 +5,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosmos_ros.serving.memory_backoff import QUIET, RUNGS, Ladder
+from kosmos_ros.serving.memory_backoff import LEVELS, QUIET, MemoryBackoff
 
 
 class Hand:
@@ -18,7 +18,7 @@ class Hand:
 
 
 def test_each_failure_is_a_rung_down_and_the_last_one_stays():
-    ladder = Ladder(Hand())
+    ladder = MemoryBackoff(Hand())
     found = [(ladder.batch(8), ladder.tokens(128), ladder.fall()) for _ in range(5)]
     assert found == [
         (8, 128, True),
@@ -27,27 +27,27 @@ def test_each_failure_is_a_rung_down_and_the_last_one_stays():
         (1, 32, False),
         (1, 32, False),
     ]
-    assert ladder.rung == RUNGS[-1]
+    assert ladder.rung == LEVELS[-1]
     assert ladder.tokens(16) == 16
 
 
 def test_each_quiet_time_is_a_rung_up():
     hand = Hand()
-    ladder = Ladder(hand)
+    ladder = MemoryBackoff(hand)
     for _ in range(3):
         ladder.fall()
     hand.now += QUIET - 1
-    assert ladder.rung == RUNGS[3]
+    assert ladder.rung == LEVELS[3]
     hand.now += 1
-    assert ladder.rung == RUNGS[2]
+    assert ladder.rung == LEVELS[2]
     hand.now += QUIET
     assert ladder.batch(8) == 4
     ladder.fall()
-    assert ladder.rung == RUNGS[2]
+    assert ladder.rung == LEVELS[2]
     hand.now += 9 * QUIET
-    assert ladder.rung == RUNGS[0]
+    assert ladder.rung == LEVELS[0]
     ladder.fall()
-    assert ladder.rung == RUNGS[1]
+    assert ladder.rung == LEVELS[1]
 
 
 @given(
@@ -56,13 +56,13 @@ def test_each_quiet_time_is_a_rung_up():
 )
 def test_there_is_always_room_for_one_and_never_more_than_asked(steps, most):
     hand = Hand()
-    ladder = Ladder(hand)
+    ladder = MemoryBackoff(hand)
     for step in steps:
-        before = RUNGS.index(ladder.rung)
+        before = LEVELS.index(ladder.rung)
         if step == "fall":
-            assert ladder.fall() == (before + 1 < len(RUNGS))
-            assert RUNGS.index(ladder.rung) == min(before + 1, len(RUNGS) - 1)
+            assert ladder.fall() == (before + 1 < len(LEVELS))
+            assert LEVELS.index(ladder.rung) == min(before + 1, len(LEVELS) - 1)
         else:
             hand.now += step
-            assert before - step / QUIET - 1 <= RUNGS.index(ladder.rung) <= before
+            assert before - step / QUIET - 1 <= LEVELS.index(ladder.rung) <= before
         assert 1 <= ladder.batch(most) <= most

@@ -40,7 +40,8 @@ def taken(plan, now):
     return job
 
 
-def test_fault_20_newest_frame_wins_and_older_ones_are_counted():
+@pytest.mark.fault(20)
+def test_newest_frame_wins_and_older_ones_are_counted():
     hand, plan = scheduler()
     for image in "abc":
         plan.offer("left", image)
@@ -49,7 +50,8 @@ def test_fault_20_newest_frame_wins_and_older_ones_are_counted():
     assert taken(plan, hand.now) is None
 
 
-def test_fault_20_of_a_thousand_frames_one_is_kept():
+@pytest.mark.fault(20)
+def test_of_a_thousand_frames_one_is_kept():
     _, plan = scheduler()
     frames = [weakref.ref(image) for image in map(offered(plan), range(1000))]
     gc.collect()
@@ -179,7 +181,8 @@ def test_take_wakes_for_a_frame_from_another_thread(asked):
 
 
 @pytest.mark.parametrize("rate", [0.001, 1e-9, 5e-324])
-def test_fault_70_take_sleeps_at_a_tiny_rate_and_wakes_for_a_higher_one(rate):
+@pytest.mark.fault(70)
+def test_take_sleeps_at_a_tiny_rate_and_wakes_for_a_higher_one(rate):
     plan = Scheduler()
     plan.set_limits("left", Limits(max_rate=rate))
     plan.offer("left", "a")

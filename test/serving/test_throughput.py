@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a camera's counts say."""
 
-from kosmos_ros.serving.throughput import KEPT, WINDOW, Meter
+from kosmos_ros.serving.throughput import KEPT, WINDOW, Throughput
 
 
 def test_the_rate_is_that_of_the_newest_seconds():
-    meter = Meter()
+    meter = Throughput()
     for number in range(60):
         meter.described(number * 0.5, 0.1)
     assert meter.rate(29.5) == 2.0
@@ -15,7 +15,7 @@ def test_the_rate_is_that_of_the_newest_seconds():
 
 
 def test_latencies_are_ranked():
-    meter = Meter()
+    meter = Throughput()
     assert meter.latency(0.5) == 0.0
     for number in range(100):
         meter.described(0.0, float(number))
@@ -26,7 +26,7 @@ def test_latencies_are_ranked():
 
 
 def test_a_failure_is_kept_after_a_success():
-    meter = Meter()
+    meter = Throughput()
     meter.missed(5.0, "first")
     meter.missed(5.0, "second")
     assert (meter.failed, meter.failing, meter.error) == (2, True, "second")

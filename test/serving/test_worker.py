@@ -92,7 +92,8 @@ def test_a_picture_that_cannot_be_encoded_leaves_those_under_way_alone():
     assert engine.steps == [["a"]] * 4
 
 
-def test_fault_32_a_lost_device_is_told_to_all_and_ends_the_worker():
+@pytest.mark.fault(32)
+def test_a_lost_device_is_told_to_all_and_ends_the_worker():
     """To those under way, to those that wait for a row and to those to be tried again."""
     engine = Stepper()
     rig = Rig(engine, most=3)
@@ -105,7 +106,8 @@ def test_fault_32_a_lost_device_is_told_to_all_and_ends_the_worker():
     assert rig.errors == dict.fromkeys(("one", "two", "three"), "gone")
 
 
-def test_fault_32_a_device_lost_while_each_is_tried_alone_is_told_to_the_rest():
+@pytest.mark.fault(32)
+def test_a_device_lost_while_each_is_tried_alone_is_told_to_the_rest():
     engine = Stepper()
     rig = Rig(engine, most=3)
     for name in ("one", "two", "three"):
