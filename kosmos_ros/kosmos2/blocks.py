@@ -25,7 +25,7 @@ _switch = threading.Lock()  # of oneDNN, which is the whole process's
 
 LARGE = 2**20  # weights that no cache of a core holds
 FEW = 16  # rows
-LITTLE = 2**14  # numbers
+SMALL_ACTIVATION = 2**14  # numbers
 PARTS = 8  # of large weights, which threads share
 
 
@@ -178,7 +178,7 @@ def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
 
 def _gelu(hidden: Tensor) -> Tensor:
     """`functional.gelu`, of few numbers on a CPU without oneDNN, whose call takes longer."""
-    if hidden.is_cuda or hidden.numel() > LITTLE or torch.backends.flags_frozen():
+    if hidden.is_cuda or hidden.numel() > SMALL_ACTIVATION or torch.backends.flags_frozen():
         return functional.gelu(hidden)
     onednn: Any = torch.backends.mkldnn
     with _switch:

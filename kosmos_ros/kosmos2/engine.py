@@ -26,6 +26,7 @@ from kosmos_ros.kosmos2.grammar import Grammar
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, GRID, TAGS
 from kosmos_ros.kosmos2.loading import DTYPES, RESAMPLING, ModelInfo, torch
 from kosmos_ros.kosmos2.query import Generation, Query, never
+from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
 
@@ -43,7 +44,7 @@ class Engine:
         self, model: Any, processor: Any, info: ModelInfo, location_grammar: bool = True
     ) -> None:
         self.info = info
-        self._model = model
+        self.model = model
         self._tokenizer = processor.tokenizer
         self._device = torch.device(info.device)
         self._dtype = DTYPES[info.dtype]
@@ -58,14 +59,14 @@ class Engine:
         self._stops: dict[str, list[int]] = {}
         # Cameras ask the same of every frame.
         self._words = functools.lru_cache(PROMPTS)(self._tokenize)
-        grammar = None
+        rules: tuple[Rule, ...] = ()
         if location_grammar:
             vocabulary = int(model.config.text_config.vocab_size)
             opening, closing, delimiter = ids(BOX_TAGS)
-            grammar = Grammar(vocabulary, opening, closing, delimiter, locations, self._device)
+            rules = (Grammar(vocabulary, opening, closing, delimiter, locations, self._device),)
         with torch.inference_mode():
             self._vision = Vision(model)
-            self._decoder = Decoder(model.text_model, grammar)
+            self._decoder = Decoder(model.text_model, rules)
         self._prefix_ids = torch.tensor(self._prefix, device=self._device)
         self._rows: list[_Row] = []  # those of the decoder
         self._refused: list[tuple[Query, Answer]] = []
@@ -116,7 +117,7 @@ class Engine:
     def unload(self) -> None:
         """Free the weights and what torch keeps of the device's memory; the last call."""
         # The last of them is a circle, which would keep all the others.
-        del self._model, self._vision, self._decoder, self._words
+        del self.model, self._vision, self._decoder, self._words
         self._give_back()
 
     def tidy(self) -> None:
