@@ -299,7 +299,7 @@ def test_warm_up_records_all_graphs(images, pictures, most):
     side, shared = warm.info.image_size, len(warm._prefix)
     assert found == {
         "_forward": {(size, reach, True) for size in rows for reach in (128, 192, 256)},
-        "_see": {((size, 3, side, side),) for size in sizes},
+        "_encode": {((size, 3, side, side),) for size in sizes},
         "_prefill_rows": {
             (shared, (size, length), (size,)) for size in sizes for length in PADDED_LENGTHS
         },
@@ -384,10 +384,10 @@ def test_a_long_answer_leaves_the_warmed_up_size(images):
     recorded.warm_up(2, 150)
     recorded.generate(images[0], PROMPTS[0], 900)
     assert decoder._cache.shape[1:3] == (2, 16 * CACHE_STEP)
-    vision = decoder.graphs._recorded.keys() & shapes_of(recorded, "_see")
+    vision = decoder.graphs._recorded.keys() & shapes_of(recorded, "_encode")
     recorded.generate(images[0], PROMPTS[0], 4)
     assert decoder._cache.shape[1:3] == (2, 4 * CACHE_STEP)
-    assert vision and vision == shapes_of(recorded, "_see")
+    assert vision and vision == shapes_of(recorded, "_encode")
 
 
 def shapes_of(engine, name):
