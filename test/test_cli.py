@@ -389,15 +389,19 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) lies outside .*270"),
+        (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) is outside .*270"),
         (["What is it?", "--region", "9,0,5,9"], 2, r"\(9, 0, 5, 9\) is empty or inverted: x_min"),
-        (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) is not finite"),
+        (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) must be finite"),
         (["What is it?", "--region", "1,2,3"], 2, "--region: '1,2,3' is no region; four numbers"),
         (["What is it?", "--region", "a,b,c,d"], 2, "'a,b,c,d' is no region; four numbers"),
-        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' does not say which"),
-        (["Where?", "--region-phrase", "it"], 1, "1 region_phrases for 0 regions; one for each"),
-        (["Is <grounding> it?"], 1, "holds the model's own tag <grounding>; plain words"),
-        ([" "], 1, "question is empty; words are needed"),
+        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' must say which"),
+        (
+            ["Where?", "--region-phrase", "it"],
+            1,
+            "region_phrases must have one entry for each of 0 regions or none, got 1",
+        ),
+        (["Is <grounding> it?"], 1, "contains the reserved tag <grounding>; remove it"),
+        ([" "], 1, "question must not be empty"),
         (["Where?", "--max-image-pixels", "100"], 1, "first.png: a picture of .*; at most 100 "),
     ],
 )
@@ -420,8 +424,8 @@ def test_what_cannot_be_asked_is_refused_in_a_line(
         (["--max-new-tokens", "-5"], 2, "max_new_tokens is -5; 1 to 1024 is needed"),
         (["--max-new-tokens", "many"], 2, "max_new_tokens is 'many' .str.; int is needed"),
         (["--max-image-pixels", "0"], 2, "max_image_pixels is 0; 1 to 1000000000 is needed"),
-        (["--device", "cuda:99"], 2, "device 'cuda:99' is not there: torch .* sees"),
-        (["--device", "gpu"], 2, "device 'gpu' is unknown; auto, cpu, cuda or cuda:n is needed"),
+        (["--device", "cuda:99"], 2, "device 'cuda:99' does not exist: torch .* finds"),
+        (["--device", "gpu"], 2, "device must be auto, cpu, cuda or cuda:n, got 'gpu'"),
         (["--dtype", "int4"], 2, "dtype is 'int4'; one of auto, float32, bfloat16, float16"),
         (["--quantization", "q4"], 2, "quantization is 'q4'; one of none, int8, nf4 is needed"),
         (["--model", "/no/such"], 1, "model '/no/such': there is no directory /no/such"),
@@ -429,7 +433,7 @@ def test_what_cannot_be_asked_is_refused_in_a_line(
         (
             ["--model", "nobody/nothing", "--revision", "v9", "--local-files-only"],
             1,
-            "'nobody/nothing' of revision 'v9' is not in .*fetches it",
+            "'nobody/nothing' of revision 'v9' is not in .*download it with",
         ),
         (["--revision"], 2, "--revision: expected one argument"),
         (

@@ -320,7 +320,7 @@ class Services:
 
     def _grounding_of(self, request: Any, kind: Any) -> Inquiry:
         """Of Ground and of the action: several phrases."""
-        phrases = [prompts.checked("phrase", phrase) for phrase in request.phrases]
+        phrases = [prompts.plain_text("phrase", phrase) for phrase in request.phrases]
         if not phrases:
             raise RequestError("phrases is empty; at least one phrase is needed")
         asked = [prompts.phrase_grounding(phrase) for phrase in phrases]
