@@ -179,7 +179,7 @@ def load(subject: Subject, questions: int) -> Iterator[Result]:
         encoded = subject.engine.encode_batch(views)
         subject.engine.generate_batch([Query(one, BRIEF.text, 128) for one in encoded])
 
-    alone, whole = measured(subject, 5, lambda _: subject.ours(views[0], _asked(), 32), batch)
+    alone, whole = measured(subject, 5, lambda _: subject.ours(views[0], _question(), 32), batch)
     waits, answers = _under_load(subject, views, questions)
     name = f"{subject.name}: question under load of {LOAD_CAMERAS} cameras"
     for part in (50, 95):
@@ -191,7 +191,7 @@ def load(subject: Subject, questions: int) -> Iterator[Result]:
         yield Result(f"{name}, until its answer, p{part}", answer, "ms", "without load", one)
 
 
-def _asked() -> prompts.Prompt:
+def _question() -> prompts.Prompt:
     return prompts.question("How many shapes are there?", grounded=False)
 
 
@@ -219,12 +219,12 @@ def _under_load(
     waits, answers = [], []
     for _ in range(questions):
         time.sleep(float(rng.uniform(*PAUSES)))
-        asked = _Asked()
-        scheduler.submit(Request(asked.task, time.monotonic() + 600, tuple(names)))
-        if not asked.answered.wait(PATIENCE):
+        question = _TimedQuestion()
+        scheduler.submit(Request(question.task, time.monotonic() + 600, tuple(names)))
+        if not question.answered.wait(PATIENCE):
             raise RuntimeError(f"no answer in {PATIENCE:g} s: {host.error}")
-        waits.append((asked.begun - asked.submitted) * 1e3)
-        answers.append((time.perf_counter() - asked.submitted) * 1e3)
+        waits.append((question.begun - question.submitted) * 1e3)
+        answers.append((time.perf_counter() - question.submitted) * 1e3)
     stop.set()
     filming.join()
     worker.close()
@@ -232,14 +232,14 @@ def _under_load(
     return waits, answers
 
 
-class _Asked:
+class _TimedQuestion:
     """A question, and when its first token and its answer came."""
 
     def __init__(self) -> None:
         self.answered = threading.Event()
         self.submitted = time.perf_counter()
         self.begun = 0.0  # time of the first token
-        self.task = Task(lambda *_: [_asked()], self._done, _fail, 32, progress=self._progress)
+        self.task = Task(lambda *_: [_question()], self._done, _fail, 32, progress=self._progress)
 
     def _progress(self, _: object) -> None:
         self.begun = self.begun or time.perf_counter()
@@ -400,12 +400,12 @@ def agreement(subject: Subject, count: int) -> Iterator[Result]:
     same = done = 0
     while done < count:
         size = min(int(rng.integers(1, 9)), count - done)
-        asked = [(int(rng.integers(len(views))), _any_prompt(rng)) for _ in range(size)]
+        requested = [(int(rng.integers(len(views))), _any_prompt(rng)) for _ in range(size)]
         limit = int(rng.integers(4, TOKENS))
         answers = subject.engine.generate_batch(
-            [Query(encoded[frame], prompt.text, limit) for frame, prompt in asked]
+            [Query(encoded[frame], prompt.text, limit) for frame, prompt in requested]
         )
-        for (frame, prompt), answer in zip(asked, answers, strict=True):
+        for (frame, prompt), answer in zip(requested, answers, strict=True):
             inputs = subject.inputs(views[frame], prompt)
             inputs["pixel_values"] = subject.engine.pixels(views[frame])
             ids = subject.model.generate(**inputs, max_new_tokens=limit, do_sample=False)

@@ -31,7 +31,7 @@ from kosmos_ros.ros.conversions import caption_message
 
 FULL_HD = (1920, 1080)  # pixels
 RATE = 30.0  # Hz
-SETTLE = 2.0  # s of frames before the node is asked again whether it drops them
+SETTLE = 2.0  # s of frames before the next look at whether the node drops them
 PATIENCE = 60.0  # s
 SUBSCRIBER = """
 import sys, rclpy

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A Hugging Face hub on this machine that holds one model, for huggingface_hub to fetch from."""
+"""A Hugging Face hub on this machine with one model, for tests of downloads."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from kosmos_ros import shapes
 
 MODEL = "someone/shapes"
 WEIGHTS = "model.safetensors"
-DECOYS = {  # what must never be fetched
+DECOYS = {  # files that must never be downloaded
     "pytorch_model.bin": b"\x80\x04.",
     "modeling.py": b"raise SystemExit\n",
     "tokenizer.pkl": b"\x80\x04.",
@@ -24,11 +24,11 @@ DECOYS = {  # what must never be fetched
 
 
 class Hub:
-    """Serves `files` (bytes by name) of one model at `revisions` (a commit by name).
+    """Serves `files` (bytes by name) of one model at `revisions` (commit by name).
 
-    `requests` are method, name of the file (or "api") and first byte asked for. `lies` replace
-    what is sent for a file. When `stop_at` is set, the weights stop at that byte, `stopped` is
-    set, and nothing more comes before `go_on` is.
+    `requests` lists the method, the name of the file (or "api") and the first byte of each
+    request. `lies` replace the contents of files, but not their listed hashes. If `stop_at` is
+    set, a response with weights stops at that byte, sets `stopped` and waits for `go_on`.
     """
 
     def __init__(self, model=MODEL):
@@ -59,17 +59,17 @@ class Hub:
         self._server.server_close()
 
     def environment(self, home, **more):
-        """Of a process that fetches from here into the folder `home`."""
+        """The environment of a process that downloads from this hub to the folder `home`."""
         more = {"HF_ENDPOINT": self.address, "HF_HUB_OFFLINE": "0"} | more
         return os.environ | {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | more
 
     def fetched(self):
-        """Name and first byte of each GET of a file, in their order."""
+        """Name and first byte of each GET of a file, in order."""
         gets = [(name, first) for method, name, first in self.requests if method == "GET"]
         return [(name, first) for name, first in gets if name != "api"]
 
     def hash(self, name):
-        """What the hub lists of a file: SHA-256 of the weights, git's SHA-1 of the others."""
+        """The hash that the hub lists: SHA-256 of the weights, git's SHA-1 of other files."""
         data = self.files[name]
         if name == WEIGHTS:
             return hashlib.sha256(data).hexdigest()
@@ -80,7 +80,7 @@ class Hub:
         for name, data in self.files.items():
             sibling = {"rfilename": name, "size": len(data), "blobId": self.hash(name)}
             if name == WEIGHTS:
-                sibling["blobId"] = "0" * 40  # of git's pointer to it
+                sibling["blobId"] = "0" * 40  # of git's pointer to the weights
                 sibling["lfs"] = {"sha256": self.hash(name), "size": len(data), "pointerSize": 134}
             siblings.append(sibling)
         return {"id": self.model, "sha": commit, "siblings": siblings}
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         api = f"/api/models/{self.hub.model}"
         if match := re.fullmatch(rf"{api}(?:/revision/(.+))?", path):
             self.api(match[1] or "main", self.hub.listing)
-        elif match := re.fullmatch(rf"{api}/tree/(.+)", path):  # older huggingface_hubs ask
+        elif match := re.fullmatch(rf"{api}/tree/(.+)", path):  # for older versions of the hub
             self.api(match[1], self.hub.tree)
         elif match := re.fullmatch(rf"/{self.hub.model}/resolve/([^/]+)/(.+)", path):
             self.file(match[1], match[2], head)
@@ -120,11 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
         revisions = self.hub.revisions
         return revision if revision in revisions.values() else revisions.get(revision)
 
-    def api(self, revision, told):
+    def api(self, revision, listing):
         self.hub.requests.append(("GET", "api", 0))
         if not (commit := self.commit_of(revision)):
             return self.refuse("RevisionNotFound")
-        body = json.dumps(told(commit)).encode()
+        body = json.dumps(listing(commit)).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -137,16 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in self.hub.files:
             return self.refuse("EntryNotFound")
         data = self.hub.lies.get(name, self.hub.files[name])
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        first = int(asked[1]) if asked else 0
-        end = min(int(asked[2]) + 1, len(data)) if asked and asked[2] else len(data)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        first = int(wanted[1]) if wanted else 0
+        end = min(int(wanted[2]) + 1, len(data)) if wanted and wanted[2] else len(data)
         self.hub.requests.append((self.command, name, first))
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if wanted else 200)
         self.send_header("X-Repo-Commit", commit)
         self.send_header("ETag", f'"{self.hub.hash(name)}"')
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(end - first))
-        if asked:
+        if wanted:
             self.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(data)}")
         self.end_headers()
         if head:

@@ -1,28 +1,28 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA graphs without CUDA: the same operations again, on the same places in memory.
+"""CUDA graphs without CUDA: a replay runs the same operations on the same addresses again.
 
-What a function reads from the host when it is captured is what every replay reads, and what would
-wait for a device cannot be captured at all.
+A recorded function must not read values from the host, because every replay would read the old
+ones, and must not wait for the device, because a GPU cannot record that.
 """
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# These bring values from the host, which is gone when a graph is replayed.
+# Operations that read values from the host.
 FROM_HOST = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default}
 WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 class Tape(TorchDispatchMode):
-    """One graph."""
+    """A recorded graph."""
 
     def __init__(self):
         super().__init__()
         self.calls = []
         self.replays = 0
-        self._before = []  # tensors that were written to, and what they held
+        self._before = []  # tensors that were written to, and copies of their values
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -31,12 +31,12 @@ class Tape(TorchDispatchMode):
         for value, argument in zip(args, func._schema.arguments, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 self._before.append((value, value.clone()))
-        found = func(*args, **kwargs)
-        self.calls.append((func, args, kwargs, found))
-        return found
+        output = func(*args, **kwargs)
+        self.calls.append((func, args, kwargs, output))
+        return output
 
     def undo(self):
-        """A capture runs nothing."""
+        """Restore all tensors: on a GPU, recording runs nothing."""
         for place, held in reversed(self._before):
             place.copy_(held)
         self._before.clear()
@@ -44,18 +44,18 @@ class Tape(TorchDispatchMode):
     def replay(self):
         self.replays += 1
         for func, args, kwargs, places in self.calls:
-            found = func(*args, **kwargs)
-            for place, value in zip(tree_leaves(places), tree_leaves(found), strict=True):
+            output = func(*args, **kwargs)
+            for place, value in zip(tree_leaves(places), tree_leaves(output), strict=True):
                 if isinstance(place, torch.Tensor) and place.data_ptr() != value.data_ptr():
                     place.copy_(value)
 
 
 class Recorder:
-    """Of tapes, by the order of their captures."""
+    """A recorder of tapes, which it lists in the order of their recording."""
 
     def __init__(self):
         self.tapes, self.fresh = [], []
-        self.fails = None  # an error of the next capture
+        self.fails = None  # the error that the next recording raises
 
     def run(self, function):
         return function()

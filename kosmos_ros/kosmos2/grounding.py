@@ -262,7 +262,7 @@ def check_region(box: Box) -> None:
     if box.x_min >= box.x_max or box.y_min >= box.y_max:
         raise RegionError(
             f"region {_shown(box)} is empty or inverted: "
-            "it must have x_min < x_max and y_min < y_max"
+            "x_min must be less than x_max, and y_min less than y_max"
         )
 
 

@@ -105,7 +105,7 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
         except ModelLoadError as exc:
             kind = type(exc)
             reason += f"; {exc}"
-    raise kind(f"{reason}; download it with {command(model, revision)!r} on a network")
+    raise kind(f"{reason}; download it with {command(model, revision)!r}")
 
 
 def fetch(model: str, revision: str = "") -> Files:

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs are captured once for each shape, read what each call gives, and may fail."""
+"""A graph is recorded once for each shape and reads the arguments of each call."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Cuda, Graphs
 
 
 class Counter:
-    """Adds up what it is given, in a place that stays."""
+    """Adds its arguments to a total whose address stays the same."""
 
     def __init__(self):
         self.total = torch.zeros(1)
@@ -26,18 +26,18 @@ class Counter:
         return [self.total * 1, values * factor]
 
 
-def test_each_shape_is_captured_once_and_replays_read_what_they_are_given():
+def test_each_shape_is_recorded_once_and_replays_read_their_arguments():
     recorder, counter = Recorder(), Counter()
-    graphs, taken, given = Graphs(recorder), [], []
+    graphs, arguments, outputs = Graphs(recorder), [], []
     for number in range(5):
-        taken.append(torch.full((2,), float(number)))
-        given.append(graphs(counter.add, 10, taken[-1]))
-        taken[-1].fill_(-1.0)
-    # Each as it was then, and what was taken is the caller's own.
-    assert [float(total) for total, _ in given] == [0, 20, 60, 120, 200]
-    assert [scaled.tolist() for _, scaled in given] == [[10.0 * n] * 2 for n in range(5)]
-    assert [values.tolist() for values in taken] == [[-1.0, -1.0]] * 5
-    assert counter.calls == 2  # the first call, and its capture
+        arguments.append(torch.full((2,), float(number)))
+        outputs.append(graphs(counter.add, 10, arguments[-1]))
+        arguments[-1].fill_(-1.0)
+    # Later calls change neither earlier outputs nor the caller's arguments.
+    assert [float(total) for total, _ in outputs] == [0, 20, 60, 120, 200]
+    assert [scaled.tolist() for _, scaled in outputs] == [[10.0 * n] * 2 for n in range(5)]
+    assert [values.tolist() for values in arguments] == [[-1.0, -1.0]] * 5
+    assert counter.calls == 2  # one call to run, one to record
     assert [tape.replays for tape in recorder.tapes] == [4]
 
     graphs(counter.add, 10, torch.ones(3))
@@ -47,20 +47,20 @@ def test_each_shape_is_captured_once_and_replays_read_what_they_are_given():
     assert [tape.replays for tape in recorder.tapes] == [4, 1, 0]
 
 
-def test_graphs_share_memory_until_all_are_cleared():
+def test_graphs_share_a_pool_of_memory_until_all_are_cleared():
     recorder, counter = Recorder(), Counter()
     graphs = Graphs(recorder)
     for size in (1, 2, 1):
         graphs(counter.add, 1, torch.ones(size))
     graphs.clear()
-    counter.total = torch.zeros(1)  # which a graph of before would not reach
+    counter.total = torch.zeros(1)  # at another address, which an old graph would not read
     for size in (1, 1, 2):
         graphs(counter.add, 1, torch.ones(size))
     assert float(counter.total) == 4
     assert recorder.fresh == [True, False, True, False]
 
 
-def test_graphs_of_one_function_are_cleared_alone():
+def test_clearing_one_functions_graphs_keeps_the_others():
     recorder, counter = Recorder(), Counter()
     graphs = Graphs(recorder)
 
@@ -88,7 +88,7 @@ def test_graphs_of_one_function_are_cleared_alone():
     ],
 )
 @pytest.mark.fault(30)
-def test_a_capture_that_fails_costs_nothing_but_time(caplog, text):
+def test_a_failed_recording_changes_no_result(caplog, text):
     recorder, counter = Recorder(), Counter()
     graphs = Graphs(recorder)
     graphs(counter.add, 1, torch.ones(1))
@@ -101,15 +101,15 @@ def test_a_capture_that_fails_costs_nothing_but_time(caplog, text):
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().endswith(text.partition("\n")[0])
-    assert [tape.replays for tape in recorder.tapes] == [3]  # what there is is used
+    assert [tape.replays for tape in recorder.tapes] == [3]  # existing graphs are still used
     assert graphs.fixed
     recorder.fails = None
-    graphs.clear()  # as after a shortage of memory
+    graphs.clear()  # recording is tried again
     graphs(counter.add, 1, torch.ones(2))
     assert len(recorder.tapes) == 2
 
 
-def test_a_mistake_of_ours_is_not_taken_for_a_failed_capture():
+def test_an_error_in_our_code_is_raised():
     recorder = Recorder()
     recorder.fails = TypeError("no such argument")
     with pytest.raises(TypeError):
@@ -117,7 +117,7 @@ def test_a_mistake_of_ours_is_not_taken_for_a_failed_capture():
 
 
 @for_any(count=st.integers(1, 40))
-def test_runs_are_of_few_sizes_and_take_all_in_their_order(count):
+def test_runs_have_few_sizes_and_keep_the_order(count):
     whole = list(range(count))
     parts = Graphs(fixed=True).parts(count)
     assert [number for part in parts for number in whole[part]] == whole
@@ -127,10 +127,10 @@ def test_runs_are_of_few_sizes_and_take_all_in_their_order(count):
 
 
 class Device:
-    """Stands for torch.cuda, and notes what it is asked for."""
+    """A fake of torch.cuda that records the calls."""
 
     def __init__(self, monkeypatch):
-        self.asked, self.pools, self.current, self.fails = [], 0, "main", None
+        self.calls, self.pools, self.current, self.fails = [], 0, "main", None
         replaced = {
             "Stream": lambda _: Stream(self, "side"),
             "current_stream": lambda _: Stream(self, self.current),
@@ -154,10 +154,10 @@ class Device:
 
     @contextlib.contextmanager
     def graph(self, graph, pool, stream):
-        self.asked.append(f"capture in pool {pool}")
+        self.calls.append(f"capture in pool {pool}")
         self.current = stream.name
         yield
-        if self.fails:  # and torch then leaves the stream where it is
+        if self.fails:  # like torch, without restoring the stream
             raise self.fails
         self.current = "main"
 
@@ -166,10 +166,10 @@ class Device:
         return self.pools
 
     def end(self, index, pool):
-        self.asked.append(f"pool {pool} of device {index} ends")
+        self.calls.append(f"pool {pool} of device {index} ends")
 
     def launch(self):
-        self.asked.append(f"launch on {self.current}")
+        self.calls.append(f"launch on {self.current}")
         return []
 
 
@@ -178,14 +178,14 @@ class Stream:
         self.of, self.name, self.device = of, name, torch.device("cuda", 1)
 
     def wait_stream(self, other):
-        self.of.asked.append(f"{self.name} waits for {other.name}")
+        self.of.calls.append(f"{self.name} waits for {other.name}")
 
 
-def test_the_first_run_is_between_what_is_before_and_behind_it(monkeypatch):
+def test_the_first_run_waits_for_earlier_work_and_later_work_waits_for_it(monkeypatch):
     device = Device(monkeypatch)
     graphs = Graphs(Cuda(torch.device("cuda", 1)))
     graphs(device.launch)
-    assert device.asked == [
+    assert device.calls == [
         "side waits for main",
         "launch on side",
         "main waits for side",
@@ -195,7 +195,7 @@ def test_the_first_run_is_between_what_is_before_and_behind_it(monkeypatch):
     assert device.current == "main"
 
 
-def test_what_fails_in_a_first_run_is_waited_for_too(monkeypatch):
+def test_later_work_waits_for_a_first_run_that_fails(monkeypatch):
     device = Device(monkeypatch)
 
     def fails():
@@ -204,28 +204,28 @@ def test_what_fails_in_a_first_run_is_waited_for_too(monkeypatch):
 
     with pytest.raises(RuntimeError):
         Graphs(Cuda(torch.device("cuda", 1)))(fails)
-    assert device.asked == ["side waits for main", "launch on side", "main waits for side"]
+    assert device.calls == ["side waits for main", "launch on side", "main waits for side"]
 
 
-def test_a_pool_is_used_again_while_a_graph_holds_it(monkeypatch):
+def test_a_pool_of_memory_is_reused_while_a_graph_uses_it(monkeypatch):
     device = Device(monkeypatch)
     graphs = Graphs(Cuda(torch.device("cuda", 1)))
     for value in (1, 2):
         graphs(lambda _: device.launch(), value)
     graphs.clear()
     graphs(lambda _: device.launch(), 3)
-    captures = [what for what in device.asked if what.startswith("capture")]
+    captures = [call for call in device.calls if call.startswith("capture")]
     assert captures == [f"capture in pool {pool}" for pool in (1, 1, 2)]
 
 
 @pytest.mark.fault(30)
-def test_a_capture_that_fails_leaves_the_device_as_it_was(monkeypatch, caplog):
+def test_a_failed_capture_restores_the_stream_and_the_allocator(monkeypatch, caplog):
     device = Device(monkeypatch)
     device.fails = RuntimeError("CUDA error: operation failed due to a previous error")
     graphs = Graphs(Cuda(torch.device("cuda", 1)))
     graphs(device.launch)
     assert device.current == "main"
-    assert device.asked[-1] == "pool 1 of device 1 ends"
+    assert device.calls[-1] == "pool 1 of device 1 ends"
     assert len(caplog.records) == 1
     graphs(device.launch)
-    assert device.asked[-1] == "launch on main"
+    assert device.calls[-1] == "launch on main"

@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.kosmos2.blocks import SMALL_ACTIVATION, _gelu
 from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Graphs
 from kosmos_ros.kosmos2.decoder import CACHE_STEP, PADDED_LENGTHS, Decoder, _Written
 from kosmos_ros.kosmos2.engine import Engine
@@ -565,16 +564,3 @@ def test_the_grammar_keeps_the_state_of_each_row():
     grammar.leave(0, 2)
     grammar.resize(2)
     assert torch.equal(bias(grammar, 2), torch.stack([expected[2], expected[1]]))
-
-
-@pytest.mark.parametrize("numbers", [1, SMALL_ACTIVATION, SMALL_ACTIVATION + 1])
-def test_gelu_is_torchs_with_and_without_onednn(numbers):
-    onednn, asked = torch.backends.mkldnn, torch.linspace(-6, 6, numbers)
-    expected = 0.5 * asked * (1 + torch.erf(asked / 2**0.5))
-    for enabled in (False, True):
-        onednn.enabled = enabled
-        torch.testing.assert_close(_gelu(asked), expected, atol=1e-6, rtol=1e-5)
-        assert onednn.enabled == enabled
-    with pytest.raises(RuntimeError):
-        _gelu(torch.ones(3, dtype=torch.complex64))
-    assert onednn.enabled

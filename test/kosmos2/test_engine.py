@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The engine with the embedded model, held against Hugging Face's own processor and generate."""
+"""The engine answers like Hugging Face's processor and generate, with the embedded model."""
 
 import contextlib
 import ctypes
@@ -46,8 +46,8 @@ PROMPTS = [
 LIBC = ctypes.CDLL(None)
 LIBC.malloc.argtypes, LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
 LIBC.free.argtypes = [ctypes.c_void_p]
-PIECE = 2**16  # bytes, few enough for glibc's heap
-KEPT = 2**28  # bytes, far more than a model takes here
+PIECE_BYTES = 2**16  # few enough for glibc's heap
+HEAP_BYTES = 2**28  # far more than the embedded model takes
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def engine():
 @pytest.fixture(scope="module")
 def reference():
     model = Kosmos2ForConditionalGeneration.from_pretrained(shapes.MODEL_DIR).eval()
-    # Without this, transformers 4 takes it for causal; see vision.py.
+    # transformers 4 assumes a causal module without this attribute; see vision.py.
     model.image_to_text_projection.x_attn.is_causal = False
     return Kosmos2Processor.from_pretrained(shapes.MODEL_DIR), model
 
@@ -79,7 +79,7 @@ def edit(path, **values):
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_answers_are_those_of_hugging_face(engine, reference, picture, prompt):
+def test_answers_equal_those_of_hugging_face(engine, reference, picture, prompt):
     processor, model = reference
     inputs = processor(text=prompt, images=Image.fromarray(picture), return_tensors="pt")
     assert [engine.token_ids(prompt)] == inputs["input_ids"].tolist()
@@ -98,8 +98,8 @@ def test_answers_are_those_of_hugging_face(engine, reference, picture, prompt):
     assert generation.tokens == ids.shape[1] - inputs["input_ids"].shape[1]
 
 
-def test_scores_are_the_tokens_probabilities(engine, reference, picture):
-    """By one teacher-forced pass, not by the steps that generated the tokens."""
+def test_scores_are_the_probabilities_of_the_tokens(engine, reference, picture):
+    """Computed by one pass over the whole text, without the decoder."""
     processor, model = reference
     prompt = PROMPTS[0]
     generation = engine.generate(engine.encode(picture), prompt, 64)
@@ -126,8 +126,8 @@ def test_scores_are_the_tokens_probabilities(engine, reference, picture):
 
 
 @pytest.mark.fault(35)
-def test_the_first_token_of_a_picture_reads_the_last_patch_too(engine):
-    """Under transformers 4.57 it would not; pictures would be known by parts."""
+def test_the_first_image_token_depends_on_the_last_patch(engine):
+    """With transformers 4.57 it would not, if its attention were left causal."""
     attention = engine._vision._attention
     tokens, width = engine._vision._queries.shape
     one = torch.randn(1, 3 * tokens, width, generator=torch.Generator().manual_seed(0))
@@ -141,8 +141,8 @@ def test_the_first_token_of_a_picture_reads_the_last_patch_too(engine):
 
 
 @pytest.mark.fault(39)
-def test_all_of_a_wide_frame_is_seen(engine):
-    """A centre crop would lose the edges, and shift every box."""
+def test_a_wide_frame_is_not_cropped(engine):
+    """A crop would lose the edges and shift every box."""
     size = engine.info.image_size
     frame = np.zeros((270, 480, 3), np.uint8)
     frame[:, :24] = 255
@@ -157,20 +157,20 @@ def test_all_of_a_wide_frame_is_seen(engine):
 
 
 @pytest.mark.parametrize("shape", [(270, 480), (480, 270), (31, 33), (60, 900), (900, 60)])
-def test_pixels_are_those_of_the_image_processor(engine, reference, picture, shape):
+def test_pixels_equal_those_of_the_image_processor(engine, reference, picture, shape):
     frame = np.asarray(Image.fromarray(picture).resize(shape[::-1]))
     expected = reference[0].image_processor(Image.fromarray(frame), return_tensors="pt")
     one_level = 1 / 255 / min(reference[0].image_processor.image_std)
     found = engine.pixels(frame)
     assert found.shape == expected["pixel_values"].shape
-    # Both round between the two passes of a resize, and they begin with different ones.
+    # Both round between the two passes of a resize, but in different order.
     off = (found - expected["pixel_values"]).abs() / one_level
     assert float(off.max()) < 3.5
     assert float(off.mean()) < 0.3
 
 
 @pytest.mark.parametrize("step", ["do_rescale", "do_normalize"])
-def test_steps_that_the_image_processor_leaves_out_are_left_out(copied, picture, step):
+def test_disabled_steps_of_the_image_processor_are_skipped(copied, picture, step):
     edit(copied / "preprocessor_config.json", **{step: False})
     frame = np.full((90, 160, 3), 77, np.uint8)
     expected = Kosmos2Processor.from_pretrained(copied).image_processor(
@@ -182,12 +182,12 @@ def test_steps_that_the_image_processor_leaves_out_are_left_out(copied, picture,
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (8000, 1)])
 @pytest.mark.fault(19)
-def test_frames_of_one_row_or_column_are_captioned(engine, shape):
+def test_frames_one_pixel_high_or_wide_are_captioned(engine, shape):
     frame = np.full((*shape, 3), 128, np.uint8)
     assert engine.generate(engine.encode(frame), PROMPTS[0], 40).tokens > 0
 
 
-def test_the_caller_may_stop_between_tokens(engine, picture):
+def test_a_caller_may_stop_a_query_between_tokens(engine, picture):
     asked = []
 
     def stopped():
@@ -210,7 +210,7 @@ def test_the_caller_may_stop_between_tokens(engine, picture):
     ],
 )
 @pytest.mark.fault(30)
-def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, error):
+def test_torchs_errors_are_translated(engine, picture, monkeypatch, text, error):
 
     def fail(*_, **__):
         raise RuntimeError(text)
@@ -226,7 +226,7 @@ def test_what_the_device_says_is_translated(engine, picture, monkeypatch, text, 
 
 
 @pytest.mark.fault(32)
-def test_a_lost_device_is_named_although_nothing_can_be_allocated(picture, monkeypatch):
+def test_a_lost_device_is_reported_although_clear_fails_too(picture, monkeypatch):
     engine = Engine.load("shapes", device="cpu")
 
     def fail(*_, **__):
@@ -249,7 +249,7 @@ def near(one, other):
     )
 
 
-def test_a_ragged_batch_answers_as_each_query_alone(engine, picture):
+def test_a_ragged_batch_gives_the_answers_of_single_queries(engine, picture):
     other = render(sample_scene(np.random.default_rng(6), 320, 240))
     seen = engine.encode_batch([picture, other])
     for tokens, image in zip(seen, (picture, other), strict=True):
@@ -267,7 +267,7 @@ def test_a_ragged_batch_answers_as_each_query_alone(engine, picture):
 
 
 @pytest.mark.fault(43)
-def test_what_is_wrong_with_one_query_is_not_the_others_trouble(engine, picture):
+def test_a_failing_query_does_not_change_the_others(engine, picture):
     image = engine.encode(picture)
     broken = torch.full_like(image, float("nan"))
     answers = engine.generate_batch(
@@ -288,7 +288,7 @@ def test_what_is_wrong_with_one_query_is_not_the_others_trouble(engine, picture)
         assert near(answer, engine.generate(image, prompt, 40))
 
 
-def test_progress_grows_token_by_token_to_the_answer(engine, picture):
+def test_progress_grows_to_the_answer_token_by_token(engine, picture):
     image = engine.encode(picture)
     steps = []
     query = Query(image, PROMPTS[0], 40, progress=steps.append)
@@ -298,7 +298,7 @@ def test_progress_grows_token_by_token_to_the_answer(engine, picture):
     assert near(steps[-1], answer)
 
 
-def test_nothing_is_written_behind_the_tag_that_ends_an_answer(engine, picture):
+def test_an_answer_ends_with_its_stop_tag(engine, picture):
     image, caption = engine.encode(picture), PROMPTS[0]
     whole = engine.generate(image, caption, 64)
     assert whole.text.count("</object>") > 1
@@ -308,8 +308,8 @@ def test_nothing_is_written_behind_the_tag_that_ends_an_answer(engine, picture):
     assert first.ids == whole.ids[: first.tokens]
 
 
-def test_words_that_end_an_answer_are_cut_off(engine, picture):
-    """As " Question:", with which a model may go on when it has answered."""
+def test_an_answer_ends_before_its_stop_words(engine, picture):
+    """Such as " Question:", with which a model may continue after an answer."""
     image, caption = engine.encode(picture), prompts.caption("brief_caption", grounded=False).text
     whole = engine.generate(image, caption, 64)
     kind = whole.text.split()[2]
@@ -323,7 +323,7 @@ def test_words_that_end_an_answer_are_cut_off(engine, picture):
     assert (cut.truncated, len(cut.ids)) == (False, cut.tokens)
 
 
-def test_a_warm_engine_answers_as_a_cold_one(engine, picture):
+def test_warm_up_changes_no_answer(engine, picture):
     cold = engine.generate(engine.encode(picture), PROMPTS[0], 64)
     engine.warm_up(8)
     assert not engine._rows
@@ -333,7 +333,7 @@ def test_a_warm_engine_answers_as_a_cold_one(engine, picture):
 @pytest.mark.parametrize(
     ("threads", "environment", "used"), [(0, None, 1), (0, "3", 2), (2, None, 2), (3, "1", 3)]
 )
-def test_threads_are_as_many_as_were_asked_for(monkeypatch, threads, environment, used):
+def test_the_number_of_threads_is_the_requested_one(monkeypatch, threads, environment, used):
     before = torch.get_num_threads()
     if environment:
         monkeypatch.setenv("OMP_NUM_THREADS", environment)
@@ -347,37 +347,37 @@ def test_threads_are_as_many_as_were_asked_for(monkeypatch, threads, environment
 
 
 @pytest.mark.fault(64)
-def test_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
+def test_unload_frees_the_weights(picture):
     engine = Engine.load("shapes", device="cpu")
     weights = weakref.ref(engine.model)
     assert engine.generate(engine.encode(picture), PROMPTS[0], 3).tokens == 3
     engine.unload()
     assert weights() is None
-    assert engine.memory() == 0  # of a device of its own
+    assert engine.memory() == 0  # of GPU memory
 
 
 @pytest.mark.skipif(not hasattr(LIBC, "malloc_trim"), reason="the C library is not glibc")
 @pytest.mark.fault(64)
-def test_an_engine_that_is_unloaded_gives_back_what_the_c_library_keeps():
-    """Free memory between pieces that are in use, which glibc itself gives back at an end only."""
+def test_unload_frees_the_memory_that_the_c_library_keeps():
+    """Frees pieces between used ones; glibc itself frees only the end of the heap."""
     engine = Engine.load("shapes", device="cpu")
-    pieces = [LIBC.malloc(PIECE) for _ in range(KEPT // PIECE)]
+    pieces = [LIBC.malloc(PIECE_BYTES) for _ in range(HEAP_BYTES // PIECE_BYTES)]
     for piece in pieces:
-        ctypes.memset(piece, 1, PIECE)
+        ctypes.memset(piece, 1, PIECE_BYTES)
     used, pieces = pieces[::64], [piece for n, piece in enumerate(pieces) if n % 64]
     for piece in pieces:
         LIBC.free(piece)
     resident = psutil.Process().memory_info
     before = resident().rss
     engine.unload()
-    given_back = before - resident().rss
+    freed = before - resident().rss
     for piece in used:
         LIBC.free(piece)
-    assert given_back > KEPT / 2
+    assert freed > HEAP_BYTES / 2
 
 
 @pytest.mark.fault(43)
-def test_a_cut_off_answer_says_so(engine, picture):
+def test_an_answer_at_its_token_limit_is_truncated(engine, picture):
     generation = engine.generate(engine.encode(picture), PROMPTS[0], 3)
     assert (generation.tokens, generation.truncated) == (3, True)
 
@@ -387,15 +387,54 @@ def test_a_prompt_beyond_the_context_is_refused(engine, picture):
         engine.generate(engine.encode(picture), "long " * 3000, 10)
 
 
-def test_an_answer_ends_where_the_context_does(engine, picture):
-    prompt = "<grounding>" * (1024 - 66 - 5)
-    room = 1024 - len(engine.token_ids(prompt))
-    assert 0 < room < 10
-    generation = engine.generate(engine.encode(picture), prompt, 1000)
-    assert generation.tokens <= room
+def of_length(engine, tokens):
+    """A prompt that has this many tokens together with the image."""
+    prompt = "<grounding>" * (tokens - len(engine.token_ids("<grounding>")) + 1)
+    assert len(engine.token_ids(prompt)) == tokens
+    return prompt
 
 
-def test_info_says_what_runs_where(engine):
+@pytest.mark.parametrize("room", [1, 2, 4])
+def test_an_answer_ends_at_the_end_of_the_context(engine, picture, room):
+    image, prompt = engine.encode(picture), of_length(engine, 1024 - room)
+    generation = engine.generate(image, prompt, 1000)
+    assert generation.tokens == room
+    assert generation.truncated
+    assert near(engine.generate(image, prompt, room), generation)
+
+
+@pytest.mark.parametrize("tokens", [1024, 1025])
+@pytest.mark.fault(46)
+def test_a_prompt_of_exactly_the_context_or_more_is_refused(engine, picture, tokens):
+    image = engine.encode(picture)
+    reason = f"have {tokens} tokens; they must be fewer than the model's context of 1024"
+    with pytest.raises(PromptError, match=reason):
+        engine.generate(image, of_length(engine, tokens), 1)
+
+
+def test_a_prompt_without_tokens_is_refused(engine, picture, monkeypatch):
+    """Some tokenizers make no token of a space."""
+    monkeypatch.setattr(engine, "token_ids", lambda _: engine._prefix)
+    with pytest.raises(PromptError, match="prompt must not be empty"):
+        engine.generate(engine.encode(picture), " ", 1)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_number_formats_answer_nearly_the_same(engine, picture, dtype):
+    other = Engine.load("shapes", device="cpu", dtype=dtype)
+    assert other.info.dtype == dtype
+    image, expected = other.encode(picture), engine.encode(picture)
+    assert image.dtype == other.pixels(picture).dtype == getattr(torch, dtype)
+    assert float((image.float() - expected).norm() / expected.norm()) < 0.05
+    for prompt in PROMPTS:
+        one, right = other.generate(image, prompt, 8), engine.generate(expected, prompt, 8)
+        assert one.ids[0] == right.ids[0]
+        assert one.score == pytest.approx(right.score, abs=0.15)
+    together = other.generate_batch([Query(image, prompt, 8) for prompt in PROMPTS])
+    assert all(0 < answer.score <= 1 for answer in together)
+
+
+def test_info_describes_the_loaded_model(engine):
     info = engine.info
     assert (info.model, info.device, info.dtype, info.quantization) == (
         "shapes",
@@ -409,7 +448,7 @@ def test_info_says_what_runs_where(engine):
 
 
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
-def test_quantized_weights_answer(copied, picture, quantization):
+def test_quantized_weights_give_answers(copied, picture, quantization):
     if quantization == "nf4":
         pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
         if not compat.NF4_ON_CPU:
@@ -420,7 +459,7 @@ def test_quantized_weights_answer(copied, picture, quantization):
     assert engine.info.quantization == quantization
 
 
-def test_4_bits_that_transformers_is_too_old_for_are_refused_with_what_helps(monkeypatch):
+def test_nf4_with_an_old_transformers_is_refused_with_the_required_version(monkeypatch):
     monkeypatch.setattr(compat, "NF4_ON_CPU", False)
     with pytest.raises(ConfigError, match="'nf4' on a CPU needs transformers 4.53 or newer"):
         Engine.load("shapes", device="cpu", quantization="nf4")
@@ -446,7 +485,7 @@ def test_4_bits_that_transformers_is_too_old_for_are_refused_with_what_helps(mon
         ),
     ],
 )
-def test_impossible_options_are_refused_by_name(options, reason):
+def test_invalid_options_are_refused_with_the_valid_ones(options, reason):
     with pytest.raises(ConfigError, match=reason):
         Engine.load("shapes", **options)
 
@@ -562,7 +601,49 @@ def test_models_that_would_answer_nonsense_are_refused(copied, damage, reason):
         Engine.load(str(copied), device="cpu")
 
 
-def test_a_device_that_is_too_small_is_told_what_would_fit(monkeypatch):
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Kosmos2Processor, "from_pretrained"),
+        (Kosmos2ForConditionalGeneration, "from_pretrained"),
+        (Kosmos2Config, "get_config_dict"),
+    ],
+)
+@pytest.mark.parametrize(
+    "error", [Exception("no tokenizer\nin detail"), OSError("no tokenizer"), KeyError("x")]
+)
+@pytest.mark.fault(37)
+def test_any_error_of_a_library_names_the_model(monkeypatch, owner, name, error):
+    """The tokenizers library raises Exception itself."""
+    monkeypatch.setattr(owner, name, failing(error))
+    with pytest.raises(ModelLoadError) as raised:
+        Engine.load("shapes", device="cpu")
+    line = str(error).partition("\n")[0]
+    assert str(raised.value) == f"model 'shapes' cannot be loaded: {line}"
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.fault(37)
+def test_a_damaged_download_is_named_with_the_command_that_repairs_it(monkeypatch):
+    files = loading.hub.Files(shapes.MODEL_DIR, "1" * 40)
+    monkeypatch.setattr(loading.hub, "find", lambda *_: files)
+    monkeypatch.setattr(Kosmos2Processor, "from_pretrained", failing(Exception("broken")))
+    with pytest.raises(ModelLoadError) as raised:
+        Engine.load("someone/shapes", device="cpu", revision="v1")
+    assert str(raised.value) == (
+        "model 'someone/shapes' cannot be loaded: broken; repair its files in "
+        f"{shapes.MODEL_DIR} with 'kosmos fetch --model someone/shapes --revision v1'"
+    )
+
+
+def test_the_error_for_too_little_memory_says_what_the_weights_take(monkeypatch):
     def fill(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
@@ -575,8 +656,8 @@ def test_a_device_that_is_too_small_is_told_what_would_fit(monkeypatch):
     )
 
 
-def test_sizes_of_the_full_model_in_each_way(tmp_path):
-    """1.66 G parameters, 1.52 G of them in products."""
+def test_memory_of_the_full_model_in_each_format(tmp_path):
+    """It has 1.66 G parameters, 1.52 G of them in linear layers."""
     Kosmos2Config().save_pretrained(tmp_path)
     assert loading._sizes(tmp_path) == (
         "The weights take 6.7 GB in float32, 3.3 GB in bfloat16 or float16, 1.8 GB in int8, "
@@ -597,7 +678,7 @@ def test_code_beside_the_weights_never_runs(copied):
 
 
 @pytest.mark.fault(36)
-def test_a_missing_model_is_named():
+def test_the_error_names_a_missing_model():
     with pytest.raises(ModelLoadError, match="there is no directory /no/such/model"):
         Engine.load("/no/such/model")
     with pytest.raises(ModelLoadError, match="'nobody/nothing' is not in"):

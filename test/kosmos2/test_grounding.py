@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Tagged text to phrases and boxes, held against Hugging Face's own reading of it."""
+"""Tagged text becomes the phrases and boxes that Hugging Face's own code finds in it."""
 
 import math
 import re
@@ -18,7 +18,18 @@ from transformers.models.kosmos2.processing_kosmos2 import (
 
 from kosmos_ros.errors import GenerationError, RegionError
 from kosmos_ros.kosmos2 import grounding
-from kosmos_ros.kosmos2.grounding import GRID, TAGS, Box, cell_box, parse, read, region_cells
+from kosmos_ros.kosmos2.grounding import (
+    GRID,
+    TAGS,
+    Box,
+    Caption,
+    Phrase,
+    cell_box,
+    parse,
+    read,
+    region_cells,
+    together,
+)
 from kosmos_ros.kosmos2.query import Generation
 
 SNOWMAN = (
@@ -30,6 +41,7 @@ SNOWMAN = (
 DELIMITER = "</delimiter_of_multi_objects/>"
 
 indices = st.integers(0, GRID * GRID - 1)
+places, sizes = st.integers(0, GRID - 1), st.integers(1, 8000)
 words = st.text(alphabet="ab é中😀.,'", min_size=1, max_size=8)
 cells = st.tuples(indices, indices).map(
     lambda pair: (
@@ -49,7 +61,7 @@ def location_tags(text):
 
 @st.composite
 def well_formed(draw):
-    """Captions as KOSMOS-2 is trained to write them: every phrase and every box complete."""
+    """Captions in which every phrase and every box is complete, as in KOSMOS-2's training."""
     parts = [draw(st.sampled_from(["<grounding>", "<grounding> ", "", " "]))]
     for _ in range(draw(st.integers(0, 6))):
         if draw(st.booleans()):
@@ -72,7 +84,7 @@ fragments = st.one_of(
 )
 
 
-def test_the_model_cards_snowman_gives_the_model_cards_boxes():
+def test_the_model_cards_example_gives_the_model_cards_boxes():
     text, phrases = parse(SNOWMAN, [0.5, 0.125, 1.0, 0.25])
     assert text == "An image of a snowman warming himself by a fire."
     assert [(p.text, p.start, p.end) for p in phrases] == [
@@ -85,7 +97,7 @@ def test_the_model_cards_snowman_gives_the_model_cards_boxes():
 
 @settings(max_examples=3000)
 @given(well_formed())
-def test_well_formed_text_reads_as_hugging_face_reads_it(text):
+def test_well_formed_text_gives_the_phrases_and_boxes_of_hugging_face(text):
     expected_text, expected = clean_text_and_extract_entities_with_bboxes(text)
     caption, phrases = parse(text, [0.5] * location_tags(text))
     assert caption == expected_text
@@ -136,7 +148,7 @@ def test_any_text_gives_a_valid_caption(text):
     ],
 )
 @pytest.mark.fault(41)
-def test_malformed_text_keeps_its_words_and_drops_what_is_no_box(text, caption, phrases):
+def test_malformed_text_keeps_its_words_and_drops_incomplete_boxes(text, caption, phrases):
     found = parse(text, [1.0] * location_tags(text))
     assert found[0] == caption
     assert [(p.text, p.start, p.end) for p in found[1]] == phrases
@@ -174,27 +186,27 @@ FAMILIES = (
 @pytest.mark.parametrize("part", FAMILIES)
 @pytest.mark.parametrize("front", ["", "<phrase>", "<object>", "  "])
 @pytest.mark.fault(42)
-def test_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
-    """Counted in steps of the interpreter and in characters that regular expressions are given."""
+def test_the_work_is_proportional_to_the_text(monkeypatch, front, part):
+    """Counts steps of the interpreter and characters that regular expressions read."""
 
     class Counting:
         def __init__(self, pattern):
             self.pattern = pattern
 
         def finditer(self, text):
-            nonlocal looked_at
-            looked_at += len(text)
+            nonlocal searched
+            searched += len(text)
             return self.pattern.finditer(text)
 
         def sub(self, new, text):
-            nonlocal looked_at
-            looked_at += len(text)
+            nonlocal searched
+            searched += len(text)
             return self.pattern.sub(new, text)
 
     def trace(frame, event, arg):
         nonlocal steps
         if frame.f_code.co_filename != grounding.__file__:
-            return None  # such as what a garbage collection calls
+            return None  # for example, code that a garbage collection calls
         frame.f_trace_opcodes = True
         steps += event == "opcode"
         return trace
@@ -205,15 +217,15 @@ def test_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
     for times in (10, 20, 30, 40):
         text = front + part * times
         scores = [0.5] * location_tags(text)
-        steps = looked_at = 0
+        steps = searched = 0
         before = sys.gettrace()
         sys.settrace(trace)
         try:
             caption, phrases = parse(text, scores)
         finally:
             sys.settrace(before)
-        assert looked_at <= 2 * len(text)
-        # Phrases are cut out of the caption, no part of it twice.
+        assert searched <= 2 * len(text)
+        # No part of the caption is copied into two phrases.
         assert sum(len(phrase.text) for phrase in phrases) <= len(caption)
         taken.append(steps)
     assert taken[0] > 0
@@ -221,20 +233,20 @@ def test_twice_the_text_takes_twice_the_work(monkeypatch, front, part):
 
 
 @pytest.mark.fault(42)
-def test_every_character_is_looked_at_by_one_attempt_to_find_a_tag():
-    """What makes the search linear: an attempt begins at < only, and no tag has a second one."""
+def test_a_tag_has_one_angle_bracket_at_its_start():
+    """So the search is linear: an attempt begins only at <, and no tag contains a second <."""
     assert all(tag.rfind("<") == 0 for tag in (*TAGS, "<patch_index_0000>"))
 
 
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5]])
-def test_scores_that_do_not_fit_the_text_are_an_error(scores):
+def test_a_wrong_number_of_scores_is_an_error(scores):
     with pytest.raises(
         GenerationError, match=f"expected 2 location probabilities.* got {len(scores)}"
     ):
         parse(f"<phrase> a</phrase><object>{tagged(0, 33)}</object>", scores)
 
 
-def test_a_caption_begins_with_the_repeated_part_of_its_prompt():
+def test_a_caption_begins_with_the_lead_of_its_prompt():
     generation = Generation("<phrase> a</phrase>.", (), 0.75, 5, True)
     caption = read(generation, "<grounding> An image of", "<grounding> An image of")
     assert caption.text == "An image of a."
@@ -244,21 +256,21 @@ def test_a_caption_begins_with_the_repeated_part_of_its_prompt():
 
 
 @given(indices, indices)
-def test_cells_decode_as_hugging_face_decodes_them(first, last):
+def test_cells_give_the_boxes_of_hugging_face(first, last):
     (y1, x1), (y2, x2) = divmod(first, GRID), divmod(last, GRID)
     ordered = (min(y1, y2) * GRID + min(x1, x2), max(y1, y2) * GRID + max(x1, x2))
     assert cell_box(first, last) == patch_index_to_coordinate(*ordered, GRID)
 
 
 @given(cells, st.integers(1, 8000), st.integers(1, 8000))
-def test_a_published_box_asks_about_the_same_cells(cell, width, height):
+def test_the_box_of_two_cells_covers_these_cells_again(cell, width, height):
     box = Box(*cell_box(*cell)).scaled(width, height)
     assert region_cells(box, width, height) == cell
 
 
-# Below 2**-53 of the picture Hugging Face's rounding leaves the grid, ours does not.
+# Below 2**-53 of the image Hugging Face's rounding leaves the grid; ours does not.
 @given(*[st.integers(0, 10**6).map(lambda millionths: millionths / 10**6) for _ in range(4)])
-def test_regions_become_the_cells_hugging_face_gives(x1, y1, x2, y2):
+def test_regions_cover_the_cells_of_hugging_face(x1, y1, x2, y2):
     if x1 < x2 and y1 < y2:
         assert region_cells(Box(x1, y1, x2, y2)) == coordinate_to_patch_index(
             (x1, y1, x2, y2), GRID
@@ -267,7 +279,7 @@ def test_regions_become_the_cells_hugging_face_gives(x1, y1, x2, y2):
 
 @given(*[st.floats(-1e9, 1e9) for _ in range(4)])
 @pytest.mark.fault(48)
-def test_every_region_gives_cells_of_the_grid_or_an_error(x1, y1, x2, y2):
+def test_every_region_covers_cells_of_the_grid_or_is_an_error(x1, y1, x2, y2):
     try:
         first, last = region_cells(Box(x1, y1, x2, y2), 640, 480)
     except RegionError:
@@ -288,10 +300,93 @@ def test_every_region_gives_cells_of_the_grid_or_an_error(x1, y1, x2, y2):
     ],
 )
 @pytest.mark.fault(48)
-def test_impossible_regions_are_refused_by_name(corners, reason):
+def test_impossible_regions_are_refused_with_the_reason(corners, reason):
     with pytest.raises(RegionError, match=reason):
         region_cells(Box(*corners), 640, 480)
 
 
-def test_regions_are_clipped_to_the_picture():
+def test_regions_are_clipped_to_the_image():
     assert region_cells(Box(-50, -50, 900, 900), 640, 480) == (0, 1023)
+
+
+@given(
+    st.integers(0, GRID - 1), st.integers(0, GRID - 1), st.integers(1, 8000), st.integers(1, 8000)
+)
+def test_a_box_with_the_edges_of_a_cell_covers_this_cell_alone(x, y, width, height):
+    """In units of cells, in which edges are exact, for images of any shape."""
+    assert region_cells(Box(x, y, x + 1, y + 1), GRID, GRID) == (y * GRID + x,) * 2
+    inside = Box((x + 0.25) / GRID, (y + 0.25) / GRID, (x + 0.75) / GRID, (y + 0.75) / GRID)
+    assert region_cells(inside.scaled(width, height), width, height) == (y * GRID + x,) * 2
+
+
+@given(st.integers(1, GRID - 1))
+def test_a_box_that_reaches_past_an_edge_covers_the_next_cell(edge):
+    below, above = math.nextafter(edge, 0), math.nextafter(edge, GRID)
+    assert region_cells(Box(0, 0, above, 1), GRID, GRID) == (0, edge)
+    assert region_cells(Box(0, 0, edge, 1), GRID, GRID) == (0, edge - 1)
+    assert region_cells(Box(edge, 0, GRID, 1), GRID, GRID) == (edge, GRID - 1)
+    assert region_cells(Box(below, 0, GRID, 1), GRID, GRID) == (edge - 1, GRID - 1)
+    assert region_cells(Box(0, 0, 1, above), GRID, GRID) == (0, edge * GRID)
+    assert region_cells(Box(0, edge, 1, GRID), GRID, GRID) == (edge * GRID, (GRID - 1) * GRID)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (1, 8000), (8000, 1), (10**6, 3), (0.5, 0.5)]
+)
+def test_images_of_extreme_shape_have_all_cells(width, height):
+    assert region_cells(Box(0, 0, width, height), width, height) == (0, GRID * GRID - 1)
+    last = Box(width * 31.5 / 32, height * 31.5 / 32, width * 2, height * 2)
+    assert region_cells(last, width, height) == (GRID * GRID - 1,) * 2
+    first = Box(-width, -height, width / 64, height / 64)
+    assert region_cells(first, width, height) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "box", [Box(1, 0, 2, 1), Box(0, 1, 1, 2), Box(-1, 0, 0, 1), Box(0, -1, 1, 0)]
+)
+def test_a_box_that_only_touches_the_image_is_outside(box):
+    with pytest.raises(RegionError, match="is outside the image"):
+        region_cells(box)
+
+
+@pytest.mark.parametrize("index", [0, 31, 32, 991, 992, 1023])
+def test_a_box_of_one_cell_spans_the_whole_cell(index):
+    y, x = divmod(index, GRID)
+    assert cell_box(index, index) == (x / GRID, y / GRID, (x + 1) / GRID, (y + 1) / GRID)
+
+
+@pytest.mark.parametrize(
+    ("index", "boxes"), [(0, 1), (1023, 1), (1024, 0), (99999, 0), (10**60, 0)]
+)
+def test_the_last_index_of_the_grid_is_1023(index, boxes):
+    text = f"<phrase> a</phrase><object><patch_index_0000><patch_index_{index}></object>"
+    assert len(parse(text, [0.5, 0.5])[1]) == boxes
+
+
+def caption_of(words, score, box_score=None, tokens=10, truncated=False, start=0):
+    boxes = () if box_score is None else (Box(0, 0, 1, 1, box_score),)
+    phrases = (Phrase(words, start, start + len(words), boxes),) if boxes else ()
+    return Caption(words, phrases, f"raw {words}", score, tokens, truncated)
+
+
+def test_together_lists_the_phrases_with_their_boxes():
+    captions = [
+        caption_of("a dog and more", 1.0, 0.5, tokens=30),
+        caption_of("a cat", 0.6, 0.4999, tokens=10),
+        caption_of("nothing", 0.0, None, tokens=0, truncated=True),
+        caption_of("elsewhere", 0.0, 0.9, tokens=0, start=3),
+    ]
+    found = together(["a dog", "a cat", "a cow", "a 猫"], captions, 0.5)
+    assert found.text == "a dog, a cat, a cow, a 猫"
+    assert [found.text[phrase.start : phrase.end] for phrase in found.phrases] == [
+        phrase.text for phrase in found.phrases
+    ]
+    assert [len(phrase.boxes) for phrase in found.phrases] == [1, 0, 0, 0]
+    assert (found.generated_tokens, found.truncated) == (40, True)
+    assert found.score == pytest.approx(0.9)
+    assert found.raw_text.splitlines() == [caption.raw_text for caption in captions]
+
+
+def test_together_of_captions_without_tokens_has_score_0():
+    found = together(["a dog"], [caption_of("a dog", 0.0, tokens=0)], 0.0)
+    assert (found.score, found.truncated) == (0.0, False)

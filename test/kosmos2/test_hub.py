@@ -1,20 +1,32 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Model files from a hub on this machine: whole, in parts, damaged, missing."""
+"""Downloads from a hub on this machine: complete, interrupted, damaged, missing."""
 
+import errno
+import json
 import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import yaml
 from hub_server import MODEL, WEIGHTS, Hub
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from PIL import Image
 
 from kosmos_ros import shapes
-from kosmos_ros.kosmos2.hub import COMMITS, INDEX, RANGE
+from kosmos_ros.errors import ModelLoadError, UnreachableError
+from kosmos_ros.kosmos2.hub import COMMITS, DISK_ERRORS, INDEX, RANGE, fetch
 from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
@@ -41,7 +53,7 @@ def hub():
 
 @pytest.fixture
 def run(hub, tmp_path):
-    """Run a command of `kosmos` on the hub: exit code, standard output, standard error."""
+    """Run a command of `kosmos` with the hub; return exit code, standard output and error."""
 
     def run(*words, **environment):
         command = [sys.executable, "-m", "kosmos_ros.cli", *map(str, words)]
@@ -52,7 +64,7 @@ def run(hub, tmp_path):
 
 @pytest.fixture
 def find(hub, tmp_path):
-    """Where the loader finds the model: exit code, its commit, what is wrong."""
+    """Call hub.find in a process; return exit code, commit and standard error."""
 
     def find(revision="", local_files_only="", model=MODEL, **environment):
         command = [sys.executable, "-c", FIND, model, revision, local_files_only]
@@ -74,7 +86,7 @@ def snapshot(home, commit="1" * 40, model=MODEL):
 
 
 def damage(path):
-    """Cut a file of the cache short."""
+    """Truncate a file of the cache."""
     blob = path.resolve()
     blob.write_bytes(blob.read_bytes()[:-100])
 
@@ -86,7 +98,7 @@ def names(folder):
 # kosmos fetch ----------------------------------------------------------------------------------
 
 
-def test_all_that_is_needed_is_fetched_once_and_the_commit_told(hub, run, tmp_path):
+def test_fetch_downloads_each_required_file_once_and_prints_the_commit(hub, run, tmp_path):
     code, out, err = run("fetch", "--model", MODEL)
     assert code == 0, err
     assert yaml.safe_load(out) == {"model": MODEL, "revision": hub.commit}
@@ -102,7 +114,7 @@ def test_all_that_is_needed_is_fetched_once_and_the_commit_told(hub, run, tmp_pa
 
 
 @pytest.mark.fault(37)
-def test_a_killed_download_goes_on_where_it_stopped(hub, run, tmp_path):
+def test_a_killed_download_resumes(hub, run, tmp_path):
     hub.files[WEIGHTS] = np.random.default_rng(0).bytes(2 * RANGE)
     hub.stop_at = RANGE * 3 // 2
     command = [sys.executable, "-m", "kosmos_ros.cli", "fetch", "--model", MODEL]
@@ -122,7 +134,7 @@ def test_a_killed_download_goes_on_where_it_stopped(hub, run, tmp_path):
     assert (snapshot(tmp_path) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
 
 
-def test_two_that_fetch_at_once_do_not_spoil_it(hub, tmp_path):
+def test_two_processes_may_fetch_at_once(hub, tmp_path):
     hub.files[WEIGHTS] = np.random.default_rng(0).bytes(2 * RANGE)
     hub.stop_at = RANGE // 2
     command = [sys.executable, "-m", "kosmos_ros.cli", "fetch", "--model", MODEL]
@@ -143,7 +155,7 @@ def test_two_that_fetch_at_once_do_not_spoil_it(hub, tmp_path):
 
 @pytest.mark.parametrize(("name", "kind"), [("config.json", "SHA-1 of git"), (WEIGHTS, "SHA-256")])
 @pytest.mark.fault(37)
-def test_a_file_that_is_not_what_is_listed_is_refused_by_name(hub, run, tmp_path, name, kind):
+def test_a_file_with_another_hash_is_refused_by_name(hub, run, tmp_path, name, kind):
     hub.lies[name] = hub.files[name][:-1] + b"\xff"
     code, out, err = run("fetch", "--model", MODEL)
     assert (code, out) == (1, "")
@@ -151,7 +163,7 @@ def test_a_file_that_is_not_what_is_listed_is_refused_by_name(hub, run, tmp_path
     assert name not in names(snapshot(tmp_path))
     if name != WEIGHTS:
         assert (WEIGHTS, 0) not in hub.fetched(), (
-            "small files come first, and nothing after a wrong one"
+            "small files come first, and nothing follows a wrong one"
         )
 
     hub.lies.clear()
@@ -160,7 +172,7 @@ def test_a_file_that_is_not_what_is_listed_is_refused_by_name(hub, run, tmp_path
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", WEIGHTS])
-def test_a_damaged_file_is_fetched_anew_and_no_other(hub, run, tmp_path, name):
+def test_only_a_damaged_file_is_downloaded_again(hub, run, tmp_path, name):
     assert run("fetch", "--model", MODEL)[0] == 0
     damage(snapshot(tmp_path) / name)
     hub.requests.clear()
@@ -169,19 +181,19 @@ def test_a_damaged_file_is_fetched_anew_and_no_other(hub, run, tmp_path, name):
     assert (snapshot(tmp_path) / name).read_bytes() == hub.files[name]
 
 
-def test_a_revision_that_the_hub_does_not_have_is_named(hub, run, tmp_path):
+def test_the_error_names_an_unknown_revision(hub, run, tmp_path):
     code, _, err = run("fetch", "--model", MODEL, "--revision", "v9")
     assert code == 1
     assert "of revision 'v9' cannot be fetched: it has no revision 'v9'" in err
     assert not snapshot(tmp_path).exists()
 
 
-def test_a_tag_is_fetched_as_the_commit_that_it_is(hub, run, find):
+def test_fetch_resolves_a_tag_to_its_commit(hub, run, find):
     hub.revisions["main"] = "2" * 40
     _, out, _ = run("fetch", "--model", MODEL, "--revision", "v1")
     assert yaml.safe_load(out)["revision"] == hub.commit
     assert find("v1", "local")[:2] == (0, hub.commit)
-    assert find("", "local")[0] == 1, "main was not fetched"
+    assert find("", "local")[0] == 1, "main has not been downloaded"
 
 
 @pytest.mark.parametrize(
@@ -192,13 +204,13 @@ def test_a_tag_is_fetched_as_the_commit_that_it_is(hub, run, find):
     ],
 )
 @pytest.mark.fault(36)
-def test_a_network_that_is_not_there_is_named(run, environment, reason):
+def test_the_error_names_a_missing_network(run, environment, reason):
     code, _, err = run("fetch", "--model", MODEL, **environment)
     assert code == 1
     assert re.fullmatch(f"kosmos: model '{MODEL}' cannot be fetched: {reason}", err)
 
 
-def test_a_model_that_the_hub_does_not_have_is_named(run):
+def test_the_error_names_an_unknown_model(run):
     code, _, err = run("fetch", "--model", "nobody/nothing")
     assert code == 1
     assert "model 'nobody/nothing' cannot be fetched: http://127.0.0.1:" in err
@@ -206,7 +218,7 @@ def test_a_model_that_the_hub_does_not_have_is_named(run):
 
 
 @pytest.mark.fault(38)
-def test_pickled_weights_are_not_even_fetched(hub, run):
+def test_pickled_weights_are_never_downloaded(hub, run):
     del hub.files[WEIGHTS]
     code, _, err = run("fetch", "--model", MODEL)
     assert code == 1
@@ -215,7 +227,7 @@ def test_pickled_weights_are_not_even_fetched(hub, run):
 
 
 @pytest.mark.parametrize("model", ["shapes", "/tmp", "a b", "../up"])
-def test_what_is_no_id_is_refused(run, hub, model):
+def test_a_name_that_is_no_id_is_refused(run, hub, model):
     code, _, err = run("fetch", "--model", model)
     assert code == 2
     assert f"model must be a Hugging Face id, got {model!r}" in err
@@ -223,23 +235,76 @@ def test_what_is_no_id_is_refused(run, hub, model):
 
 
 @pytest.mark.fault(67)
-def test_a_disk_that_cannot_be_written_is_named(hub, run, tmp_path):
-    (tmp_path / "hub").write_text("a file where a folder is needed")
+def test_the_error_names_a_path_that_cannot_be_written(hub, run, tmp_path):
+    (tmp_path / "hub").write_text("a file in the place of a folder")
     code, _, err = run("fetch", "--model", MODEL)
     assert code == 1
     assert f"model '{MODEL}' cannot be fetched" in err
     assert str(tmp_path / "hub") in err
 
 
+# Errors of huggingface_hub ---------------------------------------------------------------------
+
+
+def http_error(kind, status):
+    """An error of huggingface_hub, whose constructor differs between its versions."""
+    error = kind.__new__(kind)
+    error.args, error.response = (f"{status} for a file",), SimpleNamespace(status_code=status)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (http_error(HfHubHTTPError, 408), UnreachableError),
+        (http_error(HfHubHTTPError, 429), UnreachableError),
+        (http_error(HfHubHTTPError, 500), UnreachableError),
+        (http_error(HfHubHTTPError, 503), UnreachableError),
+        (http_error(HfHubHTTPError, 403), ModelLoadError),
+        (http_error(HfHubHTTPError, 404), ModelLoadError),
+        (http_error(HfHubHTTPError, 499), ModelLoadError),
+        (http_error(GatedRepoError, 403), ModelLoadError),
+        (http_error(RepositoryNotFoundError, 401), ModelLoadError),
+        (http_error(RevisionNotFoundError, 404), ModelLoadError),
+        (OfflineModeIsEnabled("offline"), ModelLoadError),
+        (json.JSONDecodeError("no JSON", "<html>", 0), UnreachableError),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), UnreachableError),
+        (TimeoutError("timed out"), UnreachableError),
+        (OSError("no reason"), UnreachableError),
+        *((OSError(number, "a disk error"), ModelLoadError) for number in DISK_ERRORS),
+        (PermissionError(errno.EACCES, "denied", "/cache"), ModelLoadError),
+    ],
+)
+@pytest.mark.fault(36, 67)
+def test_only_errors_of_the_network_and_the_hub_may_pass(monkeypatch, error, kind):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    with pytest.raises(ModelLoadError, match=f"model '{MODEL}' cannot be fetched: ") as raised:
+        fetch(MODEL)
+    assert type(raised.value) is kind
+    assert raised.value.__cause__ is error
+
+
+def test_a_gated_model_is_named_with_the_command_that_helps(monkeypatch):
+    def fail(*_, **__):
+        raise http_error(GatedRepoError, 403)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    with pytest.raises(ModelLoadError, match="accept its terms; log in with 'hf auth login'"):
+        fetch(MODEL)
+
+
 # The default model -----------------------------------------------------------------------------
 
 
-def test_an_empty_revision_of_the_default_model_alone_is_a_commit():
+def test_only_the_default_model_has_a_commit_for_an_empty_revision():
     assert COMMITS.keys() == {NodeSettings.model}
     assert all(re.fullmatch("[0-9a-f]{40}", commit) for commit in COMMITS.values())
 
 
-def test_the_default_model_is_fetched_at_its_commit_wherever_main_is(tmp_path):
+def test_the_default_model_is_downloaded_at_its_commit_although_main_has_moved(tmp_path):
     hub, commit = Hub(NodeSettings.model), COMMITS[NodeSettings.model]
     hub.revisions = {"main": "2" * 40, commit: commit}
     command = [sys.executable, "-m", "kosmos_ros.cli", "fetch"]
@@ -253,20 +318,20 @@ def test_the_default_model_is_fetched_at_its_commit_wherever_main_is(tmp_path):
     assert snapshot(tmp_path, commit, NodeSettings.model).is_dir()
 
 
-# What the loader finds -------------------------------------------------------------------------
+# hub.find --------------------------------------------------------------------------------------
 
 
-def test_the_network_is_asked_only_for_what_is_not_there(hub, find):
+def test_find_uses_no_network_for_files_that_are_here(hub, find):
     assert find()[:2] == (0, hub.commit)
     hub.requests.clear()
-    hub.revisions["main"] = "2" * 40  # which is no reason to ask
+    hub.revisions["main"] = "2" * 40  # a moved branch is no reason for a request
     for revision in ("", "main", hub.commit):
         assert find(revision)[:2] == (0, hub.commit)
     assert find(HF_HUB_OFFLINE="1")[:2] == (0, hub.commit)
     assert not hub.requests
 
 
-def test_fetching_follows_main(hub, find, run):
+def test_fetch_follows_main(hub, find, run):
     find()
     hub.revisions["main"] = "2" * 40
     assert run("fetch", "--model", MODEL)[0] == 0
@@ -275,7 +340,7 @@ def test_fetching_follows_main(hub, find, run):
 
 @pytest.mark.parametrize("how", [{"HF_HUB_OFFLINE": "1"}, {"local_files_only": "local"}])
 @pytest.mark.fault(36)
-def test_without_network_a_missing_model_is_named_with_what_fetches_it(hub, find, tmp_path, how):
+def test_offline_the_error_names_a_missing_model_and_the_command(hub, find, tmp_path, how):
     code, _, err = find("v1", **how)
     assert code == 1
     assert f"ModelLoadError: model '{MODEL}' of revision 'v1' is not in {tmp_path}" in err
@@ -285,7 +350,7 @@ def test_without_network_a_missing_model_is_named_with_what_fetches_it(hub, find
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json", WEIGHTS])
 @pytest.mark.fault(37)
-def test_a_model_that_is_there_in_part_is_named_or_completed(hub, find, run, tmp_path, name):
+def test_an_incomplete_model_is_named_offline_and_completed_online(hub, find, run, tmp_path, name):
     run("fetch", "--model", MODEL)
     (snapshot(tmp_path) / name).resolve().unlink()
     code, _, err = find(local_files_only="local")
@@ -299,7 +364,7 @@ def test_a_model_that_is_there_in_part_is_named_or_completed(hub, find, run, tmp
     assert hub.fetched() == [(name, 0)]
 
 
-def test_weights_in_several_files_are_wanted_whole(hub, find, run, tmp_path):
+def test_all_files_of_split_weights_are_required(hub, find, run, tmp_path):
     parts = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     hub.files |= dict.fromkeys(parts, b"a part")
     del hub.files[WEIGHTS]
@@ -314,7 +379,7 @@ def test_weights_in_several_files_are_wanted_whole(hub, find, run, tmp_path):
 
 
 @pytest.mark.fault(37)
-def test_another_revision_never_stands_for_the_one_asked_for(hub, find, run):
+def test_find_never_returns_another_revision(hub, find, run):
     run("fetch", "--model", MODEL)
     for revision in ("v9", "3" * 40):
         code, out, err = find(revision)
@@ -326,7 +391,7 @@ def test_another_revision_never_stands_for_the_one_asked_for(hub, find, run):
 # The model itself ------------------------------------------------------------------------------
 
 
-def test_a_model_is_downloaded_once_then_loaded_without_network(hub, run, tmp_path):
+def test_a_model_is_downloaded_once_and_then_loaded_without_network(hub, run, tmp_path):
     scene = sample_scene(np.random.default_rng(1), 480, 270)
     Image.fromarray(render(scene)).save(tmp_path / "scene.png")
     words = ["caption", tmp_path / "scene.png", "--model", MODEL, "--device", "cpu"]
@@ -346,7 +411,7 @@ def test_a_model_is_downloaded_once_then_loaded_without_network(hub, run, tmp_pa
     assert run(*words)[:2] == (0, first)
 
 
-def test_the_node_says_which_commit_it_loaded(hub, tmp_path):
+def test_the_node_logs_the_loaded_commit(hub, tmp_path):
     pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
     from programs import Program, parameters
 

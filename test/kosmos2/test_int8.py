@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Weights of 8 bits on a processor: products near those of the weights that they stand for."""
+"""Products of 8-bit weights on a CPU are near those of the original weights."""
 
 import pytest
 import torch
@@ -20,17 +20,17 @@ def error(found, right):
 
 @pytest.mark.parametrize("shape", [(1,), (32,), (33,), (2, 5), (3, 40)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_products_are_near_whatever_the_number_of_rows(shape, bias):
+def test_products_are_near_for_any_shape(shape, bias):
     module = linear(bias=bias)
     hidden = torch.randn(*shape, 64)
     found = Int8Linear.of(module)(hidden)
     assert found.shape == (*shape, 48)
     assert found.dtype == hidden.dtype
-    # Half a step of 127 to each weight, and bfloat16's 8 bits to each product.
+    # Errors: half a step of 127 for each weight, and bfloat16's 8 bits for each product.
     assert error(found, module(hidden)) < 0.02
 
 
-def test_each_row_has_a_scale_of_its_own():
+def test_each_output_has_its_own_scale():
     module = linear()
     module.weight[3] *= 1e-4
     module.weight[7] = 0.0
@@ -43,14 +43,14 @@ def test_each_row_has_a_scale_of_its_own():
 
 
 @pytest.mark.parametrize("rows", [2, 50])
-def test_joined_maps_are_those_side_by_side(rows):
+def test_joined_layers_compute_the_same_side_by_side(rows):
     parts = [Int8Linear.of(linear(outputs)) for outputs in (16, 32, 24)]
     hidden = torch.randn(rows, 64)
     apart = torch.cat([part(hidden) for part in parts], -1)
     assert torch.allclose(Int8Linear.joined(parts)(hidden), apart, atol=1e-5)
 
 
-def test_all_maps_of_a_model_but_the_one_that_is_kept_are_replaced():
+def test_quantize_replaces_all_linear_layers_except_the_kept_one():
     model = nn.Sequential(linear(), nn.LayerNorm(48), nn.ModuleList([linear(8, 48), linear(9)]))
     kept = model[2][1]
     quantize(model, keep=kept)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts are the model card's, to the space; nothing from outside speaks in their voice."""
+"""Prompts equal those of the model card, and text from outside adds no tags to them."""
 
 import re
 
@@ -79,7 +79,7 @@ FIRE = (5, 911)
         ),
     ],
 )
-def test_prompts_are_the_model_cards(prompt, text, lead):
+def test_prompts_equal_the_model_cards(prompt, text, lead):
     assert (prompt.text, prompt.lead) == (text, lead)
 
 
@@ -122,7 +122,7 @@ def test_unusable_questions_are_refused(question, reason):
         ("What is it?", [""], "empty"),
     ],
 )
-def test_regions_without_words_are_refused(question, phrases, reason):
+def test_regions_without_words_in_the_question_are_refused(question, phrases, reason):
     with pytest.raises(PromptError, match=reason):
         prompts.question(question, [FIRE], phrases)
 
@@ -132,17 +132,161 @@ def test_overlapping_region_phrases_are_refused():
         prompts.question("Is the red cat here?", [FIRE, FIRE], ["the red", "red cat"])
 
 
-def test_an_unknown_task_names_the_known_ones():
+def test_the_error_for_an_unknown_task_names_the_known_tasks():
     with pytest.raises(ConfigError, match=r"one of brief_caption, detailed_caption, got 'ocr'"):
         prompts.caption("ocr")
 
 
 @given(st.text(max_size=60))
 @pytest.mark.fault(47)
-def test_any_question_is_refused_or_holds_only_our_tags(question):
+def test_any_question_is_refused_or_contains_only_our_tags(question):
     try:
         prompt = prompts.question(question)
     except PromptError:
         return
     assert [tag.group() for tag in TAG.finditer(prompt.text)] == ["<grounding>"]
     assert prompt.text == f"<grounding> Question: {' '.join(question.split())} Answer:"
+
+
+BRIEF = "<grounding> An image of"
+DOG = "<grounding><phrase> a dog</phrase>"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "task", "lead", "stop"),
+    [
+        (prompts.caption("brief_caption"), "brief_caption", BRIEF, ""),
+        (prompts.caption("detailed_caption"), "detailed_caption", "", ""),
+        (prompts.phrase_grounding("a dog"), "phrase_grounding", DOG, "</object>"),
+        (prompts.region_description(FIRE), "region_description", "It is", ""),
+        (prompts.region_description(FIRE, grounded=False), "region_description", "It is", ""),
+        (prompts.question("What?"), "question", "", " Question:"),
+        (prompts.question("What is it?", [FIRE]), "question", "", " Question:"),
+        (prompts.raw(BRIEF), "prompt", "", ""),
+        (prompts.raw(f"{BRIEF}<phrase> a dog</phrase>"), "prompt", "<phrase> a dog</phrase>", ""),
+        (
+            prompts.raw(f"{BRIEF}<phrase> a dog</phrase><object>"),
+            "prompt",
+            "<phrase> a dog</phrase><object>",
+            "",
+        ),
+        (prompts.raw("<phrase> a dog</phrase> and"), "prompt", "", ""),
+        (prompts.joined([prompts.phrase_grounding("a dog")] * 2), "phrase_grounding", "", ""),
+    ],
+)
+def test_each_task_has_its_lead_and_stop(prompt, task, lead, stop):
+    assert (prompt.task, prompt.lead, prompt.stop) == (task, lead, stop)
+    assert task in prompts.TASKS
+
+
+def test_joined_prompts_are_one_a_line():
+    pair = prompts.phrase_grounding("a dog"), prompts.phrase_grounding("a cat")
+    assert prompts.joined(pair).text == "\n".join(prompt.text for prompt in pair)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        prompts.question,
+        prompts.phrase_grounding,
+        prompts.raw,
+        lambda text: prompts.question("Why?", history=[text, "So."]),
+        lambda text: prompts.question("Why?", history=["How?", text]),
+        lambda text: prompts.plain_text("phrase", f"  {text}  "),
+    ],
+)
+def test_text_may_have_exactly_the_longest_length(make):
+    make("x" * (prompts.MAX_TEXT - 1))
+    make("x" * prompts.MAX_TEXT)
+    make("😀" * prompts.MAX_TEXT)
+    with pytest.raises(PromptError, match="at most 1000 characters, got 1001"):
+        make("x" * (prompts.MAX_TEXT + 1))
+
+
+def test_a_region_phrase_may_be_as_long_as_the_question():
+    words = "x" * prompts.MAX_TEXT
+    assert f"<phrase> {words}</phrase>" in prompts.question(words, [FIRE], [words]).text
+    with pytest.raises(PromptError, match="region phrase must have at most 1000"):
+        prompts.question(words, [FIRE], [words + "x"])
+
+
+@pytest.mark.parametrize("tag", prompts.CONTROL_TAGS)
+@pytest.mark.fault(47)
+def test_a_raw_prompt_with_a_control_tag_is_refused(tag):
+    with pytest.raises(PromptError, match=f"contains the reserved tag {tag}; remove it"):
+        prompts.raw(f"<grounding> a {tag}")
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\x00", "a\x7f", "\ud800"])
+@pytest.mark.fault(46)
+def test_unusable_raw_prompts_are_refused(text):
+    with pytest.raises(PromptError, match="prompt (must not be empty|.*control character)"):
+        prompts.raw(text)
+
+
+def test_a_raw_prompt_may_contain_every_other_tag():
+    text = "".join(set(TAGS) - set(prompts.CONTROL_TAGS)) + "<patch_index_0044>"
+    assert prompts.raw(text).text == text
+
+
+def test_history_precedes_the_question():
+    prompt = prompts.question("And now?", history=["What  is it?", "A dog."], grounded=False)
+    assert prompt.text == "Question: What is it? Answer: A dog. Question: And now? Answer:"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_history_must_end_with_an_answer(count):
+    with pytest.raises(PromptError, match=f"end with an answer, got {count} entries"):
+        prompts.question("And now?", history=["a"] * count)
+
+
+CELLS = st.tuples(st.integers(0, 1023), st.integers(0, 1023))
+
+
+@st.composite
+def questions_about_regions(draw):
+    """A question of distinct words, and the numbers of the words that mean its regions."""
+    count = draw(st.integers(1, 6))
+    meant = draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=5))
+    return [f"Word{number}" for number in range(count)], meant
+
+
+@given(questions_about_regions(), st.booleans(), st.data())
+def test_a_template_puts_the_boxes_of_each_region_behind_its_words(asked, grounded, data):
+    words, meant = asked
+    phrases = [words[number].upper() for number in meant]  # upper and lower case are the same
+    template = prompts.question_template(" ".join(words), len(meant), phrases, grounded)
+    assert len(template.pieces) == len(template.regions) + 1 == len(set(meant)) + 1
+    assert sorted(number for numbers in template.regions for number in numbers) == list(
+        range(len(meant))
+    )
+    for _ in range(2):  # the same template serves images of different sizes
+        cells = [data.draw(CELLS) for _ in meant]
+        prompt = template.fill(cells)
+        assert prompt == prompts.question(" ".join(words), cells, phrases, grounded)
+        expected = "<grounding> " * grounded + "Question:"
+        for number, word in enumerate(words):
+            boxes = [cell for cell, of in zip(cells, meant, strict=True) if of == number]
+            tagged = f"<phrase> {word}</phrase>{prompts.object_tags(boxes)}"
+            expected += tagged if boxes else f" {word}"
+        assert prompt.text == f"{expected} Answer:"
+
+
+def test_a_template_is_checked_before_any_region_is_known():
+    with pytest.raises(PromptError, match="must say which words mean the region"):
+        prompts.question_template("What colour?", 1)
+    with pytest.raises(PromptError, match="overlap"):
+        prompts.question_template("Is the red cat here?", 2, ["the red", "red cat"])
+
+
+@given(CELLS, st.booleans())
+def test_the_template_of_a_region_gives_its_description(cell, grounded):
+    assert prompts.region_template(grounded).fill([cell]) == prompts.region_description(
+        cell, grounded
+    )
+
+
+def test_adjacent_region_phrases_are_not_overlapping():
+    text = prompts.question("!?", [FIRE, (0, 33)], ["!", "?"], grounded=False).text
+    first, second = (prompts.object_tags([cells]) for cells in (FIRE, (0, 33)))
+    assert text == f"Question:<phrase> !</phrase>{first}<phrase> ?</phrase>{second} Answer:"

@@ -191,7 +191,12 @@ def test_history_goes_before_the_question(start):
         (Generate, "generate", {"prompt": "a</image>b"}, "</image>"),
         (Generate, "generate", {"prompt": "a\x07b"}, "U+0007"),
         (Generate, "generate", {"prompt": "a", "max_new_tokens": 5000}, "1 to 1024 is needed"),
-        (Ask, "ask", {"question": "Why?", "history": ["Who?"]}, "history has 1 entries"),
+        (
+            Ask,
+            "ask",
+            {"question": "Why?", "history": ["Who?"]},
+            "answer, got 1 entries",
+        ),
         (Ask, "ask", {"question": "Why?", "history": ["Who?", "<s>"]}, "<s>"),
     ],
 )
