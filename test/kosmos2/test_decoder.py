@@ -6,6 +6,7 @@ The tests also run the decoder as on a GPU: in few shapes, one step ahead, with 
 (tape.py).
 """
 
+import copy
 import re
 
 import numpy as np
@@ -494,9 +495,12 @@ OPEN, CLOSE, DELIMITER, WORD, LOCATIONS = 3, 4, 5, 6, range(10, 10 + CELLS)
 NAMES = {OPEN: "<", CLOSE: ">", DELIMITER: "|", WORD: "w"}
 
 
+TABLES = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cpu"))
+
+
 def grammar_after(*prompts):
-    """A grammar with a row for each prompt."""
-    grammar = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cpu"))
+    """A grammar with a row for each prompt, and states of its own."""
+    grammar = copy.copy(TABLES)
     grammar.resize(len(prompts))
     grammar.join(0, prompts)
     return grammar
