@@ -281,7 +281,7 @@ class KosmosNode(ManagedNode):
         self._slow = slow
         if 0 < limit < stuck and not self.finished.done():
             self._give_up(HUNG, f"{said} (hard_timeout)")
-        if (rung := worker.ladder.rung.name) != self._rung:
+        if (rung := worker.ladder.level.name) != self._rung:
             now = f"short of memory, the model does {rung}" if rung else "the model does all again"
             self.get_logger().warning(now)
         self._rung = rung

@@ -253,7 +253,7 @@ class Worker:
         if short:
             with self._calling():
                 engine.tidy()
-        fell = short and not whole and self.ladder.fall()
+        fell = short and not whole and self.ladder.reduce()
         for picture in pictures:
             most = picture.most
             if whole:  # beside others it may have been too much
