@@ -163,7 +163,7 @@ class Desk:
 
     def deliver(self, publisher, message, stream):
         """Publish until it arrives: the first image may be sent before both ends are connected."""
-        watch = stream._feed.watch
+        watch = stream._feed.arrivals
         before, sent = watch.last, 0.0
 
         def arrived():

@@ -38,7 +38,7 @@ class CameraState:
 def camera_status(node: str, state: CameraState, unready: str) -> DiagnosticStatus:
     """Status of a camera of the node with this full name; `unready` says why nothing is done."""
     now = time.monotonic()
-    watch, meter = state.feed.watch, state.meter
+    watch, meter = state.feed.arrivals, state.meter
     silence, lost = watch.silence(now), watch.lost(now)
     level, message = DiagnosticStatus.OK, "images are described"
     if 0 < state.stale_timeout < silence:
