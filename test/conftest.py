@@ -111,7 +111,7 @@ def start(ros):
         desk = Desk(engine, node, Node("client"))
         desks.append(desk)
         if load is None and wait:
-            desk.until(lambda: node._message == "ready", "a model at work")
+            desk.until(lambda: node.host.availability.ready, "a model at work")
         return desk
 
     yield make

@@ -196,3 +196,23 @@ def _find(phrase: str, words: str) -> tuple[int, int]:
     if not found:
         raise PromptError(f"region phrase {quoted(phrase)} is not in question {quoted(words)}")
     return found.span()
+
+
+@dataclass(frozen=True)
+class Template:
+    build: object
+
+    def fill(self, cells):
+        return self.build(cells)
+
+
+def question_template(text, region_count, region_phrases=(), grounded=True, history=()):
+    question(text, [(0, 0)] * region_count, region_phrases, grounded, history)
+    return Template(lambda cells: question(text, cells, region_phrases, grounded, history))
+
+
+def region_template(grounded=True):
+    return Template(lambda cells: region_description(cells[0], grounded))
+
+
+plain_text = checked

@@ -68,7 +68,7 @@ class ImageSubscription:
         on_image: Callable[[Image | CompressedImage], None],
     ) -> None:
         self._kind, suffix = TRANSPORTS[transport]
-        self.watch = Arrivals(time.monotonic())
+        self.arrivals = Arrivals(time.monotonic())
         self._node = node
         self._on_image = on_image
         self._stale = False
@@ -124,7 +124,7 @@ class ImageSubscription:
                 else (0.0, "not all publishers offer more")
             )
             self._rested = now + rest
-            self.watch.restart(self._rested)
+            self.arrivals.restart(self._rested)
             self._node.get_logger().info(f"{self.topic}: {wanted.name} delivery, {why}")
         if not self._subscription and now >= self._rested:
             self._subscription = self._subscribe()
@@ -149,17 +149,17 @@ class ImageSubscription:
         now = time.monotonic()
         if self._auto:
             self._follow(now)
-        stale = 0 < stale_timeout < self.watch.silence(now)
+        stale = 0 < stale_timeout < self.arrivals.silence(now)
         if stale and not self._stale:
             self._warned = float("-inf")  # a warning of loss does not stand for this one
         self._stale = stale
         if loading:
-            self.watch.forget(now)
+            self.arrivals.forget(now)
         if now - self._warned < REPEAT_WARNING:
             return stale
         if stale:
             self._warn(now, self._silence(now))
-        elif (lost := self.watch.lost(now)) > LOST_SHARE:
+        elif (lost := self.arrivals.lost(now)) > LOST_SHARE:
             self._warn(now, self._loss(now, lost))
         return stale
 
@@ -168,7 +168,7 @@ class ImageSubscription:
         self._node.get_logger().warning(text)
 
     def _arrived(self, message: Image | CompressedImage) -> None:
-        self.watch.arrived(time.monotonic(), seconds(message.header.stamp))
+        self.arrivals.arrived(time.monotonic(), seconds(message.header.stamp))
         if self._stale:
             self._stale, self._warned = False, float("-inf")
             self._node.get_logger().info(f"images arrive on {self.topic}")
@@ -177,7 +177,8 @@ class ImageSubscription:
     def _loss(self, now: float, lost: float) -> str:
         return (
             f"about {lost:.0%} of the images on {self.topic} do not reach this node; "
-            f"{self.watch.rate(now):.1f} a second do. This computer is too busy, or{self._cures()}"
+            f"{self.arrivals.rate(now):.1f} a second do. "
+            f"This computer is too busy, or{self._cures()}"
         )
 
     def _cures(self) -> str:
@@ -206,7 +207,7 @@ class ImageSubscription:
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         asked = self._qos.reliability
         text = (
-            f"no image on {self.topic} for {self.watch.silence(now):.1f} s: "
+            f"no image on {self.topic} for {self.arrivals.silence(now):.1f} s: "
             f"{len(publishers)} publishers, this node asks for {asked.name} delivery"
         )
         if not publishers:
