@@ -51,6 +51,7 @@ class Camera:
         if name:
             declare(node, CameraSettings, self._prefix)
         self._parameters = Current(node, CameraSettings, self._prefix)
+        self._plan = Plan(self.settings, frozenset())
         self._outputs = [(output, self._publisher(output)) for output in OUTPUTS]
         self._watchlists = {standing.name: Watchlist(standing.first) for standing in STANDING}
         self.throughput = Throughput()
@@ -136,7 +137,10 @@ class Camera:
     def work(self) -> Work:
         """Return what is asked of the newest frame."""
         settings = self.settings
-        plan = Plan(settings, self._wanted_parts(settings))
+        parts = self._wanted_parts(settings)
+        plan = self._plan
+        if (plan.settings, plan.parts) != (settings, parts):  # else its prompts are built already
+            plan = self._plan = Plan(settings, parts)
         return Work(
             prompts=lambda width, height: plan.prompts,
             done=lambda observation: self._publish(observation, plan),
