@@ -201,7 +201,7 @@ def test_null_gives_a_camera_the_common_value_again(start):
     assert refused.reason == "parameter left.max_rate has no value; null unsets it"
     assert rate("max_rate", 3.0) == 3.0
     refused = desk.node.set_parameters([Parameter("max_rate", value="null")])[0]
-    assert refused.reason == "parameter max_rate is 'null' (str); float is needed"
+    assert refused.reason == "parameter max_rate must be a number, got 'null' (str)"
 
 
 def test_a_list_may_be_empty_on_the_command_line(start):
@@ -216,7 +216,7 @@ def test_a_list_may_be_empty_on_the_command_line(start):
     ("values", "reason"),
     [
         ({"cameras": ["left", "left"]}, "each name is needed once"),
-        ({"cameras": ["front camera"]}, "'front camera' is no name"),
+        ({"cameras": ["front camera"]}, "camera name must be .*'front camera'"),
         ({"cameras": ["a", "b"], "image_topics": ["x"]}, "1 image_topics for 2 cameras"),
         ({"cameras": ["a"], "image_topics": ["a b"]}, "'a b' of camera 'a': Invalid topic name"),
         ({"phrases": ["<s>"]}, "holds the model's own tag"),
