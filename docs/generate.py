@@ -161,9 +161,9 @@ def encoding_list() -> str:
     return "\n".join(textwrap.wrap(names, 110, break_on_hyphens=False)) + "\n"
 
 
-def client() -> str:
-    """Return docs/client.py as a block of Markdown."""
-    return f"```python\n{(ROOT / 'docs' / 'client.py').read_text()}```\n"
+def program(name: str) -> str:
+    """Return a program in docs/ as a block of Markdown."""
+    return f"```python\n{(ROOT / 'docs' / name).read_text()}```\n"
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -179,7 +179,8 @@ def escaped(text: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "client": client,
+    "client.py": lambda: program("client.py"),
+    "stop_robot.py": lambda: program("stop_robot.py"),
     "parameters of the node": lambda: parameter_table(NodeSettings),
     "parameters of each camera": lambda: parameter_table(CameraSettings),
     "parameters of camera_node": lambda: parameter_table(CameraNodeSettings),
