@@ -125,8 +125,8 @@ class NodeSettings:
     hard_timeout: float = parameter(
         120.0,
         "Exit with code 4 if the model does not respond for this time (seconds). SIGALRM ends the "
-        "process if its main thread does not respond for this time, but not before 30 s, or "
-        "600 s while the model loads. Time in which the process is suspended counts. 0: never.",
+        "process if its main thread does not respond for this time (at least 30 s, or 600 s while "
+        "the model loads). Time in which the process is suspended counts. 0: never.",
         limits=(0, 86400),
     )
 
