@@ -416,14 +416,18 @@ def test_what_cannot_be_asked_is_refused_in_a_line(
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["--max-new-tokens", "0"], 2, "max_new_tokens is 0; 1 to 1024 is needed"),
-        (["--max-new-tokens", "-5"], 2, "max_new_tokens is -5; 1 to 1024 is needed"),
-        (["--max-new-tokens", "many"], 2, "max_new_tokens is 'many' .str.; int is needed"),
-        (["--max-image-pixels", "0"], 2, "max_image_pixels is 0; 1 to 1000000000 is needed"),
+        (["--max-new-tokens", "0"], 2, "max_new_tokens must be 1 to 1024, got 0"),
+        (["--max-new-tokens", "-5"], 2, "max_new_tokens must be 1 to 1024, got -5"),
+        (["--max-new-tokens", "many"], 2, "max_new_tokens must be an integer, got 'many' .str."),
+        (["--max-image-pixels", "0"], 2, "max_image_pixels must be 1 to 1000000000, got 0"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' is not there: torch .* sees"),
         (["--device", "gpu"], 2, "device 'gpu' is unknown; auto, cpu, cuda or cuda:n is needed"),
-        (["--dtype", "int4"], 2, "dtype is 'int4'; one of auto, float32, bfloat16, float16"),
-        (["--quantization", "q4"], 2, "quantization is 'q4'; one of none, int8, nf4 is needed"),
+        (
+            ["--dtype", "int4"],
+            2,
+            "dtype must be one of auto, float32, bfloat16, float16, got 'int4'",
+        ),
+        (["--quantization", "q4"], 2, "quantization must be one of none, int8, nf4, got 'q4'"),
         (["--model", "/no/such"], 1, "model '/no/such': there is no directory /no/such"),
         (["--model", "nobody/nothing", "--local-files-only"], 1, "'nobody/nothing' is not in"),
         (
@@ -482,7 +486,7 @@ def test_help_tells_what_the_options_do(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
     assert "NAME-2.png, NAME-3.png and so on: nothing is overwritten" in said
-    assert "a box takes four). 1 to 1024. (128)" in said
+    assert "A box takes four tokens. 1 to 1024. (128)" in said
     assert "--quantization {none,int8,nf4}" in said
 
 

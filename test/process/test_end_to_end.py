@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real node with the embedded model as a process over DDS: is what it says what was drawn?"""
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -187,10 +186,8 @@ def test_a_published_box_can_be_asked_about(robot, scenes):
     assert caption.phrases[0].text in response.answer
 
 
-def test_the_readmes_client_shows_captions_and_answers(robot, scenes, tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    file = tmp_path / "client.py"
-    file.write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
+def test_the_example_client_shows_captions_and_answers(robot, scenes):
+    file = Path(__file__).parents[2] / "docs" / "client.py"
     with Program(Path(sys.executable), "-u", file) as client:
         message = message_of(render(scenes[0]))
         caption = robot.caption(message)

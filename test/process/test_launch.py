@@ -275,8 +275,16 @@ def test_arguments_win_over_a_params_file_and_the_file_over_defaults(bench, tmp_
 @pytest.mark.parametrize(
     "file, arguments, reason",
     [
-        ("kosmos.launch.py", ["params_file:=/no/such"], "params_file '/no/such' is not a file"),
-        ("demo.launch.py", ["params_file:=/no/such"], "params_file '/no/such' is not a file"),
+        (
+            "kosmos.launch.py",
+            ["params_file:=/no/such"],
+            "params_file must be a file, got '/no/such'",
+        ),
+        (
+            "demo.launch.py",
+            ["params_file:=/no/such"],
+            "params_file must be a file, got '/no/such'",
+        ),
         ("demo.launch.py", ["keep:=perhaps"], 'Argument "keep" provided value "perhaps"'),
         ("demo.launch.py", ["image:=a", "video:=b"], "image is 'a' and video 'b'"),
     ],

@@ -386,7 +386,7 @@ def test_a_question_about_a_region_names_its_cells(start):
         ),
         ({"question": "What?", "regions": [REGION]}, "does not say which words mean the region"),
         ({"question": "What?", "region_phrases": ["a"]}, "1 region_phrases for 0 regions"),
-        ({"question": "What?", "max_new_tokens": 1025}, "1025; 1 to 1024 is needed"),
+        ({"question": "What?", "max_new_tokens": 1025}, "must be 1 to 1024, got 1025"),
         ({"question": "What?", "max_age": Duration(sec=-1)}, "max_age is -1 s"),
         (
             {"question": "Is it?", "regions": [FAR], "image": picture()},
@@ -528,7 +528,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_node_alive_and_explaining(star
     [
         ("max_rate", -1.0, "0"),
         ("max_rate", float("nan"), "nan"),
-        ("max_rate", "fast", "'fast' (str); float is needed"),
+        ("max_rate", "fast", "must be a number, got 'fast' (str)"),
         ("task", "ocr", "one of brief_caption, detailed_caption"),
         ("max_new_tokens", 0, "0"),
         ("model", "shapes", "read"),
