@@ -115,7 +115,7 @@ class ModelHost:
     def backoff_level(self) -> str:
         """What the model does less of because memory was short; empty: nothing."""
         worker = self.worker
-        return worker.backoff.rung.name if worker else ""
+        return worker.backoff.level.name if worker else ""
 
     # Transitions, each in a thread of its own ----------------------------------------------
 

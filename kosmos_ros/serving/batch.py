@@ -120,7 +120,7 @@ class Batch:
         self.waiting = [at for at in self.waiting if id(at[0]) not in failed_ids]
         single, short = len(jobs) == 1, isinstance(error, OutOfMemoryError)
         unsplittable = single and encoding
-        reduced = short and not unsplittable and self.backoff.fall()
+        reduced = short and not unsplittable and self.backoff.reduce()
         given_up = []
         for job in jobs:
             most = job.most

@@ -250,7 +250,7 @@ def test_a_camera_that_sends_another_message_type_is_named():
     node = Program("kosmos_node", *arguments, "-r", "image:=camera/image_raw/compressed")
     with camera, node:
         line = node.says("/camera offers CompressedImage")
-    assert "but Image is needed: see the parameter image_transport" in line
+    assert "expected Image; check image_transport" in line
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -340,7 +340,7 @@ def test_an_argument_that_is_none_of_ros_is_refused():
     with Program("kosmos_node", "--help") as program:
         assert program.ends() == 2
     assert program.lines == [
-        "argument --help is unknown; parameters are set by --ros-args -p NAME:=VALUE"
+        "unknown argument --help; set parameters with --ros-args -p NAME:=VALUE"
     ]
 
 
