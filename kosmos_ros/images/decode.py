@@ -1,9 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels as a camera sends them in, RGB arrays out.
+"""Decode images from cameras and files to RGB arrays.
 
-Raw frames go by the table of encodings.py; compressed ones and files through Pillow. Every size
-is checked before anything of that size is allocated. Knows no ROS message and no cv_bridge.
+Raw images go through the table of encodings.py; compressed images and files go through Pillow.
+Every size is checked before memory of that size is allocated. Knows no ROS message and no
+cv_bridge.
 """
 
 from __future__ import annotations
@@ -43,89 +44,74 @@ def decode_raw(
     is_bigendian: bool,
     max_pixels: int,
 ) -> np.ndarray:
-    """RGB pixels (H, W, 3) uint8 of a raw picture of `width` x `height` pixels.
+    """Decode a raw image of `width` x `height` pixels to RGB (H, W, 3) uint8.
 
-    `data` is bytes or anything that has their buffer; more than the picture needs is ignored.
-    `step` is the length of a row in bytes; for nv12 and nv21 of a row of each plane, or 3/2 of
-    the width for planes without padding, as Image has step * height bytes of data. The array is
-    C-contiguous; it may be a read-only view of `data`.
-    Raises EncodingError and ImageSizeError as `check_raw` does, and ImageError where OpenCV
-    fails.
+    `data` is bytes or an object with their buffer; bytes after the image are ignored. `step` is
+    the length of a row of the first plane in bytes. For planar encodings without padding, `step`
+    may also be the length of the data divided by `height`, as sensor_msgs/Image defines it: 3/2
+    of the width for nv12 and nv21. The array is C-contiguous and may be a read-only view of
+    `data`.
+    Raises EncodingError and ImageSizeError as `check_raw` does, and ImageError if OpenCV fails.
     """
     buffer = _bytes(data)
     layout = check_raw(len(buffer), width, height, encoding, step, max_pixels)
-    dtype = np.dtype(layout.dtype).newbyteorder(">" if is_bigendian else "<")
-    pixels: np.ndarray = np.ndarray(
-        (_rows(layout, height), width, layout.channels),
-        dtype,
-        buffer,
-        strides=(
-            _stride(layout, width, height, step, len(buffer)),
-            layout.pixel_bytes,
-            dtype.itemsize,
-        ),
-    )
-    if not dtype.isnative:
-        pixels = pixels.astype(dtype.newbyteorder("="))
-    return np.ascontiguousarray(layout.convert(pixels))
+    step = _plane_step(layout, len(buffer), width, height, step)
+    planes = layout.split(buffer, width, height, step, is_bigendian)
+    native = (plane.astype(plane.dtype.newbyteorder("="), copy=False) for plane in planes)
+    return np.ascontiguousarray(layout.convert(*native))
 
 
 def check_raw(
     length: int, width: int, height: int, encoding: str, step: int, max_pixels: int
 ) -> Encoding:
-    """The layout of a raw picture of `length` bytes whose numbers agree with each other.
+    """Return the layout of a raw image of `length` bytes, after a check of all its numbers.
 
-    Raises EncodingError for an encoding that is not in ENCODINGS, and ImageSizeError for a size
-    of 0, of more than `max_pixels` pixels or that the encoding cannot have, a row longer than
-    `step`, or data that is too short.
+    Raises EncodingError if `encoding` is not in ENCODINGS. Raises ImageSizeError if a side is 0,
+    if the image has more than `max_pixels` pixels or a size that the encoding cannot have, if
+    `step` is shorter than a row, or if the data are too short.
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
         raise EncodingError(
-            f"encoding {quoted(encoding)} is not supported; "
-            f"one of {', '.join(ENCODINGS)} is needed"
+            f"encoding {quoted(encoding)} is not supported; expected one of {', '.join(ENCODINGS)}"
         )
     check_size(width, height, max_pixels)
-    if min(width, height) < layout.smallest or width % layout.unit[0] or height % layout.unit[1]:
-        across, down = layout.unit
+    across, down = layout.block
+    if min(width, height) < layout.smallest or width % across or height % down:
         raise ImageSizeError(
-            f"a picture of {width} x {height} pixels cannot be {encoding}: at least "
-            f"{layout.smallest} x {layout.smallest} and multiples of {across} x {down} are needed"
+            f"an image of {width} x {height} pixels cannot be {encoding}; its size must be at "
+            f"least {layout.smallest} x {layout.smallest} and a multiple of {across} x {down}"
         )
-    if step < width * layout.pixel_bytes:
+    if step < layout.row_bytes(width):
         raise ImageSizeError(
-            f"step is {step} bytes, but a row of {width} {encoding} pixels has "
-            f"{width * layout.pixel_bytes}"
+            f"step is {step} bytes; must be at least {layout.row_bytes(width)} "
+            f"for {width} {encoding} pixels"
         )
-    needed = _rows(layout, height) * _stride(layout, width, height, step, length)
-    if length < needed:
+    expected = layout.size(height, _plane_step(layout, length, width, height, step))
+    if length < expected:
         raise ImageSizeError(
-            f"{length} bytes of data, but {width} x {height} {encoding} pixels with a step of "
-            f"{step} bytes have {needed}"
+            f"got {length} bytes of data; expected at least {expected} "
+            f"for {width} x {height} {encoding} pixels with a step of {step} bytes"
         )
     return layout
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageSizeError for a picture of no pixels or of more than `max_pixels`."""
+    """Raise ImageSizeError if an image has no pixels or more than `max_pixels`."""
     if width < 1 or height < 1:
-        raise ImageSizeError(f"a picture of {width} x {height} pixels; at least 1 x 1 is needed")
+        raise ImageSizeError(f"an image of {width} x {height} pixels; must be at least 1 x 1")
     if width * height > max_pixels:
         raise ImageSizeError(
-            f"a picture of {width} x {height} = {width * height} pixels; "
-            f"at most {max_pixels} are allowed"
+            f"an image of {width} x {height} = {width * height} pixels; "
+            f"must be at most {max_pixels}"
         )
 
 
-def _rows(layout: Encoding, height: int) -> int:
-    return height * layout.rows[0] // layout.rows[1]
-
-
-def _stride(layout: Encoding, width: int, height: int, step: int, length: int) -> int:
-    """Bytes from one row of data to the next."""
-    rows, of = layout.rows
-    packed = rows != of and step * of == width * rows and length < step * _rows(layout, height)
-    return width if packed else step
+def _plane_step(layout: Encoding, length: int, width: int, height: int, step: int) -> int:
+    """Bytes from one row of the first plane to the next."""
+    row = layout.row_bytes(width)
+    of_all_planes = step * height == layout.size(height, row)
+    return row if of_all_planes and length < layout.size(height, step) else step
 
 
 def _bytes(data: Any) -> memoryview:

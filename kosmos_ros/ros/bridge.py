@@ -64,7 +64,7 @@ class ImageDecoder:
             message.step,
             max_pixels,
         )
-        if message.step % layout.pixel_bytes:
+        if message.step % layout.block_bytes:
             return _by_table(message, max_pixels)
         try:
             rgb: np.ndarray = self._bridge.imgmsg_to_cv2(message, "rgb8")
@@ -117,8 +117,9 @@ def _by_table(message: Image, max_pixels: int) -> np.ndarray:
 
 def _frame(encoding: str, big: bool, padding: int) -> Image:
     """8 x 6 random pixels, each row followed by `padding` pixels."""
-    step = (8 + padding) * ENCODINGS[encoding].pixel_bytes
-    data = np.random.default_rng(0).integers(0, 256, 9 * step, np.uint8)
+    layout = ENCODINGS[encoding]
+    step = layout.row_bytes(8) + padding * layout.block_bytes
+    data = np.random.default_rng(0).integers(0, 256, layout.size(6, step), np.uint8)
     return Image(
         width=8, height=6, encoding=encoding, step=step, is_bigendian=big, data=data.tobytes()
     )

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("sensor_msgs", reason="ROS messages are not installed: scripts/setup does")
 
 from compressed_images import EXAMPLES, noise
-from raw_images import CASES, LIMIT
+from raw_images import CASES, LIMIT, message_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
@@ -21,6 +21,7 @@ from kosmos_ros.ros.bridge import ImageDecoder
 
 # What cv_bridge has no conversion to rgb8 for; all else it must serve, or the trial is broken.
 NOT_IN_CV_BRIDGE = {"8UC1", "8UC3", "8UC4", "16UC1", "32FC1", "uyvy", "yuyv", "nv12", "nv21"}
+NOT_IN_CV_BRIDGE |= {"nv24"}
 
 
 def message(encoding, pad=0, big=False):
@@ -34,7 +35,7 @@ def message(encoding, pad=0, big=False):
         encoding=encoding,
         step=len(rows[0]) + pad,
         is_bigendian=big,
-        data=b"".join(row + b"\xee" * pad for row in rows),
+        data=message_data(rows, b"\xee" * pad),
     )
 
 
