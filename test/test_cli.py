@@ -247,7 +247,7 @@ def test_pictures_after_a_bad_one_are_captioned(kosmos, drawn, tmp_path):
         "No such file",
         "Is a directory",
         "broken or truncated PNG",
-        "is no JPEG",
+        "is not a JPEG",
         "at most",
     ]
     assert len(lines) == len(bad)
@@ -398,7 +398,11 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
         (["Where?", "--region-phrase", "it"], 1, "1 region_phrases for 0 regions; one for each"),
         (["Is <grounding> it?"], 1, "holds the model's own tag <grounding>; plain words"),
         ([" "], 1, "question is empty; words are needed"),
-        (["Where?", "--max-image-pixels", "100"], 1, "first.png: a picture of .*; at most 100 "),
+        (
+            ["Where?", "--max-image-pixels", "100"],
+            1,
+            "first.png: an image of .*; must be at most 100",
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_a_line(

@@ -121,17 +121,17 @@ def _bytes(data: Any) -> memoryview:
         pass
     try:
         if isinstance(data, str | int):  # bytes(5) is five zeros
-            raise TypeError("neither bytes nor a sequence of them")
+            raise TypeError("not a sequence of bytes")
         return memoryview(bytes(data))
     except (TypeError, ValueError, BufferError, RuntimeError) as exc:
         raise ImageError(
-            f"data of type {type(data).__name__} cannot be read: {exc}; bytes are needed"
+            f"data of type {type(data).__name__} cannot be read: {exc}; expected bytes"
         ) from exc
 
 
-# Compressed pictures ---------------------------------------------------------------------------
+# Compressed images -----------------------------------------------------------------------------
 
-# The classes themselves, as Image.open has pixel limits of its own, warns, and tries every format.
+# Image.open would try every format, and has pixel limits and warnings of its own.
 _FORMATS: dict[str, tuple[bytes, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
     "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
@@ -149,7 +149,7 @@ _MODES: dict[str, Converter] = {
     "I": lambda pixels: grey(narrow(pixels.clip(0, 65535))),
     "F": depth,
 }
-"""Pillow's modes of one channel of more than 8 bits. Older versions give a PNG's 16 bits as I."""
+"""Pillow's modes of one channel with more than 8 bits -> converter."""
 
 _BROKEN = (
     OSError,
@@ -165,35 +165,35 @@ _BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's readers raise for data that is no picture."""
+"""Errors that Pillow's readers raise for invalid data."""
 
-_strict = threading.Lock()
+_strict = threading.Lock()  # while ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
 def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
-    """RGB pixels (H, W, 3) uint8 of a JPEG, PNG or WebP picture.
+    """Decode a JPEG, PNG or WebP image to RGB (H, W, 3) uint8, which may be read-only.
 
-    `format` is only shown in errors: what the data begins with counts. The size is read from the
-    header and checked before decoding. Pixels are those stored: an EXIF rotation is not applied,
-    alpha is dropped, grey is repeated. Grey of 16 bits is narrowed as mono16; of 16 bits a colour
-    Pillow keeps the high byte. CMYK goes to RGB by Pillow's formula.
-    Raises EncodingError for another compression, ImageSizeError for a picture of more than
-    `max_pixels`, ImageError for one that is truncated or broken. The array may be read-only.
+    The first bytes decide the format; `format` only appears in errors. The size in the header is
+    checked before decoding. The pixels are the stored ones: EXIF rotation is not applied, alpha is
+    dropped, grey is repeated in the three channels. 16-bit grey is narrowed like mono16. Pillow
+    keeps the high byte of 16-bit colours and converts CMYK to RGB.
+    Raises EncodingError for another compression, ImageSizeError if the image has more than
+    `max_pixels`, and ImageError if it is truncated or broken.
     """
     try:
         return _decode(io.BytesIO(_bytes(data)), MESSAGE_FORMATS, quoted(format), max_pixels)
     except EncodingError as exc:
         raise EncodingError(
-            f"{exc}; for compressedDepth, theora, ffmpeg and others run "
+            f"{exc}; convert other transports (compressedDepth, theora, ffmpeg) with "
             "`ros2 run image_transport republish TRANSPORT raw`"
         ) from exc
 
 
 def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
-    """RGB pixels (H, W, 3) uint8 of a picture file of FILE_FORMATS, its first frame if it moves.
+    """Decode an image file of FILE_FORMATS to RGB (H, W, 3) uint8; of an animation, frame one.
 
-    By the rules of `decode_compressed`; grey values in float are shown as 32FC1 is.
-    Raises the same errors, and ImageError for a file that cannot be read.
+    The rules and errors are those of `decode_compressed`. Float grey is shown like 32FC1.
+    Raises ImageError if the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -209,22 +209,22 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
 def _decode(file: BinaryIO, formats: tuple[str, ...], name: str, max_pixels: int) -> np.ndarray:
     format = _sniff(file, formats, name)
     read = _FORMATS[format][1]
-    # Another user of Pillow in this process may have asked it to fill in what is missing.
+    # Other users of Pillow in this process may have told it to accept truncated files.
     with _strict:
         lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
         try:
-            if format == "WebP":  # whose reader allocates two pictures before it tells the size
+            if format == "WebP":  # its reader allocates two images before it knows the size
                 check_size(*_webp_size(file), max_pixels)
-            picture = read(file)
-            check_size(*picture.size, max_pixels)
+            image = read(file)
+            check_size(*image.size, max_pixels)
             if format == "PNG":
-                picture.verify()  # the chunks' checksums, which decoding does not look at
+                image.verify()  # the chunks' checksums, which decoding ignores
                 file.seek(0)
-                picture = read(file)
-            return _rgb(picture)
+                image = read(file)
+            return _rgb(image)
         except _BROKEN as exc:
             raise ImageError(
-                f"{name} is a broken or truncated {format} picture: {one_line(exc, 200)}"
+                f"{name} is a broken or truncated {format} image: {one_line(exc, 200)}"
             ) from exc
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient
@@ -237,14 +237,15 @@ def _sniff(file: BinaryIO, formats: tuple[str, ...], name: str) -> str:
         if re.match(_FORMATS[format][0], head, re.DOTALL):
             return format
     if not head:
-        raise ImageSizeError("a picture of 0 bytes")
+        raise ImageSizeError("an image of 0 bytes")
     raise EncodingError(
-        f"{name} is no {', '.join(formats)} picture: it begins with {head[:8].hex(' ')}"
+        f"{name} is not a {', '.join(formats[:-1])} or {formats[-1]} image: "
+        f"it begins with {head[:8].hex(' ')}"
     )
 
 
 def _webp_size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height by the first chunk (RFC 9649, sections 2.5 to 2.7)."""
+    """Read width and height from the first chunk (RFC 9649, sections 2.5 to 2.7)."""
     head = file.read(30)
     file.seek(0)
 
@@ -260,9 +261,10 @@ def _webp_size(file: BinaryIO) -> tuple[int, int]:
             return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
 
 
-def _rgb(picture: Image.Image) -> np.ndarray:
-    if convert := _MODES.get(picture.mode):
-        return convert(np.asarray(picture)[..., np.newaxis])
-    if picture.mode == "P":
-        picture = picture.convert("RGBA")  # straight to RGB, Pillow warns of a palette with alpha
-    return np.asarray(picture.convert("RGB"))
+def _rgb(image: Image.Image) -> np.ndarray:
+    if convert := _MODES.get(image.mode):
+        return convert(np.asarray(image)[..., np.newaxis])
+    if image.mode == "P":
+        # Pillow warns if a palette with alpha is converted straight to RGB.
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))

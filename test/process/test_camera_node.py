@@ -125,7 +125,7 @@ def test_a_folder_is_published_in_order(viewing, tmp_path):
     viewer = viewing("image_raw")
     with Program("camera_node", *parameters(source=tmp_path, rate=10)) as camera:
         viewer.wait(7)
-        assert "d.png" in camera.says("no JPEG")
+        assert "d.png" in camera.says("not a JPEG")
         assert camera.stop(signal.SIGTERM) == 0
         assert "Traceback" not in camera.output
     shown = [tuple(pixels(image)[5, 10].tolist()) for image in viewer.seen["image_raw"]]
