@@ -286,12 +286,7 @@ def test_a_box_on_an_edge_of_any_image_is_drawn_inside_it(size, edge):
     x_min, y_min, x_max, y_max = EDGES[edge]
     left, top = min(round(x_min * width), width - 1), min(round(y_min * height), height - 1)
     right, bottom = max(round(x_max * width), left + 1), max(round(y_max * height), top + 1)
-    for row, column in (
-        (top, left),
-        (top, right - 1),
-        (bottom - 1, left),
-        (bottom - 1, right - 1),
-    ):
+    for row, column in itertools.product((top, bottom - 1), (left, right - 1)):
         assert painted[row, column]
     if size != (320, 240):  # too small for a label
         inside = np.zeros((height, width), bool)
