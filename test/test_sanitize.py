@@ -62,6 +62,32 @@ def test_a_traceback_has_the_place_and_one_line_for_the_message():
     assert said == f"LookupError: {one_line(EVIL)}"
 
 
+@pytest.mark.parametrize("function", [quoted, one_line])
+def test_only_text_longer_than_the_limit_is_cut(function):
+    for length in (0, 1, 9, 10):
+        assert function("x" * length, 10) == (
+            repr("x" * length) if function is quoted else "x" * length
+        )
+    cut = "x" * 7 + "..."
+    for length in (11, 1000):
+        assert function("x" * length, 10) == (repr(cut) if function is quoted else cut)
+
+
+def test_values_that_are_not_strings_are_cut_by_their_repr():
+    assert quoted([1, 2, 3, 4], 12) == "[1, 2, 3, 4]"
+    assert quoted([1, 2, 3, 4], 11) == "[1, 2, 3..."
+    assert quoted(None) == "None"
+
+
+def test_the_default_limits():
+    assert quoted("x" * MAX_VALUE) == repr("x" * MAX_VALUE)
+    assert quoted("x" * (MAX_VALUE + 1)).endswith("...'")
+    assert one_line("x" * MAX_LINE) == "x" * MAX_LINE
+    assert one_line("x" * (MAX_LINE + 1)) == "x" * (MAX_LINE - 3) + "..."
+    assert first_line(ValueError("x" * 300)) == "x" * 300
+    assert first_line(ValueError("x" * 301)) == "x" * 297 + "..."
+
+
 @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Zs")), max_size=MAX_VALUE))
 def test_plain_text_is_not_changed(text):
     assert one_line(text, MAX_VALUE) == text
