@@ -65,12 +65,9 @@ def test_a_traceback_has_the_place_and_one_line_for_the_message():
 @pytest.mark.parametrize("function", [quoted, one_line])
 def test_only_text_longer_than_the_limit_is_cut(function):
     for length in (0, 1, 9, 10):
-        assert function("x" * length, 10) == (
-            repr("x" * length) if function is quoted else "x" * length
-        )
-    cut = "x" * 7 + "..."
+        assert function("x" * length, 10).strip("'") == "x" * length
     for length in (11, 1000):
-        assert function("x" * length, 10) == (repr(cut) if function is quoted else cut)
+        assert function("x" * length, 10).strip("'") == "x" * 7 + "..."
 
 
 def test_values_that_are_not_strings_are_cut_by_their_repr():
