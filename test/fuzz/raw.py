@@ -32,7 +32,7 @@ def run(data):
     # A byte where it is not 0, else any number that a message can hold.
     width, height = (source.byte() or source.integer(0, 2**32 - 1) for _ in range(2))
     name = NAMES[number] if (number := source.byte()) < len(NAMES) else source.text()
-    row = width * ENCODINGS[name].pixel_bytes if name in ENCODINGS else 0
+    row = ENCODINGS[name].row_bytes(width) if name in ENCODINGS else 0
     pad = source.byte()
     step = row + pad - 1 if pad else source.integer(0, 2**32 - 1)
     big, form = source.flag(), source.byte()

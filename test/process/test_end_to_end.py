@@ -215,10 +215,10 @@ def test_bad_frames_are_named_and_survived(robot, scenes):
     huge.width = huge.height = 2**32 - 1
     unknown.encoding = "rgb7"
     for bad, reason in (
-        (short, "1000 bytes of data, but 640 x 480 rgb8 pixels"),
+        (short, "1000 bytes of data; expected at least 921600 for 640 x 480 rgb8"),
         (narrow, "step is 3 bytes"),
-        (empty, "a picture of 0 x 0 pixels"),
-        (huge, "at most 50000000 are allowed"),
+        (empty, "an image of 0 x 0 pixels"),
+        (huge, "at most 50000000"),
         (unknown, "encoding 'rgb7' is not supported"),
     ):
         response = robot.ask(question="What is in this image?", image=bad)

@@ -333,7 +333,7 @@ def test_the_demo_shows_a_picture_until_it_is_interrupted(tmp_path, scene):
 @pytest.mark.parametrize(
     "argument, program, reason",
     [
-        ("out:=/dev/null", "demo_node", "parameter out is '/dev/null'"),
+        ("out:=/dev/null", "demo_node", "parameter out must be a folder, got '/dev/null'"),
         # Text, although it looks like a number.
         ("video:=97", "camera_node", "source '97' cannot be used: /dev/video97 does not exist"),
         ("device:=cuda:99", "kosmos_node", "device 'cuda:99' is not there"),

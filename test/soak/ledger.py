@@ -17,7 +17,7 @@ REASONS = {
     "no image in time": r"^no image",
     "not active": r"the node is|the model is loading|no more requests",
     "cancelled": r"the goal was cancelled|generation was stopped",
-    "bad picture": r"a picture of|bytes of data|^step is|is not supported|truncated|no JPEG",
+    "bad picture": r"an image of|bytes of data|^step is|is not supported|truncated|not a JPEG",
 }
 """Class of a refusal: what its message says."""
 
