@@ -43,6 +43,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "fault(N, ...): tests rows N, ... of faults.py")
     if path := config.getoption("--faults"):
         if config.getoption("numprocesses", None):
             raise pytest.UsageError("--faults needs -n 0: workers tell of no file that is skipped")
