@@ -74,7 +74,7 @@ BROKEN = (
     ("parse", "fuzz.parse.parse", outside),
     ("prompt", "kosmos_ros.kosmos2.prompts.checked", lambda name, text: text),
     ("request", "kosmos_ros.ros.services._check", lambda *args: 1 / 0),
-    ("parameter", "fuzz.parameter.checked", lambda field, value: value),
+    ("parameter", "fuzz.parameter.validated", lambda field, value: value),
     ("model", "fuzz.model.Engine.load", lambda *args, **options: 1 / 0),
 )
 
