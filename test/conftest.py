@@ -50,6 +50,7 @@ TIERS = {
     "process": "process",
     "repository/test_fuzz.py": "ros slow",
     "repository/test_matrix.py": "process",
+    "repository/test_scripts.py": "process",
     "ros": "ros",
     "test_cli.py": "process",
     "training/test_model.py": "unit slow",
