@@ -15,7 +15,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 SOUND = {
-    "pillow": "12.2",  # CVE-2026-40192: decompression bomb in a format that this package does not read
+    "pillow": "12.2",  # CVE-2026-40192: decompression bomb, in a format that is not read here
     "torch": "2.6",  # CVE-2025-32434: torch.load(weights_only=True) runs code; training calls it
 }
 """First fixed versions; scripts/audit looks for newer vulnerabilities."""
