@@ -84,12 +84,12 @@ class Program:
         self.process.send_signal(sign)
         return self.ends()
 
-    def ends(self):
-        """Wait for the end and return the exit code."""
+    def ends(self, limit=PATIENCE):
+        """Wait for the end, at most `limit` seconds, and return the exit code."""
         try:
-            code = self.process.wait(PATIENCE)
+            code = self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"no end in {PATIENCE:g} s:\n{self.output}") from None
+            raise AssertionError(f"no end within {limit:g} s:\n{self.output}") from None
         self._reader.join(PATIENCE)
         return code
 

@@ -161,7 +161,7 @@ def test_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
     desk, manager = managed()
     monkeypatch.setattr(desk.node, "trigger_configure", {}.__getitem__)
     assert not manager("configure")
-    desk.until(lambda: desk.logs("TypeError", "managed.py"))
+    desk.until(lambda: desk.logs("TypeError", "lifecycle.py"))
     monkeypatch.undo()
     assert manager("configure")
 
