@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fuzz target: requests and goals with any value in any field, served without DDS.
 
-The node of the services only stores their callbacks, and their desk only stores the queued work.
+The node of the services only stores their callbacks, and their server only stores the queued work.
 The output of the model is literal KOSMOS-2 output.
 """
 
@@ -31,7 +31,7 @@ from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, parse
 from kosmos_ros.ros import services
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
-from kosmos_ros.serving.work import Seen
+from kosmos_ros.serving.work import Observation
 from kosmos_ros.settings import MAX_ENTRIES
 
 SERVED = (Ask, Ground, Describe, Generate, GenerateAction)
@@ -89,7 +89,7 @@ class _Node:
         return SimpleNamespace(now=lambda: _NOW)
 
 
-class _Desk:
+class _Server:
     settings = NodeSettings()
 
     def __init__(self, *cameras):
@@ -103,13 +103,12 @@ class _Desk:
     def _submit(self, request):
         self.queued = request
 
-    def defaults(self):
-        return CameraSettings()
+    defaults = CameraSettings()
 
-    def unready(self):
+    def unavailable(self):
         return ""
 
-    def stream_settings(self):
+    def camera_settings(self):
         return self._cameras
 
 
@@ -129,44 +128,44 @@ class _Goal:
         serialize_message(feedback)
 
 
-_DESKS = _Desk(""), _Desk("left", "right")
+_SERVERS = _Server(""), _Server("left", "right")
 
 
 def run(data):
     source = Source(data)
-    kind, desk = source.choice(SERVED), source.choice(_DESKS)
-    desk.queued = None
+    kind, server = source.choice(SERVED), source.choice(_SERVERS)
+    server.queued = None
     if kind is GenerateAction:
         goal = _Goal(fill(source, kind.Goal()))
-        served = desk.node.callbacks[kind](goal)
-        response = _answered(served, desk, goal.request)
+        served = server.node.callbacks[kind](goal)
+        response = _answered(served, server, goal.request)
         assert goal.ends == ["succeeded" if response.success else "aborted"]
     else:
         request = fill(source, kind.Request())
-        served = desk.node.callbacks[kind](request, kind.Response())
-        response = _answered(served, desk, request)
+        served = server.node.callbacks[kind](request, kind.Response())
+        response = _answered(served, server, request)
     assert response.success != bool(response.message)
-    assert not desk.services.waiting
+    assert not server.services.waiting
     serialize_message(response)
     return response.success
 
 
-def _answered(served, desk, request):
+def _answered(served, server, request):
     """Return the response. If the request was queued, finish it with CAPTION."""
     try:
         served.send(None)
-        task = desk.queued.content
+        work = server.queued
         try:
-            asked = tuple(task.prompts(*SIZE))
+            asked = tuple(work.prompts(*SIZE))
         except KosmosError as exc:  # as the worker does
-            task.failed(exc)
+            work.failed(exc)
         else:
             _check(asked, request)
             captions = (CAPTION,) * len(asked)
-            seen = Seen("", Header(), _PICTURE, asked, 0, captions)
-            if task.progress:
-                task.progress(seen)
-            task.done(seen)
+            observation = Observation("", Header(), _PICTURE, asked, 0, captions)
+            if work.progress:
+                work.progress(observation)
+            work.done(observation)
         served.send(None)
     except StopIteration as end:
         return end.value

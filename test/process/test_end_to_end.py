@@ -317,7 +317,7 @@ def test_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
 def test_a_device_that_is_not_there_ends_the_node_with_its_name():
     with Program("kosmos_node", *parameters(model="shapes", device="cuda:99")) as program:
         assert program.ends() == 1
-    assert program.has("device 'cuda:99' is not there")
+    assert program.has("device 'cuda:99' does not exist")
     assert "Traceback" not in program.output
 
 

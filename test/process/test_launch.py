@@ -178,7 +178,7 @@ def test_the_demo_shows_captions_asks_and_ends(tmp_path):
         ("out:=/dev/null", "demo_node", "parameter out must be a folder, got '/dev/null'"),
         # This is text, although it looks like a number.
         ("video:=97", "camera_node", "source '97' cannot be used: /dev/video97 does not exist"),
-        ("device:=cuda:99", "kosmos_node", "device 'cuda:99' is not there"),
+        ("device:=cuda:99", "kosmos_node", "device 'cuda:99' does not exist"),
     ],
 )
 def test_a_failing_program_ends_the_demo_with_an_error(

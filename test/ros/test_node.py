@@ -375,14 +375,19 @@ def test_a_question_about_a_region_names_its_cells(start):
 @pytest.mark.parametrize(
     ("request_fields", "reason"),
     [
-        ({"question": " "}, "question is empty"),
-        ({"question": "a" * 10**6}, "1000 is the most"),
+        ({"question": " "}, "question must not be empty"),
+        ({"question": "a" * 10**6}, "at most 1000 characters"),
         ({"question": "<phrase> x"}, "<phrase>"),
         ({"question": "What?", "camera": "rear"}, "camera 'rear' is unknown"),
         ({"question": "Is it?", "regions": [BoundingBox(x_max=1.0)]}, "empty or inverted"),
         (
             {"question": "Is it?", "regions": [BoundingBox(x_max=float("nan"), y_max=1.0)]},
-            "not finite",
+            "must be finite",
+        ),
+        ({"question": "What?", "regions": [REGION]}, "must say which words mean the region"),
+        (
+            {"question": "What?", "region_phrases": ["a"]},
+            "one entry for each of 0 regions or none, got 1",
         ),
         ({"question": "What?", "regions": [REGION]}, "does not say which words mean the region"),
         ({"question": "What?", "region_phrases": ["a"]}, "1 region_phrases for 0 regions"),
@@ -390,7 +395,7 @@ def test_a_question_about_a_region_names_its_cells(start):
         ({"question": "What?", "max_age": Duration(sec=-1)}, "max_age is -1 s"),
         (
             {"question": "Is it?", "regions": [FAR], "image": picture()},
-            "outside the picture (0, 0, 640, 480)",
+            "outside the image (0, 0, 640, 480)",
         ),
         ({"question": "What?", "image": Image(width=10, height=10, encoding="rgb8")}, "step"),
         ({"question": "What?", "image": Image(width=1, height=1, step=3, encoding="x")}, "'x'"),

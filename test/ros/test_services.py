@@ -178,7 +178,7 @@ def test_history_goes_before_the_question(start):
     ("kind", "name", "fields", "reason"),
     [
         (Ground, "ground", {}, "phrases is empty"),
-        (Ground, "ground", {"phrases": ["a dog", ""]}, "phrase is empty"),
+        (Ground, "ground", {"phrases": ["a dog", ""]}, "phrase must not be empty"),
         (Ground, "ground", {"phrases": ["a </phrase>"]}, "</phrase>"),
         (Ground, "ground", {"phrases": ["a dog"], "min_score": 1.5}, "must be 0 to 1, got 1.5"),
         (
@@ -194,10 +194,10 @@ def test_history_goes_before_the_question(start):
             {"regions": [REGION], "detailed": True},
             "detailed must be false if regions are given",
         ),
-        (Describe, "describe", {"regions": [FAR], "image": picture()}, "outside the picture"),
+        (Describe, "describe", {"regions": [FAR], "image": picture()}, "outside the image"),
         (Describe, "describe", {"regions": [BoundingBox()]}, "empty or inverted"),
         (Describe, "describe", {"max_age": Duration(sec=-2)}, "max_age is -2 s"),
-        (Generate, "generate", {"prompt": "  "}, "prompt is empty"),
+        (Generate, "generate", {"prompt": "  "}, "prompt must not be empty"),
         (Generate, "generate", {"prompt": "a</image>b"}, "</image>"),
         (Generate, "generate", {"prompt": "a\x07b"}, "U+0007"),
         (
@@ -279,7 +279,7 @@ def test_a_goal_can_be_any_task(start, goal, prompt):
             {"task": "prompt", "text": "a", "regions": [REGION]},
             "regions must be empty for task 'prompt'",
         ),
-        ({"task": "question", "text": ""}, "question is empty"),
+        ({"task": "question", "text": ""}, "question must not be empty"),
         ({"task": "region_description"}, "regions has 0 entries; it must have one"),
         ({"task": "phrase_grounding"}, "phrases is empty"),
     ],

@@ -224,7 +224,7 @@ def test_a_list_may_be_empty_on_the_command_line(start):
             "image_topics has 1 entries for 2 cameras",
         ),
         ({"cameras": ["a"], "image_topics": ["a b"]}, "'a b' of camera 'a': Invalid topic name"),
-        ({"phrases": ["<s>"]}, "holds the model's own tag"),
+        ({"phrases": ["<s>"]}, "contains the reserved tag"),
         ({"cameras": ["left"], "left.max_rate": -1.0}, "max_rate"),
     ],
 )

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.ros import requests
 from kosmos_ros.ros.kosmos_node import KosmosNode
 from soak import pictures
 from soak.report import Row, slope
@@ -93,9 +94,10 @@ class Run:
         )
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
-        self.streams = self.node._streams.values()
-        for stream in self.streams:
-            self._listen(stream._outputs["captions"])
+        self.cameras = self.node.cameras.values()
+        for camera in self.cameras:
+            outputs = {output.topic: publisher for output, publisher in camera._outputs}
+            self._listen(outputs["captions"])
         self.offered = self.bad = self.wrong = 0
         self.requests: Counter[str] = Counter()  # by result
         self._asked: list[tuple[Any, int | None]] = []  # future, red of its image
@@ -103,26 +105,26 @@ class Run:
 
     def through(self) -> int:
         """Return how many frames the worker has finished."""
-        return sum(stream._meter.count + stream._meter.failed for stream in self.streams)
+        return sum(camera.throughput.count + camera.throughput.failed for camera in self.cameras)
 
     def dropped(self) -> int:
         """Return how many frames were replaced by newer ones or failed."""
-        return sum(self.node.scheduler.dropped(stream.name) for stream in self.streams)
+        return sum(self.node.scheduler.dropped(camera.name) for camera in self.cameras)
 
     def described(self) -> int:
-        return sum(stream._meter.count for stream in self.streams)
+        return sum(camera.throughput.count for camera in self.cameras)
 
     def round(self, number: int) -> None:
         """Offer a frame of each camera, sometimes a request, and wait for the engine."""
         self._engine.stepped.clear()
-        for stream in self.streams:
+        for camera in self.cameras:
             for _ in range(1 + (self._rng.random() < TWO_SHARE)):
                 image = self._album[int(self._rng.integers(256))]
                 if self._rng.random() < pictures.BAD_SHARE:
                     image = pictures.spoilt(image, self._rng)
                     image.header = Header(frame_id="bad")
                     self.bad += 1
-                stream._on_image(image)
+                camera._on_image(image)
                 self.offered += 1
         if not number % ASK_EVERY:
             self._ask()
@@ -141,8 +143,8 @@ class Run:
         request = Ask.Request(question="What is this?")
         if red is not None:
             request.image = self._album[red]
-        services = self.node._inquiries
-        future = self.executor.create_task(services._serve, services._ask, request, Ask.Response())
+        serve = self.node.request_services._serve
+        future = self.executor.create_task(serve, requests.ask, request, Ask.Response())
         self._asked.append((future, red))
 
     def _judge(self) -> None:
@@ -182,8 +184,8 @@ def run(frames: int, seed: int) -> Iterator[Row]:
     rclpy.init()
     run = Run(seed)
     process = psutil.Process()
-    streams = run.node._streams.values()
-    _until(run, lambda: all(stream.scheduler for stream in streams), "active node")
+    cameras = run.node.cameras.values()
+    _until(run, lambda: all(camera.scheduler for camera in cameras), "active node")
     begun = time.monotonic()
     samples: list[tuple[float, float]] = []  # frames, MB
     threads = process.num_threads()
