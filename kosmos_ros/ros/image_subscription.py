@@ -200,7 +200,7 @@ class ImageSubscription:
             cures.append(
                 f"set FASTDDS_BUILTIN_TRANSPORTS='{LARGE_DATA}' in all processes"
                 + (" without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST" if local else "")
-                + " (see the README)"
+                + " (see docs/troubleshooting.md)"
             )
         cures.append("send smaller images")
         return f"large images are lost in transport; {' or '.join(cures)}"

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node with the embedded model as a process over DDS: captions match the drawn scenes."""
 
-import re
 import signal
 import sys
 from pathlib import Path
@@ -187,10 +186,8 @@ def test_a_published_box_can_be_asked_about(robot, scenes):
     assert caption.phrases[0].text in response.answer
 
 
-def test_the_readmes_client_shows_captions_and_answers(robot, scenes, tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    file = tmp_path / "client.py"
-    file.write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
+def test_the_example_client_shows_captions_and_answers(robot, scenes):
+    file = Path(__file__).parents[2] / "docs" / "client.py"
     with Program(Path(sys.executable), "-u", file) as client:
         message = message_of(render(scenes[0]))
         caption = robot.caption(message)
@@ -218,10 +215,10 @@ def test_bad_frames_are_reported_and_the_next_one_is_described(robot, scenes):
     huge.width = huge.height = 2**32 - 1
     unknown.encoding = "rgb7"
     for bad, reason in (
-        (short, "1000 bytes of data, but 640 x 480 rgb8 pixels"),
+        (short, "1000 bytes of data; expected at least 921600 for 640 x 480 rgb8"),
         (narrow, "step is 3 bytes"),
-        (empty, "a picture of 0 x 0 pixels"),
-        (huge, "at most 50000000 are allowed"),
+        (empty, "an image of 0 x 0 pixels"),
+        (huge, "at most 50000000"),
         (unknown, "encoding 'rgb7' is not supported"),
     ):
         response = robot.ask(question="What is in this image?", image=bad)
@@ -320,7 +317,7 @@ def test_a_signal_answers_waiting_requests(context, sign):
 def test_a_missing_device_ends_the_node_and_is_named():
     with Program("kosmos_node", *parameters(model="shapes", device="cuda:99")) as program:
         assert program.ends() == 1
-    assert program.has("device 'cuda:99' is not there")
+    assert program.has("device 'cuda:99' does not exist")
     assert "Traceback" not in program.output
 
 
