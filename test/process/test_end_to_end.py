@@ -331,7 +331,7 @@ def test_requests_beyond_the_queue_size_are_all_answered(robot):
     answers = [client.call_async(request) for _ in range(50)]
     robot.bench.until(lambda: all(answer.done() for answer in answers), "50 answers")
     messages = [answer.result().message for answer in answers]
-    assert sum("8 requests wait already" in message for message in messages) == 50 - 8
+    assert sum("8 requests wait (queue_size)" in message for message in messages) == 50 - 8
     assert sum("no image not older than" in message for message in messages) == 8
     robot.client.destroy_client(client)
 
@@ -365,7 +365,7 @@ def test_unknown_parameters_in_a_file_cause_a_warning(tmp_path):
     file = tmp_path / "kosmos.yaml"
     file.write_text("/**:\n  ros__parameters:\n    model: /no/such\n    max_rtae: 2.0\n")
     with Program("kosmos_node", "--ros-args", "--params-file", file) as program:
-        program.says("parameter max_rtae is unknown; is max_rate meant?")
+        program.says("parameter max_rtae is unknown; did you mean max_rate?")
         program.says("there is no directory /no/such")
         code = program.stop()
     assert code == 0, program.output

@@ -171,7 +171,7 @@ def test_requests_of_a_killed_client_leave_the_queue(client, bench, scenes):
         node.says("active: ")
         with Program(Path(sys.executable), "-u", "-c", ASKER) as asker:
             asker.says("all requests wait")
-        assert "4 requests wait already" in bench.call(asking, question).message
+        assert "4 requests wait (queue_size)" in bench.call(asking, question).message
 
         def has_room():
             return "no image came within 10 s" in bench.call(asking, question).message
