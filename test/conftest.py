@@ -48,6 +48,7 @@ TIERS = {
     "benchmark": "ros",
     "kosmos2/test_hub.py": "process",
     "process": "process",
+    "repository/test_docs.py": "process",
     "repository/test_fuzz.py": "ros slow",
     "repository/test_matrix.py": "process",
     "repository/test_scripts.py": "process",

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scripts print their usage and refuse wrong arguments before they set anything up."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ PROGRAMS = {
     "benchmark": ("benchmark",),
     "evaluate-shapes": ("training.evaluation",),
     "fetch-weights": ("kosmos_ros.cli", "fetch"),
+    "fuzz": ("fuzz",),
+    "soak": ("soak",),
     "train-shapes": ("training.train",),
 }
 """Module and arguments that each script runs."""
@@ -31,7 +34,7 @@ def run(clone, script, *arguments, **environment):
     done = subprocess.run(
         [f"scripts/{script}", *arguments],
         cwd=clone,
-        env={"PATH": "/usr/bin:/bin", **environment},
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
     )
@@ -44,7 +47,7 @@ def options(text):
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("script", [*PROGRAMS, "audit", "setup"])
+@pytest.mark.parametrize("script", [*PROGRAMS, "audit", "check", "matrix", "setup", "test"])
 def test_help_is_the_header_and_sets_nothing_up(clone, script, flag):
     done = run(clone, script, flag)
     assert (done.returncode, done.stderr) == (0, "")
@@ -67,12 +70,43 @@ def test_the_usage_names_the_options_of_the_program(clone, script):
     program = subprocess.run(
         [sys.executable, "-m", module, *arguments, "--help"],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,
         text=True,
         check=True,
     )
     usage, _, _ = program.stdout.partition("\n\n")
     assert options(run(clone, script, "--help").stdout) == options(usage)
+
+
+@pytest.mark.parametrize("arguments", [["--mend"], ["--fix", "now"], ["now"]])
+def test_check_takes_only_fix(clone, arguments):
+    done = run(clone, "check", *arguments)
+    assert done.returncode == 2
+    assert re.search("unknown argument .*; valid: .*--fix", done.stderr)
+
+
+def test_matrix_names_the_combinations(clone):
+    done = run(clone, "matrix", "--only", "foxy-3.8")
+    assert done.returncode == 2
+    assert "jazzy-3.10" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("check", ["--fix"]),
+        ("fuzz", ["prompt", "--runs=5", "--seconds", "1"]),
+        ("soak", ["--minutes", "1", "--without", "images", "kills"]),
+        ("test", ["-k", "scheduler"]),
+        ("test", ["--fast", "-x"]),
+    ],
+)
+def test_valid_arguments_lead_to_the_set_up(clone, script, arguments):
+    (clone / "scripts" / "setup").write_text("#!/bin/sh\necho set-up was run >&2\nexit 77\n")
+    done = run(clone, script, *arguments)
+    assert done.returncode == 77
+    assert "set-up was run" in done.stderr
 
 
 def test_setup_takes_no_arguments(clone):
