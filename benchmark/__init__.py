@@ -1,3 +1,3 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine and the node cost, side by side with the plain way, on this machine."""
+"""Benchmark: the costs of the engine and the node on this machine, beside the plain way."""

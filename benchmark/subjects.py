@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: an engine and Hugging Face's own way on the same weights."""
+"""The subjects of the benchmark: an engine, and Hugging Face's own way on the same weights."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
-STD = 0.02  # of random weights, as KOSMOS-2's own initialisation
+STD = 0.02  # of random weights, as KOSMOS-2 initialises them
 BRIEF, DETAILED = (prompts.caption(task) for task in prompts.CAPTION_TASKS)
 
 
 class Subject:
-    """An engine, and the model card's code on its weights."""
+    """An engine, and the code of KOSMOS-2's model card on the same weights."""
 
     def __init__(self, name: str, engine: Engine, processor: Any) -> None:
         self.name = name
         self.engine = engine
         self.processor = processor
-        # Without it, transformers 4 traces the picture for gradients.
-        self.model = engine._model.requires_grad_(False)
+        # Otherwise transformers 4 records the vision tower for gradients.
+        self.model = engine.model.requires_grad_(False)
 
     @property
     def random(self) -> bool:
-        """Whether the weights are random, so that the end token hardly ever comes."""
+        """Whether the weights are random. Random weights hardly ever write the end token."""
         return self.engine.info.model == "random"
 
     def ours(self, frame: np.ndarray, prompt: Prompt, tokens: int) -> Caption:
-        """From a frame to a caption with boxes."""
+        """Return the caption, with boxes, that the engine writes."""
         engine = self.engine
         query = Query(engine.encode(frame), prompt.text, tokens)
         (answer,) = engine.generate_batch([query])
@@ -51,7 +51,7 @@ class Subject:
         return grounding.read(answer, prompt.text, prompt.lead)
 
     def theirs(self, frame: np.ndarray, prompt: Prompt, tokens: int) -> int:
-        """The same by the code of the model card; how many tokens were written."""
+        """Do the same with the model card's code; return the number of written tokens."""
         inputs = self.inputs(frame, prompt)
         ids = self.model.generate(**inputs, use_cache=True, max_new_tokens=tokens, do_sample=False)
         text = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
@@ -59,7 +59,7 @@ class Subject:
         return int(ids.shape[1] - inputs["input_ids"].shape[1])
 
     def inputs(self, frame: np.ndarray, prompt: Prompt) -> dict[str, Any]:
-        """What the processor makes of a frame and a prompt, on the model's device."""
+        """Return the processor's inputs for a frame and a prompt, on the model's device."""
         made = self.processor(text=prompt.text, images=Image.fromarray(frame), return_tensors="pt")
         pixels = made["pixel_values"].to(self.model.dtype)
         return {name: value.to(self.model.device) for name, value in made.items()} | {
@@ -73,16 +73,16 @@ class Subject:
 
 
 def embedded(device: str, threads: int = 0) -> Subject:
-    """The embedded model."""
+    """Return the embedded model."""
     processor = Kosmos2Processor.from_pretrained(shapes.MODEL_DIR)
     return Subject("shapes", Engine.load("shapes", device=device, threads=threads), processor)
 
 
 def full(device: str, layers: int | None = None) -> Subject:
-    """KOSMOS-2's own configuration with random weights, float32 on a CPU and bfloat16 on a GPU.
+    """Return a model of KOSMOS-2's size with random weights: float32, or bfloat16 on a GPU.
 
-    Its words are the embedded model's, since a tokenizer has no random weights; what a token
-    costs does not depend on which it is. `layers` of each tower instead of all 24 are for tests.
+    The tokenizer is the embedded model's, because the cost of a token does not depend on which
+    one it is. Tests pass a smaller number of `layers` for each tower.
     """
     config = Kosmos2Config()
     if layers is not None:
@@ -112,16 +112,16 @@ def full(device: str, layers: int | None = None) -> Subject:
 
 
 def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
-    """Florence-2 base with random weights: writes so many tokens about a 768 x 768 picture.
+    """Return a function by which Florence-2 base writes tokens about a 768 x 768 image.
 
-    Sizes are those of microsoft/Florence-2-base's config.json; its task prompt is 10 tokens long.
-    Raises ImportError where transformers lacks it, see compat.FLORENCE_2.
+    The weights are random, the sizes from config.json of microsoft/Florence-2-base, and its task
+    prompt has 10 tokens. Raises ImportError if transformers lacks it (compat.FLORENCE_2).
     """
     from transformers import Florence2Config, Florence2ForConditionalGeneration
 
     text = {
         "model_type": "bart",
-        "vocab_size": 51290,  # 51289 and the picture's place
+        "vocab_size": 51290,  # 51289 and the image token
         "d_model": 768,
         "encoder_layers": 6,
         "decoder_layers": 6,
@@ -135,7 +135,7 @@ def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
     model = Florence2ForConditionalGeneration(config).to(place, dtype).eval()
     side = 768  # pixels
     pixels = torch.zeros(1, 3, side, side, device=place, dtype=dtype)
-    # One token for each of 24 x 24 places and one for the whole.
+    # One token for each of 24 x 24 patches and one for the whole image.
     ids = torch.tensor([[config.image_token_id] * 577 + [5] * 10], device=place)
 
     def write(tokens: int) -> int:
@@ -149,7 +149,7 @@ def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
 
 
 def frames(count: int, shapes_in_each: int = 4, size: tuple[int, int] = (640, 480)) -> list[Any]:
-    """Frames (H, W, 3) uint8 with so many shapes; the same ones in every run."""
+    """Return frames (H, W, 3) uint8, the same ones in every run."""
     return [render(scene) for scene in _scenes(count, shapes_in_each, size)]
 
 
@@ -172,7 +172,7 @@ def _random(config: Kosmos2Config, place: torch.device, dtype: torch.dtype) -> A
             module.weight.fill_(1.0)
             module.bias.zero_()
     model.tie_weights()
-    # What is no weight is not there yet: tables of positions.
+    # The tables of positions are no weights: make them.
     text, vision = model.text_model.model.embed_positions, model.vision_model.model.embeddings
     places = len(text.weights)
     text.weights = torch.empty(0, dtype=dtype, device=place)

@@ -1,35 +1,35 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Every error that kosmos_ros raises on purpose, in one tree.
+"""The errors of kosmos_ros, in one tree.
 
     KosmosError
-    ├── ConfigError          a parameter or option that can never work
+    ├── ConfigError          a parameter or option has a value that can never work
     ├── ModelError           the model cannot be used
-    │   ├── ModelLoadError       weights, tokenizer or processor missing, unsafe or of another kind
-    │   │   └── UnreachableError     they cannot be had now; later they may
-    │   ├── GenerationError      the model ran and gave nothing usable
-    │   │   └── OutOfMemoryError     it was too much at once; less may do
-    │   └── DeviceLostError      the device is unusable until the process is started anew
-    ├── ImageError           one picture that cannot be decoded; the next one may be fine
-    │   ├── EncodingError        encoding or compression that is not supported
-    │   └── ImageSizeError       size, step or data length that contradict each other or a limit
-    ├── RequestError         a question, phrase or region that cannot be asked
-    │   ├── PromptError          text that is empty, too long or holds KOSMOS-2's own tags
-    │   └── RegionError          a region that is empty, inverted or outside the picture
-    ├── QueueFullError       more requests wait than the queue holds
-    ├── NotReadyError        the model is not loaded, or no picture has come in time
-    └── CancelledError       the work was stopped before it ended
+    │   ├── ModelLoadError       weights, tokenizer or processor are missing, unsafe or wrong
+    │   │   └── UnreachableError     the files cannot be downloaded now; later they may be
+    │   ├── GenerationError      the model ran without a usable result
+    │   │   └── OutOfMemoryError     the device has too little memory for this much at once
+    │   └── DeviceLostError      the device is unusable until the process restarts
+    ├── ImageError           one image cannot be decoded; the next one may be fine
+    │   ├── EncodingError        its encoding or compression is not supported
+    │   └── ImageSizeError       its size, step or data length is inconsistent or beyond a limit
+    ├── RequestError         a question, phrase or region is not valid
+    │   ├── PromptError          text is empty, too long or contains KOSMOS-2's reserved tags
+    │   └── RegionError          a region is empty, inverted or outside the image
+    ├── QueueFullError       the request queue is full
+    ├── NotReadyError        the model is not loaded, or no image has arrived in time
+    └── CancelledError       the work was stopped before its end
 
-Messages name the thing, its value and what would be right.
+A message names the thing, its value, and the valid values or the command that helps.
 """
 
 
 class KosmosError(Exception):
-    """Root of the tree; never raised itself."""
+    """The root of the tree; never raised itself."""
 
 
 class ConfigError(KosmosError):
-    """A parameter or option that can never work."""
+    """A parameter or option has a value that can never work."""
 
 
 class ModelError(KosmosError):
@@ -37,56 +37,56 @@ class ModelError(KosmosError):
 
 
 class ModelLoadError(ModelError):
-    """Weights, tokenizer or processor are missing, unsafe or of another kind."""
+    """Weights, tokenizer or processor are missing, unsafe or wrong."""
 
 
 class UnreachableError(ModelLoadError):
-    """The model's files cannot be had now; later they may."""
+    """The model's files cannot be downloaded now; later they may be."""
 
 
 class GenerationError(ModelError):
-    """The model ran and gave nothing usable."""
+    """The model ran without a usable result."""
 
 
 class OutOfMemoryError(GenerationError):
-    """It was too much for the device's memory at once; less may do."""
+    """The device has too little memory for this much at once; less may work."""
 
 
 class DeviceLostError(ModelError):
-    """The device is unusable until the process is started anew."""
+    """The device is unusable until the process restarts."""
 
 
 class ImageError(KosmosError):
-    """One picture that cannot be decoded; the next one may be fine."""
+    """One image cannot be decoded; the next one may be fine."""
 
 
 class EncodingError(ImageError):
-    """An encoding or compression that is not supported."""
+    """The encoding or compression of an image is not supported."""
 
 
 class ImageSizeError(ImageError):
-    """Size, step or data length that contradict each other or a limit."""
+    """The size, step or data length of an image is inconsistent or beyond a limit."""
 
 
 class RequestError(KosmosError):
-    """A question, phrase or region that cannot be asked."""
+    """A question, phrase or region is not valid."""
 
 
 class PromptError(RequestError):
-    """Text that is empty, too long or holds KOSMOS-2's own tags."""
+    """Text is empty, too long or contains KOSMOS-2's reserved tags."""
 
 
 class RegionError(RequestError):
-    """A region that is empty, inverted or outside the picture."""
+    """A region is empty, inverted or outside the image."""
 
 
 class QueueFullError(KosmosError):
-    """More requests wait than the queue holds."""
+    """The request queue is full."""
 
 
 class NotReadyError(KosmosError):
-    """The model is not loaded, or no picture has come in time."""
+    """The model is not loaded, or no image has arrived in time."""
 
 
 class CancelledError(KosmosError):
-    """The work was stopped before it ended."""
+    """The work was stopped before its end."""

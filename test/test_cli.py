@@ -394,19 +394,23 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) lies outside .*270"),
+        (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) is outside .*270"),
         (["What is it?", "--region", "9,0,5,9"], 2, r"\(9, 0, 5, 9\) is empty or inverted: x_min"),
-        (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) is not finite"),
+        (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) must be finite"),
         (["What is it?", "--region", "1,2,3"], 2, "region must be four numbers .*, got '1,2,3'"),
         (
             ["What is it?", "--region", "a,b,c,d"],
             2,
             "four numbers x0,y0,x1,y1 in pixels, got 'a,b,c,d'",
         ),
-        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' does not say which"),
-        (["Where?", "--region-phrase", "it"], 1, "1 region_phrases for 0 regions; one for each"),
-        (["Is <grounding> it?"], 1, "holds the model's own tag <grounding>; plain words"),
-        ([" "], 1, "question is empty; words are needed"),
+        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' must say which"),
+        (
+            ["Where?", "--region-phrase", "it"],
+            1,
+            "region_phrases must have one entry for each of 0 regions or none, got 1",
+        ),
+        (["Is <grounding> it?"], 1, "contains the reserved tag <grounding>; remove it"),
+        ([" "], 1, "question must not be empty"),
         (
             ["Where?", "--max-image-pixels", "100"],
             1,
@@ -429,20 +433,24 @@ def test_an_invalid_question_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["--max-new-tokens", "0"], 2, "max_new_tokens is 0; 1 to 1024 is needed"),
-        (["--max-new-tokens", "-5"], 2, "max_new_tokens is -5; 1 to 1024 is needed"),
-        (["--max-new-tokens", "many"], 2, "max_new_tokens is 'many' .str.; int is needed"),
-        (["--max-image-pixels", "0"], 2, "max_image_pixels is 0; 1 to 1000000000 is needed"),
-        (["--device", "cuda:99"], 2, "device 'cuda:99' is not there: torch .* sees"),
-        (["--device", "gpu"], 2, "device 'gpu' is unknown; auto, cpu, cuda or cuda:n is needed"),
-        (["--dtype", "int4"], 2, "dtype is 'int4'; one of auto, float32, bfloat16, float16"),
-        (["--quantization", "q4"], 2, "quantization is 'q4'; one of none, int8, nf4 is needed"),
+        (["--max-new-tokens", "0"], 2, "max_new_tokens must be 1 to 1024, got 0"),
+        (["--max-new-tokens", "-5"], 2, "max_new_tokens must be 1 to 1024, got -5"),
+        (["--max-new-tokens", "many"], 2, "max_new_tokens must be an integer, got 'many' .str."),
+        (["--max-image-pixels", "0"], 2, "max_image_pixels must be 1 to 1000000000, got 0"),
+        (["--device", "cuda:99"], 2, "device 'cuda:99' does not exist: torch .* finds"),
+        (["--device", "gpu"], 2, "device must be auto, cpu, cuda or cuda:n, got 'gpu'"),
+        (
+            ["--dtype", "int4"],
+            2,
+            "dtype must be one of auto, float32, bfloat16, float16, got 'int4'",
+        ),
+        (["--quantization", "q4"], 2, "quantization must be one of none, int8, nf4, got 'q4'"),
         (["--model", "/no/such"], 1, "model '/no/such': there is no directory /no/such"),
         (["--model", "nobody/nothing", "--local-files-only"], 1, "'nobody/nothing' is not in"),
         (
             ["--model", "nobody/nothing", "--revision", "v9", "--local-files-only"],
             1,
-            "'nobody/nothing' of revision 'v9' is not in .*fetches it",
+            "'nobody/nothing' of revision 'v9' is not in .*download it with",
         ),
         (["--revision"], 2, "--revision: expected one argument"),
         (
@@ -495,7 +503,7 @@ def test_help_describes_the_options(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
     assert "NAME-3.png and so on if the name is taken: nothing is overwritten" in said
-    assert "a box takes four). 1 to 1024. (128)" in said
+    assert "A box takes four tokens. 1 to 1024. (128)" in said
     assert "--quantization {none,int8,nf4}" in said
 
 

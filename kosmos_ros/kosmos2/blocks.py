@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks of a transformer, on the weights of the modules that Hugging Face loaded.
+"""Transformer blocks on the weights of the modules that Hugging Face loaded.
 
-A module's call takes as long as a small model's layer norm itself, and three products of one
-input take longer than one three times as wide. Knows tensors only.
+Functions replace modules, because calling a module takes as long as a small model's layer norm.
+One product replaces three of the same input, because it takes less time. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from kosmos_ros.kosmos2.int8 import Int8Linear
 
 Map = Callable[[Tensor], Tensor]
 
-_switch = threading.Lock()  # of oneDNN, which is the whole process's
+_onednn_lock = threading.Lock()  # oneDNN's switch is global
 
-LARGE = 2**20  # weights that no cache of a core holds
-FEW = 16  # rows
-LITTLE = 2**14  # numbers
-PARTS = 8  # of large weights, which threads share
+LARGE_PRODUCT = 2**20
+"""Weights from which a product does not fit in the cache of a core."""
+FEW_ROWS = 16
+"""Most rows for which a large product is split among threads by its weights."""
+WEIGHT_PARTS = 8
+"""Parts into which the weights of such a product are split."""
+SMALL_ACTIVATION = 2**14
+"""Most numbers for which GELU is faster without oneDNN on a CPU."""
 
 
 class Block:
-    """Norm, attention, norm, two products: `project`, then `finish` with what was attended to."""
+    """Norm, attention, norm, two products. Call `project`, attend, then `finish`."""
 
     def __init__(
         self,
@@ -44,21 +48,21 @@ class Block:
         down: Any,
     ) -> None:
         self.heads, self.depth = attention.num_heads, attention.head_dim
-        self.plain = type(up) is nn.Linear  # weights are not quantised
+        self.plain = type(up) is nn.Linear  # weights are not quantized
         self._before = norm(before)
         self._qkv = fused(attention.q_proj, attention.k_proj, attention.v_proj)
         self._within = norm(within) if within else _same
         self._out = linear(attention.out_proj)
         self._between = norm(between)
         self._up, self._down = linear(up), linear(down)
-        # By name, since their module is no public one.
+        # By name, because the module of these classes is not public.
         own = {"QuickGELUActivation": _quick_gelu, "GELUActivation": _gelu}
         self._activation: Map = own.get(type(activation).__name__, activation)
         self._inner = norm(inner) if inner else _same
 
     @classmethod
     def text(cls, block: Any) -> Block:
-        """Of a Kosmos2TextBlock."""
+        """Return a block with the weights of a Kosmos2TextBlock."""
         attention, ffn = block.self_attn, block.ffn
         return cls(
             attention,
@@ -73,7 +77,7 @@ class Block:
 
     @classmethod
     def vision(cls, layer: Any) -> Block:
-        """Of a Kosmos2VisionEncoderLayer."""
+        """Return a block with the weights of a Kosmos2VisionEncoderLayer."""
         mlp = layer.mlp
         return cls(
             layer.self_attn,
@@ -87,19 +91,19 @@ class Block:
         )
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries (..., heads, D), keys and values (..., 2, heads, D) of `hidden` (..., H)."""
+        """Return queries (..., heads, D), and keys and values (..., 2, heads, D) of (..., H)."""
         shape = (*hidden.shape[:-1], 3, self.heads, self.depth)
         qkv = self._qkv(self._before(hidden)).view(shape)
         return qkv.select(-3, 0), qkv.narrow(-3, 1, 2)
 
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
-        """`hidden` (..., H) after the block, of what its queries found (..., heads, D)."""
+        """Return `hidden` (..., H) after the block, with `attended` (..., heads, D) added."""
         hidden = self._out(self._within(attended.flatten(-2))).add_(hidden)
         inner = self._inner(self._activation(self._up(self._between(hidden))))
         return self._down(inner).add_(hidden)
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """`hidden` (B, S, H) after the block, where all look at all."""
+        """Return `hidden` (B, S, H) after the block, with attention over all positions."""
         q, kv = self.project(hidden)
         k, v = kv.transpose(1, 3).unbind(2)
         return self.finish(hidden, attend(q.transpose(1, 2), k, v))
@@ -108,34 +112,34 @@ class Block:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
 ) -> Tensor:
-    """What queries (B, heads, S, D) find in keys and values (B, heads, T, D): (B, S, heads, D)."""
-    found = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
-    return found.transpose(1, 2)
+    """Return attention (B, S, heads, D) of q (B, heads, S, D) over k and v (B, heads, T, D)."""
+    attended = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+    return attended.transpose(1, 2)
 
 
 def norm(module: nn.LayerNorm) -> Map:
-    """The module's function."""
+    """Return the module's function."""
     shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
     return lambda hidden: torch.layer_norm(hidden, shape, weight, bias, eps)
 
 
 def linear(module: Any) -> Map:
-    """The module's function; the module itself where its weights are quantised."""
+    """Return the module's function, or the module itself if its weights are quantized."""
     if type(module) is not nn.Linear:
-        quantised: Map = module
-        return quantised
+        quantized: Map = module
+        return quantized
     return _product(module.weight, module.bias)
 
 
 def fused(*modules: Any) -> Map:
-    """Several products of the same input as one, side by side."""
+    """Return several products of the same input as one, with their outputs side by side."""
     if all(isinstance(module, Int8Linear) for module in modules):
         return Int8Linear.joined(modules)
     if any(type(module) is not nn.Linear for module in modules):
         return lambda hidden: torch.cat([module(hidden) for module in modules], dim=-1)
     weight = torch.cat([module.weight for module in modules])
     bias = torch.cat([module.bias for module in modules])
-    # Not a second copy: the modules read parts of the fused weights from now on.
+    # The modules use parts of the fused weights from now on, which saves a copy.
     ends = [0, *itertools.accumulate(module.out_features for module in modules)]
     for module, start, end in zip(modules, ends, ends[1:], strict=False):
         module.weight = nn.Parameter(weight[start:end], requires_grad=False)
@@ -145,13 +149,13 @@ def fused(*modules: Any) -> Map:
 
 def _product(weight: Tensor, bias: Tensor | None) -> Map:
     across = weight.t()
-    large = weight.device.type == "cpu" and weight.numel() >= LARGE
+    large = weight.device.type == "cpu" and weight.numel() >= LARGE_PRODUCT
 
     def product(hidden: Tensor) -> Tensor:
-        if large and hidden.numel() <= FEW * hidden.shape[-1]:
+        if large and hidden.numel() <= FEW_ROWS * hidden.shape[-1]:
             return _of_few(weight, bias, hidden)
         if bias is not None and hidden.dim() == 2:
-            # A step; functional.linear would turn the weights again.
+            # A step of the decoder; functional.linear would transpose the weights each time.
             return torch.addmm(bias, hidden, across)
         return functional.linear(hidden, weight, bias)
 
@@ -159,29 +163,28 @@ def _product(weight: Tensor, bias: Tensor | None) -> Map:
 
 
 def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
-    """`functional.linear` of a few rows, which reads large weights nearly as fast as memory does.
+    """Return `functional.linear` of a few rows, at nearly the bandwidth of the memory.
 
-    MKL has one thread read the weights for a single row, and reads them several times for a few.
+    MKL reads the weights with one thread for a single row, and several times for a few rows.
     """
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    columns = rows.t()
-    whole = len(weight) // PARTS * PARTS
-    parts = weight[:whole].view(PARTS, -1, weight.shape[1])
-    found = torch.bmm(parts, columns.expand(PARTS, -1, -1)).view(whole, -1)
+    columns = hidden.reshape(-1, hidden.shape[-1]).t()
+    whole = len(weight) // WEIGHT_PARTS * WEIGHT_PARTS
+    parts = weight[:whole].view(WEIGHT_PARTS, -1, weight.shape[1])
+    output = torch.bmm(parts, columns.expand(WEIGHT_PARTS, -1, -1)).view(whole, -1)
     if whole < len(weight):
-        found = torch.cat([found, weight[whole:] @ columns])
-    found = found.t().contiguous()
+        output = torch.cat([output, weight[whole:] @ columns])
+    output = output.t().contiguous()
     if bias is not None:
-        found.add_(bias)
-    return found.view(*hidden.shape[:-1], -1)
+        output.add_(bias)
+    return output.view(*hidden.shape[:-1], -1)
 
 
 def _gelu(hidden: Tensor) -> Tensor:
-    """`functional.gelu`, of few numbers on a CPU without oneDNN, whose call takes longer."""
-    if hidden.is_cuda or hidden.numel() > LITTLE or torch.backends.flags_frozen():
+    """Return `functional.gelu`; few numbers on a CPU go without oneDNN, whose call is slower."""
+    if hidden.is_cuda or hidden.numel() > SMALL_ACTIVATION or torch.backends.flags_frozen():
         return functional.gelu(hidden)
     onednn: Any = torch.backends.mkldnn
-    with _switch:
+    with _onednn_lock:
         before, onednn.enabled = onednn.enabled, False
         try:
             return functional.gelu(hidden)

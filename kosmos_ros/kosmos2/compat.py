@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How the supported versions of transformers differ, where it matters here. Knows no model."""
+"""Differences between the supported versions of transformers. Knows no model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from torch import Tensor
 _INSTALLED = Version(transformers.__version__)
 
 DTYPE = "dtype" if Version("4.56") <= _INSTALLED else "torch_dtype"
-"""The argument of `from_pretrained` that gives the weights' type; 4.56 deprecates the old name."""
+"""Argument of `from_pretrained` for the type of the weights; 4.56 deprecates the old name."""
 NF4_ON_CPU = Version("4.53") <= _INSTALLED
-"""Whether bitsandbytes may have weights on a CPU: before, Intel's extension of torch had to."""
+"""Whether bitsandbytes can use a CPU; before, this needed Intel's extension of torch."""
 FLORENCE_2 = hasattr(transformers, "Florence2Config")
-"""Whether it has the model of this name."""
+"""Whether transformers has Florence-2."""
 
 
-def hidden_states(given: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """What a layer of the text model gives, (B, T, D): before version 5, the first of a tuple."""
-    return given[0] if isinstance(given, tuple) else given
+def hidden_states(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the hidden states (B, T, D) that a layer of the text model computes.
+
+    Before transformers 5 they are the first of a tuple.
+    """
+    return output[0] if isinstance(output, tuple) else output

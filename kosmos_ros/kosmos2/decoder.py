@@ -1,12 +1,12 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""KOSMOS-2's text model token by token: rows that join, step together and leave.
+"""KOSMOS-2's text model token by token: rows join, step together and leave.
 
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
-and values of all rows; a row's position is its place in the cache, so that rows of different
-length need no padding and one that joins disturbs no other. On a GPU steps and prompts have one of
-a few shapes, each captured once as a CUDA graph, and a step begins before the host has read the
-one before it. Knows token ids, no text and no pixels.
+and values of all rows. A row's position is its place in the cache, so rows of different length
+need no padding and a joining row disturbs no other. On a GPU, steps and prompts have few shapes,
+each recorded once as a CUDA graph, and a step begins before the host has read the previous one.
+Knows token ids, no text and no pixels.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from kosmos_ros.kosmos2.blocks import Block, attend, linear, norm
-from kosmos_ros.kosmos2.cuda_graphs import Cuda, Graphs
-from kosmos_ros.kosmos2.grammar import Grammar
+from kosmos_ros.kosmos2.cuda_graphs import Cuda, Graphs, upload
+from kosmos_ros.kosmos2.rule import Rule
 
-ROUND = 64  # places by which the cache grows, and the reach of a step's attention on a GPU
-LENGTHS = (16, 64)  # tokens to which prompts are padded on a GPU; longer ones are not
+CACHE_STEP = 64
+"""Places by which the cache grows, and by which a step's attention grows on a GPU."""
+PADDED_LENGTHS = (16, 64)
+"""Tokens to which prompts are padded on a GPU. Longer prompts are not padded."""
 
 
 class Decoder:
-    """Greedy decoding of many rows at once. One thread at a time, in inference mode.
+    """Greedy decoding of many rows at once. Call from one thread at a time, in inference mode.
 
-    `model` is a Kosmos2TextForCausalLM. The picture's part of a prompt, which all prompts about it
-    begin with, goes through the model once (`prefixes`); its keys and values serve them all.
-    `grammar` keeps what is written well formed; the probabilities are the model's own.
-    `graphs` run what can be captured, and with them a step begins before the last one's tokens are
-    read; by default on a GPU where weights are not quantised: bitsandbytes' int8 product asks the
-    device a question in each call.
+    `model` is a Kosmos2TextForCausalLM. All prompts about an image begin with the image's tokens;
+    these go through the model once (`prefixes`), and their keys and values serve all prompts.
+    `rules` limit which tokens a row may write; the probabilities are the model's own.
+    `graphs` record the runs of fixed shape, and a step then begins before the tokens of the
+    previous one are read. Default: CUDA graphs on a GPU with weights that are not quantized,
+    because bitsandbytes' int8 product waits for the device in each call.
     """
 
     def __init__(
-        self, model: Any, grammar: Grammar | None = None, graphs: Graphs | None = None
+        self, model: Any, rules: tuple[Rule, ...] = (), graphs: Graphs | None = None
     ) -> None:
         inner = model.model
         self._embeddings = inner.embed_tokens
@@ -49,33 +51,29 @@ class Decoder:
         self._head = linear(model.lm_head)
         self._device = inner.embed_tokens.weight.device
         self._dtype = inner.embed_tokens.weight.dtype
-        # Hugging Face's positions begin behind the padding's.
+        # Hugging Face's positions begin after that of the padding token.
         positions = inner.embed_positions
         self._encodings = positions.weights[positions.padding_idx + 1 :].to(
             self._device, self._dtype
         )
-        self._grammar = grammar
+        self._rules = rules
         plain = all(block.plain for block in self._blocks)
-        captured = self._device.type == "cuda" and plain
-        self.graphs = graphs or Graphs(Cuda(self._device) if captured else None)
-        self._ahead: _Written | None = None  # by a step whose tokens were not asked for yet
-        self._lengths: list[int] = []  # places taken, of each row
-        # Of each row: its next token, that one's position, 1 if it moves on, the grammar's state.
-        self._values = torch.zeros(4, 0, dtype=torch.long, device=self._device)
+        recorded = self._device.type == "cuda" and plain
+        self.graphs = graphs or Graphs(Cuda(self._device) if recorded else None)
+        self._ahead: _Written | None = None  # a step that has begun and is not read yet
+        self._lengths: list[int] = []  # places that each row has filled
+        # (3, rows): each row's next token, that token's position, and 1 for a row that exists.
+        self._values = torch.zeros(3, 0, dtype=torch.long, device=self._device)
+        # (layers, rows, places, 2, heads, D)
         self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
         self._views: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._least = (1, ROUND)  # rows and places that there is always room for
+        self._least = (1, CACHE_STEP)  # rows and places that the cache never falls below
         self._grow(*self._least)
 
-    @property
-    def rows(self) -> int:
-        """How many there are: 0 to `rows` - 1."""
-        return len(self._lengths)
-
     def prefixes(self, ids: Tensor, images: Tensor, start: int) -> list[Tensor]:
-        """Keys and values (layers, P, 2, heads, D) of `ids` (P) with each of `images`.
+        """Return keys and values (layers, P, 2, heads, D) of `ids` (P) with each of `images`.
 
-        `images` (N, Q, H) take the place of the Q ids from `start` on.
+        `images` (N, Q, H) replace the embeddings of the Q ids from `start` on.
         """
         hidden = self._embeddings(ids).expand(len(images), -1, -1).clone()
         hidden[:, start : start + images.shape[1]] = images
@@ -87,66 +85,63 @@ class Decoder:
             if number + 1 < len(self._blocks):
                 k, v = kv.transpose(1, 3).unbind(2)
                 hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, causal=True))
-        # Not parts of one block of memory, which the last of them would hold for all.
+        # Copies: a view of one image would keep the memory of all images.
         return [torch.stack(layers) for layers in zip(*kept, strict=True)]
 
     def join(
         self, prefixes: Sequence[Tensor], ids: Sequence[Sequence[int]], new: Sequence[int]
     ) -> None:
-        """Add rows: prefix, the tokens behind it (at least one) and how many will be written."""
-        first, count = self.rows, len(ids)
+        """Add rows: prefixes, token ids after the prefix (1 or more), and how many to write."""
+        first, count = len(self._lengths), len(ids)
         shared = prefixes[0].shape[1]
         lengths = [shared + len(row) - 1 for row in ids]
         needed = max(map(sum, zip(lengths, new, strict=True)))
         longest = max(lengths) - shared
         if self.graphs.fixed:
             longest = next((fit for fit in self._fitting(shared) if fit >= longest > 0), longest)
-            # A row has ended one step before that is known.
+            # The step ahead runs once more for a row that has ended.
             needed = max(needed + 1, shared + longest)
         if not first and 4 * needed < self._cache.shape[2]:
-            self.shrink()  # after one that was much longer
+            self.shrink()  # an earlier row was much longer
         self._grow(first + count, needed)
         rows = slice(first, first + count)
         cache = self._cache[:, rows]
         for row, prefix in zip(cache.unbind(1), prefixes, strict=True):
             row[:, :shared] = prefix
-        # The last token of a prompt is written by the next step, as every other.
+        # The next step processes the last token of a prompt, like every token after it.
         if longest:
-            # What lies behind a row's end is overwritten before it is looked at.
-            tokens = self._sent([[*row[:-1], *[0] * (longest + 1 - len(row))] for row in ids])
-            if self.graphs.fixed and longest in LENGTHS:
+            # A row overwrites the padding after its end before it attends to it.
+            padded = [[*row[:-1], *[0] * (longest + 1 - len(row))] for row in ids]
+            tokens = upload(padded, self._device)
+            if self.graphs.fixed and longest in PADDED_LENGTHS:
                 numbers = torch.arange(first, first + count, device=self._device)
                 for part in self.graphs.parts(count):
                     self.graphs(self._prefill_rows, shared, tokens[part], numbers[part])
             else:
                 self._prefill(cache, shared, tokens)
         self._lengths += lengths
-        states = [self._grammar.after(row) if self._grammar else 0 for row in ids]
-        values = [[row[-1] for row in ids], lengths, [1] * count, states]
-        self._values[:, rows] = self._sent(values)
+        values = [[row[-1] for row in ids], lengths, [1] * count]
+        self._values[:, rows] = upload(values, self._device)
+        for rule in self._rules:
+            rule.join(first, ids)
 
     def _fitting(self, shared: int) -> list[int]:
-        """Those of LENGTHS that fit in the model's context behind `shared` positions."""
-        return [length for length in LENGTHS if shared + length <= len(self._encodings)]
-
-    def _sent(self, numbers: list[list[int]]) -> Tensor:
-        """To the device, without waiting for what that was given before."""
-        pinned = self._device.type == "cuda"  # else the driver may wait for the stream first
-        return torch.tensor(numbers, pin_memory=pinned).to(self._device, non_blocking=True)
+        """Return the PADDED_LENGTHS that fit in the model's context after `shared` positions."""
+        return [length for length in PADDED_LENGTHS if shared + length <= len(self._encodings)]
 
     def _prefill_rows(self, shared: int, ids: Tensor, rows: Tensor) -> None:
-        """`_prefill` of any `rows` (B)."""
+        """Run `_prefill` on any `rows` (B) of the cache."""
         end = shared + ids.shape[1]
         cache = self._cache[:, :, :end].index_select(1, rows)
         self._prefill(cache, shared, ids)
         self._cache[:, :, shared:end].index_copy_(1, rows, cache[:, :, shared:])
 
     def _prefill(self, cache: Tensor, shared: int, ids: Tensor) -> None:
-        """Keys and values of `ids` (B, L) behind the `shared` positions that are filled."""
+        """Write keys and values of `ids` (B, L) to `cache`, after `shared` filled positions."""
         longest = ids.shape[1]
         end = shared + longest
         hidden = self._embeddings(ids) * self._scale + self._encodings[shared:end]
-        # Numbers, since torch makes them of truth values in each layer anew.
+        # A mask of numbers, because torch converts a boolean one again in each layer.
         mask = torch.full((longest, end), -torch.inf, dtype=self._dtype, device=self._device)
         mask = mask.triu(shared + 1)
         for number, block in enumerate(self._blocks):
@@ -157,31 +152,31 @@ class Decoder:
                 hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, mask))
 
     def step(self) -> tuple[list[int], list[float]]:
-        """The next token of each row and its probability, which may not be finite.
+        """Return the next token of each row and its probability, which may not be finite.
 
-        With graphs, rows that joined since the last call may have none yet: all others are first.
+        With graphs, the last rows may be missing: those that joined since the previous call.
         """
         ahead, self._ahead = self._ahead, None
         written = ahead if ahead and ahead.columns else self._launch()
         if self.graphs.fixed:
-            # The device works while the host reads; of rows that end, for nothing.
+            # The device works while the host reads. For a row that ends, this step is wasted.
             self._ahead = self._launch()
         return written.read()
 
     def _launch(self) -> _Written:
         """Begin a step of all rows."""
-        count, reach = self.rows, max(self._lengths) + 1
+        count, reach = len(self._lengths), max(self._lengths) + 1
         if self.graphs.fixed:
             size = 1 << (count - 1).bit_length()
-            self.graphs(self._forward, size, -(-reach // ROUND) * ROUND, True)
+            self.graphs(self._forward, size, -(-reach // CACHE_STEP) * CACHE_STEP, True)
         else:
             self._forward(count, reach, ragged=len(set(self._lengths)) > 1)
         self._lengths = [length + 1 for length in self._lengths]
         return _Written(self._written, count, copy=self.graphs.fixed)
 
     def leave(self, row: int) -> None:
-        """Remove a row that has had a step; the last one takes its number."""
-        last = self.rows - 1
+        """Remove a row that has had a step; the last row takes its number."""
+        last = len(self._lengths) - 1
         if self._ahead:
             self._ahead.leave(row)
         if row != last:
@@ -190,25 +185,27 @@ class Decoder:
             self._cache[:, row, :length] = self._cache[:, last, :length]
             self._cache[:, row, length:] = 0
             self._lengths[row] = length
-        # What is not finite would reach the next one through any mask.
+        # A mask does not keep NaN or infinity from a later row in this place.
         self._cache[:, last] = 0
         self._values[:, last] = 0
+        for rule in self._rules:
+            rule.leave(row, last)
         self._lengths.pop()
 
     def warm_up(self, rows: int, positions: int, shared: int) -> None:
-        """Make room for so many rows of so many positions, and all that they may need captured.
+        """Make room for `rows` rows of `positions` positions and record all graphs they need.
 
-        `shared` of the positions are a prefix's.
+        The first `shared` positions of each row are a prefix.
         """
         if not self.graphs.fixed:
             self._grow(rows, positions)
             return
         lengths = self._fitting(shared)
         self._grow(rows, max([positions, *(shared + length for length in lengths)]))
-        # What is larger goes first: the others find room in its memory.
+        # The largest first: the smaller ones find room in its memory.
         sizes = [1 << power for power in range((rows - 1).bit_length() + 1)]
-        first = -(-(shared + 1) // ROUND) * ROUND
-        reaches = range(first, self._cache.shape[2] + 1, ROUND)
+        first = -(-(shared + 1) // CACHE_STEP) * CACHE_STEP
+        reaches = range(first, self._cache.shape[2] + 1, CACHE_STEP)
         for size, reach in itertools.product(reversed(sizes), reversed(reaches)):
             self.graphs(self._forward, size, reach, True)
         for length, size in itertools.product(reversed(lengths), self.graphs.sizes(rows)):
@@ -217,46 +214,48 @@ class Decoder:
         self._least = self._cache.shape[1], self._cache.shape[2]
 
     def clear(self) -> None:
-        """Remove all rows and graphs, and give back the cache's memory."""
+        """Remove all rows and graphs, and free the cache's memory."""
         self._lengths.clear()
         self.graphs.clear()
-        self._least = (1, ROUND)
+        self._least = (1, CACHE_STEP)
         self.shrink()
 
     def shrink(self) -> None:
-        """Give back what the cache has beyond what was warmed up; while there are no rows."""
+        """Free the part of the cache beyond the warmed-up size. There must be no rows."""
         self._ahead = None
         if tuple(self._cache.shape[1:3]) != self._least:
             self._cache = self._cache[:, :0, :0].clone()
-            self._views, self._values = [], self._values[:, :0].clone()  # which hold the old one
+            # Views keep the memory that they show.
+            self._views, self._values = [], self._values[:, :0].clone()
             self._grow(*self._least)
 
     def _grow(self, rows: int, places: int) -> None:
-        """Make room for so many rows of so many places, and keep what is there."""
+        """Make room for `rows` rows of `places` places, and keep the contents."""
         had_rows, had_places = self._cache.shape[1:3]
         if rows <= had_rows and places <= had_places:
             return
         size = max(had_rows, 1 << (rows - 1).bit_length())
-        layer = self._blocks[0]
-        shape = (max(had_places, -(-places // ROUND) * ROUND), 2, layer.heads, layer.depth)
+        block = self._blocks[0]
+        length = max(had_places, -(-places // CACHE_STEP) * CACHE_STEP)
+        shape = (len(self._blocks), size, length, 2, block.heads, block.depth)
         old = self._cache
-        self._cache = torch.zeros(
-            len(self._blocks), size, *shape, dtype=self._dtype, device=self._device
-        )
+        self._cache = torch.zeros(shape, dtype=self._dtype, device=self._device)
         if had_rows:
             self._cache[:, :had_rows, :had_places] = old
-        # Of each layer: all places, and keys and values by row. Making a view takes time, too.
+        # For each layer: all places of all rows, keys, values. Making a view costs time in a step.
         self._views = [
             (layer.flatten(0, 1), *layer.transpose(1, 3).unbind(2)) for layer in self._cache
         ]
         self._values = functional.pad(self._values, (0, size - had_rows))
-        self._ids, self._positions, self._moves, self._states = self._values
-        self._starts = torch.arange(size, device=self._device) * shape[0]
+        self._ids, self._positions, self._moves = self._values
+        self._starts = torch.arange(size, device=self._device) * length
         self._written = torch.zeros(2, size, device=self._device)
+        for rule in self._rules:
+            rule.resize(size)
         self.graphs.clear(self._forward, self._prefill_rows)
 
     def _forward(self, count: int, reach: int, ragged: bool) -> None:
-        """One step of the first `count` rows, whose attention reaches over `reach` places."""
+        """Run one step of the first `count` rows, which attend to the first `reach` places."""
         ids, positions = self._ids[:count], self._positions[:count]
         hidden = self._embeddings(ids) * self._scale + self._encodings.index_select(0, positions)
         mask = None
@@ -273,12 +272,12 @@ class Decoder:
                 k, v = k[:count], v[:count]
             hidden = block.finish(hidden, attend(q.unsqueeze(2), k, v, mask).squeeze(1))
         logits = self._head(self._norm(hidden)).float()
-        states = self._states[:count]
-        if self._grammar is None:
-            tokens = logits.argmax(-1)
-        else:
-            tokens = (logits + self._grammar.bias(states)).argmax(-1)
-            states.copy_(self._grammar.next(states, tokens))
+        scores = logits
+        for rule in self._rules:
+            scores = rule.restrict(scores)
+        tokens = scores.argmax(-1)
+        for rule in self._rules:
+            rule.advance(tokens)
         written = self._written[:, :count]
         written[0].copy_(tokens)
         written[1].copy_(logits.softmax(-1).gather(1, tokens.unsqueeze(1)).squeeze(1))
@@ -287,24 +286,24 @@ class Decoder:
 
 
 class _Written:
-    """What a step wrote for each of its rows, on its way to the host."""
+    """The tokens and probabilities of one step, on their way to the host."""
 
     def __init__(self, written: Tensor, rows: int, copy: bool) -> None:
-        self.columns = list(range(rows))  # of each row that is still there
-        # To memory that the device reaches by itself, if there is one (torch's _to_copy).
+        self.columns = list(range(rows))  # for each row that still exists
+        # On a GPU this copies to pinned memory, so that nothing waits (torch's _to_copy).
         self._values = written.to("cpu", non_blocking=True, copy=copy)
-        # Blocking: the host's core is free meanwhile, and the next step is under way.
+        # Blocking: the host's core is free while it waits.
         self._arrived = torch.cuda.Event(blocking=True) if written.is_cuda else None
         if self._arrived:
             self._arrived.record(torch.cuda.current_stream(written.device))
 
     def leave(self, row: int) -> None:
-        """As the decoder's."""
+        """Remove a row as Decoder.leave does."""
         self.columns[row] = self.columns[-1]
         self.columns.pop()
 
     def read(self) -> tuple[list[int], list[float]]:
-        """Wait for the tokens, and their probabilities."""
+        """Wait for the tokens and return them with their probabilities."""
         if self._arrived:
             self._arrived.synchronize()
         tokens, probabilities = self._values.tolist()

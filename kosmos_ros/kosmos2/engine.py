@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts about pictures in, text with token probabilities out.
+"""Prompts about images in, text with token probabilities out.
 
-Encodes a picture once and answers any number of prompts about it, which join and leave as they
-come. Knows no ROS and no boxes beyond their tokens. One thread at a time may call an Engine.
+Encodes an image once and answers any number of prompts about it. Prompts join and leave the batch
+at any token. Knows no ROS, no prompt wording, and no boxes beyond their tokens.
 """
 
 from __future__ import annotations
@@ -26,29 +26,34 @@ from kosmos_ros.kosmos2.grammar import Grammar
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, GRID, TAGS
 from kosmos_ros.kosmos2.loading import DTYPES, RESAMPLING, ModelInfo, torch
 from kosmos_ros.kosmos2.query import Generation, Query, never
+from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
 
-MAX_CUDA_SCALE = 24  # of a picture's side to the model's; larger pictures are resized on the CPU
-
-PROMPTS = 256  # whose token ids are kept
+MAX_CUDA_SCALE = 24
+"""Longest side of an image that the GPU resizes, in sides of the model's input."""
+CACHED_PROMPTS = 256
+"""Prompts whose token ids are kept."""
 
 Answer = Generation | KosmosError
 
 
 class Engine:
-    """A loaded model. `load` makes one."""
+    """A loaded model; `load` makes one. Call from one thread at a time.
+
+    `model` is the Kosmos2ForConditionalGeneration on whose weights the engine runs.
+    """
 
     def __init__(
         self, model: Any, processor: Any, info: ModelInfo, location_grammar: bool = True
     ) -> None:
         self.info = info
-        self._model = model
+        self.model = model
         self._tokenizer = processor.tokenizer
         self._device = torch.device(info.device)
         self._dtype = DTYPES[info.dtype]
         self._image_tokens = int(model.config.latent_query_num)
-        # What every prompt begins with: start, <image>, the picture's places, </image>.
+        # Every prompt begins with: start, <image>, the tokens of the image, </image>.
         self._prefix = self.token_ids("")[: self._image_tokens + 3]
         self._context = int(model.config.text_config.max_position_embeddings)
         ids = self._tokenizer.convert_tokens_to_ids
@@ -56,51 +61,51 @@ class Engine:
         self._location_ids = frozenset(locations)
         self._end = self._tokenizer.eos_token_id
         self._stops: dict[str, list[int]] = {}
-        # Cameras ask the same of every frame.
-        self._words = functools.lru_cache(PROMPTS)(self._tokenize)
-        grammar = None
+        # Most prompts are the same for every frame.
+        self._cached_ids = functools.lru_cache(CACHED_PROMPTS)(self._tokenize)
+        rules: tuple[Rule, ...] = ()
         if location_grammar:
             vocabulary = int(model.config.text_config.vocab_size)
             opening, closing, delimiter = ids(BOX_TAGS)
-            grammar = Grammar(vocabulary, opening, closing, delimiter, locations, self._device)
+            rules = (Grammar(vocabulary, opening, closing, delimiter, locations, self._device),)
         with torch.inference_mode():
             self._vision = Vision(model)
-            self._decoder = Decoder(model.text_model, grammar)
+            self._decoder = Decoder(model.text_model, rules)
         self._prefix_ids = torch.tensor(self._prefix, device=self._device)
-        self._rows: list[_Row] = []  # those of the decoder
-        self._refused: list[tuple[Query, Answer]] = []
-        pixels = processor.image_processor
-        self._resample = RESAMPLING[int(pixels.resample)]
-        colours = (pixels.image_mean, pixels.image_std)
+        self._rows: list[_Row] = []  # the decoder's rows
+        self._refused: list[tuple[Query, Answer]] = []  # for the next step
+        steps = processor.image_processor
+        self._resample = RESAMPLING[int(steps.resample)]
+        colours = (steps.image_mean, steps.image_std)
         mean, std = (
             torch.tensor(values, device=self._device).view(1, 3, 1, 1)
-            for values in (colours if pixels.do_normalize else ([0.0] * 3, [1.0] * 3))
+            for values in (colours if steps.do_normalize else ([0.0] * 3, [1.0] * 3))
         )
-        # (value * rescale - mean) / std in one multiplication and one addition
-        self._scale = (float(pixels.rescale_factor) if pixels.do_rescale else 1.0) / std
+        # (value * rescale - mean) / std as one multiplication and one addition
+        self._scale = (float(steps.rescale_factor) if steps.do_rescale else 1.0) / std
         self._offset = -mean / std
 
     @classmethod
     def load(cls, model: str, *, location_grammar: bool = True, **options: Any) -> Engine:
-        """Load `model` with the options of loading.load, which says what it raises.
+        """Load `model` with the options of loading.load; see there for the errors.
 
-        Without `location_grammar` a box may be anything that the model writes.
+        `location_grammar` keeps every box well formed. If false, the model may write any tokens.
         """
         return cls(*loading.load(model, **options), location_grammar)
 
     @torch.inference_mode()
     def warm_up(self, most: int, tokens: int = Query.max_new_tokens) -> None:
-        """Have everything made that is made once, such as graphs on a GPU.
+        """Allocate and record everything that is made once, such as CUDA graphs.
 
-        They are for up to `most` rows of captions of up to `tokens`.
-        Raises DeviceLostError when the device has failed for good; less memory than that takes
-        is no error.
+        Covers batches of up to `most` rows that write up to `tokens` tokens each.
+        Raises DeviceLostError if the device has failed. Too little memory is no error: the engine
+        then runs without what it could not make.
         """
         size = self.info.image_size
         prompt = prompts.caption("brief_caption").text
         try:
             positions = min(len(self.token_ids(prompt)) + tokens, self._context)
-            with translated("the warm-up failed"):
+            with translated("warm-up failed"):
                 self._decoder.warm_up(most, positions, len(self._prefix))
             grey = np.full((size, size, 3), 128, np.uint8)
             for count in self._decoder.graphs.sizes(most):
@@ -110,65 +115,73 @@ class Engine:
             self.clear()
 
     def memory(self) -> int:
-        """Bytes of the device's memory that torch holds, which is 0 for a CPU; any thread."""
+        """Return the bytes of GPU memory that torch holds, 0 on a CPU. Any thread may call it."""
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
 
     def unload(self) -> None:
-        """Free the weights and what torch keeps of the device's memory; the last call."""
-        # The last of them is a circle, which would keep all the others.
-        del self._model, self._vision, self._decoder, self._words
-        self._give_back()
+        """Free the weights and unused memory. No other call may follow."""
+        # The cached method refers to the engine, and this cycle would keep the weights.
+        del self.model, self._vision, self._decoder, self._cached_ids
+        self._free_unused()
 
     def tidy(self) -> None:
-        """Give back memory that is kept for later: the cache's, torch's and the C library's."""
+        """Free memory that is kept for later: of the cache, of torch and of the C library."""
         if not self._rows:
             self._decoder.shrink()
-        self._give_back()
+        self._free_unused()
 
-    def _give_back(self) -> None:
+    def _free_unused(self) -> None:
         gc.collect()
         if self._device.type == "cuda":
-            with contextlib.suppress(RuntimeError):  # a lost device gives nothing back
+            with contextlib.suppress(RuntimeError):  # raised by a lost device
                 torch.cuda.empty_cache()
-        # Each model is loaded by new threads, and by itself glibc gives back only what is free at
-        # the end of the heap that a thread happened to have: malloc_trim(3) does so in all heaps.
+        # Loading runs in new threads. glibc returns memory only from the end of a thread's heap;
+        # malloc_trim(3) returns it from all of every heap.
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
     def encode(self, image: np.ndarray) -> torch.Tensor:
-        """What the model knows of a picture (H, W, 3) uint8 RGB of any shape.
+        """Return the encoding of an image (H, W, 3) uint8 RGB of any size, for Query.image.
 
-        It is the text model's keys and values of the picture's tokens, which every prompt about
-        it begins with: (layers, tokens, 2, heads, depth). The whole picture is stretched to the
-        model's square: nothing is cropped, so that a box in [0, 1] of the square is the same box
-        in [0, 1] of the picture.
-        Raises GenerationError when the device fails, DeviceLostError when it has failed for good.
+        It is the text model's keys and values of the image tokens with which every prompt about
+        the image begins: (layers, tokens, 2, heads, depth). The whole image is stretched to the
+        model's square, not cropped, so a box in [0, 1] of the square is the same box in [0, 1] of
+        the image.
+        Raises GenerationError, or DeviceLostError if the device has failed for good.
         """
         return self.encode_batch([image])[0]
 
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """`encode` of several pictures in one pass; their shapes may differ."""
-        with translated("the picture could not be encoded"):
+        """`encode` several images in one pass; their sizes may differ."""
+        with translated("encoding the image failed"):
             pixels = torch.cat([self.pixels(image) for image in images])
-            graphs, prefixes = self._decoder.graphs, []
+            graphs, encoded = self._decoder.graphs, []
             for part in graphs.parts(len(pixels)):
-                prefixes += graphs(self._see, pixels[part])
-            return prefixes
+                encoded += graphs(self._encode, pixels[part])
+            return encoded
 
-    def _see(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """What `encode` gives of each of the pixels (N, 3, S, S)."""
-        return self._decoder.prefixes(self._prefix_ids, self._vision(pixels), start=2)
+    def _encode(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Return the encoding of each of the pixels (N, 3, S, S)."""
+        return self.prefixes(self.image_tokens(pixels))
+
+    def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the image tokens (N, Q, H) of pixels (N, 3, S, S): a stage of `encode`."""
+        return self._vision(pixels)
+
+    def prefixes(self, tokens: torch.Tensor) -> list[torch.Tensor]:
+        """Return the encoding of each image from its tokens (N, Q, H): a stage of `encode`."""
+        return self._decoder.prefixes(self._prefix_ids, tokens, start=2)
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
-        """The model's input (1, 3, S, S), normalised, of a picture (H, W, 3) uint8 RGB."""
+        """Return the model's input (1, 3, S, S), normalised, for an image (H, W, 3) uint8 RGB."""
         size = (self.info.image_size, self.info.image_size)
-        # torch's CUDA kernel holds a picture's whole filter in a block's 48 KiB.
+        # torch's CUDA kernel keeps an image's whole filter in the 48 KiB of a block.
         large = max(image.shape) > MAX_CUDA_SCALE * self.info.image_size
-        # Of what cannot be written to torch has no view without a warning.
+        # torch warns about a view of a read-only array.
         frame = (torch.from_numpy if image.flags.writeable else torch.tensor)(image)
         if self._device.type == "cuda" and not large:
-            frame = frame.to(self._device).float()  # resizing bytes is a CPU kernel
+            frame = frame.to(self._device).float()  # only the CPU resizes bytes
         frame = frame.permute(2, 0, 1)[None]
         antialias = {} if self._resample == "nearest" else {"antialias": True}
         square = torch.nn.functional.interpolate(frame, size, mode=self._resample, **antialias)
@@ -183,7 +196,7 @@ class Engine:
         stopped: Callable[[], bool] = never,
         stop: str = "",
     ) -> Generation:
-        """`generate_batch` of one query; what that gives instead of an answer is raised."""
+        """Return the answer to one query; raise the error that `generate_batch` would return."""
         query = Query(image, prompt, max_new_tokens, stopped, stop=stop)
         (answer,) = self.generate_batch([query])
         if isinstance(answer, KosmosError):
@@ -191,7 +204,10 @@ class Engine:
         return answer
 
     def generate_batch(self, queries: Sequence[Query]) -> list[Answer]:
-        """Greedy answers, computed together, in the order of `queries`; see `step`."""
+        """Return the answers, or the errors in their place, in the order of `queries`.
+
+        The queries run together; see `step` for the errors.
+        """
         answers: dict[Query, Answer] = {}
         try:
             self.add(queries)
@@ -204,15 +220,15 @@ class Engine:
 
     @torch.inference_mode()
     def add(self, queries: Sequence[Query]) -> None:
-        """Take up queries; those under way go on beside them.
+        """Add queries to the batch.
 
-        Raises GenerationError when the device fails, DeviceLostError when it has failed for good;
-        `clear` is to be called then.
+        Raises GenerationError, or DeviceLostError if the device has failed for good. The caller
+        must call `clear` then.
         """
         rows = []
         for query in queries:
             try:
-                ids, head = self._words(query.prompt)
+                ids, head = self._cached_ids(query.prompt)
                 if query.stopped():
                     raise CancelledError("generation was stopped")
             except KosmosError as exc:
@@ -232,24 +248,24 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Query, Answer]]:
-        """Write one more token of each query under way, and give those that end with it.
+        """Write one more token of each query, and return the queries that have ended.
 
-        On a GPU one that has just been added may get its first token by the next call only.
-        In place of an answer stands PromptError for a prompt that fills the model's context,
-        CancelledError for a query that was stopped, and GenerationError where the model's output
-        is not finite. An answer is shorter than asked where the context has no room for more.
-        Raises as `add` does. What a query's `stopped` and `progress` raise is not caught: they
-        are not to.
+        On a GPU, a query that was just added may get its first token in the next call only.
+        An error stands in place of an answer: PromptError for a prompt that fills the model's
+        context, CancelledError for a query whose `stopped` returned true, and GenerationError if
+        the model's output is not finite. An answer is shorter than `max_new_tokens` if the
+        context has no room for more. Raises as `add` does. A query's `stopped` and `progress`
+        must not raise: nothing catches their exceptions.
         """
         ended, self._refused = self._refused, []
         if not self._rows:
             return ended
         with translated("generation failed"):
             tokens, probabilities = self._decoder.step()
-        # With graphs those that joined last may have none yet.
+        # With graphs, the rows that joined last may have no token yet.
         rows = self._rows[: len(tokens)] if self._decoder.graphs.fixed else self._rows
         for row, token, probability in zip(rows, tokens, probabilities, strict=True):
-            self._follow(row, token, probability)
+            self._advance(row, token, probability)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]
         for number in reversed(done):
@@ -260,14 +276,14 @@ class Engine:
         return ended
 
     def clear(self) -> None:
-        """Let go of all queries under way, and of what their keys and values take."""
+        """Remove all queries without an answer, and free the memory of their keys and values."""
         self._rows.clear()
         self._refused.clear()
-        with contextlib.suppress(RuntimeError):  # a lost device allocates nothing any more
+        with contextlib.suppress(RuntimeError):  # raised by a lost device
             self._decoder.clear()
 
-    def _follow(self, row: _Row, token: int, probability: float) -> None:
-        """Take up one more token."""
+    def _advance(self, row: _Row, token: int, probability: float) -> None:
+        """Add one more token to a row."""
         row.new.append(token)
         row.probabilities.append(probability)
         row.failed = not math.isfinite(probability)
@@ -294,24 +310,24 @@ class Engine:
         return self._read(row)
 
     def token_ids(self, prompt: str) -> list[int]:
-        """Token ids: start, the picture's places, the prompt; as Kosmos2Processor's."""
+        """Return the ids that Kosmos2Processor makes: start, the image's tokens, the prompt."""
         text = f"<image></image> {prompt}"
         start, *words = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        # Ids of the picture's places: any but padding, the embeddings are replaced.
+        # Any ids but padding: the image replaces their embeddings.
         first = self._tokenizer.unk_token_id + 1
-        picture = range(first, first + self._image_tokens)
-        return [self._tokenizer.bos_token_id, start, *picture, *words]
+        image = range(first, first + self._image_tokens)
+        return [self._tokenizer.bos_token_id, start, *image, *words]
 
     def _tokenize(self, prompt: str) -> tuple[list[int], str]:
-        """A prompt's token ids, and what they read as. Raises PromptError."""
+        """Return a prompt's token ids and the text that they decode to. Raises PromptError."""
         ids = self.token_ids(prompt)
         if len(ids) >= self._context:
             raise PromptError(
-                f"the prompt has {len(ids)} tokens with the picture's; it fills the model's "
-                f"context of {self._context}"
+                f"the prompt and the image have {len(ids)} tokens; they must be fewer than the "
+                f"model's context of {self._context}"
             )
         if len(ids) == len(self._prefix):
-            raise PromptError("prompt is empty; words are needed")
+            raise PromptError("prompt must not be empty")
         return ids, self._decode(ids)
 
     def _decode(self, ids: list[int]) -> str:
@@ -323,8 +339,8 @@ class Engine:
         return text
 
     def _read(self, row: _Row) -> Generation:
-        """What a row has written so far."""
-        # A tokenizer drops the space before the first word it decodes: cut the prompt off after.
+        """Return what a row has written so far."""
+        # A tokenizer drops the space before the first word it decodes: decode the prompt too.
         return Generation(
             text=self._decode(row.ids + row.new)[len(row.head) :],
             location_scores=tuple(
@@ -341,16 +357,16 @@ class Engine:
 
 @dataclass(eq=False)
 class _Row:
-    """A query on its way through the model."""
+    """A row of the decoder: a query and what has been written for it."""
 
     query: Query
-    ids: list[int]  # of the prompt
-    head: str  # the prompt as it is read
-    limit: int  # tokens to write at most
-    new: list[int] = field(default_factory=list)  # written
+    ids: list[int]  # of the image and the prompt
+    head: str  # text that the prompt's ids decode to
+    limit: int  # most tokens to write
+    new: list[int] = field(default_factory=list)  # written tokens
     probabilities: list[float] = field(default_factory=list)  # of each of `new`
-    ended: bool = False  # the model wrote its end token
-    stopped: bool = False  # by the one who asked
+    ended: bool = False  # by the end token or the query's stop text
+    stopped: bool = False  # by the query's `stopped`
     failed: bool = False  # the model's output is not finite
 
     @property

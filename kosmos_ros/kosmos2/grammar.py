@@ -1,10 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Which tokens may follow which, so that every box that is written is one.
+"""The grammar of locations: a rule under which every bounding box is well formed.
 
 An automaton over token ids: after `<object>` or the delimiter comes a location, then a location
-that is neither above nor left of it, then `</object>` or the delimiter. Its tables live on the
-model's device, so that a step needs no word of the host. Knows token ids and no text.
+that is neither above nor left of it, then `</object>` or the delimiter. Knows token ids, no text.
 """
 
 from __future__ import annotations
@@ -13,18 +12,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from kosmos_ros.kosmos2.cuda_graphs import upload
 from kosmos_ros.kosmos2.grounding import GRID
 
 CELLS = GRID * GRID
-FREE, OPENED, CLOSING = 0, 1, 2  # anything; a first corner; an end or another box
-CORNER = 3  # + its cell: a second corner
-OTHER, CLOSE, DELIMITER, OPEN = 0, 1, 2, 3  # kinds of tokens
-LOCATION = 4  # + its cell
+# States: any token; the first corner; the end or another box.
+FREE, OPENED, CLOSING = 0, 1, 2
+CORNER = 3  # + cell of the first corner: the second corner
+# Kinds of tokens.
+OTHER, CLOSE, DELIMITER, OPEN = 0, 1, 2, 3
+LOCATION = 4  # + cell
 
 
 class Grammar:
-    """Of the given token ids: `locations` in the order of their cells."""
+    """A Rule for a vocabulary with these token ids, `locations` in the order of their cells."""
 
     def __init__(
         self,
@@ -44,33 +47,44 @@ class Grammar:
         allowed[OPENED, LOCATION:] = True
         allowed[CLOSING, [CLOSE, DELIMITER]] = True
         cells = torch.arange(CELLS)
-        rows, columns = cells // GRID, cells % GRID
-        allowed[CORNER:, LOCATION:] = (rows >= rows[:, None]) & (columns >= columns[:, None])
+        y, x = cells // GRID, cells % GRID
+        allowed[CORNER:, LOCATION:] = (y >= y[:, None]) & (x >= x[:, None])
 
         following = torch.full((CORNER + CELLS, LOCATION + CELLS), FREE)
         following[:, [OPEN, DELIMITER]] = OPENED
         following[OPENED, LOCATION:] = cells + CORNER
         following[CORNER:, LOCATION:] = CLOSING
 
-        # `after` would wait for a GPU.
-        self._of_host, self._kinds_of_host = following, kinds
-        self._kinds = kinds.to(device)
-        self._bias = torch.where(allowed, 0.0, float("-inf")).to(device)
-        self._following = following.to(device)
+        # Reading the device's tables would wait for the device.
+        self._host_following, self._host_kinds = following, kinds
+        self._kinds = kinds.to(device)  # (vocabulary,)
+        self._bias = torch.where(allowed, 0.0, float("-inf")).to(device)  # (states, kinds)
+        self._following = following.to(device)  # (states, kinds)
+        self._states = torch.zeros(0, dtype=torch.long, device=device)  # (rows,)
 
-    def bias(self, states: Tensor) -> Tensor:
-        """0 or -inf for each row's state (B,) and token: (B, vocabulary)."""
-        return self._bias.index_select(0, states).index_select(1, self._kinds)
+    def resize(self, rows: int) -> None:
+        self._states = functional.pad(self._states, (0, rows - len(self._states)))
 
-    def next(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """States (B,) after one more token (B,) each."""
+    def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:
+        states = [self._after(ids) for ids in prompts]
+        self._states[first : first + len(states)] = upload(states, self._states.device)
+
+    def leave(self, row: int, last: int) -> None:
+        self._states[row] = self._states[last]
+        self._states[last] = FREE
+
+    def restrict(self, scores: Tensor) -> Tensor:
+        states = self._states[: len(scores)]
+        return scores + self._bias.index_select(0, states).index_select(1, self._kinds)
+
+    def advance(self, tokens: Tensor) -> None:
+        states = self._states[: len(tokens)]
         kinds = self._kinds.index_select(0, tokens)
-        return self._following.take(states * (LOCATION + CELLS) + kinds)
+        states.copy_(self._following.take(states * (LOCATION + CELLS) + kinds))
 
-    def after(self, ids: Sequence[int]) -> int:
-        """The state after `ids`, which may be no box of the grammar's."""
+    def _after(self, ids: Sequence[int]) -> int:
+        """Return the state after `ids`, which may break the grammar."""
         state = FREE
-        # It depends on no more than an opening and two corners.
-        for token in ids[-3:]:
-            state = int(self._of_host[state, self._kinds_of_host[token]])
+        for token in ids[-3:]:  # an opening and two corners; earlier tokens change nothing
+            state = int(self._host_following[state, self._host_kinds[token]])
         return state

@@ -3,8 +3,8 @@
 """Text with KOSMOS-2's tags in, a caption with phrases and boxes out.
 
 Knows the tag language and the 32 x 32 location grid; knows no model, no prompt wording and no ROS.
-Whatever a model writes gives a valid caption: a tag sequence that makes no box is dropped, its
-words stay, and no box ever leaves the picture.
+Any text gives a valid caption: a tag sequence that makes no box is dropped, its words stay, and
+no box leaves the image.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ TAGS = (
     "</delimiter_of_multi_objects/>",
     "<grounding>",
 )
-"""Tags of KOSMOS-2's tokenizer beside the location tokens `<patch_index_0000>` to `_1023`."""
+"""Tags of KOSMOS-2's tokenizer, except the location tags `<patch_index_0000>` to `_1023`."""
 
 BOX_TAGS = ("<object>", "</object>", "</delimiter_of_multi_objects/>")
-"""Tags that begin and end a phrase's boxes, and that part them."""
+"""The tags before, after and between the boxes of a phrase."""
 
 TAG = re.compile("|".join(map(re.escape, TAGS)) + r"|<patch_index_(?P<index>[0-9]+)>")
 
@@ -50,16 +50,16 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Box:
-    """An axis-aligned box: x right, y down, origin at the picture's top-left corner."""
+    """An axis-aligned box: x right, y down, origin at the image's top-left corner."""
 
-    x_min: float  # all four in [0, 1] of the picture's width or height, or in pixels
+    x_min: float  # all four in [0, 1] of the image's width or height, or in pixels
     y_min: float
     x_max: float  # >= x_min
     y_max: float  # >= y_min
     score: float = 0.0  # [0, 1], geometric mean of the two location tokens' probabilities
 
     def scaled(self, width: float, height: float) -> Box:
-        """The same box with x multiplied by `width` and y by `height`."""
+        """Return the box with x multiplied by `width` and y by `height`."""
         return Box(
             self.x_min * width,
             self.y_min * height,
@@ -71,30 +71,31 @@ class Box:
 
 @dataclass(frozen=True)
 class Phrase:
-    """Words of a caption and where they are seen."""
+    """Words of a caption, and the boxes of what they mean."""
 
-    text: str  # caption[start:end]; empty for a box that belongs to no words
+    text: str  # caption[start:end]; empty for a box without words
     start: int  # code points from the start of the caption
     end: int  # code points, exclusive
-    boxes: tuple[Box, ...]  # in [0, 1]; none where a phrase that was looked for is not seen
+    boxes: tuple[Box, ...]  # in [0, 1]; none if a requested phrase is not in the image
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What the model said about one picture."""
+    """The model's text about one image, and its grounded phrases."""
 
-    text: str  # without tags, no white space at either end
+    text: str  # without tags, and without white space at either end
     phrases: tuple[Phrase, ...] = ()
     raw_text: str = ""  # prompt and generated text with tags
     score: float = 0.0  # [0, 1], mean probability of the generated tokens
     generated_tokens: int = 0
-    truncated: bool = False  # stopped by the token limit, not by the model
+    truncated: bool = False  # ended by the token limit
 
 
 def read(generation: Generation, prompt: str, lead: str = "") -> Caption:
-    """Caption of what a model wrote after `prompt`; its text begins with `lead`.
+    """Return the caption of the text that a model wrote after `prompt`.
 
-    `lead` is the part of the prompt that the caption repeats: tags, but no location tags.
+    The caption begins with `lead`, the part of the prompt that it repeats. `lead` may contain
+    tags, but no location tags.
     """
     text, phrases = parse(lead + generation.text, generation.location_scores)
     return Caption(
@@ -108,10 +109,10 @@ def read(generation: Generation, prompt: str, lead: str = "") -> Caption:
 
 
 def together(phrases: Sequence[str], captions: Sequence[Caption], min_score: float) -> Caption:
-    """One caption of `phrases` from what the model said to the grounding prompt of each.
+    """Join the captions of several grounding prompts, one for each of `phrases`, into one.
 
-    Its text is a list of them. Boxes whose score is under `min_score` are left out, and so is
-    whatever else the model said.
+    Its text is a list of the phrases. It contains the boxes whose score is at least `min_score`,
+    and no other words of the model.
     """
     text = ""
     found = []
@@ -123,12 +124,12 @@ def together(phrases: Sequence[str], captions: Sequence[Caption], min_score: flo
         found.append(Phrase(phrase, len(text), len(text) + len(phrase), kept))
         text += phrase
     tokens = sum(caption.generated_tokens for caption in captions)
-    certain = sum(caption.score * caption.generated_tokens for caption in captions)
+    weighted = sum(caption.score * caption.generated_tokens for caption in captions)
     return Caption(
         text,
         tuple(found),
         "\n".join(caption.raw_text for caption in captions),
-        certain / max(tokens, 1),
+        weighted / max(tokens, 1),
         tokens,
         any(caption.truncated for caption in captions),
     )
@@ -137,68 +138,93 @@ def together(phrases: Sequence[str], captions: Sequence[Caption], min_score: flo
 def parse(text: str, location_scores: Sequence[float]) -> tuple[str, tuple[Phrase, ...]]:
     """Split tagged `text` into plain text and its grounded phrases.
 
-    `location_scores` holds one probability for each location tag of `text`, in order; a box's
-    score is the geometric mean of its two. Where `text` is well formed, words, spans and boxes
-    equal those of Hugging Face's `Kosmos2Processor.post_process_generation`. Where it is not:
-    boxes with other than two location tags, with an index beyond the grid, with text inside or
-    without a closing tag are dropped; swapped corners are put in order; a box after no phrase
-    gets an empty phrase; unknown text in angle brackets stays text.
+    `location_scores` contains one probability for each location tag of `text`, in order; a box's
+    score is the geometric mean of its two. If `text` is well formed, words, spans and boxes equal
+    those of Hugging Face's `Kosmos2Processor.post_process_generation`. If not: a box is dropped
+    that has other than two location tags, an index beyond the grid, text inside or no closing
+    tag; swapped corners are put in order; a box without a phrase gets an empty phrase; unknown
+    text in angle brackets stays text.
 
-    Raises GenerationError when the number of scores is not the number of location tags.
+    Raises GenerationError if the number of scores is not the number of location tags.
     """
-    plain: list[str] = []  # the caption's pieces
-    length = 0  # of `plain`, in code points
-    phrase_start: int | None = None  # inside <phrase>
-    span: tuple[int, int] | None = None  # of a phrase that closed just before
-    corners: list[list[tuple[int, float]]] | None = None  # inside <object>: one list a box
-    found: list[tuple[int, int, tuple[Box, ...]]] = []
-    scores = iter(location_scores)
+    parser = _Parser(location_scores)
     position = 0
     for tag in TAG.finditer(text):
-        words = _clean(text[position : tag.start()])
+        parser.words(text[position : tag.start()])
         position = tag.end()
-        if words:
-            plain.append(words)
-            length += len(words)
-            if phrase_start is None:
-                span = None
-            corners = None
-        match tag.group():
+        if tag["index"] is None:
+            parser.tag(tag.group())
+        else:
+            parser.location(int(tag["index"][:9]))  # 9 digits are beyond any grid
+    parser.words(text[position:])
+    return parser.result()
+
+
+class _Parser:
+    """The words and boxes that `parse` has read so far."""
+
+    def __init__(self, location_scores: Sequence[float]) -> None:
+        self._scores = location_scores
+        self._locations = 0  # location tags
+        self._pieces: list[str] = []  # of the caption
+        self._length = 0  # of the caption, in code points
+        self._found: list[tuple[int, int, tuple[Box, ...]]] = []  # start, end, boxes
+        self._phrase_start: int | None = None  # of a phrase that is open
+        self._span: tuple[int, int] | None = None  # of a phrase that has just closed
+        # Of an open <object>: the grid indices and scores of each box.
+        self._corners: list[list[tuple[int, float]]] | None = None
+
+    def words(self, text: str) -> None:
+        if not text:
+            return
+        text = _clean(text)
+        self._pieces.append(text)
+        self._length += len(text)
+        if self._phrase_start is None:
+            self._span = None
+        self._corners = None
+
+    def location(self, index: int) -> None:
+        if self._corners is not None and self._locations < len(self._scores):
+            self._corners[-1].append((index, self._scores[self._locations]))
+        self._locations += 1
+
+    def tag(self, tag: str) -> None:
+        match tag:
             case "<phrase>":
-                phrase_start, span, corners = length, None, None
+                self._phrase_start, self._span, self._corners = self._length, None, None
             case "</phrase>":
-                span = None if phrase_start is None else (phrase_start, length)
-                phrase_start, corners = None, None
+                start = self._phrase_start
+                self._span = None if start is None else (start, self._length)
+                self._phrase_start, self._corners = None, None
             case "<object>":
-                phrase_start, corners = None, [[]]
+                self._phrase_start, self._corners = None, [[]]
             case "</delimiter_of_multi_objects/>":
-                if corners is not None:
-                    corners.append([])
-            case "</object>":
-                boxes = _boxes(corners or [])
-                if boxes:
-                    found.append((*(span or (length, length)), boxes))
-                span, corners = None, None
-            case _ if tag["index"] is not None:
-                score = next(scores, None)
-                if score is None:
-                    raise GenerationError(
-                        f"{len(location_scores)} location probabilities for more location tags"
-                    )
-                if corners is not None:
-                    corners[-1].append((int(tag["index"][:9]), score))
+                if self._corners is not None:
+                    self._corners.append([])
             case _:
-                span, corners = None, None
-    if next(scores, None) is not None:
-        raise GenerationError(f"{len(location_scores)} location probabilities for fewer tags")
-    plain.append(_clean(text[position:]))
-    return _strip("".join(plain), found)
+                if tag == "</object>":
+                    self._close_object()
+                self._span, self._corners = None, None
+
+    def _close_object(self) -> None:
+        boxes = _boxes(self._corners or [])
+        if boxes:
+            self._found.append((*(self._span or (self._length, self._length)), boxes))
+
+    def result(self) -> tuple[str, tuple[Phrase, ...]]:
+        if self._locations != len(self._scores):
+            raise GenerationError(
+                f"expected {self._locations} location probabilities, one for each location tag, "
+                f"got {len(self._scores)}"
+            )
+        return _strip("".join(self._pieces), self._found)
 
 
 def cell_box(upper_left: int, lower_right: int) -> tuple[float, float, float, float]:
-    """Box in [0, 1] of two grid indices (row * 32 + column), corners in any order.
+    """Return the box in [0, 1] of two grid indices (y * 32 + x), corners in any order.
 
-    Corners are cell centres; a box of one row, one column or one cell spans whole cells
+    Corners are cell centres. A box that is one cell high or wide spans whole cells
     (`patch_index_to_coordinate` of Hugging Face's processing_kosmos2.py).
     """
     (y1, x1), (y2, x2) = divmod(upper_left, GRID), divmod(lower_right, GRID)
@@ -209,19 +235,20 @@ def cell_box(upper_left: int, lower_right: int) -> tuple[float, float, float, fl
 
 
 def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int, int]:
-    """Grid indices (upper left, lower right) that cover `box`, clipped to the picture.
+    """Return the grid indices (upper left, lower right) of the cells that cover `box`.
 
-    `box` is in the unit of `width` and `height`: pixels, or [0, 1] by default. Floor of the
-    upper-left corner, ceiling - 1 of the lower-right one (`coordinate_to_patch_index` of Hugging
-    Face's processing_kosmos2.py), so the box of two indices gives these indices again.
-    Raises RegionError for a box that is not finite, empty, inverted or outside the picture.
+    `box` is in the unit of `width` and `height`: pixels, or [0, 1] by default. It is clipped to
+    the image. The indices are the floor of the upper-left corner and the ceiling - 1 of the
+    lower-right one (`coordinate_to_patch_index` of Hugging Face's processing_kosmos2.py), so the
+    box of two indices gives these indices again.
+    Raises RegionError for a box that is not finite, empty, inverted or outside the image.
     """
     check_region(box)
     x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (box.x_min, box.x_max))
     y1, y2 = (min(max(y / height, 0.0), 1.0) for y in (box.y_min, box.y_max))
     if x1 >= x2 or y1 >= y2:
         raise RegionError(
-            f"region {_shown(box)} lies outside the picture (0, 0, {width:g}, {height:g})"
+            f"region {_shown(box)} is outside the image (0, 0, {width:g}, {height:g})"
         )
     upper_left = math.floor(y1 * GRID) * GRID + math.floor(x1 * GRID)
     lower_right = (math.ceil(y2 * GRID) - 1) * GRID + math.ceil(x2 * GRID) - 1
@@ -229,13 +256,13 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
 
 
 def check_region(box: Box) -> None:
-    """Raise RegionError for a box that no picture has: not finite, empty or inverted."""
+    """Raise RegionError for a box that is not finite, empty or inverted."""
     if not all(map(math.isfinite, (box.x_min, box.y_min, box.x_max, box.y_max))):
-        raise RegionError(f"region {_shown(box)} is not finite")
+        raise RegionError(f"region {_shown(box)} must be finite")
     if box.x_min >= box.x_max or box.y_min >= box.y_max:
         raise RegionError(
             f"region {_shown(box)} is empty or inverted: "
-            "x_min < x_max and y_min < y_max are needed"
+            "it must have x_min < x_max and y_min < y_max"
         )
 
 

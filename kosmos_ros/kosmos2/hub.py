@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A Hugging Face model's files, from the hub onto this machine, each checked by its hash.
+"""Find a model's files on this machine, or download them from the Hugging Face hub.
 
-Knows names, hashes and the cache of huggingface_hub, which does the transfer; never looks into
-a file of weights.
+Compares every downloaded file with the hash that the hub lists. huggingface_hub transfers the
+files and owns the cache. Knows names, hashes and that cache; never reads the contents of weights.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from kosmos_ros.errors import ConfigError, ModelLoadError, UnreachableError
 from kosmos_ros.sanitize import MAX_VALUE, first_line, one_line
 
 TransferError: type[Exception] = HfHubHTTPError.__bases__[0]
-"""Of the library that huggingface_hub transfers with, which its versions have another one of."""
+"""Base error of huggingface_hub's HTTP client, which differs between its versions."""
 
 COMMITS = {"microsoft/kosmos-2-patch14-224": "e91cfbcb4ce051b6a55bfb5f96165a3bbf5eb82c"}
-"""What an empty revision means, for models that this package was written for."""
+"""Model: commit that an empty revision means."""
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
-INDEX = "model.safetensors.index.json"  # of weights in several files
-NEEDED = (  # one of each, beside the weights
+INDEX = "model.safetensors.index.json"  # names the files of weights, if several
+REQUIRED = (  # one name of each, in addition to the weights
     ("config.json",),
     ("preprocessor_config.json", "processor_config.json"),
     ("tokenizer.json", "sentencepiece.bpe.model"),
@@ -54,21 +54,21 @@ OPTIONAL = (
     "special_tokens_map.json",
     "tokenizer_config.json",
 )
-NAMES = {*OPTIONAL, *(name for names in NEEDED for name in names)}
-"""Files that are fetched beside the weights: no code, no pickle."""
+NAMES = {*OPTIONAL, *(name for names in REQUIRED for name in names)}
+"""Files that are downloaded in addition to the weights: no code, no pickle."""
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOLCK)
-BUSY = (408, 429)  # HTTP's request timeout and too many requests
-CHUNK = 1 << 20  # bytes, of a file that is checked
-RANGE = 16 << 20  # bytes that are asked for at a time
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENOLCK)
+BUSY_STATUSES = (408, 429)  # HTTP: request timeout, too many requests
+HASH_CHUNK = 1 << 20  # bytes that are hashed at a time
+RANGE = 16 << 20  # bytes of one HTTP request for weights
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a model's files are."""
+    """A folder with a model's files."""
 
     folder: Path
-    commit: str  # empty for a directory of one's own
+    commit: str  # empty for a directory that is no download
 
 
 @dataclass(frozen=True)
@@ -78,33 +78,24 @@ class Entry:
     name: str
     size: int  # bytes
     hash: str  # hexadecimal
-    kind: str  # SHA-256 of its bytes, or SHA-1 as git has it
+    kind: str  # of the hash: SHA-256 of the file, or git's SHA-1
 
 
 def find(model: str, revision: str = "", local_files_only: bool = False) -> Files:
-    """The files of `model`: "shapes" (embedded), a directory or a Hugging Face id.
+    """Return the files of `model`: "shapes" (embedded), a directory or a Hugging Face id.
 
-    The network is asked only for what is not on this machine, and never with `local_files_only`.
-    Raises ConfigError for a name or revision that can never be, and ModelLoadError when there
-    are no such files or the hub does not give them, UnreachableError where later it may.
+    Downloads only files that are not on this machine, and none with `local_files_only`.
+    Raises ConfigError for an impossible name or revision; ModelLoadError if the files do not
+    exist or the hub refuses them, UnreachableError if that may pass.
     """
-    path = shapes.MODEL_DIR if model == "shapes" else Path(model).expanduser()
-    if path.is_dir():
-        if revision:
-            what = "the embedded one" if model == "shapes" else "a directory"
-            raise ConfigError(
-                f"revision is {revision!r}, but model {model!r} is {what}; "
-                "only a Hugging Face id has revisions"
-            )
-        return Files(path, "")
-    if path.is_file() or model.startswith(("/", ".", "~")):
-        raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
+    if files := _directory(model, revision):
+        return files
     _check_id(model)
-    config = _cached(model, "config.json", _revision(model, revision))
-    if config and not (lacking := _lacking(config.parent)):
+    config = _cached(model, "config.json", _commit_or_name(model, revision))
+    if config and not (missing := _missing(config.parent)):
         return Files(config.parent, config.parent.name)
     if config:
-        reason = f"{config.parent} lacks {lacking}"
+        reason = f"{config.parent} lacks {missing}"
     else:
         reason = f"{_named(model, revision)} is not in {huggingface_hub.constants.HF_HUB_CACHE}"
     kind = ModelLoadError
@@ -114,71 +105,74 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
         except ModelLoadError as exc:
             kind = type(exc)
             reason += f"; {exc}"
-    raise kind(f"{reason}; {command(model, revision)!r} fetches it, where there is a network")
+    raise kind(f"{reason}; download it with {command(model, revision)!r} on a network")
 
 
 def fetch(model: str, revision: str = "") -> Files:
-    """Download what is not there yet, or is damaged, into huggingface_hub's cache.
+    """Download the files of a Hugging Face id that are missing or damaged, and return all.
 
-    A download that was cut off goes on where it stopped. Every file is compared with the hash
-    that the hub lists; one that differs is removed. Raises ConfigError for what is no id, and
-    ModelLoadError for a model that cannot be had or is not what the hub says; UnreachableError
-    where the network or the hub fails, which may pass.
+    Resumes an interrupted download, compares every file with the hash that the hub lists, and
+    removes a file that differs. Raises ConfigError for a name that is no id; ModelLoadError if
+    the hub refuses the model or its files are wrong, UnreachableError if the network or the hub
+    fails, which may pass.
     """
     named = _named(model, revision)
     _check_id(model)
-    revision = _revision(model, revision)
+    revision = _commit_or_name(model, revision)
     try:
         commit, entries = _listed(model, revision)
         for entry in entries:
-            path = _cached(model, entry.name, commit)
-            if path and _hash(path, entry) != entry.hash:
-                _remove(path)
-                path = None
-            if not path:
-                _download(model, commit, entry)
-        # Nothing comes any more: this writes down which commit a branch or tag is.
-        folder = Path(
-            huggingface_hub.hf_hub_download(model, "config.json", revision=revision)
-        ).parent
-        if folder.name != commit:
-            raise ModelLoadError(f"revision {revision!r} has moved meanwhile; fetch it again")
-        if lacking := _lacking(folder):
-            raise ModelLoadError(f"it has no {lacking}")
-    except (OSError, TransferError, json.JSONDecodeError) as exc:  # the last: no hub answers
+            _complete(model, commit, entry)
+        return _snapshot(model, revision, commit)
+    except (OSError, TransferError, json.JSONDecodeError) as exc:  # JSON: a server that is no hub
         kind = UnreachableError if _may_pass(exc) else ModelLoadError
         raise kind(f"{named} cannot be fetched: {_reason(exc, revision)}") from exc
     except ModelLoadError as exc:
         raise ModelLoadError(f"{named} cannot be fetched: {exc}") from exc
-    return Files(folder, commit)
 
 
 def command(model: str, revision: str = "") -> str:
-    """What fetches a model, for people."""
+    """Return the command that downloads a model, for messages."""
     words = ["kosmos", "fetch", "--model", model]
     return shlex.join(words + (["--revision", revision] if revision else []))
 
 
 def hub() -> str:
-    """The hub's address."""
+    """Return the hub's address."""
     return huggingface_hub.constants.ENDPOINT
+
+
+def _directory(model: str, revision: str) -> Files | None:
+    """Return the files of the embedded model or of a directory; None if `model` may be an id."""
+    path = shapes.MODEL_DIR if model == "shapes" else Path(model).expanduser()
+    if path.is_dir():
+        if revision:
+            what = "the embedded one" if model == "shapes" else "a directory"
+            raise ConfigError(
+                f"revision must be empty for model {model!r}, which is {what}, got {revision!r}; "
+                "only a Hugging Face id has revisions"
+            )
+        return Files(path, "")
+    if path.is_file() or model.startswith(("/", ".", "~")):
+        raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
+    return None
 
 
 def _named(model: str, revision: str) -> str:
     return f"model {model!r}" + (f" of revision {revision!r}" if revision else "")
 
 
-def _revision(model: str, revision: str) -> str:
+def _commit_or_name(model: str, revision: str) -> str:
     return revision or COMMITS.get(model, "main")
 
 
 def _check_id(model: str) -> None:
     if model == "shapes" or Path(model).expanduser().exists():
-        raise ConfigError(f"model {model!r} is on this machine; a Hugging Face id is needed")
+        raise ConfigError(f"model must be a Hugging Face id, got {model!r}, which is a local path")
     try:
         _cached(model, "config.json", "main")
     except HFValidationError as exc:
-        raise ConfigError(f"model {model!r} is no Hugging Face id") from exc
+        raise ConfigError(f"model must be a Hugging Face id, got {model!r}") from exc
 
 
 def _cached(model: str, name: str, revision: str) -> Path | None:
@@ -186,9 +180,9 @@ def _cached(model: str, name: str, revision: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def _lacking(folder: Path) -> str:
-    """A name of what is missing in a folder of the cache; empty: nothing is."""
-    for names in NEEDED:
+def _missing(folder: Path) -> str:
+    """Return the name of a missing file in a folder of the cache, or an empty string."""
+    for names in REQUIRED:
         if not any((folder / name).is_file() for name in names):
             return names[0]
     parts = {"model.safetensors"}
@@ -196,21 +190,21 @@ def _lacking(folder: Path) -> str:
         try:
             parts = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
         except (ValueError, LookupError, TypeError, AttributeError):
-            return f"a sound {INDEX}"
+            return f"a valid {INDEX}"
     return next(
         (one_line(name, MAX_VALUE) for name in sorted(parts) if not (folder / name).is_file()), ""
     )
 
 
 def _listed(model: str, revision: str) -> tuple[str, list[Entry]]:
-    """The commit that `revision` is, and those of its files that are wanted."""
+    """Return the commit of `revision` and the entries of its files to download, in order."""
     info = huggingface_hub.HfApi().model_info(model, revision=revision, files_metadata=True)
     entries = list(_entries(info.siblings or []))
     if not any(WEIGHTS.fullmatch(entry.name) for entry in entries):
-        raise ModelLoadError("it has no model.safetensors, and nothing else is read")
+        raise ModelLoadError("it has no model.safetensors; weights in other formats are not read")
     if not any(entry.name == "config.json" for entry in entries):
         raise ModelLoadError("it has no config.json")
-    # The weights last, and of the others the small ones first.
+    # Small files first, so that a wrong one is noticed before the weights.
     return str(info.sha), sorted(entries, key=lambda e: (bool(WEIGHTS.match(e.name)), e.size))
 
 
@@ -226,18 +220,39 @@ def _entries(siblings: list[huggingface_hub.hf_api.RepoSibling]) -> Iterator[Ent
             raise ModelLoadError(f"the hub does not list the hash of {file.rfilename}")
 
 
-def _download(model: str, commit: str, entry: Entry) -> None:
-    blob = _blob(model, commit, entry) if WEIGHTS.fullmatch(entry.name) else None
-    # Of a blob that is there, this makes the name by which it is found.
+def _complete(model: str, commit: str, entry: Entry) -> None:
+    """Download a file if it is missing or damaged."""
+    path = _cached(model, entry.name, commit)
+    if path and _hash(path, entry) == entry.hash:
+        return
+    if path:
+        _remove(path)
+    blob = _download_weights(model, commit, entry) if WEIGHTS.fullmatch(entry.name) else None
+    # If the blob exists, this only links its name to it.
     path = Path(huggingface_hub.hf_hub_download(model, entry.name, revision=commit))
     if path.resolve() != blob:
         _check(path, entry)
 
 
-def _blob(model: str, commit: str, entry: Entry) -> Path:
-    """A large file, where hf_hub_download takes it from, which itself begins anew after a kill."""
+def _snapshot(model: str, revision: str, commit: str) -> Files:
+    """Return the complete folder of `commit`."""
+    # All files are here. This call records the commit of a branch or tag in the cache.
+    config = huggingface_hub.hf_hub_download(model, "config.json", revision=revision)
+    folder = Path(config).parent
+    if folder.name != commit:
+        raise ModelLoadError(f"revision {revision!r} moved during the download; fetch it again")
+    if missing := _missing(folder):
+        raise ModelLoadError(f"it has no {missing}")
+    return Files(folder, commit)
+
+
+def _download_weights(model: str, commit: str, entry: Entry) -> Path:
+    """Download a large file to the place in the cache where hf_hub_download finds it.
+
+    Resumes after a kill, where hf_hub_download starts again from the first byte.
+    """
     config = _cached(model, "config.json", commit)
-    assert config, "small files come first"
+    assert config, "config.json must come before the weights"
     blob = config.parents[2].resolve() / "blobs" / entry.hash
     part = blob.with_suffix(".part")
     source = f"{model}/{entry.name}"
@@ -248,11 +263,11 @@ def _blob(model: str, commit: str, entry: Entry) -> Path:
         ) as remote,
         _bar(entry.name, entry.size) as bar,
     ):
-        fcntl.flock(file, fcntl.LOCK_EX)  # two nodes may start together
+        fcntl.flock(file, fcntl.LOCK_EX)  # two processes may download at once
         if blob.exists():
-            part.unlink(missing_ok=True)  # a new one, if it was moved before this opened it
+            part.unlink(missing_ok=True)  # an empty file, if the other process had renamed its own
             return blob
-        file.seek(0, os.SEEK_END)  # the other one may have got further
+        file.seek(0, os.SEEK_END)  # the other process may have written more
         bar.update(file.tell())
         remote.seek(min(file.tell(), entry.size))
         while data := remote.read(RANGE):
@@ -268,40 +283,40 @@ def _check(path: Path, entry: Entry) -> None:
     if got != entry.hash:
         _remove(path)
         raise ModelLoadError(
-            f"{entry.name} has the {entry.kind} {got}, but {entry.hash} is listed; it was removed"
+            f"{entry.name} must have the {entry.kind} {entry.hash}, got {got}; it was removed"
         )
 
 
 def _hash(path: Path, entry: Entry) -> str:
     size = path.stat().st_size
-    # git's hash covers a header as well: git-scm.com/book, "Git Internals - Git Objects".
+    # git also hashes a header: git-scm.com/book, "Git Internals - Git Objects".
     header = b"blob %d\0" % size
     digest = hashlib.sha256() if entry.kind == "SHA-256" else hashlib.sha1(header)
-    with path.open("rb") as file, _bar(f"{entry.name}, checked", size) as bar:
-        while chunk := file.read(CHUNK):
+    with path.open("rb") as file, _bar(f"check {entry.name}", size) as bar:
+        while chunk := file.read(HASH_CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
     return digest.hexdigest()
 
 
 def _bar(name: str, size: int) -> tqdm:
-    # None: a bar is for terminals.
+    # None: show the bar only in a terminal.
     return tqdm(total=size, desc=name, unit="B", unit_scale=True, disable=None)
 
 
 def _remove(path: Path) -> None:
-    path.resolve().unlink()  # a snapshot's files are links
+    path.resolve().unlink()  # the files of a snapshot are links
     path.unlink(missing_ok=True)
 
 
 def _may_pass(exc: Exception) -> bool:
-    """Whether it is the network's or the hub's trouble, not the disk's or the model's."""
+    """Whether the network or the hub is the cause, not the disk or the model."""
     if isinstance(exc, tuple(_REASONS)):
         return False
-    if isinstance(exc, OSError) and (exc.filename or exc.errno in DISK):
+    if isinstance(exc, OSError) and (exc.filename or exc.errno in DISK_ERRORS):
         return False
     status = getattr(getattr(exc, "response", None), "status_code", 500)
-    return status >= 500 or status in BUSY
+    return status >= 500 or status in BUSY_STATUSES
 
 
 def _reason(exc: Exception, revision: str) -> str:
@@ -314,8 +329,10 @@ def _reason(exc: Exception, revision: str) -> str:
 
 _REASONS = {
     OfflineModeIsEnabled: "HF_HUB_OFFLINE forbids the network",
-    GatedRepoError: "{hub} has it for those who accepted its terms; 'hf auth login' says who asks",
+    GatedRepoError: "{hub} requires that you accept its terms; "
+    "log in with 'hf auth login' and an account that may read it",
     RevisionNotFoundError: "it has no revision {revision!r} at {hub}",
-    RepositoryNotFoundError: "{hub} does not have it, or for others only",
+    RepositoryNotFoundError: "{hub} has no such model, or only for other accounts; "
+    "check the name, or log in with 'hf auth login'",
 }
-"""What to say of huggingface_hub's errors; the special ones first."""
+"""Error of huggingface_hub: message; subclasses first."""

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Linear maps whose weights are 8 bits each, for processors.
+"""Linear layers with 8-bit weights, for CPUs.
 
-A token takes as long as its weights are read. Weights only, each row (one output) by its largest
-magnitude; torch's kernel for such weights multiplies in bfloat16. Knows tensors only.
+A token takes as long as reading the weights does. Only weights are quantized, each output's by
+its largest magnitude; torch's kernel for them multiplies in bfloat16. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from torch import Tensor, nn
 
 
 class Int8Linear(nn.Module):
-    """A linear map (..., I) -> (..., O): `weight` (O, I) int8 times `scale` (O), plus `bias`."""
+    """A linear layer (..., I) -> (..., O): `weight` (O, I) int8 times `scale` (O), plus `bias`."""
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.scale = nn.Parameter(scale, requires_grad=False)
         self.bias = bias
-        # The kernel's own scales are bfloat16, too coarse for all of a row's weights.
+        # The kernel's own scales are bfloat16, which is too coarse.
         self._ones = torch.ones(len(weight), dtype=torch.bfloat16)
 
     @classmethod
     def of(cls, module: nn.Linear) -> Int8Linear:
-        """The nearest to `module`."""
-        weight = module.weight.detach().float()  # a scale may be too small for float16
+        """Return the layer nearest to `module`."""
+        weight = module.weight.detach().float()  # float16 cannot hold every scale
         scale = weight.abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
         values = (weight / scale[:, None]).round().clamp(-127, 127)
         return cls(values.to(torch.int8), scale, module.bias)
 
     @classmethod
     def joined(cls, modules: Sequence[Any]) -> Int8Linear:
-        """Several maps of the same input as one, side by side; all with a bias."""
+        """Return one layer with the outputs of several; all must have a bias."""
         weight, scale, bias = (
             torch.cat([getattr(module, name) for module in modules])
             for name in ("weight", "scale", "bias")
         )
-        # Not a second copy: the maps read parts of the joined weights from now on.
+        # The modules use parts of the joined weights from now on, which saves a copy.
         start = 0
         for module in modules:
             end = start + len(module.weight)
@@ -50,15 +50,15 @@ class Int8Linear(nn.Module):
         return cls(weight, scale, bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        found = torch._weight_int8pack_mm(rows.bfloat16(), self.weight, self._ones) * self.scale
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        output = torch._weight_int8pack_mm(flat.bfloat16(), self.weight, self._ones) * self.scale
         if self.bias is not None:
-            found += self.bias
-        return found.to(hidden.dtype).view(*hidden.shape[:-1], -1)
+            output += self.bias
+        return output.to(hidden.dtype).view(*hidden.shape[:-1], -1)
 
 
 def quantize(model: nn.Module, keep: nn.Module) -> None:
-    """Replace every nn.Linear of `model` but `keep`."""
+    """Replace every nn.Linear of `model` except `keep`."""
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
             if type(module) is nn.Linear and module is not keep:

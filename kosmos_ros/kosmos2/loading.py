@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Weights in, a model that can run out. Refuses what would run and answer nonsense.
+"""Files of weights in, a model that can run out. Refuses a model that would answer nonsense.
 
-Knows files, devices and number formats; runs nothing.
+Knows files, devices and number formats; runs no model.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kosmos_ros.errors import ConfigError, ModelLoadError
 from kosmos_ros.sanitize import first_line, quoted
 
 try:
-    import torch as torch  # for others too: a missing one is named here
+    import torch as torch  # exported, so that this message also serves other modules
     import transformers
     from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
@@ -27,28 +27,29 @@ try:
 except ImportError as exc:
     raise ModelLoadError(
         f"{exc}: {sys.executable} needs torch and transformers; "
-        f"'{sys.executable} -m pip install -r requirements.txt' installs them"
+        f"install them with '{sys.executable} -m pip install -r requirements.txt'"
     ) from exc
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SMALL = 50_000_000
+SMALL_MODEL = 50_000_000
 """Parameters below which threads wait for each other longer than they compute."""
 QUANTIZATIONS = ("none", "int8", "nf4")
-RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling: torch's mode
+RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""PIL.Image.Resampling: mode of torch's interpolate."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What runs where."""
+    """The model, and how and where it runs."""
 
-    model: str  # directory or Hugging Face id as asked for
+    model: str  # "shapes", directory or Hugging Face id, as requested
     revision: str  # commit of the weights; empty for a directory
     device: str  # cpu or cuda:n
     device_name: str  # such as NVIDIA H200; empty for a CPU
     dtype: str
     quantization: str
     parameters: int
-    image_size: int  # pixels, side of the square that the model sees
+    image_size: int  # pixels, side of the model's square input
     transformers: str  # version
     torch: str  # version
 
@@ -63,75 +64,41 @@ def load(
     quantization: str = "none",
     threads: int = 0,
 ) -> tuple[Any, Any, ModelInfo]:
-    """`model`, which is "shapes" (embedded), a directory or a Hugging Face id, with its processor.
+    """Load `model` and its processor.
 
-    The files of a Hugging Face id are looked for on this machine first; see hub.find.
-    `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16 or float16; auto
-    is float32 on a CPU, bfloat16 on a GPU that computes in it (compute capability 8.0 on),
-    else float16. `quantization` is none, int8 or nf4, by bitsandbytes but for int8 on a CPU, which
-    is int8.py's. `threads` of the processor compute, in this process; 0: one for a model below
-    SMALL, else as many as torch finds right.
-    Only safetensors are read and no code of the model's own is ever run.
-    Raises ConfigError for a value that is not one of these, a device that is not there, or nf4 on
-    a CPU with a transformers too old for it; ModelLoadError when the files are missing, damaged or
-    not a KOSMOS-2 model.
+    `model` is "shapes" (embedded), a directory or a Hugging Face id; hub.find describes where
+    its files come from. `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16
+    or float16; auto is float32 on a CPU, bfloat16 on a GPU that computes in it (compute
+    capability 8.0 and above), else float16. `quantization` is none, int8 or nf4: int8 on a CPU is
+    that of int8.py, the others are those of bitsandbytes. `threads` is the number of CPU threads
+    of this process; 0 is one for a model below SMALL_MODEL, otherwise torch's default.
+    Reads only safetensors, and never runs code from the model's files.
+    Raises ConfigError for a value that is not one of these, a device that does not exist, or nf4
+    on a CPU with a transformers that is too old for it; ModelLoadError if the files are missing,
+    damaged or not a KOSMOS-2 model.
     """
     place = _device(device)
-    if quantization not in QUANTIZATIONS:
-        raise ConfigError(
-            f"quantization {quantization!r} is unknown; one of {', '.join(QUANTIZATIONS)}"
-        )
-    if quantization == "nf4" and place.type == "cpu" and not compat.NF4_ON_CPU:
-        raise ConfigError(
-            "quantization 'nf4' on a CPU needs transformers 4.53 or newer; "
-            f"{transformers.__version__} is installed, with which int8 and none work"
-        )
+    _check_quantization(quantization, place)
     kind = _dtype(dtype, place, quantization)
     files = hub.find(model, revision, local_files_only)
-    path = str(files.folder)
-    options: dict[str, Any] = {
-        "local_files_only": True,
-        "use_safetensors": True,
-        "device_map": {"": place},
-        compat.DTYPE: DTYPES[kind],
-    }
-    ours = quantization == "int8" and place.type == "cpu"
-    if quantization != "none" and not ours:
-        options["quantization_config"] = _quantization(quantization, DTYPES[kind])
-    transformers.utils.logging.disable_progress_bar()
     try:
-        values, _ = Kosmos2Config.get_config_dict(path, local_files_only=True)
-        if not values:
-            raise ModelLoadError(f"model {model!r} has no config.json")
-        if values.get("model_type") != Kosmos2Config.model_type:
-            raise ModelLoadError(
-                f"model {model!r} is of type {quoted(values.get('model_type'))}; "
-                f"{Kosmos2Config.model_type!r} is needed"
-            )
-        _check_attention(model, values)
-        config = Kosmos2Config.from_pretrained(path, local_files_only=True)
-        _check_size(model, files.folder, config)
-        processor = Kosmos2Processor.from_pretrained(path, local_files_only=True)
-        loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
-            path, **options, output_loading_info=True
-        )
-        _check(model, loaded, processor, report)
+        loaded, processor = _read(model, files.folder, place, DTYPES[kind], quantization)
     except ModelLoadError:
         raise
-    except Exception as exc:  # tokenizers raises Exception itself, safetensors one of its own
+    except Exception as exc:  # tokenizers raises Exception itself, safetensors its own class
         reason = first_line(exc)
         if isinstance(exc, torch.OutOfMemoryError):
             free = torch.cuda.mem_get_info(place)[0] / 1e9
-            reason = f"{place} has {free:.1f} GB free. {_sizes(path)}"
+            reason = f"{place} has {free:.1f} GB free. {_sizes(files.folder)}"
         elif files.commit:
-            reason += f"; {hub.command(model, revision)!r} mends its files in {path}"
+            reason += f"; repair its files in {files.folder} with {hub.command(model, revision)!r}"
         raise ModelLoadError(f"model {model!r} cannot be loaded: {reason}") from exc
     loaded.eval()
     parameters = loaded.num_parameters()
-    if threads or (parameters < SMALL and "OMP_NUM_THREADS" not in os.environ):
+    if threads or (parameters < SMALL_MODEL and "OMP_NUM_THREADS" not in os.environ):
         torch.set_num_threads(threads or 1)
-    if ours:
-        from kosmos_ros.kosmos2 import int8  # which needs torch itself
+    if _ours(quantization, place):
+        from kosmos_ros.kosmos2 import int8  # imports torch
 
         int8.quantize(loaded, keep=loaded.text_model.lm_head)
     info = ModelInfo(
@@ -149,12 +116,39 @@ def load(
     return loaded, processor, info
 
 
-def _sizes(path: str) -> str:
-    """What the weights take, in each way that they can be held."""
+def _read(
+    model: str, folder: Path, place: torch.device, dtype: torch.dtype, quantization: str
+) -> tuple[Any, Any]:
+    """Return the checked model and processor in `folder`."""
+    path = str(folder)
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "use_safetensors": True,
+        "device_map": {"": place},
+        compat.DTYPE: dtype,
+    }
+    if quantization != "none" and not _ours(quantization, place):
+        options["quantization_config"] = _bitsandbytes(quantization, dtype)
+    transformers.utils.logging.disable_progress_bar()
+    _check_config(model, Kosmos2Config.get_config_dict(path, local_files_only=True)[0])
+    config = Kosmos2Config.from_pretrained(path, local_files_only=True)
+    _check_size(model, folder, config)
+    processor = Kosmos2Processor.from_pretrained(path, local_files_only=True)
+    loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
+        path, **options, output_loading_info=True
+    )
+    _check_weights(model, report)
+    _check_pixels(model, processor.image_processor, int(loaded.config.vision_config.image_size))
+    _check_tokens(model, processor.tokenizer, loaded.config)
+    return loaded, processor
+
+
+def _sizes(folder: Path) -> str:
+    """Return a sentence with the memory of the weights in each format."""
     with torch.device("meta"):
-        model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_pretrained(path))
-    model.tie_weights()  # transformers 5.0 does not before weights are loaded
-    head = model.text_model.lm_head  # bitsandbytes leaves it as it is
+        model = Kosmos2ForConditionalGeneration(Kosmos2Config.from_pretrained(str(folder)))
+    model.tie_weights()  # transformers 5.0 ties them only when it loads weights
+    head = model.text_model.lm_head  # bitsandbytes does not quantize it
     products = sum(
         module.weight.numel()
         for module in model.modules()
@@ -169,7 +163,7 @@ def _sizes(path: str) -> str:
         "nf4": (0.5625 * products + 2 * rest) / 1e9,
     }
     sizes = ", ".join(f"{size:.1f} GB in {name}" for name, size in gigabytes.items())
-    return f"The weights take {sizes}; the pictures and answers take more"
+    return f"The weights take {sizes}; images and answers take more"
 
 
 def _device(device: str) -> torch.device:
@@ -178,13 +172,25 @@ def _device(device: str) -> torch.device:
     if device == "cuda":
         device = "cuda:0"
     if not re.fullmatch("cpu|cuda:[0-9]+", device):
-        raise ConfigError(f"device {device!r} is unknown; auto, cpu, cuda or cuda:n is needed")
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:n, got {device!r}")
     if device != "cpu" and int(device[5:]) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device {device!r} is not there: torch {torch.__version__} sees "
+            f"device {device!r} does not exist: torch {torch.__version__} finds "
             f"{torch.cuda.device_count()} CUDA devices"
         )
     return torch.device(device)
+
+
+def _check_quantization(quantization: str, place: torch.device) -> None:
+    if quantization not in QUANTIZATIONS:
+        raise ConfigError(
+            f"quantization must be one of {', '.join(QUANTIZATIONS)}, got {quantization!r}"
+        )
+    if quantization == "nf4" and place.type == "cpu" and not compat.NF4_ON_CPU:
+        raise ConfigError(
+            "quantization 'nf4' on a CPU needs transformers 4.53 or newer, got "
+            f"{transformers.__version__}; update it, or use int8 or none"
+        )
 
 
 def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
@@ -192,16 +198,21 @@ def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
         if device.type == "cpu":
             return "float32"
         if quantization == "int8":
-            return "float16"  # bitsandbytes' int8 product casts anything else to it, every time
-        # torch.cuda.is_bf16_supported() is true for emulated bfloat16 as well.
+            return "float16"  # bitsandbytes' int8 product casts every other type to it
+        # torch.cuda.is_bf16_supported() is also true for emulated bfloat16.
         native = torch.cuda.get_device_capability(device) >= (8, 0)
         return "bfloat16" if native else "float16"
     if dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is unknown; auto or one of {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype must be auto or one of {', '.join(DTYPES)}, got {dtype!r}")
     return dtype
 
 
-def _quantization(quantization: str, dtype: torch.dtype) -> Any:
+def _ours(quantization: str, place: torch.device) -> bool:
+    """Whether int8.py quantizes the weights, not bitsandbytes."""
+    return quantization == "int8" and place.type == "cpu"
+
+
+def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
     if quantization == "int8":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
     return transformers.BitsAndBytesConfig(
@@ -209,20 +220,32 @@ def _quantization(quantization: str, dtype: torch.dtype) -> Any:
     )
 
 
+def _check_config(model: str, values: dict[str, Any]) -> None:
+    """Refuse a config.json that is missing, of another model or with foreign code."""
+    if not values:
+        raise ModelLoadError(f"model {model!r} has no config.json")
+    if values.get("model_type") != Kosmos2Config.model_type:
+        raise ModelLoadError(
+            f"model {model!r} must be of type {Kosmos2Config.model_type!r}, "
+            f"got {quoted(values.get('model_type'))}"
+        )
+    _check_attention(model, values)
+
+
 def _check_attention(model: str, values: Any) -> None:
-    """Refuse a config whose attention is a repository, of which transformers would run code."""
+    """Refuse a config whose attention is a repository: transformers would run its code."""
     for name, value in values.items():
         if isinstance(value, dict):
             _check_attention(model, value)
         elif "attn_implementation" in name and "/" in str(value):
             raise ModelLoadError(
-                f"model {model!r}: its config wants {name} {quoted(value)}, "
-                "which is code of others"
+                f"model {model!r}: {name} in its config must not be code from elsewhere, "
+                f"got {quoted(value)}"
             )
 
 
 def _check_size(model: str, directory: Path, config: Any) -> None:
-    """Refuse a config of more weights than the files hold, as transformers makes up the others."""
+    """Refuse a config of more weights than the files contain: transformers would invent them."""
     text, vision = config.text_config, config.vision_config
     layer = 4 * text.embed_dim**2 + 2 * text.embed_dim * text.ffn_dim
     block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
@@ -234,75 +257,78 @@ def _check_size(model: str, directory: Path, config: Any) -> None:
         + patches * vision.hidden_size
     )
     held = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-    if held and weights > 2 * held:  # 4 bits each are the fewest
+    if held and weights > 2 * held:  # a weight has 4 bits or more
         raise ModelLoadError(
-            f"model {model!r}: its config has {weights} weights or more, "
+            f"model {model!r}: its config has at least {weights} weights, "
             f"too many for {held} bytes of safetensors"
         )
 
 
-def _check(model: str, loaded: Any, processor: Any, report: dict[str, Any]) -> None:
-    """Refuse what would run and answer nonsense, or load and not run."""
+def _check_weights(model: str, report: dict[str, Any]) -> None:
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelLoadError(
             f"model {model!r} lacks {len(missing)} weights, such as {quoted(missing[0])}"
         )
-    _check_pictures(model, processor.image_processor, int(loaded.config.vision_config.image_size))
-    _check_tokens(model, processor.tokenizer, loaded.config)
 
 
-def _check_pictures(model: str, pixels: Any, size: int) -> None:
-    seen = set(dict(pixels.size).values())
-    if seen != {size}:
+def _check_pixels(model: str, steps: Any, size: int) -> None:
+    """Refuse an image processor with steps that Engine.pixels does not have."""
+    made = set(dict(steps.size).values())
+    if made != {size}:
         raise ModelLoadError(
-            f"model {model!r}: its image processor makes pictures of {quoted(sorted(seen))} "
-            f"pixels, its vision model needs {size}"
+            f"model {model!r}: its image processor must make images of {size} pixels, "
+            f"got {quoted(sorted(made))}"
         )
-    if int(pixels.resample) not in RESAMPLING:
+    if int(steps.resample) not in RESAMPLING:
         raise ModelLoadError(
-            f"model {model!r}: resample {pixels.resample:d} is not supported; "
-            f"one of {sorted(RESAMPLING)} is needed"
+            f"model {model!r}: resample must be one of {sorted(RESAMPLING)}, "
+            f"got {steps.resample:d}"
         )
-    colours = ("image_mean", "image_std") if pixels.do_normalize else ()
-    for name in (*colours, *(("rescale_factor",) if pixels.do_rescale else ())):
-        value = getattr(pixels, name)
-        if not _finite(value, 3 if name in colours else None):
-            needed = "three finite numbers are" if name in colours else "a finite number is"
-            raise ModelLoadError(f"model {model!r}: {name} is {quoted(value)}; {needed} needed")
-    if colours and min(pixels.image_std) <= 0:
-        raise ModelLoadError(
-            f"model {model!r}: image_std is {quoted(pixels.image_std)}; more than 0 is needed"
-        )
+    if steps.do_rescale and not _finite(steps.rescale_factor):
+        _refuse_pixels(model, "rescale_factor", "a finite number", steps.rescale_factor)
+    if not steps.do_normalize:
+        return
+    for name in ("image_mean", "image_std"):
+        value = getattr(steps, name)
+        if not isinstance(value, list | tuple) or len(value) != 3 or not all(map(_finite, value)):
+            _refuse_pixels(model, name, "three finite numbers", value)
+    if min(steps.image_std) <= 0:
+        _refuse_pixels(model, "image_std", "greater than 0", steps.image_std)
 
 
-def _finite(value: Any, count: int | None = None) -> bool:
-    """Whether it is a finite number, or `count` of them."""
-    if count is None:
-        return isinstance(value, int | float) and math.isfinite(value)
-    return isinstance(value, list | tuple) and len(value) == count and all(map(_finite, value))
+def _refuse_pixels(model: str, name: str, valid: str, value: Any) -> NoReturn:
+    raise ModelLoadError(f"model {model!r}: {name} must be {valid}, got {quoted(value)}")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
     vocabulary = config.text_config.vocab_size
     if len(tokenizer) > vocabulary:
         raise ModelLoadError(
-            f"model {model!r}: its tokenizer has {len(tokenizer)} tokens, its weights {vocabulary}"
+            f"model {model!r}: its tokenizer has {len(tokenizer)} tokens, "
+            f"its weights only {vocabulary}"
         )
     for name in ("bos_token", "eos_token", "unk_token"):
         if getattr(tokenizer, f"{name}_id") is None:
             raise ModelLoadError(f"model {model!r}: its tokenizer has no {name}")
     tags = ["<image>", "</image>"]
     ids = tokenizer("".join(tags), add_special_tokens=False, verbose=False)["input_ids"]
-    if ids != tokenizer.convert_tokens_to_ids(tags):
-        raise ModelLoadError(f"model {model!r}: its tokenizer reads {''.join(tags)} as {ids}")
-    picture, places = config.latent_query_num, config.text_config.max_position_embeddings
-    if tokenizer.unk_token_id + picture >= vocabulary:
+    expected = tokenizer.convert_tokens_to_ids(tags)
+    if ids != expected:
         raise ModelLoadError(
-            f"model {model!r}: unk_token is token {tokenizer.unk_token_id} of {vocabulary}; "
-            f"the {picture} behind it stand for the picture"
+            f"model {model!r}: its tokenizer must read {''.join(tags)} as {expected}, got {ids}"
         )
-    if picture + 3 >= places:
+    image, places = config.latent_query_num, config.text_config.max_position_embeddings
+    if tokenizer.unk_token_id + image >= vocabulary:
         raise ModelLoadError(
-            f"model {model!r}: {picture} tokens of a picture do not fit in a context of {places}"
+            f"model {model!r}: unk_token is token {tokenizer.unk_token_id} of {vocabulary}, "
+            f"but {image} tokens must follow it to stand for the image"
+        )
+    if image + 3 >= places:
+        raise ModelLoadError(
+            f"model {model!r}: the {image} tokens of an image do not fit in a context of {places}"
         )

@@ -1,11 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A task or a question in, the text that KOSMOS-2 reads after the picture out.
+"""A task or a question in, the text that KOSMOS-2 reads after the image out.
 
-The only place that knows prompt wording; the forms are those of the model card of
-microsoft/kosmos-2-patch14-224, white space included, since it changes what the model answers.
-Text from outside is checked here: KOSMOS-2's tags are ordinary text to its tokenizer, so a
-question that holds one would speak to the model in the prompt's own voice.
+The only place that knows prompt wording. The forms are those of the model card of
+microsoft/kosmos-2-patch14-224, including white space, because it changes the model's answer.
+Text from outside is checked here: KOSMOS-2's tags are ordinary text to its tokenizer, so a tag in
+a question would act as part of the prompt. Knows no images and no bounding boxes beyond cells.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_TEXT = 1000
 """Longest question or phrase in code points; the engine counts tokens against its context."""
 
 CONTROL_TAGS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>", "</image>")
-"""Tags that say where a prompt or the picture begins and ends; never a part of a prompt."""
+"""Tags that mark where a prompt or the image begins and ends; no prompt may contain them."""
 
 CAPTION_TASKS = {  # task: (words of the prompt, whether the caption begins with them)
     "brief_caption": ("An image of", True),
@@ -31,47 +31,74 @@ CAPTION_TASKS = {  # task: (words of the prompt, whether the caption begins with
 }
 
 TASKS = (*CAPTION_TASKS, "phrase_grounding", "region_description", "question", "prompt")
+"""Tasks whose prompts this file knows. Each user of it decides which of them it accepts."""
 
 REGION_WORDS = ("it", "this", "that", "these", "those", "them", "they")
-"""Words of a question that stand for its regions when the caller names none, in this order."""
+"""Words of a question that mean its regions if `region_phrases` is empty; the first one counts."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads, and how its answer begins."""
+    """The text that the model reads, and how its answer begins and ends."""
 
     task: str  # one of TASKS
     text: str  # with tags, without the image tokens
     lead: str  # the part of `text` that the caption repeats before the generated text
-    stop: str = ""  # text after which nothing is written that was asked for
+    stop: str = ""  # text that ends the answer; see Query.stop
+
+
+@dataclass(frozen=True)
+class Template:
+    """A checked prompt about regions whose grid cells are not known yet."""
+
+    task: str  # one of TASKS
+    pieces: tuple[str, ...]  # the prompt's text around the boxes
+    regions: tuple[tuple[int, ...], ...]  # numbers of the regions between each two pieces
+    lead: str  # as in Prompt
+    stop: str = ""  # as in Prompt
+
+    def fill(self, cells: Sequence[tuple[int, int]]) -> Prompt:
+        """Return the prompt. `cells[i]` are the two grid indices of region i (region_cells)."""
+        first, *rest = self.pieces
+        boxes = (object_tags([cells[number] for number in numbers]) for numbers in self.regions)
+        text = first + "".join(tags + piece for tags, piece in zip(boxes, rest, strict=True))
+        return Prompt(self.task, text, self.lead, self.stop)
 
 
 def caption(task: str, grounded: bool = True) -> Prompt:
-    """Caption of the whole picture. Raises ConfigError for a task not in CAPTION_TASKS."""
+    """Return the prompt for a caption of the image. Raises ConfigError for an unknown task."""
     if task not in CAPTION_TASKS:
-        raise ConfigError(
-            f"task {quoted(task)} is unknown; one of {', '.join(CAPTION_TASKS)} is needed"
-        )
+        raise ConfigError(f"task must be one of {', '.join(CAPTION_TASKS)}, got {quoted(task)}")
     words, repeated = CAPTION_TASKS[task]
     text = _grounding(grounded) + words
     return Prompt(task, text, text if repeated else "")
 
 
 def phrase_grounding(phrase: str) -> Prompt:
-    """Boxes of `phrase`, a noun phrase or a referring expression. Raises PromptError."""
-    text = f"<grounding><phrase> {checked('phrase', phrase)}</phrase>"
+    """Return the prompt for the boxes of a noun phrase or referring expression.
+
+    Raises PromptError; see plain_text.
+    """
+    text = f"<grounding><phrase> {plain_text('phrase', phrase)}</phrase>"
     return Prompt("phrase_grounding", text, text, stop=BOX_TAGS[1])
 
 
 def joined(asked: Sequence[Prompt]) -> Prompt:
-    """Prompts of one task as a single one for a message, a line each; the model never reads it."""
+    """Return the prompts of one task as one for a message, a line each. No model reads it."""
     return Prompt(asked[0].task, "\n".join(prompt.text for prompt in asked), "")
 
 
 def region_description(region: tuple[int, int], grounded: bool = True) -> Prompt:
-    """What is in `region`, given as two grid indices (see grounding.region_cells)."""
-    text = ("<grounding>" if grounded else "") + f"<phrase> It</phrase>{object_tags([region])} is"
-    return Prompt("region_description", text, "It is")
+    """Return the prompt for a description of `region`, a pair of grid indices (region_cells)."""
+    return region_template(grounded).fill([region])
+
+
+def region_template(grounded: bool = True) -> Template:
+    """Return the template of a description of one region."""
+    start = "<grounding>" if grounded else ""
+    return Template(
+        "region_description", (f"{start}<phrase> It</phrase>", " is"), ((0,),), "It is"
+    )
 
 
 def question(
@@ -81,104 +108,126 @@ def question(
     grounded: bool = True,
     history: Sequence[str] = (),
 ) -> Prompt:
-    """A question about the picture or about regions of it (pairs of grid indices).
+    """Return the prompt of a question about the image or about regions (pairs of grid indices).
 
-    `history` holds earlier questions and their answers by turns, oldest first.
-
-    `region_phrases[i]` are the words of the question that mean `regions[i]`; the same words may
-    mean several regions. Without them, the first of REGION_WORDS in the question means all
-    regions. Raises PromptError for text that cannot be asked, for phrases that are not in the
-    question or not one for each region, and for a history that does not end with an answer.
+    See question_template for the other arguments and the errors.
     """
-    words = checked("question", question)
-    if len(history) % 2:
+    template = question_template(question, len(regions), region_phrases, grounded, history)
+    return template.fill(regions)
+
+
+def question_template(
+    text: str,
+    region_count: int,
+    region_phrases: Sequence[str] = (),
+    grounded: bool = True,
+    history: Sequence[str] = (),
+) -> Template:
+    """Return the template of a question about the image or about `region_count` regions.
+
+    `region_phrases[i]` are the words of the question that mean region i; the same words may mean
+    several regions. If empty, the first of REGION_WORDS in the question means all regions.
+    `history` contains earlier questions and their answers in turn, the oldest first.
+
+    Raises PromptError for text that is not plain (plain_text), for phrases that overlap, are not
+    in the question or are not one for each region, and for a history without a last answer.
+    """
+    words = plain_text("question", text)
+    earlier = _earlier(history)
+    if region_phrases and len(region_phrases) != region_count:
         raise PromptError(
-            f"history has {len(history)} entries; questions and answers by turns are needed, "
-            "the last one an answer"
+            f"region_phrases must have one entry for each of {region_count} regions or none, "
+            f"got {len(region_phrases)}"
         )
-    earlier = "".join(
-        f"Question: {checked('history', asked)} Answer: {checked('history', answered)} "
-        for asked, answered in zip(history[::2], history[1::2], strict=True)
-    )
-    if region_phrases and len(region_phrases) != len(regions):
-        raise PromptError(
-            f"{len(region_phrases)} region_phrases for {len(regions)} regions; "
-            "one for each region is needed, or none at all"
-        )
-    if regions and not region_phrases:
-        region_phrases = [_region_word(words)] * len(regions)
-    meant: dict[str, list[tuple[int, int]]] = {}
-    for phrase, region in zip(region_phrases, regions, strict=True):
-        meant.setdefault(checked("region phrase", phrase).lower(), []).append(region)
-    spans = sorted((*_find(phrase, words), cells) for phrase, cells in meant.items())
+    if region_count and not region_phrases:
+        region_phrases = [_region_word(words)] * region_count
+    meant: dict[str, list[int]] = {}
+    for number, phrase in enumerate(region_phrases):
+        meant.setdefault(plain_text("region phrase", phrase).lower(), []).append(number)
+    spans = sorted((*_find(phrase, words), tuple(numbers)) for phrase, numbers in meant.items())
     for (_, end, _), (start, _, _) in pairwise(spans):
         if start < end:
-            raise PromptError(f"region phrases overlap in question {quoted(words)}")
-    for start, end, cells in reversed(spans):
-        tagged = f"<phrase> {words[start:end]}</phrase>{object_tags(cells)}"
-        words = words[:start].rstrip() + tagged + words[end:]
-    space = "" if words.startswith("<phrase>") else " "
-    text = f"{_grounding(grounded)}{earlier}Question:{space}{words} Answer:"
-    return Prompt("question", text, "", stop=" Question:")
+            raise PromptError(f"region phrases must not overlap in question {quoted(words)}")
+    pieces, position = [], 0
+    for start, end, _ in spans:
+        pieces.append(f"{words[position:start].rstrip()}<phrase> {words[start:end]}</phrase>")
+        position = end
+    pieces.append(f"{words[position:]} Answer:")
+    space = "" if pieces[0].startswith("<phrase>") else " "
+    pieces[0] = f"{_grounding(grounded)}{earlier}Question:{space}{pieces[0]}"
+    regions = tuple(numbers for _, _, numbers in spans)
+    return Template("question", tuple(pieces), regions, "", stop=" Question:")
 
 
 def raw(text: str) -> Prompt:
-    """A prompt in the model's own language. A phrase that it ends with is a part of the caption.
+    """Return `text`, with tags, as a prompt.
 
-    That phrase may be followed by the tag that begins its boxes.
-
-    Raises PromptError when it is empty, longer than MAX_TEXT, not Unicode text, or holds one of
+    The caption repeats a phrase at the end of it, which may be followed by `<object>`. Raises
+    PromptError if it is empty, longer than MAX_TEXT or not Unicode text, or contains one of
     CONTROL_TAGS or a control character.
     """
     if not text.strip():
-        raise PromptError("prompt is empty; words or tags are needed")
+        raise PromptError("prompt must not be empty")
     _check_text("prompt", text)
     for tag in CONTROL_TAGS:
         if tag in text:
-            raise PromptError(f"prompt {quoted(text)} holds {tag}, which it cannot speak")
+            raise PromptError(f"prompt {quoted(text)} contains the reserved tag {tag}; remove it")
     phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", text)
     return Prompt("prompt", text, phrase.group() if phrase else "")
 
 
-def checked(name: str, text: str) -> str:
-    """`text` with runs of white space as one space each.
+def plain_text(name: str, text: str) -> str:
+    """Return `text` with one space in place of each run of white space.
 
-    Raises PromptError when it is empty, longer than MAX_TEXT, not Unicode text, or holds a tag or
-    a control character.
+    Raises PromptError, which calls the text `name`, if it is empty, longer than MAX_TEXT or not
+    Unicode text, or contains a tag or a control character.
     """
     text = " ".join(text.split())
     if not text:
-        raise PromptError(f"{name} is empty; words are needed")
+        raise PromptError(f"{name} must not be empty")
     _check_text(name, text)
     tag = TAG.search(text)
     if tag:
         raise PromptError(
-            f"{name} {quoted(text)} holds the model's own tag {tag.group()[:MAX_VALUE]}; "
-            "plain words are needed"
+            f"{name} {quoted(text)} contains the reserved tag {tag.group()[:MAX_VALUE]}; remove it"
         )
     return text
 
 
+def object_tags(regions: Sequence[tuple[int, int]]) -> str:
+    """Return the tags of one phrase's boxes, given as pairs of grid indices."""
+    boxes = (f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in regions)
+    opening, closing, delimiter = BOX_TAGS
+    return f"{opening}{delimiter.join(boxes)}{closing}"
+
+
 def _check_text(name: str, text: str) -> None:
     if len(text) > MAX_TEXT:
-        raise PromptError(f"{name} has {len(text)} characters; {MAX_TEXT} is the most")
+        raise PromptError(f"{name} must have at most {MAX_TEXT} characters, got {len(text)}")
     odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
     if odd:
         raise PromptError(
-            f"{name} {quoted(text)} holds the control character U+{ord(odd.group()):04X}"
+            f"{name} {quoted(text)} contains the control character U+{ord(odd.group()):04X}; "
+            "remove it"
         )
 
 
 def _grounding(grounded: bool) -> str:
-    # The space is the model card's: "<grounding>An image of" answers other words.
+    # The model card has this space; without it the model answers "An image of" in other words.
     return "<grounding> " if grounded else ""
 
 
-def object_tags(regions: Sequence[tuple[int, int]]) -> str:
-    """The tags of one phrase's boxes, pairs of grid indices."""
-    boxes = (f"<patch_index_{first:04d}><patch_index_{last:04d}>" for first, last in regions)
-    opening, closing, delimiter = BOX_TAGS
-    return f"{opening}{delimiter.join(boxes)}{closing}"
+def _earlier(history: Sequence[str]) -> str:
+    if len(history) % 2:
+        raise PromptError(
+            "history must have questions and answers in turn and end with an answer, "
+            f"got {len(history)} entries"
+        )
+    turns = zip(history[::2], history[1::2], strict=True)
+    return "".join(
+        f"Question: {plain_text('history', asked)} Answer: {plain_text('history', answer)} "
+        for asked, answer in turns
+    )
 
 
 def _region_word(words: str) -> str:
@@ -186,7 +235,7 @@ def _region_word(words: str) -> str:
         if re.search(rf"\b{word}\b", words, re.IGNORECASE):
             return word
     raise PromptError(
-        f"question {quoted(words)} does not say which words mean the region: use one of "
+        f"question {quoted(words)} must say which words mean the region: use one of "
         f"{', '.join(REGION_WORDS)}, or name its words in region_phrases"
     )
 

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A prompt about a picture, and what the model writes after it. Knows no model and no boxes."""
+"""A prompt about an image, and the text that the model writes. Knows no model and no boxes."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 
 def never() -> bool:
-    """Nobody stops it."""
+    """Return false: the default of Query.stopped."""
     return False
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One prompt about one picture."""
+    """One prompt about one image."""
 
-    image: Any  # as Engine.encode gives it
+    image: Any  # the result of Engine.encode
     prompt: str
     max_new_tokens: int = 128
-    stopped: Callable[[], bool] = never  # asked after each token
+    stopped: Callable[[], bool] = never  # called after each token; true cancels the query
     progress: Callable[[Generation], None] | None = None
-    """Given what is written so far, after each token."""
-    stop: str = ""  # text that ends the answer; a tag of TAGS is its last, other words are cut off
+    """Called after each token with the text so far."""
+    stop: str = ""  # text that ends the answer: a tag of TAGS is kept, other text is cut off
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote after a prompt."""
+    """The text that a model wrote after a prompt."""
 
-    text: str  # generated text with tags, without the prompt and the end token
+    text: str  # with tags, without the prompt and the end token
     location_scores: tuple[float, ...]  # probability of each location token of `text`, in order
     score: float  # [0, 1], mean probability of the generated tokens
-    tokens: int  # generated, the end token included
-    truncated: bool  # stopped by the token limit, not by the model
+    tokens: int  # generated tokens, including the end token
+    truncated: bool  # ended by the token limit
     ids: tuple[int, ...] = ()  # of the generated tokens

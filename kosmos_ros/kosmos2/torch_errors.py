@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What torch says of a device that fails, as errors of ours. Knows texts only.
+"""Translate torch's errors to those of kosmos_ros. Knows their texts only.
 
-The texts are those of PyTorch, of CUDA's libraries under it, and of Jetson's memory manager.
+The texts are from PyTorch, CUDA's libraries and Jetson's memory manager.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from kosmos_ros.sanitize import first_line
 KINDS: dict[type[GenerationError] | type[DeviceLostError], re.Pattern[str]] = {
     OutOfMemoryError: re.compile(
         "out of memory"  # torch's allocator, CUDA's driver
-        "|CUBLAS_STATUS_NOT_INITIALIZED"  # it has no room for its own work space
-        "|can't allocate memory"  # torch's allocator of a CPU
+        "|CUBLAS_STATUS_NOT_INITIALIZED"  # cuBLAS finds no room for its work space
+        "|can't allocate memory"  # torch's CPU allocator
         "|STATUS_ALLOC_FAILED"  # cuBLAS, cuDNN
-        "|NVML_SUCCESS == r INTERNAL ASSERT"  # Jetson, whose driver cannot be asked what is free
+        "|NVML_SUCCESS == r INTERNAL ASSERT"  # Jetson, whose driver does not report free memory
         "|NvMapMemAlloc"
     ),
-    # After most of these the process is in an inconsistent state (CUDA Runtime API,
-    # cudaErrorIllegalAddress and its neighbours); of none can we know that it is not.
+    # Most of these leave the process in an inconsistent state (CUDA Runtime API,
+    # cudaErrorIllegalAddress and its neighbours), and nothing tells which do not.
     DeviceLostError: re.compile("CUDA error|STATUS_EXECUTION_FAILED|CUDA driver error"),
 }
-"""By what the text holds; the first that fits. Any other is a GenerationError."""
+"""Error class: pattern of the text. The first match counts; without one it is GenerationError."""
 
 
 @contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Raise what torch raises as GenerationError, OutOfMemoryError or DeviceLostError.
+    """Raise torch's errors as GenerationError, OutOfMemoryError or DeviceLostError.
 
-    Their messages begin with `what`.
+    Their messages begin with `what`, such as "generation failed".
     """
     try:
         yield
@@ -43,8 +43,8 @@ def translated(what: str) -> Iterator[None]:
 
 
 def kind_of(error: BaseException) -> type[GenerationError] | type[DeviceLostError]:
-    """Which error of ours it is."""
+    """Return the class that `translated` raises for `error`."""
     if isinstance(error, MemoryError):
         return OutOfMemoryError
-    kinds = (kind for kind, pattern in KINDS.items() if pattern.search(str(error)))
-    return next(kinds, GenerationError)
+    matches = (kind for kind, pattern in KINDS.items() if pattern.search(str(error)))
+    return next(matches, GenerationError)

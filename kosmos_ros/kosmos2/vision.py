@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""KOSMOS-2's vision tower and its projection, on the modules that Hugging Face loaded.
+"""Pixels in, image tokens out: KOSMOS-2's vision tower and its projection to the text model.
 
-Pixels in, the tokens of a picture as the text model reads them out.
+Runs on the modules that Hugging Face loaded. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kosmos_ros.kosmos2.blocks import Block, linear, norm
 
 
 class Vision:
-    """Of a Kosmos2ForConditionalGeneration."""
+    """The vision tower and projection of a Kosmos2ForConditionalGeneration."""
 
     def __init__(self, model: Any) -> None:
         tower, projection = model.vision_model.model, model.image_to_text_projection
@@ -28,16 +28,16 @@ class Vision:
         self._dense = linear(projection.dense)
         self._queries = projection.latent_query
         self._attention = projection.x_attn
-        # It has no word on this, and transformers 4 then takes it for causal (sdpa_attention.py).
+        # transformers 4 assumes a causal module without this attribute (sdpa_attention.py).
         self._attention.is_causal = False
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Tokens (N, Q, H) of pixels (N, 3, S, S)."""
+        """Return image tokens (N, Q, H) of pixels (N, 3, S, S)."""
         hidden = self._before(self._embed(pixels))
         for block in self._blocks:
             hidden = block(hidden)
         features = self._dense(functional.normalize(self._after(hidden), dim=-1))
         queries = self._queries.expand(len(pixels), -1, -1)
-        seen = torch.cat([features, queries], dim=1)
-        tokens: Tensor = self._attention(queries, encoder_hidden_states=seen)[0]
+        states = torch.cat([features, queries], dim=1)
+        tokens: Tensor = self._attention(queries, encoder_hidden_states=states)[0]
         return tokens

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark's figures are of what they say; none is looked at for its size."""
+"""The benchmark measures what its names say. No test checks how large a value is."""
 
 import json
 import os
@@ -9,32 +9,32 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
 
-from benchmark import engine_rows, node_rows, subjects
-from benchmark.report import BOUND, Row, plot, table, write_json
+from benchmark import engine, node, subjects
+from benchmark.report import BOUND, Result, plot, table, write_json
 
-ROWS = [
-    Row("caption", 20.0, "ms", "generate", 50.0),
-    Row("captions", 30.0, "captions/s", "generate", 10.0),
-    Row("token", 3.0, "ms", BOUND, 2.0),
-    Row("memory", 1.5, "GiB"),
+RESULTS = [
+    Result("caption", 20.0, "ms", "generate", 50.0),
+    Result("captions", 30.0, "captions/s", "generate", 10.0),
+    Result("token", 3.0, "ms", BOUND, 2.0),
+    Result("memory", 1.5, "GiB"),
 ]
 
 
-def test_ratios_say_how_many_times_better():
-    assert [row.ratio for row in ROWS] == [2.5, 3.0, 1.5, None]
+def test_a_ratio_says_how_many_times_better_a_value_is():
+    assert [result.ratio for result in RESULTS] == [2.5, 3.0, 1.5, None]
 
 
-def test_rows_are_a_table_json_and_a_plot(tmp_path):
-    assert table(ROWS).splitlines()[2:] == [
+def test_results_are_written_as_a_table_json_and_a_plot(tmp_path):
+    assert table(RESULTS).splitlines()[2:] == [
         "| caption | 20 ms | generate 50 | 2.50 x |",
         "| captions | 30 captions/s | generate 10 | 3.00 x |",
         "| token | 3 ms | bandwidth bound 2 | 1.50 x |",
         "| memory | 1.5 GiB |  |  |",
     ]
-    write_json(ROWS, {"processor": "x"}, tmp_path / "rows.json")
-    found = json.loads((tmp_path / "rows.json").read_text())
+    write_json(RESULTS, {"processor": "x"}, tmp_path / "results.json")
+    found = json.loads((tmp_path / "results.json").read_text())
     assert found["machine"] == {"processor": "x"}
-    assert found["rows"][0] == {
+    assert found["results"][0] == {
         "name": "caption",
         "value": 20.0,
         "unit": "ms",
@@ -43,8 +43,8 @@ def test_rows_are_a_table_json_and_a_plot(tmp_path):
         "ratio": 2.5,
     }
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: scripts/setup does")
-    plot(ROWS, "title", tmp_path / "rows.png")
-    assert (tmp_path / "rows.png").read_bytes().startswith(b"\x89PNG")
+    plot(RESULTS, "title", tmp_path / "results.png")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture(scope="module")
@@ -60,59 +60,59 @@ def small():
 
 def test_every_part_of_the_embedded_model_is_measured(shapes):
     parts = [
-        engine_rows.latency(shapes, 1),
-        engine_rows.decode(shapes, 1),
-        engine_rows.cameras(shapes, 1, most=2),
-        engine_rows.phrases(shapes, 1, most=10),
-        engine_rows.stages(shapes, 1),
-        engine_rows.load(shapes, 2),
-        node_rows.overhead(shapes, 1),
+        engine.latency(shapes, 1),
+        engine.decode(shapes, 1),
+        engine.cameras(shapes, 1, most=2),
+        engine.phrases(shapes, 1, most=10),
+        engine.stages(shapes, 1),
+        engine.load(shapes, 2),
+        node.overhead(shapes, 1),
     ]
-    rows = [row for part in parts for row in part]
-    assert len({(row.name, row.against) for row in rows}) == len(rows) == 25
-    # One more token is a difference of two times, which a delay in the shorter one makes negative.
-    assert all(row.value > 0 for row in rows if "one more token" not in row.name)
+    results = [result for part in parts for result in part]
+    assert len({(result.name, result.against) for result in results}) == len(results) == 25
+    # One more token is a difference of two times, so noise may make it negative.
+    assert all(result.value > 0 for result in results if "one more token" not in result.name)
 
 
 @pytest.mark.skipif(
-    not os.access(engine_rows.RESET_PEAK, os.W_OK), reason="the kernel does not reset its peak"
+    not os.access(engine.RESET_PEAK, os.W_OK), reason="the kernel cannot reset the peak of memory"
 )
-def test_eight_captions_take_memory_beside_the_weights(small):
-    (row,) = engine_rows.memory(small)
+def test_eight_captions_take_more_memory_than_their_cache(small):
+    (result,) = engine.memory(small)
     cache = 8 * small.engine.encode(subjects.frames(1)[0]).nbytes / 1e9
-    assert 4 > row.value > cache
-    assert 4 > row.baseline > 0
+    assert 4 > result.value > cache
+    assert 4 > result.baseline > 0
 
 
 def test_quantized_weights_take_less(small):
-    rows = list(engine_rows.quantized(small, 1))
-    assert [row.name for row in rows] == [
+    results = list(engine.quantized(small, 1))
+    assert [result.name for result in results] == [
         f"full size, {mode}: {what}"
         for mode in ("int8", "nf4")
         for what in ("memory of the weights", "one more token")
     ]
-    int8, nf4 = rows[::2]
+    int8, nf4 = results[::2]
     assert (
         int8.baseline
         == nf4.baseline
         == pytest.approx(4e-9 * small.engine.info.parameters, rel=0.1)
     )
-    assert int8.baseline > int8.value > nf4.value > 0.5  # the table of words stays as it is
+    assert int8.baseline > int8.value > nf4.value > 0.5  # embeddings are not quantized
 
 
 def test_both_ways_write_as_many_tokens(shapes):
-    for picture in engine_rows._long(shapes):
-        count = engine_rows.TOKENS
-        assert shapes.ours(picture, subjects.DETAILED, count).generated_tokens == count
-        assert shapes.theirs(picture, subjects.DETAILED, count) == count
+    for frame in engine.long_frames(shapes):
+        count = engine.TOKENS
+        assert shapes.ours(frame, subjects.DETAILED, count).generated_tokens == count
+        assert shapes.theirs(frame, subjects.DETAILED, count) == count
 
 
 def test_token_ids_are_those_of_generate(shapes):
-    (row,) = engine_rows.agreement(shapes, 120)
-    assert (row.value, row.baseline) == (120, 120)
+    (result,) = engine.agreement(shapes, 120)
+    assert (result.value, result.baseline) == (120, 120)
 
 
 def test_token_ids_are_those_of_generate_in_the_full_width(small):
     assert small.engine.info.parameters > 200e6
-    (row,) = engine_rows.agreement(small, 8)
-    assert (row.value, row.baseline) == (8, 8)
+    (result,) = engine.agreement(small, 8)
+    assert (result.value, result.baseline) == (8, 8)

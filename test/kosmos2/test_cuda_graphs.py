@@ -10,7 +10,7 @@ from hypothesis import given as for_any
 from hypothesis import strategies as st
 from tape import Recorder
 
-from kosmos_ros.kosmos2.cuda_graphs import SIZES, Cuda, Graphs
+from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Cuda, Graphs
 
 
 class Counter:
@@ -122,7 +122,7 @@ def test_runs_are_of_few_sizes_and_take_all_in_their_order(count):
     parts = Graphs(fixed=True).parts(count)
     assert [number for part in parts for number in whole[part]] == whole
     assert {len(whole[part]) for part in parts} <= set(Graphs(fixed=True).sizes(count))
-    assert set(Graphs(fixed=True).sizes(count)) <= set(SIZES)
+    assert set(Graphs(fixed=True).sizes(count)) <= set(RUN_SIZES)
     assert [whole[part] for part in Graphs().parts(count)] == [whole]
 
 

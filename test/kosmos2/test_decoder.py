@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Rows that join and leave at any moment are written as each alone; boxes are well formed.
+"""A row writes the same tokens alone and beside rows that join and leave at any moment.
 
-Also in the few shapes of a GPU, a step ahead, by graphs that stand for its own (tape.py).
+The tests also run the decoder as on a GPU: in few shapes, one step ahead, with recorded steps
+(tape.py).
 """
 
 import re
@@ -13,12 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tape import Recorder
+from torch.nn import functional
 
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.kosmos2.blocks import LITTLE, _gelu
-from kosmos_ros.kosmos2.cuda_graphs import SIZES, Graphs
-from kosmos_ros.kosmos2.decoder import LENGTHS, ROUND, Decoder, _Written
+from kosmos_ros.kosmos2.blocks import SMALL_ACTIVATION, _gelu
+from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Graphs
+from kosmos_ros.kosmos2.decoder import CACHE_STEP, PADDED_LENGTHS, Decoder, _Written
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grammar import CELLS, Grammar
 from kosmos_ros.kosmos2.grounding import GRID
@@ -40,18 +42,18 @@ def engine():
     return Engine.load("shapes", device="cpu")
 
 
-def with_graphs(graphs):
-    """An engine whose decoder has `graphs`."""
+def with_graphs(graphs, rules=()):
+    """An engine whose decoder has `graphs`, and `rules` after the grammar."""
     engine = Engine.load("shapes", device="cpu")
     with torch.inference_mode():
-        decoder = Decoder(engine._model.text_model, engine._decoder._grammar, graphs)
-    engine._decoder = decoder
+        rules = (*engine._decoder._rules, *rules)
+        engine._decoder = Decoder(engine.model.text_model, rules, graphs)
     return engine
 
 
 @pytest.fixture(scope="module")
-def captured():
-    """As on a GPU."""
+def recorded():
+    """An engine that works as on a GPU."""
     return with_graphs(Graphs(Recorder()))
 
 
@@ -60,9 +62,9 @@ def tapes(engine):
 
 
 def shapes(engine):
-    """Of what is captured, by the function's name."""
+    """The shapes of the recorded runs, by the function's name."""
     found = {}
-    for name, *shape in engine._decoder.graphs._held:
+    for name, *shape in engine._decoder.graphs._recorded:
         found.setdefault(name, set()).add(tuple(map(tuple_or_number, shape)))
     return found
 
@@ -102,7 +104,7 @@ def near(one, other):
 
 
 def run(engine, queries, joins):
-    """Answers of queries of which `joins` come before each step."""
+    """The answers to `queries`, of which `joins[n]` join before step n and the rest after."""
     left, answers = list(queries), {}
     for count in joins:
         engine.add(left[:count])
@@ -116,14 +118,14 @@ def run(engine, queries, joins):
 
 @settings(max_examples=8)
 @given(joins=st.lists(st.integers(0, 4), max_size=20))
-def test_rows_that_join_at_any_moment_are_written_as_each_alone(engine, queries, alone, joins):
+def test_a_row_writes_the_same_tokens_whenever_others_join(engine, queries, alone, joins):
     for query, answer, expected in zip(queries, run(engine, queries, joins), alone, strict=True):
         assert near(answer, expected), query.prompt
 
 
 @pytest.mark.parametrize("replayed", [False, True])
-def test_steps_of_fixed_shape_write_the_same(queries, alone, replayed):
-    """Padded rows, reach and prompts."""
+def test_steps_of_fixed_shape_write_the_same_tokens(queries, alone, replayed):
+    """With padding of rows, of attention and of prompts."""
     recorder = Recorder() if replayed else None
     fixed = with_graphs(Graphs(recorder, fixed=True))
     ran, forward = set(), fixed._decoder._forward
@@ -135,16 +137,16 @@ def test_steps_of_fixed_shape_write_the_same(queries, alone, replayed):
     fixed._decoder._forward = _forward
     for answer, expected in zip(run(fixed, queries, [3, 0, 1, 2] * 3), alone, strict=True):
         assert near(answer, expected)
-    assert not fixed._decoder._values[1:3].any()  # or rows that left would move on
+    assert not fixed._decoder._values[1:3].any()  # positions of removed rows must not move
     assert {count for count, _ in ran} <= {1, 2, 4, 8, 16, 32}
-    assert all(reach % ROUND == 0 for _, reach in ran)
+    assert all(reach % CACHE_STEP == 0 for _, reach in ran)
     assert len(ran) < 20
     if recorder:
         assert sum(tape.replays for tape in recorder.tapes) > len(recorder.tapes)
 
 
-class Asker:
-    """Follows a query, and stops it when it is asked for the `last` time."""
+class Client:
+    """Records the progress of a query and stops it at the call number `last` of `stopped`."""
 
     def __init__(self, image, prompt, limit, stop, last):
         self.asked, self.seen, self.last = 0, [], last
@@ -154,7 +156,7 @@ class Asker:
         self.asked += 1
         return self.asked == self.last
 
-    def told(self):
+    def received(self):
         return [(step.ids, step.text) for step in self.seen]
 
 
@@ -173,20 +175,21 @@ ASKED = st.lists(
 
 @settings(max_examples=25)
 @given(asked=ASKED, joins=st.lists(st.integers(0, 3), max_size=12))
-def test_a_step_ahead_nobody_hears_another_word(engine, captured, images, asked, joins):
-    """Whatever ends a query, and whoever comes and goes meanwhile."""
-    told = []
-    for one in (engine, captured):
-        askers = [
-            Asker(images[image], PROMPTS[prompt], limit, stop, last)
+def test_running_a_step_ahead_changes_no_progress_and_no_answer(
+    engine, recorded, images, asked, joins
+):
+    results = []
+    for one in (engine, recorded):
+        clients = [
+            Client(images[image], PROMPTS[prompt], limit, stop, last)
             for image, prompt, limit, stop, last in asked
         ]
-        answers = run(one, [asker.query for asker in askers], joins)
+        answers = run(one, [client.query for client in clients], joins)
         assert not one._rows
-        told.append((askers, answers))
-    (askers, answers), (others, found) = told
-    for asker, other in zip(askers, others, strict=True):
-        assert (other.told(), other.asked) == (asker.told(), asker.asked)
+        results.append((clients, answers))
+    (clients, answers), (others, found) = results
+    for client, other in zip(clients, others, strict=True):
+        assert (other.received(), other.asked) == (client.received(), client.asked)
     for answer, expected in zip(found, answers, strict=True):
         assert type(answer) is type(expected)
         if not isinstance(answer, CancelledError):
@@ -195,67 +198,67 @@ def test_a_step_ahead_nobody_hears_another_word(engine, captured, images, asked,
             assert answer.location_scores == pytest.approx(expected.location_scores, abs=1e-4)
 
 
-def test_the_next_step_begins_before_the_last_one_is_read(monkeypatch, engine, captured, images):
+def test_a_step_begins_before_the_previous_one_is_read(monkeypatch, engine, recorded, images):
     events, read = [], _Written.read
     monkeypatch.setattr(_Written, "read", lambda self: events.append("read") or read(self))
     found = {}
-    for one in (engine, captured):
+    for one in (engine, recorded):
         launch = one._decoder._launch
         monkeypatch.setattr(
             one._decoder, "_launch", lambda launch=launch: events.append("begun") or launch()
         )
         query = Query(images[0], PROMPTS[0], 3, stopped=lambda: events.append("asked"))
         one.generate_batch([query])
-        found[one], events[:] = events[1:], []  # it is asked once before it begins
+        found[one], events[:] = events[1:], []  # `stopped` is called once before the first step
     assert found[engine] == ["begun", "read", "asked"] * 3
-    assert found[captured] == ["begun", *["begun", "read", "asked"] * 3]
+    assert found[recorded] == ["begun", *["begun", "read", "asked"] * 3]
 
 
-def test_who_joins_waits_for_no_step_but_the_one_under_way(captured, images):
-    told = []
+def test_a_joining_row_waits_only_for_the_current_step(recorded, images):
+    events = []
     one, two = (
-        Query(images[0], PROMPTS[0], 6, progress=lambda step, name=name: told.append(name))
+        Query(images[0], PROMPTS[0], 6, progress=lambda step, name=name: events.append(name))
         for name in "ab"
     )
-    captured.add([one])
-    captured.step()
-    captured.add([two])
-    while captured._rows:
-        captured.step()
-    assert "".join(told) == "aa" + "ab" * 4 + "bb"
+    recorded.add([one])
+    recorded.step()
+    recorded.add([two])
+    while recorded._rows:
+        recorded.step()
+    assert "".join(events) == "aa" + "ab" * 4 + "bb"
 
 
 @pytest.mark.parametrize("count", range(1, 8))
-def test_pictures_in_runs_of_fixed_size_are_seen_the_same(engine, captured, pictures, count):
-    for turn in (pictures, pictures[::-1]):  # captured, and replayed
-        found = captured.encode_batch(turn[:count])
+def test_images_in_runs_of_fixed_size_encode_the_same(engine, recorded, pictures, count):
+    for turn in (pictures, pictures[::-1]):  # the first is recorded, the second replayed
+        found = recorded.encode_batch(turn[:count])
         expected = engine.encode_batch(turn[:count])
         for one, other in zip(found, expected, strict=True):
             assert torch.allclose(one, other, atol=1e-5)
-            # Not a part of what it holds with others.
+            # It must not keep the memory of the other images.
             assert one.untyped_storage().nbytes() == one.nbytes
     kept = [one.clone() for one in found]
-    captured.encode_batch(pictures[:count])
+    recorded.encode_batch(pictures[:count])
     assert all(torch.equal(one, other) for one, other in zip(found, kept, strict=True))
 
 
 @settings(max_examples=15)
 @given(words=st.lists(st.integers(1, 90), min_size=1, max_size=7))
-def test_padded_prompts_of_any_length_are_read_the_same(engine, captured, images, words):
+def test_padding_of_prompts_changes_no_answer(engine, recorded, images, words):
     queries = [Query(images[n % 3], "word " * count, 3) for n, count in enumerate(words)]
-    captured.clear()  # for a cache that is just large enough
+    recorded.clear()  # so that the cache is just large enough
     for answer, expected in zip(
-        captured.generate_batch(queries), engine.generate_batch(queries), strict=True
+        recorded.generate_batch(queries), engine.generate_batch(queries), strict=True
     ):
         assert near(answer, expected)
-    for shared, (count, length), rows in shapes(captured).get("_prefill_rows", ()):
-        assert (shared, rows) == (len(captured._prefix), (count,))
-        assert count in SIZES
-        assert length in LENGTHS
+    for shared, (count, length), rows in shapes(recorded).get("_prefill_rows", ()):
+        assert (shared, rows) == (len(recorded._prefix), (count,))
+        assert count in RUN_SIZES
+        assert length in PADDED_LENGTHS
 
 
-def test_weights_are_shared_and_not_copied(engine):
-    attention = engine._model.text_model.model.layers[0].self_attn
+def test_the_decoder_shares_the_models_weights(engine):
+    attention = engine.model.text_model.model.layers[0].self_attn
     storages = {
         part.weight.untyped_storage().data_ptr()
         for part in (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -264,8 +267,8 @@ def test_weights_are_shared_and_not_copied(engine):
 
 
 @pytest.mark.fault(43)
-def test_what_is_not_finite_stays_in_its_row(engine, images):
-    """And does not reach a shorter one that takes its place, beside a longer one."""
+def test_a_row_that_is_not_finite_does_not_reach_the_row_that_takes_its_place(engine, images):
+    """Where the new row is shorter and a longer one is beside it."""
     broken = Query(torch.full_like(images[0], float("nan")), "word " * 40, 20)
     short, long = Query(images[1], PROMPTS[0], 20), Query(images[1], "word " * 30, 20)
     expected = engine.generate_batch([short, long])
@@ -277,7 +280,7 @@ def test_what_is_not_finite_stays_in_its_row(engine, images):
     assert all(near(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_a_warm_engine_has_room_for_the_longest_caption(images):
+def test_warm_up_makes_room_for_the_longest_caption(images):
     warm = with_graphs(Graphs(Recorder()))
     warm.warm_up(2, 300)
     made = len(tapes(warm))
@@ -288,17 +291,17 @@ def test_a_warm_engine_has_room_for_the_longest_caption(images):
 
 
 @pytest.mark.parametrize("most", [1, 3, 6])
-def test_a_warm_engine_captures_nothing_more(images, pictures, most):
+def test_warm_up_records_all_graphs(images, pictures, most):
     warm = with_graphs(Graphs(Recorder()))
     warm.warm_up(most)
     found, rows = shapes(warm), [size for size in (1, 2, 4, 8) if size < 2 * most]
-    sizes = [size for size in SIZES if size <= most]
+    sizes = [size for size in RUN_SIZES if size <= most]
     side, shared = warm.info.image_size, len(warm._prefix)
     assert found == {
         "_forward": {(size, reach, True) for size in rows for reach in (128, 192, 256)},
-        "_see": {((size, 3, side, side),) for size in sizes},
+        "_encode": {((size, 3, side, side),) for size in sizes},
         "_prefill_rows": {
-            (shared, (size, length), (size,)) for size in sizes for length in LENGTHS
+            (shared, (size, length), (size,)) for size in sizes for length in PADDED_LENGTHS
         },
     }
     made = len(tapes(warm))
@@ -311,17 +314,17 @@ def test_a_warm_engine_captures_nothing_more(images, pictures, most):
     assert len(tapes(warm)) == made
 
 
-def test_what_uses_the_cache_is_captured_anew_when_it_is(images, pictures):
+def test_a_new_cache_is_recorded_again(images, pictures):
     one = with_graphs(Graphs(Recorder()))
     one.warm_up(3)
     made = len(tapes(one))
     expected = one.generate(images[0], PROMPTS[0], 30)
     one.add([Query(images[0], PROMPTS[0], 500) for _ in range(5)])
-    assert one._decoder._cache.shape[1:3] == (8, 9 * ROUND)
+    assert one._decoder._cache.shape[1:3] == (8, 9 * CACHE_STEP)
     one.step()
     assert len(tapes(one)) > made
     made = len(tapes(one))
-    one.encode(pictures[0])  # which needs no cache
+    one.encode(pictures[0])  # encoding uses no cache, so its graphs remain
     assert len(tapes(one)) == made
     one.clear()
     assert not shapes(one)
@@ -329,7 +332,7 @@ def test_what_uses_the_cache_is_captured_anew_when_it_is(images, pictures):
 
 
 @pytest.mark.fault(30)
-def test_without_graphs_answers_are_the_same(engine, images, caplog):
+def test_answers_are_the_same_when_recording_fails(engine, images, caplog):
     recorder = Recorder()
     recorder.fails = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
     one = with_graphs(Graphs(recorder))
@@ -339,92 +342,185 @@ def test_without_graphs_answers_are_the_same(engine, images, caplog):
     assert len(caplog.records) == 1
 
 
-def test_rows_of_fixed_shape_reach_the_end_of_the_context(engine, captured, images):
+def test_a_row_of_fixed_shape_reaches_the_end_of_the_context(engine, recorded, images):
     prompt = "<grounding>" * (1024 - 67 - 3)
-    assert near(captured.generate(images[0], prompt, 90), engine.generate(images[0], prompt, 90))
+    assert near(recorded.generate(images[0], prompt, 90), engine.generate(images[0], prompt, 90))
 
 
-def test_a_step_too_many_is_not_written_into_a_neighbour(engine, captured, images):
-    """Where the last token fills the cache."""
-    for one in (engine, captured):
+def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images):
+    """Where the last token of a row fills the cache."""
+    for one in (engine, recorded):
         one.clear()
     limit = 1
-    prompt = "<grounding>" * (3 * ROUND + 1 - limit - len(engine._prefix))
+    prompt = "<grounding>" * (3 * CACHE_STEP + 1 - limit - len(engine._prefix))
     queries = [Query(images[0], prompt, limit), Query(images[1], PROMPTS[0], 30)]
     expected = engine.generate_batch(queries)
     assert expected[0].truncated
-    assert engine._decoder._cache.shape[2] == 3 * ROUND
-    for answer, other in zip(captured.generate_batch(queries), expected, strict=True):
+    assert engine._decoder._cache.shape[2] == 3 * CACHE_STEP
+    for answer, other in zip(recorded.generate_batch(queries), expected, strict=True):
         assert near(answer, other)
 
 
-def test_the_cache_goes_when_all_rows_are_let_go(engine, images):
+def test_clear_frees_the_cache(engine, images):
     engine.clear()
     engine.add([Query(images[0], PROMPTS[0], 500) for _ in range(9)])
-    assert engine._decoder._cache.shape[1:3] == (16, 9 * ROUND)
+    assert engine._decoder._cache.shape[1:3] == (16, 9 * CACHE_STEP)
     engine.clear()
     assert not engine._rows
-    assert engine._decoder._cache.shape[1:3] == (1, ROUND)
+    assert engine._decoder._cache.shape[1:3] == (1, CACHE_STEP)
     assert engine.generate(images[0], PROMPTS[0], 5).tokens == 5
 
 
-def test_one_long_answer_does_not_keep_its_memory(engine, images):
+def test_a_long_answer_frees_its_memory_at_the_next_query(engine, images):
     engine.generate(images[0], PROMPTS[0], 900)
-    assert engine._decoder._cache.shape[2] == 16 * ROUND
+    assert engine._decoder._cache.shape[2] == 16 * CACHE_STEP
     engine.generate(images[0], PROMPTS[0], 40)
-    assert engine._decoder._cache.shape[2] == 2 * ROUND
+    assert engine._decoder._cache.shape[2] == 2 * CACHE_STEP
 
 
-def test_one_long_answer_leaves_what_was_warmed_up(images):
-    captured = with_graphs(Graphs(Recorder()))
-    decoder = captured._decoder
-    captured.warm_up(2, 150)
-    captured.generate(images[0], PROMPTS[0], 900)
-    assert decoder._cache.shape[1:3] == (2, 16 * ROUND)
-    vision = decoder.graphs._held.keys() & shapes_of(captured, "_see")
-    captured.generate(images[0], PROMPTS[0], 4)
-    assert decoder._cache.shape[1:3] == (2, 4 * ROUND)
-    assert vision and vision == shapes_of(captured, "_see")
+def test_a_long_answer_leaves_the_warmed_up_size(images):
+    recorded = with_graphs(Graphs(Recorder()))
+    decoder = recorded._decoder
+    recorded.warm_up(2, 150)
+    recorded.generate(images[0], PROMPTS[0], 900)
+    assert decoder._cache.shape[1:3] == (2, 16 * CACHE_STEP)
+    vision = decoder.graphs._recorded.keys() & shapes_of(recorded, "_encode")
+    recorded.generate(images[0], PROMPTS[0], 4)
+    assert decoder._cache.shape[1:3] == (2, 4 * CACHE_STEP)
+    assert vision and vision == shapes_of(recorded, "_encode")
 
 
 def shapes_of(engine, name):
-    """What is captured of one function."""
-    return {key for key in engine._decoder.graphs._held if key[0] == name}
+    """The keys of one function's graphs."""
+    return {key for key in engine._decoder.graphs._recorded if key[0] == name}
 
 
-def test_tidying_gives_back_what_long_answers_took_unless_rows_need_it(engine, images):
+def test_tidy_frees_the_cache_of_long_answers_unless_rows_need_it(engine, images):
     engine.clear()
     engine.generate(images[0], PROMPTS[0], 900)
     engine.add([Query(images[0], PROMPTS[0], 3)])
     engine.tidy()
-    assert engine._decoder._cache.shape[2] == 2 * ROUND
+    assert engine._decoder._cache.shape[2] == 2 * CACHE_STEP
     engine.add([Query(images[0], PROMPTS[0], 900)])
     engine.tidy()
-    assert engine._decoder._cache.shape[2] == 16 * ROUND
+    assert engine._decoder._cache.shape[2] == 16 * CACHE_STEP
     while engine._rows:
         engine.step()
     engine.tidy()
-    assert engine._decoder._cache.shape[1:3] == (1, ROUND)
+    assert engine._decoder._cache.shape[1:3] == (1, CACHE_STEP)
+
+
+class Ban:
+    """A rule without state: forbids one token."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def resize(self, rows): ...
+
+    def join(self, first, prompts): ...
+
+    def leave(self, row, last): ...
+
+    def restrict(self, scores):
+        return scores.index_fill(1, self.token, float("-inf"))
+
+    def advance(self, tokens): ...
+
+
+class Once:
+    """A rule with a large state: forbids the `words` that a row has read or written."""
+
+    def __init__(self, vocabulary, words):
+        self.seen = torch.zeros(0, vocabulary)  # (rows, vocabulary), 0 or -inf
+        self.bias = torch.zeros(vocabulary, 1)
+        self.bias[words] = float("-inf")
+
+    def resize(self, rows):
+        self.seen = functional.pad(self.seen, (0, 0, 0, rows - len(self.seen)))
+
+    def join(self, first, prompts):
+        for row, ids in enumerate(prompts, first):
+            self.seen[row] = 0
+            self.seen[row, list(ids)] = self.bias[list(ids), 0]
+
+    def leave(self, row, last):
+        self.seen[row] = self.seen[last]
+
+    def restrict(self, scores):
+        return scores + self.seen[: len(scores)]
+
+    def advance(self, tokens):
+        bias = self.bias.index_select(0, tokens)
+        seen = self.seen[: len(tokens)]
+        seen.scatter_(1, tokens[:, None], torch.minimum(seen.gather(1, tokens[:, None]), bias))
+
+
+VOCABULARY, WORDS, BANNED = 1492, range(98, 176), 108  # of the embedded model; " square"
+
+
+def with_toy_rules(graphs):
+    return with_graphs(graphs, (Ban(torch.tensor([BANNED])), Once(VOCABULARY, WORDS)))
+
+
+@pytest.mark.parametrize("graphs", [Graphs(fixed=True), Graphs(Recorder())])
+def test_several_rules_hold_whenever_rows_join_and_leave(engine, queries, graphs):
+    """The grammar, a rule without state, and a rule with much state for each row."""
+    plain, fixed = with_toy_rules(None), with_toy_rules(graphs)
+    alone = [plain.generate_batch([query])[0] for query in queries]
+    for one in (plain, fixed):
+        for answer, expected in zip(run(one, queries, [3, 0, 1, 2] * 3), alone, strict=True):
+            assert near(answer, expected)
+    changed = 0
+    for query, answer in zip(queries, alone, strict=True):
+        ids = [*engine.token_ids(query.prompt)[67:], *answer.ids]
+        words = [token for token in ids if token in WORDS]
+        assert BANNED not in answer.ids
+        assert all(words.count(token) == 1 for token in answer.ids if token in WORDS)
+        location = "<patch_index_[0-9]{4}>"
+        box = f"{location}{location}(</delimiter_of_multi_objects/>{location}{location})*"
+        rest = re.sub(f"<object>{box}</object>", "", answer.text)
+        assert "<object>" not in rest or answer.truncated
+        changed += answer.ids != engine.generate(*inputs(query)).ids
+    assert changed > 5
+    if shapes(fixed):
+        assert sum(tape.replays for tape in tapes(fixed)) > len(tapes(fixed))
+
+
+def inputs(query):
+    return query.image, query.prompt, query.max_new_tokens
 
 
 OPEN, CLOSE, DELIMITER, WORD, LOCATIONS = 3, 4, 5, 6, range(10, 10 + CELLS)
-GRAMMAR = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cpu"))
 NAMES = {OPEN: "<", CLOSE: ">", DELIMITER: "|", WORD: "w"}
 
 
+def grammar_after(*prompts):
+    """A grammar with a row for each prompt."""
+    grammar = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cpu"))
+    grammar.resize(len(prompts))
+    grammar.join(0, prompts)
+    return grammar
+
+
+def bias(grammar, rows=1):
+    """0 or -inf for each row and token."""
+    return grammar.restrict(torch.zeros(rows, 10 + CELLS))
+
+
 @given(st.integers(0, 2**32 - 1))
-def test_what_is_written_under_the_grammar_is_well_formed(seed):
+def test_everything_written_under_the_grammar_is_well_formed(seed):
     generator = torch.Generator().manual_seed(seed)
-    # Tags are likely, or hardly any box would be begun.
-    liking = torch.zeros(10 + CELLS)
-    liking[[OPEN, CLOSE, DELIMITER]] = 6.0
-    state, ids = torch.zeros(1, dtype=torch.long), []
+    # Tags are likely, because random tokens would hardly ever begin a box.
+    likely = torch.zeros(10 + CELLS)
+    likely[[OPEN, CLOSE, DELIMITER]] = 6.0
+    grammar, ids = grammar_after([WORD]), []
     for _ in range(40):
-        logits = torch.randn(10 + CELLS, generator=generator) + liking + GRAMMAR.bias(state)[0]
-        token = logits.argmax()[None]
+        logits = torch.randn(10 + CELLS, generator=generator) + likely
+        token = grammar.restrict(logits[None]).argmax(-1)
         ids.append(int(token))
-        state = GRAMMAR.next(state, token)
-        assert GRAMMAR.after(ids) == int(state)
+        grammar.advance(token)
+        assert torch.equal(bias(grammar_after(ids)), bias(grammar))
     text = "".join(NAMES.get(token, "L" if token >= 10 else "w") for token in ids)
     whole, begun = r"(?:[w>L]|[<|]LL(?:[|]LL)*>)*", r"(?:[<|](?:LL[|])*L{0,2})?"
     assert re.fullmatch(whole + begun, text), text
@@ -443,19 +539,35 @@ def test_what_is_written_under_the_grammar_is_well_formed(seed):
             [OPEN, 10 + 5 * GRID + 7],
             {10 + r * GRID + c for r in range(5, 32) for c in range(7, 32)},
         ),
+        ([OPEN, 10 + CELLS - 1], {10 + CELLS - 1}),
         ([OPEN, 10, 10], {CLOSE, DELIMITER}),
         ([OPEN, 10, 10, DELIMITER], set(LOCATIONS)),
         ([OPEN, 10, 10, CLOSE], None),
         ([10, 10], None),
     ],
 )
-def test_what_may_follow(ids, allowed):
-    bias = GRAMMAR.bias(torch.tensor([GRAMMAR.after(ids)]))[0]
-    found = set(torch.nonzero(bias == 0)[:, 0].tolist())
+def test_the_grammar_allows_exactly_these_tokens(ids, allowed):
+    found = set(torch.nonzero(bias(grammar_after(ids))[0] == 0)[:, 0].tolist())
     assert found == (allowed or set(range(10 + CELLS)))
 
 
-@pytest.mark.parametrize("numbers", [1, LITTLE, LITTLE + 1])
+def test_the_grammar_keeps_the_state_of_each_row():
+    """When rows join, when the first leaves, and when room grows and shrinks."""
+    prompts = [OPEN], [WORD], [OPEN, 10, 10]
+    expected = [bias(grammar_after(ids))[0] for ids in prompts]
+    grammar = grammar_after(*prompts)
+    assert torch.equal(bias(grammar, 3), torch.stack(expected))
+    grammar.resize(4)
+    grammar.join(3, [[OPEN, 10]])
+    assert torch.equal(bias(grammar, 3), torch.stack(expected))
+    assert torch.equal(bias(grammar, 4)[3], bias(grammar_after([OPEN, 10]))[0])
+    grammar.leave(3, 3)
+    grammar.leave(0, 2)
+    grammar.resize(2)
+    assert torch.equal(bias(grammar, 2), torch.stack([expected[2], expected[1]]))
+
+
+@pytest.mark.parametrize("numbers", [1, SMALL_ACTIVATION, SMALL_ACTIVATION + 1])
 def test_gelu_is_torchs_with_and_without_onednn(numbers):
     onednn, asked = torch.backends.mkldnn, torch.linspace(-6, 6, numbers)
     expected = 0.5 * asked * (1 + torch.erf(asked / 2**0.5))

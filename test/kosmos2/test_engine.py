@@ -349,7 +349,7 @@ def test_threads_are_as_many_as_were_asked_for(monkeypatch, threads, environment
 @pytest.mark.fault(64)
 def test_an_engine_that_is_unloaded_lets_go_of_its_weights(picture):
     engine = Engine.load("shapes", device="cpu")
-    weights = weakref.ref(engine._model)
+    weights = weakref.ref(engine.model)
     assert engine.generate(engine.encode(picture), PROMPTS[0], 3).tokens == 3
     engine.unload()
     assert weights() is None
@@ -383,7 +383,7 @@ def test_a_cut_off_answer_says_so(engine, picture):
 
 
 def test_a_prompt_beyond_the_context_is_refused(engine, picture):
-    with pytest.raises(PromptError, match="fills the model's context of 1024"):
+    with pytest.raises(PromptError, match="fewer than the model's context of 1024"):
         engine.generate(engine.encode(picture), "long " * 3000, 10)
 
 
@@ -430,14 +430,20 @@ def test_4_bits_that_transformers_is_too_old_for_are_refused_with_what_helps(mon
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"device": "cuda:99"}, "cuda:99.*is not there"),
-        ({"device": "gpu"}, "'gpu' is unknown; auto, cpu, cuda"),
-        ({"device": "cpu:"}, "'cpu:' is unknown"),
-        ({"device": "cpu:3"}, "'cpu:3' is unknown"),
-        ({"device": "cuda:"}, "'cuda:' is unknown"),
-        ({"dtype": "int4", "device": "cpu"}, "'int4' is unknown; auto or one of float32"),
-        ({"quantization": "q4"}, "'q4' is unknown; one of none, int8, nf4"),
-        ({"revision": "v9"}, "revision is 'v9', but model 'shapes' is the embedded one"),
+        ({"device": "cuda:99"}, "cuda:99.*does not exist"),
+        ({"device": "gpu"}, "must be auto, cpu, cuda or cuda:n, got 'gpu'"),
+        ({"device": "cpu:"}, "got 'cpu:'"),
+        ({"device": "cpu:3"}, "got 'cpu:3'"),
+        ({"device": "cuda:"}, "got 'cuda:'"),
+        (
+            {"dtype": "int4", "device": "cpu"},
+            "dtype must be auto or one of float32, bfloat16, float16, got 'int4'",
+        ),
+        ({"quantization": "q4"}, "quantization must be one of none, int8, nf4, got 'q4'"),
+        (
+            {"revision": "v9"},
+            "revision must be empty for model 'shapes', which is the embedded one, got 'v9'",
+        ),
     ],
 )
 def test_impossible_options_are_refused_by_name(options, reason):
@@ -527,20 +533,23 @@ def without_config(model):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (with_attention_of_others, "wants _attn_implementation 'somebody/attention'"),
+        (
+            with_attention_of_others,
+            "_attn_implementation in its config must not be .* got 'somebody/attention'",
+        ),
         (pickled, "cannot be loaded: .*safetensors"),
         (truncated, "cannot be loaded"),
         (one_weight_short, "lacks 1 weights, such as 'image_to_text_projection.latent_query'"),
-        (another_kind, "of type 'llava'; 'kosmos-2' is needed"),
-        (another_size, "pictures of \\[200\\] pixels"),
-        (another_resampling, "resample 1 is not supported"),
-        (too_large, "its config has 196608\\d+ weights or more, too many for 8577472 bytes"),
-        (grey_only, "image_mean is .0.5,?.; three finite numbers are needed"),
-        (without_spread, "image_std is .0.25, 0, 0.25.; more than 0 is needed"),
-        (without_scale, "rescale_factor is None; a finite number is needed"),
+        (another_kind, "must be of type 'kosmos-2', got 'llava'"),
+        (another_size, "must make images of 120 pixels, got \\[200\\]"),
+        (another_resampling, "resample must be one of .0, 2, 3., got 1"),
+        (too_large, "its config has at least 196608\\d+ weights, too many for 8577472 bytes"),
+        (grey_only, "image_mean must be three finite numbers, got .0.5,?.$"),
+        (without_spread, "image_std must be greater than 0, got .0.25, 0, 0.25."),
+        (without_scale, "rescale_factor must be a finite number, got None"),
         (without_end, "its tokenizer has no eos_token"),
-        (unknown_is_last, "unk_token is token 1491 of 1492; the 64 behind it"),
-        (short_context, "64 tokens of a picture do not fit in a context of 67"),
+        (unknown_is_last, "unk_token is token 1491 of 1492, but 64 tokens must follow it"),
+        (short_context, "64 tokens of an image do not fit in a context of 67"),
         (without_tokenizer, "cannot be loaded"),
         (broken_tokenizer, "cannot be loaded"),
         (without_config, "config.json"),
@@ -569,9 +578,9 @@ def test_a_device_that_is_too_small_is_told_what_would_fit(monkeypatch):
 def test_sizes_of_the_full_model_in_each_way(tmp_path):
     """1.66 G parameters, 1.52 G of them in products."""
     Kosmos2Config().save_pretrained(tmp_path)
-    assert loading._sizes(str(tmp_path)) == (
+    assert loading._sizes(tmp_path) == (
         "The weights take 6.7 GB in float32, 3.3 GB in bfloat16 or float16, 1.8 GB in int8, "
-        "1.1 GB in nf4; the pictures and answers take more"
+        "1.1 GB in nf4; images and answers take more"
     )
 
 

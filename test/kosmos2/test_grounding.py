@@ -228,7 +228,9 @@ def test_every_character_is_looked_at_by_one_attempt_to_find_a_tag():
 
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5]])
 def test_scores_that_do_not_fit_the_text_are_an_error(scores):
-    with pytest.raises(GenerationError, match=f"{len(scores)} location"):
+    with pytest.raises(
+        GenerationError, match=f"expected 2 location probabilities.* got {len(scores)}"
+    ):
         parse(f"<phrase> a</phrase><object>{tagged(0, 33)}</object>", scores)
 
 
@@ -279,8 +281,8 @@ def test_every_region_gives_cells_of_the_grid_or_an_error(x1, y1, x2, y2):
     [
         ((10, 10, 10, 20), "empty or inverted"),
         ((30, 10, 20, 20), "empty or inverted"),
-        ((10, 10, math.nan, 20), "not finite"),
-        ((-math.inf, 10, 20, 20), "not finite"),
+        ((10, 10, math.nan, 20), "must be finite"),
+        ((-math.inf, 10, 20, 20), "must be finite"),
         ((640, 0, 700, 20), "outside"),
         ((-20, -20, 0, 0), "outside"),
     ],

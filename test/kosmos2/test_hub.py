@@ -147,7 +147,7 @@ def test_a_file_that_is_not_what_is_listed_is_refused_by_name(hub, run, tmp_path
     hub.lies[name] = hub.files[name][:-1] + b"\xff"
     code, out, err = run("fetch", "--model", MODEL)
     assert (code, out) == (1, "")
-    assert re.search(f"{name} has the {kind} .*, but {hub.hash(name)} is listed", err)
+    assert re.search(f"{name} must have the {kind} {hub.hash(name)}, got .*; it was removed", err)
     assert name not in names(snapshot(tmp_path))
     if name != WEIGHTS:
         assert (WEIGHTS, 0) not in hub.fetched(), (
@@ -202,7 +202,7 @@ def test_a_model_that_the_hub_does_not_have_is_named(run):
     code, _, err = run("fetch", "--model", "nobody/nothing")
     assert code == 1
     assert "model 'nobody/nothing' cannot be fetched: http://127.0.0.1:" in err
-    assert "does not have it" in err
+    assert "has no such model, or only for other accounts" in err
 
 
 @pytest.mark.fault(38)
@@ -210,7 +210,7 @@ def test_pickled_weights_are_not_even_fetched(hub, run):
     del hub.files[WEIGHTS]
     code, _, err = run("fetch", "--model", MODEL)
     assert code == 1
-    assert "has no model.safetensors, and nothing else is read" in err
+    assert "has no model.safetensors; weights in other formats are not read" in err
     assert hub.requests == [("GET", "api", 0)]
 
 
@@ -218,7 +218,7 @@ def test_pickled_weights_are_not_even_fetched(hub, run):
 def test_what_is_no_id_is_refused(run, hub, model):
     code, _, err = run("fetch", "--model", model)
     assert code == 2
-    assert f"model {model!r} is" in err
+    assert f"model must be a Hugging Face id, got {model!r}" in err
     assert not hub.requests
 
 
@@ -279,7 +279,7 @@ def test_without_network_a_missing_model_is_named_with_what_fetches_it(hub, find
     code, _, err = find("v1", **how)
     assert code == 1
     assert f"ModelLoadError: model '{MODEL}' of revision 'v1' is not in {tmp_path}" in err
-    assert f"; 'kosmos fetch --model {MODEL} --revision v1' fetches it" in err
+    assert f"; download it with 'kosmos fetch --model {MODEL} --revision v1'" in err
     assert not hub.requests
 
 
@@ -290,7 +290,10 @@ def test_a_model_that_is_there_in_part_is_named_or_completed(hub, find, run, tmp
     (snapshot(tmp_path) / name).resolve().unlink()
     code, _, err = find(local_files_only="local")
     assert code == 1
-    assert f"{snapshot(tmp_path)} lacks {name}; 'kosmos fetch --model {MODEL}' fetches it" in err
+    assert (
+        f"{snapshot(tmp_path)} lacks {name}; download it with 'kosmos fetch --model {MODEL}'"
+        in err
+    )
     hub.requests.clear()
     assert find()[:2] == (0, hub.commit)
     assert hub.fetched() == [(name, 0)]
@@ -307,7 +310,7 @@ def test_weights_in_several_files_are_wanted_whole(hub, find, run, tmp_path):
     assert f"lacks {parts[1]}" in find(local_files_only="local")[2]
     (snapshot(tmp_path) / INDEX).unlink()
     (snapshot(tmp_path) / INDEX).write_text('{"weight_map": ')
-    assert f"lacks a sound {INDEX}" in find(local_files_only="local")[2]
+    assert f"lacks a valid {INDEX}" in find(local_files_only="local")[2]
 
 
 @pytest.mark.fault(37)
@@ -317,7 +320,7 @@ def test_another_revision_never_stands_for_the_one_asked_for(hub, find, run):
         code, out, err = find(revision)
         assert (code, out) == (1, "")
         assert f"it has no revision '{revision}'" in err
-        assert f"'kosmos fetch --model {MODEL} --revision {revision}' fetches it" in err
+        assert f"download it with 'kosmos fetch --model {MODEL} --revision {revision}'" in err
 
 
 # The model itself ------------------------------------------------------------------------------
@@ -338,7 +341,7 @@ def test_a_model_is_downloaded_once_then_loaded_without_network(hub, run, tmp_pa
     code, _, err = run(*words)
     assert code == 1
     command = f"kosmos fetch --model {MODEL}"
-    assert err.endswith(f"; '{command}' mends its files in {snapshot(tmp_path)}")
+    assert err.endswith(f"; repair its files in {snapshot(tmp_path)} with '{command}'")
     assert run(*shlex.split(command)[1:])[0] == 0
     assert run(*words)[:2] == (0, first)
 

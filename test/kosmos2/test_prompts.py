@@ -100,7 +100,7 @@ def test_tags_in_text_from_outside_are_refused_by_name(tag):
     [
         ("", "empty"),
         (" \n\t ", "empty"),
-        ("x" * 1_000_000, "1000000 characters; 1000 is the most"),
+        ("x" * 1_000_000, "at most 1000 characters, got 1000000"),
         ("what\x00", "U\\+0000"),
         ("what \x1b[31m", "U\\+001B"),
         ("what \ud800", "U\\+D800"),
@@ -115,10 +115,10 @@ def test_unusable_questions_are_refused(question, reason):
 @pytest.mark.parametrize(
     ("question", "phrases", "reason"),
     [
-        ("What colour?", [], "does not say which words mean the region"),
+        ("What colour?", [], "must say which words mean the region"),
         ("What is it?", ["the cat"], "'the cat' is not in question"),
         ("What item?", ["it"], "'it' is not in question"),
-        ("What is it?", ["it", "is"], "2 region_phrases for 1 regions"),
+        ("What is it?", ["it", "is"], "one entry for each of 1 regions or none, got 2"),
         ("What is it?", [""], "empty"),
     ],
 )
@@ -133,7 +133,7 @@ def test_overlapping_region_phrases_are_refused():
 
 
 def test_an_unknown_task_names_the_known_ones():
-    with pytest.raises(ConfigError, match=r"'ocr'.*brief_caption, detailed_caption"):
+    with pytest.raises(ConfigError, match=r"one of brief_caption, detailed_caption, got 'ocr'"):
         prompts.caption("ocr")
 
 

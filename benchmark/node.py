@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the node around the model: messages, pixels, and frames that are only dropped."""
+"""Measure the node around the model: messages, pixels, and frames that it drops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from benchmark.report import Row
+from benchmark.report import Result
 from benchmark.subjects import BRIEF, Subject, frames
 from kosmos_ros.kosmos2 import grounding
 from kosmos_ros.kosmos2.query import Generation, Query
@@ -31,9 +31,9 @@ from kosmos_ros.ros.conversions import caption_message
 
 FULL_HD = (1920, 1080)  # pixels
 RATE = 30.0  # Hz
-SETTLE = 2.0  # s at a time in which a program that was started gets frames that do not count
+SETTLE = 2.0  # s of frames before the node is asked again whether it drops them
 PATIENCE = 60.0  # s
-LISTENER = """
+SUBSCRIBER = """
 import sys, rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.qos import QoSProfile
@@ -55,8 +55,8 @@ rclpy.spin(node)
 """
 
 
-def overhead(subject: Subject, runs: int) -> Iterator[Row]:
-    """What a 1080p frame costs beside the model: from its message to its caption's."""
+def overhead(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure what a 1080p frame costs without the model, from its message to its caption's."""
     decode = ImageDecoder().decode
     raw, jpeg = _messages()
     pixels = decode(raw, 10**8)
@@ -93,20 +93,20 @@ def overhead(subject: Subject, runs: int) -> Iterator[Row]:
     node.destroy_node()
     rclpy.try_shutdown()
     for name, median in medians.items():
-        yield Row(f"1080p frame: {name}", median, "ms")
+        yield Result(f"1080p frame: {name}", median, "ms")
     rest = sum(median for name, median in medians.items() if "decode" not in name)
     for kind in ("raw", "JPEG"):
         whole = rest + medians[f"decode the image ({kind})"]
-        yield Row(f"1080p frame: all but the model ({kind})", whole, "ms")
+        yield Result(f"1080p frame: everything except the model ({kind})", whole, "ms")
 
 
-def dropped(seconds: float) -> Iterator[Row]:
-    """Processor time of a frame that is received and dropped, beside that of a bare subscriber."""
+def dropped(seconds: float) -> Iterator[Result]:
+    """Measure the CPU time of a frame that the node drops, beside that of a bare subscriber."""
     for message, kind in zip(_messages(), ("raw", "JPEG"), strict=True):
         node = _cost(message, seconds, *_node_command(kind))
-        bare = _cost(message, seconds, *_listener_command(kind))
-        name = f"dropped 1080p frame ({kind}), processor time"
-        yield Row(name, node, "ms", "a bare subscriber", bare)
+        bare = _cost(message, seconds, *_subscriber_command(kind))
+        name = f"dropped 1080p frame ({kind}), CPU time"
+        yield Result(name, node, "ms", "a bare subscriber", bare)
 
 
 def _node_command(kind: str) -> list[str]:
@@ -114,22 +114,22 @@ def _node_command(kind: str) -> list[str]:
     values = {
         "model": "shapes",
         "always_on": "true",
-        "max_rate": "0.001",  # Hz; the first frame is described, the others are dropped
+        "max_rate": "0.001",  # Hz; the node describes the first frame and drops the others
         "image_transport": transport,
-        "image_reliability": "reliable",  # as the bare subscriber's
+        "image_reliability": "reliable",  # like the bare subscriber
     }
     parameters = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     return ["-m", "kosmos_ros.ros.kosmos_node", "--ros-args", *parameters]
 
 
-def _listener_command(kind: str) -> list[str]:
+def _subscriber_command(kind: str) -> list[str]:
     if kind == "raw":
-        return ["-c", LISTENER, "raw", "image"]
-    return ["-c", LISTENER, "compressed", "image/compressed"]
+        return ["-c", SUBSCRIBER, "raw", "image"]
+    return ["-c", SUBSCRIBER, "compressed", "image/compressed"]
 
 
 def _cost(message: Any, seconds: float, *command: str) -> float:
-    """Milliseconds of processor time for each frame that reaches a program, which drops it."""
+    """Return the milliseconds of CPU time for each frame that a program receives and drops."""
     rclpy.init()
     node = Node("camera")
     topic = "image" if isinstance(message, Image) else "image/compressed"
@@ -140,15 +140,15 @@ def _cost(message: Any, seconds: float, *command: str) -> float:
         [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as program:
         try:
-            _until(publisher.get_subscription_count, f"a listener: {' '.join(command)[:60]}")
+            _until(publisher.get_subscription_count, f"a subscriber ({' '.join(command)[:60]})")
             process = psutil.Process(program.pid)
-            # The model loads meanwhile, and its first frame, which is described, does not count.
+            # Wait until the model has loaded and described its first frame.
             for _ in range(int(PATIENCE / SETTLE)):
                 _send(publisher, message, SETTLE)
                 if _dropped(node, reports):
                     break
-            # What it does when nothing is sent is little beside what a frame takes.
-            _until(lambda: process.cpu_percent(1.0) < 20, "a program at rest")
+            # An idle program uses little time beside that of the frames.
+            _until(lambda: process.cpu_percent(1.0) < 20, "an idle program")
             had, before = _dropped(node, reports), _used(process)
             _send(publisher, message, seconds)
             used = _used(process) - before
@@ -161,17 +161,17 @@ def _cost(message: Any, seconds: float, *command: str) -> float:
 
 
 def _dropped(node: Node, reports: list[DiagnosticArray]) -> int:
-    """How many frames a program says that it has dropped, in its second report from now."""
+    """Return the number of dropped frames in the second report from now."""
     rclpy.spin_once(node, timeout_sec=0.0)
-    while reports:  # those that came meanwhile
+    while reports:  # discard reports from before this call
         reports.clear()
         rclpy.spin_once(node, timeout_sec=0.0)
 
-    def come() -> bool:
+    def arrived() -> bool:
         rclpy.spin_once(node, timeout_sec=0.1)
         return len(reports) > 1
 
-    _until(come, "a report")
+    _until(arrived, "a report")
     values = {pair.key: pair.value for status in reports[-1].status for pair in status.values}
     return int(values["dropped"])
 
@@ -180,7 +180,7 @@ def _until(condition: Callable[[], object], what: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError(f"{what} did not come in {PATIENCE:g} s")
+            raise RuntimeError(f"expected {what} within {PATIENCE:g} s")
         time.sleep(0.01)
 
 

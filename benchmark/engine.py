@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the engine, each beside Hugging Face's generate on the same weights and frames."""
+"""Measure the engine beside Hugging Face's generate, on the same weights and frames."""
 
 from __future__ import annotations
 
@@ -20,176 +20,176 @@ import psutil
 import torch
 
 from benchmark import subjects
-from benchmark.report import BOUND, GENERATE, Row
+from benchmark.report import BOUND, GENERATE, Result
 from benchmark.subjects import BRIEF, DETAILED, Subject, frames
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import compat, prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Query
+from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.node_settings import NodeSettings
-from kosmos_ros.serving.scheduler import Limits, Request, Scheduler
-from kosmos_ros.serving.work import Task
+from kosmos_ros.serving.scheduler import Limits, Scheduler
+from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import Worker
 
 TOKENS = 40  # of a caption
-FEW = 8  # tokens of the short caption that TOKENS is held against
+SHORT_TOKENS = 8  # of the shorter caption from which a token's time is found
 CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
 RATE = 60.0  # Hz, of each camera under load
-LOADED = 8  # cameras
+LOAD_CAMERAS = 8
 PATIENCE = 60.0  # s, for a caption or an answer under load
-ASKING = (0.05, 0.25)  # s between questions under load
+PAUSES = (0.05, 0.25)  # s, shortest and longest between questions under load
 Writing = Callable[[int], Callable[[int], object]]
-"""So many tokens -> a call that writes them, which gets the number of the run."""
+"""Number of tokens -> a call that writes them; its argument is the number of the run."""
 
-RESET_PEAK = Path("/proc/self/clear_refs")  # by a 5
-BANDWIDTH_BYTES = 2**30  # of the array that is read, which no cache holds
+RESET_PEAK = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the memory
+BANDWIDTH_BYTES = 2**30  # of the array that is read; larger than any cache
 
 
-def latency(subject: Subject, runs: int) -> Iterator[Row]:
-    """From a frame to a caption of 40 tokens, and to its first token."""
-    pictures = _long(subject)
+def latency(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure the time from a frame to a caption of 40 tokens, and to its first token."""
+    views = long_frames(subject)
     for tokens, what in (
         (TOKENS, f"image to {TOKENS}-token caption"),
         (1, "image to first token"),
     ):
 
         def mine(run: int, tokens: int = tokens) -> None:
-            subject.ours(pictures[run % len(pictures)], DETAILED, tokens)
+            subject.ours(views[run % len(views)], DETAILED, tokens)
 
         def other(run: int, tokens: int = tokens) -> None:
-            subject.theirs(pictures[run % len(pictures)], DETAILED, tokens)
+            subject.theirs(views[run % len(views)], DETAILED, tokens)
 
         ours, theirs = measured(subject, runs, mine, other)
         for part in (50, 95) if tokens == TOKENS else (50,):
             name = f"{subject.name}: {what}, p{part}"
-            yield Row(name, _part(ours, part), "ms", GENERATE, _part(theirs, part))
+            yield Result(name, _part(ours, part), "ms", GENERATE, _part(theirs, part))
 
 
-def peer(runs: int, subject: Subject) -> Iterator[Row]:
-    """The caption's latency beside that of the smallest Florence-2, which a user might pick.
+def peer(runs: int, subject: Subject) -> Iterator[Result]:
+    """Measure the latency of a caption beside that of the smallest Florence-2.
 
-    No row where transformers has no Florence-2.
+    Yields nothing if transformers has no Florence-2.
     """
     if not compat.FLORENCE_2:
         return
-    (picture,) = frames(1)
+    (frame,) = frames(1)
     florence = subjects.florence(subject.model.device, subject.model.dtype)
     ours, theirs = measured(
         subject,
         runs,
-        lambda _: subject.ours(picture, DETAILED, TOKENS),
+        lambda _: subject.ours(frame, DETAILED, TOKENS),
         lambda _: florence(TOKENS),
     )
     name = f"{subject.name}: image to {TOKENS}-token caption, p50"
-    yield Row(name, _part(ours, 50), "ms", "Florence-2 base", _part(theirs, 50))
+    yield Result(name, _part(ours, 50), "ms", "Florence-2 base", _part(theirs, 50))
 
 
-def decode(subject: Subject, runs: int) -> Iterator[Row]:
-    """What one more token costs, and what reading everything once would."""
-    (picture, *_) = _long(subject)
-    image = subject.engine.encode(picture)
+def decode(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure the time of one more token beside that of reading all weights and the cache once."""
+    (frame, *_) = long_frames(subject)
+    image = subject.engine.encode(frame)
 
     def ours(tokens: int) -> Callable[[int], object]:
         return lambda _: subject.engine.generate(image, DETAILED.text, tokens)
 
     def theirs(tokens: int) -> Callable[[int], object]:
-        return lambda _: subject.theirs(picture, DETAILED, tokens)
+        return lambda _: subject.theirs(frame, DETAILED, tokens)
 
     token, their_token = _one_more(subject, runs, ours, theirs)
-    yield Row(f"{subject.name}: one more token", token, "ms", GENERATE, their_token)
+    yield Result(f"{subject.name}: one more token", token, "ms", GENERATE, their_token)
     cache = image.nbytes / image.shape[1] * (image.shape[1] + TOKENS)
     bound = (_read_by_a_step(subject) + cache) / bandwidth(subject.model.device) * 1e3
-    yield Row(f"{subject.name}: one more token", token, "ms", BOUND, bound)
+    yield Result(f"{subject.name}: one more token", token, "ms", BOUND, bound)
 
 
-def cameras(subject: Subject, runs: int, most: int = 16) -> Iterator[Row]:
-    """Captions per second of several cameras at once."""
+def cameras(subject: Subject, runs: int, most: int = 16) -> Iterator[Result]:
+    """Measure captions per second of several cameras at once."""
     tokens = TOKENS if subject.random else 128
     for count in itertools.takewhile(lambda count: count <= most, CAMERAS):
-        pictures = frames(count, 2)
+        views = frames(count, 2)
 
-        def ours(_: int, pictures: Sequence[Any] = pictures) -> None:
-            encoded = subject.engine.encode_batch(pictures)
+        def ours(_: int, views: Sequence[Any] = views) -> None:
+            encoded = subject.engine.encode_batch(views)
             subject.engine.generate_batch([Query(one, BRIEF.text, tokens) for one in encoded])
 
-        def theirs(_: int, pictures: Sequence[Any] = pictures) -> None:
-            for picture in pictures:
-                subject.theirs(picture, BRIEF, tokens)
+        def theirs(_: int, views: Sequence[Any] = views) -> None:
+            for frame in views:
+                subject.theirs(frame, BRIEF, tokens)
 
         times = measured(subject, runs, ours, theirs)
         rate, their_rate = (count / statistics.median(one) * 1e3 for one in times)
         cams = f"{count} camera" + "s" * (count > 1)
-        yield Row(f"{subject.name}: {cams}", rate, "captions/s", GENERATE, their_rate)
+        yield Result(f"{subject.name}: {cams}", rate, "captions/s", GENERATE, their_rate)
 
 
-def phrases(subject: Subject, runs: int, most: int = 50) -> Iterator[Row]:
-    """Phrases looked for in one frame, encoding included."""
-    (picture,) = frames(1)
+def phrases(subject: Subject, runs: int, most: int = 50) -> Iterator[Result]:
+    """Measure the time to ground phrases in one frame, including its encoding."""
+    (frame,) = frames(1)
     for count in itertools.takewhile(lambda count: count <= most, PHRASES):
         wanted = [
             prompts.phrase_grounding(f"a {colour} {kind}")
             for colour, kind in itertools.islice(_phrases(), count)
         ]
-        # A random model says no </object>: a box is five tokens.
+        # A random model writes no </object>. A box has five tokens.
         tokens = 5 if subject.random else 64
 
         def ours(_: int, wanted: Sequence[Any] = wanted, tokens: int = tokens) -> None:
-            image = subject.engine.encode(picture)
+            image = subject.engine.encode(frame)
             subject.engine.generate_batch(
                 [Query(image, prompt.text, tokens, stop=prompt.stop) for prompt in wanted]
             )
 
         def theirs(_: int, wanted: Sequence[Any] = wanted, tokens: int = tokens) -> None:
             for prompt in wanted:
-                subject.theirs(picture, prompt, tokens)
+                subject.theirs(frame, prompt, tokens)
 
         mine, other = (statistics.median(t) for t in measured(subject, runs, ours, theirs))
         name = f"{subject.name}: {count} phrase" + "s" * (count > 1) + " on a frame"
-        yield Row(name, mine, "ms", GENERATE, other)
+        yield Result(name, mine, "ms", GENERATE, other)
 
 
-def stages(subject: Subject, runs: int) -> Iterator[Row]:
-    """What the parts of one caption take."""
+def stages(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure the stages of one caption."""
     engine = subject.engine
-    (picture,) = frames(1, size=(1920, 1080))
-    image = engine.encode(picture)
+    (frame,) = frames(1, size=(1920, 1080))
+    image = engine.encode(frame)
     with torch.inference_mode():
-        pixels = engine.pixels(picture)
-        tokens = engine._vision(pixels)
-        ids = engine._prefix_ids
+        pixels = engine.pixels(frame)
+        tokens = engine.image_tokens(pixels)
 
         def one_token(_: int) -> None:
             engine.generate(image, BRIEF.text, 1)
 
         parts: dict[str, Callable[[int], object]] = {
-            "preprocess 1080p": lambda _: engine.pixels(picture),
-            "vision tower and projection": lambda _: engine._vision(pixels),
-            "the picture's keys and values": lambda _: engine._decoder.prefixes(ids, tokens, 2),
+            "preprocess 1080p": lambda _: engine.pixels(frame),
+            "vision tower and projection": lambda _: engine.image_tokens(pixels),
+            "keys and values of the image": lambda _: engine.prefixes(tokens),
             "prompt and first token": one_token,
         }
         for name, times in zip(parts, measured(subject, runs, *parts.values()), strict=True):
-            yield Row(f"{subject.name}: {name}", statistics.median(times), "ms")
+            yield Result(f"{subject.name}: {name}", statistics.median(times), "ms")
 
 
-def load(subject: Subject, questions: int) -> Iterator[Row]:
-    """Questions while eight cameras are described without a pause, in the node's own worker."""
-    pictures = frames(LOADED, 2)
+def load(subject: Subject, questions: int) -> Iterator[Result]:
+    """Measure questions while the node's worker describes eight cameras without a pause."""
+    views = frames(LOAD_CAMERAS, 2)
 
     def batch(_: int) -> None:
-        encoded = subject.engine.encode_batch(pictures)
+        encoded = subject.engine.encode_batch(views)
         subject.engine.generate_batch([Query(one, BRIEF.text, 128) for one in encoded])
 
-    alone, whole = measured(subject, 5, lambda _: subject.ours(pictures[0], _asked(), 32), batch)
-    waits, answers = _under_load(subject, pictures, questions)
-    name = f"{subject.name}: question under load of {LOADED} cameras"
+    alone, whole = measured(subject, 5, lambda _: subject.ours(views[0], _asked(), 32), batch)
+    waits, answers = _under_load(subject, views, questions)
+    name = f"{subject.name}: question under load of {LOAD_CAMERAS} cameras"
     for part in (50, 95):
         wait, answer = _part(waits, part), _part(answers, part)
         one_batch, one = statistics.median(whole), statistics.median(alone)
-        yield Row(
-            f"{name}, until its first token, p{part}", wait, "ms", "a batch of them", one_batch
+        yield Result(
+            f"{name}, until its first token, p{part}", wait, "ms", "a batch of captions", one_batch
         )
-        yield Row(f"{name}, until its answer, p{part}", answer, "ms", "without load", one)
+        yield Result(f"{name}, until its answer, p{part}", answer, "ms", "without load", one)
 
 
 def _asked() -> prompts.Prompt:
@@ -197,20 +197,21 @@ def _asked() -> prompts.Prompt:
 
 
 def _under_load(
-    subject: Subject, pictures: Sequence[Any], questions: int
+    subject: Subject, views: Sequence[Any], questions: int
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds from each question until its first token, and until its answer."""
+    """Return milliseconds from each question to its first token, and to its answer."""
     scheduler, host = Scheduler(), _Host(subject)
-    names = [f"camera{number}" for number in range(len(pictures))]
+    names = [f"camera{number}" for number in range(len(views))]
     for name in names:
         scheduler.set_limits(name, Limits(max_rate=0.0))
-    worker = Worker(scheduler, host)
+    delivery = Delivery(_fail)
+    worker = Worker(scheduler, host, delivery.post)
     stop = threading.Event()
 
     def film() -> None:
         while not stop.wait(1 / RATE):
-            for name, picture in zip(names, pictures, strict=True):
-                scheduler.offer(name, _Message(picture))
+            for name, frame in zip(names, views, strict=True):
+                scheduler.offer(name, _Message(frame))
 
     filming = threading.Thread(target=film, daemon=True)
     filming.start()
@@ -219,9 +220,9 @@ def _under_load(
     rng = np.random.default_rng(4)
     waits, answers = [], []
     for _ in range(questions):
-        time.sleep(float(rng.uniform(*ASKING)))
-        asked = _Asked()
-        scheduler.submit(Request(asked.task, time.monotonic() + 600, tuple(names)))
+        time.sleep(float(rng.uniform(*PAUSES)))
+        asked = _Asked(tuple(names))
+        scheduler.submit(asked.work)
         if not asked.answered.wait(PATIENCE):
             raise RuntimeError(f"no answer in {PATIENCE:g} s: {host.error}")
         waits.append((asked.begun - asked.submitted) * 1e3)
@@ -230,17 +231,25 @@ def _under_load(
     filming.join()
     worker.close()
     worker.join(60)
+    delivery.close(60)
     return waits, answers
 
 
 class _Asked:
-    """A question on its way."""
+    """A question, and when its first token and its answer came."""
 
-    def __init__(self) -> None:
+    def __init__(self, cameras: tuple[str, ...]) -> None:
         self.answered = threading.Event()
         self.submitted = time.perf_counter()
-        self.begun = 0.0  # of its first token
-        self.task = Task(lambda *_: [_asked()], self._done, _fail, 32, progress=self._progress)
+        self.begun = 0.0  # time of the first token
+        self.work = Work(
+            prompts=lambda *_: [_asked()],
+            done=self._done,
+            failed=_fail,
+            max_new_tokens=32,
+            progress=self._progress,
+            cameras=cameras,
+        )
 
     def _progress(self, _: object) -> None:
         self.begun = self.begun or time.perf_counter()
@@ -250,7 +259,7 @@ class _Asked:
 
 
 class _Message:
-    """A frame on its way, without ROS."""
+    """A message without ROS."""
 
     header = None
 
@@ -259,26 +268,32 @@ class _Message:
 
 
 class _Host:
-    """The node's part for a worker."""
+    """The node as its worker knows it."""
 
     settings = NodeSettings()
 
     def __init__(self, subject: Subject) -> None:
         self.captioned = threading.Event()
         self.error: Exception | None = None
-        self._engine = _Kept(subject.engine)
-        self._task = Task(lambda *_: [BRIEF], lambda _: self.captioned.set(), _fail, 128)
+        self._engine = _SharedEngine(subject.engine)
+        self._work = Work(
+            prompts=lambda *_: [BRIEF],
+            done=lambda _: self.captioned.set(),
+            failed=_fail,
+            max_new_tokens=128,
+            urgent=False,
+        )
 
     def load(self) -> Any:
         return self._engine, lambda message, _: message.pixels
 
     def loaded(self, engine: Any) -> None: ...
 
-    def bug(self, trace: str) -> None:
-        raise AssertionError(trace)
+    def log_bug(self, traceback: str) -> None:
+        raise AssertionError(traceback)
 
-    def standing(self, camera: str) -> Task:
-        return self._task
+    def standing_work(self, camera: str) -> Work:
+        return self._work
 
     def paused(self) -> bool:
         return False
@@ -287,8 +302,8 @@ class _Host:
         self.error = error
 
 
-class _Kept:
-    """An engine that a worker does not unload."""
+class _SharedEngine:
+    """An engine that the worker cannot unload."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -300,38 +315,38 @@ class _Kept:
 
 
 def _fail(error: Exception) -> None:
-    if not isinstance(error, CancelledError):  # of those that were under way at the end
+    if not isinstance(error, CancelledError):  # tasks that end with the worker
         raise error
 
 
-def memory(subject: Subject) -> Iterator[Row]:
-    """The most memory while eight captions are written at once, beside one of generate's.
+def memory(subject: Subject) -> Iterator[Result]:
+    """Measure the peak of memory of eight captions at once, beside one of generate.
 
-    Of a GPU all that torch has allocated, weights included; on a CPU what the process takes on
-    top of what it held before. No row where the kernel does not reset its peak.
+    On a GPU: all that torch has allocated, including the weights. On a CPU: what the process
+    takes in addition; nothing if the kernel cannot reset its peak.
     """
-    pictures = frames(8, 2)
+    views = frames(8, 2)
 
     def ours() -> None:
-        encoded = subject.engine.encode_batch(pictures)
+        encoded = subject.engine.encode_batch(views)
         subject.engine.generate_batch([Query(one, BRIEF.text, TOKENS) for one in encoded])
 
     def theirs() -> None:
-        subject.theirs(pictures[0], BRIEF, TOKENS)
+        subject.theirs(views[0], BRIEF, TOKENS)
 
     if subject.model.device.type == "cuda":
         what, peak = "device memory, weights included", _device_peak
     elif os.access(RESET_PEAK, os.W_OK):
-        what, peak = "memory beside the weights", _process_peak
+        what, peak = "memory without the weights", _process_peak
     else:
         return
     one, eight = peak(subject, theirs), peak(subject, ours)
     name = f"{subject.name}: {what}, 8 captions"
-    yield Row(name, eight / 1e9, "GB", "generate, 1 caption", one / 1e9)
+    yield Result(name, eight / 1e9, "GB", "generate, 1 caption", one / 1e9)
 
 
 def _device_peak(subject: Subject, call: Callable[[], None]) -> int:
-    """Bytes."""
+    """Return bytes."""
     device = subject.model.device
     subject.engine.clear()
     torch.cuda.empty_cache()
@@ -341,7 +356,7 @@ def _device_peak(subject: Subject, call: Callable[[], None]) -> int:
 
 
 def _process_peak(subject: Subject, call: Callable[[], None]) -> int:
-    """Bytes above those before the call; see proc_pid_clear_refs(5), proc_pid_status(5)."""
+    """Return bytes above those before the call (proc_pid_clear_refs(5), proc_pid_status(5))."""
     subject.engine.clear()
     subject.engine.tidy()
     RESET_PEAK.write_text("5", encoding="ascii")
@@ -352,15 +367,15 @@ def _process_peak(subject: Subject, call: Callable[[], None]) -> int:
     return 1024 * most - before
 
 
-def quantized(subject: Subject, runs: int) -> Iterator[Row]:
-    """What the weights take in each way to hold them, and one more token with them.
+def quantized(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure the memory of quantized weights, and the time of one more token with them.
 
-    They are written to a directory first, and loaded from it as any model is.
+    Writes the weights to a directory and loads them from there, like any model.
     """
-    (picture, *_) = _long(subject)
+    (frame, *_) = long_frames(subject)
 
     def write(engine: Engine) -> Writing:
-        image = engine.encode(picture)
+        image = engine.encode(frame)
         return lambda tokens: lambda _: engine.generate(image, DETAILED.text, tokens)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -374,18 +389,18 @@ def quantized(subject: Subject, runs: int) -> Iterator[Row]:
         for mode in modes:
             engine = load(quantization=mode)
             name = f"{subject.name}, {mode}"
-            taken, before = (_bytes(one._model) / 1e9 for one in (engine, without))
-            yield Row(f"{name}: memory of the weights", taken, "GB", without.info.dtype, before)
+            taken, before = (_bytes(one.model) / 1e9 for one in (engine, without))
+            yield Result(f"{name}: memory of the weights", taken, "GB", without.info.dtype, before)
             token, other = _one_more(subject, runs, write(engine), write(without))
-            yield Row(f"{name}: one more token", token, "ms", without.info.dtype, other)
+            yield Result(f"{name}: one more token", token, "ms", without.info.dtype, other)
             engine.unload()
         without.unload()
 
 
 def _bytes(model: torch.nn.Module) -> int:
-    """What a model's weights take, each once."""
+    """Return the bytes of a model's weights, each counted once."""
     weights = [*model.parameters(), *model.buffers()]
-    # bitsandbytes keeps its scales beside the weight that they belong to.
+    # bitsandbytes keeps the scales as an attribute of their weight.
     states = filter(None, (getattr(weight, "quant_state", None) for weight in weights))
     scales = (value for state in states for value in vars(state).values())
     found = (*weights, *(value for value in scales if isinstance(value, torch.Tensor)))
@@ -393,28 +408,28 @@ def _bytes(model: torch.nn.Module) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def agreement(subject: Subject, count: int) -> Iterator[Row]:
-    """Prompts of every kind whose token ids are those of generate, in ragged batches of 1 to 8."""
+def agreement(subject: Subject, count: int) -> Iterator[Result]:
+    """Count prompts with the token ids of generate, of every kind, in ragged batches of 1 to 8."""
     rng = np.random.default_rng(6)
-    pictures = frames(8, 3)
-    encoded = subject.engine.encode_batch(pictures)
+    views = frames(8, 3)
+    encoded = subject.engine.encode_batch(views)
     same = done = 0
     while done < count:
         size = min(int(rng.integers(1, 9)), count - done)
-        asked = [(int(rng.integers(len(pictures))), _any_prompt(rng)) for _ in range(size)]
+        asked = [(int(rng.integers(len(views))), _any_prompt(rng)) for _ in range(size)]
         limit = int(rng.integers(4, TOKENS))
         answers = subject.engine.generate_batch(
-            [Query(encoded[picture], prompt.text, limit) for picture, prompt in asked]
+            [Query(encoded[frame], prompt.text, limit) for frame, prompt in asked]
         )
-        for (picture, prompt), answer in zip(asked, answers, strict=True):
-            inputs = subject.inputs(pictures[picture], prompt)
-            inputs["pixel_values"] = subject.engine.pixels(pictures[picture])
+        for (frame, prompt), answer in zip(asked, answers, strict=True):
+            inputs = subject.inputs(views[frame], prompt)
+            inputs["pixel_values"] = subject.engine.pixels(views[frame])
             ids = subject.model.generate(**inputs, max_new_tokens=limit, do_sample=False)
             new = ids[0, inputs["input_ids"].shape[1] :].tolist()
             same += getattr(answer, "ids", None) == tuple(new)
             done += 1
     name = f"{subject.name}: prompts with the token ids of generate"
-    yield Row(name, same, "prompts", "of", float(count))
+    yield Result(name, same, "prompts", "of", float(count))
 
 
 def _any_prompt(rng: np.random.Generator) -> prompts.Prompt:
@@ -434,17 +449,17 @@ def _any_prompt(rng: np.random.Generator) -> prompts.Prompt:
 
 
 def _one_more(subject: Subject, runs: int, *ways: Writing) -> list[float]:
-    """Milliseconds that one more token takes in each way to write."""
-    calls = (way(tokens) for way in ways for tokens in (TOKENS, FEW))
+    """Return the milliseconds of one more token for each way to write."""
+    calls = (way(tokens) for way in ways for tokens in (TOKENS, SHORT_TOKENS))
     medians = [statistics.median(times) for times in measured(subject, runs, *calls)]
     pairs = zip(medians[::2], medians[1::2], strict=True)
-    return [(long - short) / (TOKENS - FEW) for long, short in pairs]
+    return [(long - short) / (TOKENS - SHORT_TOKENS) for long, short in pairs]
 
 
 def measured(
     subject: Subject, runs: int, *calls: Callable[[int], object]
 ) -> tuple[list[float], ...]:
-    """Milliseconds of each call in each run; by turns, so that disturbances hit all."""
+    """Return milliseconds of each call in each run. Calls take turns, so noise hits all alike."""
     times: tuple[list[float], ...] = tuple([] for _ in calls)
     for number in range(-1, runs):  # the first round warms up
         for call, taken in zip(calls, times, strict=True):
@@ -458,7 +473,7 @@ def measured(
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes per second at which a large array is read, the best of a few times."""
+    """Return the bytes per second of reading a large array, the best of a few times."""
     source = torch.ones(BANDWIDTH_BYTES // 4, device=device)
     best = float("inf")
     for _ in range(8):
@@ -469,16 +484,16 @@ def bandwidth(device: torch.device) -> float:
 
 
 def _read_by_a_step(subject: Subject) -> int:
-    """Bytes of weights that one token reads: the text model, whose embeddings are its head's."""
+    """Return the bytes of weights that one token reads: the text model's, head included."""
     return sum(parameter.nbytes for parameter in subject.model.text_model.parameters())
 
 
-def _long(subject: Subject) -> list[Any]:
-    """Frames whose detailed caption has TOKENS tokens and more."""
+def long_frames(subject: Subject) -> list[Any]:
+    """Return frames whose detailed caption has TOKENS tokens or more."""
     found = []
-    for picture in frames(12):
-        if subject.random or subject.ours(picture, DETAILED, TOKENS).generated_tokens == TOKENS:
-            found.append(picture)
+    for frame in frames(12):
+        if subject.random or subject.ours(frame, DETAILED, TOKENS).generated_tokens == TOKENS:
+            found.append(frame)
         if len(found) == 4:
             break
     return found
