@@ -26,9 +26,10 @@ from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import compat, prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Query
+from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.node_settings import NodeSettings
-from kosmos_ros.serving.scheduler import Limits, Request, Scheduler
-from kosmos_ros.serving.work import Task
+from kosmos_ros.serving.scheduler import Limits, Scheduler
+from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import Worker
 
 TOKENS = 40  # of a caption
@@ -203,7 +204,8 @@ def _under_load(
     names = [f"camera{number}" for number in range(len(views))]
     for name in names:
         scheduler.set_limits(name, Limits(max_rate=0.0))
-    worker = Worker(scheduler, host)
+    delivery = Delivery(_fail)
+    worker = Worker(scheduler, host, delivery.post)
     stop = threading.Event()
 
     def film() -> None:
@@ -219,8 +221,8 @@ def _under_load(
     waits, answers = [], []
     for _ in range(questions):
         time.sleep(float(rng.uniform(*PAUSES)))
-        question = _TimedQuestion()
-        scheduler.submit(Request(question.task, time.monotonic() + 600, tuple(names)))
+        question = _TimedQuestion(tuple(names))
+        scheduler.submit(question.work)
         if not question.answered.wait(PATIENCE):
             raise RuntimeError(f"no answer in {PATIENCE:g} s: {host.error}")
         waits.append((question.begun - question.submitted) * 1e3)
@@ -229,17 +231,25 @@ def _under_load(
     filming.join()
     worker.close()
     worker.join(60)
+    delivery.close(60)
     return waits, answers
 
 
 class _TimedQuestion:
     """A question, and when its first token and its answer came."""
 
-    def __init__(self) -> None:
+    def __init__(self, cameras: tuple[str, ...]) -> None:
         self.answered = threading.Event()
         self.submitted = time.perf_counter()
         self.begun = 0.0  # time of the first token
-        self.task = Task(lambda *_: [_question()], self._done, _fail, 32, progress=self._progress)
+        self.work = Work(
+            prompts=lambda *_: [_question()],
+            done=self._done,
+            failed=_fail,
+            max_new_tokens=32,
+            progress=self._progress,
+            cameras=cameras,
+        )
 
     def _progress(self, _: object) -> None:
         self.begun = self.begun or time.perf_counter()
@@ -266,18 +276,24 @@ class _Host:
         self.captioned = threading.Event()
         self.error: Exception | None = None
         self._engine = _SharedEngine(subject.engine)
-        self._task = Task(lambda *_: [BRIEF], lambda _: self.captioned.set(), _fail, 128)
+        self._work = Work(
+            prompts=lambda *_: [BRIEF],
+            done=lambda _: self.captioned.set(),
+            failed=_fail,
+            max_new_tokens=128,
+            urgent=False,
+        )
 
     def load(self) -> Any:
         return self._engine, lambda message, _: message.pixels
 
     def loaded(self, engine: Any) -> None: ...
 
-    def bug(self, trace: str) -> None:
-        raise AssertionError(trace)
+    def log_bug(self, traceback: str) -> None:
+        raise AssertionError(traceback)
 
-    def standing(self, camera: str) -> Task:
-        return self._task
+    def standing_work(self, camera: str) -> Work:
+        return self._work
 
     def paused(self) -> bool:
         return False

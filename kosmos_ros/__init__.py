@@ -1,3 +1,3 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Grounded captions for a robot's cameras: KOSMOS-2 behind ROS 2 topics and services."""
+"""ROS 2 node for grounded image captioning and visual question answering with KOSMOS-2."""

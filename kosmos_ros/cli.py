@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos: captions and answers for picture files, without ROS; and the model's own files.
+"""kosmos: caption images and answer questions about them without ROS, or download a model.
 
-Of pictures, one JSON object a line on standard output, in the terms of
-kosmos_msgs/GroundedCaption: boxes in pixels. Of a model, the lines that name it in a file of
-parameters. Progress and errors go to standard error.
+Writes one JSON object per line for each image, with the fields of kosmos_msgs/GroundedCaption and
+boxes in pixels. For a downloaded model, writes the lines that select it in a parameter file.
+Progress and errors go to standard error.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization", "threads")
 COMMON = (*MODEL, "max_new_tokens", "max_image_pixels")
-"""Settings of the node that are options here."""
+"""Settings of the node that are also options of this command."""
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the command line and give the exit code.
+    """Run the command and return its exit code.
 
-    0; 1 when a picture, the question or the model failed; 2 for an option that can never work;
-    as shells have it, 130 after Ctrl-C and 141 when the reader of standard output has gone.
+    0: success. 1: an image, the question or the model failed. 2: an option is invalid. As in
+    shells, 130: Ctrl-C; 141: the reader of standard output has closed it.
     """
     options = _parser().parse_args(args)
     try:
@@ -54,7 +54,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line, which the usage would push out of sight."""
+    """Writes errors in one line, without the usage, which would push the error out of sight."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -66,24 +66,28 @@ def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     for name in COMMON:
         _add(common, name)
-    common.add_argument("--plain", action="store_true", help="no boxes; faster")
+    common.add_argument(
+        "--plain",
+        action="store_true",
+        help="Generate plain text without boxes, which takes less time.",
+    )
 
-    caption = commands.add_parser("caption", parents=[common], help="say what pictures show")
+    caption = commands.add_parser("caption", parents=[common], help="caption images")
     caption.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     task = FIELDS["task"].default
     caption.add_argument(
-        "--task", type=_task, default=task, help=f"{' or '.join(CAPTION_TASKS)}. ({task})"
+        "--task", type=_task, default=task, help=f"Task: {' or '.join(CAPTION_TASKS)}. ({task})"
     )
     caption.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="save annotated pictures in DIR as NAME.png or, where there is one already, as "
-        "NAME-2.png, NAME-3.png and so on: nothing is overwritten",
+        help="Folder for annotated images. Each is saved as NAME.png, or as NAME-2.png, "
+        "NAME-3.png and so on if the name is taken: nothing is overwritten.",
     )
     caption.set_defaults(run=_caption)
 
-    ask = commands.add_parser("ask", parents=[common], help="ask about a picture")
+    ask = commands.add_parser("ask", parents=[common], help="answer a question about an image")
     ask.add_argument("image", type=Path, metavar="IMAGE")
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument(
@@ -92,24 +96,24 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="X0,Y0,X1,Y1",
-        help="pixels; the question's 'it' or 'this' means it; may be given several times; a "
-        "negative X0 needs --region=X0,Y0,X1,Y1",
+        help="Region of the image (pixels) that the question calls 'it' or 'this'. May be "
+        "repeated. A negative X0 needs --region=X0,Y0,X1,Y1.",
     )
     ask.add_argument(
         "--region-phrase",
         action="append",
         default=[],
         metavar="WORDS",
-        help="words of the question that mean the region instead; one for each region",
+        help="Words of the question that name the region instead of 'it'. One for each region.",
     )
     ask.set_defaults(run=_ask)
 
     fetch = commands.add_parser(
         "fetch",
         help="download a model and check it",
-        description="Download a model from Hugging Face and check it. What a killed download left "
-        "is gone on with, and what is damaged is fetched anew. HF_HOME says where to, HF_ENDPOINT "
-        "from where.",
+        description="Download a model from Hugging Face and check it. An interrupted download "
+        "continues, and damaged files are downloaded again. HF_HOME sets the folder, HF_ENDPOINT "
+        "the server.",
     )
     for name in ("model", "revision"):
         _add(fetch, name)
@@ -118,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(parser: argparse.ArgumentParser, name: str) -> None:
-    """Give `parser` the option that sets field `name` of the settings."""
+    """Add the option that sets field `name` of the settings."""
     field = FIELDS[name]
     option, text = f"--{name.replace('_', '-')}", field.metadata["description"]
     if field.default is False:
@@ -155,7 +159,7 @@ def _caption(options: argparse.Namespace) -> int:
             options.out.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise ConfigError(
-                f"--out {options.out}: {exc.strerror}; a folder, or a place for one, is needed"
+                f"--out must be a folder, got {options.out}: {exc.strerror}"
             ) from exc
     engine = None
     failures = 0
@@ -170,15 +174,25 @@ def _caption(options: argparse.Namespace) -> int:
             tqdm.write(f"kosmos: {one_line(exc)}", file=sys.stderr)
             continue
         value = _value(path, image, prompt, caption, options.model)
-        if options.out:
-            try:
-                value["annotated"] = str(_save(options.out, path.stem, annotate(image, caption)))
-            except OSError as exc:
-                failures += 1
-                reason = one_line(f"--out {exc.filename}: {exc.strerror or exc}")
-                tqdm.write(f"kosmos: {reason}", file=sys.stderr)
+        if options.out and not _annotate(options.out, path, image, caption, value):
+            failures += 1
         _write(value)
     return 1 if failures else 0
+
+
+def _annotate(
+    folder: Path, path: Path, image: np.ndarray, caption: Caption, value: dict[str, Any]
+) -> bool:
+    """Save the annotated image and put its path in `value`; report a failure and return False."""
+    from tqdm import tqdm
+
+    try:
+        value["annotated"] = str(_save(folder, path.stem, annotate(image, caption)))
+    except OSError as exc:
+        reason = one_line(f"--out {exc.filename}: {exc.strerror or exc}")
+        tqdm.write(f"kosmos: {reason}", file=sys.stderr)
+        return False
+    return True
 
 
 def _ask(options: argparse.Namespace) -> int:
@@ -196,14 +210,14 @@ def _fetch(options: argparse.Namespace) -> int:
     from kosmos_ros.kosmos2 import hub
 
     files = hub.fetch(options.model, options.revision)
-    print(f"all files are as {hub.hub()} lists them, in {files.folder}", file=sys.stderr)
-    # In quotes: a commit may look like a number.
+    print(f"all files match those of {hub.hub()}; they are in {files.folder}", file=sys.stderr)
+    # Quotes keep YAML from reading a commit as a number.
     print(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0
 
 
 def _engine(options: argparse.Namespace) -> Engine:
-    # Importing torch takes seconds that --help and bad pictures need not wait for.
+    # Importing torch takes seconds, which --help and invalid images need not wait for.
     from kosmos_ros.kosmos2.engine import Engine
 
     return Engine.load(**{name: getattr(options, name) for name in MODEL})
@@ -224,7 +238,7 @@ def _run(
 def _value(
     path: Path, image: np.ndarray, prompt: Prompt, caption: Caption, model: str
 ) -> dict[str, Any]:
-    """The fields of kosmos_msgs/GroundedCaption that a file has, and `image`, its path."""
+    """Return the fields of kosmos_msgs/GroundedCaption that a file has, and its path."""
     height, width, _ = image.shape
     return {
         "image": str(path),
@@ -253,13 +267,13 @@ def _value(
 def _write(value: dict[str, Any]) -> None:
     from tqdm import tqdm
 
-    # Escaped to ASCII, as a path need not be UTF-8 and the output's encoding may be any.
+    # ASCII, because a path need not be UTF-8 and the output may have any encoding.
     text = json.dumps(value, allow_nan=False)
     try:
         tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()  # a pipe's reader sees each line at once
+        sys.stdout.flush()  # the reader of a pipe gets each line at once
     except OSError as exc:
-        # Python flushes once more at the end, which would fail again.
+        # Python flushes again at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(exc, BrokenPipeError):
             sys.exit(141)
@@ -269,7 +283,7 @@ def _write(value: dict[str, Any]) -> None:
 def _task(text: str) -> str:
     if text not in CAPTION_TASKS:
         raise argparse.ArgumentTypeError(
-            f"task is {text!r}; one of {', '.join(CAPTION_TASKS)} is needed"
+            f"task must be one of {', '.join(CAPTION_TASKS)}, got {text!r}"
         )
     return text
 
@@ -279,7 +293,7 @@ def _region(text: str) -> Box:
         x_min, y_min, x_max, y_max = map(float, text.split(","))
     except ValueError as exc:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no region; four numbers x0,y0,x1,y1 in pixels are needed"
+            f"region must be four numbers x0,y0,x1,y1 in pixels, got {text!r}"
         ) from exc
     box = Box(x_min, y_min, x_max, y_max)
     try:
@@ -290,7 +304,7 @@ def _region(text: str) -> Box:
 
 
 def _save(folder: Path, name: str, image: np.ndarray) -> Path:
-    """Write a PNG under the first free one of `name`, `name`-2 … Raises OSError with its name."""
+    """Save a PNG under the first free name: NAME.png, NAME-2.png … OSError has its filename."""
     from PIL import Image
 
     for number in itertools.count(1):
@@ -303,7 +317,7 @@ def _save(folder: Path, name: str, image: np.ndarray) -> Path:
     try:
         with file:
             Image.fromarray(image).save(file, "PNG")
-    except BaseException as exc:  # Ctrl-C too: half a picture is worse than none
+    except BaseException as exc:  # Ctrl-C, too: half a file is worse than none
         path.unlink(missing_ok=True)
         if isinstance(exc, OSError):
             exc.filename = str(path)

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What a program can be told, each setting once: name, default, range, description.
+"""Settings of a program: each one stated once, with default, range and description.
 
-A dataclass holds them; a field made by `parameter` is a ROS parameter, a launch argument or an
-option of the same name. Knows no ROS and no command line.
+A dataclass holds the settings. Each field made by `parameter` becomes a ROS parameter, a launch
+argument or a command-line option of the same name. Knows no ROS and no command line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from typing import Any
 from kosmos_ros.errors import ConfigError, KosmosError
 from kosmos_ros.sanitize import quoted
 
-MAX_ENTRIES = 100  # of each list, in parameters and in requests
+MAX_ENTRIES = 100
+"""Largest number of entries of a list, in parameters and in requests."""
+
+KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    tuple: "a list of strings",
+}
+"""Names of the parameter types in error messages."""
 
 
 def parameter(
@@ -28,7 +38,11 @@ def parameter(
     check: Callable[[str], object] | None = None,
     read_only: bool = False,
 ) -> Any:
-    """A field that is a parameter; `limits` are inclusive, `check` raises KosmosError."""
+    """Return a dataclass field that is a parameter.
+
+    `limits` are inclusive. `check` raises KosmosError for an invalid string; it is called for a
+    string that is not empty, or for each entry of a list.
+    """
     metadata = {
         "description": description,
         "limits": limits,
@@ -40,31 +54,32 @@ def parameter(
 
 
 def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
-    """`value` as the field's type; an integer serves where text or a float is needed.
+    """Return `value` as the type of `field`.
 
-    Of a list, empty texts are left out, since ROS has no empty list of texts.
-    Raises ConfigError for another type or a value out of range, of the name behind `prefix`.
+    Accepts an integer for a float or a string. Removes empty strings from a list, because ROS
+    cannot express an empty list of strings. Raises ConfigError, which names the parameter as
+    `prefix` + its name, if the type is wrong or the value is out of range.
     """
     name = prefix + field.name
     kind: Any = type(field.default)
     if kind in (float, str) and type(value) is int:
-        with contextlib.suppress(OverflowError):  # of what no float can hold
+        with contextlib.suppress(OverflowError):  # an integer too large for a float
             value = kind(value)
-    if kind is tuple and _are_texts(value):
+    if kind is tuple and _are_strings(value):
         value = tuple(text for text in value if text)
     if type(value) is not kind:
-        needed = "a list of texts" if kind is tuple else kind.__name__
-        raise ConfigError(
-            f"parameter {name} is {quoted(value)} ({type(value).__name__}); {needed} is needed"
-        )
+        got = f"{quoted(value)} ({type(value).__name__})"
+        raise ConfigError(f"parameter {name} must be {KINDS[kind]}, got {got}")
     if kind is tuple and len(value) > MAX_ENTRIES:
-        raise ConfigError(f"parameter {name} has {len(value)} entries; {MAX_ENTRIES} is the most")
+        raise ConfigError(
+            f"parameter {name} must have at most {MAX_ENTRIES} entries, got {len(value)}"
+        )
     limits, choices = field.metadata["limits"], field.metadata["choices"]
-    if limits and not limits[0] <= value <= limits[1]:  # nor is NaN
-        raise ConfigError(f"parameter {name} is {value}; {limits[0]} to {limits[1]} is needed")
+    if limits and not limits[0] <= value <= limits[1]:  # false for NaN, too
+        raise ConfigError(f"parameter {name} must be {limits[0]} to {limits[1]}, got {value}")
     if choices and value not in choices:
         raise ConfigError(
-            f"parameter {name} is {quoted(value)}; one of {', '.join(choices)} is needed"
+            f"parameter {name} must be one of {', '.join(choices)}, got {quoted(value)}"
         )
     if check := field.metadata["check"]:
         for text in value if kind is tuple else filter(None, [value]):
@@ -75,7 +90,7 @@ def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> An
     return value
 
 
-def _are_texts(value: Any) -> bool:
+def _are_strings(value: Any) -> bool:
     return (
         isinstance(value, Sequence)
         and not isinstance(value, str)

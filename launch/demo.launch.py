@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What scripts/demo does: two cameras with drawn scenes, or pictures of your own, described.
+"""The demo as a launch file: describe two cameras with drawn scenes, or images of your own.
 
 ros2 launch kosmos_ros demo.launch.py [image:=FILE | video:=FILE|DEVICE] [keep:=true]
 
-device:=cuda and other arguments of kosmos.launch.py work too.
+It also takes device:=cuda and the other arguments of kosmos.launch.py.
 """
 
 from __future__ import annotations
@@ -33,26 +33,30 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument(
-                "image", default_value="", description="Picture, or folder of them, to look at."
+                "image", default_value="", description="Image file, or folder of images."
             ),
             DeclareLaunchArgument(
                 "video",
                 default_value="",
-                description="Video file or device (/dev/video0, or 0) to look at.",
+                description="Video file, or camera (/dev/video0, or 0).",
             ),
             DeclareLaunchArgument(
-                "model", default_value="shapes", description="As in kosmos.launch.py."
+                "model",
+                default_value="shapes",
+                description="Model: shapes, a Hugging Face id or a directory.",
             ),
             DeclareLaunchArgument(
-                "out", default_value="kosmos_demo", description="Folder for annotated frames."
+                "out",
+                default_value="kosmos_demo",
+                description="Folder in which annotated frames are saved.",
             ),
             DeclareLaunchArgument(
                 "keep",
                 default_value="false",
                 choices=["true", "false"],
-                description="Go on until interrupted.",
+                description="Continue until interrupted.",
             ),
-            # Nodes of other people on this network are not to take part.
+            # Keep nodes of other computers on the network out.
             SetEnvironmentVariable(RANGE, EnvironmentVariable(RANGE, default_value="LOCALHOST")),
             RegisterEventHandler(OnProcessExit(on_exit=_ended)),
             OpaqueFunction(function=_nodes),
@@ -61,10 +65,10 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _nodes(context: LaunchContext) -> list[Action]:
-    # Read here, since the included file's image, a topic, takes the place of this file's.
+    # Read them now: the included file has an argument image, too, which is a topic.
     image, video = (LaunchConfiguration(name).perform(context) for name in ("image", "video"))
     if image and video:
-        raise RuntimeError(f"image is {image!r} and video {video!r}: give one of them")
+        raise RuntimeError(f"image is {image!r} and video {video!r}; set only one of them")
     cameras = ["front"] if image or video else ["front", "rear"]
     directory = FindPackageShare("kosmos_ros").find("kosmos_ros")
     kosmos = IncludeLaunchDescription(
@@ -75,8 +79,8 @@ def _nodes(context: LaunchContext) -> list[Action]:
             "image_topics": f"[{', '.join(f'{name}/image_raw' for name in cameras)}]",
             "max_rate": "2.0",
             "model": LaunchConfiguration("model"),
-            "request_timeout": "120.0",  # s, as questions wait for slow models, too
-            # demo_node looks for /kosmos.
+            "request_timeout": "120.0",  # s, for slow models
+            # demo_node expects /kosmos.
             "namespace": "",
             "name": "kosmos",
         }.items(),
@@ -89,7 +93,7 @@ def _nodes(context: LaunchContext) -> list[Action]:
             parameters=[
                 {
                     "source": ParameterValue(image or video or "shapes", value_type=str),
-                    "rate": 2.0 if image else 10.0,  # a still need not be sent more often
+                    "rate": 2.0 if image else 10.0,  # one image need not be sent more often
                     "seed": seed,
                 }
             ],
@@ -111,15 +115,15 @@ def _nodes(context: LaunchContext) -> list[Action]:
         output="screen",
         emulate_tty=True,
     )
-    # kosmos first: launch leaves running what it started before an error in its arguments.
+    # kosmos comes first: after an error in its arguments, launch does not stop earlier nodes.
     return [kosmos, *drivers, demo]
 
 
 def _ended(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-    """The first process to end ends all: with success when it is demo_node, after its work."""
+    """Stop everything when the first process ends; succeed if it is demo_node with code 0."""
     if context.is_shutdown:
         return None
     if event.process_name.startswith("demo_node") and event.returncode == 0:
         return Shutdown(reason="the demo is over")
-    # Only an exception gives `ros2 launch` another exit code than 0.
+    # `ros2 launch` exits with a code other than 0 only after an exception.
     raise RuntimeError(f"{event.process_name} has ended with exit code {event.returncode}")

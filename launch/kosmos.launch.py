@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos_node: ros2 launch kosmos_ros kosmos.launch.py image:=/camera/image_raw.
+"""Start kosmos_node: ros2 launch kosmos_ros kosmos.launch.py image:=/camera/image_raw.
 
-Every parameter of the node is an argument, too; one that is left empty is as params_file has it.
+Every parameter of the node is also an argument. An empty argument leaves the value of params_file.
 """
 
 import os
@@ -25,34 +25,41 @@ from launch_ros.substitutions import FindPackageShare
 
 from kosmos_ros.serving.node_settings import FIELDS
 
-FOR_GOOD = (0, 1, 2, -signal.SIGINT, -signal.SIGTERM)
-"""Exit codes after which a new start helps nothing; the last two before it hears signals."""
-FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # s before a new start; each is twice the one before
-LONG = 600.0  # s of life, far more than loading takes, after which the pauses begin anew
+FINAL_CODES = (0, 1, 2, -signal.SIGINT, -signal.SIGTERM)
+"""Exit codes after which the node is not started again.
 
-PARAMETERS = {  # name: (type to read the argument's text as, None for YAML's rules; description)
+The negative ones occur if a signal arrives before the node handles signals.
+"""
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # s before a new start; each pause is twice the previous one
+LONG_RUN = 600.0  # s, far longer than loading takes; after such a run the pauses start over
+
+PARAMETERS = {  # name: (type of the argument, None: by the rules of YAML; description)
     **{
         name: (str if isinstance(field.default, str) else None, field.metadata["description"])
         for name, field in FIELDS.items()
     },
-    "use_sim_time": (None, "true: take the time from /clock."),
+    "use_sim_time": (None, "Use the time of /clock instead of the system's."),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    # A path, not a substitution of one, so that --show-args says where the file is.
+    # A path and not a substitution, so that --show-args shows it.
     share = FindPackageShare("kosmos_ros").find("kosmos_ros")
     return LaunchDescription(
         [
-            DeclareLaunchArgument("image", default_value="image", description="Image topic."),
             DeclareLaunchArgument(
-                "namespace", default_value="", description="The node's namespace."
+                "image",
+                default_value="image",
+                description="Image topic of a camera without a name.",
             ),
-            DeclareLaunchArgument("name", default_value="kosmos", description="The node's name."),
+            DeclareLaunchArgument(
+                "namespace", default_value="", description="Namespace of the node. Empty: none."
+            ),
+            DeclareLaunchArgument("name", default_value="kosmos", description="Name of the node."),
             DeclareLaunchArgument(
                 "params_file",
                 default_value=os.path.join(share, "config", "kosmos.yaml"),
-                description="YAML file with parameters; the default one has them all.",
+                description="YAML file with parameters. The default file has all of them.",
             ),
             *[
                 DeclareLaunchArgument(name, default_value="", description=description)
@@ -61,16 +68,18 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "respawn",
                 default_value="true",
-                description="Start a node that died again, at growing intervals; not one that "
-                "was stopped or cannot be started (exit codes 0, 1, 2).",
+                description="Start the node again after a crash, at growing intervals. Not after "
+                "exit codes 0 (stopped), 1 and 2 (invalid parameters or arguments).",
             ),
             DeclareLaunchArgument(
                 "prefix",
                 default_value="",
-                description="Put before the node's command, for example another python3.",
+                description="Text before the node's command, for example another python3.",
             ),
             DeclareLaunchArgument(
-                "log_level", default_value="info", description="debug, info, warn or error."
+                "log_level",
+                default_value="info",
+                description="Log level: debug, info, warn or error.",
             ),
             OpaqueFunction(function=_node),
         ]
@@ -82,44 +91,44 @@ def _node(context: LaunchContext) -> list[Action]:
         return str(LaunchConfiguration(name).perform(context))
 
     if not os.path.isfile(value("params_file")):
-        # launch_ros would go on without it.
-        raise RuntimeError(f"params_file {value('params_file')!r} is not a file")
+        # launch_ros ignores a missing file.
+        raise RuntimeError(f"params_file must be a file, got {value('params_file')!r}")
     if value("respawn").lower() not in ("true", "false"):
-        raise RuntimeError(f"respawn is {value('respawn')!r}; true or false is needed")
+        raise RuntimeError(f"respawn must be true or false, got {value('respawn')!r}")
     given = {
-        # Not value(name): launch_ros makes a bool of a substitution's text only.
+        # Not value(name): launch_ros converts only the text of a substitution to a bool.
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, (kind, _) in PARAMETERS.items()
         if value(name)
     }
 
-    def started(pause: float) -> list[Action]:
+    def start(pause: float) -> list[Action]:
         node = Node(
             package="kosmos_ros",
             executable="kosmos_node",
             namespace=value("namespace"),
             name=value("name"),
-            # In this order: what is given on the command line wins over the file.
+            # In this order, arguments override the file.
             parameters=[value("params_file"), given],
             remappings=[("image", value("image"))],
             arguments=["--ros-args", "--log-level", value("log_level")],
             prefix=value("prefix") or None,
-            exec_name="kosmos_node",  # in the log, whatever the prefix
+            exec_name="kosmos_node",  # name in the log, with any prefix
             output="screen",
             emulate_tty=True,
         )
-        began = time.monotonic()
+        started = time.monotonic()
 
-        def ended(event: ProcessExited, context: LaunchContext) -> list[Action] | None:
-            if context.is_shutdown or event.returncode in FOR_GOOD:
+        def restart(event: ProcessExited, context: LaunchContext) -> list[Action] | None:
+            if context.is_shutdown or event.returncode in FINAL_CODES:
                 return None
-            wait = FIRST_PAUSE if time.monotonic() - began > LONG else pause
-            again = OpaqueFunction(function=lambda _: started(min(2 * wait, LAST_PAUSE)))
+            wait = FIRST_PAUSE if time.monotonic() - started > LONG_RUN else pause
+            again = OpaqueFunction(function=lambda _: start(min(2 * wait, LAST_PAUSE)))
             return [TimerAction(period=wait, actions=[again])]
 
-        handler = OnProcessExit(target_action=node, on_exit=ended)
+        handler = OnProcessExit(target_action=node, on_exit=restart)
         return [RegisterEventHandler(handler), node]
 
     if value("respawn").lower() == "false":
-        return started(FIRST_PAUSE)[1:]
-    return started(FIRST_PAUSE)
+        return start(FIRST_PAUSE)[1:]
+    return start(FIRST_PAUSE)

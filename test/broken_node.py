@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos_node with an engine that breaks, as a program: broken_node.py HOW [ARGUMENTS].
+"""Run kosmos_node with an engine that breaks: broken_node.py HOW [ARGUMENTS].
 
-HOW is lost, hangs, or holds: it hangs with Python's lock in its hand.
+HOW is lost (the device), hangs, or holds (hangs and holds Python's lock).
 """
 
 import ctypes
@@ -17,7 +17,7 @@ from kosmos_ros.ros.process import run
 
 
 class Broken(FakeEngine):
-    """Answers each question until one asks it to break."""
+    """Generates text until a prompt contains "break"."""
 
     def step(self):
         if any("break" in query.prompt for query in self.added):
@@ -26,7 +26,7 @@ class Broken(FakeEngine):
             if sys.argv[1] == "holds":
                 turns = threading.Semaphore(0)
                 KosmosNode.patience = property(lambda node: turns.release() or 1.0)
-                for _ in range(2):  # the second turn shows that the first has set the alarm
+                for _ in range(2):  # after the second one, the first has set the alarm
                     turns.acquire()
                 ctypes.PyDLL(None).sleep(1000)
             threading.Event().wait()

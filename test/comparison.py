@@ -1,13 +1,13 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes in pixels, and image messages of pictures, for tests against what was drawn."""
+"""Boxes in pixels and messages of images, for tests that compare with drawn scenes."""
 
 import numpy as np
 from sensor_msgs.msg import Image
 
 
 def iou(first, second):
-    """Intersection over union of two boxes (x_min, y_min, x_max, y_max)."""
+    """Return the intersection over union of two boxes (x_min, y_min, x_max, y_max)."""
     left, top = (max(first[i], second[i]) for i in (0, 1))
     right, bottom = (min(first[i], second[i]) for i in (2, 3))
     shared = max(right - left, 0) * max(bottom - top, 0)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG, PNG and WebP files that decode, and what makes files that do not."""
+"""Valid JPEG, PNG and WebP files, and functions that make invalid ones."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ def chunk(kind, data):
 
 
 def png(width, height, bits, colour_type, rows, *extra):
-    """A PNG by its specification; `rows` are its bytes, a filter byte before each row."""
+    """Return a PNG; `rows` are its bytes, with a filter byte before each row."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -35,7 +35,7 @@ def encoded(image, format, **options):
 
 
 def picture(width=64, height=48):
-    """Left half red, right half (10, 20, 30), the lowest quarter white."""
+    """Return an image: left half red, right half (10, 20, 30), lowest quarter white."""
     image = np.empty((height, width, 3), np.uint8)
     image[:, : width // 2], image[:, width // 2 :] = (255, 0, 0), (10, 20, 30)
     image[height * 3 // 4 :] = 255

@@ -1,58 +1,123 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What every test of a node needs: a domain of its own, and waiting for events."""
+"""The environment of the tests: ROS domains, tiers, and fixtures that end what a test starts."""
 
+import contextlib
 import faulthandler
 import gc
 import os
 import sys
 import time
-
-# Before any message is imported: types of fields are checked only when this is set.
-os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-# One for each worker of a run, and not the next one, which test_neighbours takes; programs that a
-# worker starts, some of which read this file, have that of the worker.
-os.environ["ROS_DOMAIN_ID"] = os.environ.setdefault(
-    "ROS_DOMAIN_ID_OF_" + os.environ.get("PYTEST_XDIST_WORKER", "gw0"),
-    str(
-        (
-            int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 101))
-            + 13 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-            - 1
-        )
-        % 101
-        + 1
-    ),
-)
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Threads of several processes on a few cores wait for each other, ten times longer than they work.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from programs import RUNNING
 
-# Hypothesis's own: the same examples in every run, however long one takes on a busy machine.
+WORKERS = 50  # at most; each has two of the 101 domains that are safe on Linux
+
+
+def own_domain(environment):
+    """Return the ROS domain of the pytest worker with these environment variables.
+
+    The following domain, which test_neighbours uses, is the worker's, too.
+    """
+    first = int(environment.get("ROS_DOMAIN_ID", 1 + os.getpid() % 101))
+    worker = int(environment.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return (first + 2 * worker - 1) % 101 + 1
+
+
+# A program that a worker starts, some of which read this file, keeps the worker's domain.
+KEPT = "ROS_DOMAIN_ID_OF_" + os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+os.environ["ROS_DOMAIN_ID"] = os.environ.setdefault(KEPT, str(own_domain(os.environ)))
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+# rclpy reads this when a message is imported, and then checks the types of fields.
+os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# With more threads than cores, threads of several processes wait ten times longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Hypothesis' own profile: the same examples in every run, and no deadline on a busy machine.
 settings.load_profile("ci")
 
-PATIENCE = 60.0  # s, far longer than anything takes
+PATIENCE = 60.0  # s, far longer than any step takes
+
+FOLDER = Path(__file__).parent
+TIERS = {
+    "": "unit",
+    "benchmark": "ros",
+    "kosmos2/test_hub.py": "process",
+    "process": "process",
+    "repository/test_docs.py": "process",
+    "repository/test_fuzz.py": "ros slow",
+    "repository/test_matrix.py": "process",
+    "repository/test_scripts.py": "process",
+    "ros": "ros",
+    "test_cli.py": "process",
+    "training/test_model.py": "unit slow",
+}
+"""Marks of the tests in a folder or file; the longest path counts."""
+MARKS = {
+    "unit": "needs neither rclpy nor a process of this project",
+    "ros": "uses rclpy in the process of pytest",
+    "process": "starts programs of this project as processes",
+    "slow": "takes seconds, as all tests of Hypothesis do; --fast leaves it out",
+    "fault(N, ...)": "tests rows N, ... of faults.py",
+}
+
+
+def marks_of(path):
+    """Return the marks of a test file; `path` is relative to the folder of the tests."""
+    places = ("" if place == Path() else place.as_posix() for place in (path, *path.parents))
+    return next(TIERS[place] for place in places if place in TIERS).split()
 
 
 def pytest_addoption(parser):
     parser.addoption("--faults", metavar="FILE", help="write the table of faults with its results")
+    parser.addoption("--fast", action="store_true", help="run the unit tests that are not slow")
 
 
 def pytest_configure(config):
+    for mark, meaning in MARKS.items():
+        config.addinivalue_line("markers", f"{mark}: {meaning}")
+    workers = config.getoption("numprocesses", None) or 0
+    if workers > WORKERS:
+        raise pytest.UsageError(f"-n must be at most {WORKERS}: each worker needs two ROS domains")
     if path := config.getoption("--faults"):
-        if config.getoption("numprocesses", None):
-            raise pytest.UsageError("--faults needs -n 0: workers tell of no file that is skipped")
+        if workers:
+            raise pytest.UsageError("--faults needs -n 0: workers do not report skipped files")
         from fault_report import FaultReport
 
         config.pluginmanager.register(FaultReport(path))
 
 
+def pytest_ignore_collect(collection_path, config):
+    # Importing rclpy and its messages takes longer than many unit tests.
+    if not config.getoption("--fast") or collection_path.suffix != ".py":
+        return None
+    return marks_of(collection_path.relative_to(FOLDER)) != ["unit"] or None
+
+
+@pytest.hookimpl(tryfirst=True)  # -m selects by marks
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        tier, *others = marks_of(item.path.relative_to(FOLDER))
+        # A file of unit tests may have a few tests of its subject in a node or a process.
+        if tier == "unit" and "ros" in item.fixturenames:
+            tier = "ros"
+        for mark in others if item.get_closest_marker("process") else (tier, *others):
+            item.add_marker(mark)
+        if getattr(item.obj, "is_hypothesis_test", False):
+            item.add_marker("slow")
+    if config.getoption("--fast"):
+        slow = [item for item in items if not item.get_closest_marker("unit")]
+        slow += [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 class Bench:
-    """A node under test and a client node, spun by the test itself."""
+    """An executor for nodes that the test itself spins."""
 
     def __init__(self, *nodes):
         from rclpy.executors import SingleThreadedExecutor
@@ -63,7 +128,7 @@ class Bench:
             self.executor.add_node(node)
 
     def until(self, condition, what="the condition"):
-        """Spin until `condition()` is true and give its value."""
+        """Spin until `condition()` is true and return its value."""
         end = time.monotonic() + PATIENCE
         while not (value := condition()):
             if time.monotonic() > end:
@@ -73,54 +138,115 @@ class Bench:
         return value
 
     def call(self, client, request):
-        """The response of a service."""
+        """Return the response of a service."""
         assert client.wait_for_service(PATIENCE)
         future = client.call_async(request)
-        self.until(future.done, f"an answer of {client.srv_name}")
+        self.until(future.done, f"a response of {client.srv_name}")
         return future.result()
+
+
+class Nodes:
+    """The rclpy nodes of this process that have not been destroyed."""
+
+    def __init__(self):
+        self.alive = []
+        self._tracking = False
+
+    def track(self):
+        """Notice nodes that are made from now on. Imports nothing."""
+        if self._tracking or "rclpy.node" not in sys.modules:
+            return
+        self._tracking = True
+        node = sys.modules["rclpy.node"].Node
+        make, destroy = node.__init__, node.destroy_node
+
+        def made(self_, *arguments, **options):
+            make(self_, *arguments, **options)
+            self.alive.append(self_)
+
+        def destroyed(self_):
+            self.alive[:] = [each for each in self.alive if each is not self_]
+            destroy(self_)
+
+        node.__init__, node.destroy_node = made, destroyed
+
+
+NODES = Nodes()
+
+
+def _end_all_but(nodes, programs):
+    """End the programs and destroy the nodes that are not among these."""
+    for program in RUNNING - programs:
+        program.__exit__()
+    for node in [node for node in NODES.alive if not any(node is kept for kept in nodes)]:
+        node.destroy_node()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left_by_the_file():
+    """End what the file's fixtures started, also if their set-up failed half-way."""
+    NODES.track()
+    nodes, programs = [*NODES.alive], {*RUNNING}
+    yield
+    _end_all_but(nodes, programs)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_by_the_test(_nothing_left_by_the_file):
+    """End what the test started, also if it failed."""
+    NODES.track()
+    nodes, programs = [*NODES.alive], {*RUNNING}
+    yield
+    _end_all_but(nodes, programs)
 
 
 @pytest.fixture
 def ros():
-    """A context of rclpy for one test."""
-    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+    """Provide rclpy with a context for one test."""
+    pytest.importorskip("rclpy.node", reason="rclpy is not installed: scripts/setup does")
+    import rclpy
+
+    NODES.track()
+    nodes = [*NODES.alive]
     rclpy.init()
     yield rclpy
+    _end_all_but(nodes, RUNNING)  # nodes before their context
     rclpy.try_shutdown()
 
 
 @pytest.fixture
 def start(ros):
-    """Makes desks; ends their nodes."""
+    """Provide a function that makes desks; end their nodes."""
     from desk import Desk, FakeEngine
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
     from kosmos_ros.ros.kosmos_node import KosmosNode
 
-    desks = []
+    def end(engine, node):
+        engine.free.set()
+        stopped = node.stop(10)
+        node.destroy_node()
+        assert stopped
 
-    def make(engine=None, load=None, cli_args=None, wait=True, **values):
-        engine = engine or FakeEngine()
-        overrides = [Parameter(name, value=value) for name, value in values.items()]
-        node = KosmosNode(
-            load=load or (lambda settings: engine),
-            parameter_overrides=overrides,
-            cli_args=cli_args,
-        )
-        desk = Desk(engine, node, Node("client"))
-        desks.append(desk)
-        if load is None and wait:
-            desk.until(lambda: node._message == "ready", "a model at work")
-        return desk
+    with contextlib.ExitStack() as ends:
 
-    yield make
-    while desks:
-        desk = desks.pop()
-        desk.engine.free.set()
-        assert desk.node.stop(10)
-        desk.node.destroy_node()
-        desk.client.destroy_node()
-    desk = None
+        def make(engine=None, load=None, cli_args=None, wait=True, **values):
+            engine = engine or FakeEngine()
+            overrides = [Parameter(name, value=value) for name, value in values.items()]
+            node = KosmosNode(
+                load=load or (lambda settings: engine),
+                parameter_overrides=overrides,
+                cli_args=cli_args,
+            )
+            ends.callback(end, engine, node)
+            client = Node("client")
+            ends.callback(client.destroy_node)
+            desk = Desk(engine, node, client)
+            if load is None and wait:
+                desk.until(lambda: node.host.availability.ready, "a model at work")
+            return desk
+
+        yield make
     # rcl keeps one log publisher for a node's name: that of an old node must not live on.
     gc.collect()

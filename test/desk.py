@@ -132,8 +132,13 @@ class Desk:
         self.until(lambda: node.get_logger().info("a test begins") or self.logs("a test begins"))
 
     @property
-    def stream(self):
-        return self.node._streams[""]
+    def camera(self):
+        return self.node.cameras[""]
+
+    def heard(self, topic):
+        """Whether the camera's topic has a subscriber."""
+        publishers = {output.topic: publisher for output, publisher in self.camera._outputs}
+        return publishers[topic].get_subscription_count() > 0
 
     def _on_log(self, message):
         if message.name == "kosmos":
@@ -144,34 +149,36 @@ class Desk:
             GroundedCaption, "kosmos/captions", self.captions.append, 10
         )
         self.connected()
-        self.until(self.stream.wanted)
+        self.until(self.camera.wanted)
         return self
 
     def connected(self):
-        self.connect(self.images, self.stream)
+        self.connect(self.images, self.camera)
 
-    def connect(self, publisher, stream):
-        """Wait until the stream has found that this publisher is reliable, and both are linked."""
-        feed = stream._feed
-        self.until(lambda: not feed._auto or feed.reliability == "reliable", "reliable delivery")
+    def connect(self, publisher, camera):
+        """Wait until the camera has found that this publisher is reliable, and both are linked."""
+        images = camera.subscription
+        self.until(
+            lambda: not images._auto or images.reliability == "reliable", "reliable delivery"
+        )
         self.until(publisher.get_subscription_count, "a connection")
 
     def send(self, *args, **options):
         message = picture(*args, **options)
         self.connected()
-        return self.deliver(self.images, message, self.stream)
+        return self.deliver(self.images, message, self.camera)
 
-    def deliver(self, publisher, message, stream):
+    def deliver(self, publisher, message, camera):
         """Publish until it arrives: the first image may be sent before both ends are connected."""
-        watch = stream._feed.watch
-        before, sent = watch.last, 0.0
+        arrivals = camera.subscription.arrivals
+        before, sent = arrivals.last, 0.0
 
         def arrived():
             nonlocal sent
-            if watch.last == before and time.monotonic() > sent + 2.0:
+            if arrivals.last == before and time.monotonic() > sent + 2.0:
                 sent = time.monotonic()
                 publisher.publish(message)
-            return watch.last != before
+            return arrivals.last != before
 
         self.until(arrived, "an image that arrives")
         return message

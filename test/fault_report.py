@@ -1,14 +1,16 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/faults.md: the table of faults.py with the tests of each row and their results.
+"""Write docs/faults.md: the rows of faults.py with the tests that are marked for them.
 
-Knows pytest's reports and the table; no fault.
+Knows pytest's reports, the marks and the table; knows no fault.
 """
 
+import ast
 import os
 import platform
 import re
 from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,97 +18,129 @@ from faults import FAULTS
 
 FOLDER = Path(__file__).parent
 DOCUMENT = FOLDER.parent / "docs" / "faults.md"
-TEST = re.compile(r"^def (test_fault_(\d\d)_\w+)\(", re.MULTILINE)
-COLUMNS = ("", "Fault", "What happens", "Tests", "Result")
+COLUMNS = ("", "Fault", "Behaviour", "Tests", "Result")
 
 HEAD = """# Faults
 
-What goes wrong around a camera, a model and a network, what the node does about it, and the
-test that shows it. The table is made by
+This page lists what can go wrong around a camera, a model and a network, what the node does
+then, and the tests that show it. The test of a fault has the mark `fault` with the row's number.
+Parametrized cases of a test are counted in one line.
 
-    scripts/test -n 0 -k test_fault_ --faults=docs/faults.md
+This command writes the table:
 
-and was so on {where}.
-Cases of one test are counted in one line.
+    scripts/test -n 0 -m fault --faults=docs/faults.md
+
+The results are from {where}.
 """
 
 
-def all_tests():
-    """The module of each test of a fault, as the files have them."""
-    return {
-        match[1]: path.stem
-        for path in sorted(FOLDER.rglob("test_*.py"))
-        for match in TEST.finditer(path.read_text())
-    }
+@dataclass(frozen=True)
+class MarkedTest:
+    """A test with the mark `fault`."""
+
+    file: str  # relative to FOLDER
+    name: str
+    rows: tuple[int, ...]  # arguments of the mark
+
+    def __str__(self):
+        return f"{self.file}::{self.name}"
 
 
-def named_of(fault, tests):
-    """Names of the tests of a row, its own first."""
-    own = [name for name in tests if name.startswith(f"test_fault_{fault.number:02}_")]
-    return [*own, *fault.also]
+def marked_tests(folder=FOLDER):
+    """Return the MarkedTest of each marked function in the test files of `folder`.
+
+    The files are parsed, not imported: some need packages that are not installed everywhere.
+    """
+    return [
+        MarkedTest(str(path.relative_to(folder)), function.name, rows)
+        for path in sorted(folder.rglob("test_*.py"))
+        for function in ast.parse(path.read_text()).body
+        if isinstance(function, ast.FunctionDef) and (rows := _marked_rows(function))
+    ]
+
+
+def _marked_rows(function):
+    """Return the numbers in the mark `fault` of a parsed function; empty if it has no mark."""
+    calls = (node for node in function.decorator_list if isinstance(node, ast.Call))
+    return tuple(
+        ast.literal_eval(argument)
+        for call in calls
+        if ast.unparse(call.func) == "pytest.mark.fault"
+        for argument in call.args
+    )
+
+
+def marked_for(fault, tests):
+    """Return the tests that are marked for a row, in the order of `tests`."""
+    return [test for test in tests if fault.number in test.rows]
 
 
 def rows(text):
-    """The cells of each row of a document."""
+    """Return the cells of each row of a document."""
     lines = re.findall(r"^\| \d+ \|.*$", text, re.MULTILINE)
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def row(fault, tests, result_of):
-    """The cells of a row."""
-    names = named_of(fault, tests)
+    """Return the cells of a row. `result_of` returns the text about one test's result."""
+    own = marked_for(fault, tests)
     return [
         str(fault.number),
         fault.fault,
         " ".join(filter(None, (fault.behaviour, fault.note))),
-        "<br>".join(f"`{name}`" for name in names),
-        "<br>".join(map(result_of, names)),
+        "<br>".join(f"`{test}`" for test in own),
+        "<br>".join(map(result_of, own)),
     ]
 
 
 def rendered(tests, result_of):
-    """The document."""
+    """Return the document up to the end of the table."""
     table = [COLUMNS, ["---"] * len(COLUMNS), *(row(fault, tests, result_of) for fault in FAULTS)]
     lines = ("| " + " | ".join(cells) + " |" for cells in table)
     return HEAD.format(where=_where()) + "\n" + "\n".join(lines) + "\n"
 
 
 class FaultReport:
-    """A plugin of pytest that writes the document at `path` when the run is over."""
+    """A pytest plugin that writes the document at `path` when the run ends."""
 
     def __init__(self, path):
         self._path = Path(path)
-        self._outcomes = {}  # name: (outcome, reason) of each case
-        self._skipped = {}  # module: reason
+        self._outcomes = {}  # (file, test name): (outcome, reason) of each case
+        self._skipped = {}  # file: reason
 
     def pytest_collectreport(self, report):
         if report.skipped:
-            self._skipped[Path(report.nodeid).stem] = _reason(report)
+            self._skipped[_file(report.nodeid)] = _reason(report)
 
     def pytest_runtest_logreport(self, report):
-        name = report.nodeid.partition("[")[0].rpartition("::")[2]
+        file, _, name = report.nodeid.partition("[")[0].partition("::")
         if report.when == "call" or not report.passed:
             reason = _reason(report) if report.skipped else ""
-            self._outcomes.setdefault(name, []).append((report.outcome, reason))
+            outcomes = self._outcomes.setdefault((_file(file), name), [])
+            outcomes.append((report.outcome, reason))
 
     def pytest_sessionfinish(self):
-        tests = all_tests()
-        text = rendered(tests, lambda name: self._result(name, tests.get(name)))
-        # Sections behind the table are others'.
+        text = rendered(marked_tests(), self._result)
+        # The sections after the table are written by hand.
         before = self._path.read_text() if self._path.exists() else ""
         _, section, rest = before.partition("\n## ")
         self._path.write_text(text + section + rest)
 
-    def _result(self, name, module):
-        if outcomes := self._outcomes.get(name):
+    def _result(self, test):
+        if outcomes := self._outcomes.get((test.file, test.name)):
             counts = Counter(outcomes)
             several = len(outcomes) > 1
             return ", ".join(
                 outcome + (f" {count}" if several else "") + (f": {reason}" if reason else "")
                 for (outcome, reason), count in counts.items()
             )
-        reason = self._skipped.get(module)
+        reason = self._skipped.get(test.file)
         return f"skipped: {reason}" if reason else "not run"
+
+
+def _file(nodeid):
+    """Return the file of a test's id, relative to FOLDER."""
+    return nodeid.removeprefix(f"{FOLDER.name}/")
 
 
 def _reason(report):

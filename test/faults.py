@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Faults and bad inputs, and what kosmos_ros does about each. Knows no test but by its name.
+"""Faults and bad inputs, and what kosmos_ros does about each. Knows no test.
 
 A test of rows N and M has the mark `fault(N, M)`. fault_report.py makes docs/faults.md from this
 table and from a run of the tests.
@@ -15,303 +15,352 @@ class Fault:
 
     number: int
     fault: str
-    behaviour: str  # what is expected
+    behaviour: str  # expected
     note: str = ""  # what no test here shows, why, and what was done instead
 
 
 FAULTS = (
     Fault(
         1,
-        "data shorter than its size and step say",
-        "The frame is refused, counted and named in a throttled warning; the next one is served.",
+        "data shorter than height and step require",
+        "The node refuses the frame, counts it and names it in a throttled warning. It serves the "
+        "next frame.",
     ),
     Fault(
         2,
-        "data longer, as drivers pad it",
-        "The picture is decoded, the rest ignored.",
+        "data longer than the image, as some drivers pad it",
+        "The image is decoded; the extra bytes are ignored.",
     ),
-    Fault(3, "rows longer than their pixels", "The pixels are those of the packed picture."),
+    Fault(3, "padded rows", "The pixels equal those of the image without padding."),
     Fault(
         4,
         "step shorter than a row",
-        "Refused, also where cv_bridge decodes.",
+        "The frame is refused, also where cv_bridge decodes it.",
     ),
-    Fault(5, "width, height or step 0, no data", "Refused."),
+    Fault(5, "width, height or step 0, no data", "The frame is refused."),
     Fault(
         6,
         "width, height or step near 2^32",
-        "Refused before anything of that size is allocated.",
+        "The frame is refused before memory of that size is allocated.",
     ),
     Fault(
         7,
         "unknown, empty or upper-case encoding",
-        "Refused; the message names it once and lists the known ones.",
+        "The frame is refused. The error names the encoding once and lists the known ones.",
     ),
-    Fault(8, "every colour encoding of the contract", "RGB as written down by hand."),
+    Fault(8, "every colour encoding of the contract", "RGB values equal those computed by hand."),
     Fault(
         9,
-        "UYVY against YUYV, odd sizes of either",
-        "Each in its own order; a size that the encoding cannot have is refused.",
+        "UYVY and YUYV, odd sizes of either",
+        "Each is read in its own byte order. A size that the encoding cannot have is refused.",
     ),
-    Fault(10, "Bayer mosaics of 8 and 16 bits", "Demosaiced, of odd sizes too."),
+    Fault(10, "Bayer mosaics of 8 and 16 bits", "They are demosaiced, also in odd sizes."),
     Fault(
         11,
         "16 bits, big-endian",
-        "Scaled to 8 bits by rounding, bytes swapped where they are.",
-        "Tried with NumPy 1.26.4 and OpenCV 4.10 as well: the tests of rows 1 to 19 in "
-        "test_decode_raw.py and test_decode_compressed.py.",
+        "Values are rounded to 8 bits; big-endian data is byte-swapped.",
+        "The tests of rows 1 to 19 in test_decode_raw.py and test_decode_compressed.py also "
+        "passed with NumPy 1.26.4 and OpenCV 4.10.",
     ),
     Fault(
         12,
-        "depth, with NaN and infinity",
-        "Not refused: stretched from the least to the greatest value, unknown ones black.",
+        "depth images with NaN and infinity",
+        "Depth is stretched from its smallest to its largest finite value; other pixels are "
+        "black.",
     ),
     Fault(
         13,
         "truncated JPEG, PNG or WebP",
-        "Refused, whatever else in the process has told Pillow; no half-grey picture.",
+        "The frame is refused, whatever Pillow's global settings are. No half-grey image results.",
     ),
-    Fault(14, "wrong checksum, damaged or random bytes, nothing", "Refused as a broken picture."),
+    Fault(
+        14,
+        "wrong checksum, damaged or random bytes, empty data",
+        "The frame is refused as a broken image.",
+    ),
     Fault(
         15,
         "decompression bombs",
-        "Refused by their headers: no pixel is decoded and no memory taken.",
+        "The header is enough to refuse them: no pixel is decoded, no memory allocated.",
     ),
-    Fault(16, "a format field that is wrong, bare or empty", "What the data begins with counts."),
+    Fault(
+        16,
+        "a wrong, bare or empty format field",
+        "The first bytes of the data decide the format.",
+    ),
     Fault(
         17,
         "compressedDepth, theora, ffmpeg and other transports",
-        "Refused, with the command that republishes them.",
+        "The frame is refused. The error names the command that republishes the topic.",
     ),
-    Fault(18, "EXIF rotation", "Not applied: boxes are in the stored pixels."),
+    Fault(18, "EXIF rotation", "It is not applied: boxes are in the stored pixels."),
     Fault(
         19,
-        "pictures of 1 x 1, 1 x 4000, 8000 x 1",
-        "Captioned and drawn; boxes stay inside.",
+        "images of 1 x 1, 1 x 4000, 8000 x 1",
+        "They are captioned and drawn. Boxes stay inside the image.",
     ),
     Fault(
         20,
         "a camera faster than the model",
-        "The newest frame only; the others are let go of and counted; memory does not grow.",
+        "The node describes the newest frame, drops and counts the others. Memory does not grow.",
     ),
     Fault(
         21,
         "a camera that falls silent",
-        "A warning after `stale_timeout` and STALE in the diagnostics; others are served; when it "
-        "comes back that is told, too.",
+        "After `stale_timeout` the node warns and its diagnostics report STALE. Other cameras are "
+        "served. A message reports when the camera is back.",
     ),
     Fault(
         22,
-        "no publisher, or another topic or type than is meant",
-        "A warning with the topic's name and what to change; the node idles meanwhile.",
+        "no publisher, or a wrong topic or type",
+        "A warning names the topic and what to change. The node idles meanwhile.",
     ),
     Fault(
         23,
-        "delivery that does not fit",
-        "One message that names both ends and the cure; STALE in the diagnostics.",
+        "incompatible QoS",
+        "One message names both ends and the remedy. Diagnostics report STALE.",
     ),
-    Fault(24, "two publishers on one topic", "Both are one camera: each frame by its own header."),
     Fault(
-        25, "resolution that changes", "Boxes are in the pixels of the frame that they are about."
+        24,
+        "two publishers on one topic",
+        "Both count as one camera; each caption has the header of its frame.",
     ),
+    Fault(25, "resolution that changes", "Boxes are in the pixels of their own frame."),
     Fault(
         26,
-        "stamps of zero, of the future, going back",
-        "Results carry them unchanged; rates, events and loss do not stick.",
+        "stamps that are zero, in the future, or go back",
+        "Results carry them unchanged. Rates, events and loss counts keep working.",
     ),
     Fault(
         27,
-        "simulated time that is absent, stands still or jumps back",
-        "Rates, warnings and diagnostics go on.",
+        "simulated time that is missing, stops or jumps back",
+        "Rates, warnings and diagnostics keep working.",
     ),
-    Fault(28, "a step of the system's clock", "No rate and no deadline moves."),
+    Fault(28, "a step of the system clock", "It changes no rate and no timeout."),
     Fault(
         29,
         "a bug, as an exception of any type",
-        "Of a frame: logged with its type and counted, the next one is served. Of a request: its "
-        "answer. Of a callback: logged, and the process goes on.",
+        "In a frame: the exception is logged with its type and counted, and the next frame is "
+        "served. In a request: the response carries it. In a callback: it is logged, and the "
+        "process continues.",
     ),
     Fault(
         30,
         "out of memory",
-        "Less at a time from then on, by rungs that diagnostics tell; all again after a quiet "
-        "time. Nothing holds what filled the memory.",
+        "The node reduces its batch in steps, which diagnostics report. After a quiet time it "
+        "returns to the full batch. It keeps no reference to what filled the memory.",
     ),
     Fault(
         31,
-        "out of memory in other words, such as Jetson's NVML assert",
-        "Sorted by a table: out of memory, a lost device, or of this call alone.",
+        "other texts of out-of-memory errors, such as Jetson's NVML assert",
+        "A table classifies them: out of memory, lost device, or an error of one call.",
     ),
     Fault(
         32,
         "illegal memory access, device assert",
-        "All who wait are told, the device is not used again, the node ends with exit code 3.",
+        "Every waiting client receives an error. The device is not used again; the node ends with "
+        "exit code 3.",
     ),
     Fault(
         33,
         "a device that hangs",
-        "After `hard_timeout` all who wait are told and the process ends with exit code 4. "
-        "Where native code stops all threads, SIGALRM ends it.",
+        "After `hard_timeout` every waiting client receives an error and the process ends with "
+        "exit code 4. If native code blocks all Python threads, SIGALRM ends the process.",
     ),
     Fault(
         34,
-        "a GPU asked for where there is none",
-        "A device that is named and not there ends the node with exit code 1; `auto` takes the "
-        "processor and says so.",
+        "a GPU is requested, but there is none",
+        "If `device` names a missing device, the node ends with exit code 1. `auto` falls back to "
+        "the CPU and logs it.",
     ),
     Fault(
         35,
         "torch or transformers missing, too old or of another kind",
-        "The node runs and says which interpreter lacks what, and the command that installs it.",
-        note="Tried with transformers 4.57.6, too: test_engine.py and test_decoder.py.",
+        "The node runs. It names the interpreter, the missing package and the command that "
+        "installs it.",
+        note="test_engine.py and test_decoder.py also passed with transformers 4.57.6.",
     ),
     Fault(
         36,
         "weights missing, no network, offline",
-        "The node runs, not ready, and says what is missing and what fetches it; where it may "
-        "help, loading is tried again after growing pauses.",
+        "The node runs, is not ready, and names what is missing and the command that fetches it. "
+        "Where it can help, loading is repeated after growing pauses.",
     ),
     Fault(
         37,
-        "part of a download, damaged files, another revision",
-        "Named or completed; no other revision stands for the one that was asked for.",
+        "incomplete download, damaged files, another revision",
+        "They are named or completed. No other revision replaces the requested one.",
     ),
     Fault(
         38,
-        "pickled weights, code beside the weights",
-        "Not fetched, not read, never run.",
+        "pickled weights, code next to the weights",
+        "They are not fetched, not read and never run.",
     ),
     Fault(
         39,
         "a model of another kind, an image processor that crops",
-        "Refused when it is loaded; all of a wide frame is seen.",
+        "Loading refuses it. The model always sees the whole of a wide frame.",
     ),
-    Fault(40, "empty output, no phrases", "A valid message: the text that there is, and no box."),
+    Fault(
+        40,
+        "empty output, no phrases",
+        "The message is valid: it has the generated text and no box.",
+    ),
     Fault(
         41,
-        "boxes reversed, of no area, beyond the grid",
-        "Put in order or dropped; 0 <= x_min < x_max <= 1, and so for y.",
+        "boxes that are reversed, empty or beyond the grid",
+        "Corners are put in order or the box is dropped: 0 <= x_min < x_max <= 1, same for y.",
     ),
     Fault(
         42,
         "tags truncated or nested, `<` in text, 10 000 tags",
-        "Read in one pass, in work that grows with the text; the words stay.",
+        "One pass reads them, in time linear in the text. The words stay.",
     ),
     Fault(
         43,
         "output that is not finite, text that does not end",
-        "The first is an error of that answer alone; the second is `truncated`, with a warning.",
+        "The first is an error of that response alone. The second is marked `truncated`, with a "
+        "warning.",
     ),
-    Fault(44, "NumPy's numbers in message fields", "What arrives is the value, checks on or off."),
+    Fault(
+        44,
+        "NumPy numbers in message fields",
+        "The value arrives, with and without rclpy's type checks.",
+    ),
     Fault(
         45,
         "NUL, surrogates, emoji, 100 kB of text",
-        "What a ROS string cannot hold becomes a space; the rest arrives.",
+        "Characters that a ROS string cannot hold become spaces. The rest arrives.",
     ),
     Fault(
         46,
-        "question empty, blank, of 1 MB, with control characters",
-        "`success: false` at once, with the reason; the model is not asked.",
+        "a question that is empty, blank, 1 MB long, or has control characters",
+        "`success: false` at once, with the reason. The model does not run.",
     ),
     Fault(
         47,
         "the model's own tags in a question",
-        "Refused, and the tag named: none is smuggled in.",
+        "The request is refused and the tag named: no client can insert control tokens.",
     ),
     Fault(
         48,
         "regions with NaN, reversed, empty, outside",
         "`success: false` with the reason.",
     ),
-    Fault(49, "a request before the model is ready", "`success: false` at once: it is loading."),
+    Fault(
+        49,
+        "a request before the model is ready",
+        "`success: false` at once; the message says that the model is loading.",
+    ),
     Fault(
         50,
         "a request before any image",
-        "It waits up to `request_timeout`, then is told which topic is silent.",
+        "It waits up to `request_timeout`. The error then names the silent topic.",
     ),
     Fault(
         51,
         "50 requests at once",
-        "As many as the queue holds wait, others are refused at once; the executor answers on.",
+        "The queue takes as many as it holds; the others are refused at once. The executor stays "
+        "responsive.",
     ),
     Fault(
         52,
         "a client that is killed while it waits",
-        "Its places in the queue are free again. Where Fast DDS thereupon leads shared memory "
-        "past the node, it says so and ends with exit code 6.",
+        "Its places in the queue become free. If Fast DDS then detaches the node from shared "
+        "memory, the node logs it and ends with exit code 6.",
     ),
-    Fault(53, "a client in the node's own executor", "Answered: nothing blocks."),
+    Fault(
+        53,
+        "a client in the node's own executor",
+        "It receives its response: nothing blocks.",
+    ),
     Fault(
         54,
         "SIGINT, SIGTERM: idle, loading, generating",
-        "Exit code 0 without a traceback; whoever waits is told.",
-        note="kosmos_node has one executor, so that there is no second one to try. The time is "
-        "bounded by process.STOP_TIMEOUT, 2 s, after which the process ends in any case.",
+        "Exit code 0 without a traceback. Every waiting client receives a response.",
+        note="kosmos_node has one executor, so a second one is not tested. Shutdown takes at most "
+        "process.STOP_TIMEOUT, 2 s; then the process ends in any case.",
     ),
     Fault(
         55,
-        "Ctrl-C again and again; SIGTERM right after the start",
-        "No traceback; exit code 0 from the moment on at which the node exists, before that "
-        "SIGTERM's own.",
+        "repeated Ctrl-C; SIGTERM right after the start",
+        "No traceback. The exit code is 0 once the node exists, and SIGTERM's own before.",
     ),
-    Fault(56, "the context ends under the worker", "Caught: the worker ends by itself."),
+    Fault(56, "the context ends while the worker runs", "The worker notices and ends by itself."),
     Fault(
         57,
-        "parameters of another type, out of range, NaN, read-only, unknown",
-        "Refused with the reason, nothing changed; at the start, exit code 1. An integer serves "
-        "as a float; an unknown one is warned of with its likely name.",
+        "parameters of a wrong type, out of range, NaN, read-only, unknown",
+        "A change is refused with the reason and nothing changes; at the start the exit code is "
+        "1. An integer is accepted for a float. A warning about an unknown name suggests the "
+        "likely one.",
     ),
     Fault(
         58,
         "parameters changed while the model works",
-        "They hold from the next frame on, those of one call together.",
+        "They apply from the next frame on. Changes of one call apply together.",
     ),
-    Fault(59, "a bug in what checks parameters", "The change is refused, and the node lives."),
-    Fault(60, "remapping, namespaces, two nodes", "No name clashes; diagnostics differ by name."),
+    Fault(
+        59,
+        "a bug in the code that checks parameters",
+        "The change is refused. The node keeps running.",
+    ),
+    Fault(
+        60,
+        "remapping, namespaces, two nodes",
+        "No names clash. Diagnostics have the node's name.",
+    ),
     Fault(
         61,
-        "nobody listens",
-        "No frame is described unless `always_on` is set; requests are answered.",
+        "no subscribers",
+        "The node describes no frame unless `always_on` is set. Requests are answered.",
     ),
-    Fault(62, "a reliable subscriber that has stopped", "The others get their captions."),
+    Fault(
+        62,
+        "a reliable subscriber that has stopped",
+        "The other subscribers receive their captions.",
+    ),
     Fault(
         63,
-        "annotated frames of 4K",
-        "Copied into the kind of array that rclpy takes without a look at each byte.",
-        note="20 such copies took 12 ms in the median on a loaded machine of two cores.",
+        "annotated 4K frames",
+        "Pixels are copied into the array type that rclpy takes without checking each byte.",
+        note="20 such copies took 12 ms (median) on a loaded machine with two cores.",
     ),
     Fault(
         64,
         "configure fails; cleanup while generating; 100 cycles",
-        "A defined state each time; no engine and no thread is left behind.",
-        note="A process with the embedded model held 470 MB after 7 cycles without work, 479 MB "
+        "The state is defined each time. No engine and no thread stays behind.",
+        note="A process with the embedded model used 470 MB after 7 cycles without work, 479 MB "
         "after 73 and 481 MB after 137, with 19 threads.",
     ),
     Fault(
         65,
-        "24 hours at rate",
-        "Nothing lost, confused or said twice; threads stay flat, and in one process memory, too.",
-        note="The tests are its short forms; `scripts/soak` is the long one. What memory over DDS "
-        "does is told below.",
+        "24 hours at full rate",
+        "Nothing is lost, mixed up or sent twice. The thread count stays flat, and so does memory "
+        "in a single process.",
+        note="The tests are short versions; `scripts/soak` is the long one. The section below "
+        "describes memory over DDS.",
     ),
     Fault(
         66,
-        "SROS2's Enforce with the shipped policy",
-        "The policy allows what the graph shows, and nothing else.",
-        note="Enforcement is not tried: pip's Fast DDS lacks it; see [security.md](security.md).",
+        "SROS2 in Enforce mode with the shipped policy",
+        "The policy allows exactly what the graph shows.",
+        note="Enforcement itself is not tested: Fast DDS from PyPI lacks it; see "
+        "[security.md](security.md).",
     ),
-    Fault(67, "a home that cannot be written, a full disk", "Named, with the path."),
+    Fault(67, "an unwritable home folder, a full disk", "The error names the path."),
     Fault(
-        68, "a ROS domain that others use", "Tests have a domain of their own, on this machine."
+        68,
+        "a ROS domain that others use",
+        "Tests use their own domain, on this machine only.",
     ),
     Fault(
         69,
         "Lyrical's Buffer, or any object, as `data`",
-        "Read where it is bytes or a sequence of them, else refused by its type.",
+        "It is read if it is bytes or a sequence of bytes; otherwise its type is refused.",
     ),
     Fault(
         70,
         "rate 0, tiny, 1e9",
-        "0 is as fast as the model goes, tiny ones sleep and wake, others are refused.",
+        "0 runs as fast as the model; a tiny rate sleeps and wakes; other values are refused.",
     ),
 )

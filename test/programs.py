@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs of this package as processes, for tests that talk to them over DDS."""
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -11,11 +13,23 @@ import time
 PATIENCE = 60.0  # s
 GRACE = 5.0  # s for a program to end by itself
 
+CHILD = ("setpriv", "--pdeathsig", "TERM", "env", "--default-signal=INT")
+"""Run a command that ends with its parent and obeys SIGINT.
+
+A shell without job control, as in `scripts/test &`, starts its background commands with SIGINT
+ignored, and children inherit that. Each of the two programs replaces itself with the next one, so
+the process keeps its id.
+"""
+
+
+RUNNING = set()
+"""Programs that have been started and not been left yet."""
+
 
 class Program:
-    """A program as a process; its output is kept, line by line.
+    """A program as a process in a process group of its own; keeps the lines of its output.
 
-    `program` is a path, or the name of a module of kosmos_ros.
+    `program` is a path, or the name of a module of kosmos_ros.ros.
     """
 
     def __init__(self, program, *arguments, **options):
@@ -23,12 +37,14 @@ class Program:
         if isinstance(program, str):
             command = [sys.executable, "-u", "-m", f"kosmos_ros.ros.{program}"]
         self.process = subprocess.Popen(
-            [*command, *map(str, arguments)],
+            [*CHILD, *command, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
             **options,
         )
+        RUNNING.add(self)
         self.lines = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -38,17 +54,18 @@ class Program:
         return self
 
     def __exit__(self, *_):
-        # Fast DDS stumbles over the shared memory of processes that were killed (Fast-DDS #6485).
+        RUNNING.discard(self)
+        # SIGTERM first: Fast DDS fails on the shared memory of killed processes (Fast-DDS #6485).
         self.process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(PATIENCE)
+        with contextlib.suppress(ProcessLookupError):  # no process of the group is left
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
 
     def says(self, words, after=0):
-        """Wait for a line with `words` among those behind the first `after`, and give it."""
+        """Wait for a line with `words` after the first `after` lines; return the line."""
         end = time.monotonic() + PATIENCE
         with self._news:
             while True:
@@ -59,20 +76,20 @@ class Program:
                 self._news.wait(min(left, 1.0))
 
     def has(self, words, after=0):
-        """The first line so far with `words`, behind the first `after` lines, or None."""
+        """Return the first line so far with `words` after the first `after` lines, or None."""
         return next((line for line in self.lines[after:] if words in line), None)
 
     def stop(self, sign=signal.SIGINT):
-        """Send the signal, wait for the end and give the exit code."""
+        """Send the signal, wait for the end and return the exit code."""
         self.process.send_signal(sign)
         return self.ends()
 
-    def ends(self):
-        """Wait for the end and give the exit code."""
+    def ends(self, limit=PATIENCE):
+        """Wait for the end, at most `limit` seconds, and return the exit code."""
         try:
-            code = self.process.wait(PATIENCE)
+            code = self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it has not ended:\n{self.output}") from None
+            raise AssertionError(f"no end within {limit:g} s:\n{self.output}") from None
         self._reader.join(PATIENCE)
         return code
 
@@ -90,7 +107,7 @@ class Program:
 
 
 def parameters(**values):
-    """Command-line arguments that set ROS parameters."""
+    """Return the command-line arguments that set ROS parameters."""
     return [
         "--ros-args",
         *(word for name, value in values.items() for word in ("-p", f"{name}:={value}")),

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Raw pictures of every encoding: their bytes and the pixels that they stand for."""
+"""Raw images of every encoding: their bytes and the pixels that they stand for."""
 
 import math
 import struct
@@ -8,7 +8,7 @@ import struct
 LIMIT = 10_000
 
 RED, WHITE, BLACK, DUSK = (255, 0, 0), (255, 255, 255), (0, 0, 0), (10, 20, 30)
-# 255 * 257, 10 * 257 and so on, but 127.6 and 128.4 of 257ths: rounded down and up.
+# 10, 20 and 30 times 257; the first two are off by 128, just less than half a step of 8 bits.
 DUSK_16 = (10 * 257 + 128, 20 * 257 - 128, 30 * 257)
 
 
@@ -21,16 +21,16 @@ def grey(*values):
 
 
 def bayer(first, second):
-    """A 4 x 4 mosaic of the colour (200, 100, 50) from the first two rows' letters."""
+    """Return a 4 x 4 mosaic of the colour (200, 100, 50); its first rows have these letters."""
     level = {"r": 200, "g": 100, "b": 50}
     return [[level[letter] for letter in row * 2] for row in (first, second) * 2]
 
 
 FLAT = [[(200, 100, 50)] * 4] * 4
-# BT.601, limited range: Y 81, U 90, V 240 is red, (254, 0, 0) in 8 bits.
+# BT.601, limited range: Y 81, U 90, V 240 is red, which 8 bits round to (254, 0, 0).
 VIDEO_RED = (254, 0, 0)
 
-# encoding -> rows of bytes, rows of expected pixels
+# encoding -> rows of bytes, plane after plane; rows of expected pixels
 CASES = {
     "rgb8": ([bytes([255, 0, 0, 10, 20, 30])], [[RED, DUSK]]),
     "bgr8": ([bytes([0, 0, 255, 30, 20, 10])], [[RED, DUSK]]),
@@ -86,4 +86,18 @@ CASES = {
         [bytes([81, 81, 235, 16]), bytes([81, 81, 16, 235]), bytes([240, 90, 128, 128])],
         [[VIDEO_RED, VIDEO_RED, WHITE, BLACK], [VIDEO_RED, VIDEO_RED, BLACK, WHITE]],
     ),
+    "nv24": (
+        [
+            bytes([81, 16]),
+            bytes([235, 81]),
+            bytes([90, 240] + [128] * 2),
+            bytes([128] * 2 + [90, 240]),
+        ],
+        [[VIDEO_RED, BLACK], [WHITE, VIDEO_RED]],
+    ),
 }
+
+
+def message_data(rows, pad=b""):
+    """Return the bytes of the image; `pad` follows each row, in proportion to the row's length."""
+    return b"".join(row + pad * (len(row) // len(rows[0])) for row in rows)

@@ -10,15 +10,15 @@ from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.query import Generation
 from kosmos_ros.serving.node_settings import NodeSettings
-from kosmos_ros.serving.scheduler import Limits, Request, Scheduler
-from kosmos_ros.serving.work import Task
+from kosmos_ros.serving.scheduler import Limits, Scheduler
+from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import Worker
 
 WAIT = 20.0  # s
 
 
 class Stepper:
-    """Writes `max_new_tokens` tokens of each query; `at[n]` is called in step n."""
+    """Writes `max_new_tokens` tokens for each query; `at[n]` is called in step n."""
 
     info = None
 
@@ -71,37 +71,37 @@ class Stepper:
 
 
 class Rig:
-    """A worker, its scheduler, and who asks."""
+    """A worker, its scheduler, and clients of both."""
 
     def __init__(self, engine, most=2):
         self.engine, self.settings = engine, NodeSettings(max_batch_size=most)
         self.scheduler = Scheduler()
         self.frames = {}  # camera: (prompts, tokens)
-        self.told = []  # who was told, in order
+        self.answered = []  # names of the work that was answered or refused, in order
         self.bugs = []
         self.said, self.errors = {}, {}
         self.over = threading.Event()
         self.error = None
         self.expected = 0
-        self.all_told = threading.Event()
+        self.all_answered = threading.Event()
 
-    def task(self, name, words, tokens):
+    def work(self, name, words, tokens, **options):
         made = [prompts.raw(word) for word in words]
 
-        def done(seen):
-            self.said[name] = [caption.text for caption in seen.captions]
-            self.tell(name)
+        def done(observation):
+            self.said[name] = [caption.text for caption in observation.captions]
+            self.note(name)
 
         def failed(error):
             self.errors[name] = str(error)
-            self.tell(name)
+            self.note(name)
 
-        return Task(lambda *_: made, done, failed, tokens)
+        return Work(lambda *_: made, done, failed, tokens, **options)
 
-    def tell(self, name):
-        self.told.append(name)
-        if len(self.told) == self.expected:
-            self.all_told.set()
+    def note(self, name):
+        self.answered.append(name)
+        if len(self.answered) == self.expected:
+            self.all_answered.set()
 
     def offer(self, camera, words, tokens, value=7):
         self.frames[camera] = (words, tokens)
@@ -109,30 +109,32 @@ class Rig:
         self.scheduler.offer(camera, Message(value))
 
     def ask(self, name, words, tokens, camera=None, value=3):
-        task = self.task(name, words, tokens)
-        if camera is None:
-            task = Task(task.prompts, task.done, task.failed, tokens, Message(value))
-        self.scheduler.submit(Request(task, 1e12, (camera,) if camera else ()))
+        of = {"cameras": (camera,)} if camera else {"image": Message(value)}
+        self.scheduler.submit(self.work(name, words, tokens, **of))
 
     def run(self, expected):
         self.expected = expected
-        worker = Worker(self.scheduler, self)
-        told = self.all_told.wait(WAIT) or self.over.is_set()
+        worker = self.start()
+        answered = self.all_answered.wait(WAIT) or self.over.is_set()
         worker.close()
         assert worker.join(WAIT)
-        assert told, self.told
-        return self.told
+        assert answered, self.answered
+        return self.answered
+
+    def start(self):
+        """The worker; it delivers results in its own thread."""
+        return Worker(self.scheduler, self, lambda call, urgent: call())
 
     def load(self):
         return self.engine, lambda message, _: message.pixels
 
-    def bug(self, trace):
-        self.bugs.append(trace)
+    def log_bug(self, traceback):
+        self.bugs.append(traceback)
 
     def loaded(self, engine): ...
 
-    def standing(self, camera):
-        return self.task(camera, *self.frames[camera])
+    def standing_work(self, camera):
+        return self.work(camera, *self.frames[camera], urgent=False)
 
     def paused(self):
         return False

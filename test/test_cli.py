@@ -67,7 +67,7 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def kosmos(capsys):
-    """Run the command: exit code, JSON lines, standard error."""
+    """Return a function that runs the command: exit code, JSON lines, standard error."""
 
     def run(*words):
         try:
@@ -82,7 +82,7 @@ def kosmos(capsys):
 
 @pytest.fixture
 def caption(kosmos):
-    """Caption pictures, all of which must succeed without a word on standard error."""
+    """Return a function that captions images, which must succeed with no standard error."""
 
     def run(*words):
         code, values, err = kosmos("caption", *words, *SHAPES)
@@ -94,9 +94,16 @@ def caption(kosmos):
 
 def process(*words, **options):
     command = [sys.executable, "-m", "kosmos_ros.cli", *map(str, words), *SHAPES]
-    # The empty value is that of a user's shell: output to a pipe is buffered.
-    environment = os.environ | {"PYTHONUNBUFFERED": ""}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, **options)
+    # As in a user's shell: output to a pipe is buffered, and SIGINT has its default action, which
+    # bash takes from the jobs that it starts in the background.
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
 
 
 def contents(folder):
@@ -108,7 +115,7 @@ def corners(box):
 
 
 def check(value, name):
-    """`value` names all that was drawn in scene `name`, and where."""
+    """Assert that `value` names the shapes of scene `name` and their places."""
     assert (value["image_width"], value["image_height"]) == (WIDTH, HEIGHT)
     assert sorted(phrase["text"] for phrase in value["phrases"]) == sorted(TRUTH[name])
     for phrase in value["phrases"]:
@@ -119,7 +126,7 @@ def check(value, name):
 
 
 def annotated(path, value):
-    """What the annotated picture of a JSON line must be."""
+    """Return the annotated image that belongs to a JSON line."""
     phrases = tuple(
         Phrase(
             phrase["text"],
@@ -144,7 +151,7 @@ def annotated(path, value):
 # Captions --------------------------------------------------------------------------------------
 
 
-def test_captions_name_what_was_drawn_and_where(caption, drawn):
+def test_captions_name_the_drawn_shapes_and_their_places(caption, drawn):
     paths = [drawn / f"{name}.png" for name in SCENES]
     values = caption(*paths)
     assert [value["image"] for value in values] == [str(path) for path in paths]
@@ -192,7 +199,7 @@ def test_a_caption_of_too_many_tokens_is_cut_off(caption, drawn):
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x.jpg", "x.bmp", "x.webp"])
-def test_pictures_of_other_formats_are_captioned(caption, drawn, tmp_path, name):
+def test_images_of_other_formats_are_captioned(caption, drawn, tmp_path, name):
     Image.open(drawn / "second.png").save(tmp_path / name)
     (value,) = caption(tmp_path / name)
     check(value, "second")
@@ -208,7 +215,7 @@ def test_boxes_are_in_the_stored_pixels_of_a_rotated_photo(caption, drawn, tmp_p
     assert Image.open(value["annotated"]).width == WIDTH
 
 
-def test_grey_of_16_bits_is_that_of_8_bits(caption, drawn, tmp_path):
+def test_16_bit_grey_gives_the_caption_of_8_bit_grey(caption, drawn, tmp_path):
     grey = Image.open(drawn / "first.png").convert("L")
     grey.save(tmp_path / "narrow.png")
     Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / "wide.png")
@@ -218,7 +225,7 @@ def test_grey_of_16_bits_is_that_of_8_bits(caption, drawn, tmp_path):
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.png", "ünï 😀 \"q'\n.png".encode()])
-def test_any_name_of_a_file_survives(caption, drawn, tmp_path, name):
+def test_any_file_name_survives(caption, drawn, tmp_path, name):
     path = tmp_path / os.fsdecode(name)
     shutil.copy(drawn / "third.png", path)
     (value,) = caption(path, "--out", tmp_path / "out")
@@ -230,7 +237,7 @@ def test_any_name_of_a_file_survives(caption, drawn, tmp_path, name):
 # Failures among many ---------------------------------------------------------------------------
 
 
-def test_pictures_after_a_bad_one_are_captioned(kosmos, drawn, tmp_path):
+def test_images_after_a_bad_one_are_captioned(kosmos, drawn, tmp_path):
     (tmp_path / "broken.png").write_bytes((drawn / "first.png").read_bytes()[:500])
     (tmp_path / "words.txt").write_text("no picture")
     Image.new("RGB", (2000, 100)).save(tmp_path / "large.png")
@@ -247,7 +254,7 @@ def test_pictures_after_a_bad_one_are_captioned(kosmos, drawn, tmp_path):
         "No such file",
         "Is a directory",
         "broken or truncated PNG",
-        "is no JPEG",
+        "is not a JPEG",
         "at most",
     ]
     assert len(lines) == len(bad)
@@ -256,7 +263,7 @@ def test_pictures_after_a_bad_one_are_captioned(kosmos, drawn, tmp_path):
         assert reason in line
 
 
-def test_a_picture_that_the_model_fails_on_is_named_and_passed_by(kosmos, drawn, monkeypatch):
+def test_an_image_that_the_model_fails_on_is_named_and_skipped(kosmos, drawn, monkeypatch):
     generate = Engine.generate
     calls = []
 
@@ -273,13 +280,13 @@ def test_a_picture_that_the_model_fails_on_is_named_and_passed_by(kosmos, drawn,
 
 
 @pytest.mark.parametrize("words", [("caption", "none.png"), ("ask", "none.png", "What is it?")])
-def test_without_a_picture_no_model_is_loaded(kosmos, monkeypatch, words):
+def test_without_an_image_no_model_is_loaded(kosmos, monkeypatch, words):
     monkeypatch.setattr(Engine, "load", None)
     code, values, err = kosmos(*words)
     assert (code, values, err) == (1, [], "kosmos: none.png: No such file or directory\n")
 
 
-def test_no_number_is_written_that_json_lacks(kosmos, drawn, monkeypatch, capsys):
+def test_a_number_that_json_lacks_is_not_written(kosmos, drawn, monkeypatch, capsys):
     strange = Generation("", (), float("nan"), 1, False)
     monkeypatch.setattr(Engine, "generate", lambda *_, **__: strange)
     with pytest.raises(ValueError, match="JSON"):
@@ -287,10 +294,10 @@ def test_no_number_is_written_that_json_lacks(kosmos, drawn, monkeypatch, capsys
     assert capsys.readouterr().out == ""
 
 
-# Annotated pictures ----------------------------------------------------------------------------
+# Annotated images ------------------------------------------------------------------------------
 
 
-def test_annotated_pictures_show_what_was_said(caption, drawn, tmp_path):
+def test_annotated_images_show_the_caption(caption, drawn, tmp_path):
     out = tmp_path / "deep" / "out"
     paths = [drawn / "first.png", drawn / "second.png"]
     values = caption(*paths, "--out", out)
@@ -303,7 +310,7 @@ def test_annotated_pictures_show_what_was_said(caption, drawn, tmp_path):
         assert not np.array_equal(saved[:HEIGHT], load(path, 10**6))
 
 
-def test_no_annotated_picture_is_lost_to_another_of_its_name(caption, drawn, tmp_path):
+def test_annotated_images_of_the_same_name_are_all_kept(caption, drawn, tmp_path):
     for folder, scene, name in (("a", "first", "x.png"), ("b", "second", "x.jpg")):
         (tmp_path / folder).mkdir()
         Image.open(drawn / f"{scene}.png").save(tmp_path / folder / name)
@@ -320,7 +327,7 @@ def test_no_annotated_picture_is_lost_to_another_of_its_name(caption, drawn, tmp
     assert before.items() < contents(out).items()
 
 
-def test_no_picture_that_was_read_is_overwritten(caption, drawn, tmp_path):
+def test_images_that_were_read_are_not_overwritten(caption, drawn, tmp_path):
     paths = [shutil.copy(drawn / f"{name}.png", tmp_path) for name in SCENES]
     before = contents(tmp_path)
     caption(*paths, "--out", tmp_path)
@@ -329,7 +336,7 @@ def test_no_picture_that_was_read_is_overwritten(caption, drawn, tmp_path):
     assert after.keys() - before.keys() == {f"{name}-2.png" for name in SCENES}
 
 
-def test_a_picture_that_cannot_be_saved_is_captioned_all_the_same(kosmos, drawn, tmp_path):
+def test_an_image_that_cannot_be_saved_is_still_captioned(kosmos, drawn, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -349,20 +356,18 @@ def test_a_picture_that_cannot_be_saved_is_captioned_all_the_same(kosmos, drawn,
 @pytest.mark.parametrize(
     ("name", "reason"), [("file", "File exists"), ("file/out", "Not a directory")]
 )
-def test_a_folder_that_cannot_be_made_is_told_at_once(kosmos, drawn, tmp_path, name, reason):
+def test_a_folder_that_cannot_be_made_is_named_at_once(kosmos, drawn, tmp_path, name, reason):
     (tmp_path / "file").touch()
     code, values, err = kosmos("caption", drawn / "first.png", "--out", tmp_path / name)
     assert (code, values) == (2, [])
-    assert err == (
-        f"kosmos: --out {tmp_path / name}: {reason}; a folder, or a place for one, is needed\n"
-    )
+    assert err == f"kosmos: --out must be a folder, got {tmp_path / name}: {reason}\n"
 
 
 # Questions -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_a_question_about_a_region_is_answered_with_what_lies_there(kosmos, drawn, name):
+def test_a_question_about_a_region_is_answered_with_its_shape(kosmos, drawn, name):
     for phrase, box in TRUTH[name].items():
         region = ",".join(f"{side:.1f}" for side in box)
         words = (drawn / f"{name}.png", "What is this?", "--region", region)
@@ -390,10 +395,18 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
     ("words", "code", "reason"),
     [
         (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) is outside .*270"),
-        (["What is it?", "--region", "9,0,5,9"], 2, r"\(9, 0, 5, 9\) is empty or inverted: x_min"),
+        (
+            ["What is it?", "--region", "9,0,5,9"],
+            2,
+            r"\(9, 0, 5, 9\) is empty or inverted: .*x_min <",
+        ),
         (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) must be finite"),
-        (["What is it?", "--region", "1,2,3"], 2, "--region: '1,2,3' is no region; four numbers"),
-        (["What is it?", "--region", "a,b,c,d"], 2, "'a,b,c,d' is no region; four numbers"),
+        (["What is it?", "--region", "1,2,3"], 2, "region must be four numbers .*, got '1,2,3'"),
+        (
+            ["What is it?", "--region", "a,b,c,d"],
+            2,
+            "four numbers x0,y0,x1,y1 in pixels, got 'a,b,c,d'",
+        ),
         (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' must say which"),
         (
             ["Where?", "--region-phrase", "it"],
@@ -402,13 +415,17 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
         ),
         (["Is <grounding> it?"], 1, "contains the reserved tag <grounding>; remove it"),
         ([" "], 1, "question must not be empty"),
-        (["Where?", "--max-image-pixels", "100"], 1, "first.png: a picture of .*; at most 100 "),
+        (
+            ["Where?", "--max-image-pixels", "100"],
+            1,
+            "first.png: an image of .*; must be at most 100",
+        ),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_a_line(
+def test_an_invalid_question_is_refused_in_one_line(
     kosmos, drawn, monkeypatch, words, code, reason
 ):
-    monkeypatch.setattr(Engine, "load", None)  # nor does anybody wait for the model
+    monkeypatch.setattr(Engine, "load", None)  # the model must not be loaded
     got, values, err = kosmos("ask", drawn / "first.png", *words)
     assert (got, values) == (code, [])
     assert re.fullmatch(f"kosmos.*: .*{reason}.*\n", err)
@@ -420,14 +437,18 @@ def test_what_cannot_be_asked_is_refused_in_a_line(
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["--max-new-tokens", "0"], 2, "max_new_tokens is 0; 1 to 1024 is needed"),
-        (["--max-new-tokens", "-5"], 2, "max_new_tokens is -5; 1 to 1024 is needed"),
-        (["--max-new-tokens", "many"], 2, "max_new_tokens is 'many' .str.; int is needed"),
-        (["--max-image-pixels", "0"], 2, "max_image_pixels is 0; 1 to 1000000000 is needed"),
+        (["--max-new-tokens", "0"], 2, "max_new_tokens must be 1 to 1024, got 0"),
+        (["--max-new-tokens", "-5"], 2, "max_new_tokens must be 1 to 1024, got -5"),
+        (["--max-new-tokens", "many"], 2, "max_new_tokens must be an integer, got 'many' .str."),
+        (["--max-image-pixels", "0"], 2, "max_image_pixels must be 1 to 1000000000, got 0"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' does not exist: torch .* finds"),
         (["--device", "gpu"], 2, "device must be auto, cpu, cuda or cuda:n, got 'gpu'"),
-        (["--dtype", "int4"], 2, "dtype is 'int4'; one of auto, float32, bfloat16, float16"),
-        (["--quantization", "q4"], 2, "quantization is 'q4'; one of none, int8, nf4 is needed"),
+        (
+            ["--dtype", "int4"],
+            2,
+            "dtype must be one of auto, float32, bfloat16, float16, got 'int4'",
+        ),
+        (["--quantization", "q4"], 2, "quantization must be one of none, int8, nf4, got 'q4'"),
         (["--model", "/no/such"], 1, "model '/no/such': there is no directory /no/such"),
         (["--model", "nobody/nothing", "--local-files-only"], 1, "'nobody/nothing' is not in"),
         (
@@ -439,18 +460,18 @@ def test_what_cannot_be_asked_is_refused_in_a_line(
         (
             ["--task", "sing"],
             2,
-            "task is 'sing'; one of brief_caption, detailed_caption is needed",
+            "task must be one of brief_caption, detailed_caption, got 'sing'",
         ),
         (["--tsak", "x"], 2, "unrecognized arguments: --tsak"),
     ],
 )
-def test_options_that_cannot_be_are_refused_in_a_line(kosmos, drawn, words, code, reason):
+def test_invalid_options_are_refused_in_one_line(kosmos, drawn, words, code, reason):
     got, values, err = kosmos("caption", drawn / "first.png", *words)
     assert (got, values) == (code, [])
     assert re.fullmatch(f"kosmos.*: .*{reason}.*\n", err)
 
 
-def test_the_model_is_loaded_once_and_as_the_options_say(kosmos, drawn, monkeypatch):
+def test_the_model_is_loaded_once_with_the_given_options(kosmos, drawn, monkeypatch):
     engine = Engine.load("shapes", device="cpu")
     asked = []
     monkeypatch.setattr(
@@ -474,19 +495,19 @@ def test_the_model_is_loaded_once_and_as_the_options_say(kosmos, drawn, monkeypa
 
 
 @pytest.mark.parametrize("words", [[], ["sing"], ["caption"], ["ask", "first.png"]])
-def test_a_line_that_lacks_words_says_where_help_is(kosmos, words):
+def test_an_incomplete_command_points_to_its_help(kosmos, words):
     code, _, err = kosmos(*words)
     assert code == 2
     assert re.fullmatch("kosmos.*: .*(IMAGE|QUESTION|caption).*; see kosmos.* --help\n", err)
 
 
-def test_help_tells_what_the_options_do(capsys):
+def test_help_describes_the_options(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["caption", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
-    assert "NAME-2.png, NAME-3.png and so on: nothing is overwritten" in said
-    assert "a box takes four). 1 to 1024. (128)" in said
+    assert "NAME-3.png and so on if the name is taken: nothing is overwritten" in said
+    assert "A box takes four tokens. 1 to 1024. (128)" in said
     assert "--quantization {none,int8,nf4}" in said
 
 
@@ -494,7 +515,9 @@ def test_help_tells_what_the_options_do(capsys):
 
 
 @pytest.mark.parametrize(("terminal", "count", "bar"), [(1, 2, 1), (1, 1, 0), (0, 2, 0)])
-def test_a_bar_shows_many_pictures_on_a_terminal(kosmos, drawn, monkeypatch, terminal, count, bar):
+def test_a_progress_bar_is_shown_for_many_images_on_a_terminal(
+    kosmos, drawn, monkeypatch, terminal, count, bar
+):
     paths = [drawn / f"{name}.png" for name in SCENES][:count]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: bool(terminal))
     code, values, err = kosmos("caption", *paths, *SHAPES)
@@ -504,8 +527,8 @@ def test_a_bar_shows_many_pictures_on_a_terminal(kosmos, drawn, monkeypatch, ter
     assert bar or err == ""
 
 
-def test_a_reader_that_has_enough_ends_the_command_without_a_word(drawn):
-    """As `kosmos caption ... | head -1` does."""
+def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(drawn):
+    """`kosmos caption ... | head -1` does so."""
     paths = [drawn / "first.png"] * 6
     with process("caption", *paths, stdout=subprocess.PIPE) as running:
         line = running.stdout.readline()
@@ -513,7 +536,9 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(drawn):
         code = running.wait(PATIENCE)
         assert (code, running.stderr.read()) == (141, "")
     value = json.loads(line)
-    assert len(paths) * len(line) < io.DEFAULT_BUFFER_SIZE  # or it need not have been flushed
+    assert (
+        len(paths) * len(line) < io.DEFAULT_BUFFER_SIZE
+    )  # else Python would have flushed without being told
     check(value, "first")
 
 

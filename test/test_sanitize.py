@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Text from outside in messages and logs: one line, no escape sequences, bounded."""
+"""Text from outside in messages and logs is one line, without control characters, and bounded."""
 
 import re
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ ANY = st.text(st.characters(codec=None), max_size=3 * MAX_VALUE)
 
 def harmless(text):
     assert text.isprintable(), text[:200]
-    assert len(text) <= MAX_LINE * 10, len(text)  # an escape is up to ten characters long
+    assert len(text) <= MAX_LINE * 10, len(text)  # an escape takes up to ten characters
     return True
 
 
@@ -41,7 +41,7 @@ def test_any_text_is_shown_in_one_printable_bounded_line(text):
         assert len(made) <= 10 * MAX_VALUE + 2
 
 
-def test_errors_say_what_they_are_in_one_line():
+def test_errors_are_formatted_in_one_line():
     assert format_error(KosmosError(EVIL)) == one_line(EVIL)
     assert format_error(LookupError(EVIL)) == f"LookupError: {one_line(EVIL)}"
     assert first_line(RuntimeError("CUDA error: gone\nSet CUDA_LAUNCH_BLOCKING=1")) == (
@@ -50,7 +50,7 @@ def test_errors_say_what_they_are_in_one_line():
     assert first_line(MemoryError()) == "MemoryError"
 
 
-def test_a_trace_has_the_place_and_no_line_of_an_errors_own():
+def test_a_traceback_has_the_place_and_one_line_for_the_message():
     def fails():
         raise LookupError(EVIL)
 
@@ -62,8 +62,31 @@ def test_a_trace_has_the_place_and_no_line_of_an_errors_own():
     assert said == f"LookupError: {one_line(EVIL)}"
 
 
+@pytest.mark.parametrize("function", [quoted, one_line])
+def test_only_text_longer_than_the_limit_is_cut(function):
+    for length in (0, 1, 9, 10):
+        assert function("x" * length, 10).strip("'") == "x" * length
+    for length in (11, 1000):
+        assert function("x" * length, 10).strip("'") == "x" * 7 + "..."
+
+
+def test_values_that_are_not_strings_are_cut_by_their_repr():
+    assert quoted([1, 2, 3, 4], 12) == "[1, 2, 3, 4]"
+    assert quoted([1, 2, 3, 4], 11) == "[1, 2, 3..."
+    assert quoted(None) == "None"
+
+
+def test_the_default_limits():
+    assert quoted("x" * MAX_VALUE) == repr("x" * MAX_VALUE)
+    assert quoted("x" * (MAX_VALUE + 1)).endswith("...'")
+    assert one_line("x" * MAX_LINE) == "x" * MAX_LINE
+    assert one_line("x" * (MAX_LINE + 1)) == "x" * (MAX_LINE - 3) + "..."
+    assert first_line(ValueError("x" * 300)) == "x" * 300
+    assert first_line(ValueError("x" * 301)) == "x" * 297 + "..."
+
+
 @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Zs")), max_size=MAX_VALUE))
-def test_plain_text_stays_as_it_is(text):
+def test_plain_text_is_not_changed(text):
     assert one_line(text, MAX_VALUE) == text
     assert quoted(text) == repr(text)
 
@@ -95,8 +118,7 @@ def test_errors_about_text_from_outside_are_harmless(act):
     assert len(str(raised.value)) < 1200
 
 
-def test_nobody_forges_lines_of_the_nodes_log(ros):
-    """Nor of what it answers."""
+def test_text_from_outside_forges_no_lines_of_the_log_and_of_responses(ros):
     from conftest import Bench
     from kosmos_msgs.srv import Ask, Generate
     from programs import Program, parameters
@@ -107,14 +129,14 @@ def test_nobody_forges_lines_of_the_nodes_log(ros):
     bench = Bench(client)
     camera = client.create_publisher(Image, "image", 1)
     options = {"model": "shapes", "always_on": "true", "image_reliability": "reliable"}
-    evil = EVIL.replace("\x00", "")  # which ends a text in a message
+    evil = EVIL.replace("\x00", "")  # NUL ends a string in a message
     with Program("kosmos_node", *parameters(**options)) as node:
         node.says("active: frames and requests are taken")
         bench.until(camera.get_subscription_count, "a subscription")
         camera.publish(Image(width=1, height=1, step=3, encoding=evil, data=bytes(3)))
-        format_error = node.says("is not supported")
-        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: encoding 'x\\n.*", format_error)
-        assert harmless(format_error)
+        warning = node.says("is not supported")
+        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: encoding 'x\\n.*", warning)
+        assert harmless(warning)
         ask = client.create_client(Ask, "/kosmos/ask")
         generate = client.create_client(Generate, "/kosmos/generate")
         for service, request in (
@@ -131,8 +153,8 @@ def test_nobody_forges_lines_of_the_nodes_log(ros):
     client.destroy_node()
 
 
-def test_other_nodes_names_are_shown_harmless_and_not_all(start):
-    """The graph tells what others say of themselves."""
+def test_names_of_other_nodes_are_harmless_and_only_some_are_shown(start):
+    """The graph has the names that other nodes give themselves."""
     from rclpy.qos import QoSProfile
 
     publisher = SimpleNamespace(
@@ -143,7 +165,7 @@ def test_other_nodes_names_are_shown_harmless_and_not_all(start):
     )
     desk = start()
     desk.node.get_publishers_info_by_topic = lambda topic: [publisher] * 1000
-    format_error = desk.node._streams[""]._feed._silence(0.0)
-    assert "1000 publishers" in format_error
-    assert harmless(format_error)
-    assert len(format_error) < 5000
+    warning = desk.node.cameras[""].subscription._describe_silence(0.0)
+    assert "1000 publishers" in warning
+    assert harmless(warning)
+    assert len(warning) < 5000

@@ -1,3 +1,14 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How `shapes`, the embedded model, is trained and examined. Not installed."""
+"""Training and evaluation of `shapes`, the embedded model. Not installed.
+
+relations   which shape lies beside which, where that is unambiguous
+language    scene -> training examples in KOSMOS-2's prompt language
+tokenizer   the vocabulary and its files
+data        scenes -> batches
+model       configuration, initial weights and losses
+muon        the optimiser of the layers' matrices
+train       scenes -> weights
+evaluation  weights -> metrics
+gallery     results -> example frames and a chart
+"""

@@ -1,15 +1,15 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a `shapes` model on scenes it never saw, through the same chain that the node uses.
+"""Measures a `shapes` model on held-out scenes, with the node's own engine, prompts and grounding.
 
-Engine, prompts and grounding are the node's own, so a break in any of them shows here. Scene `i`
-of seed `s` comes from the random stream [1, s, i]; training draws from streams that begin with
-0.
+An error in any of these therefore shows here, too. Scene `i` of seed `s` comes from the random
+seed [1, s, i]; the seeds of training begin with 0.
 """
 
 import argparse
 import json
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +26,11 @@ from kosmos_ros.shapes.scenes import ALIKE, Box, Scene, Shape, sample_scene
 from training import gallery, language
 from training.relations import sample_reference
 
-FRAMES: tuple[tuple[int, int], ...] = ((320, 240), (640, 360), (240, 240))
-"""Width and height in pixels of the frames: 4:3, 16:9 and 1:1."""
+FRAME_SIZES: tuple[tuple[int, int], ...] = ((320, 240), (640, 360), (240, 240))
+"""Width and height in pixels: 4:3, 16:9 and 1:1."""
 
-JPEG = 60  # quality of the frames that are looked at a second time
-JPEG_EVERY = 4  # scenes, of which one is looked at a second time, and described in detail
+JPEG = 60  # quality of the frames that are evaluated a second time
+JPEG_EVERY = 4  # one scene in so many is evaluated as JPEG, too, and with a detailed caption
 
 ACCURACIES: dict[str, tuple[str, ...]] = {
     "region_accuracy": ("region_question", "region_description"),
@@ -42,155 +42,152 @@ ACCURACIES: dict[str, tuple[str, ...]] = {
     "several_accuracy": ("several_grounding",),
     "reference_accuracy": ("reference_grounding",),
 }  # fmt: skip
-"""Figures that are the share of right answers, and the tasks they count."""
+"""Metrics that are a share of right answers, and the tasks that they count."""
 
 
 @dataclass(frozen=True)
-class Guess:
+class PredictedBox:
     """A predicted box."""
 
-    iou: float  # with the box of the shape that it is meant to be; 0 where there is none
+    iou: float  # with its phrase's shape; 0: there is none
     score: float
-    named: bool = True  # its phrase is right; else `iou` is with the shape that it is nearest to
+    named: bool = True  # its phrase is right; otherwise `iou` is with the nearest shape
 
 
 @dataclass(frozen=True)
-class Marks:
-    """How one scene went, as far as it was examined."""
+class Results:
+    """Results of one scene in the checks that were made; `+` adds up results."""
 
-    said: int = 0  # phrases in the brief caption
-    drawn: int = 0  # phrases that it should have had
-    named: int = 0  # phrases that it had and should have had
-    ious: tuple[float, ...] = ()  # of the boxes of the `named`; 0 for a missing or needless one
-    detailed: tuple[int, int, int] = (0, 0, 0)  # said, drawn and named of the detailed caption
-    guesses: tuple[Guess, ...] = ()  # every box of every task
-    answers: tuple[tuple[str, bool], ...] = ()  # task, and whether it went right
+    predicted: int = 0  # phrases in the brief caption
+    expected: int = 0  # phrases that it should have
+    correct: int = 0  # phrases that it has and should have
+    ious: tuple[float, ...] = ()  # boxes of the `correct`; 0 for a missing or superfluous box
+    detailed: tuple[int, int, int] = (0, 0, 0)  # the same counts for the detailed caption
+    boxes: tuple[PredictedBox, ...] = ()  # of all tasks
+    answers: tuple[tuple[str, bool], ...] = ()  # task, and whether its answer is right
 
-    def __add__(self, other: "Marks") -> "Marks":
+    def __add__(self, other: "Results") -> "Results":
         first, second = self.detailed, other.detailed
-        return Marks(
-            self.said + other.said,
-            self.drawn + other.drawn,
-            self.named + other.named,
+        return Results(
+            self.predicted + other.predicted,
+            self.expected + other.expected,
+            self.correct + other.correct,
             self.ious + other.ious,
             (first[0] + second[0], first[1] + second[1], first[2] + second[2]),
-            self.guesses + other.guesses,
+            self.boxes + other.boxes,
             self.answers + other.answers,
         )
 
 
-class Examiner:
-    """Asks a loaded model about scenes."""
+class Evaluator:
+    """Evaluates a loaded model on scenes."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def mark(
-        self, scene: Scene, rng: np.random.Generator, parts: Sequence[str] | None = None
-    ) -> Marks:
-        """The marks of one scene in `parts` of the examination, keys of PARTS; None is all."""
-        picture = self.engine.encode(render(scene))
-        marks = Marks()
-        for part in parts or PARTS:
-            marks += PARTS[part](self, picture, scene, rng)
-        return marks
+    def evaluate(
+        self, scene: Scene, rng: np.random.Generator, checks: Sequence[str] | None = None
+    ) -> Results:
+        """Return the results of one scene in `checks`, keys of CHECKS; None: all."""
+        image = self.engine.encode(render(scene))
+        results = Results()
+        for check in checks or CHECKS:
+            results += CHECKS[check](self, image, scene, rng)
+        return results
 
-    def caption(self, picture: torch.Tensor) -> Caption:
-        """The brief caption of an encoded picture."""
-        return self._ask(picture, prompts.caption("brief_caption"))
+    def caption(self, image: torch.Tensor) -> Caption:
+        """Return the brief caption of an encoded image."""
+        return self._ask(image, prompts.caption("brief_caption"))
 
-    def _ask(self, picture: torch.Tensor, prompt: prompts.Prompt) -> Caption:
-        return grounding.read(self.engine.generate(picture, prompt.text), prompt.text, prompt.lead)
+    def _ask(self, image: torch.Tensor, prompt: prompts.Prompt) -> Caption:
+        return grounding.read(self.engine.generate(image, prompt.text), prompt.text, prompt.lead)
 
-    def _brief(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
-        """Phrases by name; a phrase that is said twice is right once."""
-        caption = self.caption(picture)
+    def _brief(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+        """Check the phrases of the brief caption; a repeated phrase is right once."""
+        caption = self.caption(image)
         wanted = {language.group_name(group): group for group in scene.groups}
         ious: list[float] = []
-        guesses: list[Guess] = []
+        boxes: list[PredictedBox] = []
         for phrase in caption.phrases:
             if group := wanted.pop(phrase.text, []):
                 overlaps = _overlaps(phrase.boxes, group)
                 ious += overlaps
-                guesses += _guesses(phrase.boxes, overlaps)
+                boxes += _predicted_boxes(phrase.boxes, overlaps)
                 continue
             for box in phrase.boxes:
                 nearest = max(_overlaps([box], [shape])[0] for shape in scene.shapes)
-                guesses.append(Guess(nearest, box.score, named=False))
-        said, drawn = len(caption.phrases), len(scene.groups)
-        named = drawn - len(wanted)
-        return Marks(said, drawn, named, tuple(ious), guesses=tuple(guesses))
+                boxes.append(PredictedBox(nearest, box.score, named=False))
+        predicted, expected = len(caption.phrases), len(scene.groups)
+        correct = expected - len(wanted)
+        return Results(predicted, expected, correct, tuple(ious), boxes=tuple(boxes))
 
-    def _detailed(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
-        """Shapes with size and place, word for word: "a small red circle at the top"."""
+    def _detailed(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+        """Check shapes with size and place, word for word: "a small red circle at the top"."""
         example = language.detailed_caption(scene, rng, grounded=False)
-        answer = self._ask(picture, prompts.caption("detailed_caption")).text
-        said, drawn = (_mentions(text) for text in (answer, example.answer))
-        rest = list(drawn)
-        for mention in said:
-            if mention in rest:
-                rest.remove(mention)
-        return Marks(detailed=(len(said), len(drawn), len(drawn) - len(rest)))
+        answer = self._ask(image, prompts.caption("detailed_caption")).text
+        predicted, expected = (_mentions(text) for text in (answer, example.answer))
+        correct = (Counter(predicted) & Counter(expected)).total()
+        return Results(detailed=(len(predicted), len(expected), correct))
 
-    def _phrase(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
-        """A phrase of the scene; and, where shapes are alike, the one that names them together."""
+    def _phrase(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+        """Ground one phrase of the scene, and each phrase that names several equal shapes."""
         groups = scene.groups
         group = groups[int(rng.integers(len(groups)))]
-        marks = self._place(picture, "phrase_grounding", language.group_name(group), group)
+        results = self._ground(image, "phrase_grounding", language.group_name(group), group)
         for several in groups:
             if len(several) > 1:
                 name = language.group_name(several)
-                marks += self._place(picture, "several_grounding", name, several)
-        return marks
+                results += self._ground(image, "several_grounding", name, several)
+        return results
 
-    def _reference(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+    def _reference(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
         reference = sample_reference(scene, rng)
         if reference is None:
-            return Marks()
-        return self._place(picture, "reference_grounding", reference.text, [reference.target])
+            return Results()
+        return self._ground(image, "reference_grounding", reference.text, [reference.target])
 
-    def _place(self, picture: torch.Tensor, task: str, words: str, shapes: list[Shape]) -> Marks:
-        """Right are as many boxes as shapes, each over half of its own."""
-        boxes = self._boxes(picture, words)
+    def _ground(self, image: torch.Tensor, task: str, words: str, shapes: list[Shape]) -> Results:
+        """Expect as many boxes as shapes, each with an IoU over 0.5."""
+        boxes = self._boxes(image, words)
         overlaps = _overlaps(boxes, shapes)
         right = min(overlaps) > 0.5
-        return Marks(guesses=_guesses(boxes, overlaps), answers=((task, right),))
+        return Results(boxes=_predicted_boxes(boxes, overlaps), answers=((task, right),))
 
-    def _absent(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
-        """Right is no box for a phrase that is not there, and "no" when asked for it."""
+    def _absent(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+        """Expect no box for a phrase that is not in the scene, and the answer "no"."""
         phrase = language.absent_phrase(scene, rng)
-        boxes = self._boxes(picture, phrase)
-        answer = self._ask(picture, prompts.question(f"Is there {phrase}?")).text
+        boxes = self._boxes(image, phrase)
+        answer = self._ask(image, prompts.question(f"Is there {phrase}?")).text
         right = not boxes and answer == "no."
-        return Marks(guesses=_guesses(boxes, []), answers=(("absent", right),))
+        return Results(boxes=_predicted_boxes(boxes, []), answers=(("absent", right),))
 
-    def _answers(self, picture: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Marks:
+    def _answers(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
         answers = []
-        for task in ASKED:
+        for task in EXACT_TASKS:
             if (example := task(scene, rng, True)) is not None:
-                written = self.engine.generate(picture, example.prompt)
+                written = self.engine.generate(image, example.prompt)
                 right = written.text.strip() == example.answer.strip()
                 answers.append((task.__name__, right))
-        return Marks(answers=tuple(answers))
+        return Results(answers=tuple(answers))
 
-    def _boxes(self, picture: torch.Tensor, words: str) -> tuple[grounding.Box, ...]:
-        phrases = self._ask(picture, prompts.phrase_grounding(words)).phrases
+    def _boxes(self, image: torch.Tensor, words: str) -> tuple[grounding.Box, ...]:
+        phrases = self._ask(image, prompts.phrase_grounding(words)).phrases
         return phrases[0].boxes if phrases else ()
 
 
-Part = Callable[[Examiner, torch.Tensor, Scene, np.random.Generator], Marks]
+Check = Callable[[Evaluator, torch.Tensor, Scene, np.random.Generator], Results]
 
-PARTS: dict[str, Part] = {
-    "brief": Examiner._brief,
-    "detailed": Examiner._detailed,
-    "phrase": Examiner._phrase,
-    "reference": Examiner._reference,
-    "absent": Examiner._absent,
-    "answers": Examiner._answers,
+CHECKS: dict[str, Check] = {
+    "brief": Evaluator._brief,
+    "detailed": Evaluator._detailed,
+    "phrase": Evaluator._phrase,
+    "reference": Evaluator._reference,
+    "absent": Evaluator._absent,
+    "answers": Evaluator._answers,
 }
-"""Parts of the examination."""
+"""What is evaluated on each scene, by name."""
 
-ASKED: tuple[language.Task, ...] = (
+EXACT_TASKS: tuple[language.MakeExample, ...] = (
     language.region_question,
     language.region_description,
     language.count_question,
@@ -198,34 +195,34 @@ ASKED: tuple[language.Task, ...] = (
     language.colour_question,
     language.beside_question,
 )
-"""Tasks whose answer is right when it is so word for word."""
+"""Tasks whose answer must be right word for word."""
 
 
 def held_out_scene(seed: int, index: int) -> tuple[Scene, np.random.Generator]:
-    """A scene, and the random stream that the questions about it come from."""
+    """Return a scene, and the random generator for the questions about it."""
     rng = np.random.default_rng([1, seed, index])
-    return sample_scene(rng, *FRAMES[index % len(FRAMES)], alike=ALIKE), rng
+    return sample_scene(rng, *FRAME_SIZES[index % len(FRAME_SIZES)], alike=ALIKE), rng
 
 
-def figures(marks: Iterable[Marks]) -> dict[str, float | None]:
-    """The measured figures by name; None where nothing was measured.
+def metrics(results: Iterable[Results]) -> dict[str, float | None]:
+    """Return the metrics by name; None where nothing was measured.
 
-    phrase_f1, mean_iou and iou50 are of the brief caption. score_auroc is that of the scores of
-    all boxes of brief captions and groundings against an IoU over 0.5: with the shape that is
-    meant, or, where a caption's phrase names nothing in the scene or names it again, with the
-    shape that lies nearest. For named_auroc boxes of such phrases are wrong, wherever they lie.
+    phrase_f1, mean_iou and iou50 describe the brief caption. score_auroc is the AUROC of the
+    scores of all boxes of brief captions and groundings; a box is right if its IoU is over 0.5
+    with its phrase's shape, or with the nearest shape if the phrase is wrong or repeated. For
+    named_auroc the boxes of such phrases are always wrong.
     """
-    total = sum(marks, Marks())
+    total = sum(results, Results())
     ious = np.array(total.ious)
-    over_half = np.array([guess.iou > 0.5 for guess in total.guesses], dtype=bool)
-    named = np.array([guess.named for guess in total.guesses], dtype=bool)
-    scores = np.array([guess.score for guess in total.guesses])
+    over_half = np.array([box.iou > 0.5 for box in total.boxes], dtype=bool)
+    named = np.array([box.named for box in total.boxes], dtype=bool)
+    scores = np.array([box.score for box in total.boxes])
     accuracies = {
         name: _mean([right for task, right in total.answers if task in tasks])
         for name, tasks in ACCURACIES.items()
     }
     return {
-        "phrase_f1": _f1(total.said, total.drawn, total.named),
+        "phrase_f1": _f1(total.predicted, total.expected, total.correct),
         "mean_iou": _mean(ious),
         "iou50": _mean(ious > 0.5),
         **accuracies,
@@ -236,7 +233,7 @@ def figures(marks: Iterable[Marks]) -> dict[str, float | None]:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     across = min(a[2], b[2]) - max(a[0], b[0])
     down = min(a[3], b[3]) - max(a[1], b[1])
     shared = max(across, 0.0) * max(down, 0.0)
@@ -244,15 +241,17 @@ def iou(a: Box, b: Box) -> float:
 
 
 def _overlaps(boxes: Sequence[grounding.Box], shapes: Sequence[Shape]) -> list[float]:
-    """IoU of boxes and shapes in their order, which is left to right; 0 for one without other."""
+    """Return the IoU of boxes and shapes in order, left to right; 0 where one is missing."""
     pairs = zip(boxes, shapes, strict=False)
     overlaps = [iou((b.x_min, b.y_min, b.x_max, b.y_max), shape.box) for b, shape in pairs]
     return overlaps + [0.0] * (max(len(boxes), len(shapes)) - len(overlaps))
 
 
-def _guesses(boxes: Sequence[grounding.Box], overlaps: Sequence[float]) -> tuple[Guess, ...]:
+def _predicted_boxes(
+    boxes: Sequence[grounding.Box], overlaps: Sequence[float]
+) -> tuple[PredictedBox, ...]:
     padded = [*overlaps, *[0.0] * len(boxes)]
-    return tuple(Guess(padded[place], box.score) for place, box in enumerate(boxes))
+    return tuple(PredictedBox(padded[place], box.score) for place, box in enumerate(boxes))
 
 
 def _mentions(text: str) -> list[str]:
@@ -260,8 +259,8 @@ def _mentions(text: str) -> list[str]:
     return words.replace(" and ", ", ").split(", ")
 
 
-def _f1(said: int, drawn: int, named: int) -> float | None:
-    return 2.0 * named / (said + drawn) if drawn else None
+def _f1(predicted: int, expected: int, correct: int) -> float | None:
+    return 2.0 * correct / (predicted + expected) if expected else None
 
 
 def _mean(values: np.ndarray | list[bool]) -> float | None:
@@ -269,7 +268,10 @@ def _mean(values: np.ndarray | list[bool]) -> float | None:
 
 
 def _auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
-    """Chance that a right one scores above a wrong one, ties counting half (Mann-Whitney U)."""
+    """Return the chance that a right box scores above a wrong one; ties count half.
+
+    This is the Mann-Whitney U statistic, divided by the number of pairs.
+    """
     good, bad = scores[right], scores[~right]
     if not len(good) or not len(bad):
         return None
@@ -277,62 +279,69 @@ def _auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
     return float(above)
 
 
-_examiner: Examiner  # of a worker process
+_evaluator: Evaluator  # of a worker process
 
 
-def _start(model: str, device: str, quantization: str) -> None:
-    global _examiner
+def _load(model: str, device: str, quantization: str) -> None:
+    global _evaluator
     engine = Engine.load(
         model, local_files_only=True, device=device, quantization=quantization, threads=1
     )
-    _examiner = Examiner(engine)
+    _evaluator = Evaluator(engine)
 
 
-def _examine(place: tuple[int, int]) -> tuple[Marks, Marks | None]:
-    """Marks of the scene (seed, index) as it is and, now and then, after JPEG compression."""
+def _evaluate(place: tuple[int, int]) -> tuple[Results, Results | None]:
+    """Return the results of scene (seed, index), and of one in JPEG_EVERY as JPEG, too."""
     seed, index = place
     scene, rng = held_out_scene(seed, index)
     if index % JPEG_EVERY:
-        return _examiner.mark(scene, rng, [part for part in PARTS if part != "detailed"]), None
-    marks = _examiner.mark(scene, rng)
+        checks = [name for name in CHECKS if name != "detailed"]
+        return _evaluator.evaluate(scene, rng, checks), None
+    results = _evaluator.evaluate(scene, rng)
     scene, rng = held_out_scene(seed, index)
-    return marks, _examiner.mark(replace(scene, light=replace(scene.light, jpeg=JPEG)), rng)
+    as_jpeg = replace(scene, light=replace(scene.light, jpeg=JPEG))
+    return results, _evaluator.evaluate(as_jpeg, rng)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="evaluate-shapes", description="Measure the model `shapes` on held-out scenes."
     )
-    parser.add_argument("--scenes", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", default="shapes", help="the embedded model, or a directory")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--scenes", type=int, default=2000, help="number of scenes")
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes")
+    parser.add_argument("--model", default="shapes", help="shapes (embedded), or a directory")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--quantization", default="none", help="none, int8 or nf4")
     parser.add_argument("--workers", type=int, default=2, help="processes, each on one core")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures of what came out")
+    parser.add_argument("--pictures", type=Path, help="folder for example frames and a chart")
     options = parser.parse_args()
     places = [(options.seed, index) for index in range(options.scenes)]
-    start = _start, (options.model, options.device, options.quantization)
-    with multiprocessing.get_context("spawn").Pool(options.workers, *start) as pool:
-        pairs = list(tqdm(pool.imap(_examine, places), total=options.scenes, unit="scene"))
-    marks = [first for first, _ in pairs]
-    columns = {"all": figures(marks)}
-    for start_index, (width, height) in enumerate(FRAMES):
-        columns[f"{width}x{height}"] = figures(marks[start_index :: len(FRAMES)])
-    columns[f"jpeg {JPEG}"] = figures(second for _, second in pairs if second is not None)
+    load = _load, (options.model, options.device, options.quantization)
+    with multiprocessing.get_context("spawn").Pool(options.workers, *load) as pool:
+        pairs = list(tqdm(pool.imap(_evaluate, places), total=options.scenes, unit="scene"))
+    results = [as_drawn for as_drawn, _ in pairs]
+    _print_table(results, [as_jpeg for _, as_jpeg in pairs if as_jpeg is not None])
+    if options.pictures:
+        _load(options.model, options.device, options.quantization)
+        scenes = [held_out_scene(*place)[0] for place in places]
+        gallery.write(options.pictures, _evaluator, scenes, results)
+    measured = metrics(results)
+    print(json.dumps({k: None if v is None else round(v, 4) for k, v in measured.items()}))
+
+
+def _print_table(results: Sequence[Results], as_jpeg: Sequence[Results]) -> None:
+    columns = {"all": metrics(results)}
+    for first, (width, height) in enumerate(FRAME_SIZES):
+        columns[f"{width}x{height}"] = metrics(results[first :: len(FRAME_SIZES)])
+    columns[f"jpeg {JPEG}"] = metrics(as_jpeg)
     print(f"{'':20}" + "".join(f"{name:>9}" for name in columns))
     for name in columns["all"]:
         row = [column[name] for column in columns.values()]
         print(f"{name:20}" + "".join("        -" if v is None else f"{v:9.3f}" for v in row))
-    for task in dict.fromkeys(task for mark in marks for task, _ in mark.answers):
-        rights = [right for mark in marks for name, right in mark.answers if name == task]
-        print(f"{task:20}{_mean(rights):9.3f} of {len(rights)}")
-    if options.pictures:
-        _start(options.model, options.device, options.quantization)
-        scenes = [held_out_scene(*place)[0] for place in places]
-        gallery.write(options.pictures, _examiner, scenes, marks)
-    measured = columns["all"]
-    print(json.dumps({k: None if v is None else round(v, 4) for k, v in measured.items()}))
+    answers = [answer for result in results for answer in result.answers]
+    for task in dict.fromkeys(task for task, _ in answers):
+        right = [is_right for name, is_right in answers if name == task]
+        print(f"{task:20}{_mean(right):9.3f} of {len(right)}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of an examination: frames with true and predicted boxes, and how far scores are right.
+"""Draws evaluation results: frames with true and predicted boxes, and a chart of the scores.
 
-What is shown follows from the seed alone: the first scenes, then the first ones that went wrong.
+The seed alone decides which frames are shown: the first scenes, then the first wrong ones.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene
 
 if TYPE_CHECKING:
-    from training.evaluation import Examiner, Guess, Marks
+    from training.evaluation import Evaluator, PredictedBox, Results
 
 FIRST, WRONG = 9, 3  # frames shown
 COLUMNS = 3
 TILE = (320, 306)  # pixels: a frame of at most 320 x 240 and the caption under it
 GAP = 6  # pixels between tiles
-PALETTE = 160  # colours of the picture file, which noise would make large
+PALETTE = 160  # colours of the image file: noise in all colours would make it large
 
 BINS = 10
 PLOT = (520, 440)  # pixels
@@ -36,29 +36,29 @@ TRUE, FAILED = (255, 255, 255), (214, 40, 40)
 
 
 def write(
-    folder: Path, examiner: Examiner, scenes: Sequence[Scene], marks: Sequence[Marks]
+    folder: Path, evaluator: Evaluator, scenes: Sequence[Scene], results: Sequence[Results]
 ) -> None:
-    """Write shapes-frames.png and shapes-scores.png about scenes and their marks."""
+    """Write shapes-frames.png and shapes-scores.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    frames = draw_frames(examiner, scenes, marks)
+    frames = draw_frames(evaluator, scenes, results)
     frames = frames.quantize(PALETTE, kmeans=2, dither=Image.Dither.NONE)
     frames.save(folder / "shapes-frames.png", optimize=True)
-    guesses = [guess for mark in marks for guess in mark.guesses]
-    draw_scores(guesses).save(folder / "shapes-scores.png", optimize=True)
+    boxes = [box for result in results for box in result.boxes]
+    draw_scores(boxes).save(folder / "shapes-scores.png", optimize=True)
 
 
 def draw_frames(
-    examiner: Examiner, scenes: Sequence[Scene], marks: Sequence[Marks]
+    evaluator: Evaluator, scenes: Sequence[Scene], results: Sequence[Results]
 ) -> Image.Image:
-    """The grid: white boxes are true, coloured ones predicted; a red rim marks a failure."""
-    chosen = list(_chosen(marks))
+    """Draw true boxes in white, predicted ones in colour, and a red frame around failures."""
+    chosen = list(_chosen(results))
     across, down = TILE[0] + GAP, TILE[1] + GAP
     rows = -(-len(chosen) // COLUMNS)
     grid = Image.new("RGB", (COLUMNS * across + GAP, rows * down + GAP), PAPER)
     for place, index in enumerate(chosen):
-        tile = _tile(examiner, scenes[index])
+        tile = _tile(evaluator, scenes[index])
         left, top = GAP + place % COLUMNS * across, GAP + place // COLUMNS * down
-        if not _went_well(marks[index]):
+        if not _is_right(results[index]):
             around = (
                 left - GAP // 2,
                 top - GAP // 2,
@@ -70,8 +70,8 @@ def draw_frames(
     return grid
 
 
-def draw_scores(guesses: Sequence[Guess]) -> Image.Image:
-    """Share of right boxes (IoU over 0.5) in each tenth of the scores, and how many they are."""
+def draw_scores(boxes: Sequence[PredictedBox]) -> Image.Image:
+    """Draw the share of right boxes (IoU over 0.5) and their number by tenths of the score."""
     image = Image.new("RGB", PLOT, PAPER)
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     side = (PLOT[0] - MARGIN - 20, PLOT[1] - 2 * MARGIN)
@@ -83,8 +83,8 @@ def draw_scores(guesses: Sequence[Guess]) -> Image.Image:
         pen.line((at(0.0, tick), at(1.0, tick)), FAINT)
         pen.text((MARGIN - 8, at(0.0, tick)[1]), f"{tick:.1f}", INK, font, anchor="rm")
         pen.text((at(tick, 0.0)[0], at(0.0, 0.0)[1] + 8), f"{tick:.1f}", INK, font, anchor="mt")
-    scores = np.array([guess.score for guess in guesses])
-    right = np.array([guess.iou > 0.5 for guess in guesses], dtype=bool)
+    scores = np.array([box.score for box in boxes])
+    right = np.array([box.iou > 0.5 for box in boxes], dtype=bool)
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     small = ImageFont.load_default(11)
     for number in range(BINS):
@@ -99,28 +99,29 @@ def draw_scores(guesses: Sequence[Guess]) -> Image.Image:
         pen.text((middle, top - 3), f"{share:.2f}", INK, small, anchor="mb")
         pen.text((middle, bottom - 4), f"{inside.sum()}", PAPER, small, anchor="mb")
     pen.line((at(0.0, 0.0), at(1.0, 1.0)), INK)
-    title = "boxes over half of their shape's (IoU > 0.5), by score"
+    title = "share of boxes with IoU > 0.5, by score"
     pen.text((MARGIN, 14), title, INK, font)
     left, bottom = at(0.5, 0.0)
     pen.text((left, bottom + 28), "score of the box", INK, font, anchor="mt")
     return image
 
 
-def _chosen(marks: Sequence[Marks]) -> Iterator[int]:
-    """Places of the frames to show: the first, then the first of the others that went wrong."""
-    yield from range(min(FIRST, len(marks)))
-    wrong = (index for index, mark in enumerate(marks) if index >= FIRST and not _went_well(mark))
+def _chosen(results: Sequence[Results]) -> Iterator[int]:
+    """Yield the indices of the frames to show: the first, then the first wrong ones after them."""
+    yield from range(min(FIRST, len(results)))
+    wrong = (i for i, result in enumerate(results) if i >= FIRST and not _is_right(result))
     yield from (index for index, _ in zip(wrong, range(WRONG), strict=False))
 
 
-def _went_well(mark: Marks) -> bool:
-    """Every phrase of the brief caption is right, and every box of it."""
-    return mark.said == mark.drawn == mark.named and min(mark.ious, default=0.0) > 0.5
+def _is_right(result: Results) -> bool:
+    """Return whether every phrase and every box of the brief caption is right."""
+    counts = {result.predicted, result.expected, result.correct}
+    return len(counts) == 1 and min(result.ious, default=0.0) > 0.5
 
 
-def _tile(examiner: Examiner, scene: Scene) -> Image.Image:
+def _tile(evaluator: Evaluator, scene: Scene) -> Image.Image:
     pixels = render(scene)
-    caption = examiner.caption(examiner.engine.encode(pixels))
+    caption = evaluator.caption(evaluator.engine.encode(pixels))
     scale = min(TILE[0] / scene.width, 240 / scene.height)
     frame = Image.fromarray(pixels).resize(
         (round(scene.width * scale), round(scene.height * scale)), Image.Resampling.LANCZOS

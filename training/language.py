@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes in words: questions and right answers in KOSMOS-2's prompt language. No pixels, no ids.
+"""Training examples of a scene: prompts and right answers in KOSMOS-2's prompt language.
 
-The prompts come from kosmos_ros.kosmos2.prompts, as they do at run time. An answer starts where
-its prompt ends. Without `<grounding>` the same prompts are answered in plain words.
+Knows no pixels and no token ids. The prompts come from kosmos_ros.kosmos2.prompts, as at run time.
+An answer starts where its prompt ends. Prompts without `<grounding>` are answered in plain text.
 """
 
 import math
@@ -19,46 +19,51 @@ from training.relations import RELATIONS, beside, names, sample_reference
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four")
 
 SMALL, LARGE = 0.22, 0.34
-"""Sides under and over which a box is small and large: geometric mean, fraction of the frame."""
+"""A smaller box is called small, a larger one large.
 
-JITTER = 0.125  # a region's corners are off by up to this share of its sides
+Geometric mean of the sides, as a fraction of the frame.
+"""
 
-PLAIN_SHARE = 0.05  # of the examples: asked without `<grounding>`
-SOMETHING_SHARE = 0.7  # of the questions what lies beside a shape, where both answers exist
-PLURAL_SHARE = 0.15  # of the groundings of what is not there: "two red circles"
+JITTER = 0.125  # largest offset of a region's corners, as a share of its sides
+
+PLAIN_SHARE = 0.05  # of all examples: without `<grounding>`
+SOMETHING_SHARE = 0.7  # of beside_question: answers other than "nothing", if both exist
+PLURAL_SHARE = 0.15  # of absent_grounding: plural phrases such as "two red circles"
 
 
 @dataclass(frozen=True)
 class Example:
     prompt: str
     answer: str  # with its leading space, without the end token
-    placed: bool = True  # False: any location is as right as those of the answer, which ends there
+    any_location: bool = False  # every location is as right as the answer's; no end token follows
 
 
-Task = Callable[[Scene, np.random.Generator, bool], Example | None]
-"""Scene, random stream, whether to ask with `<grounding>`; None where the scene gives no such
-example."""
+MakeExample = Callable[[Scene, np.random.Generator, bool], Example | None]
+"""Makes an example of one task: scene, random generator, whether to use `<grounding>`.
+
+Returns None if the scene allows no such example.
+"""
 
 
 def cells(box: Box) -> tuple[int, int]:
-    """Grid indices of the upper-left and the lower-right corner."""
+    """Return the grid indices of the upper-left and the lower-right corner."""
     return grounding.region_cells(grounding.Box(*box))
 
 
 def brief_caption(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """Shapes from left to right; those of one colour and kind are one phrase with their boxes."""
+    """Name the shapes from left to right; shapes of one colour and kind share a phrase."""
     mentions = [_mention(group, group_name(group), grounded) for group in scene.groups]
-    return Example(prompts.caption("brief_caption", grounded).text, f"{_listed(mentions)}.")
+    return Example(prompts.caption("brief_caption", grounded).text, f"{_join(mentions)}.")
 
 
 def detailed_caption(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """Each shape for itself, with its size where that is notable, and its place."""
+    """Name each shape with its place, and its size if it is small or large."""
     mentions = [
-        f"{_mention([shape], _sized(shape), grounded)} {place(shape.box)}"
+        f"{_mention([shape], _phrase_with_size(shape), grounded)} {place(shape.box)}"
         for shape in scene.left_to_right
     ]
     prompt = prompts.caption("detailed_caption", grounded).text
-    return Example(prompt, f" The image shows{_listed(mentions)}.")
+    return Example(prompt, f" The image shows{_join(mentions)}.")
 
 
 def content_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
@@ -67,13 +72,13 @@ def content_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> 
 
 
 def phrase_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """A phrase of the scene and its boxes; always grounded."""
+    """Ask for the boxes of a phrase of the scene; always grounded."""
     group = scene.groups[int(rng.integers(len(scene.groups)))]
     return Example(prompts.phrase_grounding(group_name(group)).text, _location(group))
 
 
 def absent_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """A phrase that is not there and no box; always grounded."""
+    """Ask for the boxes of a phrase that is not in the scene: none; always grounded."""
     phrase = absent_phrase(scene, rng)
     if rng.random() < PLURAL_SHARE:
         phrase = f"two {plural(phrase.split(maxsplit=1)[1])}"
@@ -81,7 +86,7 @@ def absent_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) -> 
 
 
 def reference_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example | None:
-    """A shape meant by its place beside another, and its box; always grounded."""
+    """Ask for the box of a shape that is named by its place beside another; always grounded."""
     reference = sample_reference(scene, rng)
     if reference is None:
         return None
@@ -89,27 +94,27 @@ def reference_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) 
 
 
 def region_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    shape = one_of(scene, rng)
+    shape = pick_shape(scene, rng)
     wording = list(REGION_QUESTIONS)[int(rng.integers(len(REGION_QUESTIONS)))]
     prompt = prompts.question(wording, [cells(jittered(shape.box, rng))], grounded=grounded)
     return Example(prompt.text, f" {REGION_QUESTIONS[wording](shape)}.")
 
 
 def region_description(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    shape = one_of(scene, rng)
+    shape = pick_shape(scene, rng)
     prompt = prompts.region_description(cells(jittered(shape.box, rng)), grounded)
     return Example(prompt.text, f" {shape.phrase}.")
 
 
 def count_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """How many shapes there are, or those of a kind or of a colour, which may be none."""
+    """Ask how many shapes there are, in all or of one kind or colour, which may be none."""
     wanted = str(rng.choice(("all", "kind", "colour"), p=(0.5, 0.25, 0.25)))
-    model, present = one_of(scene, rng), rng.random() < 0.7
+    example, present = pick_shape(scene, rng), rng.random() < 0.7
     if wanted == "kind":
-        kind = model.kind if present else str(rng.choice(KINDS))
+        kind = example.kind if present else str(rng.choice(KINDS))
         words, count = plural(kind), sum(shape.kind == kind for shape in scene.shapes)
     elif wanted == "colour":
-        colour = model.colour if present else str(rng.choice(list(COLOURS)))
+        colour = example.colour if present else str(rng.choice(list(COLOURS)))
         words, count = f"{colour} shapes", sum(shape.colour == colour for shape in scene.shapes)
     else:
         words, count = "shapes", len(scene.shapes)
@@ -118,7 +123,7 @@ def count_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Ex
 
 
 def presence_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    prompt = prompts.question(f"Is there {one_of(scene, rng).phrase}?", grounded=grounded)
+    prompt = prompts.question(f"Is there {pick_shape(scene, rng).phrase}?", grounded=grounded)
     return Example(prompt.text, " yes.")
 
 
@@ -128,8 +133,8 @@ def absence_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> 
 
 
 def colour_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example | None:
-    """The colour of the only shape of its kind."""
-    shape = one_of(scene, rng)
+    """Ask for the colour of the only shape of its kind."""
+    shape = pick_shape(scene, rng)
     if f"the {shape.kind}" not in names(shape, scene):
         return None
     word = str(rng.choice(("colour", "color")))
@@ -138,7 +143,7 @@ def colour_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> E
 
 
 def beside_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example | None:
-    """What is left of (right of, above, below) a shape, where that is one shape at most."""
+    """Ask what is left of (right of, above, below) a shape: one other shape at most."""
     asked = [
         (f"What is {relation} {name}?", there)
         for anchor in scene.left_to_right
@@ -147,35 +152,36 @@ def beside_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> E
         for name in names(anchor, scene)
     ]
     something = rng.random() < SOMETHING_SHARE
-    choice = [(words, there) for words, there in asked if bool(there) == something] or asked
-    if not choice:
+    choices = [(words, there) for words, there in asked if bool(there) == something] or asked
+    if not choices:
         return None
-    words, there = choice[int(rng.integers(len(choice)))]
+    words, there = choices[int(rng.integers(len(choices)))]
     answer = there[0].phrase if there else "nothing"
     return Example(prompts.question(words, grounded=grounded).text, f" {answer}.")
 
 
-def doubt(scene: Scene, rng: np.random.Generator) -> Example:
-    """A phrase that is not there, or was said already, and yet a box: nothing tells where.
+def absent_box(scene: Scene, rng: np.random.Generator) -> Example:
+    """Start a box of a phrase that is not in the scene or was mentioned before.
 
-    A model that has seen this gives such a box a low score when it writes one by mistake.
+    Every location is equally right. The model learns to give such a box a low score when it
+    writes one by mistake.
     """
     shapes = scene.left_to_right
-    wrong, model = absent_phrase(scene, rng), one_of(scene, rng)
-    place = _location([model]).removesuffix("</object>")
+    wrong, shape = absent_phrase(scene, rng), pick_shape(scene, rng)
+    location = _location([shape]).removesuffix("</object>")
     if rng.random() < 0.5:
         prompt = prompts.phrase_grounding(wrong).text
     else:
         prompt = prompts.caption("brief_caption").text
-        said = shapes[: int(rng.integers(len(shapes)))]
-        prompt += ",".join(_mention([shape], shape.phrase, True) for shape in said)
-        if said and rng.random() < 0.3:
-            wrong = said[int(rng.integers(len(said)))].phrase
-        prompt += f"{' and' if said else ''}<phrase> {wrong}</phrase>"
-    return Example(f"{prompt}<object>", place.removeprefix("<object>"), placed=False)
+        mentioned = shapes[: int(rng.integers(len(shapes)))]
+        prompt += ",".join(_mention([shape], shape.phrase, True) for shape in mentioned)
+        if mentioned and rng.random() < 0.3:
+            wrong = mentioned[int(rng.integers(len(mentioned)))].phrase
+        prompt += f"{' and' if mentioned else ''}<phrase> {wrong}</phrase>"
+    return Example(f"{prompt}<object>", location.removeprefix("<object>"), any_location=True)
 
 
-def _kind_in_words(shape: Shape) -> str:
+def _kind_with_article(shape: Shape) -> str:
     return f"{article(shape.kind)} {shape.kind}"
 
 
@@ -186,14 +192,19 @@ REGION_QUESTIONS: dict[str, Callable[[Shape], str]] = {
     "What colour is this?": lambda shape: shape.colour,
     "What color is it?": lambda shape: shape.colour,
     "What color is this?": lambda shape: shape.colour,
-    "What shape is it?": _kind_in_words,
-    "What shape is this?": _kind_in_words,
+    "What shape is it?": _kind_with_article,
+    "What shape is this?": _kind_with_article,
 }
+"""Wording of a question about a region, and its answer."""
 
-CAPTIONS: dict[Task, float] = {brief_caption: 0.65, detailed_caption: 0.25, content_question: 0.1}
-"""Share of each in training among the long tasks, of which every picture has one."""
+CAPTION_TASKS: dict[MakeExample, float] = {
+    brief_caption: 0.65,
+    detailed_caption: 0.25,
+    content_question: 0.1,
+}
+"""Share of each task in the first example of an image."""
 
-QUESTIONS: dict[Task, float] = {
+BASIC_TASKS: dict[MakeExample, float] = {
     phrase_grounding: 0.14,
     absent_grounding: 0.14,
     reference_grounding: 0.10,
@@ -205,9 +216,9 @@ QUESTIONS: dict[Task, float] = {
     colour_question: 0.04,
     beside_question: 0.09,
 }
-"""Share of each among the short tasks."""
+"""Share of each task in the other examples of an image."""
 
-HARD: dict[Task, float] = {
+PRESENCE_TASKS: dict[MakeExample, float] = {
     phrase_grounding: 0.13,
     absent_grounding: 0.18,
     reference_grounding: 0.05,
@@ -219,9 +230,9 @@ HARD: dict[Task, float] = {
     colour_question: 0.06,
     beside_question: 0.08,
 }
-"""The same, with more of what is learnt last: whether something that is asked for is there."""
+"""The same with more questions whether something is in the scene, which the model learns late."""
 
-SPOKEN: dict[Task, float] = {
+WHOLE_SCENE_TASKS: dict[MakeExample, float] = {
     content_question: 0.15,
     phrase_grounding: 0.12,
     absent_grounding: 0.12,
@@ -234,38 +245,38 @@ SPOKEN: dict[Task, float] = {
     colour_question: 0.03,
     beside_question: 0.09,
 }
-"""The same, with more of what needs the whole scene: what is in it, and how many."""
+"""The same with more questions about the whole scene: its content and counts."""
 
-TASKS: tuple[Task, ...] = (*CAPTIONS, *QUESTIONS)
+TASKS: tuple[MakeExample, ...] = (*CAPTION_TASKS, *BASIC_TASKS)
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What is asked about a picture."""
+class TaskMix:
+    """Shares of the tasks in the examples of an image, without its caption."""
 
-    questions: dict[Task, float]  # share of each short task
-    doubts: float = 0.0  # share of doubts, instead of short tasks
+    tasks: dict[MakeExample, float]  # share of each task
+    absent_boxes: float = 0.0  # share of `absent_box`, in place of the tasks
 
 
 def sample_examples(
-    scene: Scene, rng: np.random.Generator, count: int, lesson: Lesson
+    scene: Scene, rng: np.random.Generator, count: int, mix: TaskMix
 ) -> Iterator[Example]:
-    """`count` examples of one scene, no prompt twice: a caption, then questions and doubts."""
+    """Yield `count` examples of one scene with different prompts: a caption, then the mix."""
     asked: set[str] = set()
-    table = CAPTIONS
+    table = CAPTION_TASKS
     while len(asked) < count:
         task = list(table)[int(rng.choice(len(table), p=list(table.values())))]
         example = task(scene, rng, bool(rng.random() >= PLAIN_SHARE))
-        if lesson.doubts and asked and rng.random() < lesson.doubts:
-            example = doubt(scene, rng)
+        if mix.absent_boxes and asked and rng.random() < mix.absent_boxes:
+            example = absent_box(scene, rng)
         if example is not None and example.prompt not in asked:
             asked.add(example.prompt)
-            table = lesson.questions
+            table = mix.tasks
             yield example
 
 
 def place(box: Box) -> str:
-    """Where the box's centre lies, in thirds of the frame."""
+    """Return where the box's centre lies, in thirds of the frame."""
     x, y = (box[0] + box[2]) / 2.0, (box[1] + box[3]) / 2.0
     column, row = min(int(x * 3.0), 2), min(int(y * 3.0), 2)
     if (row, column) == (1, 1):
@@ -275,24 +286,24 @@ def place(box: Box) -> str:
 
 
 def jittered(box: Box, rng: np.random.Generator) -> Box:
-    """The box as a user might draw it."""
+    """Return the box as a user might draw it: each corner up to JITTER off."""
     across, down = box[2] - box[0], box[3] - box[1]
     moves = rng.uniform(-JITTER, JITTER, 4) * (across, down, across, down)
     x1, y1, x2, y2 = (float(value) for value in np.clip(np.array(box) + moves, 0.0, 1.0))
     return x1, y1, x2, y2
 
 
-def one_of(scene: Scene, rng: np.random.Generator) -> Shape:
+def pick_shape(scene: Scene, rng: np.random.Generator) -> Shape:
     return scene.shapes[int(rng.integers(len(scene.shapes)))]
 
 
 def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
-    """A phrase that fits no shape; mostly its colour, its kind, or each for itself is there."""
+    """Return a phrase that fits no shape; mostly its colour or its kind is in the scene."""
     present = {shape.phrase for shape in scene.shapes}
     while True:
         colour, kind = str(rng.choice(list(COLOURS))), str(rng.choice(KINDS))
         if rng.random() < 0.75:
-            first, second = one_of(scene, rng), one_of(scene, rng)
+            first, second = pick_shape(scene, rng), pick_shape(scene, rng)
             halves = ((first.colour, kind), (colour, first.kind), (first.colour, second.kind))
             colour, kind = halves[int(rng.integers(len(halves)))]
         if (phrase := f"{article(colour)} {colour} {kind}") not in present:
@@ -300,7 +311,7 @@ def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def group_name(group: list[Shape]) -> str:
-    """`a red circle`, or `two red circles` for several shapes of one colour and kind."""
+    """Return `a red circle`, or `two red circles` for several shapes of one colour and kind."""
     first = group[0]
     if len(group) == 1:
         return first.phrase
@@ -315,13 +326,13 @@ def _mention(shapes: list[Shape], phrase: str, grounded: bool) -> str:
     return f"<phrase> {phrase}</phrase>{_location(shapes)}" if grounded else f" {phrase}"
 
 
-def _sized(shape: Shape) -> str:
+def _phrase_with_size(shape: Shape) -> str:
     side = math.sqrt((shape.box[2] - shape.box[0]) * (shape.box[3] - shape.box[1]))
     if SMALL <= side <= LARGE:
         return shape.phrase
     return f"a {'small' if side < SMALL else 'large'} {shape.colour} {shape.kind}"
 
 
-def _listed(parts: list[str]) -> str:
-    """Parts that bring their own leading space: `a`, `a and b`, `a, b and c`."""
+def _join(parts: list[str]) -> str:
+    """Join parts that have leading spaces: ` a`, ` a and b`, ` a, b and c`."""
     return " and".join([",".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]

@@ -1,15 +1,15 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The network in training: KOSMOS-2's own modules, first weights, losses. Knows no scenes.
+"""The model in training: KOSMOS-2's own modules, initial weights, losses. Knows no scenes.
 
-Three things differ from the network that is saved; none of them outlives `finish`:
-- The 1024 location embeddings are sums of 32 row codes and 32 column codes, so the softmax over
-  locations is the product of one over rows and one over columns, and every location teaches its
-  whole row and column.
-- Throw-away heads read from each image token what covers its part of the picture, where it ends
-  and how it stands among the others.
-- Several prompts share one picture: they lie one after the other behind its tokens, blind to
-  each other.
+It differs from the saved model in three points, which `finish` removes:
+- The 1024 location embeddings are sums of 32 row codes and 32 column codes. The softmax over
+  locations is then the product of one over rows and one over columns, and every location trains
+  its whole row and column.
+- Auxiliary heads predict from each image token the shape that covers its cell, the corners of
+  that shape, and how many shapes resemble it.
+- Several prompts share one image. They follow its tokens one after the other, and an attention
+  mask hides them from each other.
 """
 
 import math
@@ -26,16 +26,16 @@ from kosmos_ros.shapes.scenes import COLOURS, COUNTS, KINDS
 from training.tokenizer import LOCATIONS, vocabulary
 
 WIDTH = 128  # of every hidden state, D below
-CELLS = 8  # image tokens along each side; each looks after one cell of the picture
-PATCHES = 10  # along each side, as the vision model sees them
+CELLS = 8  # image tokens along each side; each represents one cell of the image
+PATCHES = 10  # of the vision model along each side
 IMAGE_SIZE = 120  # pixels along each side
 NOTHING = len(KINDS)  # class of a cell without a shape
-ANYWHERE = -1  # target of a location token where one location is as right as any other
+ANYWHERE = -1  # target of a location token where every location is equally right
 SUMMARY = ("mention", "rank", "alike", "of its kind", "of its colour", "in all")
-"""Numbers from 0 to 3 that a cell's shape has among the others: of its phrase in the brief
-caption, of itself from left to right; and one less than how many are alike, of its kind, of its
-colour, and in the scene, which is asked of cells without a shape too."""
-IGNORED = -100  # target that counts for nothing: the default of torch's cross_entropy
+"""Numbers from 0 to 3 about the shape of a cell: the position of its phrase in the brief caption,
+its position from left to right, and one less than the number of shapes that are alike, of its
+kind, of its colour, and in the scene. The last one is a target of cells without a shape, too."""
+IGNORED = -100  # target without a loss: the default of torch's cross_entropy
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -43,26 +43,26 @@ STD = (0.25, 0.25, 0.25)
 
 @dataclass(frozen=True)
 class DenseTargets:
-    """What covers each image token's cell; IGNORED where nothing is asked."""
+    """Targets of the auxiliary heads for each image token; IGNORED where there is none."""
 
     kinds: Tensor  # (B, 64) index into KINDS, or NOTHING
     colours: Tensor  # (B, 64) index into COLOURS
     corners: Tensor  # (B, 64, 4) grid cells of x1, y1, x2, y2
-    summary: Tensor  # (B, 64, 6) how it stands among the others, as SUMMARY says
+    summary: Tensor  # (B, 64, 6) see SUMMARY
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts with their answers, packed behind the picture's tokens."""
+    """Prompts with their answers, packed behind the image tokens."""
 
     ids: Tensor  # (B, T)
-    positions: Tensor  # (B, T) rows of the table of position embeddings
+    positions: Tensor  # (B, T) rows of the position embeddings
     mask: Tensor  # (B, 1, T, T) added to the attention scores
     targets: Tensor  # (B, T) next id or ANYWHERE, IGNORED outside answers
 
 
 def make_config() -> Kosmos2Config:
-    """Dropout 0 everywhere; 64 latent queries, as `Kosmos2Processor` expects."""
+    """Return the configuration of `shapes`: no dropout, and the 64 image tokens of KOSMOS-2."""
     vision = {
         "hidden_size": WIDTH,
         "intermediate_size": 4 * WIDTH,
@@ -89,7 +89,7 @@ def make_config() -> Kosmos2Config:
 
 
 class Learner(nn.Module):
-    """A KOSMOS-2 that learns; `finish` gives the one to save."""
+    """The model in training; `finish` returns the KOSMOS-2 to save."""
 
     def __init__(self, config: Kosmos2Config) -> None:
         super().__init__()
@@ -103,11 +103,11 @@ class Learner(nn.Module):
         self.colour_head = nn.Linear(WIDTH, len(COLOURS))
         self.corner_head = nn.Linear(WIDTH, 4 * WIDTH)
         self.summary_head = nn.Linear(WIDTH, len(SUMMARY) * max(COUNTS))
-        _start(self.kosmos)
-        self.kosmos.text_model.lm_head.weight.requires_grad_(False)  # the table of embeddings too
+        _initialise(self.kosmos)
+        self.kosmos.text_model.lm_head.weight.requires_grad_(False)  # shared with the embeddings
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, S, S, 3) uint8 to image tokens (B, 64, D), as the text model takes them."""
+        """Return the image tokens (B, 64, D) of pixels (B, S, S, 3) uint8."""
         mean, std = (torch.tensor(v, device=pixels.device) for v in (MEAN, STD))
         values = ((pixels / 255.0 - mean) / std).permute(0, 3, 1, 2)
         vision = self.kosmos.vision_model
@@ -117,7 +117,7 @@ class Learner(nn.Module):
         return tokens
 
     def dense_loss(self, tokens: Tensor, targets: DenseTargets, blur: float) -> dict[str, Tensor]:
-        """Cross-entropies (nats) of kind, colour, the four corners and the summary."""
+        """Return cross-entropies (nats) of kind, colour, the four corners and the summary."""
         read = self.reader(tokens)
         kinds = self.kind_head(read).transpose(1, 2)  # (B, classes, 64)
         colours = self.colour_head(read).transpose(1, 2)
@@ -126,21 +126,22 @@ class Learner(nn.Module):
         codes = torch.stack([self.columns, self.rows, self.columns, self.rows])  # x1, y1, x2, y2
         corners = torch.einsum("nsd,scd->nsc", pointers, codes).flatten(0, 1)
         summary = self.summary_head(read).unflatten(-1, (len(SUMMARY), max(COUNTS)))
-        standings = [
-            functional.cross_entropy(guess.flatten(0, 1), right.flatten())
-            for guess, right in zip(summary.unbind(2), targets.summary.unbind(2), strict=True)
+        summary_losses = [
+            functional.cross_entropy(logits.flatten(0, 1), expected.flatten())
+            for logits, expected in zip(summary.unbind(2), targets.summary.unbind(2), strict=True)
         ]
         return {
             "kind": functional.cross_entropy(kinds, targets.kinds),
             "colour": functional.cross_entropy(colours, targets.colours),
-            "summary": torch.stack(standings).mean(),
+            "summary": torch.stack(summary_losses).mean(),
             "corner": _blurred_loss(corners, targets.corners[asked].flatten(), blur),
         }
 
     def language_loss(self, tokens: Tensor, prompts: Prompts, blur: float) -> dict[str, Tensor]:
-        """Cross-entropies (nats) of the answers' words, a location being one, rows and columns.
+        """Return cross-entropies (nats) of the answers' words and of locations' rows and columns.
 
-        Beside them, not to be trained on, the share of right words and how far locations are off.
+        All locations count as one word. For the log only, also return the share of right words
+        and the mean error of locations in grid cells.
         """
         decoder = self.kosmos.text_model.model
         embedded = functional.embedding(prompts.ids, self._embeddings())
@@ -155,26 +156,27 @@ class Learner(nn.Module):
         asked = prompts.targets != IGNORED
         hidden, targets = decoder.layer_norm(hidden[asked]), prompts.targets[asked]
         by_row, by_column = hidden @ self.rows.T, hidden @ self.columns.T
-        somewhere = torch.logsumexp(by_row, -1) + torch.logsumexp(by_column, -1)
-        words = torch.cat([hidden @ self.words.T, somewhere[:, None]], dim=1)
-        place = len(self.words)
-        known, located = targets != ANYWHERE, targets >= place
-        words, right = words[known], targets[known].clamp(max=place)
-        where = targets[located] - place
-        guesses = words.argmax(-1) == right
-        nowhere = targets[~known]
+        # The word "a location" has the sum of all locations' probabilities.
+        location = torch.logsumexp(by_row, -1) + torch.logsumexp(by_column, -1)
+        words = torch.cat([hidden @ self.words.T, location[:, None]], dim=1)
+        first_location = len(self.words)
+        known, located = targets != ANYWHERE, targets >= first_location
+        words, expected = words[known], targets[known].clamp(max=first_location)
+        where = targets[located] - first_location
+        right = words.argmax(-1) == expected
+        anywhere = targets[~known]
         rows = torch.cat([by_row[located], by_row[~known]])
         columns = torch.cat([by_column[located], by_column[~known]])
         return {
-            "word": functional.cross_entropy(words, right),
-            "row": _blurred_loss(rows, torch.cat([where // GRID, nowhere]), blur),
-            "column": _blurred_loss(columns, torch.cat([where % GRID, nowhere]), blur),
-            "word right": guesses.float().mean().detach(),
+            "word": functional.cross_entropy(words, expected),
+            "row": _blurred_loss(rows, torch.cat([where // GRID, anywhere]), blur),
+            "column": _blurred_loss(columns, torch.cat([where % GRID, anywhere]), blur),
+            "word right": right.float().mean().detach(),
             "cells off": _cells_off(by_row[located], by_column[located], where).detach(),
         }
 
     def finish(self) -> Kosmos2ForConditionalGeneration:
-        """The plain KOSMOS-2, its table of embeddings written out."""
+        """Return the plain KOSMOS-2 with its embeddings filled in."""
         with torch.no_grad():
             self.kosmos.text_model.lm_head.weight.copy_(self._embeddings())
         return self.kosmos
@@ -185,9 +187,9 @@ class Learner(nn.Module):
 
 
 def _blurred_loss(logits: Tensor, targets: Tensor, blur: float) -> Tensor:
-    """Cross-entropy of logits (N, 32) against Gaussians of `blur` cells around targets (N,).
+    """Return the cross-entropy of logits (N, 32) and Gaussians of `blur` cells at targets (N,).
 
-    A target ANYWHERE is all cells alike.
+    A target ANYWHERE is the uniform distribution.
     """
     cells = torch.arange(GRID, device=logits.device)
     distance = (cells[None, :] - targets[:, None]) / max(blur, 1e-3)
@@ -196,23 +198,24 @@ def _blurred_loss(logits: Tensor, targets: Tensor, blur: float) -> Tensor:
 
 
 def _cells_off(by_row: Tensor, by_column: Tensor, where: Tensor) -> Tensor:
-    """Mean distance along one axis, in grid cells, between the likeliest and the true location."""
+    """Return the mean error of the likeliest location along one axis, in grid cells."""
     down = (by_row.argmax(-1) - where // GRID).abs().float().mean()
     return (down + (by_column.argmax(-1) - where % GRID).abs().float().mean()) / 2.0
 
 
 def _smooth_codes() -> Tensor:
-    """Random codes (32, D) of variance 1 of which neighbours resemble each other."""
+    """Return random codes (32, D) of variance 1 whose neighbours are similar."""
     cells = torch.arange(float(GRID))
     similar = torch.exp(-0.5 * ((cells[:, None] - cells[None, :]) / 1.5).square())
     root: Tensor = torch.linalg.cholesky(similar + 1e-4 * torch.eye(GRID))
     return root @ torch.randn(GRID, WIDTH)
 
 
-def _place_codes(*sides: int) -> list[Tensor]:
-    """Codes (side**2, D), variance 1, of the parts of a picture cut into side x side.
+def _position_codes(*sides: int) -> list[Tensor]:
+    """Return codes (side**2, D) of variance 1 for the parts of an image cut into side x side.
 
-    Sines of x and of y, mixed at random; the same place has the same code for every side.
+    The codes are sines of x and y, multiplied by one random matrix. A place has the same code for
+    every side.
     """
     frequencies = torch.logspace(math.log10(math.pi / 16), math.log10(math.pi * 0.9), WIDTH // 4)
     mixed = nn.init.orthogonal_(torch.empty(WIDTH, WIDTH)) * math.sqrt(2.0)
@@ -228,8 +231,8 @@ def _place_codes(*sides: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _start(kosmos: Kosmos2ForConditionalGeneration) -> None:
-    """Keep every activation near 1 at this width, and point query j at the patches of its cell."""
+def _initialise(kosmos: Kosmos2ForConditionalGeneration) -> None:
+    """Scale weights so that activations are near 1; make query j attend to its cell's patches."""
     layers = [*kosmos.vision_model.model.encoder.layers, *kosmos.text_model.model.layers]
     for layer in layers:
         for name, module in layer.named_modules():
@@ -238,12 +241,12 @@ def _start(kosmos: Kosmos2ForConditionalGeneration) -> None:
                 scale = 1.0 / math.sqrt(len(layers)) if last else 1.0
                 nn.init.normal_(module.weight, std=scale / math.sqrt(module.in_features))
                 nn.init.zeros_(module.bias)
-    patches, cells = _place_codes(PATCHES, CELLS)
-    seen = kosmos.vision_model.model.embeddings
-    nn.init.normal_(seen.patch_embedding.weight, std=0.04)
-    seen.position_embedding.weight[1:] = 0.7 * patches
+    patches, cells = _position_codes(PATCHES, CELLS)
+    embeddings = kosmos.vision_model.model.embeddings
+    nn.init.normal_(embeddings.patch_embedding.weight, std=0.04)
+    embeddings.position_embedding.weight[1:] = 0.7 * patches
     projection = kosmos.image_to_text_projection
-    # Features come with length 1: bring them back to variance 1.
+    # Features have length 1; scale them to variance 1.
     projection.dense.weight.copy_(math.sqrt(WIDTH) * torch.eye(WIDTH))
     nn.init.zeros_(projection.dense.bias)
     projection.latent_query.copy_(cells)
@@ -251,5 +254,5 @@ def _start(kosmos: Kosmos2ForConditionalGeneration) -> None:
         linear.weight.copy_(1.4 * torch.eye(WIDTH))
         nn.init.zeros_(linear.bias)
     nn.init.normal_(projection.x_attn.v_proj.weight, std=1.0 / math.sqrt(WIDTH))
-    # Image tokens are multiplied by sqrt(D) as words are.
+    # The text model multiplies image tokens by sqrt(D), as it does words.
     nn.init.normal_(projection.x_attn.out_proj.weight, std=1.0 / WIDTH)

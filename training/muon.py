@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Muon, the optimiser of the layers' matrices, in float32. Knows no model.
 
-torch.optim.Muon orthogonalises in bfloat16, for which most CPUs have no units: at the size of
-`shapes` that alone takes longer than the rest of a step. Matrices of one shape go together.
+torch.optim.Muon orthogonalises in bfloat16, which most CPUs do not support in hardware: at the
+size of `shapes` that takes longer than the rest of a step. Matrices of equal shape are updated
+together.
 """
 
 from collections.abc import Iterable
@@ -12,26 +13,26 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-ROUNDS = 5  # of the iteration
+ITERATIONS = 5  # of the orthogonalisation
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Coefficients of its polynomial (Jordan, https://kellerjordan.github.io/posts/muon)."""
+"""Coefficients of the iteration's polynomial (Jordan, https://kellerjordan.github.io/posts/muon)."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal; `lr` as for AdamW (arXiv 2502.16982, 2.2)."""
+    """Momentum with orthogonalised updates; `lr` as for AdamW (arXiv 2502.16982, 2.2)."""
 
     def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix that has a gradient; `closure` is not used."""
+        """Update every matrix that has a gradient; `closure` is not used."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    alike.setdefault(matrix.shape, []).append(matrix)
-            for matrices in alike.values():
+                    by_shape.setdefault(matrix.shape, []).append(matrix)
+            for matrices in by_shape.values():
                 self._update(matrices, group["lr"], group["weight_decay"])
 
     def _update(self, matrices: list[nn.Parameter], rate: float, decay: float) -> None:
@@ -48,12 +49,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Roughly U V^T of matrices (N, rows, columns) = U S V^T: singular values of about 1."""
-    flat = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if flat else matrices
+    """Return about U V^T for matrices (N, rows, columns) = U S V^T: singular values near 1."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = QUINTIC
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if flat else x
+    return x.mT if tall else x

@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Which shape lies left of, right of, above or below which, where that is beyond doubt.
+"""Which shape lies left of, right of, above or below which, where that is unambiguous.
 
-Knows scenes and the words for such places, and no prompts.
+Knows scenes and the words for places. Knows no prompts.
 """
 
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ RELATIONS: dict[str, tuple[int, float]] = {
     "above": (1, -1.0),
     "below": (1, 1.0),
 }
-"""Axis, 0 across and 1 down, and direction."""
+"""Axis (0: x, 1: y) and direction along it."""
 
 MARGIN = 0.08
-"""Least distance of two centres along the axis, as a fraction of the frame, that is spoken of."""
+"""Smallest distance of two centres along the axis, as a fraction of the frame, that counts."""
 
-HARD_SHARE = 0.7  # of references, where the scene has one: those whose relation is needed
+AMBIGUOUS_SHARE = 0.7  # of references, if the scene has both: only the relation tells which shape
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Words that mean one shape by its place beside another."""
+    """Words that name one shape by its place beside another."""
 
     text: str  # "the red circle left of the star"
     target: Shape
 
 
 def names(shape: Shape, scene: Scene) -> list[str]:
-    """`the red star` and `the star`, as far as they mean this shape and no other of the scene."""
+    """Return those of `the red star` and `the star` that fit no other shape of the scene."""
     return [
         words
         for words, fitting in _descriptions(shape, scene).items()
@@ -43,7 +43,7 @@ def names(shape: Shape, scene: Scene) -> list[str]:
 
 
 def beside(anchor: Shape, relation: str, scene: Scene) -> list[Shape] | None:
-    """Shapes that lie in this relation to the anchor, left to right; None where it is in doubt."""
+    """Return the shapes in this relation to the anchor, left to right; None if it is ambiguous."""
     others = [shape for shape in scene.left_to_right if shape is not anchor]
     distances = [_distance(shape, anchor, relation) for shape in others]
     if any(abs(distance) < MARGIN for distance in distances):
@@ -52,35 +52,42 @@ def beside(anchor: Shape, relation: str, scene: Scene) -> list[Shape] | None:
 
 
 def sample_reference(scene: Scene, rng: np.random.Generator) -> Reference | None:
-    """A reference to a shape; None where the scene allows none."""
-    plain, hard = _references(scene)
-    choice = hard if hard and (not plain or rng.random() < HARD_SHARE) else plain
-    return choice[int(rng.integers(len(choice)))] if choice else None
+    """Return a reference to a shape; None if the scene allows none."""
+    plain, ambiguous = _references(scene)
+    use_ambiguous = ambiguous and (not plain or rng.random() < AMBIGUOUS_SHARE)
+    choices = ambiguous if use_ambiguous else plain
+    return choices[int(rng.integers(len(choices)))] if choices else None
 
 
 def _references(scene: Scene) -> tuple[list[Reference], list[Reference]]:
-    """References whose description alone would do, and those that need their relation."""
+    """Return references whose description alone would do, and those that need their relation."""
     plain: list[Reference] = []
-    hard: list[Reference] = []
+    ambiguous: list[Reference] = []
     for target in scene.left_to_right:
         for words, fitting in _descriptions(target, scene).items():
             for anchor in scene.left_to_right:
-                anchors = names(anchor, scene)
-                if anchor is target or not anchors:
+                if anchor is target:
                     continue
                 rivals = [s for s in fitting if s is not target and s is not anchor]
-                for relation in RELATIONS:
-                    if _distance(target, anchor, relation) < MARGIN:
-                        continue
-                    if any(_distance(s, anchor, relation) > -MARGIN for s in rivals):
-                        continue
-                    found = [Reference(f"{words} {relation} {a}", target) for a in anchors]
-                    (hard if rivals else plain).extend(found)
-    return plain, hard
+                found = [
+                    Reference(f"{words} {relation} {name}", target)
+                    for relation in RELATIONS
+                    if _singles_out(target, rivals, anchor, relation)
+                    for name in names(anchor, scene)
+                ]
+                (ambiguous if rivals else plain).extend(found)
+    return plain, ambiguous
+
+
+def _singles_out(target: Shape, rivals: list[Shape], anchor: Shape, relation: str) -> bool:
+    """Return whether the target clearly is in this relation and its rivals are not."""
+    return _distance(target, anchor, relation) >= MARGIN and all(
+        _distance(rival, anchor, relation) <= -MARGIN for rival in rivals
+    )
 
 
 def _descriptions(shape: Shape, scene: Scene) -> dict[str, list[Shape]]:
-    """Words that fit the shape, and all shapes of the scene that they fit."""
+    """Return words that fit the shape, and all shapes of the scene that they fit."""
     same_kind = [other for other in scene.shapes if other.kind == shape.kind]
     return {
         f"the {shape.colour} {shape.kind}": [s for s in same_kind if s.colour == shape.colour],
@@ -89,7 +96,7 @@ def _descriptions(shape: Shape, scene: Scene) -> dict[str, list[Shape]]:
 
 
 def _distance(shape: Shape, anchor: Shape, relation: str) -> float:
-    """How far the shape's centre lies from the anchor's in the relation's direction."""
+    """Return how far the shape's centre lies from the anchor's in the relation's direction."""
     axis, sign = RELATIONS[relation]
     return sign * (_centre(shape, axis) - _centre(anchor, axis))
 

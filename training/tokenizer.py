@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The vocabulary of `shapes` and its tokenizer files. Knows the words, and no scene.
+"""The vocabulary of `shapes` and its tokenizer files. Knows words, and no scenes.
 
-A piece holds its own leading space (" red"), so text is the pieces put together and decoding
-gives back every character. Words of the vocabulary are one piece, other text falls to single
-characters and, outside printable ASCII, to the bytes of its UTF-8: nothing is ever `<unk>`.
+A piece includes its leading space (" red"), so text is the concatenation of its pieces and
+decoding returns every character. Each word of the vocabulary is one piece. Other text becomes
+single characters and, outside printable ASCII, UTF-8 bytes, so nothing becomes `<unk>`.
 """
 
 import json
@@ -19,7 +19,7 @@ from kosmos_ros.shapes.scenes import COLOURS, KINDS, plural
 from training.language import NUMBERS
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-"""Ids 0 to 3, as in KOSMOS-2; `Kosmos2Processor` takes the next 64 ids as the image's places."""
+"""Ids 0 to 3, as in KOSMOS-2. `Kosmos2Processor` uses the next 64 ids for the image tokens."""
 
 TAGS = (
     "</doc>", "<image>", "</image>", "</chunk>", "</line>", "<phrase>", "</phrase>", "<object>",
@@ -39,11 +39,11 @@ WORDS = (
     "between", "under", "over", "behind", "front", "yes", "no", "not", "none", "which", "Which",
     "does", "do", "much", "nothing", "left-most", "biggest", "smallest", "see", "you", "can",
 )  # fmt: skip
-"""Words that are one piece; those that no answer needs yet leave room for later questions."""
+"""Words that are one piece. Those that no answer uses are for future questions."""
 
 
 def vocabulary() -> list[str]:
-    """All pieces by id: specials, printable ASCII, words, bytes, tags, locations."""
+    """Return all pieces by id: specials, printable ASCII, words, bytes, tags, locations."""
     words = [f" {word}" for word in dict.fromkeys(WORDS)]
     characters = [character for character in string.printable if character.isprintable()]
     return [*SPECIAL, *characters, *words, *_byte_pieces(), *TAGS, *location_pieces()]
@@ -54,9 +54,9 @@ def location_pieces() -> list[str]:
 
 
 def build() -> Tokenizer:
-    """The tokenizer with all its tokens; ids are places in `vocabulary()`."""
+    """Return the tokenizer with all its tokens; ids are indices into `vocabulary()`."""
     pieces = vocabulary()[: -len(TAGS) - LOCATIONS]
-    # Fewer pieces win; a byte's piece loses even against its own spelling typed by a user.
+    # Fewer pieces win. The piece of a byte loses even against its own spelling typed by a user.
     scores = [-1000.0 if _is_byte(piece) else -10.0 - 1.0 / len(piece) for piece in pieces]
     model = Unigram(list(zip(pieces, scores, strict=True)), unk_id=3, byte_fallback=True)
     tokenizer = Tokenizer(model)

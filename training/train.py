@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Training of `shapes` from nothing: phases, schedules, checkpoints. Knows no scene and no layer.
+"""Trains `shapes` from random weights: phases, schedules, checkpoints. Knows no layers.
 
-First the picture alone (what covers each part of it, where does it end, how many are like it),
-then words: one shape at a time, then two, three, all. The weights that are saved are a running
-average of the trained ones.
+The first phase trains the image tokens alone with auxiliary heads (see model.py). The others add
+prompts, on scenes of one shape at first, then up to two, three and four. The saved weights are a
+running average of the trained ones.
 """
 
 import argparse
@@ -24,61 +24,61 @@ from transformers import GenerationConfig
 from kosmos_ros.shapes import MODEL_DIR
 from kosmos_ros.shapes.scenes import ALIKE, COUNTS
 from training import tokenizer
-from training.data import Picture, Step, batches, dense_targets, pack_prompts, stack_pixels
-from training.language import HARD, QUESTIONS, SPOKEN, Lesson
+from training.data import LabelledImage, Step, batches, dense_targets, pack_prompts, stack_pixels
+from training.language import BASIC_TASKS, PRESENCE_TASKS, WHOLE_SCENE_TASKS, TaskMix
 from training.model import IMAGE_SIZE, MEAN, STD, DenseTargets, Learner, Prompts, make_config
 from training.muon import Muon
 
 Batch = TypeVar("Batch", DenseTargets, Prompts)
 
-
-WHERE: dict[str, float] = {
+LOCATIONS_FIRST: dict[str, float] = {
     "kind": 2.0, "colour": 1.0, "corner": 3.0, "summary": 4.0,
     "word": 3.0, "row": 2.0, "column": 2.0,
 }  # fmt: skip
-WHAT: dict[str, float] = {
+WORDS_FIRST: dict[str, float] = {
     "kind": 3.0, "colour": 2.0, "corner": 2.0, "summary": 4.0,
     "word": 6.0, "row": 2.0, "column": 2.0,
 }  # fmt: skip
-"""Weights of the losses: places are learnt first, and what is there last."""
+"""Weights of the losses: first mainly locations, later mainly words and kinds."""
 
 
 @dataclass(frozen=True)
 class Phase:
     name: str
     steps: int
-    counts: tuple[int, ...]  # shapes per scene, evenly
+    counts: tuple[int, ...]  # shapes per scene, equally often
     weights: dict[str, float]  # of the losses
-    lesson: Lesson | None = None  # None trains on the picture alone
-    alike: float = ALIKE  # share of scenes with two shapes alike, among those of several shapes
+    mix: TaskMix | None = None  # tasks of the prompts; None: no prompts
+    alike: float = ALIKE  # share of scenes with two equal shapes, among those of several shapes
 
 
-PLAIN, DOUBTFUL = Lesson(QUESTIONS), Lesson(QUESTIONS, doubts=0.15)
+BASIC = TaskMix(BASIC_TASKS)
+WITH_ABSENT_BOXES = TaskMix(BASIC_TASKS, absent_boxes=0.15)
 PHASES: tuple[Phase, ...] = (
-    Phase("look", 1800, COUNTS, WHERE, alike=0.35),
-    Phase("one", 100, (1,), WHERE, PLAIN),
-    Phase("two", 100, (1, 2), WHERE, PLAIN, alike=0.25),
-    Phase("three", 100, (1, 2, 3), WHERE, PLAIN, alike=0.25),
-    Phase("all", 1200, COUNTS, WHERE, PLAIN, alike=0.25),
-    Phase("doubt", 1000, COUNTS, WHAT, DOUBTFUL, alike=0.25),
-    Phase("hard", 1000, COUNTS, WHAT, Lesson(HARD, doubts=0.1)),
-    Phase("speak", 1000, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1)),
-    Phase("pairs", 600, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.15), alike=0.5),
-    Phase("again", 2400, COUNTS, WHAT, Lesson(SPOKEN, doubts=0.1), alike=0.35),
+    Phase("image only", 1800, COUNTS, LOCATIONS_FIRST, alike=0.35),
+    Phase("one", 100, (1,), LOCATIONS_FIRST, BASIC),
+    Phase("two", 100, (1, 2), LOCATIONS_FIRST, BASIC, alike=0.25),
+    Phase("three", 100, (1, 2, 3), LOCATIONS_FIRST, BASIC, alike=0.25),
+    Phase("all", 1200, COUNTS, LOCATIONS_FIRST, BASIC, alike=0.25),
+    Phase("absent boxes", 1000, COUNTS, WORDS_FIRST, WITH_ABSENT_BOXES, alike=0.25),
+    Phase("presence", 1000, COUNTS, WORDS_FIRST, TaskMix(PRESENCE_TASKS, 0.1)),
+    Phase("whole scene", 1000, COUNTS, WORDS_FIRST, TaskMix(WHOLE_SCENE_TASKS, 0.1)),
+    Phase("equal shapes", 600, COUNTS, WORDS_FIRST, TaskMix(WHOLE_SCENE_TASKS, 0.15), alike=0.5),
+    Phase("final", 2400, COUNTS, WORDS_FIRST, TaskMix(WHOLE_SCENE_TASKS, 0.1), alike=0.35),
 )
 
-PICTURES = 48  # per step
-SHARDS = 2  # parts of a step's pictures, each with a thread and one core of its own
-FRESH = 16  # of them never seen before
-KEPT = 16000  # pictures to repeat from; 43 kB each
+IMAGES = 48  # per step
+SHARDS = 2  # parts of a step's images, each with its own thread and core
+FRESH = 16  # new images per step; the others are repeated
+STORED = 16000  # newest images to repeat from; 43 kB each
 
-MUON_RATE = 6e-3  # for the matrices of the layers
-ADAM_RATE = 2e-3  # for everything else
-WARMUP = 50  # steps, at the start and again where words begin
+MUON_RATE = 6e-3  # learning rate of the layers' matrices
+ADAM_RATE = 2e-3  # learning rate of all other parameters
+WARMUP = 50  # steps, at the start and again where prompts begin
 RATES = {0: 1.0, 4200: 1.0, 6300: 0.0, 6320: 0.35, 6900: 0.0, 6940: 0.6, 9300: 0.0}
-"""Learning rates by step, as a share of the full ones; in between they change evenly."""
-BLUR = 1.2  # grid cells: Gaussian over target locations, falling linearly
-BLUR_UNTIL = 2800  # step where it is 0
+"""Step: share of the full learning rates; interpolated linearly."""
+BLUR = 1.2  # grid cells: width of the Gaussian around target locations at step 0; falls linearly
+BLUR_UNTIL = 2800  # step where the blur is 0
 AVERAGE = 0.995  # decay of the running average per step
 
 CHECKPOINT_EVERY = 100  # steps
@@ -86,7 +86,7 @@ LOG_EVERY = 50  # steps
 
 
 class Run:
-    """Learner, average and optimisers of one run, as they stand after `step` steps."""
+    """The model, its running average and the optimisers after `step` steps."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         torch.manual_seed(seed)
@@ -101,24 +101,27 @@ class Run:
             Muon(matrices, lr=MUON_RATE, weight_decay=0.01),
             torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01),
         )
-        self.tokens = tokenizer.build()
-        # One core for each shard: cores that wait for each other at every layer would wait for
-        # whatever else the machine does.
+        self.tokenizer = tokenizer.build()
+        # One core for each shard: cores that share a layer would wait for each other, and so for
+        # other programs, at every layer.
         torch.set_num_threads(1)
         self.threads = ThreadPoolExecutor(SHARDS, initializer=torch.set_num_threads, initargs=(1,))
 
     def learn(
-        self, pictures: list[Picture], phase: Phase, rate: float, blur: float
+        self, images: list[LabelledImage], phase: Phase, rate: float, blur: float
     ) -> dict[str, float]:
-        """One step; the losses in nats. `rate` scales learning rates, `blur` is in grid cells."""
+        """Take one step and return the losses in nats.
+
+        `rate` scales the learning rates; `blur` is in grid cells.
+        """
         for optimiser, full in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = full * rate
 
-        def work(shard: int) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
-            return self._gradients(pictures[shard::SHARDS], shard, phase, blur)
+        def gradients(shard: int) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
+            return self._gradients(images[shard::SHARDS], shard, phase, blur)
 
-        done = list(self.threads.map(work, range(SHARDS)))
+        done = list(self.threads.map(gradients, range(SHARDS)))
         for parameter, *parts in zip(self.parameters, *(parts for parts, _ in done), strict=True):
             given = [part for part in parts if part is not None]
             parameter.grad = torch.stack(given).sum(dim=0) / SHARDS if given else None
@@ -132,16 +135,16 @@ class Run:
         return {name: float(np.mean([part[name] for part in losses])) for name in losses[0]}
 
     def _gradients(
-        self, pictures: list[Picture], shard: int, phase: Phase, blur: float
+        self, images: list[LabelledImage], shard: int, phase: Phase, blur: float
     ) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
-        """Of the total loss by each of `parameters`, and the losses. Changes nothing."""
-        seen = self.learner.encode(stack_pixels(pictures).to(self.device))
-        targets = dense_targets(pictures)
-        losses = self.learner.dense_loss(seen, _moved(targets, self.device), blur)
-        if phase.lesson:
+        """Return the total loss's gradient by each of `parameters`, and the losses."""
+        tokens = self.learner.encode(stack_pixels(images).to(self.device))
+        targets = dense_targets(images)
+        losses = self.learner.dense_loss(tokens, _moved(targets, self.device), blur)
+        if phase.mix:
             rng = np.random.default_rng([0, self.seed, self.step, 2, shard])
-            prompts = pack_prompts(pictures, self.tokens, rng, phase.lesson)
-            losses |= self.learner.language_loss(seen, _moved(prompts, self.device), blur)
+            prompts = pack_prompts(images, self.tokenizer, rng, phase.mix)
+            losses |= self.learner.language_loss(tokens, _moved(prompts, self.device), blur)
         total = torch.stack(
             [w * losses[name] for name, w in phase.weights.items() if name in losses]
         ).sum()
@@ -167,7 +170,7 @@ class Run:
             optimiser.load_state_dict(saved)
 
     def write_model(self, folder: Path) -> None:
-        """The averaged weights with everything that `from_pretrained` needs."""
+        """Write the averaged weights and all other files that `from_pretrained` needs."""
         folder.mkdir(parents=True, exist_ok=True)
         kosmos = cast(Learner, self.average.module).finish()
         start, pad, end, _ = range(len(tokenizer.SPECIAL))
@@ -177,7 +180,7 @@ class Run:
         kosmos.save_pretrained(folder)
         (folder / "model.safetensors").chmod(0o644)
         tokenizer.save(folder)
-        # No `use_square_size`: transformers 5 takes it for 224 pixels, whatever `size` says.
+        # No `use_square_size`: with it transformers 5 ignores `size` and uses 224 pixels.
         preprocessor = {
             "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
             "do_center_crop": False,
@@ -198,18 +201,17 @@ class Run:
 
 
 def train(run: Run, checkpoint: Path, log: Path, workers: int) -> None:
-    """Train from where the run stands to the end of the last phase."""
+    """Train from the run's step to the end of the last phase."""
     plan = [phase for phase in PHASES for _ in range(phase.steps)]
-    words_from = next(step for step, phase in enumerate(plan) if phase.lesson)
+    first_prompts = next(step for step, phase in enumerate(plan) if phase.mix)
     steps = [Step(number, phase.counts, phase.alike) for number, phase in enumerate(plan)]
     bar = tqdm(total=len(plan), initial=run.step, unit="step", smoothing=0.05)
     recent: list[dict[str, float]] = []
-    for pictures in batches(run.seed, steps, run.step, PICTURES, FRESH, KEPT, workers):
+    for images in batches(run.seed, steps, run.step, IMAGES, FRESH, STORED, workers):
         phase = plan[run.step]
-        begun = run.step - words_from if phase.lesson else run.step
-        rate = float(np.interp(run.step, list(RATES), list(RATES.values())))
-        rate = min(rate, (begun + 1) / WARMUP)
-        losses = run.learn(pictures, phase, rate, BLUR * max(0.0, 1.0 - run.step / BLUR_UNTIL))
+        warmed_up = (run.step - (first_prompts if phase.mix else 0) + 1) / WARMUP
+        rate = min(float(np.interp(run.step, list(RATES), list(RATES.values()))), warmed_up)
+        losses = run.learn(images, phase, rate, BLUR * max(0.0, 1.0 - run.step / BLUR_UNTIL))
         recent.append(losses)
         bar.update()
         if run.step % LOG_EVERY == 0 or run.step == len(plan):
@@ -227,14 +229,18 @@ def train(run: Run, checkpoint: Path, log: Path, workers: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="train-shapes", description="Train the model `shapes`.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and scenes")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that render scenes")
     parser.add_argument(
         "--work", type=Path, default=Path("build/shapes"), help="checkpoint and log"
     )
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="folder of the finished model")
-    parser.add_argument("--write-now", action="store_true", help="write the checkpoint's model")
+    parser.add_argument(
+        "--write-now", action="store_true", help="write the model of the latest checkpoint"
+    )
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     checkpoint = options.work / "checkpoint.pt"
@@ -252,7 +258,7 @@ def _mean_of(name: str, losses: list[dict[str, float]]) -> float:
 
 
 def _split(learner: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices between hidden states, and everything else that learns."""
+    """Return the matrices between hidden states, and all other trained parameters."""
     named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     inner = {
         name

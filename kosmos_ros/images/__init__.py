@@ -1,3 +1,3 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures: messages, files and devices to RGB arrays, and captions drawn on them. No ROS."""
+"""Images: from data, files and devices to RGB arrays, and captions drawn on them. No ROS."""

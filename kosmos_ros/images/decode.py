@@ -1,9 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels as a camera sends them in, RGB arrays out.
+"""Decode images from cameras and files to RGB arrays.
 
-Raw frames go by the table of encodings.py; compressed ones and files through Pillow. Every size
-is checked before anything of that size is allocated. Knows no ROS message and no cv_bridge.
+Raw images go through the table of encodings.py; compressed images and files go through Pillow.
+Every size is checked before memory of that size is allocated. Knows no ROS message and no
+cv_bridge.
 """
 
 from __future__ import annotations
@@ -43,89 +44,74 @@ def decode_raw(
     is_bigendian: bool,
     max_pixels: int,
 ) -> np.ndarray:
-    """RGB pixels (H, W, 3) uint8 of a raw picture of `width` x `height` pixels.
+    """Decode a raw image of `width` x `height` pixels to RGB (H, W, 3) uint8.
 
-    `data` is bytes or anything that has their buffer; more than the picture needs is ignored.
-    `step` is the length of a row in bytes; for nv12 and nv21 of a row of each plane, or 3/2 of
-    the width for planes without padding, as Image has step * height bytes of data. The array is
-    C-contiguous; it may be a read-only view of `data`.
-    Raises EncodingError and ImageSizeError as `check_raw` does, and ImageError where OpenCV
-    fails.
+    `data` is bytes or an object with their buffer; bytes after the image are ignored. `step` is
+    the length of a row of the first plane in bytes. For planar encodings without padding, `step`
+    may also be the length of the data divided by `height`, as sensor_msgs/Image defines it: 3/2
+    of the width for nv12 and nv21. The array is C-contiguous and may be a read-only view of
+    `data`.
+    Raises EncodingError and ImageSizeError as `check_raw` does, and ImageError if OpenCV fails.
     """
     buffer = _bytes(data)
     layout = check_raw(len(buffer), width, height, encoding, step, max_pixels)
-    dtype = np.dtype(layout.dtype).newbyteorder(">" if is_bigendian else "<")
-    pixels: np.ndarray = np.ndarray(
-        (_rows(layout, height), width, layout.channels),
-        dtype,
-        buffer,
-        strides=(
-            _stride(layout, width, height, step, len(buffer)),
-            layout.pixel_bytes,
-            dtype.itemsize,
-        ),
-    )
-    if not dtype.isnative:
-        pixels = pixels.astype(dtype.newbyteorder("="))
-    return np.ascontiguousarray(layout.convert(pixels))
+    step = _plane_step(layout, len(buffer), width, height, step)
+    planes = layout.split(buffer, width, height, step, is_bigendian)
+    native = (plane.astype(plane.dtype.newbyteorder("="), copy=False) for plane in planes)
+    return np.ascontiguousarray(layout.convert(*native))
 
 
 def check_raw(
     length: int, width: int, height: int, encoding: str, step: int, max_pixels: int
 ) -> Encoding:
-    """The layout of a raw picture of `length` bytes whose numbers agree with each other.
+    """Return the layout of a raw image of `length` bytes, after a check of all its numbers.
 
-    Raises EncodingError for an encoding that is not in ENCODINGS, and ImageSizeError for a size
-    of 0, of more than `max_pixels` pixels or that the encoding cannot have, a row longer than
-    `step`, or data that is too short.
+    Raises EncodingError if `encoding` is not in ENCODINGS. Raises ImageSizeError if a side is 0,
+    if the image has more than `max_pixels` pixels or a size that the encoding cannot have, if
+    `step` is shorter than a row, or if the data are too short.
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
         raise EncodingError(
-            f"encoding {quoted(encoding)} is not supported; "
-            f"one of {', '.join(ENCODINGS)} is needed"
+            f"encoding {quoted(encoding)} is not supported; expected one of {', '.join(ENCODINGS)}"
         )
     check_size(width, height, max_pixels)
-    if min(width, height) < layout.smallest or width % layout.unit[0] or height % layout.unit[1]:
-        across, down = layout.unit
+    across, down = layout.block
+    if min(width, height) < layout.smallest or width % across or height % down:
         raise ImageSizeError(
-            f"a picture of {width} x {height} pixels cannot be {encoding}: at least "
-            f"{layout.smallest} x {layout.smallest} and multiples of {across} x {down} are needed"
+            f"an image of {width} x {height} pixels cannot be {encoding}; its size must be at "
+            f"least {layout.smallest} x {layout.smallest} and a multiple of {across} x {down}"
         )
-    if step < width * layout.pixel_bytes:
+    if step < layout.row_bytes(width):
         raise ImageSizeError(
-            f"step is {step} bytes, but a row of {width} {encoding} pixels has "
-            f"{width * layout.pixel_bytes}"
+            f"step is {step} bytes; must be at least {layout.row_bytes(width)} "
+            f"for {width} {encoding} pixels"
         )
-    needed = _rows(layout, height) * _stride(layout, width, height, step, length)
-    if length < needed:
+    expected = layout.size(height, _plane_step(layout, length, width, height, step))
+    if length < expected:
         raise ImageSizeError(
-            f"{length} bytes of data, but {width} x {height} {encoding} pixels with a step of "
-            f"{step} bytes have {needed}"
+            f"got {length} bytes of data; expected at least {expected} "
+            f"for {width} x {height} {encoding} pixels with a step of {step} bytes"
         )
     return layout
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageSizeError for a picture of no pixels or of more than `max_pixels`."""
+    """Raise ImageSizeError if an image has no pixels or more than `max_pixels`."""
     if width < 1 or height < 1:
-        raise ImageSizeError(f"a picture of {width} x {height} pixels; at least 1 x 1 is needed")
+        raise ImageSizeError(f"an image of {width} x {height} pixels; must be at least 1 x 1")
     if width * height > max_pixels:
         raise ImageSizeError(
-            f"a picture of {width} x {height} = {width * height} pixels; "
-            f"at most {max_pixels} are allowed"
+            f"an image of {width} x {height} = {width * height} pixels; "
+            f"must be at most {max_pixels}"
         )
 
 
-def _rows(layout: Encoding, height: int) -> int:
-    return height * layout.rows[0] // layout.rows[1]
-
-
-def _stride(layout: Encoding, width: int, height: int, step: int, length: int) -> int:
-    """Bytes from one row of data to the next."""
-    rows, of = layout.rows
-    packed = rows != of and step * of == width * rows and length < step * _rows(layout, height)
-    return width if packed else step
+def _plane_step(layout: Encoding, length: int, width: int, height: int, step: int) -> int:
+    """Bytes from one row of the first plane to the next."""
+    row = layout.row_bytes(width)
+    of_all_planes = step * height == layout.size(height, row)
+    return row if of_all_planes and length < layout.size(height, step) else step
 
 
 def _bytes(data: Any) -> memoryview:
@@ -135,17 +121,17 @@ def _bytes(data: Any) -> memoryview:
         pass
     try:
         if isinstance(data, str | int):  # bytes(5) is five zeros
-            raise TypeError("neither bytes nor a sequence of them")
+            raise TypeError("not a sequence of bytes")
         return memoryview(bytes(data))
     except (TypeError, ValueError, BufferError, RuntimeError) as exc:
         raise ImageError(
-            f"data of type {type(data).__name__} cannot be read: {exc}; bytes are needed"
+            f"data of type {type(data).__name__} cannot be read: {exc}; expected bytes"
         ) from exc
 
 
-# Compressed pictures ---------------------------------------------------------------------------
+# Compressed images -----------------------------------------------------------------------------
 
-# The classes themselves, as Image.open has pixel limits of its own, warns, and tries every format.
+# Image.open would try every format, and has pixel limits and warnings of its own.
 _FORMATS: dict[str, tuple[bytes, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
     "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
@@ -163,7 +149,7 @@ _MODES: dict[str, Converter] = {
     "I": lambda pixels: grey(narrow(pixels.clip(0, 65535))),
     "F": depth,
 }
-"""Pillow's modes of one channel of more than 8 bits. Older versions give a PNG's 16 bits as I."""
+"""Pillow's modes of one channel with more than 8 bits -> converter."""
 
 _BROKEN = (
     OSError,
@@ -179,35 +165,35 @@ _BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow's readers raise for data that is no picture."""
+"""Errors that Pillow's readers raise for invalid data."""
 
-_strict = threading.Lock()
+_strict = threading.Lock()  # while ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
 def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
-    """RGB pixels (H, W, 3) uint8 of a JPEG, PNG or WebP picture.
+    """Decode a JPEG, PNG or WebP image to RGB (H, W, 3) uint8, which may be read-only.
 
-    `format` is only shown in errors: what the data begins with counts. The size is read from the
-    header and checked before decoding. Pixels are those stored: an EXIF rotation is not applied,
-    alpha is dropped, grey is repeated. Grey of 16 bits is narrowed as mono16; of 16 bits a colour
-    Pillow keeps the high byte. CMYK goes to RGB by Pillow's formula.
-    Raises EncodingError for another compression, ImageSizeError for a picture of more than
-    `max_pixels`, ImageError for one that is truncated or broken. The array may be read-only.
+    The first bytes decide the format; `format` only appears in errors. The size in the header is
+    checked before decoding. The pixels are the stored ones: EXIF rotation is not applied, alpha is
+    dropped, grey is repeated in the three channels. 16-bit grey is narrowed like mono16. Pillow
+    keeps the high byte of 16-bit colours and converts CMYK to RGB.
+    Raises EncodingError for another compression, ImageSizeError if the image has more than
+    `max_pixels`, and ImageError if it is truncated or broken.
     """
     try:
         return _decode(io.BytesIO(_bytes(data)), MESSAGE_FORMATS, quoted(format), max_pixels)
     except EncodingError as exc:
         raise EncodingError(
-            f"{exc}; for compressedDepth, theora, ffmpeg and others run "
+            f"{exc}; convert other transports (compressedDepth, theora, ffmpeg) with "
             "`ros2 run image_transport republish TRANSPORT raw`"
         ) from exc
 
 
 def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
-    """RGB pixels (H, W, 3) uint8 of a picture file of FILE_FORMATS, its first frame if it moves.
+    """Decode an image file of FILE_FORMATS to RGB (H, W, 3) uint8; of an animation, frame one.
 
-    By the rules of `decode_compressed`; grey values in float are shown as 32FC1 is.
-    Raises the same errors, and ImageError for a file that cannot be read.
+    The rules and errors are those of `decode_compressed`. Float grey is shown like 32FC1.
+    Raises ImageError if the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -223,22 +209,22 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
 def _decode(file: BinaryIO, formats: tuple[str, ...], name: str, max_pixels: int) -> np.ndarray:
     format = _sniff(file, formats, name)
     read = _FORMATS[format][1]
-    # Another user of Pillow in this process may have asked it to fill in what is missing.
+    # Other users of Pillow in this process may have told it to accept truncated files.
     with _strict:
         lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
         try:
-            if format == "WebP":  # whose reader allocates two pictures before it tells the size
+            if format == "WebP":  # its reader allocates two images before it knows the size
                 check_size(*_webp_size(file), max_pixels)
-            picture = read(file)
-            check_size(*picture.size, max_pixels)
+            image = read(file)
+            check_size(*image.size, max_pixels)
             if format == "PNG":
-                picture.verify()  # the chunks' checksums, which decoding does not look at
+                image.verify()  # the chunks' checksums, which decoding ignores
                 file.seek(0)
-                picture = read(file)
-            return _rgb(picture)
+                image = read(file)
+            return _rgb(image)
         except _BROKEN as exc:
             raise ImageError(
-                f"{name} is a broken or truncated {format} picture: {one_line(exc, 200)}"
+                f"{name} is a broken or truncated {format} image: {one_line(exc, 200)}"
             ) from exc
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient
@@ -251,14 +237,15 @@ def _sniff(file: BinaryIO, formats: tuple[str, ...], name: str) -> str:
         if re.match(_FORMATS[format][0], head, re.DOTALL):
             return format
     if not head:
-        raise ImageSizeError("a picture of 0 bytes")
+        raise ImageSizeError("an image of 0 bytes")
     raise EncodingError(
-        f"{name} is no {', '.join(formats)} picture: it begins with {head[:8].hex(' ')}"
+        f"{name} is not a {', '.join(formats[:-1])} or {formats[-1]} image: "
+        f"it begins with {head[:8].hex(' ')}"
     )
 
 
 def _webp_size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height by the first chunk (RFC 9649, sections 2.5 to 2.7)."""
+    """Read width and height from the first chunk (RFC 9649, sections 2.5 to 2.7)."""
     head = file.read(30)
     file.seek(0)
 
@@ -274,9 +261,10 @@ def _webp_size(file: BinaryIO) -> tuple[int, int]:
             return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
 
 
-def _rgb(picture: Image.Image) -> np.ndarray:
-    if convert := _MODES.get(picture.mode):
-        return convert(np.asarray(picture)[..., np.newaxis])
-    if picture.mode == "P":
-        picture = picture.convert("RGBA")  # straight to RGB, Pillow warns of a palette with alpha
-    return np.asarray(picture.convert("RGB"))
+def _rgb(image: Image.Image) -> np.ndarray:
+    if convert := _MODES.get(image.mode):
+        return convert(np.asarray(image)[..., np.newaxis])
+    if image.mode == "P":
+        # Pillow warns if a palette with alpha is converted straight to RGB.
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))

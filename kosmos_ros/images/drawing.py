@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A picture and its caption in, the picture with boxes, labels and the caption under it out.
+"""Draw a caption on its image: boxes and labels in the image, the text on a strip below it.
 
-Knows pixels and text; no messages and no model. Only labels and the strip go through Pillow:
-the frame itself is copied once and never converted.
+Knows pixels and text; no messages and no model. Only labels and the strip go through Pillow: the
+image itself is copied once and never converted.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kosmos_ros.kosmos2.grounding import Caption
+from kosmos_ros.kosmos2.grounding import Box, Caption
 
 Rgb = tuple[int, int, int]
 
@@ -36,16 +36,15 @@ PALETTE: tuple[Rgb, ...] = (
     (154, 99, 36),
     (170, 255, 195),
 )
-"""Colours that are told apart easily (sashamaps.net, "20 simple, distinct colors")."""
+"""Colours that differ clearly (sashamaps.net, "20 simple, distinct colors")."""
 
 BLACK: Rgb = (0, 0, 0)
 WHITE: Rgb = (255, 255, 255)
-PAPER: Rgb = (24, 24, 24)  # of the strip
+PAPER: Rgb = (24, 24, 24)  # background of the strip
 
-TEXT_SIZE = 1 / 30  # of the picture's shorter side
+TEXT_SIZE = 1 / 30  # height of the text, as a share of the image's shorter side
 SMALLEST_TEXT = 12  # pixels
-STRIP_LINES = 2  # at least, so that the frames of a video rarely change their height
-BITMAP_SIZE = 11  # pixels, of Pillow's only font before 10.1
+STRIP_LINES = 2  # least height of the strip, so that frames of a video rarely change their height
 
 
 class _Area(NamedTuple):
@@ -58,17 +57,16 @@ class _Area(NamedTuple):
 
 
 def annotate(image: np.ndarray, caption: Caption) -> np.ndarray:
-    """RGB (H', W, 3) uint8 of `image` (H, W, 3) uint8 with what `caption` says about it.
+    """Return RGB (H', W, 3) uint8: `image` (H, W, 3) uint8 with its caption drawn.
 
-    The upper H rows are the picture with a box, its phrase and its score for each box; the rows
-    below are a strip with the caption, of at most H rows or three lines, whichever is more. A
-    phrase of the same words has the same colour in every picture, unless two phrases of a
-    picture would share one.
+    The first H rows are the image with an outline for each box, labelled with phrase and score.
+    The rows below are a strip with the text, of at most H rows or three lines, whichever is more.
+    A phrase has the same colour in every image, unless two phrases of one image would share it.
     """
     height, width, _ = image.shape
     size = max(SMALLEST_TEXT, round(min(width, height) * TEXT_SIZE))
     result = np.concatenate([image, _strip(caption.text, width, height, size)])
-    picture = result[:height]
+    canvas = result[:height]
     colours = colours_of(phrase.text for phrase in caption.phrases)
     marks = []
     for phrase in caption.phrases:
@@ -76,19 +74,19 @@ def annotate(image: np.ndarray, caption: Caption) -> np.ndarray:
             area = _pixels(box.scaled(width, height), width, height)
             marks.append((area, f"{box.score:.2f}", phrase.text))
     for area, _, text in marks:
-        _outline(picture, area, colours[text], max(2, size // 7))
+        _outline(canvas, area, colours[text], max(2, size // 7))
     taken: list[_Area] = []
     for area, score, text in marks:
         label = _label(text, score, colours[text], width, size)
         if label.shape[0] <= height and label.shape[1] <= width:
             place = _place(area, label.shape[1], label.shape[0], width, height, taken)
-            picture[place.top : place.bottom, place.left : place.right] = label
+            canvas[place.top : place.bottom, place.left : place.right] = label
             taken.append(place)
     return result
 
 
 def colours_of(texts: Iterable[str]) -> dict[str, Rgb]:
-    """A colour for each text, by its hash; the next free one where two would share it."""
+    """Return a colour for each text, chosen by its hash; the next free one if it is taken."""
     colours: dict[str, Rgb] = {}
     for text in sorted(set(texts)):
         first = zlib.crc32(text.encode("utf-8", "replace")) % len(PALETTE)
@@ -98,7 +96,7 @@ def colours_of(texts: Iterable[str]) -> dict[str, Rgb]:
 
 
 def ink_on(paper: Rgb) -> Rgb:
-    """Black or white, whichever is read more easily (relative luminance of WCAG 2)."""
+    """Return black or white, whichever contrasts more (relative luminance of WCAG 2)."""
     linear = [(c / 255 + 0.055) ** 2.4 / 1.055**2.4 if c > 10 else c / 3295 for c in paper]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return BLACK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else WHITE
@@ -107,28 +105,28 @@ def ink_on(paper: Rgb) -> Rgb:
 # Boxes -----------------------------------------------------------------------------------------
 
 
-def _pixels(box: Any, width: int, height: int) -> _Area:
+def _pixels(box: Box, width: int, height: int) -> _Area:
     left, top = min(round(box.x_min), width - 1), min(round(box.y_min), height - 1)
     right, bottom = max(round(box.x_max), left + 1), max(round(box.y_max), top + 1)
     return _Area(left, top, min(right, width), min(bottom, height))
 
 
-def _outline(picture: np.ndarray, area: _Area, colour: Rgb, line: int) -> None:
-    # A dark rim keeps a line visible on things of its own colour.
-    _frame(picture, area, BLACK, line + 2 * max(1, line // 3))
+def _outline(canvas: np.ndarray, area: _Area, colour: Rgb, line: int) -> None:
+    # A dark rim keeps the line visible on a background of its own colour.
+    _frame(canvas, area, BLACK, line + 2 * max(1, line // 3))
     rim = max(1, line // 3)
     inner = _Area(area.left + rim, area.top + rim, area.right - rim, area.bottom - rim)
-    _frame(picture, inner, colour, line)
+    _frame(canvas, inner, colour, line)
 
 
-def _frame(picture: np.ndarray, area: _Area, colour: Rgb, line: int) -> None:
+def _frame(canvas: np.ndarray, area: _Area, colour: Rgb, line: int) -> None:
     left, top, right, bottom = area
     if left >= right or top >= bottom:
         return
-    picture[top : min(top + line, bottom), left:right] = colour
-    picture[max(bottom - line, top) : bottom, left:right] = colour
-    picture[top:bottom, left : min(left + line, right)] = colour
-    picture[top:bottom, max(right - line, left) : right] = colour
+    canvas[top : min(top + line, bottom), left:right] = colour
+    canvas[max(bottom - line, top) : bottom, left:right] = colour
+    canvas[top:bottom, left : min(left + line, right)] = colour
+    canvas[top:bottom, max(right - line, left) : right] = colour
 
 
 # Labels ----------------------------------------------------------------------------------------
@@ -145,7 +143,7 @@ def _label(text: str, score: str, colour: Rgb, width: int, size: int) -> np.ndar
 def _place(
     box: _Area, across: int, down: int, width: int, height: int, taken: list[_Area]
 ) -> _Area:
-    """Where a label of `across` x `down` pixels covers least of those that are there already."""
+    """Return the place where a label of `across` x `down` pixels covers other labels least."""
     best, least = None, float("inf")
     for left, top in _corners(box, across, down, height):
         left, top = min(max(left, 0), width - across), min(max(top, 0), height - down)
@@ -160,7 +158,7 @@ def _place(
 
 
 def _corners(box: _Area, across: int, down: int, height: int) -> Iterator[tuple[int, int]]:
-    """Upper-left corners for a label, best first: above, inside, below, then anywhere beside."""
+    """Yield upper-left corners for a label, best first: above, inside, below, then beside."""
     if box.top >= down:
         yield box.left, box.top - down
         yield box.right - across, box.top - down
@@ -200,12 +198,12 @@ def _strip(text: str, width: int, height: int, size: int) -> np.ndarray:
 
 
 def _wrapped(text: str, width: int, size: int, most: int) -> list[str]:
-    """Lines of at most `width` pixels; an ellipsis ends the last one where `most` are too few."""
+    """Return at most `most` lines of `width` pixels; an ellipsis ends a text that is cut off."""
     lines: list[str] = []
     words = text.split()
     while words and len(lines) < most:
         line = words[0]
-        if _length(line[: width + 1], size) > width:  # a word longer than a line is broken
+        if _length(line[: width + 1], size) > width:  # break a word that is longer than a line
             line = _fitting(line, width, size)
             if not line:
                 break
@@ -221,7 +219,7 @@ def _wrapped(text: str, width: int, size: int, most: int) -> list[str]:
 
 
 def _fitting(text: str, width: float, size: int) -> str:
-    """The longest beginning of `text` that is at most `width` pixels long."""
+    """Return the longest beginning of `text` that is at most `width` pixels long."""
     low, high = 0, min(len(text), max(int(width), 0))  # no letter is narrower than a pixel
     while low < high:
         middle = (low + high + 1) // 2
@@ -233,46 +231,36 @@ def _fitting(text: str, width: float, size: int) -> str:
 
 
 def _written(text: str, size: int, paper: Rgb) -> np.ndarray:
-    """One line of text (line height, its length, 3) uint8 on `paper`, in black or white."""
-    font, factor = _font(size)
+    """Return a line of text (line height, length, 3) uint8 on `paper`, in black or white."""
+    font = _font(size)
     shape = round(_length(text, size)) + size, _line_height(size)
-    image = Image.new("RGB", (shape[0] // factor, shape[1] // factor), paper)
-    letters = sum(font.getmetrics()) if _scalable(font) else BITMAP_SIZE
-    place = size // factor // 2, (image.height - letters) // 2
-    ImageDraw.Draw(image).text(place, _drawable(text, font), fill=ink_on(paper), font=font)
-    return np.asarray(image.resize(shape, Image.Resampling.NEAREST) if factor > 1 else image)
+    image = Image.new("RGB", shape, paper)
+    place = size // 2, (image.height - sum(font.getmetrics())) // 2
+    ImageDraw.Draw(image).text(place, _drawable(text), fill=ink_on(paper), font=font)
+    return np.asarray(image)
 
 
 def _length(text: str, size: int) -> float:
-    font, factor = _font(size)
-    return float(_RULER.textlength(_drawable(text, font), font=font)) * factor
+    return float(_RULER.textlength(_drawable(text), font=_font(size)))
 
 
 def _line_height(size: int) -> int:
     return round(size * 1.35)
 
 
-def _drawable(text: str, font: Any) -> str:
-    # A lone surrogate has no UTF-8, and the bitmap font knows no more than Latin-1.
-    encoding = "utf-8" if _scalable(font) else "latin-1"
-    return text.encode(encoding, "replace").decode(encoding)
-
-
-def _scalable(font: Any) -> bool:
-    return isinstance(font, ImageFont.FreeTypeFont)
+def _drawable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8
 
 
 @lru_cache(maxsize=16)
-def _font(size: int) -> tuple[Any, int]:
-    """A font of `size` pixels, or a smaller one and the factor to enlarge its text by."""
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans in `size` pixels, or Pillow's own font, which has far fewer letters."""
     try:
-        return ImageFont.truetype("DejaVuSans.ttf", size), 1  # has far more letters
-    except (OSError, ImportError):
-        pass
-    try:
-        return ImageFont.load_default(size), 1
-    except (TypeError, ImportError):  # Pillow before 10.1, or without FreeType
-        return ImageFont.load_default(), max(1, round(size / BITMAP_SIZE))
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        font = ImageFont.load_default(size)
+        assert isinstance(font, ImageFont.FreeTypeFont)
+        return font
 
 
 _RULER = ImageDraw.Draw(Image.new("RGB", (1, 1)))

@@ -1,12 +1,15 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How a raw picture's pixels lie in memory, and how they become RGB: one table, ENCODINGS.
+"""Raw image encodings: how their pixels lie in memory and how they become RGB, in one table.
 
-Knows one pixel format at a time; no sizes, no limits, no compression and no ROS.
+Every size follows from the table: row length, data length, and the views of the planes. To add an
+encoding, add one entry to ENCODINGS and one case to test/raw_images.py. Knows no limits, no
+compression, no files and no ROS.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -16,45 +19,95 @@ import numpy as np
 from kosmos_ros.errors import EncodingError, ImageError
 from kosmos_ros.sanitize import one_line
 
-Converter = Callable[[np.ndarray], np.ndarray]
-"""(rows, W, channels) in native byte order -> (H, W, 3) uint8 RGB."""
+Converter = Callable[..., np.ndarray]
+"""One array for each plane, (rows, columns, values) in native byte order -> (H, W, 3) uint8 RGB.
+
+A plane has one row and column for each of its blocks; see `Plane`."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One plane of an image: blocks of `width` x `height` pixels that share `values` numbers."""
+
+    values: int
+    width: int = 1  # pixels
+    height: int = 1  # pixels
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the pixels of one encoding lie in memory, and how they become RGB."""
+    """Memory layout of one encoding, and its conversion to RGB.
 
-    dtype: str  # of one value, NumPy's name without byte order
-    channels: int  # values of one pixel in its row
+    The planes follow each other without a gap. Rows of any plane may be padded, in proportion to
+    their length (V4L2, "Semi-planar YUV formats").
+    """
+
+    dtype: str  # NumPy's name of one value's type, without byte order
+    planes: tuple[Plane, ...]
     convert: Converter
-    unit: tuple[int, int] = (1, 1)  # width and height are multiples of it
-    smallest: int = 1  # pixels, width and height
-    rows: tuple[int, int] = (1, 1)  # rows of data, for so many rows of the picture
+    smallest: int = 1  # pixels: least width and height
 
     @property
-    def pixel_bytes(self) -> int:
-        """Bytes of one pixel in its row."""
-        return self.channels * np.dtype(self.dtype).itemsize
+    def block(self) -> tuple[int, int]:
+        """Width and height in pixels of which every image's size is a multiple."""
+        widths = (plane.width for plane in self.planes)
+        heights = (plane.height for plane in self.planes)
+        return math.lcm(*widths), math.lcm(*heights)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block of the first plane."""
+        return self.planes[0].values * np.dtype(self.dtype).itemsize
+
+    def row_bytes(self, width: int) -> int:
+        """Return the bytes of an unpadded row of the first plane: the least `step`."""
+        return width // self.planes[0].width * self.block_bytes
+
+    def size(self, height: int, step: int) -> int:
+        """Return the bytes of an image whose first plane has rows of `step` bytes."""
+        return sum(height // plane.height * self._step(plane, step) for plane in self.planes)
+
+    def split(
+        self, data: memoryview, width: int, height: int, step: int, big_endian: bool
+    ) -> list[np.ndarray]:
+        """Return a view (rows, columns, values) of each plane in `data`, in its byte order.
+
+        `data` must have at least `size(height, step)` bytes.
+        """
+        dtype = np.dtype(self.dtype).newbyteorder(">" if big_endian else "<")
+        views, start = [], 0
+        for plane in self.planes:
+            shape = height // plane.height, width // plane.width, plane.values
+            row = self._step(plane, step)
+            strides = row, plane.values * dtype.itemsize, dtype.itemsize
+            views.append(np.ndarray(shape, dtype, data, start, strides))
+            start += shape[0] * row
+        return views
+
+    def _step(self, plane: Plane, step: int) -> int:
+        """Bytes from one row of `plane` to the next, where they are `step` in the first plane."""
+        first = self.planes[0]
+        return step * plane.values * first.width // (first.values * plane.width)
 
 
 _NARROW = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 
 
 def _forward(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.shape[2] == 3 else _planes(pixels, (0, 1, 2))
+    return pixels if pixels.shape[2] == 3 else _pick(pixels, (0, 1, 2))
 
 
 def _backward(pixels: np.ndarray) -> np.ndarray:
-    return _planes(pixels, (2, 1, 0))
+    return _pick(pixels, (2, 1, 0))
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 1) repeated in three colours."""
-    return _planes(pixels, (0, 0, 0))
+    """Return (H, W, 1) repeated in three channels."""
+    return _pick(pixels, (0, 0, 0))
 
 
-def _planes(pixels: np.ndarray, channels: tuple[int, int, int]) -> np.ndarray:
-    # NumPy copies three strided planes several times faster than one array of short rows.
+def _pick(pixels: np.ndarray, channels: tuple[int, int, int]) -> np.ndarray:
+    # NumPy copies three strided channels several times faster than one array of short rows.
     rgb = np.empty((*pixels.shape[:2], 3), pixels.dtype)
     for target, source in enumerate(channels):
         rgb[..., target] = pixels[..., source]
@@ -62,13 +115,13 @@ def _planes(pixels: np.ndarray, channels: tuple[int, int, int]) -> np.ndarray:
 
 
 def narrow(pixels: np.ndarray) -> np.ndarray:
-    """uint16 to uint8: round(value * 255 / 65535), as OpenCV's convertTo rounds in cv_bridge."""
+    """Convert uint16 to uint8: round(value * 255 / 65535), as cv_bridge does with convertTo."""
     narrowed: np.ndarray = _NARROW[pixels]
     return narrowed
 
 
 def depth(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 1) uint16 or float to grey: the rule of 16UC1 and 32FC1 in ENCODINGS."""
+    """Convert depth (H, W, 1), uint16 or float, to grey by the rule in ENCODINGS."""
     known = np.isfinite(pixels)
     if pixels.dtype.kind == "u":
         known &= pixels != 0
@@ -81,17 +134,22 @@ def depth(pixels: np.ndarray) -> np.ndarray:
 
 
 def _chain(first: Converter, second: Converter) -> Converter:
-    return lambda pixels: second(first(pixels))
+    return lambda *planes: second(first(*planes))
 
 
 def _opencv(code: str) -> Converter:
-    def convert(pixels: np.ndarray) -> np.ndarray:
-        cv2 = import_cv2("Bayer and YUV pictures")
+    """Return OpenCV's conversion COLOR_<code>, of one plane or two."""
+
+    def convert(*planes: np.ndarray) -> np.ndarray:
+        cv2 = import_cv2("Bayer and YUV images")
+        call = cv2.cvtColor if len(planes) == 1 else cv2.cvtColorTwoPlane
         try:
-            rgb: np.ndarray = cv2.cvtColor(np.ascontiguousarray(pixels), getattr(cv2, code))
+            rgb: np.ndarray = call(
+                *map(np.ascontiguousarray, planes), getattr(cv2, f"COLOR_{code}")
+            )
         except cv2.error as exc:
             raise ImageError(
-                f"OpenCV cannot convert the picture by {code}: {one_line(exc, 200)}"
+                f"OpenCV cannot convert the image with COLOR_{code}: {one_line(exc, 200)}"
             ) from exc
         return rgb
 
@@ -99,10 +157,10 @@ def _opencv(code: str) -> Converter:
 
 
 def import_cv2(what: str) -> ModuleType:
-    """OpenCV, which nothing but `what` needs. Raises EncodingError where it cannot be imported."""
+    """Import OpenCV for `what`, a plural. Raises EncodingError if that fails."""
     try:
         import cv2
-    except (ImportError, AttributeError) as exc:  # the latter from a build for another NumPy
+    except (ImportError, AttributeError) as exc:  # AttributeError: built for another NumPy
         raise EncodingError(
             f"{what} need OpenCV, which cannot be imported ({one_line(exc, 200)}); "
             "install python3-opencv (apt) or opencv-python-headless (pip)"
@@ -110,55 +168,79 @@ def import_cv2(what: str) -> ModuleType:
     return cv2
 
 
-_BAYER = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}
-"""OpenCV names a pattern by the second and third pixel of the second row, ROS by the first two
-rows (cv_bridge.cpp, getConversionCodes)."""
+def _pairs(blocks: np.ndarray) -> np.ndarray:
+    """Return blocks of two pixels (H, W / 2, 4) as pixels (H, W, 2)."""
+    return blocks.reshape(len(blocks), -1, 2)
 
-_UYVY = Encoding("u1", 2, _opencv("COLOR_YUV2RGB_UYVY"), unit=(2, 1))
-_YUYV = Encoding("u1", 2, _opencv("COLOR_YUV2RGB_YUY2"), unit=(2, 1))
+
+_uyvy = _chain(_pairs, _opencv("YUV2RGB_UYVY"))
+_yuyv = _chain(_pairs, _opencv("YUV2RGB_YUY2"))
+
+
+def _nv24(luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    # OpenCV has no NV24. As UYVY each pixel fills a block of two, of which the first is kept.
+    blocks = np.empty((*luma.shape[:2], 4), np.uint8)
+    blocks[..., 0::2], blocks[..., 1::2] = chroma, luma
+    return _uyvy(blocks)[:, ::2]
+
+
+_BAYER = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}
+"""ROS's names -> OpenCV's. OpenCV names a pattern by the second and third pixel of its second row,
+ROS by the first two rows (cv_bridge.cpp, getConversionCodes)."""
+
+_ONE, _THREE, _FOUR = (Plane(1),), (Plane(3),), (Plane(4),)
+_YUV422 = (Plane(4, width=2),)  # two lumas and one pair of chromas for two pixels
+_YUV420 = (Plane(1), Plane(2, width=2, height=2))  # luma; pairs of chromas
+_YUV444 = (Plane(1), Plane(2))
 
 ENCODINGS: dict[str, Encoding] = {
-    "rgb8": Encoding("u1", 3, _forward),
-    "rgba8": Encoding("u1", 4, _forward),
-    "bgr8": Encoding("u1", 3, _backward),
-    "bgra8": Encoding("u1", 4, _backward),
-    "mono8": Encoding("u1", 1, grey),
-    "8UC1": Encoding("u1", 1, grey),
-    "8UC3": Encoding("u1", 3, _backward),
-    "8UC4": Encoding("u1", 4, _backward),
-    "rgb16": Encoding("u2", 3, _chain(narrow, _forward)),
-    "rgba16": Encoding("u2", 4, _chain(narrow, _forward)),
-    "bgr16": Encoding("u2", 3, _chain(narrow, _backward)),
-    "bgra16": Encoding("u2", 4, _chain(narrow, _backward)),
-    "mono16": Encoding("u2", 1, _chain(narrow, grey)),
-    "16UC1": Encoding("u2", 1, depth),
-    "32FC1": Encoding("f4", 1, depth),
+    "rgb8": Encoding("u1", _THREE, _forward),
+    "rgba8": Encoding("u1", _FOUR, _forward),
+    "bgr8": Encoding("u1", _THREE, _backward),
+    "bgra8": Encoding("u1", _FOUR, _backward),
+    "mono8": Encoding("u1", _ONE, grey),
+    "8UC1": Encoding("u1", _ONE, grey),
+    "8UC3": Encoding("u1", _THREE, _backward),
+    "8UC4": Encoding("u1", _FOUR, _backward),
+    "rgb16": Encoding("u2", _THREE, _chain(narrow, _forward)),
+    "rgba16": Encoding("u2", _FOUR, _chain(narrow, _forward)),
+    "bgr16": Encoding("u2", _THREE, _chain(narrow, _backward)),
+    "bgra16": Encoding("u2", _FOUR, _chain(narrow, _backward)),
+    "mono16": Encoding("u2", _ONE, _chain(narrow, grey)),
+    "16UC1": Encoding("u2", _ONE, depth),
+    "32FC1": Encoding("f4", _ONE, depth),
     **{
-        f"bayer_{pattern}8": Encoding("u1", 1, _opencv(f"COLOR_Bayer{name}2RGB"), smallest=3)
+        f"bayer_{pattern}8": Encoding("u1", _ONE, _opencv(f"Bayer{name}2RGB"), smallest=3)
         for pattern, name in _BAYER.items()
     },
     **{
         f"bayer_{pattern}16": Encoding(
-            "u2", 1, _chain(_opencv(f"COLOR_Bayer{name}2RGB"), narrow), smallest=3
+            "u2", _ONE, _chain(_opencv(f"Bayer{name}2RGB"), narrow), smallest=3
         )
         for pattern, name in _BAYER.items()
     },
-    "uyvy": _UYVY,
-    "yuv422": _UYVY,
-    "yuyv": _YUYV,
-    "yuv422_yuy2": _YUYV,
-    "nv12": Encoding("u1", 1, _opencv("COLOR_YUV2RGB_NV12"), unit=(2, 2), rows=(3, 2)),
-    "nv21": Encoding("u1", 1, _opencv("COLOR_YUV2RGB_NV21"), unit=(2, 2), rows=(3, 2)),
+    "uyvy": Encoding("u1", _YUV422, _uyvy),
+    "yuv422": Encoding("u1", _YUV422, _uyvy),
+    "yuyv": Encoding("u1", _YUV422, _yuyv),
+    "yuv422_yuy2": Encoding("u1", _YUV422, _yuyv),
+    "nv12": Encoding("u1", _YUV420, _opencv("YUV2RGB_NV12")),
+    "nv21": Encoding("u1", _YUV420, _opencv("YUV2RGB_NV21")),
+    "nv24": Encoding("u1", _YUV444, _nv24),
 }
 """Every raw encoding, named as in sensor_msgs/image_encodings.hpp (and nv12).
 
 | encoding | rule |
 |---|---|
-| rgb*, bgr*, 8UC3, 8UC4 | 8UC3 is taken as bgr8 and 8UC4 as bgra8; alpha is dropped |
-| mono*, 8UC1 | grey repeated in the three colours |
+| rgb*, bgr*, 8UC3, 8UC4 | 8UC3 is read as bgr8 and 8UC4 as bgra8; alpha is dropped |
+| mono*, 8UC1 | grey is repeated in the three channels |
 | *16 | round(value * 255 / 65535), as in cv_bridge |
-| 16UC1, 32FC1 | depth: round((value - min) * 255 / (max - min)) over the picture's known values |
-| | 0 where it is not known: 0 in 16UC1 (REP 118), not finite in 32FC1 |
+| 16UC1, 32FC1 | depth: round((value - min) * 255 / (max - min)) over the image's known values; |
+| | 0 where the depth is unknown: 0 in 16UC1 (REP 118), not finite in 32FC1 |
 | bayer_* | OpenCV's bilinear demosaicing, as in cv_bridge; 16 bits are narrowed afterwards |
 | uyvy = yuv422, yuyv = yuv422_yuy2, nv* | ITU-R BT.601, limited range, by OpenCV |
+
+An entry has the type of a value, the planes and the converter. nv24, for example, is YUV 4:4:4:
+`(Plane(1), Plane(2))`, a luma for each pixel, then a pair of chromas for each pixel. nv12 has a
+pair for each 2 x 2 pixels: `Plane(2, width=2, height=2)`. The least step, the length of the data,
+valid image sizes and the trial frames of ros/bridge.py follow from the planes.
 """

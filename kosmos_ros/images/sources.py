@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Where the pictures of a camera node come from: drawn scenes, files, a video or a device.
+"""Sources of images for camera_node: drawn scenes, files, a video or a device.
 
-`open_source(name)` gives an object with `read() -> View` and `close() -> bool`. Knows no ROS.
+`open_source(name)` returns an object with `read() -> View | None` and `close() -> bool`. Knows no
+ROS.
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Box, moving_scene
 
 MAX_PIXELS = 50_000_000
-SHAPES_SIZE = (640, 480)  # width, height in pixels, unless asked for
-SCENE_TIME = 5.0  # s, after which other shapes are drawn
+SHAPES_SIZE = (640, 480)  # default width and height in pixels
+SCENE_TIME = 5.0  # s, after which a new scene begins
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One picture, and what is known to be in it."""
+    """One image, and the shapes that are in it, if they are known."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
-    truth: tuple[tuple[str, Box], ...] | None = None  # (phrase, box in [0, 1]); None: not known
+    truth: tuple[tuple[str, Box], ...] | None = None  # (phrase, box in [0, 1]); None: unknown
 
 
 class Source(Protocol):
-    """A camera's pictures."""
+    """A stand-in for a camera: it returns images one by one."""
 
     def read(self) -> View | None:
-        """The next picture; None while there is no new one.
+        """Return the next image, or None if there is no new one yet.
 
-        Raises ImageError for a picture that cannot be had; the one after it may be fine.
+        Raises ImageError if an image cannot be read; the next one may be fine.
         """
 
     def close(self) -> bool:
-        """End; False where a thread is still inside a driver."""
+        """Release the source; return False if a thread is still inside a driver."""
 
 
 def open_source(name: str, *, size: tuple[int, int], rate: float, seed: int) -> Source:
-    """The source called `name`: "shapes", a picture, a folder of pictures, a video or a device.
+    """Open "shapes", an image file, a folder of images, a video file or a device.
 
-    `size` is (width, height) in pixels to which pictures are stretched, (0, 0) for their own.
-    `rate` is the number of pictures a second that will be read, `seed` that of drawn scenes.
-    Raises ConfigError where the source is missing or cannot be read.
+    `size` is the (width, height) in pixels to which images are stretched; (0, 0) keeps their own.
+    `rate` is the number of reads per second; `seed` belongs to the drawn scenes. Raises
+    ConfigError if the source does not exist or cannot be read.
     """
     if name == "shapes":
         return Shapes(seed, size if all(size) else SHAPES_SIZE, rate)
@@ -65,13 +66,13 @@ def open_source(name: str, *, size: tuple[int, int], rate: float, seed: int) -> 
     try:
         if name.isdecimal() or name.startswith("/dev/"):
             source = Device(name)
-        elif os.path.isdir(name):  # Path makes the empty name a folder
-            source = Pictures(_pictures_in(Path(name)))
+        elif os.path.isdir(name):  # Path("") would be a folder
+            source = Files(_images_in(Path(name)))
         elif os.path.isfile(name):
             source = _file(Path(name))
         else:
             raise ConfigError(
-                f"source {name!r} is no file, folder or device; one of those or shapes is needed"
+                f"source {name!r} does not exist; must be shapes, a file, a folder or a device"
             )
     except ImageError as exc:
         raise ConfigError(f"source {name!r} cannot be used: {exc}") from exc
@@ -79,7 +80,7 @@ def open_source(name: str, *, size: tuple[int, int], rate: float, seed: int) -> 
 
 
 class Shapes:
-    """Scenes of moving shapes, new ones every SCENE_TIME; the same for the same seed and rate."""
+    """Scenes of moving shapes, a new one every SCENE_TIME; seed and rate determine all of them."""
 
     def __init__(self, seed: int, size: tuple[int, int], rate: float) -> None:
         self._seed = seed
@@ -89,7 +90,7 @@ class Shapes:
 
     def read(self) -> View:
         number, time = divmod(next(self._frames) / self._rate, SCENE_TIME)
-        # Far apart, so that neighbouring seeds share no scene.
+        # The shift keeps neighbouring seeds from sharing scenes.
         scene = moving_scene((self._seed << 20) + int(number), time, *self._size)
         return View(render(scene), tuple(scene.truth))
 
@@ -97,8 +98,8 @@ class Shapes:
         return True
 
 
-class Pictures:
-    """Picture files in turn, again and again; a single one is read once."""
+class Files:
+    """Image files in turn, in a loop; a single file is read only once."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths: Iterator[Path] = itertools.cycle(paths)
@@ -112,12 +113,12 @@ class Pictures:
 
 
 class Video:
-    """Frames of a video file, one for each read, from the beginning again after the last."""
+    """Frames of a video file in a loop, one for each read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._capture = _capture(str(path))
-        self._first: View | None = self._next()  # OpenCV opens files that it cannot decode
+        self._first: View | None = self._next()  # OpenCV also opens files that it cannot decode
 
     def read(self) -> View:
         view, self._first = self._first, None
@@ -128,21 +129,21 @@ class Video:
         return True
 
     def _next(self) -> View:
-        there, bgr = self._capture.read()
-        if not there:
+        ok, bgr = self._capture.read()
+        if not ok:
             self._capture.release()
             self._capture = _capture(str(self._path))
-            there, bgr = self._capture.read()
-        if not there:
+            ok, bgr = self._capture.read()
+        if not ok:
             raise ImageError(f"{self._path} has no frame that OpenCV can decode")
         return View(_rgb(bgr))
 
 
 class Device:
-    """The newest picture of a camera. A thread reads it, as drivers wait for seconds."""
+    """The newest image of a camera. A thread reads it, because drivers may block for seconds."""
 
     CLOSE_TIMEOUT = 1.0  # s
-    ATTENTION = 1.0  # s after a read, in which pictures are decoded
+    DECODE_TIME = 1.0  # s after a read in which images are decoded
 
     def __init__(self, name: str) -> None:
         path = Path(f"/dev/video{name}" if name.isdecimal() else name)
@@ -150,7 +151,7 @@ class Device:
             raise ImageError(f"{path} does not exist")
         self._path = path
         self._capture = _capture(int(name) if name.isdecimal() else name)
-        self._newest: np.ndarray | None = None  # BGR, not yet read
+        self._newest: np.ndarray | None = None  # BGR; None once it was read
         self._read_at = float("-inf")  # s, monotonic
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._grab, name="camera", daemon=True)
@@ -162,7 +163,7 @@ class Device:
         if bgr is not None:
             return View(_rgb(bgr))
         if not self._thread.is_alive():
-            raise ImageError(f"{self._path} gives no more pictures; is it still connected?")
+            raise ImageError(f"{self._path} delivers no more images; is it still connected?")
         return None
 
     def close(self) -> bool:
@@ -171,18 +172,18 @@ class Device:
         return not self._thread.is_alive()
 
     def _grab(self) -> None:
-        there = True
-        while there and not self._stopping.is_set():
-            there, bgr = self._capture.grab(), None
-            if there and time.monotonic() - self._read_at < self.ATTENTION:
-                there, bgr = self._capture.retrieve()
-            if there:
+        ok = True
+        while ok and not self._stopping.is_set():
+            ok, bgr = self._capture.grab(), None
+            if ok and time.monotonic() - self._read_at < self.DECODE_TIME:
+                ok, bgr = self._capture.retrieve()
+            if ok:
                 self._newest = bgr
         self._capture.release()
 
 
 class Stretched:
-    """The pictures of another source, each of one size."""
+    """Images of another source, stretched to one size."""
 
     def __init__(self, source: Source, size: tuple[int, int]) -> None:
         self._source = source
@@ -199,24 +200,24 @@ class Stretched:
         return self._source.close()
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise ImageError(f"the folder has no file that ends in {', '.join(SUFFIXES)}")
+        raise ImageError(f"folder has no file that ends in {', '.join(SUFFIXES)}")
     return paths
 
 
 def _file(path: Path) -> Source:
     try:
-        return Pictures([path])
-    except EncodingError:  # no picture by its first bytes
+        return Files([path])
+    except EncodingError:  # its first bytes are not those of an image
         return Video(path)
 
 
 def _capture(name: str | int) -> Any:
     capture = import_cv2("videos and cameras").VideoCapture(name)
     if not capture.isOpened():
-        raise ImageError("OpenCV cannot open it: no picture, video or camera that it knows")
+        raise ImageError("OpenCV cannot open it as a video or camera")
     return capture
 
 

@@ -1,20 +1,22 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages to RGB arrays: ROS's own cv_bridge where it is right, the table where it is not.
+"""Decode image messages to RGB arrays, with ROS's own cv_bridge wherever it is right.
 
-Knows messages and cv_bridge; pixels are images.py's. cv_bridge is tried first in a process of its
-own: builds for NumPy 1, as those of Humble and Jazzy are, end the process with a
-segmentation fault under NumPy 2. Run as a program, this module is that trial.
+A table of our own (images/encodings.py) decodes the rest. Knows messages and cv_bridge, and leaves
+pixels to images/. A trial in a process of its own finds out what cv_bridge decodes right here:
+builds for NumPy 1, such as those of Humble and Jazzy, end the process with a segmentation fault
+under NumPy 2. Run as a program, this module is that trial.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -22,32 +24,39 @@ from sensor_msgs.msg import CompressedImage, Image
 from kosmos_ros.errors import ImageError
 from kosmos_ros.images.decode import check_raw, decode_compressed, decode_raw
 from kosmos_ros.images.encodings import ENCODINGS
-from kosmos_ros.sanitize import one_line
+from kosmos_ros.sanitize import format_error, one_line
 
 TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from a cold SD card takes many
+KIND_TIMEOUT = 5  # s, for the frames of one kind
+
+Kind = tuple[str, bool]
+"""(encoding, is_bigendian) of a frame."""
+
+KINDS: tuple[Kind, ...] = tuple((name, big) for name in ENCODINGS for big in (False, True))
 
 _FOREIGN = (RuntimeError, TypeError, ValueError, AttributeError)
-"""What cv_bridge raises: CvBridgeError is a TypeError, C++ exceptions are a RuntimeError, and on
-big-endian frames NumPy 2 gives an AttributeError."""
+"""Errors of cv_bridge: CvBridgeError is a TypeError, C++ exceptions are a RuntimeError, and under
+NumPy 2 big-endian frames raise an AttributeError."""
 
 
 class ImageDecoder:
-    """Decodes Image by cv_bridge or the table of encodings.py, and CompressedImage by Pillow.
+    """Decodes Image with cv_bridge or the table of encodings.py, and CompressedImage with Pillow.
 
-    `served` holds (encoding, is_bigendian) of the frames that cv_bridge decodes here. The table
-    decodes the others, and rows padded by other than whole pixels, at which cv_bridge shears the
-    picture. `str()` says for the log which serves.
+    `served` has the kinds of frames that cv_bridge decodes right here. The table decodes the
+    others, and rows that are padded by a part of a pixel, which cv_bridge would shear. `str()`
+    describes this for the log.
     """
 
     def __init__(self) -> None:
-        self.served, self._why = _trial()
+        self._faults = _trial()
+        self.served = frozenset(kind for kind, fault in self._faults.items() if not fault)
         if self.served:
             from cv_bridge import CvBridge
 
             self._bridge = CvBridge()
 
     def decode(self, message: Image | CompressedImage, max_pixels: int) -> np.ndarray:
-        """RGB pixels (H, W, 3) uint8; the array may be read-only.
+        """Decode a message to RGB (H, W, 3) uint8, which may be read-only.
 
         Raises ImageError, EncodingError or ImageSizeError as images.decode_raw and
         images.decode_compressed do.
@@ -55,7 +64,7 @@ class ImageDecoder:
         if isinstance(message, CompressedImage):
             return decode_compressed(message.data, message.format, max_pixels)
         if (message.encoding, bool(message.is_bigendian)) not in self.served:
-            return _by_table(message, max_pixels)
+            return _decode_by_table(message, max_pixels)
         layout = check_raw(
             len(message.data),
             message.width,
@@ -64,8 +73,8 @@ class ImageDecoder:
             message.step,
             max_pixels,
         )
-        if message.step % layout.pixel_bytes:
-            return _by_table(message, max_pixels)
+        if message.step % layout.block_bytes:
+            return _decode_by_table(message, max_pixels)
         try:
             rgb: np.ndarray = self._bridge.imgmsg_to_cv2(message, "rgb8")
         except _FOREIGN as exc:
@@ -75,35 +84,24 @@ class ImageDecoder:
         return rgb
 
     def __str__(self) -> str:
+        reasons: dict[str, dict[str, None]] = {}  # fault: names of kinds, as an ordered set
+        for (encoding, big), fault in self._faults.items():
+            if fault and not (big and self._faults[encoding, False]):
+                # cv_bridge quotes the encoding in its errors.
+                name = self._big_endian(encoding) if big else encoding
+                reasons.setdefault(fault.replace(f"[{encoding}]", "[...]"), {})[name] = None
+        if not self.served and len(reasons) == 1:
+            return f"kosmos_ros's own table ({', '.join(reasons)})"
+        rest = "; ".join(f"{', '.join(names)} ({fault})" for fault, names in reasons.items())
         if not self.served:
-            return f"kosmos_ros's own table ({self._why})"
-        rest = [name for name in ENCODINGS if (name, False) not in self.served]
-        if not any(big for _, big in self.served):
-            rest.append("big-endian frames")
-        return f"cv_bridge (kosmos_ros's own table: {', '.join(rest)})"
+            return f"kosmos_ros's own table (cv_bridge decodes nothing right: {rest})"
+        return f"cv_bridge; kosmos_ros's own table decodes {rest}"
+
+    def _big_endian(self, encoding: str) -> str:
+        return f"big-endian {encoding if any(big for _, big in self.served) else 'frames'}"
 
 
-def agreeing() -> Iterator[tuple[str, bool]]:
-    """Each (encoding, is_bigendian) of which cv_bridge gives exactly the table's pixels.
-
-    Whatever cv_bridge raises on a frame leaves that kind out.
-    """
-    from cv_bridge import CvBridge
-
-    bridge = CvBridge()
-    for encoding in ENCODINGS:
-        for big in (False, True):
-            try:
-                if all(
-                    np.array_equal(bridge.imgmsg_to_cv2(frame, "rgb8"), _by_table(frame, 48))
-                    for frame in (_frame(encoding, big, 0), _frame(encoding, big, 3))
-                ):
-                    yield encoding, big
-            except _FOREIGN:
-                continue
-
-
-def _by_table(message: Image, max_pixels: int) -> np.ndarray:
+def _decode_by_table(message: Image, max_pixels: int) -> np.ndarray:
     return decode_raw(
         message.data,
         message.width,
@@ -115,46 +113,93 @@ def _by_table(message: Image, max_pixels: int) -> np.ndarray:
     )
 
 
-def _frame(encoding: str, big: bool, padding: int) -> Image:
-    """8 x 6 random pixels, each row followed by `padding` pixels."""
-    step = (8 + padding) * ENCODINGS[encoding].pixel_bytes
-    data = np.random.default_rng(0).integers(0, 256, 9 * step, np.uint8)
-    return Image(
-        width=8, height=6, encoding=encoding, step=step, is_bigendian=big, data=data.tobytes()
-    )
+# The trial --------------------------------------------------------------------------------------
 
 
-def _trial() -> tuple[frozenset[tuple[str, bool]], str]:
-    """What `agreeing` gives in a process of its own, or why it gives nothing."""
+def _trial() -> dict[Kind, str]:
+    """Return the fault of cv_bridge for each kind of frame; "" if it decodes that kind right."""
     if importlib.util.find_spec("cv_bridge") is None:
-        return frozenset(), "cv_bridge is not installed"
+        return dict.fromkeys(KINDS, "cv_bridge is not installed")
+    unfinished = f"cv_bridge did not load in {TRIAL_TIMEOUT:g} s"
     try:
         trial = subprocess.run(
             [sys.executable, "-m", "kosmos_ros.ros.bridge"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
-            text=True,
             timeout=TRIAL_TIMEOUT,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return frozenset(), f"cv_bridge did not load in {TRIAL_TIMEOUT:g} s"
-    if trial.returncode:
-        ended = (
-            signal.Signals(-trial.returncode).name
-            if trial.returncode < 0
-            else trial.stderr.strip().rpartition("\n")[2]
-        )
-        return frozenset(), f"cv_bridge fails with NumPy {np.__version__}: {one_line(ended, 200)}"
-    kinds = frozenset(
-        (encoding, big)
-        for encoding in ENCODINGS
-        for big in (False, True)
-        if f"{encoding} {big}" in trial.stdout.splitlines()
+        lines = trial.stdout
+        if trial.returncode:
+            last = trial.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            reason = one_line(last, 200) if trial.returncode == 1 else _ending(trial.returncode)
+            unfinished = f"cv_bridge does not load with NumPy {np.__version__}: {reason}"
+    except subprocess.TimeoutExpired as exc:
+        lines = exc.stdout or b""
+    faults = {(name, big): fault for name, big, fault in map(json.loads, lines.splitlines())}
+    if faults:
+        unfinished = "cv_bridge gave no result"
+    return {kind: faults.get(kind, unfinished) for kind in KINDS}
+
+
+def _try_all() -> None:
+    """Try every kind of frame; write a line of JSON for each: encoding, is_bigendian, fault.
+
+    A child process decodes the frames of each kind, so that a crash loses that kind only.
+    """
+    report = os.dup(1)
+    os.dup2(2, 1)  # keep what libraries print out of the report
+    from cv_bridge import CvBridge
+
+    bridge = CvBridge()
+    for encoding, big in KINDS:
+        child = os.fork()
+        if not child:
+            signal.alarm(KIND_TIMEOUT)
+            _write(report, encoding, big, _fault(bridge, encoding, big))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if code := os.waitstatus_to_exitcode(status):
+            _write(report, encoding, big, f"cv_bridge ends the process with {_ending(code)}")
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code > 0 else signal.Signals(-code).name
+
+
+def _write(report: int, *values: str | bool) -> None:
+    os.write(report, json.dumps(values).encode() + b"\n")
+
+
+def _fault(bridge: Any, encoding: str, big: bool) -> str:
+    """Compare cv_bridge's pixels with the table's; return how cv_bridge fails, or ""."""
+    for padding in (0, 3):
+        frame = _frame(encoding, big, padding)
+        expected = _decode_by_table(frame, frame.width * frame.height)
+        try:
+            pixels = bridge.imgmsg_to_cv2(frame, "rgb8")
+        except Exception as exc:  # cv_bridge is foreign code, which may raise anything
+            return f"cv_bridge raises {one_line(format_error(exc), 150)}"
+        if not np.array_equal(pixels, expected):
+            return "cv_bridge gives other pixels"
+    return ""
+
+
+def _frame(encoding: str, big: bool, padding: int) -> Image:
+    """Return a frame of 8 x 6 random pixels; `padding` blocks follow each row."""
+    width, height = 8, 6
+    layout = ENCODINGS[encoding]
+    step = layout.row_bytes(width) + padding * layout.block_bytes
+    data = np.random.default_rng(0).integers(0, 256, layout.size(height, step), np.uint8)
+    return Image(
+        width=width,
+        height=height,
+        encoding=encoding,
+        step=step,
+        is_bigendian=big,
+        data=data.tobytes(),
     )
-    return kinds, "" if kinds else "cv_bridge gives other pixels"
 
 
 if __name__ == "__main__":
-    for kind in agreeing():
-        print(*kind)
+    _try_all()

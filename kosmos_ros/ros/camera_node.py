@@ -1,9 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""camera_node: a camera for machines without one.
+"""camera_node: a stand-in for a camera.
 
-Publishes what sources.py gives, with stamps of the node's clock, and for drawn scenes the truth.
-Knows topics and parameters; no pixels and no model.
+Publishes the images of a source from sources.py, stamped with the node's clock. For drawn scenes
+it also publishes the truth: which shapes were drawn, and where. Knows topics and parameters; no
+pixels and no model.
 """
 
 from __future__ import annotations
@@ -40,65 +41,71 @@ class CameraNodeSettings:
 
     source: str = parameter(
         "shapes",
-        "shapes (drawn scenes), a picture, a folder of pictures or a video (one frame each time), "
-        "or a camera (/dev/video0, or 0).",
+        "Source of the images. shapes: drawn scenes of moving shapes. Otherwise an image file, a "
+        "folder of images, a video file, or a camera (/dev/video0, or 0). Files are repeated.",
         read_only=True,
     )
-    rate: float = parameter(10.0, "Images per second (Hz).", limits=(0.1, 240.0), read_only=True)
+    rate: float = parameter(
+        10.0, "Rate at which images are published (Hz).", limits=(0.1, 240.0), read_only=True
+    )
     width: int = parameter(
         0,
-        "Of the images (pixels); 0: the source's own, 640 for shapes.",
+        "Width of the images (pixels). 0: the source's own, 640 for shapes.",
         limits=(0, 8192),
         read_only=True,
     )
     height: int = parameter(
         0,
-        "Of the images (pixels); 0: the source's own, 480 for shapes.",
+        "Height of the images (pixels). 0: the source's own, 480 for shapes.",
         limits=(0, 8192),
         read_only=True,
     )
     seed: int = parameter(
         0,
-        "Of shapes; with the same rate it gives the same images.",
+        "Seed of the drawn scenes. The same seed and rate give the same images.",
         limits=(0, 2**31),
         read_only=True,
     )
     frame_id: str = parameter(
-        "camera_optical_frame", "Frame of the images' headers.", read_only=True
+        "camera_optical_frame", "frame_id in the headers of the images.", read_only=True
     )
     encoding: str = parameter(
-        "rgb8", "Of the raw images.", choices=("rgb8", "bgr8"), read_only=True
+        "rgb8", "Encoding of the raw images.", choices=("rgb8", "bgr8"), read_only=True
     )
 
 
 class CameraNode(Node):
-    """Publishes images as a camera would. Raises ConfigError for a bad parameter or source."""
+    """Publishes images like a camera. Raises ConfigError for an invalid parameter or source."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("camera", **options)
-        self.finished: Future = Future()  # only a signal ends this node
+        self.finished: Future = Future()  # stays open: only a signal ends this node
         self._settings = settings = parameters.declare(self, CameraNodeSettings)
         size = settings.width, settings.height
         if any(size) and not all(size):
-            raise ConfigError(f"width is {size[0]} and height {size[1]}: give both or neither")
+            raise ConfigError(
+                "parameters width and height must be both 0 or both more than 0, "
+                f"got {size[0]} and {size[1]}"
+            )
         self._source = open_source(
             settings.source, size=size, rate=settings.rate, seed=settings.seed
         )
         self._raw = self._output(Image, "~/image_raw")
         self._compressed = self._output(CompressedImage, "~/image_raw/compressed")
         self._truth = self._output(GroundedCaption, "~/truth")
-        # Simulated time may stand still; a camera does not.
+        # A camera keeps its rate even if simulated time stands still.
         self._timer = self.create_timer(
             1 / settings.rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self.get_logger().info(
-            f"{one_line(settings.source)} on {self._raw.topic_name} at {settings.rate:g} Hz"
+            f"publishing {one_line(settings.source)} on {self._raw.topic_name} "
+            f"at {settings.rate:g} Hz"
         )
         for text in parameters.unknown(self):
             self.get_logger().warning(text)
 
     def stop(self, timeout: float) -> bool:
-        """Close the source; False when a driver does not let go of it."""
+        """Close the source; return False if a driver still holds it."""
         return self._source.close()
 
     def _output(self, kind: Any, topic: str) -> Any:

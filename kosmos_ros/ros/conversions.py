@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Core dataclasses to kosmos_msgs and back.
+"""Captions, boxes and images to ROS messages and back.
 
-Every number is cast on its way into a message: since Jazzy rclpy does not check field types, and
-a NumPy scalar or an int in a float field is published as another value without a word.
+Every number is cast on its way into a message. Since Jazzy, rclpy does not check field types: a
+NumPy scalar, or an int in a float field, is published as another value without an error.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from std_msgs.msg import Header
 
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.kosmos2.prompts import Prompt
-from kosmos_ros.serving.work import Seen
+from kosmos_ros.serving import events
+from kosmos_ros.serving.work import Observation
 
 try:
     from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
     from vision_msgs.msg import Detection2DArray as Detection2DArray  # also for others
 except ImportError:
     Detection2DArray = None
-"""The message type, or None."""
+"""The message type; None where vision_msgs is not installed."""
 
 JPEG_QUALITY = 90
 
@@ -45,9 +46,9 @@ def caption_message(
     inference_time: float,
     frames_dropped: int,
 ) -> GroundedCaption:
-    """A caption in pixels of a picture of `size` (width, height); `inference_time` in seconds.
+    """Return a caption as a message, its boxes in pixels of an image of `size` (width, height).
 
-    `latency` is left for the moment of publication.
+    `inference_time` is in seconds. `latency` stays 0 until the message is published.
     """
     width, height = size
     return GroundedCaption(
@@ -69,102 +70,77 @@ def caption_message(
     )
 
 
-def said_message(
-    seen: Seen, prompt: Prompt, caption: Caption, model: str, now: float
+def observation_message(
+    observation: Observation, prompt: Prompt, caption: Caption, model: str, now: float
 ) -> GroundedCaption:
-    """What was said of a picture to one prompt; published at `now`, in seconds of its stamp."""
+    """Return what was said about an image to one prompt, published at `now` (s of its stamp)."""
     message = caption_message(
         caption,
-        header=seen.header,
-        camera=seen.camera,
-        size=seen.size,
+        header=observation.header,
+        camera=observation.camera,
+        size=observation.size,
         prompt=prompt,
         model=model,
-        inference_time=seen.inference_time,
-        frames_dropped=seen.frames_dropped,
+        inference_time=observation.inference_time,
+        frames_dropped=observation.frames_dropped,
     )
-    message.latency = duration(now - seconds(seen.header.stamp))
+    message.latency = duration(now - seconds(observation.header.stamp))
     return message
 
 
-def answer_message(seen: Seen, question: str, caption: Caption) -> Answer:
-    """The answer to a standing question about a picture."""
+def answer_message(observation: Observation, question: str, caption: Caption) -> Answer:
+    """Return the answer to a standing question about an image."""
     return Answer(
-        header=seen.header,
-        camera=str(seen.camera),
+        header=observation.header,
+        camera=str(observation.camera),
         question=str(question),
         answer=str(caption.text),
         score=float(caption.score),
     )
 
 
-def phrase_event(seen: Seen, phrase: Phrase, appeared: bool, since: Time) -> Event:
-    """A phrase came into view or left it."""
+EVENT_KINDS = {
+    "appeared": Event.APPEARED,
+    "disappeared": Event.DISAPPEARED,
+    "answered": Event.ANSWERED,
+}
+
+
+def event_message(observation: Observation, event: events.Event) -> Event:
+    """Return the message of an event; `event.since` is a stamp."""
     return Event(
-        header=seen.header,
-        camera=str(seen.camera),
-        kind=Event.APPEARED if appeared else Event.DISAPPEARED,
-        subject=str(phrase.text),
-        phrases=[_phrase_message(phrase, *seen.size)] if appeared else [],
-        since=since,
+        header=observation.header,
+        camera=str(observation.camera),
+        kind=EVENT_KINDS[event.kind],
+        subject=str(event.subject),
+        answer=str(event.answer),
+        previous=str(event.previous),
+        phrases=[_phrase_message(phrase, *observation.size) for phrase in event.phrases],
+        since=event.since,
     )
 
 
-def answer_event(seen: Seen, question: str, answer: str, before: str, since: Time) -> Event:
-    """A standing question has another answer."""
-    return Event(
-        header=seen.header,
-        camera=str(seen.camera),
-        kind=Event.ANSWERED,
-        subject=str(question),
-        answer=str(answer),
-        previous=str(before),
-        since=since,
-    )
-
-
-def detections_message(seen: Seen, phrases: Iterable[Phrase]) -> Any:
-    """One detection for each box, in pixels; the phrase is its class_id. Empty where none is."""
-    width, height = seen.size
+def detections_message(observation: Observation, phrases: Iterable[Phrase]) -> Any:
+    """Return one detection per box, in pixels; its phrase is the class_id."""
+    width, height = observation.size
     found = [
-        _detection(seen, phrase.text, box.scaled(width, height))
+        _detection(observation, phrase.text, box.scaled(width, height))
         for phrase in phrases
         for box in phrase.boxes
     ]
-    return Detection2DArray(header=seen.header, detections=found)
-
-
-def caption_from(message: GroundedCaption) -> Caption:
-    """The caption of a message, its boxes in [0, 1] again."""
-    width, height = message.image_width or 1, message.image_height or 1
-    return Caption(
-        text=message.caption,
-        phrases=tuple(
-            Phrase(
-                phrase.text,
-                phrase.start,
-                phrase.end,
-                tuple(box_from(box).scaled(1 / width, 1 / height) for box in phrase.boxes),
-            )
-            for phrase in message.phrases
-        ),
-        raw_text=message.raw_text,
-        score=message.score,
-        generated_tokens=message.generated_tokens,
-        truncated=message.truncated,
-    )
+    return Detection2DArray(header=observation.header, detections=found)
 
 
 def box_from(message: BoundingBox) -> Box:
-    """The box of a message, in its unit."""
+    """Return the box of a message, in the message's unit."""
     return Box(message.x_min, message.y_min, message.x_max, message.y_max, message.score)
 
 
 def image_message(image: np.ndarray, header: Header) -> Image:
-    """An rgb8 message of a picture (H, W, 3) uint8."""
+    """Return an rgb8 message of an image (H, W, 3) uint8."""
     height, width, _ = image.shape
     data = array.array("B")
-    # The one assignment that is fast on every distribution: neither bytes nor an ndarray is.
+    # Only array.array is fast to assign on every distribution: bytes and ndarray are not.
     data.frombytes(np.ascontiguousarray(image).data.cast("B"))
     message = Image(header=header, height=height, width=width, encoding="rgb8", step=3 * width)
     message.data = data
@@ -174,24 +150,24 @@ def image_message(image: np.ndarray, header: Header) -> Image:
 def compressed_message(
     image: np.ndarray, header: Header, encoding: str = "rgb8"
 ) -> CompressedImage:
-    """A JPEG of a picture (H, W, 3) uint8 RGB, which was `encoding` before."""
+    """Return an image (H, W, 3) uint8 RGB as a JPEG; `encoding` is what it was before."""
     file = io.BytesIO()
     Pillow.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
-    # image_transport's form: the raw encoding, and the order in which OpenCV shall decode it.
+    # As image_transport writes it: the raw encoding, and the order in which OpenCV decodes it.
     return CompressedImage(
         header=header, format=f"{encoding}; jpeg compressed bgr8", data=file.getvalue()
     )
 
 
 def duration(seconds: float) -> Duration:
-    """Nearest Duration; what 32 bits of seconds cannot hold is clipped."""
+    """Return the nearest Duration, clipped to 32 bits of seconds."""
     nanoseconds = min(max(round(seconds * 1e9), -(2**31) * 10**9), (2**31 - 1) * 10**9)
     whole, rest = divmod(nanoseconds, 10**9)
     return Duration(sec=whole, nanosec=rest)
 
 
 def seconds(message: Duration | Time) -> float:
-    """A length, or a stamp good to a microsecond, in seconds."""
+    """Return a duration, or a stamp to the microsecond, in seconds."""
     return float(message.sec) + message.nanosec * 1e-9
 
 
@@ -213,11 +189,11 @@ def _phrase_message(phrase: Phrase, width: int, height: int) -> GroundedPhrase:
     )
 
 
-def _detection(seen: Seen, name: str, box: Any) -> Any:
+def _detection(observation: Observation, name: str, box: Any) -> Any:
     hypothesis = ObjectHypothesisWithPose()
     hypothesis.hypothesis.class_id = str(name)
     hypothesis.hypothesis.score = float(box.score)
-    detection = Detection2D(header=seen.header, results=[hypothesis])
+    detection = Detection2D(header=observation.header, results=[hypothesis])
     detection.bbox.center.position.x = float(box.x_min + box.x_max) / 2.0
     detection.bbox.center.position.y = float(box.y_min + box.y_max) / 2.0
     detection.bbox.size_x = float(box.x_max - box.x_min)

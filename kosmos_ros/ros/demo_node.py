@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""demo_node: shows what kosmos_node says of its cameras, asks, looks, streams, waits, and ends.
+"""demo_node: an example of a client of kosmos_node, which prints a short tour and ends.
 
-An example of a client: topics, services, the action and parameters. Knows no model.
+It shows captions of the cameras, asks two questions, locates phrases, streams a detailed caption
+and waits for an event: topics, services, the action and parameters. Knows no model.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ from kosmos_ros.ros.process import run
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
 
-CAPTIONS = 3  # of each camera, before the tour
-TIMEOUT = 120.0  # s, for each caption and answer of a loaded model
-POLL = 0.5  # s, to see that a goal is over and nothing more is heard of it
-LATE = 10  # of them for its first word: Fast DDS sends again after 3 s what was lost on the way
-KEPT = 100  # annotated frames; newer ones replace older ones
+CAPTIONS = 3  # of each camera, before the requests
+TIMEOUT = 120.0  # s, for each caption and response of a loaded model
+POLL = 0.5  # s between looks at the state of the streamed goal
+FIRST_POLLS = 10  # polls to wait for its first feedback: Fast DDS sends lost data again after 3 s
+MAX_FILES = 100  # annotated frames in the folder; new ones replace old ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
 TERMINAL = (
     GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED,
 )  # fmt: skip
 ABSENT = ("a white ring", "a black cross", "a purple star", "a yellow square", "a green triangle")
-"""Phrases to look for of which one is not in a picture: it has four shapes at most."""
+"""Phrases to locate. A scene has at most four shapes, so one of these is not in it."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,20 @@ class DemoSettings:
     """Parameters of demo_node."""
 
     cameras: tuple[str, ...] = parameter(
-        ("front", "rear"), "Of kosmos_node; the tour is about the first one.", read_only=True
+        ("front", "rear"),
+        "Cameras of kosmos_node to show. Requests are about the first one.",
+        read_only=True,
     )
-    out: str = parameter("kosmos_demo", "Folder for annotated frames.", read_only=True)
-    keep: bool = parameter(False, "Go on until interrupted.", read_only=True)
+    out: str = parameter(
+        "kosmos_demo", "Folder in which annotated frames are saved.", read_only=True
+    )
+    keep: bool = parameter(False, "Continue until interrupted.", read_only=True)
 
 
 class DemoNode(Node):
-    """Prints captions with their boxes and saves PNGs; then asks, grounds, streams and waits.
+    """Prints captions with their boxes, saves annotated frames, then makes each kind of request.
 
-    Each part of the tour shows one way to talk to kosmos_node.
+    Each method of the tour shows one way to use kosmos_node.
     """
 
     def __init__(self) -> None:
@@ -73,15 +78,30 @@ class DemoNode(Node):
         try:
             self._out.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise ConfigError(f"parameter out is {settings.out!r}: {exc.strerror}") from exc
+            raise ConfigError(
+                f"parameter out must be a folder, got {settings.out!r}: {exc.strerror}"
+            ) from exc
         self._cameras = settings.cameras
-        self._seen = dict.fromkeys(self._cameras, 0)  # captions of each camera
+        self._captions = dict.fromkeys(self._cameras, 0)  # number of captions of each camera
         self._saved = 0
-        self._began = False
-        self._waits = False  # for an event
+        self._touring = False
         self._complete = False
-        self._image: Image | None = None  # the newest of the first camera
-        self._event: Future = Future()  # the first one
+        self._image: Image | None = None  # the newest one of the first camera
+        self._follows_captions = False  # see _on_caption
+        self._event: Future = Future()  # the first event
+        self._goal: Any = None  # the streamed goal, once it is accepted
+        self._goal_over: Future = Future()
+        self._silence = 0  # polls since the last feedback
+        self._subscribe()
+        self._ask = self.create_client(Ask, "kosmos/ask")
+        self._ground = self.create_client(Ground, "kosmos/ground")
+        self._set = self.create_client(SetParameters, "kosmos/set_parameters")
+        self._stream = ActionClient(self, Generate, "kosmos/generate_stream")
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(POLL, self._on_poll, clock=steady)
+        self._limit = self.create_timer(TIMEOUT, self._on_timeout, clock=steady)
+
+    def _subscribe(self) -> None:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(DiagnosticStatus, "kosmos/model_info", self._on_info, latched)
         for name in self._cameras:
@@ -92,28 +112,27 @@ class DemoNode(Node):
         first = self._cameras[0]
         self.create_subscription(Image, f"{first}/image_raw", self._on_image, 1)
         self.create_subscription(Event, f"kosmos/{first}/events", self._on_event, 10)
-        self._ask = self.create_client(Ask, "kosmos/ask")
-        self._ground = self.create_client(Ground, "kosmos/ground")
-        self._set = self.create_client(SetParameters, "kosmos/set_parameters")
-        self._stream = ActionClient(self, Generate, "kosmos/generate_stream")
-        self._goal: Any = None  # the stream, once it is accepted
-        self._goal_over: Future = Future()
-        self._silence = 0  # polls since the stream's last word
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(POLL, self._on_poll, clock=steady)
-        self._limit = self.create_timer(TIMEOUT, self._on_timeout, clock=steady)
 
     def stop(self, timeout: float) -> bool:
-        """Nothing runs beside the executor. A demo that is interrupted early has failed."""
+        """Print where the frames are; a demo that is interrupted before its end has failed."""
         if not self._complete:
             self._finish(1)
         if self._saved:
-            kept = min(self._saved, KEPT)
-            _say(f"the newest {kept} annotated frames are in {self._out.resolve()}")
+            count = min(self._saved, MAX_FILES)
+            _say(f"the newest {count} annotated frames are in {self._out.resolve()}")
         return True
 
     async def _tour(self, image: Image) -> None:
-        """All of it about one image: in the newest one things may have moved on."""
+        """Make each kind of request about the same image; newer images may show other things."""
+        phrases = await self._ask_questions(image)
+        located = await self._locate(phrases, image)
+        _say("stream: a detailed caption, while the model writes it")
+        await self._streamed(Generate.Goal(task="detailed_caption", grounded=True, image=image))
+        if located:
+            await self._wait_for_event(located)
+
+    async def _ask_questions(self, image: Image) -> list[str]:
+        """Ask about the image and about a region; return the phrases of the first answer."""
         _say(f"question: {WHOLE_QUESTION}")
         whole = await self._answer(
             Ask.Request(question=WHOLE_QUESTION, image=image, grounded=True)
@@ -122,40 +141,40 @@ class DemoNode(Node):
         box = boxes[0] if boxes else _middle(image)
         _say(f"question at {_corners(box)}: {REGION_QUESTION}")
         await self._answer(Ask.Request(question=REGION_QUESTION, regions=[box], image=image))
+        return [phrase.text for phrase in whole.result.phrases]
 
-        said = [phrase.text for phrase in whole.result.phrases]
-        absent = next(phrase for phrase in ABSENT if phrase not in said)
-        _say(f"where is: {', '.join([*said, absent])}")
-        request = Ground.Request(phrases=[*said, absent], image=image)
-        grounded = await self._come(self._ground.call_async(request))
-        _check(grounded)
-        for phrase in grounded.result.phrases:
+    async def _locate(self, phrases: list[str], image: Image) -> list[str]:
+        """Locate `phrases` and an absent one in the image; return those that were found."""
+        phrases = [*phrases, next(phrase for phrase in ABSENT if phrase not in phrases)]
+        _say(f"locate: {', '.join(phrases)}")
+        response = await self._wait(
+            self._ground.call_async(Ground.Request(phrases=phrases, image=image))
+        )
+        _check(response)
+        for phrase in response.result.phrases:
             _show_phrase(phrase)
+        return [phrase.text for phrase in response.result.phrases if phrase.boxes]
 
-        _say("stream: the same in detail, as it is written")
-        await self._streamed(Generate.Goal(task="detailed_caption", grounded=True, image=image))
+    async def _wait_for_event(self, phrases: list[str]) -> None:
+        """Wait until two frames in a row of the first camera agree that a phrase is in view."""
+        _say(f"event: waiting until two frames of {self._cameras[0]} in a row show the same")
+        self._follows_captions = True
+        await self._wait(self._set_parameters(event_frames=2, phrases=phrases))
+        event = await self._wait(self._event)
+        self._follows_captions = False
+        _say(f"event: {event.subject} came into view")
+        for phrase in event.phrases:
+            _show_phrase(phrase)
+        await self._wait(self._set_parameters(phrases=[""]))
 
-        found = [phrase.text for phrase in grounded.result.phrases if phrase.boxes]
-        if found:
-            _say(f"event: waiting for what {self._cameras[0]} sees to be seen twice on end")
-            # Looking for what the newest caption named; see _on_caption.
-            self._waits = True
-            await self._come(self._look_for(event_frames=2, phrases=found))
-            event = await self._come(self._event)
-            self._waits = False
-            _say(f"event: {event.subject} came into view")
-            for phrase in event.phrases:
-                _show_phrase(phrase)
-            await self._come(self._look_for(phrases=[""]))
-
-    async def _come(self, future: Future) -> Any:
-        """Its result, for which there is as much time as for the one before."""
+    async def _wait(self, future: Future) -> Any:
+        """Return the result of `future`, and restart the timeout for the next one."""
         result = await future
         self._limit.reset()
         return result
 
     async def _answer(self, request: Ask.Request) -> Ask.Response:
-        response = await self._come(self._ask.call_async(request))
+        response = await self._wait(self._ask.call_async(request))
         _check(response)
         _say(f"answer: {response.answer}")
         return response
@@ -172,17 +191,17 @@ class DemoNode(Node):
                 shown = len(phrases)
                 _say(f"    … {message.feedback.text}")
 
-        # rclpy drops feedback that has not been delivered when the result comes: ask for it when
-        # the goal is over and no more is heard.
-        self._silence = -LATE
+        # rclpy drops feedback that is still on its way when the result arrives, so request the
+        # result once the goal is over and no more feedback arrives.
+        self._silence = -FIRST_POLLS
         accepted = self._stream.send_goal_async(goal, on_feedback)
-        self._goal, self._goal_over = await self._come(accepted), Future()
-        await self._come(self._goal_over)
-        result = (await self._come(self._goal.get_result_async())).result
+        self._goal, self._goal_over = await self._wait(accepted), Future()
+        await self._wait(self._goal_over)
+        result = (await self._wait(self._goal.get_result_async())).result
         _check(result)
         _say(f"    {result.result.caption}")
 
-    def _look_for(self, **values: Any) -> Future:
+    def _set_parameters(self, **values: Any) -> Future:
         """Set parameters of the first camera."""
         changes = [
             Parameter(f"{self._cameras[0]}.{name}", value=value).to_parameter_msg()
@@ -194,7 +213,7 @@ class DemoNode(Node):
         try:
             await self._tour(image)
         except RequestError as exc:
-            _say(f"no answer: {exc}")
+            _say(f"request failed: {exc}")
             self._finish(1)
             return
         except Exception:
@@ -220,19 +239,26 @@ class DemoNode(Node):
         if status.level == DiagnosticStatus.ERROR:
             self._finish(1)
         elif status.level == DiagnosticStatus.WARN:
-            self._limit.cancel()  # loading may take a download
+            self._limit.cancel()  # loading may include a download
 
     def _on_caption(self, caption: GroundedCaption) -> None:
-        self._seen[caption.camera] += 1
-        if not (self._limit.is_canceled() or self._began):
-            self._limit.reset()  # during the tour answers do
+        if not any(self._captions.values()):
+            _say("captions: camera, text, inference time; then each phrase with box and score")
+        self._captions[caption.camera] += 1
+        if not (self._limit.is_canceled() or self._touring):
+            self._limit.reset()  # during the tour, responses restart it
         _show(caption)
-        if self._waits and caption.camera == self._cameras[0] and caption.phrases:
-            self._look_for(phrases=[phrase.text for phrase in caption.phrases])
-        if self._began or min(self._seen.values()) < CAPTIONS or self._image is None:
+        if self._follows_captions and caption.camera == self._cameras[0] and caption.phrases:
+            # Shapes come and go: look for those of the newest caption.
+            self._set_parameters(phrases=[phrase.text for phrase in caption.phrases])
+        self._begin_tour()
+
+    def _begin_tour(self) -> None:
+        """Start the requests once each camera has been shown and kosmos_node can be reached."""
+        if self._touring or min(self._captions.values()) < CAPTIONS or self._image is None:
             return
         if self._ask.service_is_ready() and self._stream.server_is_ready():
-            self._began = True
+            self._touring = True
             self.executor.create_task(self._run, self._image)
 
     def _on_image(self, image: Image) -> None:
@@ -245,7 +271,7 @@ class DemoNode(Node):
     def _on_annotated(self, image: Image) -> None:
         rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
         pixels = rows[:, : 3 * image.width].reshape(image.height, image.width, 3)
-        path = self._out / f"frame_{self._saved % KEPT:02d}.png"
+        path = self._out / f"frame_{self._saved % MAX_FILES:02d}.png"
         try:
             Pillow.fromarray(pixels).save(path)
         except OSError as exc:
@@ -255,7 +281,8 @@ class DemoNode(Node):
         self._saved += 1
 
     def _on_timeout(self) -> None:
-        _say(f"nothing has come for {TIMEOUT:g} s, after {sum(self._seen.values())} captions")
+        count = sum(self._captions.values())
+        _say(f"no caption or response for {TIMEOUT:g} s; {count} captions arrived before")
         self._finish(1)
 
     def _finish(self, code: int) -> None:
@@ -286,7 +313,7 @@ def _show_phrase(phrase: GroundedPhrase) -> None:
     for box in phrase.boxes:
         _say(f"    {phrase.text:<24} {_corners(box)}  score {box.score:.2f}")
     if not phrase.boxes:
-        _say(f"    {phrase.text:<24} not seen")
+        _say(f"    {phrase.text:<24} not found")
 
 
 def _corners(box: BoundingBox) -> str:
@@ -298,7 +325,7 @@ def _say(text: str) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run demo_node; 0 when captions came and all that was asked was answered."""
+    """Run demo_node. Exit code 0: captions arrived and every request succeeded."""
     return run(DemoNode, args)
 
 

@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The state of the node on /diagnostics: one status for the model and one for each camera.
+"""The node's state on /diagnostics: one status for the model and one for each camera.
 
 Levels of a camera: STALE, no image has come for `stale_timeout`; ERROR, the newest frame could not
-be described; WARN, more than half of the images do not arrive; else OK. Of the model: ERROR, it
-cannot be used; WARN, it is loading, not active or short of memory; else OK.
+be described; WARN, more than half of the images are lost; otherwise OK. Levels of the model:
+ERROR, it cannot be used; WARN, it is loading, not active or short of memory; otherwise OK.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import psutil
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from kosmos_ros.ros.image_subscription import LOST_SHARE, ImageSubscription
+from kosmos_ros.serving.availability import Availability, Phase
 from kosmos_ros.serving.throughput import Throughput
 
 PERIOD = 1.0  # s
@@ -24,90 +25,108 @@ PERIOD = 1.0  # s
 
 @dataclass(frozen=True)
 class CameraState:
-    """What is known of one camera."""
+    """What diagnostics say about one camera."""
 
     name: str  # empty for the only one
-    feed: ImageSubscription
-    meter: Throughput
+    subscription: ImageSubscription
+    throughput: Throughput
     enabled: bool
-    wanted: bool  # somebody listens
+    wanted: bool  # somebody subscribes to its results
     stale_timeout: float  # s; 0: never
     dropped: int  # frames
 
 
-def camera_status(node: str, state: CameraState, unready: str) -> DiagnosticStatus:
-    """Status of a camera of the node with this full name; `unready` says why nothing is done."""
+def camera_status(node: str, state: CameraState, unavailable: str) -> DiagnosticStatus:
+    """Return the status of a camera of `node`, its full name.
+
+    `unavailable` says why the model cannot be asked; empty if it can.
+    """
     now = time.monotonic()
-    watch, meter = state.feed.watch, state.meter
-    silence, lost = watch.silence(now), watch.lost(now)
+    arrivals, throughput = state.subscription.arrivals, state.throughput
+    silence, lost = arrivals.silence(now), arrivals.lost(now)
     level, message = DiagnosticStatus.OK, "images are described"
     if 0 < state.stale_timeout < silence:
-        level, message = DiagnosticStatus.STALE, f"no image on {state.feed.topic}"
-    elif unready:
-        message = unready
+        level, message = DiagnosticStatus.STALE, f"no image on {state.subscription.topic}"
+    elif unavailable:
+        message = unavailable
     elif not state.enabled:
         message = "switched off"
     elif not state.wanted:
-        message = "nobody listens"
-    elif meter.failing:
-        level, message = DiagnosticStatus.ERROR, meter.error
+        message = "nobody subscribes"
+    elif throughput.failing:
+        level, message = DiagnosticStatus.ERROR, throughput.error
     elif lost > LOST_SHARE:
-        level, message = DiagnosticStatus.WARN, f"{lost:.0%} of the images do not arrive"
+        level, message = DiagnosticStatus.WARN, f"{lost:.0%} of the images are lost"
     values = {
-        "topic": state.feed.topic,
-        "image rate (Hz)": f"{watch.rate(now):.2f}",
+        "topic": state.subscription.topic,
+        "image rate (Hz)": f"{arrivals.rate(now):.2f}",
         "image age (s)": f"{silence:.2f}",
         "lost share": f"{lost:.2f}",
-        "described rate (Hz)": f"{meter.rate(now):.2f}",
-        "described": str(meter.count),
+        "described rate (Hz)": f"{throughput.rate(now):.2f}",
+        "described": str(throughput.count),
         "dropped": str(state.dropped),
-        "failed": str(meter.failed),
-        "latency p50 (s)": f"{meter.latency(0.5):.3f}",
-        "latency p95 (s)": f"{meter.latency(0.95):.3f}",
-        "last error": meter.error,
-        "last error age (s)": f"{now - meter.error_at:.0f}" if meter.failed else "",
+        "failed": str(throughput.failed),
+        "latency p50 (s)": f"{throughput.latency(0.5):.3f}",
+        "latency p95 (s)": f"{throughput.latency(0.95):.3f}",
+        "last error": throughput.error,
+        "last error age (s)": f"{now - throughput.error_at:.0f}" if throughput.failed else "",
     }
     return status(level, f"{node}: camera {state.name}".rstrip(), message, "", values)
 
 
 def model_status(
     node: str,
-    level: bytes,
-    message: str,
-    info: Mapping[str, str],
+    availability: Availability,
+    model: str,
     waiting: int,
     memory: int,
-    rung: str,
+    backoff: str,
 ) -> DiagnosticStatus:
-    """Status of the model; `memory` in bytes is what it takes of its device.
+    """Return the status of the model; `memory` is the device memory in use, in bytes.
 
-    `rung` says what it does for want of memory; see memory_backoff.LEVELS.
+    `backoff` says what it does less of because memory is short; empty: nothing.
     """
-    if rung and level == DiagnosticStatus.OK:
-        level, message = DiagnosticStatus.WARN, f"short of memory: {rung}"
+    message = availability_status(f"{node}: model", availability, model)
+    if backoff and availability.ready:
+        message.level, message.message = DiagnosticStatus.WARN, f"memory is short: {backoff}"
     values = {
-        **info,
         "requests waiting": str(waiting),
-        "short of memory": rung,
+        "short of memory": backoff,
         "device memory (MB)": f"{memory / 1e6:.0f}",
         "process memory (MB)": f"{psutil.Process().memory_info().rss / 1e6:.0f}",
     }
-    return status(level, f"{node}: model", message, hardware(info), values)
+    message.values = [*message.values, *_pairs(values)]
+    return message
 
 
-def hardware(info: Mapping[str, str]) -> str:
-    """The hardware_id of a model's status."""
-    return info.get("device_name") or info.get("device") or "none"
+LEVELS = {Phase.READY: DiagnosticStatus.OK, Phase.FAILED: DiagnosticStatus.ERROR}
+"""Levels of phases; of all others WARN."""
+
+
+def availability_status(name: str, availability: Availability, model: str) -> DiagnosticStatus:
+    """Return the status of a model: ~/model_info. `model` is the parameter of this name."""
+    info = availability.info or {"model": model}
+    return status(
+        LEVELS.get(availability.phase, DiagnosticStatus.WARN),
+        name,
+        availability.summary,
+        info.get("device_name") or info.get("device") or "none",
+        info,
+    )
 
 
 def status(
     level: bytes, name: str, message: str, hardware_id: str, values: Mapping[str, str]
 ) -> DiagnosticStatus:
-    """The message with these fields."""
+    """Return a message with these fields."""
     return DiagnosticStatus(
         level=level,
         name=name,
         message=message,
         hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        values=_pairs(values),
     )
+
+
+def _pairs(values: Mapping[str, str]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=value) for key, value in values.items()]

@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's images as they come in: the subscription, and what to say when nothing comes.
+"""The image subscription of one camera, and its warnings when images are missing.
 
-Knows topics, delivery and arrival times; hands messages on and never looks into their pixels.
+Knows topics, QoS reliability and arrival times. It hands messages on and never reads their pixels.
 """
 
 from __future__ import annotations
@@ -29,34 +29,35 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
-"""image_transport's name: message type, and what it appends to the topic's name."""
+"""Message type and topic suffix of each image_transport."""
 
 LARGE_DATA = "LARGE_DATA?max_msg_size=4MB&sockets_size=4MB"
-"""Transports of Fast DDS that bring large images; by itself the name brings few of them."""
+"""Fast DDS transports that deliver large images. Plain LARGE_DATA delivers few of them."""
 
 AUTO = "auto"
 BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
 
 REPEAT_WARNING = 30.0  # s
-NAMED = 5  # publishers, in a warning
-LOST_SHARE = 0.5  # of the camera's frames, above which the loss is reported
+MAX_PUBLISHERS = 5  # named in one warning
+LOST_SHARE = 0.5  # of a camera's frames; a larger loss is reported
 
-REST = 1.0
-"""Seconds before best effort becomes reliable, in which publishers forget the old subscription.
+RESUBSCRIBE_DELAY = 1.0
+"""Seconds without a subscription before a best-effort one is replaced by a reliable one.
 
-Where a topic has other subscribers, Fast DDS sends images under way to the old one to the new one
-as well, and tells it to pass over them once it knows of it. A reliable one forgets an image of
-which parts have come by then, but not its place in the queue, and rclpy's next take never ends
-(processGapMsg of StatefulReader.cpp, add_instance of ReadTakeCommand.hpp; 2.14.5, 3.2.2).
+In this time publishers forget the old subscription. Where a topic has other subscribers, Fast DDS
+also sends the old subscription's pending images to the new one, and tells it to skip them once it
+knows of it. A reliable subscription then drops a partly received image but keeps its place in the
+queue, and rclpy's next take never returns (processGapMsg of StatefulReader.cpp, add_instance of
+ReadTakeCommand.hpp; Fast DDS 2.14.5, 3.2.2).
 """
 
 
 class ImageSubscription:
-    """Subscribes `name` (remappable) by `transport` and gives each message to `on_image`.
+    """Subscribes to `name` (remappable) by `transport` and passes each message to `on_image`.
 
-    `reliability` is best_effort, which connects to any publisher, reliable, or auto: reliable
-    while every publisher offers it, else best_effort. The queue holds the newest image only.
-    `qos_overrides` go before all of them.
+    `reliability` is best_effort, which connects to every publisher; reliable; or auto, which is
+    reliable while every publisher offers it and best_effort otherwise. The queue holds the newest
+    image only. `qos_overrides` have priority over all of these.
     """
 
     def __init__(
@@ -67,50 +68,52 @@ class ImageSubscription:
         reliability: str,
         on_image: Callable[[Image | CompressedImage], None],
     ) -> None:
-        self._kind, suffix = TRANSPORTS[transport]
-        self.watch = Arrivals(time.monotonic())
+        self._type, suffix = TRANSPORTS[transport]
+        self.arrivals = Arrivals(time.monotonic())
         self._node = node
         self._on_image = on_image
         self._stale = False
-        self._warned = float("-inf")  # s, monotonic
-        # Under auto what most cameras offer: the way from reliable is the safe one.
-        asked = "reliable" if reliability == AUTO else reliability
-        # rclpy writes what qos_overrides say into this object.
-        self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[asked.upper()])
-        # As image_transport has it: a remapped `name` takes its transports along.
+        self._warned_at = float("-inf")  # s, monotonic
+        # auto starts with what most cameras offer: changing from reliable is the safe direction.
+        initial = "reliable" if reliability == AUTO else reliability
+        # rclpy writes the values of qos_overrides into this object.
+        self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[initial.upper()])
+        # As in image_transport, remapping `name` also moves its transports.
         self._name = node.resolve_topic_name(name) + suffix
         topic = node.resolve_topic_name(self._name)
-        self._overridden = f"qos_overrides.{topic}.subscription.reliability" in given(node)
+        self._override = f"qos_overrides.{topic}.subscription.reliability"
+        self._overridden = self._override in given(node)
         self._auto = reliability == AUTO and not self._overridden
         policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
         if not self._auto:
-            # Not under auto: a dump of the parameters would bring it back as an override.
+            # Under auto a parameter dump would turn the present value into an override.
             policies.append(QoSPolicyKind.RELIABILITY)
         subscription = self._subscribe(QoSOverridingOptions(policies))
-        self._subscription: Subscription | None = subscription  # None: until `_rested`
-        self._rested = float("-inf")  # s, monotonic
-        self.topic: str = subscription.topic_name  # which may be remapped as well
+        self._subscription: Subscription | None = subscription  # None until `_resubscribe_at`
+        self._resubscribe_at = float("-inf")  # s, monotonic
+        self.topic: str = subscription.topic_name  # the full name may be remapped, too
 
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
         return self._node.create_subscription(
-            self._kind,
+            self._type,
             self._name,
-            self._arrived,
+            self._receive,
             self._qos,
-            # Of publishers that do not fit rclpy warns at once, before auto can follow them.
+            # rclpy warns of an incompatible publisher before auto can adapt to it.
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=not self._auto),
             qos_overriding_options=overrides,
         )
 
-    def _follow(self, now: float) -> None:
-        """Ask for the delivery that the publishers offer.
+    def _adapt(self, now: float) -> None:
+        """Request the reliability that all publishers offer.
 
-        Best effort connects to all, but large images of several datagrams are lost on the way.
+        Best effort connects to every publisher, but loses large images, which are sent in several
+        datagrams.
         """
         offers = [
             publisher.qos_profile.reliability
             for publisher in self._node.get_publishers_info_by_topic(self.topic)
-            if _kind(publisher) == self._kind.__name__
+            if _type_name(publisher) == self._type.__name__
         ]
         wanted = RELIABLE if all(offer == RELIABLE for offer in offers) else BEST_EFFORT
         if offers and wanted != self._qos.reliability:
@@ -118,120 +121,122 @@ class ImageSubscription:
             if self._subscription:
                 self._node.destroy_subscription(self._subscription)
                 self._subscription = None
-            rest, why = (
-                (REST, "all publishers offer it")
+            delay, reason = (
+                (RESUBSCRIBE_DELAY, "all publishers offer it")
                 if wanted == RELIABLE
-                else (0.0, "not all publishers offer more")
+                else (0.0, "not all publishers offer RELIABLE")
             )
-            self._rested = now + rest
-            self.watch.restart(self._rested)
-            self._node.get_logger().info(f"{self.topic}: {wanted.name} delivery, {why}")
-        if not self._subscription and now >= self._rested:
+            self._resubscribe_at = now + delay
+            self.arrivals.restart(self._resubscribe_at)
+            self._node.get_logger().info(f"{self.topic}: requesting {wanted.name}; {reason}")
+        if not self._subscription and now >= self._resubscribe_at:
             self._subscription = self._subscribe()
 
     @property
     def reliability(self) -> str:
-        """What is asked for now: best_effort or reliable."""
+        """The reliability that is requested now: best_effort or reliable."""
         return self._qos.reliability.name.lower()
 
     def publishers(self) -> int:
-        """How many publishers the topic has."""
+        """Return the number of publishers of the topic."""
         return int(self._node.count_publishers(self.topic))
 
     def check(self, stale_timeout: float, loading: bool) -> bool:
-        """Warn, now and then, when nothing came for `stale_timeout` seconds or much is lost.
+        """Return whether no image came for `stale_timeout` seconds (0: never), and warn.
 
-        Gives whether nothing came.
-
-        While the model is `loading`, this process is too busy to take every image, which is no
-        loss worth a word.
+        Warns of missing and lost images at most every REPEAT_WARNING seconds. While the model is
+        `loading`, this process is too busy to receive every image; that loss is not counted.
         """
         now = time.monotonic()
         if self._auto:
-            self._follow(now)
-        stale = 0 < stale_timeout < self.watch.silence(now)
+            self._adapt(now)
+        stale = 0 < stale_timeout < self.arrivals.silence(now)
         if stale and not self._stale:
-            self._warned = float("-inf")  # a warning of loss does not stand for this one
+            self._warned_at = float("-inf")  # a warning of loss must not delay this one
         self._stale = stale
         if loading:
-            self.watch.forget(now)
-        if now - self._warned < REPEAT_WARNING:
+            self.arrivals.forget(now)
+        if now - self._warned_at < REPEAT_WARNING:
             return stale
         if stale:
-            self._warn(now, self._silence(now))
-        elif (lost := self.watch.lost(now)) > LOST_SHARE:
-            self._warn(now, self._loss(now, lost))
+            self._warn(now, self._describe_silence(now))
+        elif (lost := self.arrivals.lost(now)) > LOST_SHARE:
+            self._warn(now, self._describe_loss(now, lost))
         return stale
 
     def _warn(self, now: float, text: str) -> None:
-        self._warned = now
+        self._warned_at = now
         self._node.get_logger().warning(text)
 
-    def _arrived(self, message: Image | CompressedImage) -> None:
-        self.watch.arrived(time.monotonic(), seconds(message.header.stamp))
+    def _receive(self, message: Image | CompressedImage) -> None:
+        self.arrivals.arrived(time.monotonic(), seconds(message.header.stamp))
         if self._stale:
-            self._stale, self._warned = False, float("-inf")
+            self._stale, self._warned_at = False, float("-inf")
             self._node.get_logger().info(f"images arrive on {self.topic}")
         self._on_image(message)
 
-    def _loss(self, now: float, lost: float) -> str:
+    def _describe_loss(self, now: float, lost: float) -> str:
         return (
-            f"about {lost:.0%} of the images on {self.topic} do not reach this node; "
-            f"{self.watch.rate(now):.1f} a second do. This computer is too busy, or{self._cures()}"
+            f"about {lost:.0%} of the images on {self.topic} do not reach this node "
+            f"({self.arrivals.rate(now):.1f} images/s arrive): "
+            f"this computer is too busy, or {self._cures()}"
         )
 
     def _cures(self) -> str:
-        """What helps against loss and is not in force yet."""
+        """Return what helps against loss and is not in force yet."""
         cures = []
         if self._qos.reliability == BEST_EFFORT:
             if self._auto:
-                cures.append("a camera that offers RELIABLE")
+                cures.append("use cameras that offer RELIABLE")
             elif self._overridden:
-                cures.append("no qos_overrides of reliability")
+                cures.append(f"remove {self._override}")
             else:
-                cures.append("image_reliability:=auto")
-        if self._kind is Image:
-            cures.append("image_transport:=compressed")
+                cures.append("set image_reliability:=auto")
+        if self._type is Image:
+            cures.append("set image_transport:=compressed")
         # With LOCALHOST rmw_fastrtps chooses the transports itself (its participant.cpp).
         local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
         if local or "max_msg_size" not in os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", ""):
             cures.append(
-                f"FASTDDS_BUILTIN_TRANSPORTS='{LARGE_DATA}' in all processes (see the README)"
-                + (", without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST," if local else "")
+                f"set FASTDDS_BUILTIN_TRANSPORTS='{LARGE_DATA}' in all processes"
+                + (" without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST" if local else "")
+                + " (see docs/troubleshooting.md)"
             )
-        cures.append("smaller images")
-        return f" large images are lost on the way, which is cured by {' or '.join(cures)}"
+        cures.append("send smaller images")
+        return f"large images are lost in transport; {' or '.join(cures)}"
 
-    def _silence(self, now: float) -> str:
+    def _describe_silence(self, now: float) -> str:
+        text = f"no image on {self.topic} for {self.arrivals.silence(now):.1f} s: "
         publishers = self._node.get_publishers_info_by_topic(self.topic)
-        asked = self._qos.reliability
-        text = (
-            f"no image on {self.topic} for {self.watch.silence(now):.1f} s: "
-            f"{len(publishers)} publishers, this node asks for {asked.name} delivery"
-        )
         if not publishers:
-            return text + "; is the topic's name right? Remap it, or see image_topics"
-        fits = False
-        for publisher in publishers[:NAMED]:
-            offered = publisher.qos_profile.reliability
-            kind = _kind(publisher)
-            name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+            return text + "no publisher; check the topic's name, remap it or set image_topics"
+        text += f"this node requests {self._qos.reliability.name}"
+        for publisher in publishers[:MAX_PUBLISHERS]:
             text += (
-                f"; {one_line(name, MAX_VALUE)} offers {one_line(kind, MAX_VALUE)} "
-                f"with {offered.name} delivery"
+                f"; {_node_name(publisher)} offers {_type_name(publisher)} "
+                f"with {publisher.qos_profile.reliability.name}{self._problem(publisher)}"
             )
-            if kind != self._kind.__name__:
-                text += f", but {self._kind.__name__} is needed: see the parameter image_transport"
-            elif (asked, offered) == (RELIABLE, BEST_EFFORT):
-                text += (
-                    ", which never connects: set image_reliability (or qos_overrides."
-                    f"{self.topic}.subscription.reliability) to best_effort"
-                )
-            else:
-                fits = True
-        return f"{text}; perhaps{self._cures()}" if fits else text
+        if len(publishers) > MAX_PUBLISHERS:
+            text += f"; {len(publishers)} publishers in all"
+        fits = not all(map(self._problem, publishers))
+        return f"{text}; perhaps {self._cures()}" if fits else text
+
+    def _problem(self, publisher: TopicEndpointInfo) -> str:
+        """Return why this publisher's images cannot arrive; empty: they can."""
+        if _type_name(publisher) != self._type.__name__:
+            return f", expected {self._type.__name__}; check image_transport and the topic's name"
+        offered, requested = publisher.qos_profile.reliability, self._qos.reliability
+        if (offered, requested) != (BEST_EFFORT, RELIABLE):
+            return ""
+        parameter = self._override if self._overridden else "image_reliability"
+        return f", which cannot connect; set {parameter} to best_effort"
 
 
-def _kind(publisher: TopicEndpointInfo) -> str:
-    """The name of its messages' type, without its package."""
-    return str(publisher.topic_type).rpartition("/")[2]
+def _type_name(publisher: TopicEndpointInfo) -> str:
+    """Return the message type without its package, safe to print."""
+    return one_line(str(publisher.topic_type).rpartition("/")[2], MAX_VALUE)
+
+
+def _node_name(publisher: TopicEndpointInfo) -> str:
+    name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+    return one_line(name, MAX_VALUE)

@@ -2,16 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """kosmos_node: camera images in, grounded captions and answers out.
 
-A managed node: configure loads the model, activate begins to work, deactivate pauses, cleanup
-frees the device. The main thread runs a single-threaded executor whose callbacks only hand work
-to the scheduler; a worker thread owns the model and does everything slow.
+A managed node: configure loads the model, activate starts the work, deactivate pauses it, cleanup
+frees the device. The main thread runs a single-threaded executor whose callbacks only put work
+into the scheduler. One thread owns the model; another one publishes what it says.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,138 +22,122 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from rclpy.validate_topic_name import validate_topic_name
 
-from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
+from kosmos_ros.errors import ConfigError
 from kosmos_ros.ros import diagnostics, parameters
-from kosmos_ros.ros.bridge import ImageDecoder
 from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
+from kosmos_ros.ros.model_host import ModelHost, load_engine
 from kosmos_ros.ros.process import run, spin_once
 from kosmos_ros.ros.services import Services
-from kosmos_ros.sanitize import format_error, quoted
+from kosmos_ros.sanitize import format_traceback, quoted
+from kosmos_ros.serving.availability import Availability, Phase
+from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 from kosmos_ros.serving.scheduler import Scheduler
-from kosmos_ros.serving.work import Task
-from kosmos_ros.serving.worker import CaptionEngine, Decode, Worker
+from kosmos_ros.serving.work import Work
+from kosmos_ros.serving.worker import CaptionEngine
 
-DEVICE_LOST, HUNG, BROKEN, CUT_OFF = 3, 4, 5, 6  # exit codes
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Seconds between attempts to load a model that cannot be had now; the last again and again."""
-LOADING = "the model is loading"
-WATCH_PERIOD = 0.1  # s, in which silence and requests that waited too long are noticed
-LISTEN_PERIOD = 1.0  # s, in which it is noticed that nothing can arrive
-REPEAT_BUG = 5.0  # s, of what is logged about errors that are none of ours
-LEAST_PATIENCE = 30.0  # s of a turn of the executor, far more than a busy machine takes for one
-LOADING_PATIENCE = 600.0  # s of one while all threads wait for torch, perhaps from a slow disk
-LAST_REQUESTS = 0.2  # s, in which requests that are on their way at the end are refused
-RESULT_SPINS = 4  # of the executor until a goal's result is sent
-FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
-
-
-def load_engine(settings: NodeSettings) -> CaptionEngine:
-    """The engine that the parameters name. Raises ConfigError and ModelLoadError."""
-    # Importing torch takes seconds, in which services already answer "loading".
-    from kosmos_ros.kosmos2.engine import Engine
-
-    return Engine.load(
-        settings.model,
-        revision=settings.revision,
-        local_files_only=settings.local_files_only,
-        device=settings.device,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        threads=settings.threads,
-        location_grammar=settings.location_grammar,
-    )
+CUT_OFF = 6  # exit code; the others are in model_host.py
+WATCH_PERIOD = 0.1  # s between two looks at silence, deadlines and the worker
+PORTS_PERIOD = 1.0  # s between two looks at Fast DDS's shared memory
+MIN_PATIENCE = 30.0  # s for a turn of the executor, far more than a busy machine takes for one
+LOADING_PATIENCE = 600.0  # s for a turn while all threads wait for torch, perhaps from a slow disk
+LAST_REQUESTS = 0.2  # s in which requests that arrive at the end are still refused
+RESULT_SPINS = 4  # turns of the executor until a goal's result is sent
+SHUTTING_DOWN = "the node is shutting down"
 
 
 class KosmosNode(ManagedNode):
     """Describes what cameras see and answers questions about it.
 
-    `load` makes the engine, in the worker thread. Raises ConfigError for a bad parameter.
+    `load` makes the engine, in the worker's thread. Raises ConfigError for a bad parameter.
     """
 
     def __init__(
         self, load: Callable[[NodeSettings], CaptionEngine] = load_engine, **options: Any
     ) -> None:
         super().__init__("kosmos", **options)
-        self.settings = parameters.declare(self, NodeSettings)
+        parameters.declare(self, NodeSettings)
         parameters.declare(self, CameraSettings)
-        self._load = load
+        self._node_values = parameters.Current(self, NodeSettings)
+        self._camera_values = parameters.Current(self, CameraSettings)
         self.finished: Future = Future()
-        self.scheduler = Scheduler()
-        self._worker: Worker | None = None
-        self._settled = threading.Event()  # loaded, or failed to
-        # Why it cannot be asked; empty: it can.
-        self._reason = LOADING if self.settings.autostart else "the node is unconfigured"
-        self._info: dict[str, str] = {}
-        self._level, self._message = DiagnosticStatus.WARN, "unconfigured"
-        self._unreachable: UnreachableError | None = None  # why it could not be loaded now
-        self._attempts = 0  # to load it
-        self._leaving = threading.Event()
-        self._rung = ""  # of the worker's ladder, as it was told
-        self._slow = False  # the model takes long, as it was told
-
         self._model_info = self.create_publisher(
             DiagnosticStatus,
             "~/model_info",
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
-        self._streams = {
-            name: Camera(self, name, topic, self.settings.model)
+        self._delivery = Delivery(self._log_bug)
+        self.host = ModelHost(self, load, self._delivery.post, self.settings.autostart)
+        self.cameras = {
+            name: Camera(self, name, topic, self.settings.model, self._delivery)
             for name, topic in _cameras(self.settings)
         }
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._inquiries = Services(self, self)
+        self.request_services = Services(self, self)
+        self._ports = Ports()
         # Simulated time may stand still; warnings and limits must not.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._ports = Ports()
-        self.create_timer(WATCH_PERIOD, self._on_timer, clock=steady)
+        self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=steady)
-        self.create_timer(LISTEN_PERIOD, self._listen, clock=steady)
+        self.create_timer(PORTS_PERIOD, self._check_ports, clock=steady)
         for text in parameters.unknown(self):
             self.get_logger().warning(text)
+        self.on_availability(self.host.availability)
         if self.settings.autostart:
-            self.autostart(self._try_again)
+            self.autostart(self.host.wait_to_retry)
+
+    @property
+    def settings(self) -> NodeSettings:
+        """The values of the node's parameters, as the executor's thread last read them."""
+        return self._node_values.values
+
+    @property
+    def defaults(self) -> CameraSettings:
+        """The parameters that hold for every camera without a value of its own."""
+        return self._camera_values.values
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Where requests and frames wait."""
+        return self.host.scheduler
 
     @property
     def patience(self) -> float:
-        """Seconds after which a turn of the executor hangs; 0: it may take any time."""
+        """Seconds after which a turn of the executor counts as hung; 0: never."""
         limit = self.settings.hard_timeout
-        loading = not self._settled.is_set()
-        return limit and max(limit, LOADING_PATIENCE if loading else LEAST_PATIENCE)
+        return limit and max(limit, MIN_PATIENCE if self.host.settled else LOADING_PATIENCE)
 
     def destroy_node(self) -> None:
-        """Destroy the action server, too, which rclpy leaves to the garbage collector."""
-        # rclpy also destroys a node that could not be made, which has none yet.
-        if inquiries := getattr(self, "_inquiries", None):
-            inquiries.destroy()
+        """Destroy the action server too, which rclpy leaves to the garbage collector."""
+        # rclpy also destroys a node whose constructor failed.
+        if services := getattr(self, "request_services", None):
+            services.destroy()
+        if delivery := getattr(self, "_delivery", None):
+            delivery.close(0.0)
         super().destroy_node()
 
     def stop(self, timeout: float) -> bool:
-        """Answer all who wait and end the worker; False when it is still in the model.
+        """Answer all waiting clients and end the threads; False if the worker still runs.
 
         Takes at most `timeout` seconds, and spins the executor, which sends the answers.
         """
         end = time.monotonic() + timeout
-        self._reason = "the node is shutting down"
-        self._leaving.set()
-        reachable = self.context.ok()  # else nobody can be told
-        if reachable:
-            self._inquiries.refuse_all(self._reason)
-        worker = self._worker  # which a transition may free meanwhile
-        if worker:
-            worker.close()
-        if reachable:
-            self._take_leave(end)
-        return not worker or worker.join(end - time.monotonic())
+        self.host.leave(SHUTTING_DOWN)
+        if self.context.ok():
+            self.request_services.refuse_all(self.unavailable())
+            self._diagnose()
+            self._send_last_answers(end)
+        ended = self.host.join(end - time.monotonic())
+        self._delivery.close(end - time.monotonic())
+        return ended
 
-    def _take_leave(self, end: float) -> None:
-        self._diagnose()
+    def _send_last_answers(self, end: float) -> None:
         goals = 0
         heard = min(end, time.monotonic() + LAST_REQUESTS)
-        while time.monotonic() < (end if self._inquiries.waiting else heard):
-            goals = max(goals, self._inquiries.goals)
+        while time.monotonic() < (end if self.request_services.waiting else heard):
+            goals = max(goals, self.request_services.goals)
             spin_once(self, 0.01)
         for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
             if time.monotonic() < end:
@@ -165,244 +147,136 @@ class KosmosNode(ManagedNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model."""
-        self._reason = LOADING
-        self._publish_info(DiagnosticStatus.WARN, "loading", {"model": self.settings.model})
-        self._settled.clear()
-        self._info, self._unreachable, self._rung = {}, None, ""
-        self.scheduler = Scheduler(self.settings.queue_size)
-        self._worker = Worker(self.scheduler, self)
-        if self._leaving.is_set():  # `stop` came before there was one
-            self._worker.close()
-        self._settled.wait()
-        return _returned(bool(self._info))
+        return _returned(self.host.configure())
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take frames and requests."""
-        before, self._reason = self._reason, ""
-        if not (self._worker and self._worker.alive):
-            self._reason = self._reason or before  # the worker's, if it has just ended
+        if not self.host.activate():
             return TransitionCallbackReturn.FAILURE
-        for stream in self._streams.values():
-            stream.begin(self.scheduler)
-        self._publish_info(DiagnosticStatus.OK, "ready", self._info)
+        for camera in self.cameras.values():
+            camera.begin(self.scheduler)
         self.get_logger().info("active: frames and requests are taken")
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take nothing more; stop what is worked at."""
-        self._pause("the node is not active")
-        self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
-        self.get_logger().info("not active: frames are passed over, requests are refused")
+        """Take no more frames and requests; stop the work in progress."""
+        self._pause(Phase.INACTIVE)
+        self.get_logger().info("not active: frames are ignored, requests are refused")
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and its memory."""
-        return _returned(self._unload())
+        self._pause(Phase.UNCONFIGURED)
+        return _returned(self.host.unload())
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """As cleanup, for good."""
-        return _returned(self._unload("the node is shut down"))
+        """Free the model for good."""
+        self._pause(Phase.ENDED)
+        return _returned(self.host.unload())
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """As cleanup, so that it can be configured again."""
-        return _returned(self._unload())
+        """Free the model, so that the node can be configured again."""
+        return self.on_cleanup(state)
 
-    def _try_again(self) -> bool:
-        """Whether the model is to be loaded once more, after a pause; in a thread of its own."""
-        error, self._unreachable = self._unreachable, None
-        if error is None:
-            return False
-        pause = PAUSES[min(self._attempts, len(PAUSES) - 1)]
-        self._attempts += 1
-        self._reason = f"{LOADING}: {error}; the next attempt is in {pause:g} s"
-        self.get_logger().warning(self._reason)
-        self._publish_info(DiagnosticStatus.WARN, self._reason, {"model": self.settings.model})
-        return not self._leaving.wait(pause)
-
-    def _pause(self, reason: str) -> None:
-        self._reason = reason
-        for stream in self._streams.values():
-            stream.scheduler = None
-        self.scheduler.forget()
-        self._inquiries.refuse_all(reason)
-
-    def _unload(self, reason: str = "the node is unconfigured") -> bool:
-        self._pause(reason)
-        if worker := self._worker:
-            worker.close()
-            if not worker.join(FREE_TIMEOUT):
-                self.get_logger().error(f"the model does not stop within {FREE_TIMEOUT:g} s")
-                return False
-            self._worker, self._info = None, {}
-            self._publish_info(
-                DiagnosticStatus.WARN, "unconfigured", {"model": self.settings.model}
-            )
-            self.get_logger().info("the model and its memory are free")
-        return True
+    def _pause(self, phase: Phase) -> None:
+        for camera in self.cameras.values():
+            camera.scheduler = None
+        self.host.pause(phase)
+        self.request_services.refuse_all(self.unavailable())
 
     # Executor's thread ---------------------------------------------------------------------
 
-    def stream_settings(self) -> Mapping[str, CameraSettings]:
-        """Those of each camera by its name."""
-        return {name: stream.settings for name, stream in self._streams.items()}
+    def camera_settings(self) -> Mapping[str, CameraSettings]:
+        """Return the parameters of each camera by its name."""
+        return {name: camera.settings for name, camera in self.cameras.items()}
 
-    def missing(self, cameras: Sequence[str]) -> str:
-        """Where the cameras' frames should come from."""
-        topics = (self._streams[camera] for camera in cameras)
+    def describe_sources(self, cameras: Sequence[str]) -> str:
+        """Return where the cameras' images should come from, for the answer to a request."""
+        subscriptions = [self.cameras[camera].subscription for camera in cameras]
         return "".join(
-            f" on {stream.topic}, which has {stream.publishers()} publishers" for stream in topics
+            f" on {subscription.topic}, which has {subscription.publishers()} publishers"
+            for subscription in subscriptions
         )
 
-    def defaults(self) -> CameraSettings:
-        """Parameters that are no camera's own."""
-        return parameters.read(self, CameraSettings)
+    def _watch(self) -> None:
+        self._node_values.refresh()
+        self._camera_values.refresh()
+        if reason := self.unavailable():  # requests may have come while it became unavailable
+            self.request_services.refuse_all(reason)
+        self.request_services.expire()
+        self.host.watch()
+        for camera in self.cameras.values():
+            camera.check(loading=bool(reason))
 
-    def _on_timer(self) -> None:
-        self.settings = parameters.read(self, NodeSettings)
-        self.scheduler.queue_size = self.settings.queue_size
-        if reason := self._reason:  # of requests that came while it became unready
-            self._inquiries.refuse_all(reason)
-        self._inquiries.expire()
-        if worker := self._worker:
-            self._watch(worker)
-        for stream in self._streams.values():
-            stream.refresh()
-            stream.check(loading=bool(self._reason))
-
-    def _watch(self, worker: Worker) -> None:
-        """Tell of a model that is slow or was made to do less; end with one that hangs."""
-        stuck, limit = worker.stuck(), self.settings.hard_timeout
-        said = f"the model has not answered for {stuck:.3g} s"
-        slow = 0 < limit / 2 < stuck
-        if slow and not self._slow:
-            self.get_logger().warning(
-                f"{said}; after {limit:g} s (hard_timeout) this process ends"
-            )
-        self._slow = slow
-        if 0 < limit < stuck and not self.finished.done():
-            self._give_up(HUNG, f"{said} (hard_timeout)")
-        if (rung := worker.ladder.rung.name) != self._rung:
-            now = f"short of memory, the model does {rung}" if rung else "the model does all again"
-            self.get_logger().warning(now)
-        self._rung = rung
-
-    def _give_up(self, code: int, reason: str) -> None:
-        """End the process for what nothing else mends, and tell everybody."""
-        self._reason = reason
-        self.get_logger().fatal(f"{reason}; this process ends")
-        self._publish_info(DiagnosticStatus.ERROR, reason, self._info)
-        self._inquiries.refuse_all(reason)
-        self.finished.set_result(code)
-
-    def _listen(self) -> None:
-        """End where nothing can arrive any more."""
-        port = self._ports.lost()
-        if port and not self.finished.done():
-            self._give_up(
+    def _check_ports(self) -> None:
+        """End the process if nothing can reach it through shared memory any more."""
+        if port := self._ports.lost():
+            self.host.give_up(
                 CUT_OFF,
-                f"{FOLDER / port} is not the file any more that this process listens on: nothing "
-                "sent to it through Fast DDS's shared memory arrives",
+                f"{FOLDER / port} has been replaced: nothing sent through Fast DDS's shared "
+                "memory reaches this process any more",
             )
 
     def _diagnose(self) -> None:
-        name, worker = self.get_fully_qualified_name(), self._worker
+        name, host = self.get_fully_qualified_name(), self.host
         model = diagnostics.model_status(
             name,
-            self._level,
-            self._message,
-            self._info or {"model": self.settings.model},
+            host.availability,
+            self.settings.model,
             self.scheduler.waiting(),
-            worker.memory if worker else 0,
-            self._rung,
+            host.memory,
+            host.backoff_level,
         )
         cameras = [
-            diagnostics.camera_status(name, stream.state(), self._reason)
-            for stream in self._streams.values()
+            diagnostics.camera_status(name, camera.state(), self.unavailable())
+            for camera in self.cameras.values()
         ]
         message = DiagnosticArray(status=[model, *cameras])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-    # Worker's thread -----------------------------------------------------------------------
+    # Any thread: see model_host.Owner and services.Server -----------------------------------
 
-    def load(self) -> tuple[CaptionEngine, Decode]:
-        """See worker.Host."""
-        self._began = time.monotonic()
-        engine = self._load(self.settings)
-        if self.settings.warm_up:
-            longest = max(stream.settings.max_new_tokens for stream in self._streams.values())
-            engine.warm_up(self.settings.max_batch_size, longest)
-        decoder = ImageDecoder()
-        self.get_logger().info(f"images are decoded by {decoder}")
-        return engine, decoder.decode
+    def unavailable(self) -> str:
+        """Return why nothing can be asked now; empty if it can."""
+        return self.host.availability.reason
 
-    def loaded(self, engine: CaptionEngine) -> None:
-        """See worker.Host."""
-        self._info = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
-        self._info["start_up"] = f"{time.monotonic() - self._began:.1f} s"
-        details = ", ".join(f"{key} {value}" for key, value in self._info.items() if value)
-        self.get_logger().info(f"model ready: {details}")
-        if self._reason.startswith(LOADING):
-            self._reason = "the node is not active"
-        self._publish_info(DiagnosticStatus.WARN, "not active", self._info)
-        self._settled.set()
+    def longest_caption(self) -> int:
+        """Return the most tokens that a caption of a camera may have."""
+        return max(camera.settings.max_new_tokens for camera in self.cameras.values())
 
-    def standing(self, camera: str) -> Task:
-        """See worker.Host."""
-        return self._streams[camera].task()
+    def standing_work(self, camera: str) -> Work:
+        """Return what is asked of a camera's newest frame."""
+        return self.cameras[camera].work()
 
-    def bug(self, trace: str) -> None:
-        """See worker.Host."""
-        self.get_logger().error(trace, throttle_duration_sec=REPEAT_BUG)
+    def on_availability(self, availability: Availability) -> None:
+        """Publish whether the model can be asked."""
+        name, model = self.get_fully_qualified_name(), self.settings.model
+        try:
+            self._model_info.publish(diagnostics.availability_status(name, availability, model))
+        except RuntimeError:  # RCLError: the context has ended meanwhile
+            if self.context.ok():
+                raise
 
-    def paused(self) -> bool:
-        """See worker.Host."""
-        return bool(self._reason)
+    def exit(self, code: int) -> None:
+        """End the process with this exit code; the first one counts."""
+        self.mailbox.post(self.finished, code)
 
-    def ended(self, error: Exception | None) -> None:
-        """See worker.Host."""
-        if error is None or self._leaving.is_set():
-            self._settled.set()  # closed, perhaps while it was loading
-            return
-        if isinstance(error, UnreachableError) and self.starting:
-            self._unreachable = error  # see _try_again
-            self._settled.set()
-            return
-        reason = format_error(error)
-        self._reason = reason if self._info else f"the model cannot be used: {reason}"
-        self.get_logger().error(self._reason)
-        if isinstance(error, ConfigError) and self.starting:
-            self.mailbox.post(self.finished, 1)
-        else:
-            values = self._info or {"model": self.settings.model}
-            self._publish_info(DiagnosticStatus.ERROR, reason, values)
-        if isinstance(error, DeviceLostError):
-            self.mailbox.post(self.finished, DEVICE_LOST)
-        elif self._info and not isinstance(error, KosmosError):
-            self.mailbox.post(self.finished, BROKEN)
-        self._settled.set()
-
-    # Any thread ----------------------------------------------------------------------------
-
-    def unready(self) -> str:
-        """Why nothing can be asked now; empty where it can."""
-        return self._reason
-
-    def _publish_info(self, level: bytes, message: str, values: dict[str, str]) -> None:
-        self._level, self._message = level, message
-        name, hardware = self.get_fully_qualified_name(), diagnostics.hardware(values)
-        self._model_info.publish(diagnostics.status(level, name, message, hardware, values))
+    def _log_bug(self, error: Exception) -> None:
+        if self.context.ok():
+            self.get_logger().error(format_traceback(error), throttle_duration_sec=5.0)
 
 
 def _cameras(settings: NodeSettings) -> list[tuple[str, str]]:
-    """Name and image topic of each camera. Raises ConfigError."""
+    """Return the name and the image topic of each camera. Raises ConfigError."""
     names, topics = settings.cameras, settings.image_topics
     if len(set(names)) < len(names):
-        raise ConfigError(f"cameras {quoted(names)}: each name is needed once")
+        raise ConfigError(f"parameter cameras is {quoted(names)}; each name must be there once")
     names = names or ("",)
     if topics and len(topics) != len(names):
         raise ConfigError(
-            f"{len(topics)} image_topics for {len(names)} cameras; one for each is needed, or none"
+            f"parameter image_topics has {len(topics)} entries for {len(names)} cameras; "
+            "it must have one for each, or none"
         )
     for name, topic in zip(names, topics, strict=False):
         try:
@@ -410,7 +284,7 @@ def _cameras(settings: NodeSettings) -> list[tuple[str, str]]:
         except InvalidTopicNameException as exc:
             reason = str(exc).partition(":\n")[0]
             raise ConfigError(
-                f"image_topics: {quoted(topic)} of camera {quoted(name)}: {reason}"
+                f"parameter image_topics: {quoted(topic)} of camera {quoted(name)}: {reason}"
             ) from exc
     topics = topics or tuple(f"{name}/image" if name else "image" for name in names)
     return list(zip(names, topics, strict=True))

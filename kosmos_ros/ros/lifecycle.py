@@ -1,9 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A managed node whose transitions take their time. Knows states, and no model.
+"""A lifecycle node whose transitions may take long. Knows states, and no model.
 
-rclpy runs a transition inside the executor, which stands still meanwhile: loading a model takes
-minutes, in which services are to say so. Here each runs in a thread of its own.
+rclpy runs a transition inside the executor, which then serves nothing else. Loading a model takes
+minutes, in which services must respond that it is loading. Here each transition runs in its own
+thread.
 """
 
 from __future__ import annotations
@@ -24,45 +25,57 @@ from rclpy.task import Future
 
 from kosmos_ros.sanitize import format_traceback, one_line
 
-LATEST = 0.5  # s, after which a result is handed over even where the wake-up is lost
-LAST_TRANSITION = 1.0  # s for a transition to end before the node is destroyed
+DELIVERY_PERIOD = 0.5  # s between checks for results whose wake-up was lost
+LAST_TRANSITION_TIMEOUT = 1.0  # s for a transition to end before the node is destroyed
+
+LABELS = {
+    Transition.TRANSITION_CONFIGURE: "configure",
+    Transition.TRANSITION_CLEANUP: "cleanup",
+    Transition.TRANSITION_ACTIVATE: "activate",
+    Transition.TRANSITION_DEACTIVATE: "deactivate",
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
+    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
+}
 
 
 class ManagedNode(LifecycleNodeMixin, Node):
-    """A lifecycle node; its `on_configure` and so on run outside the executor, one at a time."""
+    """A lifecycle node that runs `on_configure` and so on outside the executor, one at a time."""
 
     def __init__(self, name: str, **options: Any) -> None:
-        self._transition = threading.Lock()  # first: rclpy destroys a node that it cannot make
+        # First: rclpy calls destroy_node when it cannot make the node.
+        self._transition = threading.Lock()
         Node.__init__(self, name, **options)
         for transition in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error"):
             callback = getattr(self, f"on_{transition}")
-            setattr(self, f"on_{transition}", functools.partial(self._run_transition, callback))
+            setattr(self, f"on_{transition}", functools.partial(self._run_callback, callback))
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.mailbox = Mailbox(self)
-        self.starting = False  # by itself
+        self.starting = False  # autostart is at work
         self._service_change_state.callback = self._on_change_state
 
     def destroy_node(self) -> None:
-        """Destroy the state machine, too, which rclpy leaves to the garbage collector.
+        """Destroy the node and its state machine, which rclpy leaves to the garbage collector.
 
-        It holds the node, whose name would stay on the graph, and its logger's publisher.
+        The state machine refers to the node, so its name would stay in the ROS graph, and its
+        logger's publisher would stay open.
         """
         super().destroy_node()
-        # rclpy still reads it after the callback of a transition, which may be about to return.
-        if self._transition.acquire(timeout=LAST_TRANSITION):
+        # rclpy still reads the state machine after a transition's callback has returned.
+        if self._transition.acquire(timeout=LAST_TRANSITION_TIMEOUT):
             self.__dict__.pop("_state_machine", None)
             self._transition.release()
 
-    def autostart(self, again: Callable[[], bool]) -> None:
-        """Configure and activate, as a manager would; where configure fails, as `again()` says."""
+    def autostart(self, retry: Callable[[], bool]) -> None:
+        """Configure and activate in a thread; configure again after a failure while `retry()`."""
 
         def start() -> None:
-            configured = self._go(self.trigger_configure)
-            while not configured and again():
-                configured = self._go(self.trigger_configure)
+            configured = self._run_transition(self.trigger_configure)
+            while not configured and retry():
+                configured = self._run_transition(self.trigger_configure)
             self.starting = False
             if configured:
-                self._go(self.trigger_activate)
+                self._run_transition(self.trigger_activate)
 
         self.starting = True
         threading.Thread(target=start, name="autostart", daemon=True).start()
@@ -70,27 +83,27 @@ class ManagedNode(LifecycleNodeMixin, Node):
     async def _on_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response
     ) -> ChangeState.Response:
-        trigger = self._trigger(request.transition)
+        trigger = self._find_trigger(request.transition)
         if trigger is None:
             response.success = False
             return response
         done: Future = Future()
 
         def change() -> None:
-            self.mailbox.post(done, self._go(trigger))
+            self.mailbox.post(done, self._run_transition(trigger))
 
         threading.Thread(target=change, name="transition", daemon=True).start()
         response.success = await done
         return response
 
-    def _trigger(self, transition: Transition) -> Callable[[], Any] | None:
-        label = transition.label or _LABELS.get(transition.id)
+    def _find_trigger(self, transition: Transition) -> Callable[[], Any] | None:
+        label = transition.label or LABELS.get(transition.id)
         return getattr(self, f"trigger_{label}", None)
 
-    def _run_transition(
+    def _run_callback(
         self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
     ) -> TransitionCallbackReturn:
-        """Run it and log what it raises, of which rclpy tells nobody."""
+        """Run a transition's callback and log its exceptions, which rclpy hides."""
         try:
             return callback(state)
         except Exception as exc:
@@ -98,8 +111,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 self.get_logger().error(format_traceback(exc))
             return TransitionCallbackReturn.ERROR
 
-    def _go(self, trigger: Callable[[], Any]) -> bool:
-        """Whether the transition succeeded; False for one that the state does not allow."""
+    def _run_transition(self, trigger: Callable[[], Any]) -> bool:
+        """Return whether the transition succeeded; False if the state does not allow it."""
         with self._transition:
             if "_state_machine" not in self.__dict__:
                 return False  # destroyed
@@ -109,39 +122,31 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 if self.context.ok():
                     self.get_logger().warning(one_line(str(exc).partition(", at ")[0]))
                 return False
-            except Exception as exc:  # who asked for it waits for an answer
+            except Exception as exc:  # the client of change_state waits for a response
                 self.get_logger().error(format_traceback(exc))
                 return False
 
 
 class Mailbox:
-    """Sets futures in the thread of `node`'s executor, and wakes it: a Future alone does not."""
+    """Sets results of futures in the thread of `node`'s executor, and wakes the executor.
+
+    rclpy's Future alone does not wake it.
+    """
 
     def __init__(self, node: Node) -> None:
         self._posted: deque[tuple[Future, Any]] = deque()
-        self._wake = node.create_guard_condition(self._hand_over)
-        # Seen on Kilted, rarely: a transition had ended, and its answer never came.
+        self._wake = node.create_guard_condition(self._deliver)
+        # Rarely, on Kilted, a transition ended and its response was never sent.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._late = node.create_timer(LATEST, self._hand_over, clock=steady)
+        self._timer = node.create_timer(DELIVERY_PERIOD, self._deliver, clock=steady)
 
     def post(self, future: Future, result: Any) -> None:
-        """From any thread. The first result for a future counts."""
+        """Set the future's result soon, unless it has one. Any thread may call this."""
         self._posted.append((future, result))
         self._wake.trigger()
 
-    def _hand_over(self) -> None:
+    def _deliver(self) -> None:
         while self._posted:
             future, result = self._posted.popleft()
             if not future.done():
                 future.set_result(result)
-
-
-_LABELS = {
-    Transition.TRANSITION_CONFIGURE: "configure",
-    Transition.TRANSITION_CLEANUP: "cleanup",
-    Transition.TRANSITION_ACTIVATE: "activate",
-    Transition.TRANSITION_DEACTIVATE: "deactivate",
-    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "shutdown",
-    Transition.TRANSITION_INACTIVE_SHUTDOWN: "shutdown",
-    Transition.TRANSITION_ACTIVE_SHUTDOWN: "shutdown",
-}

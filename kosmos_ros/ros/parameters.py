@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node's ROS parameters, from the fields of a dataclass; see settings.py.
 
-Declares, reads and checks them; knows nothing of what they do.
+Declares, reads and checks parameters; does not know what they do.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -33,17 +33,17 @@ UNSET = (None, NULL)
 
 
 def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
-    """Declare every field of `kind` on `node` and give their values. Raises ConfigError.
+    """Declare every field of `kind` on `node` and return the values. Raises ConfigError.
 
-    With a `prefix`, which ends with a dot, they have no values of their own until they are set,
-    nor when they are set to null, which is what `ros2 param dump` writes of them.
+    Parameters with a `prefix`, which ends with a dot, have no value until they are set, and none
+    while they are null, which `ros2 param dump` writes for a parameter without a value.
     """
     for field in _fields(kind):
         name = prefix + field.name
-        # With static typing `max_rate:=1` ends the node: an integer is not a double.
+        # With static typing `max_rate:=1` would end the node: an integer is not a double.
         descriptor = _descriptor(field, bool(prefix) or isinstance(field.default, float | str))
         value = given(node).get(name)
-        # rclpy takes [] in a file or on the command line for no value at all.
+        # rclpy reads [] in a file or on the command line as no value.
         empty = isinstance(field.default, tuple) and value and value.type_ is NOT_SET
         unset = prefix and value and value.value in UNSET and not empty
         default = None if prefix and not empty else _shown(field)
@@ -59,10 +59,12 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
             for change in changes:
                 if change.name not in fields or (prefix and change.value == NULL):
                     continue
-                if prefix and change.value is None:  # rclpy would undeclare it
-                    raise ConfigError(f"parameter {change.name} has no value; null unsets it")
+                if prefix and change.value is None:  # rclpy would undeclare the parameter
+                    raise ConfigError(
+                        f"parameter {change.name} must have a value; set it to null to unset it"
+                    )
                 validated(fields[change.name], change.value, prefix)
-        except Exception as exc:  # rclpy would let it end the node
+        except Exception as exc:  # it would end the node
             return SetParametersResult(successful=False, reason=format_error(exc))
         return SetParametersResult(successful=True)
 
@@ -71,9 +73,9 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
 
 
 def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
-    """Values of the declared parameters; one that has none has that without `prefix`.
+    """Return the values of the declared parameters. Raises ConfigError.
 
-    Raises ConfigError.
+    A parameter without a value has the value of the one without `prefix`.
     """
     values = {}
     for field in _fields(kind):
@@ -84,26 +86,55 @@ def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
     return kind(**values)
 
 
+class Current(Generic[Values]):
+    """The values of declared parameters, read again only after a change.
+
+    Reading and checking all of them takes longer than the rest of an image's callback.
+    """
+
+    def __init__(self, node: Node, kind: type[Values], prefix: str = "") -> None:
+        self._node, self._kind, self._prefix = node, kind, prefix
+        self._changed = False
+        self.values = read(node, kind, prefix)
+        # Before Iron rclpy tells of changes only before it stores them, in the same callback.
+        register = getattr(node, "add_post_set_parameters_callback", None)
+        if register:
+            register(self._on_change)
+        else:
+            node.add_on_set_parameters_callback(self._on_change)
+
+    def refresh(self) -> Values:
+        """Read the values again if a parameter has changed; in the executor's thread."""
+        if self._changed:
+            self._changed = False
+            self.values = read(self._node, self._kind, self._prefix)
+        return self.values
+
+    def _on_change(self, changes: list[Parameter]) -> SetParametersResult:
+        self._changed = True
+        return SetParametersResult(successful=True)
+
+
 def unknown(node: Node) -> list[str]:
-    """A line for each parameter given to `node` (file or command line) that it does not have."""
+    """Return a line for each parameter of a file or the command line that `node` lacks."""
     names = list(node.get_parameters_by_prefix(""))
     lines = []
     for name in sorted(name for name in given(node) if not node.has_parameter(name)):
         close = difflib.get_close_matches(name, names, n=1)
         lines.append(
             f"parameter {one_line(name, MAX_VALUE)} is unknown"
-            + (f"; is {close[0]} meant?" if close else "")
+            + (f"; did you mean {close[0]}?" if close else "")
         )
     return lines
 
 
 def given(node: Node) -> dict[str, Parameter]:
-    """Parameters of a file and the command line; rclpy has no public name for them."""
+    """Return the parameters of a file and the command line; rclpy has no public name for them."""
     return getattr(node, "_parameter_overrides", {})
 
 
 def _shown(field: dataclasses.Field[Any]) -> Any:
-    # rclpy takes an empty list for bytes; see settings.checked.
+    # rclpy takes an empty list for bytes; see settings.validated.
     return field.default or [""] if isinstance(field.default, tuple) else field.default
 
 

@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How much may go through the model at a time, after it was too much for the device's memory.
+"""How much work may go through the model at a time after the device ran out of memory.
 
-A rung down for each failure, one up again after a quiet time. Knows no torch and no ROS.
+Each failure reduces it by one level; each QUIET seconds without a failure restore one level.
+Knows no torch and no ROS.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-QUIET = 60.0  # s without a failure before the next rung up is tried
+QUIET = 60.0  # s without a failure before the next higher level is tried
 
 
 @dataclass(frozen=True)
 class Level:
-    """One measure of less."""
+    """A limit of the work at a time."""
 
-    name: str  # for people; empty: nothing is less
-    batch: float = 0.0  # of the largest batch, but one prompt at least
-    tokens: int = sys.maxsize  # of an answer, which then says that it was cut off
+    name: str  # for diagnostics and logs; empty: no limit
+    batch: float = 0.0  # share of max_batch_size; at least one prompt
+    tokens: int = sys.maxsize  # per answer; a longer one is marked as truncated
 
 
 LEVELS = (
@@ -30,35 +31,36 @@ LEVELS = (
     Level("one prompt at a time"),
     Level("one prompt at a time, answers of at most 32 tokens", tokens=32),
 )
+"""From no limit to the strictest one."""
 
 
 class MemoryBackoff:
-    """Where one worker stands; from any thread."""
+    """The present level of one worker. Any thread may read it while one calls `reduce`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._fallen = 0, 0.0  # number of the rung, and when it fell there
+        self._reduced = 0, 0.0  # index into LEVELS after the newest failure, and its time in s
 
     @property
-    def rung(self) -> Level:
-        """The present one."""
-        return LEVELS[self._number()]
+    def level(self) -> Level:
+        """The present level."""
+        return LEVELS[self._index()]
 
     def batch(self, most: int) -> int:
-        """How many prompts of `most` may go together."""
-        return max(1, int(most * self.rung.batch))
+        """Return how many prompts may go together when `most` is the full batch size."""
+        return max(1, int(most * self.level.batch))
 
     def tokens(self, most: int) -> int:
-        """How long an answer of `most` tokens may be."""
-        return min(most, self.rung.tokens)
+        """Return how many tokens an answer may have when `most` is its own limit."""
+        return min(most, self.level.tokens)
 
-    def fall(self) -> bool:
-        """It was too much. False where there is nothing less to try."""
-        number = self._number()
-        lowest = number + 1 == len(LEVELS)
-        self._fallen = number + (not lowest), self._clock()
+    def reduce(self) -> bool:
+        """Go one level down; return False at the lowest level."""
+        index = self._index()
+        lowest = index + 1 == len(LEVELS)
+        self._reduced = index + (not lowest), self._clock()
         return not lowest
 
-    def _number(self) -> int:
-        number, since = self._fallen
-        return max(0, number - int((self._clock() - since) / QUIET)) if number else 0
+    def _index(self) -> int:
+        index, since = self._reduced
+        return max(0, index - int((self._clock() - since) / QUIET)) if index else 0

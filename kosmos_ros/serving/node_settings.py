@@ -1,6 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of kosmos_node and of each camera. Knows no ROS."""
+"""Parameters of kosmos_node and of each camera. Knows no ROS.
+
+scripts/docs writes config/kosmos.yaml and the tables of docs/interface.md from these fields.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,21 @@ from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.settings import parameter
 
-STANDING_TASKS = tuple(task for task in prompts.TASKS if task != "region_description")
-"""Tasks that need nothing from a caller."""
+FRAME_TASKS = tuple(task for task in prompts.TASKS if task != "region_description")
+"""Tasks for every frame of a camera: all except the one that needs regions from a client."""
 
 
 def check_name(name: str) -> None:
-    """Raise ConfigError for what cannot be a camera's name: a part of topics and parameters."""
+    """Raise ConfigError if a camera cannot have this name, which is part of topic names."""
     if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
         raise ConfigError(
-            f"camera {quoted(name)} is no name; letters, digits and _ are needed, a letter first"
+            f"camera name must be a letter followed by letters, digits or _, got {quoted(name)}"
         )
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Parameters of the node, at one moment."""
+    """Values of the node's parameters at one moment."""
 
     model: str = parameter(
         "microsoft/kosmos-2-patch14-224",
@@ -36,149 +39,183 @@ class NodeSettings:
     )
     revision: str = parameter(
         "",
-        "Commit or tag of a Hugging Face id; empty: of the default model the commit that was "
-        "tried, of others main.",
+        "Commit, tag or branch of a Hugging Face id. Empty: the tested commit of the default "
+        "model, or main of any other model.",
         read_only=True,
     )
     local_files_only: bool = parameter(
-        False,
-        "Never download; without it, only what is not on this machine is.",
+        False, "Never download. If false, only missing files are downloaded.", read_only=True
+    )
+    device: str = parameter(
+        "auto",
+        "Device for the model: auto, cpu, cuda or cuda:N. auto: the GPU if torch sees one, "
+        "otherwise the CPU.",
         read_only=True,
     )
-    device: str = parameter("auto", "auto, cpu, cuda or cuda:n.", read_only=True)
     dtype: str = parameter(
         "auto",
-        "Of the weights; auto: bfloat16 or float16 on a GPU, float32 on a CPU.",
+        "Number format of the weights. auto: bfloat16 on a GPU that computes in it, float16 on an "
+        "older GPU, float32 on a CPU.",
         choices=("auto", "float32", "bfloat16", "float16"),
         read_only=True,
     )
     quantization: str = parameter(
         "none",
-        "Of the weights, by bitsandbytes; int8 on a CPU needs none.",
+        "Quantization of the weights. int8 and nf4 need bitsandbytes; int8 on a CPU does not.",
         choices=("none", "int8", "nf4"),
         read_only=True,
     )
     threads: int = parameter(
         0,
-        "Of the processor, for the model; 0: one for a small model, else torch's choice.",
+        "CPU threads for the model. 0: one for a small model, otherwise torch's default.",
         limits=(0, 1024),
         read_only=True,
     )
     location_grammar: bool = parameter(
-        True, "Write well-formed boxes only; without, whatever the model writes.", read_only=True
+        True,
+        "Let the model write only well-formed boxes. If false, it may write malformed boxes, "
+        "which are dropped.",
+        read_only=True,
     )
     warm_up: bool = parameter(
         True,
-        "Caption a blank picture first, so that the first frame does not wait.",
+        "Caption a blank image after loading, so that the first frame is not slow.",
         read_only=True,
     )
     autostart: bool = parameter(
         True,
-        "Load the model and begin at once; without, a lifecycle manager does.",
+        "Load the model and activate the node at start. If false, a lifecycle manager must do so.",
         read_only=True,
     )
     max_batch_size: int = parameter(
         8,
-        "Prompts that go through the model together, of all cameras; one place is a request's.",
+        "Largest number of prompts in a batch, over all cameras. Frames leave one row free for "
+        "requests.",
         limits=(1, 256),
     )
     cameras: tuple[str, ...] = parameter(
         (),
-        "Names of the cameras; each has its own ~/<camera>/captions and so on, and its own "
-        "parameters <camera>.task and so on. None: one camera, without a name.",
+        "Names of the cameras. Each camera has its own topics, such as ~/<camera>/captions, and "
+        "parameters, such as <camera>.task. Empty: one camera without a name.",
         check=check_name,
         read_only=True,
     )
     image_topics: tuple[str, ...] = parameter(
         (),
-        "Topic of each camera's images. None: <camera>/image, or image for the one camera.",
+        "Image topic of each camera, in the order of cameras. Empty: <camera>/image, or image for "
+        "a camera without a name.",
         read_only=True,
     )
     max_image_pixels: int = parameter(
         50_000_000,
-        "Larger pictures are refused before they are decoded (pixels).",
+        "Largest image to decode (pixels). Larger images are refused.",
         limits=(1, 1_000_000_000),
     )
     queue_size: int = parameter(
         8,
-        "Requests that may wait for the model, and as many for a frame; more are refused.",
+        "Largest number of requests that wait for the model. The same number may wait for a "
+        "frame. Further requests are refused.",
         limits=(1, 1000),
     )
     request_timeout: float = parameter(
         10.0,
-        "Longest that a request waits for the model or for an image (seconds).",
+        "Longest time that a request waits for the model or for a frame (seconds).",
         limits=(0.1, 3600),
     )
     hard_timeout: float = parameter(
         120.0,
-        "The process ends, with code 4, when the model does not answer for so long (seconds), "
-        "which nothing else mends. SIGALRM ends it when its main thread does not go on for so "
-        "long, 30 s at least, 600 s while it loads; time in which it is stopped counts. 0: never.",
+        "Exit with code 4 if the model does not respond for this time (seconds). SIGALRM ends the "
+        "process if its main thread does not respond for this time (at least 30 s, or 600 s while "
+        "the model loads). Time in which the process is suspended counts. 0: never.",
         limits=(0, 86400),
     )
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Parameters that every camera may have for itself, at one moment: <camera>.task and so on."""
+    """Values of a camera's parameters at one moment.
+
+    With several cameras, each may have its own value, for example <camera>.task.
+    """
 
     image_transport: str = parameter(
         "raw",
-        "raw: Image on the topic image; compressed: CompressedImage on image/compressed.",
+        "Message type of the images. raw: Image on the image topic. compressed: CompressedImage "
+        "on the image topic with /compressed appended.",
         choices=("raw", "compressed"),
         read_only=True,
     )
     image_reliability: str = parameter(
         "auto",
-        "Delivery of images: best_effort connects to any camera, and loses large images; reliable "
-        "to those that offer it; auto: reliable where all publishers offer it, else best_effort.",
+        "Reliability of the image subscription. best_effort: connects to any publisher but loses "
+        "large images. reliable: connects only to reliable publishers. auto: reliable if all "
+        "publishers are reliable, otherwise best_effort.",
         choices=("auto", "best_effort", "reliable"),
         read_only=True,
     )
     enabled: bool = parameter(
-        True, "Describe frames; without, they serve requests only. The service ~/enable sets it."
+        True,
+        "Describe frames. If false, frames are used for requests only. The service ~/enable sets "
+        "this parameter.",
     )
-    always_on: bool = parameter(False, "Describe frames also when nobody subscribes to results.")
+    always_on: bool = parameter(False, "Describe frames even if nobody subscribes to the results.")
     task: str = parameter(
         "brief_caption",
-        "What ~/captions says of each frame; phrase_grounding: the boxes of phrases; question: "
-        "the answers to questions; prompt: the answer to prompt.",
-        choices=STANDING_TASKS,
+        "What to publish on ~/captions for each frame. brief_caption, detailed_caption: a "
+        "caption. phrase_grounding: the boxes of phrases. question: the answers to questions. "
+        "prompt: the output for prompt.",
+        choices=FRAME_TASKS,
     )
     phrases: tuple[str, ...] = parameter(
         (),
-        "Looked for in every frame; their boxes are on ~/phrases.",
+        "Phrases to locate in every frame. Their boxes are published on ~/phrases. Empty: none.",
         check=prompts.phrase_grounding,
     )
     questions: tuple[str, ...] = parameter(
-        (), "Asked of every frame; the answers are on ~/answers.", check=prompts.question
+        (),
+        "Questions to answer for every frame. The answers are published on ~/answers. Empty: "
+        "none.",
+        check=prompts.question,
     )
     prompt: str = parameter(
-        "", "In the model's own language, for the task prompt.", check=prompts.raw
+        "", "Prompt in KOSMOS-2's own language, for the task prompt.", check=prompts.raw
     )
     min_score: float = parameter(
-        0.0, "Boxes of phrases with a lower score are left out.", limits=(0, 1)
+        0.0,
+        "Lowest score of a phrase's box. Boxes with a lower score are left out. 0: keep all.",
+        limits=(0, 1),
     )
     event_frames: int = parameter(
-        3, "Consecutive frames of which something must be true to be an event.", limits=(1, 1000)
+        3,
+        "Number of consecutive frames that must agree before an event is published.",
+        limits=(1, 1000),
     )
     event_seconds: float = parameter(
-        0.0, "Time over which it must be true, by the images' stamps (seconds).", limits=(0, 3600)
+        0.0,
+        "Time over which the frames must agree before an event is published, by their stamps "
+        "(seconds). 0: only event_frames counts.",
+        limits=(0, 3600),
     )
-    grounded: bool = parameter(True, "Give phrases boxes; without, captions are plain and faster.")
+    grounded: bool = parameter(
+        True,
+        "Locate the phrases of captions and answers. If false, results have no boxes and take "
+        "less time.",
+    )
     max_new_tokens: int = parameter(
-        128, "Longest caption or answer (tokens; a box takes four).", limits=(1, 1024)
+        128, "Longest caption or answer (tokens). A box takes four tokens.", limits=(1, 1024)
     )
     max_rate: float = parameter(
-        1.0, "Frames described per second; 0: as fast as the model goes.", limits=(0, 1000)
+        1.0,
+        "Highest rate at which frames are described (Hz). 0: as fast as the model allows.",
+        limits=(0, 1000),
     )
     max_image_age: float = parameter(
         0.0,
-        "Frames that arrived longer ago are not described (seconds); 0: any age.",
+        "Longest time since a frame's arrival for it to be described (seconds). 0: any age.",
         limits=(0, 3600),
     )
     stale_timeout: float = parameter(
-        5.0, "Warn when no image has come for so long (seconds); 0: never.", limits=(0, 3600)
+        5.0, "Warn if no image arrives for this time (seconds). 0: never.", limits=(0, 3600)
     )
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How fast frames are described: rate, latency, failures. Knows no ROS.
+"""How many of a camera's frames are described, how fast, and which failed. Knows no ROS.
 
 Times are seconds of a monotonic clock.
 """
@@ -11,41 +11,42 @@ from collections import deque
 from dataclasses import dataclass, field
 
 WINDOW = 10.0  # s over which the rate is taken
-KEPT = 200  # newest latencies
+MAX_LATENCIES = 200  # newest ones, over which quantiles are taken
 
 
 @dataclass
 class Throughput:
-    """Counts of one camera. May be read from one thread while another writes."""
+    """Counts of one camera. One thread may read them while another writes."""
 
     count: int = 0  # frames described
-    failed: int = 0  # frames that could not be
-    error: str = ""  # the newest one
-    error_at: float = 0.0  # s, when it came
-    failing: bool = False  # the newest frame could not be described
+    failed: int = 0  # frames that could not be described
+    error: str = ""  # of the newest failed frame
+    error_at: float = 0.0  # s, when it failed
+    failing: bool = False  # the newest frame failed
     _moments: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
-    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
 
     def described(self, now: float, latency: float) -> None:
-        """One more frame, `latency` seconds after it was taken."""
+        """Count a frame that was described `latency` seconds after it was taken."""
         self.count += 1
         self.failing = False
         self._moments.append(now)
         self._latencies.append(latency)
 
     def missed(self, now: float, error: str) -> None:
-        """One more frame that could not be described."""
+        """Count a frame that could not be described."""
         self.error_at = now
         self.failed += 1
         self.failing = True
         self.error = error
 
     def rate(self, now: float) -> float:
-        """Frames per second within the last WINDOW."""
+        """Return the frames per second described within the last WINDOW."""
+        # list: a copy, as the other thread may append meanwhile.
         return sum(moment > now - WINDOW for moment in list(self._moments)) / WINDOW
 
     def latency(self, quantile: float) -> float:
-        """That `quantile` of the newest frames do not exceed, in seconds; 0 without any."""
+        """Return this quantile (0 to 1) of the newest latencies in seconds; 0 without any."""
         latencies = sorted(list(self._latencies))
         if not latencies:
             return 0.0

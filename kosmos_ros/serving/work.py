@@ -1,14 +1,17 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of a picture, what was said about it, and who is told.
+"""What is asked of one image, how far the model is with it, and what it said.
 
-Knows no ROS, no model and no thread: messages are carried, not looked at.
+Knows no ROS, no model and no thread: messages are carried, never looked at.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,20 +22,23 @@ import numpy as np
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.kosmos2.grounding import Caption, read
 from kosmos_ros.kosmos2.prompts import Prompt
-from kosmos_ros.kosmos2.query import Generation, never
+from kosmos_ros.kosmos2.query import Generation, Query
 
 NOTHING = Generation("", (), 0.0, 0, False)
 
+Deliver = Callable[[Callable[[], None], bool], None]
+"""Runs a call outside the model's thread; True: before those of frames. See delivery.py."""
+
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """A picture and what the model said about it."""
+class Observation:
+    """An image and what the model said about it."""
 
-    camera: str  # empty for a picture that came with a request
-    header: Any  # the picture's own
+    camera: str  # empty for an image that came with a request
+    header: Any  # the image's own
     image: np.ndarray  # (H, W, 3) uint8 RGB
     prompts: tuple[Prompt, ...]
-    frames_dropped: int  # of its camera
+    frames_dropped: int  # by its camera so far
     captions: tuple[Caption, ...] = ()  # one for each prompt
     inference_time: float = 0.0  # s, from the decoded image to its last token
 
@@ -44,69 +50,96 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """What is asked of a picture, and who is told.
+class Work:
+    """What is asked of one image, and who receives the answer.
 
-    The callables run in the worker's thread, `failed` in any.
+    A service makes one for each request, a camera one for each frame that it describes. `done` and
+    `progress` run in the delivery thread, `failed` in any thread.
     """
 
-    prompts: Callable[[int, int], Sequence[Prompt]]  # of a picture of (width, height) pixels
-    done: Callable[[Seen], None]
+    prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
+    done: Callable[[Observation], None]
     failed: Callable[[Exception], None]
     max_new_tokens: int
-    image: Any = None  # the message with the picture, where no frame is meant
-    stopped: Callable[[], bool] = never
-    progress: Callable[[Seen], None] | None = None  # what is said so far, after each token
+    progress: Callable[[Observation], None] | None = None  # after each token
+    urgent: bool = True  # a client waits for it
+    image: Any = None  # the request's own image message; None: a camera's frame
+    cameras: tuple[str, ...] = ()  # the newest frame of any of them
+    max_age: float = 0.0  # s since the frame arrived; 0: any age
+    deadline: float = math.inf  # s, monotonic; refused if the model has not begun by then
+    stopped: threading.Event = field(default_factory=threading.Event)  # nobody waits any more
 
 
 @dataclass(eq=False)
-class Picture:
-    """A task on its way through the model."""
+class Job:
+    """Work with its image on its way through the model."""
 
-    task: Task
-    source: Any  # the message
-    seen: Seen  # without captions
-    urgent: bool  # somebody waits for it
-    most: int = sys.maxsize  # prompts at a time, where all of them were too much
+    work: Work
+    source: Any  # the image message
+    observation: Observation  # without captions
+    most: int = sys.maxsize  # prompts at a time, after all of them together were too much
     begun: float = field(default_factory=time.monotonic)  # s
-    error: Exception | None = None  # of who is told of its progress
-    encoded: Any = None  # as the engine gives it
+    error: Exception | None = None  # raised by the work's `progress`
+    encoded: Any = None  # the image, as the engine encodes it
     answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
-    so_far: dict[int, Caption] = field(default_factory=dict)  # by prompt, where it is told
+    _partial: dict[int, Caption] = field(default_factory=dict)  # by prompt, for `progress`
 
-    def again(self, most: int) -> Picture:
-        """The same before anything was done, for so many prompts at a time."""
-        return Picture(self.task, self.source, self.seen, self.urgent, most)
+    def again(self, most: int) -> Job:
+        """Return the same job before anything was done, for `most` prompts at a time."""
+        return Job(self.work, self.source, self.observation, most)
 
-    def report(self, number: int, generation: Generation) -> None:
-        """Tell what is said so far to prompt `number`, and to the others."""
-        assert self.task.progress
-        try:
-            self.so_far = self.so_far or {n: self._read(n, NOTHING) for n in self._numbers()}
-            self.so_far[number] = self._read(number, generation)
-            self.task.progress(self._said(self.so_far.values()))
-        except Exception as exc:  # one picture's trouble is not the others'
-            self.error = exc
+    def query(
+        self, number: int, max_new_tokens: int, stopping: Callable[[], bool], deliver: Deliver
+    ) -> Query:
+        """Return the query of prompt `number`; it ends early once `stopping()` is true."""
+        prompt = self.observation.prompts[number]
+
+        def report(generation: Generation) -> None:
+            deliver(functools.partial(self._report, number, generation), True)
+
+        return Query(
+            self.encoded,
+            prompt.text,
+            max_new_tokens,
+            lambda: stopping() or self.error is not None or self.work.stopped.is_set(),
+            report if self.work.progress else None,
+            prompt.stop,
+        )
 
     def deliver(self) -> None:
-        """Tell what was said to all prompts, or why there is no answer to one."""
+        """Hand the captions of all prompts to the recipient, or the error of one of them."""
         try:
             if self.error:
                 raise self.error
-            self.task.done(self._said([self._read(n, self.answers[n]) for n in self._numbers()]))
-        except Exception as exc:  # one picture's trouble is not the others'
-            self.task.failed(exc)
+            captions = [self._read(n, self.answers[n]) for n in self._numbers()]
+            self.work.done(self._observed(captions))
+        except Exception as exc:  # one recipient's trouble is not the others'
+            self.work.failed(exc)
+
+    def _report(self, number: int, generation: Generation) -> None:
+        """Hand over what is written so far for prompt `number`, and for the others."""
+        assert self.work.progress
+        if self.error:
+            return
+        try:
+            self._partial = self._partial or {n: self._read(n, NOTHING) for n in self._numbers()}
+            self._partial[number] = self._read(number, generation)
+            self.work.progress(self._observed(self._partial.values()))
+        except Exception as exc:  # one recipient's trouble is not the others'
+            self.error = exc
 
     def _numbers(self) -> range:
-        return range(len(self.seen.prompts))
+        return range(len(self.observation.prompts))
 
     def _read(self, number: int, answer: Generation | KosmosError) -> Caption:
-        """What prompt `number` was answered; raises the error that stands in its place."""
+        """Return the caption for prompt `number`. Raises the error that stands in its place."""
         if isinstance(answer, KosmosError):
             raise answer
-        prompt = self.seen.prompts[number]
+        prompt = self.observation.prompts[number]
         return read(answer, prompt.text, prompt.lead)
 
-    def _said(self, captions: Iterable[Caption]) -> Seen:
-        taken = time.monotonic() - self.begun
-        return dataclasses.replace(self.seen, captions=tuple(captions), inference_time=taken)
+    def _observed(self, captions: Iterable[Caption]) -> Observation:
+        elapsed = time.monotonic() - self.begun
+        return dataclasses.replace(
+            self.observation, captions=tuple(captions), inference_time=elapsed
+        )

@@ -1,15 +1,14 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that owns the model: takes what the scheduler gives, and hands out what was said.
+"""The thread that owns the model: it takes work from the scheduler and calls the engine.
 
-Everything slow happens here: loading, decoding, inference, and what the receivers do with the
-result, such as drawing and publishing. Knows no ROS: messages are carried, not looked at.
+Loading, decoding and inference happen here; batch.py decides what runs together, and `deliver`
+takes the results to another thread. Knows no ROS: messages are carried, never looked at.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import threading
 import time
@@ -21,107 +20,109 @@ import numpy as np
 from kosmos_ros.errors import CancelledError, DeviceLostError, KosmosError, OutOfMemoryError
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.sanitize import format_traceback
+from kosmos_ros.serving.batch import Batch
 from kosmos_ros.serving.memory_backoff import MemoryBackoff
 from kosmos_ros.serving.node_settings import NodeSettings
-from kosmos_ros.serving.scheduler import Job, Scheduler
-from kosmos_ros.serving.work import Picture, Seen, Task
+from kosmos_ros.serving.scheduler import Frame, Scheduler
+from kosmos_ros.serving.work import Deliver, Job, Observation, Work
 
-MEASURE = 1.0  # s between two looks at the device's memory
-
-KEPT = 1
-"""Rows of a batch that frames leave to requests, which thus begin at the next token."""
+MEMORY_PERIOD = 1.0  # s between two looks at the device's memory
 
 
 class CaptionEngine(Protocol):
-    """What the worker needs of an engine; see engine.Engine."""
+    """What the worker needs of an engine; see kosmos2.engine.Engine."""
 
     info: Any  # dataclass of what runs where
 
     def warm_up(self, most: int, tokens: int) -> None:
-        """Make what is made once, for `most` prompts that are answered in `tokens`."""
+        """Prepare what is made once, for `most` prompts with answers of `tokens`."""
 
     def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]: ...
 
     def add(self, queries: Sequence[Query]) -> None:
-        """Take up queries beside those under way."""
+        """Begin queries beside the running ones."""
 
     def step(self) -> Sequence[tuple[Query, Generation | KosmosError]]:
-        """Go on with all by a token, and give those that end with it."""
+        """Write one more token of every query; return the queries that end with it."""
 
     def clear(self) -> None:
-        """Let go of all queries, after an error of `add` or `step`."""
+        """Drop all queries, after an error of `add` or `step`."""
 
     def tidy(self) -> None:
-        """Give back memory that is kept for later."""
+        """Give back cached memory."""
 
     def memory(self) -> int:
-        """Bytes of the device's memory that are taken; from any thread."""
+        """Return the bytes of device memory in use; from any thread."""
 
     def unload(self) -> None: ...
 
 
 Decode = Callable[[Any, int], np.ndarray]
-"""Message and largest number of pixels to RGB pixels (H, W, 3) uint8. Raises ImageError."""
+"""Image message and largest number of pixels to RGB (H, W, 3) uint8. Raises ImageError."""
 
 
 class Host(Protocol):
-    """Whom a worker works for. All but `settings` are called in the worker's thread."""
+    """The owner of a worker. The worker's thread calls everything but `settings`."""
 
-    settings: NodeSettings
+    @property
+    def settings(self) -> NodeSettings: ...
 
     def load(self) -> tuple[CaptionEngine, Decode]:
-        """The model, and what makes pictures of messages."""
+        """Return the loaded engine and the image decoder."""
 
-    def loaded(self, engine: CaptionEngine) -> None: ...
+    def loaded(self, engine: CaptionEngine) -> None:
+        """Learn that the engine is ready."""
 
-    def standing(self, camera: str) -> Task:
-        """What is asked of a camera's newest frame."""
+    def standing_work(self, camera: str) -> Work:
+        """Return what is asked of a camera's newest frame."""
 
     def paused(self) -> bool:
-        """Whether generation is to stop."""
+        """Return whether generation must stop."""
 
-    def bug(self, format_traceback: str) -> None:
-        """An error that the engine raised and that is none of ours."""
+    def log_bug(self, traceback: str) -> None:
+        """Log an error that the engine raised and that is not a KosmosError."""
 
     def ended(self, error: Exception | None) -> None:
-        """The thread's last call; None where it was closed."""
+        """Learn that the thread ends: the last call. None: it was closed."""
 
 
 class Worker:
     """Loads the model and works until it is closed."""
 
-    def __init__(self, scheduler: Scheduler, host: Host) -> None:
+    def __init__(self, scheduler: Scheduler, host: Host, deliver: Deliver) -> None:
         self._scheduler = scheduler
         self._host = host
-        self.ladder = MemoryBackoff()
-        self.memory = 0  # bytes of the device's
+        self._deliver = deliver
+        self.memory = 0  # bytes of device memory
         self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
-        self._called = math.inf  # s, monotonic, when the model was called that has not returned
-        self._waiting: list[tuple[Picture, int]] = []  # prompts that the model has no room for
-        self._asked: dict[Query, tuple[Picture, int]] = {}  # those under way
-        self._troubled: list[Picture] = []  # to be tried each by itself
-        self._alone: Picture | None = None  # the one that is
+        self._called = math.inf  # s, monotonic: start of the call of the engine that runs now
+        self._batch = Batch(lambda: self._closing.is_set() or host.paused(), deliver)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Begin to end: generation stops within a token, loading when it is through."""
+        """Begin to end: generation stops within a token, loading when it is complete."""
         self._closing.set()
         self._scheduler.close()
 
     def join(self, timeout: float) -> bool:
-        """Whether the thread has ended within `timeout` seconds."""
+        """Return whether the thread has ended within `timeout` seconds."""
         self._thread.join(max(0.0, timeout))
         return not self._thread.is_alive()
 
     @property
     def alive(self) -> bool:
-        """Whether it goes on taking work."""
+        """Whether it still takes work."""
         return self._thread.is_alive() and not self._closing.is_set()
 
+    @property
+    def backoff(self) -> MemoryBackoff:
+        """How much less it does at a time because memory was short."""
+        return self._batch.backoff
+
     def stuck(self) -> float:
-        """Seconds for which the model has not returned from a call; 0 outside of one."""
+        """Return for how many seconds the engine has not returned from a call; 0 outside one."""
         return max(0.0, time.monotonic() - self._called)
 
     def _run(self) -> None:
@@ -130,61 +131,76 @@ class Worker:
             engine, self._decode = self._host.load()
             if not self._closing.is_set():
                 self._host.loaded(engine)
-            while self._take_up(engine):
-                self._go_on(engine)
-        except Exception as exc:  # the thread's outermost border: who waits must hear of it
+            while self._turn(engine):
+                pass
+        except Exception as exc:  # the thread's outermost border: waiting clients must hear of it
             error = exc
             self.close()
         if engine is not None and not isinstance(error, DeviceLostError):
             engine.unload()
         self._host.ended(error)
 
+    def _turn(self, engine: CaptionEngine) -> bool:
+        """Take work, write one more token of every prompt. False: all is done and nothing comes.
+
+        Waits for work while nothing is in progress.
+        """
+        if time.monotonic() >= self._measured + MEMORY_PERIOD:
+            self._measured, self.memory = time.monotonic(), engine.memory()
+        batch = self._batch
+        batch.max_rows = self._host.settings.max_batch_size
+        intake = batch.prepare()
+        taken = self._scheduler.take(*intake) if intake else []
+        jobs: list[Job] = []
+        for work, frame in taken:
+            self._begin(work, frame, jobs)
+        if not jobs and (again := batch.next_retry()):
+            jobs = [again]
+        if batch.idle and not jobs and not taken:
+            return False
+        if jobs:
+            self._encode(engine, jobs)
+        self._step(engine)
+        return True
+
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
-        """Around a call of the model."""
+        """Note that the engine is called, for `stuck`."""
         self._called = time.monotonic()
         try:
             yield
         finally:
             self._called = math.inf
 
-    def _take_up(self, engine: CaptionEngine) -> bool:
-        """Begin what can begin now; where nothing is under way, wait for it.
+    def _begin(self, work: Work | None, frame: Frame | None, jobs: list[Job]) -> None:
+        """Append the job of some work: its image, decoded, with its prompts.
 
-        False when all is done and nothing more will come.
+        An image that a job in progress has decoded already is shared.
         """
-        if time.monotonic() >= self._measured + MEASURE:
-            self._measured, self.memory = time.monotonic(), engine.memory()
-        idle = not self._asked and not self._waiting
-        if idle:
-            self._alone = None
-        if self._alone or (self._troubled and not idle):
-            return True
-        # A row that is free is a request's first; what waits for one yields to it.
-        urgent = self._urgent()
-        room = self._room() - urgent
-        jobs: list[Job] = []
-        # A request that was taken once goes before those that were not.
-        first = idle and self._troubled and self._troubled[0].urgent
-        if room > 0 and not first:
-            waiting = len(self._waiting) - urgent
-            frames = 0 if self._troubled else max(0, room - self._kept() - waiting)
-            wait = idle and not self._troubled
-            jobs = self._scheduler.take(room, wait=wait, frames=frames)
-        pictures: list[Picture] = []
-        for job in jobs:
-            self._look(job, pictures)
-        if pictures:
-            self._begin(engine, pictures)
-        elif self._troubled:
-            self._alone = self._troubled.pop(0)
-            self._begin(engine, [self._alone])
-        return bool(jobs) or not idle or self._alone is not None
+        camera = frame.camera if frame else ""
+        work = work or self._host.standing_work(camera)
+        source: Any = frame.image if frame else work.image
+        try:
+            others = (*self._batch.jobs, *jobs)
+            shared = (job.observation.image for job in others if job.source is source)
+            image = next(shared, None)
+            if image is None:
+                image = self._decode(source, self._host.settings.max_image_pixels)
+            height, width, _ = image.shape
+            prompts = tuple(work.prompts(width, height))
+            if not prompts:
+                raise CancelledError("the last subscriber has left")
+        except Exception as exc:  # one image's trouble is not the others'
+            work.failed(exc)
+            return
+        dropped = self._scheduler.dropped(camera) if frame else 0
+        observation = Observation(camera, source.header, image, prompts, dropped)
+        jobs.append(Job(work, source, observation))
 
-    def _begin(self, engine: CaptionEngine, pictures: Sequence[Picture]) -> None:
-        """Encode pictures; what several of them share once."""
-        known = {id(other.seen.image): other.encoded for other in self._under_way()}
-        images = {id(picture.seen.image): picture.seen.image for picture in pictures}
+    def _encode(self, engine: CaptionEngine, jobs: Sequence[Job]) -> None:
+        """Encode the images of jobs, each image once, and admit the jobs to the batch."""
+        known = {id(job.observation.image): job.encoded for job in self._batch.jobs}
+        images = {id(job.observation.image): job.observation.image for job in jobs}
         fresh = {key: image for key, image in images.items() if key not in known}
         error = None
         try:
@@ -192,142 +208,52 @@ class Worker:
                 with self._calling():
                     encoded = engine.encode_batch(list(fresh.values()))
                 known |= zip(fresh, encoded, strict=True)
-        except Exception as exc:  # whatever it is, the next pictures may be fine
-            error = self._bare(exc)
+        except Exception as exc:  # of whatever type: the next images may be fine
+            error = self._stripped(exc)
         if error:
-            self._trouble(engine, error, pictures, encoding=True)
+            self._retry(engine, error, jobs, encoding=True)
             return
-        for picture in pictures:
-            picture.encoded = known[id(picture.seen.image)]
-            self._waiting += [(picture, number) for number in range(len(picture.seen.prompts))]
-        self._waiting.sort(key=lambda waiting: not waiting[0].urgent)
+        for job in jobs:
+            job.encoded = known[id(job.observation.image)]
+        self._batch.admit(jobs)
 
-    def _go_on(self, engine: CaptionEngine) -> None:
-        """One more token of every prompt that the model has room for."""
-        room = self._room()
-        fit = min(room, max(self._urgent(), room - self._kept()))
-        begun, self._waiting = self._waiting[:fit], self._waiting[fit:]
-        queries = {self._query(picture, number): (picture, number) for picture, number in begun}
-        self._asked |= queries
+    def _step(self, engine: CaptionEngine) -> None:
+        """Write one more token of every prompt that has a row."""
+        queries = self._batch.step()
         error = None
         try:
             with self._calling():
                 if queries:
-                    engine.add(list(queries))
-                ended = engine.step() if self._asked else ()
-        except Exception as exc:  # whatever it is, the next pictures may be fine
-            error = self._bare(exc)
+                    engine.add(queries)
+                ended = engine.step() if self._batch.running else ()
+        except Exception as exc:  # of whatever type: the next images may be fine
+            error = self._stripped(exc)
         if error:
             with self._calling():
                 engine.clear()
-            self._trouble(engine, error, self._under_way())
+            self._retry(engine, error, self._batch.jobs)
             return
-        for query, answer in ended:
-            picture, number = self._asked.pop(query)
-            picture.answers[number] = answer
-            if len(picture.answers) == len(picture.seen.prompts):
-                picture.deliver()
+        for job in self._batch.finish(ended):
+            self._deliver(job.deliver, job.work.urgent)
 
-    def _trouble(
-        self,
-        engine: CaptionEngine,
-        error: Exception,
-        pictures: Sequence[Picture],
-        encoding: bool = False,
+    def _retry(
+        self, engine: CaptionEngine, error: Exception, jobs: Sequence[Job], encoding: bool = False
     ) -> None:
-        """One of them, or their number, was too much: each again by itself, then in parts.
-
-        Of a single picture that could not be encoded there is no part. Raises `error` where the
-        device is lost.
-        """
+        """Try failed jobs again as batch.py plans it. Raises `error` if the device is lost."""
         if isinstance(error, DeviceLostError):
-            everyone = {id(picture): picture for picture in (*self._under_way(), *pictures)}
-            for picture in (*everyone.values(), *self._troubled):
-                picture.task.failed(error)
+            for job in self._batch.abandon(jobs):
+                job.work.failed(error)
             raise error
-        mine = {id(picture) for picture in pictures}
-        self._asked = {q: of for q, of in self._asked.items() if id(of[0]) not in mine}
-        self._waiting = [of for of in self._waiting if id(of[0]) not in mine]
-        single, short = len(pictures) == 1, isinstance(error, OutOfMemoryError)
-        whole = single and encoding
-        if short:
+        if isinstance(error, OutOfMemoryError):
             with self._calling():
                 engine.tidy()
-        fell = short and not whole and self.ladder.fall()
-        for picture in pictures:
-            most = picture.most
-            if whole:  # beside others it may have been too much
-                most = most if short and picture is not self._alone else 0
-            elif single:
-                most = min(most, self._most(), len(picture.seen.prompts)) // 2
-            if most or fell:
-                self._troubled.append(picture.again(max(most, 1)))
-            else:
-                picture.task.failed(error)
-        self._troubled.sort(key=lambda picture: not picture.urgent)
+        for job in self._batch.retry(error, jobs, encoding):
+            job.work.failed(error)
 
-    def _under_way(self) -> list[Picture]:
-        places = (*self._asked.values(), *self._waiting)
-        return list({id(picture): picture for picture, _ in places}.values())
-
-    def _most(self) -> int:
-        return self.ladder.batch(self._host.settings.max_batch_size)
-
-    def _urgent(self) -> int:
-        """Prompts of requests that wait for a row."""
-        return sum(picture.urgent for picture, _ in self._waiting)
-
-    def _kept(self) -> int:
-        """Rows that are no frame's."""
-        return KEPT if self._most() > KEPT and not self._alone else 0
-
-    def _room(self) -> int:
-        """For prompts in the model."""
-        most = min(self._most(), self._alone.most) if self._alone else self._most()
-        return max(0, most - len(self._asked))
-
-    def _look(self, job: Job, pictures: list[Picture]) -> None:
-        """Append the job's picture, decoded, with its prompts; what is there is not done again."""
-        frame = job.frame
-        camera = frame.camera if frame else ""
-        task: Task = job.request.content if job.request else self._host.standing(camera)
-        source: Any = frame.image if frame else task.image
-        try:
-            others = (p.seen.image for p in (*self._under_way(), *pictures) if p.source is source)
-            image = next(others, None)
-            if image is None:
-                image = self._decode(source, self._host.settings.max_image_pixels)
-            height, width, _ = image.shape
-            prompts = tuple(task.prompts(width, height))
-            if not prompts:
-                raise CancelledError("nothing is asked of it any more")
-        except Exception as exc:  # one picture's trouble is not the others'
-            task.failed(exc)
-            return
-        dropped = self._scheduler.dropped(camera) if frame else 0
-        seen = Seen(camera, source.header, image, prompts, dropped)
-        pictures.append(Picture(task, source, seen, urgent=job.request is not None))
-
-    def _query(self, picture: Picture, number: int) -> Query:
-        task, prompt = picture.task, picture.seen.prompts[number]
-        return Query(
-            picture.encoded,
-            prompt.text,
-            self.ladder.tokens(task.max_new_tokens),
-            lambda: (
-                self._closing.is_set()
-                or self._host.paused()
-                or picture.error is not None
-                or task.stopped()
-            ),
-            functools.partial(picture.report, number) if task.progress else None,
-            prompt.stop,
-        )
-
-    def _bare(self, error: Exception) -> Exception:
-        """Without its frames, which hold what fills the device's memory."""
+    def _stripped(self, error: Exception) -> Exception:
+        """Return the error without its traceback, whose frames hold what fills the memory."""
         if not isinstance(error, KosmosError):
-            self._host.bug(format_traceback(error))
+            self._host.log_bug(format_traceback(error))
         error = error.with_traceback(None)
         error.__cause__ = error.__context__ = None
         return error

@@ -1,9 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes to pixels, at any resolution, anti-aliased. Knows where a shape's ink lies, and no words.
+"""Render scenes to anti-aliased pixels at any resolution. Knows shapes and light, and no words.
 
-Everything is given in fractions of the frame, so the same scene at two resolutions is the same
-picture.
+All lengths are fractions of the frame, so a scene looks the same at every resolution.
 """
 
 import io
@@ -18,7 +17,7 @@ RING_HOLE = 0.5  # inner diameter over outer diameter
 
 
 def render(scene: Scene) -> np.ndarray:
-    """RGB pixels (height, width, 3) uint8 of the scene; the same scene gives the same pixels."""
+    """Render a scene to RGB (height, width, 3) uint8. Equal scenes give equal pixels."""
     image = _draw_background(scene.background, scene.width, scene.height)
     for shape in scene.shapes:
         _paste(image, shape)
@@ -26,7 +25,7 @@ def render(scene: Scene) -> np.ndarray:
 
 
 def ink(shape: Shape, width: int, height: int) -> np.ndarray:
-    """Coverage (height, width) in [0, 1] of each pixel of a frame by the shape."""
+    """Return how much of each pixel the shape covers: (height, width) float32 in [0, 1]."""
     frame = Image.new("L", (width, height), 0)
     mask, (x, y) = _mask(shape, width, height)
     frame.paste(mask, (x, y))
@@ -40,7 +39,7 @@ def _paste(image: Image.Image, shape: Shape) -> None:
 
 
 def _mask(shape: Shape, width: int, height: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The shape's ink on the whole pixels around its box, and that crop's upper-left pixel."""
+    """Return the shape's mask on the pixels around its box, and their upper-left pixel."""
     x1, x2 = shape.box[0] * width, shape.box[2] * width
     y1, y2 = shape.box[1] * height, shape.box[3] * height
     left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
@@ -51,7 +50,7 @@ def _mask(shape: Shape, width: int, height: int) -> tuple[Image.Image, tuple[int
     corners = outline(shape.kind, shape.turn)
     offset = np.array([x1 - left, y1 - top])
     sides = np.array([x2 - x1, y2 - y1])
-    # Pillow fills pixels whose centre lies within; its pixel centres are whole numbers.
+    # Pillow fills the pixels whose centre is inside; in Pillow, centres are whole numbers.
     _fill(pen, (offset + corners * sides) * fine - 0.5, 255)
     if shape.kind == "ring":
         hole = 0.5 + (corners - 0.5) * RING_HOLE
@@ -69,9 +68,11 @@ def _draw_background(background: Background, width: int, height: int) -> Image.I
     if background.style in ("plain", "cluttered"):
         image = Image.new("RGB", (width, height), background.colours[0])
         if background.style == "cluttered":
-            _strew(image, rng, first)
+            _clutter(image, rng, first)
         return image
-    share = _BLENDS[background.style](rng)  # (h, w) of the second colour, small
+    share = _BLENDS[background.style](
+        rng
+    )  # (h, w) share of the second colour, at a low resolution
     pixels = first + (second - first) * share[:, :, None]
     small = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return small.resize((width, height), Image.Resampling.BICUBIC)
@@ -98,8 +99,8 @@ def _striped(rng: np.random.Generator) -> np.ndarray:
 _BLENDS = {"graded": _graded, "textured": _textured, "striped": _striped}
 
 
-def _strew(image: Image.Image, rng: np.random.Generator, colour: np.ndarray) -> None:
-    """Scatter muted bits, each clearly smaller than the smallest shape, over the picture."""
+def _clutter(image: Image.Image, rng: np.random.Generator, colour: np.ndarray) -> None:
+    """Scatter muted spots and lines, each clearly smaller than the smallest shape."""
     pen = ImageDraw.Draw(image)
     scale = math.sqrt(image.width * image.height)
     for _ in range(int(rng.integers(10, 31))):

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes of coloured shapes: what is in a picture and where. Knows no pixels and no model.
+"""Scenes of coloured shapes and the truth about them. Knows no pixels and no model.
 
-A scene is drawn by `rendering.render`; its truth is known by construction. Boxes are (x1, y1,
-x2, y2) in [0, 1] of the frame, x right, y down, and tight around the shape as drawn.
+`rendering.render` draws a scene. Boxes are (x1, y1, x2, y2) in [0, 1] of the frame, x right,
+y down, and tight around the shape as drawn.
 """
 
 import math
@@ -30,7 +30,7 @@ COLOURS: dict[str, Rgb] = {
 BACKGROUNDS: tuple[str, ...] = ("plain", "graded", "textured", "striped", "cluttered")
 
 FRAMES: tuple[tuple[int, int], ...] = ((192, 144), (256, 144), (160, 160))
-"""Widths and heights in pixels: 4:3, 16:9 and 1:1, small, so that rendering is cheap."""
+"""Widths and heights in pixels: 4:3, 16:9 and 1:1. They are small to make rendering cheap."""
 
 SIZES: tuple[float, float] = (0.1, 0.5)
 """Smallest and largest diameter of a shape, as a fraction of sqrt(width * height)."""
@@ -39,16 +39,16 @@ COUNTS: tuple[int, ...] = (1, 2, 3, 4)
 """Numbers of shapes in a scene."""
 
 MAX_TURN = math.radians(15.0)
-MAX_OVERLAP = 0.05  # of the smaller box's area
+MAX_OVERLAP = 0.05  # share of the smaller box's area
 
 APART = 1.0 / 32.0
-"""Least distance of two left edges, and of two right ones, in a sampled scene, as a fraction of
-the frame's width: which shape comes first from left to right is never in doubt, nor in a mirror.
+"""Least distance of two left edges, and of two right ones, as a fraction of the frame's width. It
+makes the order from left to right clear, also in the mirrored scene.
 """
 
 ALIKE = 0.15
-"""Share of scenes with two shapes of one colour and kind, among those of several shapes, where
-`sample_scene` is asked for such scenes."""
+"""Share of scenes with two shapes of one colour and kind, among scenes of several shapes. For the
+argument `alike` of `sample_scene`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Shape:
     colour: str  # one of COLOURS
     box: Box  # fractions of the frame
     turn: float = 0.0  # radians, clockwise, before the outline is fitted into the box
-    tint: Rgb | None = None  # as drawn, sRGB; None is the colour's own
+    tint: Rgb | None = None  # drawn sRGB colour; None: that of `colour`
 
     @property
     def phrase(self) -> str:
@@ -75,15 +75,15 @@ class Background:
 
 @dataclass(frozen=True)
 class Light:
-    """What the camera adds to the drawing."""
+    """Effects of the camera and the light on the drawing."""
 
     gain: float = 1.0
     contrast: float = 1.0
     warmth: float = 0.0  # red times 1 + warmth, blue times 1 - warmth
     blur: float = 0.0  # Gaussian sigma as a fraction of the frame's shorter side
     noise: float = 0.0  # standard deviation in grey levels of 255
-    jpeg: int = 0  # quality of JPEG compression, 1 to 95; 0 is none
-    seed: int = 0  # of the noise
+    jpeg: int = 0  # quality of JPEG compression, 1 to 95; 0: none
+    seed: int = 0  # seed of the noise
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Scene:
 
     @property
     def truth(self) -> list[tuple[str, Box]]:
-        """(phrase such as "a red circle", box) of every shape, left to right."""
+        """(phrase, box) of every shape from left to right; a phrase is "a red circle"."""
         return [(shape.phrase, shape.box) for shape in self.left_to_right]
 
     @property
@@ -105,7 +105,7 @@ class Scene:
 
     @property
     def groups(self) -> list[list[Shape]]:
-        """Shapes of one colour and kind together; all in the order of `left_to_right`."""
+        """Lists of shapes of the same colour and kind, in the order of `left_to_right`."""
         groups: dict[str, list[Shape]] = {}
         for shape in self.left_to_right:
             groups.setdefault(shape.phrase, []).append(shape)
@@ -121,7 +121,7 @@ def plural(kind: str) -> str:
 
 
 def outline(kind: str, turn: float) -> np.ndarray:
-    """Corners (N, 2) of a kind's outer edge, turned, then fitted into [0, 1] x [0, 1]."""
+    """Return the corners (N, 2) of a kind's outer edge, turned and fitted into [0, 1] x [0, 1]."""
     points = _UNIT_OUTLINES[kind] @ _rotation(turn)
     low, high = points.min(axis=0), points.max(axis=0)
     fitted: np.ndarray = (points - low) / (high - low)
@@ -135,10 +135,10 @@ def sample_scene(
     counts: tuple[int, ...] = COUNTS,
     alike: float = 0.0,
 ) -> Scene:
-    """A random scene of `width` x `height` pixels.
+    """Return a random scene of `width` x `height` pixels.
 
-    How many shapes it has is drawn evenly from `counts`. No two share both colour and kind, except
-    in a share `alike` of the scenes with several shapes, where two do.
+    The number of shapes is drawn evenly from `counts`. No two shapes have the same colour and
+    kind, except in a share `alike` of the scenes with several shapes, where two do.
     """
     count = int(rng.choice(counts))
     shapes: list[Shape] = []
@@ -161,16 +161,16 @@ def sample_scene(
 
 
 def sample_frame(rng: np.random.Generator) -> tuple[int, int]:
-    """(width, height) in pixels, one of FRAMES."""
+    """Return a random (width, height) in pixels, one of FRAMES."""
     return FRAMES[int(rng.integers(len(FRAMES)))]
 
 
 def moving_scene(seed: int, time_s: float, width: int, height: int) -> Scene:
-    """The scene at `time_s` of the endless video `seed`: one to three shapes, each in its lane.
+    """Return the scene at `time_s` of the endless video `seed`: one to three moving shapes.
 
-    A shape keeps its size and turn and moves by less than a quarter of the frame a second; lanes
-    never meet, so nothing overlaps more than in a sampled scene. Only the noise differs from
-    frame to frame.
+    A shape keeps its size and turn, and moves by less than a quarter of the frame per second. Each
+    has a vertical lane of its own, so shapes do not overlap. Apart from the motion, only the noise
+    differs between frames.
     """
     rng = np.random.default_rng([seed, 1])
     count = int(rng.integers(1, 4))
@@ -188,13 +188,13 @@ def moving_scene(seed: int, time_s: float, width: int, height: int) -> Scene:
         shapes.append(Shape(kind, colour, box, turn, _tint(rng, colour)))
     background, light = _sample_background(rng), _sample_light(rng)
     noise_seed = int(np.random.default_rng([seed, 2, int(time_s * 1000.0)]).integers(2**31))
-    # A camera's driver compresses, if anyone does.
+    # The images of a camera are compressed after it, if at all.
     light = replace(light, jpeg=0, seed=noise_seed)
     return Scene(tuple(shapes), width, height, background, light)
 
 
 def _cast(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """`count` different (kind, colour) pairs."""
+    """Return `count` different (kind, colour) pairs."""
     colours = tuple(COLOURS)
     picks = rng.choice(len(KINDS) * len(colours), size=count, replace=False)
     return [(KINDS[pick // len(colours)], colours[pick % len(colours)]) for pick in picks]
@@ -203,7 +203,7 @@ def _cast(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
 def _sides(
     kind: str, turn: float, diameter: float, width: int, height: int
 ) -> tuple[float, float]:
-    """Sides of the box, in fractions of the frame, of an unsquashed shape of this diameter."""
+    """Return the sides of the box of an undistorted shape, in fractions of the frame."""
     points = _UNIT_OUTLINES[kind] @ _rotation(turn)
     extent = np.ptp(points, axis=0) / 2.0 * diameter * math.sqrt(width * height)
     return float(extent[0]) / width, float(extent[1]) / height
@@ -215,7 +215,7 @@ def _tell_apart(a: Box, b: Box) -> bool:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Intersection of two boxes as a fraction of the smaller one's area."""
+    """Return the intersection of two boxes as a fraction of the smaller one's area."""
     across = min(a[2], b[2]) - max(a[0], b[0])
     down = min(a[3], b[3]) - max(a[1], b[1])
     if across <= 0.0 or down <= 0.0:
@@ -233,7 +233,7 @@ def _tint(rng: np.random.Generator, colour: str) -> Rgb:
 
 
 def _sample_background(rng: np.random.Generator) -> Background:
-    # Muted and of middle brightness: black and white shapes stand out as the coloured ones do.
+    # Muted and of medium brightness, so that black and white shapes stand out, too.
     first, second = (_rgb(rng.integers(75, 180) + rng.integers(-20, 21, 3)) for _ in range(2))
     style = BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))]
     return Background(style, (first, second), int(rng.integers(2**31)))
@@ -257,14 +257,14 @@ def _rotation(turn: float) -> np.ndarray:
 
 
 def _spokes(radii: list[float], first: float) -> np.ndarray:
-    """Corners (N, 2) at even angles from `first` (radians, clockwise from the right)."""
+    """Return corners (N, 2) at even angles from `first` (radians, clockwise from the right)."""
     angles = first + 2.0 * math.pi * np.arange(len(radii)) / len(radii)
     corners: np.ndarray = np.stack([np.cos(angles), np.sin(angles)], 1) * np.array(radii)[:, None]
     return corners
 
 
 _ROUND = _spokes([1.0] * 64, 0.0)
-_ARM = 0.36  # half an arm's width of the cross, whose arms reach to 1
+_ARM = 0.36  # half the width of the cross's arms, which reach to 1
 _UNIT_OUTLINES: dict[str, np.ndarray] = {
     "circle": _ROUND,
     "square": np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * 0.9,

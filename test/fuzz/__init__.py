@@ -1,17 +1,17 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Random inputs for whatever reads from outside; a module for each target, which has
+"""Random inputs for the code that reads external data. Each target is a module, which has
 
-    run(data)   takes any bytes, raises nothing but for a bug: errors that the code documents are
-                caught, and what it gives otherwise is checked; true where it gave something
-    SEEDS       inputs that mean something, to begin with
-    WORDS       what such inputs are made of
-    MEMORY      MiB that a process which runs it may hold, where 2048 are too many
-    RUNS        inputs that are enough, where 100,000 take too long
+    run(data)   run the target on any bytes; return whether it accepted them. Documented errors are
+                caught and results are checked, so every exception is a bug.
+    SEEDS       meaningful inputs to start from
+    WORDS       parts of such inputs
+    MEMORY      memory limit of the process in MiB, if less than 2048
+    RUNS        default number of inputs, if other than 100,000
 
-`scripts/fuzz` feeds them with inputs that atheris finds by the code they reach (hunt.py);
-test_fuzz.py with a few, and with those of corpus/, which once showed a bug. So that these still
-mean what they meant, tables that bytes choose from grow at their end only.
+`scripts/fuzz` runs the targets with inputs that atheris mutates towards code not yet reached
+(hunt.py). test_fuzz.py runs them with a few random inputs and with those of corpus/, each of which
+once showed a bug. To keep the meaning of these inputs, append to tables that bytes select from.
 """
 
 import importlib
@@ -22,5 +22,5 @@ CORPUS = Path(__file__).parents[1] / "corpus"
 
 
 def load(name):
-    """The module of a target."""
+    """Return the module of a target."""
     return importlib.import_module(f"{__name__}.{name}")

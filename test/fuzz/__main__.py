@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Command line: which targets are fuzzed, for how long, and a table of what came of it."""
+"""Search for inputs that break the code that reads external data; print a table."""
 
 import argparse
 import os
@@ -18,12 +18,12 @@ from tqdm import tqdm
 import fuzz
 from fuzz.findings import MARK
 
-PATIENCE = 60  # s, far longer than an input takes
+PATIENCE = 60  # s, far longer than one input takes
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one target."""
+    """The result of one target."""
 
     target: str
     inputs: int
@@ -34,16 +34,21 @@ class Result:
 def main():
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument(
-        "targets", nargs="*", metavar="TARGET", help=f"of {', '.join(fuzz.TARGETS)}; none: all"
+        "targets",
+        nargs="*",
+        metavar="TARGET",
+        help=f"any of {', '.join(fuzz.TARGETS)}; default: all",
     )
-    parser.add_argument("--runs", type=int, default=0, help="inputs for each; 0: its own number")
-    parser.add_argument("--seconds", type=int, default=0, help="longest for each; 0: any")
-    parser.add_argument("--seed", type=int, default=1, help="of libFuzzer's choices; 1 or more")
+    parser.add_argument(
+        "--runs", type=int, default=0, help="inputs for each; 0: the target's own number"
+    )
+    parser.add_argument("--seconds", type=int, default=0, help="limit for each; 0: none")
+    parser.add_argument("--seed", type=int, default=1, help="seed, 1 or more")
     options = parser.parse_args()
     if unknown := set(options.targets) - set(fuzz.TARGETS):
-        parser.error(f"{', '.join(unknown)}: no target; one of {', '.join(fuzz.TARGETS)}")
+        parser.error(f"TARGET must be one of {', '.join(fuzz.TARGETS)}; got {', '.join(unknown)}")
     if options.runs < 0 or options.seed < 1 or options.seconds < 0:
-        parser.error("--runs and --seconds are 0 or more, --seed is 1 or more")
+        parser.error("--runs and --seconds must be at least 0, --seed at least 1")
     results = [hunt(target, options) for target in options.targets or fuzz.TARGETS]
     print("| target | inputs | a second | findings |\n|---|---|---|---|")
     for result in results:
@@ -53,8 +58,8 @@ def main():
 
 
 def hunt(target, options):
-    """Fuzz one target in a process of its own; libFuzzer ends the process that it runs in."""
-    kept = fuzz.CORPUS / target
+    """Fuzz one target in a new process, which libFuzzer ends; return the Result."""
+    corpus = fuzz.CORPUS / target
     module = fuzz.load(target)
     runs = options.runs or getattr(module, "RUNS", 100_000)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,11 +72,11 @@ def hunt(target, options):
             f"-timeout={PATIENCE}", f"-report_slow_units={PATIENCE}",
             f"-rss_limit_mb={getattr(module, 'MEMORY', 2048)}",
             f"-runs={runs}", f"-max_total_time={options.seconds}",
-            f"-seed={options.seed}", f"-dict={words}", f"-artifact_prefix={kept}{os.sep}",
-            "-print_final_stats=1", seeds, *([kept] if kept.exists() else []),
+            f"-seed={options.seed}", f"-dict={words}", f"-artifact_prefix={corpus}{os.sep}",
+            "-print_final_stats=1", seeds, *([corpus] if corpus.exists() else []),
         ]  # fmt: skip
-        kept.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "fuzz.hunt", target, kept, *arguments]
+        corpus.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "fuzz.hunt", target, corpus, *arguments]
         begun = time.monotonic()
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
@@ -80,13 +85,13 @@ def hunt(target, options):
         if process.returncode:
             findings += 1
             print(*tail, sep="", file=sys.stderr)
-        if not any(kept.iterdir()):
-            kept.rmdir()
+        if not any(corpus.iterdir()):
+            corpus.rmdir()
         return Result(target, inputs, time.monotonic() - begun, findings)
 
 
 def _follow(lines, target, runs):
-    """What libFuzzer tells, as a bar: inputs, findings and the last lines."""
+    """Show libFuzzer's progress; return counts of inputs and findings, and the last lines."""
     inputs = findings = 0
     tail = deque(maxlen=40)
     with tqdm(total=runs, desc=target, unit="input") as bar:
@@ -102,7 +107,7 @@ def _follow(lines, target, runs):
 
 
 def _quoted(word):
-    """As libFuzzer's dictionaries have it."""
+    """Return the word as libFuzzer's dictionaries spell it."""
     return "".join(f"\\x{byte:02X}" for byte in word)
 
 

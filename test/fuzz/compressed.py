@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed pictures, whole, broken and hostile."""
+"""Fuzz target: compressed images, intact, broken and hostile."""
 
 import io
 import zlib
@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def picture(format, mode="RGB", size=(5, 4), **options):
-    """A file of Pillow's."""
+    """Return an image file that Pillow writes."""
     file = io.BytesIO()
     pixels = np.arange(size[0] * size[1] * 3, dtype=np.uint8).reshape(size[1], size[0], 3) * 5
     Image.fromarray(pixels).convert(mode).save(file, format, **options)
@@ -41,7 +41,7 @@ _PICTURES = (
     picture("WebP", "RGBA", exif=EXIF),
     picture("WebP", save_all=True, append_images=[Image.new("RGB", (5, 4))]),
 )
-# 1 in front: with checksums that fit
+# First byte 1: `mended` corrects the checksums of a PNG.
 SEEDS = tuple(b"\1" + file for file in _PICTURES)
 WORDS = (
     *(b"\xff" + bytes([marker]) for marker in (0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDB, 0xE1)),
@@ -68,7 +68,7 @@ def check(image):
 
 
 def mended(data):
-    """The file behind the first byte; where that is odd, a PNG's checksums are made to fit."""
+    """Return the file after the first byte; if that byte is odd, correct a PNG's checksums."""
     file, at = bytearray(data[1:]), len(PNG)
     if not data or data[0] % 2 == 0 or file[:at] != PNG:
         return bytes(file)

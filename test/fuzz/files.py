@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files, of more formats than messages have."""
+"""Fuzz target: image files, in more formats than messages have."""
 
 import os
 

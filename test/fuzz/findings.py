@@ -1,19 +1,19 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What a target raises, kept as a file for each place in the code: the first input that led there.
+"""Keep the first input that makes a target raise at each place in the code.
 
-Knows no fuzzer: whoever calls it goes on with the next input.
+Knows no fuzzer. The caller continues with the next input.
 """
 
 import hashlib
 import sys
 import traceback
 
-MARK = "finding: "  # at the beginning of the line about one
+MARK = "finding: "  # start of the line about a finding
 
 
 class Findings:
-    """Runs a target and keeps what it raises."""
+    """Runs a target and keeps the inputs that make it raise."""
 
     def __init__(self, run, folder):
         self._run = run
@@ -23,7 +23,7 @@ class Findings:
     def __call__(self, data):
         try:
             self._run(data)
-        except Exception as exc:  # whatever it is, it is a finding
+        except Exception as exc:  # targets catch documented errors, so all others are bugs
             frames = traceback.extract_tb(exc.__traceback__)
             ours = [frame for frame in frames if "kosmos_ros" in frame.filename] or frames
             place = type(exc), ours[-1].filename, ours[-1].lineno

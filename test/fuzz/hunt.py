@@ -1,11 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""One target under atheris, in this process, which ends with it.
+"""Run one target under atheris, which ends this process.
 
     python -m fuzz.hunt TARGET FOLDER [libFuzzer's options and folders of inputs]
 
-Findings go to FOLDER, and the hunt goes on. libFuzzer itself ends it, with a file there, where the
-process dies, hangs or takes too much memory.
+The run writes findings to FOLDER and continues. If the process crashes, hangs or takes too much
+memory, libFuzzer writes the input to FOLDER and ends the run.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ import atheris
 import fuzz
 from fuzz.findings import Findings
 
-# Targets whose inputs are random only. Instrumented code of atheris 3.0 keeps parts of the models
-# that it compares: a megabyte for each input.
+# Targets without guidance. With atheris 3.0, instrumented code keeps parts of the compared models,
+# a megabyte for each input.
 BLIND = ("model",)
 
 
 def main():
     target, folder, *options = sys.argv[1:]
-    # torch, transformers and the rest are not what is tested, and slow when instrumented.
+    # Other packages are not under test, and torch is slow when instrumented.
     guided = atheris.instrument_imports(include=["kosmos_ros"])
     with contextlib.nullcontext() if target in BLIND else guided:
         run = fuzz.load(target).run
     findings = Findings(run, Path(folder))
     findings(b"")
-    gc.freeze()  # what is imported by now: a collection takes a fifth of a second with torch
+    gc.freeze()  # leaves out imported modules: with torch a collection takes 0.2 s
     atheris.Setup([sys.argv[0], *options], findings)
     atheris.Fuzz()
 

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A model's directory with damaged or hostile files."""
+"""Fuzz target: a model directory with damaged or hostile files."""
 
 import copy
 import functools
@@ -20,7 +20,7 @@ from kosmos_ros.errors import ConfigError, GenerationError, ModelLoadError
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.shapes import MODEL_DIR
 
-RUNS = 1000  # each takes a fraction of a second
+RUNS = 1000  # an input takes a fraction of a second
 
 WEIGHTS = "model.safetensors"
 SETTINGS = (
@@ -31,7 +31,7 @@ EXTRA = (
     "adapter_config.json", "processor_config.json", "added_tokens.json", "chat_template.json",
     "model.safetensors.index.json", "video_preprocessor_config.json",
 )  # fmt: skip
-# Written by whatever of the directory runs as code.
+# Code from the directory writes this file if it runs.
 RAN = Path(tempfile.gettempdir()) / f"kosmos_fuzz_ran_{os.getpid()}"
 EVIL = f"open({str(RAN)!r}, 'w')\n"
 KEYS = (
@@ -60,7 +60,7 @@ def _seed(*edits):
     return bytes([len(edits) - 1]) + b"".join(edits)
 
 
-# Each edit: file, kind of the edit, then what `_edited` draws
+# Each edit: file, kind of edit, then the bytes that `_edited` reads
 SEEDS = (
     *(_seed(bytes([file, kind, at, 0, 0, value])) for file in range(len(SETTINGS))
       for kind in range(4) for at, value in ((1, 1), (3, 15), (5, 7))),
@@ -85,7 +85,7 @@ def run(data):
 
 
 def load(directory):
-    """Load and run what is there; whether it could be."""
+    """Load and run the model in the directory; return whether that worked."""
     runs = False
     try:
         engine = Engine.load(str(directory), device="cpu", threads=1)
@@ -94,7 +94,7 @@ def load(directory):
     else:
         runs = _caption(engine)
         engine.unload()
-    gc.collect()  # what was begun and refused
+    gc.collect()  # models that were refused half-way
     ran = RAN.exists()
     RAN.unlink(missing_ok=True)
     assert not ran
@@ -126,17 +126,17 @@ def _damage(source, directory):
 
 
 def _add(source, directory):
-    """A file that other models have."""
+    """Add a file that other models have."""
     number = source.byte() % (len(EXTRA) + 1)
     if number < len(EXTRA):
         (directory / EXTRA[number]).write_text(json.dumps(source.choice(VALUES)))
-    else:  # which transformers would read where there are no safetensors
+    else:  # transformers would read this file if there is no safetensors file
         (directory / WEIGHTS).unlink(missing_ok=True)
         (directory / "pytorch_model.bin").write_bytes(pickle.dumps(_Pickle()))
 
 
 def _edited(source, name, content):
-    """Changed bytes of a file; None: it is gone."""
+    """Return the changed bytes of a file; None deletes it."""
     kind = source.byte() % 8
     if kind < 4:
         if name != WEIGHTS:
@@ -151,7 +151,7 @@ def _edited(source, name, content):
     if kind == 5:
         return content[:at] + source.rest() + content[at:]
     if kind == 6:
-        # Near the front, where safetensors and JSON say what they are.
+        # Near the start, where the headers of safetensors and JSON are.
         at %= min(len(content), 4096) or 1
         new = source.bytes(1 + source.byte() % 8)
         return content[:at] + new + content[at + len(new) :]
@@ -161,7 +161,7 @@ def _edited(source, name, content):
 def _tree(name, content):
     try:
         return copy.deepcopy(_parsed(content))
-    except ValueError:  # damaged by an edit before
+    except ValueError:  # an earlier edit damaged it
         return {}
 
 
@@ -171,7 +171,7 @@ def _parsed(content):
 
 
 def _dumped(tree, source, kind):
-    """The JSON `tree` with a value at a random place put in, added, taken away or moved."""
+    """Return JSON of `tree` with a value replaced, added, removed or moved at a random place."""
     node, parent, key = tree, None, None
     while isinstance(node, dict | list) and node:
         step = int.from_bytes(source.bytes(2), "big")
@@ -198,5 +198,5 @@ def _dumped(tree, source, kind):
 
 
 def _memory():
-    """A folder that costs no disk; None where there is none."""
+    """Return a folder in memory; None if there is none."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Values of any type for every parameter."""
+"""Fuzz target: values of any type for every parameter."""
 
 import array
 

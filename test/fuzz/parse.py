@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What a model may write: tags in any order, of any number, and text between them."""
+"""Fuzz target: output of the model, with any tags in any order and text between them."""
 
 import re
 
@@ -15,7 +15,7 @@ SNOWMAN = (
 )
 PLACE = "<patch_index_0044><patch_index_0863>"
 
-# How many scores too many or too few, which scores, text; or a byte that is no ASCII, then pieces
+# Excess or lack of scores, first score, then text; or a byte that is not ASCII, then pieces.
 SEEDS = tuple(
     head + text.encode()
     for head in (b"\0\0", b"\0\x09", b"\1\2", b"\2\3")
@@ -66,7 +66,7 @@ def run(data):
 
 def check(caption, phrases):
     assert caption == caption.strip()
-    caption.encode()  # a message's text: no lone surrogates
+    caption.encode()  # the text of a message has no lone surrogates
     assert "\0" not in caption
     end = 0
     for phrase in phrases:

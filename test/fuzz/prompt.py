@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Text from outside in prompts: none of it may become a control token of the model."""
+"""Fuzz target: external text in prompts, which must not become control tokens."""
 
 from collections import Counter
 
@@ -14,12 +14,12 @@ from kosmos_ros.shapes import MODEL_DIR
 
 TOKENIZER = Tokenizer.from_file(str(MODEL_DIR / "tokenizer.json"))
 NAMES = (*TAGS, *(f"<patch_index_{index:04d}>" for index in range(GRID * GRID)))
-# An unknown letter is <unk>, too.
+# <unk> is left out: it also stands for unknown characters.
 IDS = {name: TOKENIZER.token_to_id(name) for name in NAMES if name != "<unk>"}
 CONTROL = {IDS.get(tag) for tag in prompts.CONTROL_TAGS} - {None}
 _TAG_OF = {number: name for name, number in IDS.items() if number is not None}
 
-BOX = b"\1\x06\x04\x08\x07"  # of Source's numbers: 250, 22.5, 630, 397.5
+BOX = b"\1\x06\x04\x08\x07"  # Source.corners: 250, 22.5, 630, 397.5
 PIECES = (
     *("What is", "it", "this", "that", "They", "the cat", "on", "a mat", "the", "cat", "?") * 2,
     *("is", "<", ">", "</", "/>", "phrase", "<patch_index_", "0044", "\u0085", "\u2028", "\u200b"),
@@ -59,14 +59,14 @@ def run(data):
     assert not {IDS[tag] for tag in found} & CONTROL
     if ours is not None:
         assert Counter(found) == Counter(ours)
-    # Where the text says a tag stands, and nowhere else, the model reads one.
+    # The tokenizer reads tags exactly where the text has them.
     said = [tag.group() for tag in TAG.finditer(prompt.text)]
     assert found == [tag for tag in said if IDS.get(tag) is not None]
     return True
 
 
 def tags(text):
-    """Tags among the tokens that a model reads of a prompt behind the picture's."""
+    """Return the tags among the tokens of a prompt, without those of the image."""
     ids = TOKENIZER.encode(f"<image></image> {text}", add_special_tokens=False).ids
     opening, closing, *found = [_TAG_OF[number] for number in ids if number in _TAG_OF]
     assert (opening, closing) == ("<image>", "</image>")
@@ -90,7 +90,7 @@ def _question(source):
     words = source.many(lambda: source.words(PIECES), 3)
     history = source.many(lambda: source.words(PIECES), 4)
     prompt = prompts.question(asked, regions, words, grounded, history)
-    # Regions of the same words share a phrase.
+    # Regions with the same words share a phrase.
     kinds = len({" ".join(word.split()).lower() for word in words}) or bool(regions)
     ours = ["<grounding>"] * grounded + ["<phrase>", "</phrase>", "<object>", "</object>"] * kinds
     ours += ["</delimiter_of_multi_objects/>"] * (len(regions) - kinds)

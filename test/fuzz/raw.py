@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Raw pictures whose numbers and data need not fit each other."""
+"""Fuzz target: raw images whose fields and data may contradict each other."""
 
 import array
 
@@ -29,15 +29,15 @@ WORDS = (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\x80\xff", b"\xff\x
 
 def run(data):
     source = Source(data)
-    # A byte where it is not 0, else any number that a message can hold.
+    # A byte if it is not 0, otherwise any number that a message can hold.
     width, height = (source.byte() or source.integer(0, 2**32 - 1) for _ in range(2))
     name = NAMES[number] if (number := source.byte()) < len(NAMES) else source.text()
-    row = width * ENCODINGS[name].pixel_bytes if name in ENCODINGS else 0
+    row = ENCODINGS[name].row_bytes(width) if name in ENCODINGS else 0
     pad = source.byte()
     step = row + pad - 1 if pad else source.integer(0, 2**32 - 1)
     big, form = source.flag(), source.byte()
     pixels = source.rest()
-    if form >= 128:  # as many as are needed
+    if form >= 128:  # as many bytes as needed
         needed = min(step * height, MOST)
         pixels = (pixels * (needed // max(len(pixels), 1) + 1))[:needed]
     pixels = FORMS[form % len(FORMS)](pixels)

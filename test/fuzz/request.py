@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Requests and goals with any value in any field, served without DDS.
+"""Fuzz target: requests and goals with any value in any field, served without DDS.
 
-The services stand on a node that only keeps their callbacks, and work for a desk that only keeps
-what is queued; what the model says is literal KOSMOS-2 output.
+The node of the services only stores their callbacks, and their server only stores the queued work.
+The output of the model is literal KOSMOS-2 output.
 """
 
 import functools
@@ -11,7 +11,7 @@ import os
 from types import SimpleNamespace
 from unittest import mock
 
-# Before any message is imported: types of fields are checked only when this is set.
+# rclpy reads this when a message is imported, and then checks the types of fields.
 os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 
 import numpy as np
@@ -31,16 +31,16 @@ from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, parse
 from kosmos_ros.ros import services
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
-from kosmos_ros.serving.work import Seen
+from kosmos_ros.serving.work import Observation
 from kosmos_ros.settings import MAX_ENTRIES
 
 SERVED = (Ask, Ground, Describe, Generate, GenerateAction)
 CAPTION = Caption(*parse(SNOWMAN, [0.5, 0.125, 1.0, 0.25]), SNOWMAN, 0.75, 20)
-SIZE = 640, 480  # pixels of the picture that answers are about
+SIZE = 640, 480  # pixels of the image in results
 _PICTURE = np.broadcast_to(np.uint8(0), (*SIZE[::-1], 3))
 _NOW = SimpleNamespace(nanoseconds=1_700_000_000_000_000_000)
 
-# Behind the kind and the cameras: the fields of a message in their order; see `fill`.
+# After the kind and the cameras: the fields of a message in order; see `fill`.
 IMAGE, CAMERA, AGE, TOKENS = b"\1", b"\0", b"\0\0", b"\0"
 REST = IMAGE + CAMERA + AGE + TOKENS
 SEEDS = (
@@ -72,7 +72,7 @@ WORDS = (
 
 
 class _Node:
-    """Keeps the callbacks by kind; results go to futures at once."""
+    """Stores the callbacks by kind; sets results of futures at once."""
 
     mailbox = SimpleNamespace(post=lambda future, result: future.set_result(result))
 
@@ -89,7 +89,7 @@ class _Node:
         return SimpleNamespace(now=lambda: _NOW)
 
 
-class _Desk:
+class _Server:
     settings = NodeSettings()
 
     def __init__(self, *cameras):
@@ -103,13 +103,12 @@ class _Desk:
     def _submit(self, request):
         self.queued = request
 
-    def defaults(self):
-        return CameraSettings()
+    defaults = CameraSettings()
 
-    def unready(self):
+    def unavailable(self):
         return ""
 
-    def stream_settings(self):
+    def camera_settings(self):
         return self._cameras
 
 
@@ -129,48 +128,48 @@ class _Goal:
         serialize_message(feedback)
 
 
-_DESKS = _Desk(""), _Desk("left", "right")
+_SERVERS = _Server(""), _Server("left", "right")
 
 
 def run(data):
     source = Source(data)
-    kind, desk = source.choice(SERVED), source.choice(_DESKS)
-    desk.queued = None
+    kind, server = source.choice(SERVED), source.choice(_SERVERS)
+    server.queued = None
     if kind is GenerateAction:
         goal = _Goal(fill(source, kind.Goal()))
-        served = desk.node.callbacks[kind](goal)
-        response = _answered(served, desk, goal.request)
+        served = server.node.callbacks[kind](goal)
+        response = _answered(served, server, goal.request)
         assert goal.ends == ["succeeded" if response.success else "aborted"]
     else:
         request = fill(source, kind.Request())
-        served = desk.node.callbacks[kind](request, kind.Response())
-        response = _answered(served, desk, request)
+        served = server.node.callbacks[kind](request, kind.Response())
+        response = _answered(served, server, request)
     assert response.success != bool(response.message)
-    assert not desk.services.waiting
+    assert not server.services.waiting
     serialize_message(response)
     return response.success
 
 
-def _answered(served, desk, request):
-    """The response; where the request is queued, to what the model says of a picture."""
+def _answered(served, server, request):
+    """Return the response. If the request was queued, finish it with CAPTION."""
     try:
         served.send(None)
-        task = desk.queued.content
+        work = server.queued
         try:
-            asked = tuple(task.prompts(*SIZE))
+            asked = tuple(work.prompts(*SIZE))
         except KosmosError as exc:  # as the worker does
-            task.failed(exc)
+            work.failed(exc)
         else:
             _check(asked, request)
             captions = (CAPTION,) * len(asked)
-            seen = Seen("", Header(), _PICTURE, asked, 0, captions)
-            if task.progress:
-                task.progress(seen)
-            task.done(seen)
+            observation = Observation("", Header(), _PICTURE, asked, 0, captions)
+            if work.progress:
+                work.progress(observation)
+            work.done(observation)
         served.send(None)
     except StopIteration as end:
         return end.value
-    raise AssertionError("the request waits although it was answered")
+    raise AssertionError("the request still waits after its result")
 
 
 def _check(asked, request):
@@ -186,7 +185,7 @@ def _check(asked, request):
 
 
 def fill(source, message):
-    """`message` with a value in every field."""
+    """Set every field of `message` to a value and return the message."""
     for name, kind in message.get_fields_and_field_types().items():
         draw = _NAMED.get(name)
         setattr(message, name, draw(source) if draw else _value(source, kind))
@@ -205,7 +204,7 @@ def _value(source, kind):
 
 
 def _text(source):
-    # As rclpy reads text from C: no NUL, and no UTF-8 that is none.
+    # Text as rclpy converts it from C: no NUL, only valid UTF-8.
     return source.words(PIECES).partition("\0")[0].encode("utf-8", "replace").decode()
 
 
@@ -221,7 +220,7 @@ def _box(source):
 
 
 def _one(*names):
-    """Draws one of `names`, or any text."""
+    """Return a function that draws one of `names`, or any text."""
 
     def draw(source):
         name = source.choice((*names, None))

@@ -1,14 +1,14 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Values drawn from bytes: any bytes are an input, and similar bytes are similar inputs.
+"""Draw values from bytes. Any bytes are an input, and similar bytes give similar inputs.
 
-Knows no target. What is often decisive takes one byte, so that seeds can be written by hand.
+Knows no target. Frequent choices take one byte, so that seeds can be written by hand.
 """
 
 import math
 import struct
 
-END = b"\xff"  # of a text: no UTF-8 has it
+END = b"\xff"  # ends a text; never occurs in UTF-8
 
 INTEGERS = (
     0, 1, 2, 3, 7, 64, 255, 1024, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63,
@@ -20,11 +20,11 @@ NUMBERS = (
 )  # fmt: skip
 
 
-RARE = 192  # bytes from here on stand for a number that is in no table
+RARE = 192  # from this byte on, the next 8 bytes are the number
 
 
 class Source:
-    """Zeros follow the last byte."""
+    """A reader of bytes; after the last byte it reads zeros."""
 
     def __init__(self, data):
         self._data = data
@@ -45,11 +45,11 @@ class Source:
         return options[self.byte() % len(options)]
 
     def many(self, draw, most):
-        """Up to `most` of what `draw` gives."""
+        """Return a list of up to `most` values of `draw`."""
         return [draw() for _ in range(self.byte() % (most + 1))]
 
     def integer(self, low=None, high=None):
-        """One of INTEGERS or of 64 bits; folded into [low, high], where they are given."""
+        """Return one of INTEGERS or any 64-bit integer, wrapped into [low, high] if given."""
         kind = self.byte()
         if kind < RARE:
             value = INTEGERS[kind % len(INTEGERS)]
@@ -66,14 +66,14 @@ class Source:
         return struct.unpack("<d", self.bytes(8))[0]
 
     def corners(self):
-        """Of a box, in pixels: one of some size, or any four numbers."""
+        """Return the corners of a box in pixels: a valid box, or any four numbers."""
         if self.byte() % 4 == 1:
             return tuple(self.number() for _ in range(4))
         x, y, width, height = self.bytes(4)
         return float(x), float(y), x + width + 1.0, y + height + 1.0
 
     def text(self):
-        """Up to END. Bytes that are no UTF-8 become lone surrogates."""
+        """Return the text before END. Bytes that are not UTF-8 become lone surrogates."""
         end = self._data.find(END, self._at)
         end = len(self._data) if end < 0 else end
         taken = self._data[self._at : end]
@@ -81,7 +81,7 @@ class Source:
         return taken.decode("utf-8", "surrogateescape")
 
     def words(self, pieces):
-        """Text; where its first byte is no ASCII, up to 15 of `pieces` in its place."""
+        """Return text, or up to 15 of `pieces` if its first byte is not ASCII."""
         head = self._data[self._at : self._at + 1]
         if head < b"\x80" or head == END:
             return self.text()
@@ -93,5 +93,5 @@ class Source:
 
 
 def texts(*lines):
-    """The bytes that `Source.text` reads these from."""
+    """Return the bytes from which `Source.text` reads these lines."""
     return b"".join(line.encode() + END for line in lines)

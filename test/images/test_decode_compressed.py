@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG, PNG and WebP pictures, and files: the right pixels, or a named error before decoding."""
+"""JPEG, PNG and WebP images, and files: the right pixels, or a named error before decoding."""
 
 import array
+import errno
 import io
 import resource
 import struct
@@ -14,18 +15,19 @@ import pytest
 from compressed_images import EXAMPLES, LIMIT, chunk, encoded, noise, picture, png
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, WebPImagePlugin
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
+from kosmos_ros.images import decode
 from kosmos_ros.images.decode import FILE_FORMATS, MESSAGE_FORMATS, decode_compressed, load
 
 
 @pytest.mark.parametrize("format", ["PNG", "WebP"])
-def test_lossless_pictures_keep_every_pixel(format):
+def test_lossless_images_keep_every_pixel(format):
     assert decode_compressed(EXAMPLES[format], "", LIMIT).tolist() == noise().tolist()
 
 
-def test_a_jpeg_keeps_its_places_and_colours():
+def test_a_jpeg_keeps_places_and_colours():
     image = decode_compressed(EXAMPLES["JPEG"], "rgb8; jpeg compressed bgr8", LIMIT)
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
@@ -39,7 +41,7 @@ def test_a_jpeg_keeps_its_places_and_colours():
     ["", "jpeg", "png", "webp", "bgr8; png compressed", "16UC1; compressedDepth", "x" * 9999],
 )
 @pytest.mark.fault(16)
-def test_what_the_data_begins_with_counts(hint):
+def test_the_first_bytes_decide_the_format(hint):
     for data in EXAMPLES.values():
         assert decode_compressed(data, hint, LIMIT).shape == (48, 64, 3)
 
@@ -56,7 +58,7 @@ def test_what_the_data_begins_with_counts(hint):
     ],
 )
 @pytest.mark.fault(17)
-def test_other_transports_are_refused_with_what_helps(data):
+def test_other_transports_are_refused_with_a_command_that_converts_them(data):
     with pytest.raises(EncodingError, match=r"'of some kind'.*begins with.*republish"):
         decode_compressed(data, "of some kind", LIMIT)
 
@@ -65,8 +67,8 @@ def test_other_transports_are_refused_with_what_helps(data):
 @pytest.mark.parametrize("lenient", [False, True])
 @pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.fault(13)
-def test_a_truncated_picture_is_refused(name, share, lenient, monkeypatch):
-    """Also where another module has told Pillow to fill in what is missing."""
+def test_a_truncated_image_is_refused(name, share, lenient, monkeypatch):
+    """Also if another module has told Pillow to accept truncated files."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     data = EXAMPLES[name]
     with pytest.raises(ImageError, match="truncated"):
@@ -77,7 +79,7 @@ def test_a_truncated_picture_is_refused(name, share, lenient, monkeypatch):
 @pytest.mark.parametrize("lenient", [False, True])
 @pytest.mark.fault(14)
 def test_a_wrong_checksum_is_refused(lenient, monkeypatch):
-    """Of the header, the pixels, and a chunk beside them."""
+    """The header, the pixels and any other chunk have one."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     rows = b"\x00\x01\x02\x03" * 2
     good = png(3, 2, 8, 0, rows, chunk(b"tEXt", b"Title\0a title"))
@@ -93,13 +95,13 @@ def test_a_wrong_checksum_is_refused(lenient, monkeypatch):
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"])
 @pytest.mark.fault(14)
-def test_stumps_are_refused(data):
+def test_a_few_bytes_are_refused(data):
     with pytest.raises(ImageError):
         decode_compressed(data, "jpeg", LIMIT)
 
 
 def bombs():
-    """30000 x 30000 pixels in a few bytes each; those of a JPEG and a WebP only claimed."""
+    """Return files of 30000 x 30000 pixels in a few bytes; the JPEG and WebP only claim them."""
     rows = zlib.compressobj(9)
     line = bytes(30001)
     packed = b"".join(rows.compress(line) for _ in range(30000)) + rows.flush()
@@ -126,10 +128,10 @@ def bombs():
 @pytest.mark.parametrize("limit", [50_000_000, 178_956_971])
 @pytest.mark.fault(15)
 def test_a_bomb_is_refused_by_its_header(limit, monkeypatch):
-    """No pixel is decoded, no memory taken, and Pillow's own limits say nothing."""
+    """No pixel is decoded, no memory is taken, and Pillow's own limits do not apply."""
 
     def never(self, *args):
-        raise AssertionError("decoding has begun")
+        raise AssertionError("pixels were decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", never)
     for name, (data, side) in bombs().items():
@@ -144,8 +146,8 @@ def test_a_bomb_is_refused_by_its_header(limit, monkeypatch):
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.fault(15)
-def test_a_bomb_beside_the_pixels_is_refused(kind, first):
-    """A chunk of text or colours that unpacks to 100 MB, before the pixels or behind them."""
+def test_a_bomb_in_another_chunk_is_refused(kind, first):
+    """A chunk of text or colours unpacks to 100 MB, before or after the pixels."""
     bomb = chunk(kind, b"name\0\0" + zlib.compress(bytes(100_000_000), 9))
     pixels = chunk(b"IDAT", zlib.compress(bytes(8 * 9)))
     parts = [bomb, pixels] if first else [pixels, bomb]
@@ -157,8 +159,8 @@ def test_a_bomb_beside_the_pixels_is_refused(kind, first):
 
 
 @pytest.mark.fault(15)
-def test_our_own_limit_decides_alone(monkeypatch):
-    """Pillow warns above its limit and raises above twice that."""
+def test_only_our_own_limit_applies(monkeypatch):
+    """Pillow warns above its own limit and raises an error above twice that."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -171,7 +173,7 @@ def test_our_own_limit_decides_alone(monkeypatch):
 
 @pytest.mark.fault(18)
 def test_an_exif_rotation_is_not_applied():
-    """Boxes are in the pixels that the header's camera has."""
+    """Boxes are in the pixels of the camera, as stored."""
     exif = Image.Exif()
     exif[0x0112] = 6
     for format in ("JPEG", "PNG", "WEBP"):
@@ -211,7 +213,7 @@ PNG_MODES = {
 
 
 @pytest.mark.parametrize("name", PNG_MODES)
-def test_every_kind_of_png_becomes_rgb_by_the_stated_rule(name):
+def test_every_kind_of_png_becomes_rgb_by_its_rule(name):
     data, expected = PNG_MODES[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -237,9 +239,66 @@ def test_data_may_be_any_kind_of_bytes(kind):
 
 
 @pytest.mark.fault(69)
-def test_data_that_is_no_bytes_is_refused():
+def test_data_of_another_type_is_refused():
     with pytest.raises(ImageError, match="type NoneType cannot be read"):
         decode_compressed(None, "png", LIMIT)
+
+
+ERRORS = [
+    OSError("cannot\nread"),
+    SyntaxError("not a file"),
+    struct.error("unpack requires 4 bytes"),
+    zlib.error("Error -3"),
+    Image.DecompressionBombError("image size exceeds limit"),
+    EOFError(),
+    OverflowError("too large"),
+    KeyError("tag"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP"])
+@pytest.mark.parametrize("step", ["load", "convert"])
+def test_any_error_of_a_reader_is_an_image_error(name, step, error, monkeypatch):
+    """Pillow stays strict only while it reads."""
+
+    def fail(*arguments, **options):
+        assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+        raise error
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image.Image, step, fail)
+    monkeypatch.setattr(ImageFile.ImageFile, step, fail)
+    if name == "WebP":
+        monkeypatch.setattr(WebPImagePlugin.WebPImageFile, step, fail)
+    with pytest.raises(ImageError, match=f"'x' is a broken or truncated {name} image: ") as caught:
+        decode_compressed(EXAMPLES[name], "x", LIMIT)
+    assert str(caught.value).isprintable()
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(decode, "open", fail, raising=False)
+    with pytest.raises(ImageError, match=r"picture\.png: Input/output error$"):
+        load(tmp_path / "picture.png", LIMIT)
+
+
+@given(width=st.integers(1, 40), height=st.integers(1, 40))
+def test_the_pixel_limit_is_that_of_the_header(width, height):
+    data = encoded(noise(width, height), "PNG")
+    for limit in (width * height, width * height + 1):
+        assert decode_compressed(data, "", limit).shape == (height, width, 3)
+    with pytest.raises(ImageSizeError, match=f"{width} x {height} = .*{width * height - 1}$"):
+        decode_compressed(data, "", width * height - 1)
+
+
+def test_16_bit_grey_in_32_bits_is_clipped(tmp_path):
+    path = tmp_path / "wide.tiff"
+    Image.fromarray(np.array([[-5, 0, 128, 129, 65535, 65536, 2**31 - 1]], np.int32)).save(path)
+    assert load(path, LIMIT)[0, :, 2].tolist() == [0, 0, 0, 1, 255, 255, 255]
 
 
 @given(
@@ -258,7 +317,7 @@ def test_random_bytes_raise_nothing_but_image_errors(start, data):
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
 )
 @pytest.mark.fault(14)
-def test_damaged_pictures_raise_nothing_but_image_errors(name, damage):
+def test_damaged_images_raise_nothing_but_image_errors(name, damage):
     data = bytearray(EXAMPLES[name])
     for place, value in damage:
         data[int(place * (len(data) - 1))] = value
@@ -281,21 +340,21 @@ def test_files_of_every_format_are_loaded(format, tmp_path):
         load(str(path), 64 * 48 - 1)
 
 
-def test_the_first_frame_of_a_moving_picture_is_loaded(tmp_path):
+def test_the_first_frame_of_an_animation_is_loaded(tmp_path):
     path = tmp_path / "moving.gif"
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
     first.save(path, save_all=True, append_images=[second])
     assert load(path, LIMIT)[4, 4].tolist() == [255, 0, 0]
 
 
-def test_a_file_of_float_values_is_shown_as_depth_is(tmp_path):
+def test_a_file_of_float_values_is_shown_like_depth(tmp_path):
     path = tmp_path / "depth.tiff"
     Image.fromarray(np.array([[1.0, 1.5, 3.5, np.nan]], np.float32)).save(path)
     assert load(path, LIMIT)[0, :, 1].tolist() == [0, 51, 255, 0]
 
 
 @pytest.mark.parametrize("name", ["missing.png", ".", "nul\0.png", "text.txt"])
-def test_a_file_that_is_no_picture_is_named(name, tmp_path):
+def test_a_file_that_cannot_be_loaded_is_named(name, tmp_path):
     (tmp_path / "text.txt").write_text("no picture")
     with pytest.raises(ImageError) as caught:
         load(f"{tmp_path}/{name}", LIMIT)

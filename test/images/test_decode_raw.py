@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Raw pictures: every encoding against pixels written down by hand, and every way to be wrong."""
+"""Raw images: every encoding against pixels written by hand, and every invalid message."""
 
 import array
 import math
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_images import CASES, DUSK, LIMIT, RED, u16
+from raw_images import CASES, DUSK, LIMIT, RED, message_data, u16
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images.decode import check_raw, decode_raw
@@ -22,14 +22,14 @@ from kosmos_ros.sanitize import quoted
 
 
 def decode(encoding, rows, *, pad=b"", tail=b"", big=False, **change):
-    """The case's rows as one message would bring them, decoded."""
-    picture = CASES[encoding][1]
+    """Decode the rows of a case as the data of one message."""
+    image = CASES[encoding][1]
     if big:
         rows = [np.frombuffer(row, ENCODINGS[encoding].dtype).byteswap().tobytes() for row in rows]
     fields = {
-        "data": b"".join(row + pad for row in rows) + tail,
-        "width": len(picture[0]),
-        "height": len(picture),
+        "data": message_data(rows, pad) + tail,
+        "width": len(image[0]),
+        "height": len(image),
         "encoding": encoding,
         "step": len(rows[0]) + len(pad),
         "is_bigendian": big,
@@ -77,7 +77,9 @@ def test_a_tail_is_ignored_and_a_missing_byte_is_not(encoding):
     rows, expected = CASES[encoding]
     assert decode(encoding, rows, tail=b"\xee" * 5).tolist() == np.array(expected).tolist()
     data = b"".join(rows)
-    with pytest.raises(ImageSizeError, match=f"{len(data) - 1} bytes of data.* have {len(data)}"):
+    with pytest.raises(
+        ImageSizeError, match=f"got {len(data) - 1} bytes of data; expected at least {len(data)} "
+    ):
         decode(encoding, rows, data=data[:-1])
 
 
@@ -85,7 +87,9 @@ def test_a_tail_is_ignored_and_a_missing_byte_is_not(encoding):
 @pytest.mark.fault(4)
 def test_a_step_shorter_than_a_row_is_refused(encoding):
     rows, _ = CASES[encoding]
-    with pytest.raises(ImageSizeError, match=rf"step is {len(rows[0]) - 1} bytes.*{len(rows[0])}"):
+    with pytest.raises(
+        ImageSizeError, match=rf"step is {len(rows[0]) - 1} bytes; .* {len(rows[0])} "
+    ):
         decode(encoding, rows, step=len(rows[0]) - 1)
 
 
@@ -101,7 +105,7 @@ def test_a_step_shorter_than_a_row_is_refused(encoding):
 )
 @pytest.mark.parametrize("encoding", CASES)
 @pytest.mark.fault(5)
-def test_nothing_is_no_picture(encoding, change):
+def test_an_image_of_no_size_is_refused(encoding, change):
     with pytest.raises(ImageSizeError):
         decode(encoding, CASES[encoding][0], **change)
 
@@ -118,14 +122,54 @@ def test_the_largest_sides_are_refused(encoding, side):
 
 
 def test_the_pixel_limit_is_inclusive_and_named():
-    assert decode_raw(bytes(100), 10, 10, "mono8", 10, False, 100).shape == (10, 10, 3)
-    with pytest.raises(ImageSizeError, match="10 x 10 = 100 pixels; at most 99"):
+    for limit in (100, 101):
+        assert decode_raw(bytes(100), 10, 10, "mono8", 10, False, limit).shape == (10, 10, 3)
+    with pytest.raises(ImageSizeError, match="10 x 10 = 100 pixels; must be at most 99"):
         decode_raw(bytes(100), 10, 10, "mono8", 10, False, 99)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2**32 - 1, 1), (1, 2**32 - 1)])
+def test_sides_of_one_pixel_and_of_the_largest_number_follow_the_limit(width, height):
+    """The check allocates nothing, so it can pass an image of 4 GiB."""
+    pixels = width * height
+    assert check_raw(pixels, width, height, "mono8", width, pixels) is ENCODINGS["mono8"]
+    with pytest.raises(ImageSizeError, match=f"= {pixels} pixels; must be at most {pixels - 1}"):
+        check_raw(pixels, width, height, "mono8", width, pixels - 1)
+    with pytest.raises(ImageSizeError, match=f"expected at least {pixels} "):
+        check_raw(pixels - 1, width, height, "mono8", width, pixels)
+
+
+# Rows of the first plane's length that all planes together have, for each row of the image.
+ROWS = {"nv12": 1.5, "nv21": 1.5, "nv24": 3}
+
+
+@given(
+    encoding=st.sampled_from(sorted(ENCODINGS)),
+    width=st.integers(1, 50),
+    height=st.integers(1, 50),
+    pad=st.integers(0, 40),
+)
+def test_the_check_needs_each_byte_of_the_size_and_no_more(encoding, width, height, pad):
+    rows, image = CASES[encoding]
+    width, height = width * len(image[0]), height * len(image)  # sizes that the encoding can have
+    step = width // len(image[0]) * len(rows[0]) + pad
+    length = int(step * height * ROWS.get(encoding, 1))
+    for more in (0, 1):
+        assert check_raw(length + more, width, height, encoding, step, width * height)
+    if encoding not in ROWS:  # whose step may be that of all planes together
+        with pytest.raises(ImageSizeError, match=f"got {length - 1} bytes of data; .*{length} "):
+            check_raw(length - 1, width, height, encoding, step, width * height)
+    with pytest.raises(ImageSizeError):
+        check_raw(length // 2 - 1, width, height, encoding, step, width * height)
+    with pytest.raises(ImageSizeError, match=rf"step is {step - pad - 1} bytes; .*{step - pad} "):
+        check_raw(length, width, height, encoding, step - pad - 1, width * height)
+    with pytest.raises(ImageSizeError, match="must be at most"):
+        check_raw(length, width, height, encoding, step, width * height - 1)
 
 
 @pytest.mark.fault(6)
 def test_a_refused_size_allocates_nothing():
-    """Within 64 MiB beyond what is in use, no matter what the message promises."""
+    """The check stays within 64 MiB beyond the memory in use, whatever the message claims."""
     code = """if True:
         import resource
         from kosmos_ros.errors import ImageSizeError
@@ -148,7 +192,7 @@ def test_a_refused_size_allocates_nothing():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["", "RGB8", "rgb8 ", "jpeg", "nv24", "8UC2", "é" * 10**6])
+@pytest.mark.parametrize("encoding", ["", "RGB8", "rgb8 ", "jpeg", "nv42", "8UC2", "é" * 10**6])
 @pytest.mark.fault(7)
 def test_an_unknown_encoding_is_named_once(encoding):
     with pytest.raises(EncodingError) as caught:
@@ -174,28 +218,33 @@ def test_an_unknown_encoding_is_named_once(encoding):
 )
 @pytest.mark.fault(9)
 def test_sizes_that_an_encoding_cannot_have_are_refused(encoding, width, height):
-    """Odd sides under chroma subsampling; too little to interpolate a mosaic from."""
+    """Chroma subsampling needs even sides; a mosaic needs neighbours to interpolate from."""
     with pytest.raises(ImageSizeError, match=f"{width} x {height} pixels cannot be {encoding}"):
         decode_raw(bytes(1000), width, height, encoding, 16, False, LIMIT)
 
 
 @pytest.mark.fault(10)
-def test_a_mosaic_may_be_of_odd_size():
-    """Cameras crop."""
+def test_a_mosaic_may_have_odd_sides():
+    """Cameras crop images."""
     assert (
         decode_raw(bytes([9]) * 15, 5, 3, "bayer_grbg8", 5, False, LIMIT).tolist()
         == [[[9, 9, 9]] * 5] * 3
     )
 
 
-def test_planes_may_share_the_step_of_the_whole_picture():
-    """Image.msg: data is step * height bytes, so that a step of 3/2 width means no padding."""
-    rows, expected = CASES["nv12"]
-    assert decode("nv12", rows, step=6).tolist() == np.array(expected).tolist()
+@pytest.mark.parametrize("encoding", ["nv12", "nv21", "nv24"])
+def test_planes_may_share_the_step_of_the_whole_image(encoding):
+    """Image.msg: the data have step * height bytes; 3/2 of the width is nv12 without padding."""
+    rows, expected = CASES[encoding]
+    step = len(message_data(rows)) // len(expected)
+    assert decode(encoding, rows, step=step).tolist() == np.array(expected).tolist()
+    for other in (step - 1, step + 1):
+        with pytest.raises(ImageSizeError, match="bytes of data; expected at least"):
+            decode(encoding, rows, step=other)
 
 
 @pytest.mark.fault(12)
-def test_depth_without_a_known_value_is_black_and_a_flat_one_too():
+def test_depth_without_known_values_or_of_one_value_is_black():
     unknown = struct.pack("<2f", math.nan, math.inf)
     assert not decode_raw(unknown, 2, 1, "32FC1", 8, False, LIMIT).any()
     assert not decode_raw(u16(0, 0), 2, 1, "16UC1", 4, False, LIMIT).any()
@@ -203,7 +252,7 @@ def test_depth_without_a_known_value_is_black_and_a_flat_one_too():
 
 
 @pytest.mark.fault(12)
-def test_depth_may_use_all_of_float32():
+def test_depth_may_span_the_range_of_float32():
     largest = 3.4028234663852886e38
     data = struct.pack("<3f", -largest, 0.0, largest)
     assert decode_raw(data, 3, 1, "32FC1", 12, False, LIMIT)[0, :, 0].tolist() == [0, 128, 255]
@@ -211,13 +260,13 @@ def test_depth_may_use_all_of_float32():
 
 @pytest.mark.parametrize("width,height", [(1, 1), (1, 4000), (8000, 1)])
 @pytest.mark.fault(19)
-def test_extreme_shapes_are_pictures(width, height):
+def test_extreme_shapes_are_decoded(width, height):
     image = decode_raw(bytes(3 * width * height), width, height, "bgr8", 3 * width, False, LIMIT)
     assert image.shape == (height, width, 3)
 
 
 class Wrapped:
-    """Bytes behind an object without the buffer protocol."""
+    """A sequence of bytes without the buffer protocol."""
 
     def __init__(self, data):
         self.data = data
@@ -230,7 +279,7 @@ class Wrapped:
 
 
 class Closed:
-    """Bytes that cannot be had, as of a buffer on another device."""
+    """Bytes that cannot be read, like a buffer on another device."""
 
     def __bytes__(self):
         raise RuntimeError("the buffer is on another device")
@@ -266,12 +315,12 @@ def test_data_may_be_any_kind_of_bytes(data):
     ids=lambda data: type(data).__name__,
 )
 @pytest.mark.fault(69)
-def test_data_that_is_no_bytes_is_refused_by_its_type(data):
+def test_data_of_another_type_is_refused_by_name(data):
     with pytest.raises(ImageError, match=f"type {type(data).__name__} cannot be read"):
         decode_raw(data, 2, 1, "rgb8", 6, False, LIMIT)
 
 
-def test_rgb8_is_a_view_and_other_pictures_leave_their_data_alone():
+def test_rgb8_is_a_view_and_other_encodings_leave_their_data_alone():
     data = np.arange(6, dtype=np.uint8)
     assert np.shares_memory(decode_raw(data, 2, 1, "rgb8", 6, False, LIMIT), data)
     for encoding in ("bgr8", "8UC3"):
@@ -293,25 +342,34 @@ def test_every_16_bit_value_is_rounded_to_the_nearest():
     big=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_picture_of_pictures_is_decoded_as_its_parts(encoding, blocks, pad, big, seed):
-    """Any size, padding and byte order: pixels depend on their own bytes only."""
+def test_an_image_is_decoded_like_its_parts(encoding, blocks, pad, big, seed):
+    """With any size, padding and byte order, a pixel depends on its own bytes only."""
     layout = ENCODINGS[encoding]
-    if layout.convert is ENCODINGS["16UC1"].convert:
-        return  # depth depends on the whole picture
+    if encoding in ("16UC1", "32FC1"):
+        return  # depth depends on the whole image
     width, height = blocks[0] * 2, blocks[1] * 2
-    rows = height * layout.rows[0] // layout.rows[1]
-    data = np.random.default_rng(seed).integers(0, 256, (rows, width * layout.pixel_bytes), "u1")
-    padded = np.pad(data, ((0, 0), (0, pad)))
-    whole = decode_raw(
-        padded, width, height, encoding, padded.shape[1], big, max_pixels=width * height
+    rng = np.random.default_rng(seed)
+    planes = []
+    for plane in layout.planes:
+        shape = height // plane.height, width // plane.width, plane.values
+        planes.append(rng.integers(0, 256, (*shape, np.dtype(layout.dtype).itemsize), "u1"))
+    padding = [pad * plane[0].size // planes[0][0].size for plane in planes]
+    data = b"".join(
+        np.pad(plane.reshape(len(plane), -1), ((0, 0), (0, after))).tobytes()
+        for plane, after in zip(planes, padding, strict=True)
     )
+    step = planes[0][0].size + pad
+    whole = decode_raw(data, width, height, encoding, step, big, max_pixels=width * height)
     for y in range(0, height, 2):
         for x in range(0, width, 2):
-            across = slice(x * layout.pixel_bytes, (x + 2) * layout.pixel_bytes)
-            part = data[y : y + 2, across]
-            if rows != height:
-                part = np.concatenate([part, data[height + y // 2, across][np.newaxis]])
-            expected = decode_raw(part.copy(), 2, 2, encoding, part.shape[1], big, 4)
+            part = b"".join(
+                values[
+                    y // plane.height : (y + 2) // plane.height,
+                    x // plane.width : (x + 2) // plane.width,
+                ].tobytes()
+                for plane, values in zip(layout.planes, planes, strict=True)
+            )
+            expected = decode_raw(part, 2, 2, encoding, layout.row_bytes(2), big, 4)
             assert (whole[y : y + 2, x : x + 2] == expected).all()
 
 
@@ -323,7 +381,7 @@ def test_a_picture_of_pictures_is_decoded_as_its_parts(encoding, blocks, pad, bi
     step=st.integers(0, 2**32 - 1) | st.integers(0, 64),
     big=st.booleans(),
 )
-def test_any_message_gives_a_picture_of_its_size_or_an_image_error(
+def test_any_message_gives_an_image_of_its_size_or_an_image_error(
     data, width, height, encoding, step, big
 ):
     try:
@@ -334,14 +392,55 @@ def test_any_message_gives_a_picture_of_its_size_or_an_image_error(
     assert image.dtype == np.uint8
 
 
+def test_nv24_with_each_chroma_repeated_is_nv12():
+    """Both hold the same colours, so both become the same pixels."""
+    rng = np.random.default_rng(5)
+    luma = rng.integers(0, 256, (40, 60), np.uint8)
+    chroma = rng.integers(0, 256, (20, 30, 2), np.uint8)
+    half = luma.tobytes() + chroma.tobytes()
+    full = luma.tobytes() + chroma.repeat(2, axis=0).repeat(2, axis=1).tobytes()
+    first, second = (
+        decode_raw(data, 60, 40, encoding, 60, False, LIMIT)
+        for data, encoding in ((half, "nv12"), (full, "nv24"))
+    )
+    assert (first == second).all()
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_gbrg16", "yuyv", "nv12", "nv24"])
+def test_an_error_of_opencv_is_an_image_error(encoding, monkeypatch):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+
+    def fail(*arguments):
+        raise cv2.error("no\nmemory")
+
+    monkeypatch.setattr(cv2, "cvtColor", fail)
+    monkeypatch.setattr(cv2, "cvtColorTwoPlane", fail)
+    with pytest.raises(ImageError, match=r"with COLOR_(Bayer|YUV)\w+: .*no\\nmemory") as caught:
+        decode(encoding, CASES[encoding][0])
+    assert type(caught.value) is ImageError
+
+
 def test_the_check_stands_alone():
     assert check_raw(6, 2, 1, "rgb8", 6, LIMIT) is ENCODINGS["rgb8"]
     with pytest.raises(ImageSizeError):
         check_raw(5, 2, 1, "rgb8", 6, LIMIT)
 
 
-def test_without_opencv_its_encodings_name_the_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv2", None)
+class BuiltForAnotherNumPy:
+    """An importer of an OpenCV that fails as builds for NumPy 1 do under NumPy 2."""
+
+    def find_spec(self, name, *_):
+        if name == "cv2":
+            raise AttributeError("_ARRAY_API not found")
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_without_opencv_its_encodings_name_the_package(monkeypatch, missing):
+    if missing:
+        monkeypatch.setitem(sys.modules, "cv2", None)
+    else:
+        monkeypatch.delitem(sys.modules, "cv2", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [BuiltForAnotherNumPy(), *sys.meta_path])
     for encoding, (rows, _) in CASES.items():
         if encoding.startswith(("bayer", "uyvy", "yuv", "yuyv", "nv")):
             with pytest.raises(EncodingError, match="python3-opencv.*opencv-python-headless"):
@@ -350,8 +449,8 @@ def test_without_opencv_its_encodings_name_the_package(monkeypatch):
             decode(encoding, rows)
 
 
-def test_large_pictures_cost_little_more_than_themselves():
-    """A 4K frame of each 8-bit colour encoding within 64 MiB beyond its own 25 to 33 MiB."""
+def test_large_images_take_little_more_memory_than_their_pixels():
+    """A 4K frame of 25 to 33 MiB is decoded within 160 MiB in all."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for encoding, channels in (("rgb8", 3), ("bgr8", 3), ("rgba8", 4)):
         data = bytes(3840 * 2160 * channels)

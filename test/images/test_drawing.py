@@ -1,7 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated pictures: boxes and labels where they belong, legible, and nothing else touched."""
+"""Annotated images: boxes and labels are in place and legible, and nothing else changes."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def of_colour(image, colour):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_picture_stays_on_top_and_the_caption_goes_below(size):
+def test_the_image_stays_on_top_and_the_caption_goes_below(size):
     image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     given = image.copy()
     result = annotate(image, caption(text="An image of a dog."))
@@ -68,7 +69,7 @@ def test_a_box_is_drawn_on_its_edges_and_nowhere_else(size):
         assert edge.mean(axis=1).max() > 0.95
 
 
-def test_the_label_says_phrase_and_score():
+def test_the_label_has_phrase_and_score():
     plain = annotate(blank(640, 480), caption(("a dog", 0.2, 0.5, 0.8, 0.8)))
     for other in (
         caption(("a cat", 0.2, 0.5, 0.8, 0.8)),
@@ -104,7 +105,61 @@ def test_a_label_in_a_corner_is_whole(size, x, y):
     assert len(found) == 1
 
 
-def test_a_phrase_longer_than_the_picture_keeps_its_score():
+@pytest.mark.parametrize(("height", "line", "rim"), [(240, 2, 1), (720, 3, 1), (1260, 6, 2)])
+def test_a_line_has_a_black_rim_on_both_sides(height, line, rim):
+    size = height * 2, height
+    result = annotate(blank(*size, 128), caption(("a dog", 0.25, 0.25, 0.75, 0.75)))
+    colour = colours_of(["a dog"])["a dog"]
+    expected = [(0, 0, 0)] * rim + [colour] * line + [(0, 0, 0)] * rim + [(128, 128, 128)] * 3
+    middle = result[height // 2, height // 2 :][: len(expected)]
+    assert [tuple(pixel) for pixel in middle.tolist()] == expected
+
+
+@pytest.mark.parametrize(
+    ("box", "taken", "place"),
+    [
+        ((100, 50, 200, 90), [], (100, 30)),  # above
+        ((100, 20, 200, 90), [], (100, 0)),  # above, at the edge of the image
+        ((100, 19, 200, 90), [], (100, 19)),  # inside: there is no room above
+        ((100, 50, 200, 90), [(90, 30, 110, 50)], (150, 30)),  # above, at the right
+        ((100, 50, 200, 90), [(90, 30, 200, 50)], (100, 50)),  # inside, at the top
+        ((100, 50, 200, 90), [(90, 30, 200, 60)], (100, 70)),  # inside, at the bottom
+        ((100, 50, 200, 90), [(90, 30, 200, 80)], (100, 90)),  # below
+        ((100, 50, 200, 90), [(90, 30, 200, 110)], (200, 50)),  # beside, at the right
+        ((100, 50, 200, 90), [(100, 30, 300, 110)], (50, 50)),  # beside, at the left
+        ((100, 50, 200, 90), [(0, 30, 300, 110)], (100, 10)),  # two labels higher
+        ((100, 50, 200, 90), [(0, 0, 300, 100)], (100, 100)),  # lower, moved into the image
+        ((100, 50, 280, 90), [(0, 10, 250, 110)], (250, 50)),  # at the right, moved into the image
+        ((100, 50, 200, 90), [(0, 0, 300, 120), (0, 0, 120, 120)], (150, 30)),  # least covered
+    ],
+)
+def test_a_label_takes_the_first_free_place(box, taken, place):
+    """Labels of 50 x 20 pixels in an image of 300 x 120."""
+    areas = [drawing._Area(*area) for area in taken]
+    left, top, right, bottom = drawing._place(drawing._Area(*box), 50, 20, 300, 120, areas)
+    assert (right - left, bottom - top) == (50, 20)
+    assert (left, top) == place
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        ((10, 10, 20, 20), 100),
+        ((15, 12, 30, 14), 10),
+        ((0, 0, 100, 100), 100),
+        ((20, 10, 30, 20), 0),
+        ((19, 19, 30, 30), 1),
+        ((0, 0, 10, 100), 0),
+        ((30, 30, 40, 40), 0),
+    ],
+)
+def test_the_overlap_of_two_labels_is_counted_in_pixels(other, shared):
+    area = drawing._Area(10, 10, 20, 20)
+    assert drawing._shared(area, drawing._Area(*other)) == shared
+    assert drawing._shared(drawing._Area(*other), area) == shared
+
+
+def test_a_phrase_longer_than_the_image_keeps_its_score():
     colour = PALETTE[0]
     first, second = (
         drawing._label("a long phrase " * 40, score, colour, 640, 16) for score in ("0.50", "0.75")
@@ -127,14 +182,14 @@ def test_a_phrase_keeps_its_colour_from_frame_to_frame():
 
 
 @given(st.sets(st.text(max_size=12), max_size=len(PALETTE)))
-def test_no_two_phrases_of_a_picture_share_a_colour(texts):
+def test_no_two_phrases_of_an_image_share_a_colour(texts):
     colours = colours_of(texts)
     assert set(colours) == texts
     assert len(set(colours.values())) == len(texts)
 
 
 def test_colours_are_the_same_in_every_process():
-    """Python's own order of a set of texts differs from process to process."""
+    """Python orders a set of strings differently in each process."""
     code = (
         "from kosmos_ros.images.drawing import colours_of\n"
         "print(sorted(colours_of('abcdefghijklmn').items()))"
@@ -152,7 +207,7 @@ def test_colours_are_the_same_in_every_process():
     assert len(outputs) == 1
 
 
-def test_more_phrases_than_colours_are_drawn_too():
+def test_more_phrases_than_colours_get_colours():
     assert len(colours_of(str(n) for n in range(50))) == 50
 
 
@@ -170,7 +225,7 @@ def test_text_stands_out_from_its_background(paper):
     assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
-def test_usual_captions_leave_the_height_alone_and_long_ones_have_an_end():
+def test_only_long_captions_make_the_strip_higher_up_to_a_limit():
     heights = [
         annotate(blank(640, 480), caption(text="word " * count)).shape[0]
         for count in (0, 1, 20, 60, 200, 10_000)
@@ -179,12 +234,12 @@ def test_usual_captions_leave_the_height_alone_and_long_ones_have_an_end():
     assert heights[5] <= 2 * 480
 
 
-FONTS = ["best", "default", "bitmap"]
+FONTS = ["DejaVu Sans", "Pillow's own"]
 
 
 @pytest.fixture
 def font(request, monkeypatch):
-    """The fonts of a full system, of Pillow alone, and of Pillow before 10.1 alone."""
+    """Make only one of the two fonts available."""
 
     truetype = ImageFont.truetype
 
@@ -193,16 +248,9 @@ def font(request, monkeypatch):
             raise OSError("cannot open resource")
         return truetype(font, *args, **options)
 
-    def no_size(size=None):
-        if size is not None:
-            raise TypeError("load_default() takes 0 positional arguments but 1 was given")
-        return ImageFont.load_default_imagefont()
-
     drawing._font.cache_clear()
-    if request.param != "best":
+    if request.param == "Pillow's own":
         monkeypatch.setattr(ImageFont, "truetype", no_file)
-    if request.param == "bitmap":
-        monkeypatch.setattr(ImageFont, "load_default", no_size)
     yield request.param
     drawing._font.cache_clear()
 
@@ -241,7 +289,7 @@ def test_wrapped_lines_hold_every_word_and_fit(text, width):
     assert all(drawing._length(line, 12) <= width for line in lines)
 
 
-def test_an_ellipsis_says_that_the_caption_goes_on():
+def test_an_ellipsis_ends_a_caption_that_is_cut_off():
     lines = drawing._wrapped("one two three four five six seven " * 9, 100, 12, 3)
     assert len(lines) == 3
     assert lines[-1].endswith("…")
@@ -260,8 +308,7 @@ box = st.lists(st.floats(0, 1), min_size=4, max_size=4).map(
     st.text(max_size=200),
 )
 @pytest.mark.fault(19)
-def test_any_picture_and_caption_can_be_drawn(width, height, phrases, text):
-    """1 x 1 pixels, too."""
+def test_any_image_and_caption_can_be_drawn(width, height, phrases, text):
     marks = tuple(Phrase(words, 0, 0, tuple(boxes)) for words, boxes in phrases)
     result = annotate(blank(width, height), Caption(text, marks))
     assert result.dtype == np.uint8
@@ -269,8 +316,41 @@ def test_any_picture_and_caption_can_be_drawn(width, height, phrases, text):
     assert height < result.shape[0] <= height + max(height, 3 * 17 + 8)
 
 
-@pytest.mark.parametrize("size", [(1, 4000), (8000, 1)])
+EDGES = {
+    "left": (0, 0.25, 0, 0.75),
+    "top": (0.25, 0, 0.75, 0),
+    "right": (1, 0.25, 1, 0.75),
+    "bottom": (0.25, 1, 0.75, 1),
+    "first corner": (0, 0, 0, 0),
+    "last corner": (1, 1, 1, 1),
+    "whole image": (0, 0, 1, 1),
+}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (8000, 1), (2, 3), (320, 240)])
+@pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.fault(19)
-def test_extreme_shapes_can_be_drawn(size):
-    result = annotate(blank(*size), caption(("a dog", 0.1, 0.1, 0.9, 0.9), text="a dog " * 50))
-    assert result.shape[1] == size[0]
+def test_a_box_on_an_edge_of_any_image_is_drawn_inside_it(size, edge):
+    """Even a box without area covers a pixel, whose rim is black."""
+    width, height = size
+    result = annotate(blank(*size, 128), caption(("a dog", *EDGES[edge]), text="a dog " * 50))
+    assert result.shape[1] == width
+    assert height < result.shape[0] <= height + max(height, 3 * 17 + 8)
+    painted = ~of_colour(result[:height], (128, 128, 128))
+    x_min, y_min, x_max, y_max = EDGES[edge]
+    left, top = min(round(x_min * width), width - 1), min(round(y_min * height), height - 1)
+    right, bottom = max(round(x_max * width), left + 1), max(round(y_max * height), top + 1)
+    for row, column in itertools.product((top, bottom - 1), (left, right - 1)):
+        assert painted[row, column]
+    if size != (320, 240):  # too small for a label
+        inside = np.zeros((height, width), bool)
+        inside[top:bottom, left:right] = True
+        assert not painted[~inside].any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (8000, 1)])
+@pytest.mark.fault(19)
+def test_extreme_shapes_keep_their_pixels_without_boxes(size):
+    image = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    result = annotate(image, caption(text="a dog " * 50))
+    assert (result[: size[1]] == image).all()

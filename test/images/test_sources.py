@@ -1,7 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Where a camera node's pictures come from: scenes with their truth, files, videos, devices."""
+"""Sources of camera_node: scenes with their truth, files, videos and devices."""
 
+import sys
 import threading
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.images import sources
 from kosmos_ros.images.sources import Device, open_source
-from kosmos_ros.shapes.scenes import COLOURS
+from kosmos_ros.shapes.scenes import COLOURS, moving_scene
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -32,7 +33,7 @@ def colour_of(view):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    """Three frames, red, green and blue."""
+    """Return a video of three frames: red, green and blue."""
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     path = tmp_path_factory.mktemp("video") / "colours.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 24))
@@ -61,7 +62,7 @@ def test_shapes_are_where_the_truth_says():
             assert min(COLOURS.values(), key=lambda c: np.abs(middle - c).sum()) == colour, phrase
 
 
-def test_shapes_move_and_are_others_after_some_seconds():
+def test_shapes_move_and_a_new_scene_begins_after_some_seconds():
     camera = source("shapes", (160, 120), rate=2.0)
     views = [camera.read() for _ in range(12)]
     phrases = [[phrase for phrase, _ in view.truth] for view in views]
@@ -74,11 +75,11 @@ def test_shapes_move_and_are_others_after_some_seconds():
     assert other.truth not in [view.truth for view in views]
 
 
-def test_shapes_have_a_size_of_their_own():
+def test_shapes_have_a_default_size():
     assert source("shapes").read().image.shape == (480, 640, 3)
 
 
-def test_a_picture_is_shown_again_and_again(tmp_path):
+def test_an_image_is_repeated(tmp_path):
     camera = source(save(tmp_path / "one.png", RED))
     (tmp_path / "one.png").unlink()
     for _ in range(3):
@@ -89,7 +90,7 @@ def test_a_picture_is_shown_again_and_again(tmp_path):
     assert camera.close()
 
 
-def test_a_folder_is_played_in_order_and_from_the_start_again(tmp_path):
+def test_a_folder_is_played_in_order_in_a_loop(tmp_path):
     save(tmp_path / "b.PNG", GREEN)
     save(tmp_path / "c.bmp", BLUE, (16, 16))
     save(tmp_path / "a.png", RED)
@@ -98,7 +99,7 @@ def test_a_folder_is_played_in_order_and_from_the_start_again(tmp_path):
     assert [colour_of(camera.read()) for _ in range(4)] == [RED, GREEN, BLUE, RED]
 
 
-def test_a_broken_picture_of_a_folder_does_not_stop_it(tmp_path):
+def test_a_broken_image_in_a_folder_does_not_stop_it(tmp_path):
     save(tmp_path / "a.png", RED)
     (tmp_path / "b.png").write_bytes(b"no picture")
     camera = source(tmp_path)
@@ -108,29 +109,29 @@ def test_a_broken_picture_of_a_folder_does_not_stop_it(tmp_path):
     assert colour_of(camera.read()) == RED
 
 
-def test_a_video_starts_again_after_its_last_frame(video):
+def test_a_video_is_played_in_a_loop(video):
     camera = source(video)
     assert [nearest(camera.read()) for _ in range(5)] == [RED, GREEN, BLUE, RED, GREEN]
     assert camera.close()
 
 
-def test_pictures_are_stretched_to_a_size_that_is_asked_for(tmp_path, video):
+def test_images_are_stretched_to_the_given_size(tmp_path, video):
     for name in (save(tmp_path / "one.png", RED), video):
         assert source(name, (64, 20)).read().image.shape == (20, 64, 3)
 
 
 def wait(read):
-    """The first view of a source that has none at first."""
+    """Return the first view of a source that has none at first."""
     pause = threading.Event()
     for _ in range(1000):
         if (view := read()) is not None:
             return view
         pause.wait(0.01)
-    raise AssertionError("no picture came")
+    raise AssertionError("no image arrived")
 
 
-def test_a_device_gives_each_picture_once_and_says_when_it_is_gone(video, monkeypatch):
-    """A video file stands in for the driver: it opens and reads in the same way."""
+def test_a_device_returns_each_image_once_and_raises_when_it_is_gone(video, monkeypatch):
+    """A video file stands in for the driver, which is opened and read in the same way."""
     shown, end = threading.Semaphore(0), threading.Event()
 
     class Driver:
@@ -159,12 +160,12 @@ def test_a_device_gives_each_picture_once_and_says_when_it_is_gone(video, monkey
     end.set()
     shown.release()
     camera._thread.join(10)
-    with pytest.raises(ImageError, match="no more pictures"):
+    with pytest.raises(ImageError, match="delivers no more images"):
         camera.read()
     assert camera.close()
 
 
-def test_a_device_that_nobody_reads_is_not_decoded(monkeypatch):
+def test_images_of_a_device_that_nobody_reads_are_not_decoded(monkeypatch):
     decoded, grabbed = [], threading.Event()
 
     class Driver:
@@ -184,15 +185,15 @@ def test_a_device_that_nobody_reads_is_not_decoded(monkeypatch):
     assert grabbed.wait(10)
     assert not decoded
     assert wait(camera.read).image.shape == (2, 2, 3)
-    monkeypatch.setattr(Device, "ATTENTION", 0.0)
-    # What was decoded for the last reader is too old for the next one.
+    monkeypatch.setattr(Device, "DECODE_TIME", 0.0)
+    # An image that was decoded for the last reader is too old for the next one.
     while camera._newest is not None:
         grabbed.clear()
         assert grabbed.wait(10)
     assert camera.close()
 
 
-def test_a_device_that_hangs_is_left_alone(video, monkeypatch):
+def test_a_device_that_hangs_does_not_block_close(video, monkeypatch):
     hang = threading.Event()
 
     class Driver:
@@ -213,14 +214,14 @@ def test_a_device_that_hangs_is_left_alone(video, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("no_such_file.png", "no file, folder or device"),
-        ("", "no file, folder or device"),
-        ("circles", "shapes is needed"),
+        ("no_such_file.png", "does not exist"),
+        ("", "must be shapes, a file, a folder or a device"),
+        ("circles", "must be shapes"),
         ("/dev/video97", "/dev/video97 does not exist"),
         ("97", "/dev/video97 does not exist"),
         ("{tmp}", "no file that ends in .jpg"),
         ("{tmp}/notes.txt", "OpenCV cannot open it"),
-        ("{tmp}/notes.png", "OpenCV can"),  # which opens it, and finds no frame
+        ("{tmp}/notes.png", "OpenCV can"),  # OpenCV opens it and finds no frame
         ("{tmp}/half.png", "truncated"),
     ],
 )
@@ -237,7 +238,81 @@ def test_a_source_that_cannot_be_used_is_named(name, why, tmp_path):
     assert why in str(caught.value)
 
 
+class Blind:
+    """A driver that opens and delivers nothing."""
+
+    def __init__(self, retrieve=(False, None)):
+        self.grabs, self.retrieve_result, self.released = 0, retrieve, threading.Event()
+
+    def isOpened(self):
+        return True
+
+    def grab(self):
+        self.grabs += 1
+        return self.grabs <= 1 or self.retrieve_result[0]
+
+    def retrieve(self):
+        return self.retrieve_result
+
+    def release(self):
+        self.released.set()
+
+
+def test_a_device_has_no_image_at_first_and_is_released_at_its_end(monkeypatch):
+    """No read has happened yet, so the first frame is not decoded."""
+    driver = Blind()
+    monkeypatch.setattr(sources, "_capture", lambda name: driver)
+    monkeypatch.setattr(driver, "retrieve", None)
+    camera = Device("/dev/null")
+    assert driver.released.wait(10)
+    with pytest.raises(ImageError, match="/dev/null delivers no more images"):
+        camera.read()
+    assert driver.grabs == 2
+    assert camera.close()
+
+
+def test_a_device_that_cannot_decode_an_image_ends(monkeypatch):
+    driver = Blind()
+    driver.grab = lambda: True
+    monkeypatch.setattr(sources, "_capture", lambda name: driver)
+    camera = Device("/dev/null")
+    assert camera.read() is None
+    assert driver.released.wait(10)
+    camera._thread.join(10)
+    with pytest.raises(ImageError, match="delivers no more images"):
+        camera.read()
+
+
+def test_the_first_view_of_shapes_is_that_of_time_0():
+    """A new source starts at the beginning; each read is one step of 1 / rate."""
+    for rate in (1.0, 240.0):
+        first = source("shapes", (64, 48), rate=rate, seed=3).read()
+        assert first.truth == tuple(moving_scene(3 << 20, 0.0, 64, 48).truth)
+    camera = source("shapes", (64, 48), rate=4.0, seed=3)
+    camera.read()
+    assert camera.read().truth == tuple(moving_scene(3 << 20, 0.25, 64, 48).truth)
+
+
+def test_half_a_size_keeps_the_images_own(tmp_path):
+    """camera_node refuses half a size."""
+    path = save(tmp_path / "one.png", RED)
+    for size in ((0, 0), (64, 0), (0, 64)):
+        assert source(path, size).read().image.shape == (24, 32, 3)
+    assert source(path, (1, 1)).read().image.tolist() == [[list(RED)]]
+
+
+@pytest.mark.parametrize(("more", "fits"), [(-1, True), (0, True), (1, False)])
+def test_a_file_may_have_as_many_pixels_as_the_limit(tmp_path, monkeypatch, more, fits):
+    monkeypatch.setattr(sources, "MAX_PIXELS", 32 * 24 - more)
+    path = save(tmp_path / "one.png", RED)
+    if fits:
+        assert source(path).read().image.shape == (24, 32, 3)
+    else:
+        with pytest.raises(ConfigError, match="must be at most 767"):
+            source(path)
+
+
 def test_without_opencv_a_video_names_the_package(video, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ConfigError, match="opencv-python-headless"):
         source(video)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""camera_node as a process over DDS: what it publishes is what it drew, and it ends cleanly."""
+"""camera_node as a process over DDS: it publishes what it drew, and it ends cleanly."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ KINDS = {"image_raw": Image, "image_raw/compressed": CompressedImage, "truth": G
 
 
 class Viewer:
-    """A client that collects what camera_node publishes on `topics`."""
+    """A client that collects the messages of camera_node on `topics`."""
 
     def __init__(self, *topics):
         self.node = Node("viewer")
@@ -43,12 +43,12 @@ class Viewer:
             )
 
     def close(self):
-        """Without this its subscriptions live on in the tests that follow."""
+        """Remove the subscriptions, which would otherwise live on in the tests that follow."""
         self.bench.executor.shutdown()
         self.node.destroy_node()
 
     def wait(self, count):
-        """Until `count` messages of each topic are there."""
+        """Wait until `count` messages of each topic have arrived."""
         self.bench.until(
             lambda: all(len(messages) >= count for messages in self.seen.values()), "images"
         )
@@ -56,7 +56,7 @@ class Viewer:
 
 @pytest.fixture
 def viewing(ros):
-    """Makes a Viewer for one test."""
+    """Return a function that makes a Viewer for one test."""
     with contextlib.ExitStack() as stack:
         yield lambda *topics: stack.enter_context(contextlib.closing(Viewer(*topics)))
 
@@ -125,7 +125,7 @@ def test_a_folder_is_published_in_order(viewing, tmp_path):
     viewer = viewing("image_raw")
     with Program("camera_node", *parameters(source=tmp_path, rate=10)) as camera:
         viewer.wait(7)
-        assert "d.png" in camera.says("no JPEG")
+        assert "d.png" in camera.says("not a JPEG")
         assert camera.stop(signal.SIGTERM) == 0
         assert "Traceback" not in camera.output
     shown = [tuple(pixels(image)[5, 10].tolist()) for image in viewer.seen["image_raw"]]
@@ -136,13 +136,16 @@ def test_a_folder_is_published_in_order(viewing, tmp_path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"source": "no_such_file.png"}, ["'no_such_file.png'", "no file, folder or device"]),
+        (
+            {"source": "no_such_file.png"},
+            ["'no_such_file.png'", "does not exist; must be"],
+        ),
         ({"source": 97}, ["'97'", "/dev/video97 does not exist"]),
-        ({"rate": 0}, ["rate is 0", "0.1 to 240"]),
+        ({"rate": 0}, ["rate must be 0.1 to 240", "got 0"]),
         ({"rate": 1000.0}, ["rate", "range"]),
-        ({"rate": "fast"}, ["rate is 'fast'", "float"]),
+        ({"rate": "fast"}, ["rate must be a number", "got 'fast'"]),
         ({"encoding": "mono8"}, ["'mono8'", "rgb8, bgr8"]),
-        ({"width": 320}, ["width is 320 and height 0", "both"]),
+        ({"width": 320}, ["width and height", "both", "got 320 and 0"]),
     ],
 )
 def test_a_bad_parameter_ends_the_node_with_its_name(values, words):
@@ -154,18 +157,18 @@ def test_a_bad_parameter_ends_the_node_with_its_name(values, words):
     assert "Traceback" not in camera.output
 
 
-def test_without_listeners_no_image_is_made(viewing, tmp_path):
+def test_without_subscribers_no_image_is_read(viewing, tmp_path):
     Pillow.new("RGB", (20, 10)).save(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with Program("camera_node", *parameters(source=tmp_path, rate=100)) as camera:
         camera.says("100 Hz")
         viewer = viewing()
         client = viewer.node.create_client(DescribeParameters, "camera/describe_parameters")
-        for _ in range(3):  # meanwhile the timer runs
+        for _ in range(3):  # the timer runs in the meantime
             viewer.bench.call(client, DescribeParameters.Request(names=list(OPTIONS)))
         assert "broken.png" not in camera.output
         viewer.node.create_subscription(Image, "camera/image_raw", lambda message: None, 1)
-        viewer.bench.until(lambda: "broken.png" in camera.output, "a reading camera")
+        viewer.bench.until(lambda: "broken.png" in camera.output, "a camera that reads")
 
 
 def test_parameters_are_described_and_cannot_be_changed(viewing):
@@ -184,8 +187,7 @@ def test_parameters_are_described_and_cannot_be_changed(viewing):
         assert not result.successful
 
 
-def test_jpeg_and_png_of_the_same_image_agree():
-    """The JPEG is of the RGB pixels, whatever the raw encoding."""
+def test_a_jpeg_has_the_rgb_pixels_whatever_the_raw_encoding():
     from std_msgs.msg import Header
 
     from kosmos_ros.ros.conversions import compressed_message

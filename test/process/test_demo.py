@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/demo as a user starts it: what it prints, what it leaves, how it ends."""
+"""scripts/demo as a user starts it: its output, its files and its exit code."""
 
 import os
 import re
@@ -21,7 +21,7 @@ SCRIPT = ROOT / "scripts" / "demo"
 
 pytestmark = pytest.mark.skipif(
     not Path(os.environ.get("VIRTUAL_ENV", "/")).is_relative_to(ROOT / ".env"),
-    reason="this is not the environment of scripts/setup, which scripts/demo would make",
+    reason="scripts/demo would make another environment; run scripts/test",
 )
 
 BOX = re.compile(r"^    (.+?) +\((\d+), (\d+), (\d+), (\d+)\) px  score (0\.\d\d)$")
@@ -29,7 +29,7 @@ BOX = re.compile(r"^    (.+?) +\((\d+), (\d+), (\d+), (\d+)\) px  score (0\.\d\d
 
 @pytest.fixture
 def demo(tmp_path):
-    """Starts the demo in a folder of its own."""
+    """Start the demo in a folder of its own."""
     started = []
 
     def start(*arguments):
@@ -39,14 +39,14 @@ def demo(tmp_path):
 
     yield start
     for program in started:
-        # The script ends its nodes when it is asked to, and not when it is killed.
+        # The script ends its nodes on SIGTERM, but not on SIGKILL.
         with program:
             if program.process.poll() is None:
                 program.stop(signal.SIGTERM)
 
 
 def boxes(program):
-    """(phrase, corners in pixels) of each box that was printed."""
+    """Return (phrase, corners in pixels) of each printed box."""
     found = (BOX.match(line) for line in program.lines)
     return [(match[1], tuple(map(int, match.groups()[1:5]))) for match in found if match]
 
@@ -68,10 +68,10 @@ def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     assert re.match(r"question at \(\d+, \d+, \d+, \d+\) px: ", program.lines[questions[1]])
     whole, region = (program.lines[n].removeprefix("answer: ").rstrip(".") for n in answers)
     assert region in whole
-    # Grounding: what the answer named is found, and something else is not.
-    asked = program.has("where is: ").removeprefix("where is: ").split(", ")
-    found = program.lines[program.lines.index(program.has("where is: ")) :]
-    assert any(line.split("not seen")[0].strip() == asked[-1] for line in found)
+    # Grounding finds the phrases of the answer, and not the absent one.
+    asked = program.has("locate: ").removeprefix("locate: ").split(", ")
+    found = program.lines[program.lines.index(program.has("locate: ")) :]
+    assert any(line.split("not found")[0].strip() == asked[-1] for line in found)
     assert region in {phrase for phrase, _ in boxes(program)} | set(asked)
     detailed = next(line for line in found if line.startswith("    The image shows "))
     grown = [line for line in found if line.startswith("    … ")]
@@ -83,12 +83,12 @@ def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     frames = sorted((tmp_path / "frames").glob("*.png"))
     assert len(frames) >= 5
     pixels = np.asarray(Image.open(frames[0]))
-    assert pixels.shape[0] > 480  # the picture, and a strip with its caption
+    assert pixels.shape[0] > 480  # the image, and a strip with its caption
     assert pixels.shape[1:] == (640, 3)
     assert "Traceback" not in program.output
 
 
-def test_a_picture_of_the_users_is_looked_at(demo, tmp_path):
+def test_an_image_of_the_user_is_described(demo, tmp_path):
     shapes = (Shape("circle", "red", (0.1, 0.2, 0.35, 0.6)),)
     Image.fromarray(render(Scene(shapes, 400, 240))).save(tmp_path / "my picture.png")
     program = demo("--image", "my picture.png")
@@ -99,7 +99,7 @@ def test_a_picture_of_the_users_is_looked_at(demo, tmp_path):
     assert np.allclose(corners, (40, 48, 140, 144), atol=400 / 16)
 
 
-def test_the_demo_keeps_on_until_it_is_interrupted(demo):
+def test_with_keep_the_demo_continues_until_it_is_interrupted(demo):
     program = demo("--keep")
     program.says("captions go on until Ctrl-C")
     said = len(program.lines)
@@ -109,14 +109,14 @@ def test_the_demo_keeps_on_until_it_is_interrupted(demo):
     assert "Traceback" not in program.output
 
 
-def test_a_demo_that_is_interrupted_before_its_answers_has_failed(demo):
+def test_a_demo_that_is_interrupted_before_its_end_has_failed(demo):
     program = demo("--keep")
     program.says("model shapes: loading")
     assert program.stop(signal.SIGINT) == 1, program.output
     assert "Traceback" not in program.output
 
 
-def test_a_node_that_hangs_does_not_keep_the_demo(demo):
+def test_a_node_that_hangs_is_killed(demo):
     program = demo("--keep")
     program.says("active: frames and requests are taken")
     children = psutil.Process(program.process.pid).children(recursive=True)
@@ -127,8 +127,8 @@ def test_a_node_that_hangs_does_not_keep_the_demo(demo):
     assert not hangs.is_running()
 
 
-def test_a_picture_of_nothing_ends_the_demo_too(demo, tmp_path):
-    """Without a box to ask about, in a file whose name shells and YAML quote."""
+def test_the_demo_ends_with_an_image_of_nothing(demo, tmp_path):
+    """It has no box to ask about, and a file name that needs quotes in shells and YAML."""
     Image.new("RGB", (64, 48), (120, 120, 120)).save(tmp_path / "it's grey.png")
     program = demo("--image", "it's grey.png", "--out", "it's out")
     assert program.ends() == 0, program.output
@@ -143,11 +143,11 @@ def test_a_picture_of_nothing_ends_the_demo_too(demo, tmp_path):
         (["--out", "/proc"], 1, "/proc/frame_00.png: No such file or directory"),
         (["--imgae", "x.png"], 2, "--imgae is unknown"),
         (["--video"], 2, "--video needs a value"),
-        (["--image", "no/such.png"], 1, "source 'no/such.png' is no file, folder or device"),
+        (["--image", "no/such.png"], 1, "source 'no/such.png' does not exist"),
         (["--model", "./nothing"], 1, "there is no directory"),
     ],
 )
-def test_what_cannot_be_shown_is_named(demo, arguments, code, words):
+def test_a_wrong_argument_is_named(demo, arguments, code, words):
     program = demo(*arguments)
     assert program.ends() == code, program.output
     assert program.has(words), program.output

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The way onto a robot that README.md describes: a virtual environment beside ROS, plain colcon.
+"""Installation on a robot as in README.md: a virtual environment next to ROS, plain colcon.
 
-ROS and its Python packages are reached as a ROS installation's setup file gives them, by
-environment variables, and the virtual environment holds none of them.
+ROS and its Python packages come from environment variables, as in the setup file of a ROS
+installation; the virtual environment does not contain them.
 """
 
 import os
@@ -27,7 +27,7 @@ PARTS += ["package.xml", "setup.cfg", "setup.py", "pyproject.toml"]
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """A workspace with this package in src/, built; and the environment to run it in."""
+    """Provide a built workspace with this package, and the environment to run it in."""
     home = tmp_path_factory.mktemp("robot")
     source = home / "ws" / "src" / "kosmos_ros"
     source.mkdir(parents=True)
@@ -45,7 +45,7 @@ def workspace(tmp_path_factory):
         "PYTHONPATH": os.pathsep.join(
             path for path in sys.path if path.endswith(("site-packages", "dist-packages"))
         ),
-        # A pip installation of ROS keeps its libraries beside its Python.
+        # ROS from PyPI has its libraries next to its Python.
         "LD_LIBRARY_PATH": f"{sys.prefix}/lib:{os.environ.get('LD_LIBRARY_PATH', '')}",
         "CMAKE_PREFIX_PATH": os.environ.get("CMAKE_PREFIX_PATH", sys.prefix),
     }
@@ -75,7 +75,7 @@ def workspace(tmp_path_factory):
     return home / "ws", {name: value for name, _, value in pairs}
 
 
-def test_every_source_file_says_whose_it_is_and_by_which_licence():
+def test_every_source_file_has_copyright_and_licence():
     folders = ("kosmos_ros", "launch", "test")
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     files += [ROOT / "setup.py", *(ROOT / "scripts").iterdir()]

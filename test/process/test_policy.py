@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""config/kosmos.policy.xml against the graph of real nodes: nothing lacks, nothing is too much."""
+"""config/kosmos.policy.xml allows exactly what real nodes have on the graph."""
 
 import os
 import re
@@ -26,7 +26,7 @@ TOPICS_OF_ACTIONS = ("feedback", "status")
 
 
 def allowed(path):
-    """Names that the profile of an enclave allows, by what the graph calls them."""
+    """Return the names that an enclave's profile allows, by kind, as the graph spells them."""
     (profile,) = POLICY.findall(f"enclaves/enclave[@path='{path}']/profiles/profile")
     own = profile.get("ns").rstrip("/") + "/"
 
@@ -44,7 +44,7 @@ def allowed(path):
 
 
 def resolved(namespace, node, name):
-    """As sros2 reads an expression."""
+    """Return the full name of an expression, as sros2 reads it."""
     if name.startswith("~"):
         return namespace + node + name[1:]
     return name if name.startswith("/") else namespace + name
@@ -55,7 +55,7 @@ def hidden(actions, parts):
 
 
 def graph(ros, name, expected):
-    """What a node has on the graph: what is expected, or after a while what there is."""
+    """Return what a node has on the graph: once it is as expected, or else after PATIENCE."""
     watcher = ros.create_node("watcher", enable_rosout=False)
 
     def look():
@@ -81,7 +81,7 @@ def graph(ros, name, expected):
 
 @pytest.mark.fault(66)
 def test_sros2_can_read_it():
-    """It takes whatever lies in enclaves, comments too, for an enclave."""
+    """sros2 takes everything inside <enclaves> for an enclave, even comments."""
     builder = ElementTree.TreeBuilder(insert_comments=True)
     parser = ElementTree.XMLParser(target=builder)
     root = ElementTree.parse(ROOT / "config" / "kosmos.policy.xml", parser).getroot()
@@ -91,8 +91,8 @@ def test_sros2_can_read_it():
 
 @pytest.mark.parametrize("camera", ["", "front"])
 @pytest.mark.fault(66)
-def test_the_node_has_what_its_policy_allows_and_nothing_else(ros, camera):
-    """For a camera with a name, after the changes that docs/security.md tells."""
+def test_the_node_has_exactly_what_its_policy_allows(ros, camera):
+    """For a camera with a name, after the changes that docs/security.md lists."""
     expected = allowed("/kosmos")
     if Detection2DArray is None:
         expected["publisher"].remove("/kosmos/detections")
@@ -118,8 +118,8 @@ def test_the_node_has_what_its_policy_allows_and_nothing_else(ros, camera):
 
 
 @pytest.mark.fault(66)
-def test_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(ros, tmp_path):
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+def test_the_example_client_needs_exactly_what_its_policy_allows(ros, tmp_path):
+    example = (ROOT / "docs" / "client.py").read_text()
     (tmp_path / "listener").write_text("#!/usr/bin/env python3\n" + example)
     (tmp_path / "listener").chmod(0o755)
     expected = allowed("/listener")
@@ -127,9 +127,9 @@ def test_the_client_of_the_readme_needs_what_its_policy_allows_and_nothing_else(
         assert graph(ros, "listener", expected) == expected, client.output
 
 
-def test_the_node_listens_to_nothing_but_dds():
-    """UDP of DDS alone: no TCP, no server of anything else, and no connection to anywhere."""
-    environment = os.environ | {"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}  # others may have TCP
+def test_the_node_opens_no_sockets_except_those_of_dds():
+    """Only UDP sockets without a peer: no TCP, no other server and no outgoing connection."""
+    environment = os.environ | {"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}  # others may open TCP
     with Program("kosmos_node", *parameters(model="shapes"), env=environment) as node:
         node.says("active: frames and requests are taken")
         sockets = psutil.Process(node.process.pid).net_connections(kind="inet")

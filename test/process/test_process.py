@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How kosmos_node begins and ends as a process, and what the system's clock is to it."""
+"""kosmos_node as a process: start, end, exit codes, and steps of the system clock."""
 
 import os
 import re
@@ -48,17 +48,17 @@ def client(ros):
 
 
 def clean(program):
-    """Whether the output is without a complaint."""
+    """Return whether the output has no error."""
     return not any(word in program.output for word in ("Traceback", "ERROR", "Exception"))
 
 
 def until_mapped(process, library):
-    """Wait until a process has mapped a library into its memory, which not all have."""
+    """Wait until a process has loaded a library; skip the test if it never does."""
     end = time.monotonic() + PATIENCE
     while library not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         if time.monotonic() > end:
-            pytest.skip(f"{library} is not used here")
+            pytest.skip(f"{library} is not loaded on this machine")
         time.sleep(0.001)
 
 
@@ -74,7 +74,7 @@ def test_a_signal_to_an_idle_node_ends_it_cleanly(sign):
 
 @pytest.mark.parametrize("moment", ["active: ", "images from "])
 @pytest.mark.fault(55)
-def test_one_ctrl_c_after_the_other_is_as_one(moment):
+def test_repeated_ctrl_c_ends_the_node_cleanly(moment):
     with Program("kosmos_node", *SHAPES) as node:
         node.says(moment)
         while node.process.poll() is None:
@@ -86,7 +86,7 @@ def test_one_ctrl_c_after_the_other_is_as_one(moment):
 
 @pytest.mark.parametrize("library", ["", "rclpy", "librcl.so", "librmw_"])
 @pytest.mark.fault(55)
-def test_sigterm_right_after_the_start_is_no_crash(library):
+def test_sigterm_right_after_the_start_is_not_a_crash(library):
     with Program("kosmos_node", *SHAPES) as node:
         until_mapped(node.process, library)
         code = node.stop(signal.SIGTERM)
@@ -95,18 +95,18 @@ def test_sigterm_right_after_the_start_is_no_crash(library):
 
 
 @pytest.mark.fault(52)
-def test_a_node_that_shared_memory_leads_past_ends_with_its_own_code():
-    """As Fast DDS leaves it where it takes a port for a dead process's."""
+def test_a_node_cut_off_from_shared_memory_ends_with_its_own_code():
+    """Replace the node's port as Fast DDS does if it believes that the node is dead."""
     with Program("kosmos_node", *SHAPES) as node:
         node.says("active: ")
         links = [os.readlink(link) for link in Path(f"/proc/{node.process.pid}/fd").iterdir()]
         locks = [link for link in links if re.fullmatch(r"/dev/shm/fast\w+_port\d+_el", link)]
         if not locks:
-            pytest.skip("no shared memory is used here")
+            pytest.skip("Fast DDS does not use shared memory on this machine")
         port = Path(locks[0].removesuffix("_el"))
         port.unlink()
         try:
-            port.write_bytes(b"x")  # which Fast DDS refuses at once
+            port.write_bytes(b"x")  # Fast DDS refuses such a file at once
             code = node.ends()
         finally:
             port.unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def test_a_node_that_shared_memory_leads_past_ends_with_its_own_code():
 
 
 @pytest.mark.fault(34)
-def test_auto_without_a_gpu_is_the_processor_and_says_so():
+def test_auto_without_a_gpu_uses_and_logs_the_cpu():
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     with Program("kosmos_node", *parameters(model="shapes", device="auto"), env=hidden) as node:
         assert "device cpu, dtype float32" in node.says("model ready: ")
@@ -125,13 +125,13 @@ def test_auto_without_a_gpu_is_the_processor_and_says_so():
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
 @pytest.mark.fault(35)
-def test_a_node_without_torch_runs_and_says_what_installs_it(client, missing):
-    cure = f"{sys.executable} -m pip install -r requirements.txt"
+def test_a_node_without_torch_runs_and_names_the_install_command(client, missing):
+    remedy = f"{sys.executable} -m pip install -r requirements.txt"
     with Program(Path(sys.executable), "-u", "-c", WITHOUT.format(missing), *SHAPES) as node:
-        node.says(cure)
+        node.says(remedy)
         asking = client.create_client(Ask, "kosmos/ask")
         response = Bench(client).call(asking, Ask.Request(question="What is it?"))
-        assert cure in response.message
+        assert remedy in response.message
         code = node.stop()
     assert code == 0, node.output
     assert "Traceback" not in node.output
@@ -139,8 +139,8 @@ def test_a_node_without_torch_runs_and_says_what_installs_it(client, missing):
 
 @pytest.fixture(scope="module")
 def stepping(tmp_path_factory):
-    """A library that moves the system's clock of a process by the seconds in a file of 8 bytes."""
-    compiler = shutil.which("cc") or pytest.skip("there is no C compiler")
+    """Provide a library that shifts a process's system clock by the seconds in an 8-byte file."""
+    compiler = shutil.which("cc") or pytest.skip("cc is not installed")
     folder = tmp_path_factory.mktemp("clock")
     (folder / "clock.c").write_text(STEPPING)
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", "clock.so", "clock.c", "-ldl"]
@@ -192,7 +192,7 @@ time_t time(time_t *now) {
 
 
 @pytest.mark.fault(28)
-def test_a_step_of_the_systems_clock_moves_no_rate_and_no_deadline(client, stepping, tmp_path):
+def test_a_step_of_the_system_clock_changes_no_rate_and_no_timeout(client, stepping, tmp_path):
     bench = Bench(client)
     camera = client.create_publisher(Image, "image", 1)
     asking = client.create_client(Ask, "kosmos/ask")
@@ -205,9 +205,9 @@ def test_a_step_of_the_systems_clock_moves_no_rate_and_no_deadline(client, stepp
     arguments = parameters(model="shapes", max_rate=20, request_timeout=2.0, stale_timeout=1.0)
     with Program("kosmos_node", *arguments, env=environment) as node:
         node.says("active: ")
-        # Never ahead of the kernel's clock, by which some libraries wait.
+        # The clock is never ahead of the kernel's, which some libraries wait for.
         for step in (0, -7200, -3600, -1800):
-            with file.open("r+b") as clock:  # in place: the node has mapped it
+            with file.open("r+b") as clock:  # in place, since the node has mapped the file
                 clock.write(struct.pack("q", step))
             silent = len(node.lines)
             header = Header(frame_id=f"{step}")
@@ -215,7 +215,7 @@ def test_a_step_of_the_systems_clock_moves_no_rate_and_no_deadline(client, stepp
                 0.05, lambda header=header: camera.publish(image_message(drawn, header))
             )
             captions.clear()
-            # Of frames from after the step.
+            # Captions of frames from before the step do not count.
             name = header.frame_id
             bench.until(
                 lambda name=name: [c.header.frame_id for c in captions].count(name) >= 3,
@@ -223,10 +223,10 @@ def test_a_step_of_the_systems_clock_moves_no_rate_and_no_deadline(client, stepp
             )
             client.destroy_timer(timer)
             late = captions[-1].latency.sec - client.get_clock().now().nanoseconds / 1e9
-            assert abs(late - step) < PATIENCE  # the clock has stepped for the node
-            # For a frame that does not come, until the deadline.
+            assert abs(late - step) < PATIENCE  # the node sees the step
+            # No frame is as new as max_age requires, so this request waits for its timeout.
             request = Ask.Request(question="What is it?")
             request.max_age.nanosec = 1
             assert "within 2 s" in bench.call(asking, request).message
             node.says("no image on /image for", after=silent)
-        # It is killed: how DDS waits for its own end is another matter.
+        # The program is killed here: DDS may wait long for its own end.

@@ -32,9 +32,8 @@ from kosmos_ros.errors import (
     UnreachableError,
 )
 from kosmos_ros.kosmos2.torch_errors import translated
-from kosmos_ros.ros import kosmos_node as node_module
+from kosmos_ros.ros import model_host, process
 from kosmos_ros.ros import parameters as node_parameters
-from kosmos_ros.ros import process
 from kosmos_ros.serving import memory_backoff
 
 
@@ -181,19 +180,19 @@ def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
     desk.client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     desk.engine.errors.append(OutOfMemoryError("generation failed: out of memory"))
     assert desk.ask(question="What is it?", image=picture()).success
-    desk.until(lambda: desk.logs("short of memory, the model does half of max_batch_size"))
+    desk.until(lambda: desk.logs("memory is short; running at half of max_batch_size"))
     reports.clear()
     status = of_model(desk.until(lambda: reports)[0])
     assert (status.level, status.message) == (
         DiagnosticStatus.WARN,
-        "short of memory: half of max_batch_size",
+        "memory is short: half of max_batch_size",
     )
     assert {pair.key: pair.value for pair in status.values}["short of memory"] == (
         "half of max_batch_size"
     )
     assert desk.engine.tidied == 1
     monkeypatch.setattr(memory_backoff, "QUIET", 0.001)  # and nothing else happens
-    desk.until(lambda: desk.logs("the model does all again"))
+    desk.until(lambda: desk.logs("memory has recovered; running at full batch size again"))
     reports.clear()
     assert of_model(desk.until(lambda: reports)[0]).level == DiagnosticStatus.OK
 
@@ -231,7 +230,7 @@ def broken(ros):
     ("how", "code", "reason"),
     [
         ("lost", 3, "CUDA error: an illegal memory access"),
-        ("hangs", 4, "the model has not answered for"),
+        ("hangs", 4, "the model has not responded for"),
     ],
 )
 @pytest.mark.fault(32, 33)
@@ -253,7 +252,7 @@ def test_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(broken, ho
     assert reason in of_model(reports[-1]).message
     assert "Traceback" not in program.output
     if how == "hangs":
-        program.says("after 1 s (hard_timeout) this process ends")
+        program.says("this process exits after 1 s (parameter hard_timeout)")
 
 
 @pytest.mark.fault(33)
@@ -282,7 +281,7 @@ def test_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there
     desk = start(load=load, hard_timeout=limit)
     assert desk.node.patience == before
     loaded.set()
-    desk.until(lambda: not desk.node._reason)
+    desk.until(lambda: not desk.node.unavailable())
     assert desk.node.patience == patience
 
 
@@ -291,17 +290,17 @@ def test_a_model_may_take_its_time_where_no_limit_is_set(start):
     desk = start(hard_timeout=0.0)
     desk.engine.free.clear()
     answer = desk.asking.call_async(Ask.Request(question="What?", image=picture()))
-    desk.until(lambda: desk.node._worker.stuck() > 0.5)
+    desk.until(lambda: desk.node.host.worker.stuck() > 0.5)
     desk.engine.free.set()
     desk.until(answer.done)
     assert answer.result().success
     assert not desk.node.finished.done()
-    assert desk.node._worker.stuck() == 0
+    assert desk.node.host.worker.stuck() == 0
 
 
 @pytest.mark.fault(36)
 def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
-    monkeypatch.setattr(node_module, "PAUSES", (0.3, 0.4))
+    monkeypatch.setattr(model_host, "RETRY_PAUSES", (0.3, 0.4))
     engine, online = FakeEngine(), threading.Event()
 
     def load(settings):
@@ -310,24 +309,24 @@ def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
         return engine
 
     desk = start(engine, load)
-    said = "the model is loading: the hub does not answer; the next attempt is in"
+    said = "the model is loading: the hub does not answer; next attempt in"
     desk.until(lambda: desk.ask(question="What?").message.startswith(said))
     desk.until(lambda: desk.logs(said, "0.4 s"))
     online.set()
-    desk.until(lambda: not desk.node._reason)
+    desk.until(lambda: not desk.node.unavailable())
     assert desk.ask(question="What?", image=picture()).success
 
 
 @pytest.mark.fault(36)
 def test_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
-    monkeypatch.setattr(node_module, "PAUSES", (60.0,))
+    monkeypatch.setattr(model_host, "RETRY_PAUSES", (60.0,))
 
     def load(settings):
         raise UnreachableError("the hub does not answer")
 
     desk = start(load=load)
-    desk.until(lambda: "the next attempt is in 60 s" in desk.node._reason)
-    assert desk.node._go(desk.node.trigger_shutdown)
+    desk.until(lambda: "next attempt in 60 s" in desk.node.unavailable())
+    assert desk.node._run_transition(desk.node.trigger_shutdown)
     assert desk.ask(question="What?").message == "the node is shut down"
     assert desk.node.stop(10)
 
@@ -341,7 +340,7 @@ def test_a_manager_hears_at_once_that_loading_failed(start):
         raise UnreachableError("the hub does not answer")
 
     desk = start(load=load, autostart=False)
-    assert not desk.node._go(desk.node.trigger_configure)
+    assert not desk.node._run_transition(desk.node.trigger_configure)
     assert tries == [1]
     response = desk.ask(question="What?")
     assert response.message == "the model cannot be used: the hub does not answer"
@@ -358,7 +357,7 @@ def test_a_manager_hears_of_it_also_after_a_start_that_failed(start):
     said = "the model cannot be used: "
     desk.until(lambda: desk.ask(question="What?").message == f"{said}the disk is full")
     desk.until(lambda: not desk.node.starting)
-    assert not desk.node._go(desk.node.trigger_configure)
+    assert not desk.node._run_transition(desk.node.trigger_configure)
     assert desk.ask(question="What?").message == f"{said}the hub does not answer"
 
 
@@ -389,7 +388,7 @@ def test_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatc
     def bug(*_):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(desk.node._inquiries, "_message", bug)
+    monkeypatch.setattr(desk.node.request_services, "_message", bug)
     response = desk.ask(question="What?", image=picture())
     assert (response.success, response.message) == (False, "LookupError: a bug")
     desk.until(lambda: desk.logs("a request failed: LookupError: a bug"))
@@ -410,10 +409,10 @@ def test_a_bug_in_the_engine_is_logged_with_its_place(start):
 def test_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
     desk = start()
 
-    def bug(job, pictures):
+    def bug(work, frame, jobs):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(desk.node._worker, "_look", bug)
+    monkeypatch.setattr(desk.node.host.worker, "_begin", bug)
     response = desk.ask(question="What?", image=picture())
     assert not response.success
     desk.until(desk.node.finished.done)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Inputs that once broke something, a few new ones for each target, and a short hunt."""
+"""Inputs that once broke something, a few random ones for each target, and a short fuzz run."""
 
 import random
 import re
@@ -18,9 +18,9 @@ from kosmos_ros.kosmos2 import grounding
 from kosmos_ros.shapes import MODEL_DIR
 
 ROS = {"request": "rclpy"}
-KEPT = sorted(path for path in fuzz.CORPUS.glob("*/*") if path.is_file())
+CORPUS = sorted(path for path in fuzz.CORPUS.glob("*/*") if path.is_file())
 COUNTS = {"request": 1500, "model": 12}  # inputs
-COUNT = 4000  # of the other targets
+COUNT = 4000  # inputs of the other targets
 
 
 def load(target):
@@ -30,7 +30,7 @@ def load(target):
 
 
 def changed(rng, seed, words):
-    """`seed` with a few bytes changed, words put in and pieces taken out or said twice."""
+    """Return `seed` with random changes: bytes, words, and pieces removed or repeated."""
     data = bytearray(seed)
     for _ in range(rng.randint(1, 4)):
         start = rng.randint(0, len(data))
@@ -40,9 +40,9 @@ def changed(rng, seed, words):
     return bytes(data)
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: f"{path.parent.name}/{path.name}")
 @pytest.mark.fault(42)
-def test_what_once_broke_something_breaks_nothing(path):
+def test_inputs_that_once_broke_something_break_nothing(path):
     load(path.parent.name).run(path.read_bytes())
 
 
@@ -59,11 +59,11 @@ def test_random_inputs_break_nothing(target):
             accepted += module.run(data)
         except Exception as exc:
             raise AssertionError(f"target {target}, input {data!r}") from exc
-    assert accepted, "every input was refused: the target tests nothing but refusals"
+    assert accepted, "every input was refused, so the target tests only refusals"
 
 
 def outside(*args):
-    """A caption with a box that leaves the picture."""
+    """Return a caption with a box that leaves the image."""
     return "a", (grounding.Phrase("a", 0, 1, (grounding.Box(0.5, 0.5, 1.5, 1.0),)),)
 
 
@@ -74,13 +74,13 @@ BROKEN = (
     ("parse", "fuzz.parse.parse", outside),
     ("prompt", "kosmos_ros.kosmos2.prompts.plain_text", lambda name, text: text),
     ("request", "kosmos_ros.ros.services._check", lambda *args: 1 / 0),
-    ("parameter", "fuzz.parameter.checked", lambda field, value: value),
+    ("parameter", "fuzz.parameter.validated", lambda field, value: value),
     ("model", "fuzz.model.Engine.load", lambda *args, **options: 1 / 0),
 )
 
 
 @pytest.mark.parametrize(("target", "name", "fake"), BROKEN, ids=[case[0] for case in BROKEN])
-def test_a_target_tells_broken_code(monkeypatch, tmp_path, target, name, fake):
+def test_a_target_detects_broken_code(monkeypatch, tmp_path, target, name, fake):
     module = load(target)
     monkeypatch.setattr(name, fake)
     findings = Findings(module.run, tmp_path / target)
@@ -89,7 +89,7 @@ def test_a_target_tells_broken_code(monkeypatch, tmp_path, target, name, fake):
     assert list((tmp_path / target).iterdir())
 
 
-def test_the_target_of_prompts_reads_them_as_the_engine_does():
+def test_the_prompt_target_has_the_tokenizer_of_the_engine():
     tokenizer = Kosmos2Processor.from_pretrained(MODEL_DIR).tokenizer
     module, rng = load("prompt"), random.Random(0)
     for _ in range(300):
@@ -99,7 +99,7 @@ def test_the_target_of_prompts_reads_them_as_the_engine_does():
         assert ids == module.TOKENIZER.encode(text, add_special_tokens=False).ids
 
 
-def test_a_finding_is_kept_once_for_each_place(tmp_path, capsys):
+def test_one_finding_is_kept_for_each_place_in_the_code(tmp_path, capsys):
     def run(data):
         if data.startswith(b"a"):
             raise KeyError(data)
@@ -112,7 +112,7 @@ def test_a_finding_is_kept_once_for_each_place(tmp_path, capsys):
     assert capsys.readouterr().err.count("finding: ") == 2
 
 
-def test_atheris_hunts_and_prints_a_table():
+def test_a_fuzz_run_prints_a_table():
     pytest.importorskip("atheris", reason="atheris is not installed: scripts/setup does")
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", "prompt", "parameter", "--runs", "3000", "--seed", "7"],

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Dependencies point downwards, only `ros` knows ROS, and torch is imported when it is used."""
+"""Dependencies point downwards, only `ros` imports ROS, and torch is imported when needed."""
 
 import ast
 import graphlib
@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
     "cli": BASE | {"shapes", "kosmos2", "images", "serving"},
 }
-"""Folders and modules of the package, and those of the package that each may import."""
+"""What each folder or top-level module of the package may import from the package."""
 ROS = {
     "rclpy", "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "kosmos_msgs",
     "lifecycle_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs", "vision_msgs",
@@ -40,7 +40,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module_of(path):
-    """The dotted name of a file of the package."""
+    """Return the dotted name of a file of the package."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -49,7 +49,7 @@ MODULES = {module_of(path): path for path in FILES}
 
 
 def imports(path):
-    """The dotted names of the modules that a file imports, wherever in it."""
+    """Return the dotted names of the modules that a file imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -60,24 +60,24 @@ def imports(path):
     return found
 
 
-def room_of(module):
-    """The folder or top-level module of a dotted name of the package."""
+def part_of(module):
+    """Return the folder or top-level module of a dotted name of the package."""
     return module.split(".")[1]
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_a_module_imports_only_what_lies_below_its_folder(path):
+def test_modules_import_only_from_layers_below(path):
     if path == PACKAGE / "__init__.py":
         assert not imports(path)
         return
-    own = room_of(module_of(path))
-    ours = {room_of(name) for name in imports(path) if name.startswith("kosmos_ros.")}
+    own = part_of(module_of(path))
+    ours = {part_of(name) for name in imports(path) if name.startswith("kosmos_ros.")}
     assert ours <= MAY_IMPORT[own] | {own}
     foreign = {name.split(".")[0] for name in imports(path)}
     assert not foreign & MAY_NOT_IMPORT[own]
 
 
-def test_no_module_imports_itself_through_others():
+def test_imports_have_no_cycle():
     graph = {name: imports(path) & MODULES.keys() for name, path in MODULES.items()}
     assert list(graphlib.TopologicalSorter(graph).static_order())
 
@@ -91,14 +91,16 @@ def run(code):
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
 @pytest.mark.fault(35)
-def test_what_is_missing_is_named_with_the_command_that_installs_it(missing):
+@pytest.mark.process
+def test_a_missing_package_is_named_with_the_command_that_installs_it(missing):
     done = run(BLOCK.format((missing,)) + "import kosmos_ros.kosmos2.engine")
     assert f"ModelLoadError: import of {missing} halted" in done.stderr
     assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
 
 
 @pytest.mark.fault(35)
-def test_transformers_of_before_kosmos_2_are_named(tmp_path):
+@pytest.mark.process
+def test_a_transformers_without_kosmos_2_is_named(tmp_path):
     (tmp_path / "transformers.py").write_text("__version__ = '4.30.0'\n")
     path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
     done = run(path + "import kosmos_ros.kosmos2.engine")
@@ -107,7 +109,8 @@ def test_transformers_of_before_kosmos_2_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["ros.kosmos_node", "ros.camera_node", "ros.demo_node", "cli"])
-def test_programs_start_without_waiting_for_torch(module):
+@pytest.mark.process
+def test_programs_start_without_importing_torch(module):
     if module != "cli":
         pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
     done = run(f"import sys, kosmos_ros.{module}; assert 'torch' not in sys.modules")

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/matrix: which versions a combination gets, what is told of a run, and the table."""
+"""scripts/matrix: the versions of a combination, the result of a run, and the table."""
 
 import subprocess
 import sys
@@ -17,13 +17,13 @@ def matrix():
     path = ROOT / "scripts" / "matrix"
     module = ModuleType("matrix")
     module.__file__ = str(path)
-    # Not by a loader, which would leave a __pycache__ among the scripts.
+    # A loader would leave a __pycache__ among the scripts.
     exec(compile(path.read_text(), path, "exec"), module.__dict__)
     return module
 
 
 def versions(constraints):
-    """Each package's pins, as a file of constraints has them."""
+    """Return the pins of each package in the text of a constraints file."""
     lines = [line for line in constraints.splitlines() if line and not line.startswith("#")]
     found = {}
     for line in lines:
@@ -32,15 +32,15 @@ def versions(constraints):
     return found
 
 
-def test_a_combinations_versions_replace_the_pinned_ones_and_no_others(matrix):
+def test_versions_of_a_combination_replace_only_their_own_pins(matrix):
     ours = (ROOT / "requirements" / "constraints.txt").read_text()
     for combination in matrix.COMBINATIONS:
         pins = versions(matrix.pinned(ours, combination.pins))
-        asked = {name: [version] for name, version in combination.pins.items()}
-        assert pins == versions(ours) | asked, combination
+        wanted = {name: [version] for name, version in combination.pins.items()}
+        assert pins == versions(ours) | wanted, combination
 
 
-def test_a_copy_has_this_trees_files_and_keeps_what_was_set_up(matrix, tmp_path):
+def test_a_copy_has_the_files_of_the_clone_and_keeps_its_environment(matrix, tmp_path):
     (tmp_path / ".env" / "jazzy").mkdir(parents=True)
     (tmp_path / "left_over").mkdir()
     matrix.copy_tree(tmp_path, {"numpy": "1.26.4"})
@@ -72,7 +72,7 @@ def test_a_copy_has_this_trees_files_and_keeps_what_was_set_up(matrix, tmp_path)
         ),
     ],
 )
-def test_what_cannot_be_installed_is_told_with_its_reason(matrix, log, reason):
+def test_a_failed_installation_is_reported_with_its_reason(matrix, log, reason):
     assert matrix.reason(log) == reason
 
 
@@ -84,10 +84,10 @@ def test_what_cannot_be_installed_is_told_with_its_reason(matrix, log, reason):
         ("import pytest\ndef test_a(): pytest.skip('x')", 0, "0 passed, 0 failed, 1 skipped"),
         ("def test_a(missing): pass", 1, "0 passed, 1 failed, 0 skipped"),
         ("", 5, "0 passed, 0 failed, 0 skipped; pytest ended with 5"),
-        ("import os\ndef test_a(): os._exit(7)", 7, "the tests ended with status 7"),
+        ("import os\ndef test_a(): os._exit(7)", 7, "pytest ended with exit code 7 and no report"),
     ],
 )
-def test_the_counts_are_those_of_the_run(matrix, tmp_path, body, code, counts):
+def test_outcomes_of_a_run_are_counted(matrix, tmp_path, body, code, counts):
     (tmp_path / "test_it.py").write_text(body)
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}"]
@@ -97,9 +97,7 @@ def test_the_counts_are_those_of_the_run(matrix, tmp_path, body, code, counts):
     assert matrix.counted(report, code) == counts
 
 
-def test_rows_are_written_between_the_marks_beside_those_of_the_same_tests(
-    matrix, tmp_path, monkeypatch
-):
+def test_written_rows_replace_old_ones_of_the_same_tests(matrix, tmp_path, monkeypatch):
     document = tmp_path / "compatibility.md"
     document.write_text(f"# A\n{matrix.BEGIN}{matrix.END}\nb\n")
     monkeypatch.setattr(matrix, "DOCUMENT", document)

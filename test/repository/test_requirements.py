@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The requirements allow no version of which a vulnerability that matters here is known."""
+"""The requirements exclude versions with known vulnerabilities that matter here."""
 
 import configparser
 import re
@@ -15,10 +15,10 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 SOUND = {
-    "pillow": "12.2",  # CVE-2026-40192: a bomb of a few bytes, in a format that is not read here
+    "pillow": "12.2",  # CVE-2026-40192: decompression bomb, in a format that is not read here
     "torch": "2.6",  # CVE-2025-32434: torch.load(weights_only=True) runs code; training calls it
 }
-"""First versions without it; scripts/audit asks for those that are not known here yet."""
+"""First fixed versions; scripts/audit looks for newer vulnerabilities."""
 
 
 def requirements(text):
@@ -31,7 +31,7 @@ PINNED = requirements((ROOT / "requirements" / "constraints.txt").read_text())
 
 
 @pytest.mark.parametrize(("name", "version"), SOUND.items())
-def test_no_version_with_a_known_hole_is_allowed_or_installed(name, version):
+def test_no_vulnerable_version_is_allowed_or_pinned(name, version):
     (required,) = [each for each in REQUIRED if each.name == name]
     (lowest,) = [Version(each.version) for each in required.specifier if each.operator == ">="]
     assert lowest >= Version(version)
@@ -53,11 +53,11 @@ def test_the_pins_satisfy_the_requirements():
             assert only.version in required.specifier, (required, pin)
 
 
-def test_setup_cfg_asks_for_the_same_versions():
+def test_setup_cfg_requires_the_same_versions():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     installed = requirements(config["options"]["install_requires"])
-    asked = {each.name: each.specifier for each in REQUIRED}
+    required = {each.name: each.specifier for each in REQUIRED}
     for each in installed:
-        if each.name in asked:
-            assert each.specifier == asked[each.name], each
+        if each.name in required:
+            assert each.specifier == required[each.name], each

@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""cv_bridge and the table give the same pixels, and a cv_bridge that does not is not used."""
+"""cv_bridge and the table give the same pixels; the table decodes what cv_bridge gets wrong."""
 
 import importlib.util
+import subprocess
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("sensor_msgs", reason="ROS messages are not installed: scripts/setup does")
 
 from compressed_images import EXAMPLES, noise
-from raw_images import CASES, LIMIT
+from raw_images import CASES, LIMIT, message_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
@@ -19,22 +20,23 @@ from kosmos_ros.images.encodings import ENCODINGS
 from kosmos_ros.ros import bridge
 from kosmos_ros.ros.bridge import ImageDecoder
 
-# What cv_bridge has no conversion to rgb8 for; all else it must serve, or the trial is broken.
-NOT_IN_CV_BRIDGE = {"8UC1", "8UC3", "8UC4", "16UC1", "32FC1", "uyvy", "yuyv", "nv12", "nv21"}
+# Encodings that cv_bridge cannot convert to rgb8. If it misses another, the trial is broken.
+NOT_IN_CV_BRIDGE = {"8UC1", "8UC3", "8UC4", "16UC1", "32FC1", "uyvy", "yuyv"}
+NOT_IN_CV_BRIDGE |= {"nv12", "nv21", "nv24"}
 
 
 def message(encoding, pad=0, big=False):
-    """The case of raw_images.py as a message, `pad` bytes after each row."""
-    rows, picture = CASES[encoding]
+    """Return the case of raw_images.py as a message with `pad` bytes after each row."""
+    rows, image = CASES[encoding]
     if big:
         rows = [np.frombuffer(row, ENCODINGS[encoding].dtype).byteswap().tobytes() for row in rows]
     return Image(
-        width=len(picture[0]),
-        height=len(picture),
+        width=len(image[0]),
+        height=len(image),
         encoding=encoding,
         step=len(rows[0]) + pad,
         is_bigendian=big,
-        data=b"".join(row + b"\xee" * pad for row in rows),
+        data=message_data(rows, b"\xee" * pad),
     )
 
 
@@ -71,7 +73,7 @@ def test_cv_bridge_serves_what_it_knows(decoder):
 @pytest.mark.parametrize("encoding", CASES)
 @pytest.mark.fault(1, 4, 5, 6)
 def test_both_refuse_the_same_messages(decoder, encoding):
-    """Also where cv_bridge would give a narrower picture or a TypeError."""
+    """cv_bridge alone would return a narrower image or raise a TypeError."""
     for field, value in {
         "data": message(encoding).data[:-1],
         "step": message(encoding).step - 1,
@@ -101,17 +103,21 @@ def test_an_unknown_encoding_is_refused(decoder):
         decoder.decode(unknown, LIMIT)
 
 
-# A cv_bridge of three encodings, with the real one's way to read rows; `{}` spoils it.
+# A cv_bridge of three encodings that reads rows as the real one does; `{}` spoils it.
 STANDIN = """
 import os, signal, sys, time
 import numpy as np
+try:
+    import cv2
+except ImportError:
+    pass
 ORDER = {{"rgb8": (0, 1, 2), "bgr8": (2, 1, 0), "mono8": (0, 0, 0)}}
 class CvBridgeError(TypeError):
     pass
 class CvBridge:
     def imgmsg_to_cv2(self, frame, desired_encoding):
         if frame.encoding not in ORDER:
-            raise CvBridgeError("Unrecognized image encoding")
+            raise CvBridgeError(f"Unrecognized image encoding [{{frame.encoding}}]")
         channels = 1 if frame.encoding == "mono8" else 3
         shape = frame.height, frame.step // channels, channels
         pixels = np.ndarray(shape, np.uint8, frame.data)[:, : frame.width, ORDER[frame.encoding]]
@@ -122,7 +128,7 @@ class CvBridge:
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Installs a cv_bridge that does `fault` in every conversion, or when it is imported."""
+    """Install a cv_bridge that runs `fault` in each conversion and `at_import` when imported."""
 
     def install(fault="pass", at_import="pass"):
         (tmp_path / "cv_bridge.py").write_text(f"{STANDIN.format(fault)}\n{at_import}\n")
@@ -137,45 +143,98 @@ def installed(tmp_path, monkeypatch):
 KNOWN = {(name, big) for name in ("rgb8", "bgr8", "mono8") for big in (False, True)}
 
 
-def test_a_right_cv_bridge_serves_whatever_it_prints(installed):
-    decoder = installed(at_import="print('noise'); print('mono16 False', file=sys.stderr)")
+def test_a_correct_cv_bridge_is_used_whatever_it_prints(installed):
+    decoder = installed(
+        at_import="print('[1, 2]'); os.system('echo noise'); print('noise', file=sys.stderr)"
+    )
     assert decoder.served == KNOWN
-    assert str(decoder).startswith("cv_bridge (kosmos_ros's own table: rgba8, ")
-    assert "big-endian" not in str(decoder)
+    said = str(decoder)
+    assert said.startswith("cv_bridge; kosmos_ros's own table decodes rgba8, bgra8, 8UC1, ")
+    assert said.endswith(
+        "nv24 (cv_bridge raises CvBridgeError: Unrecognized image encoding [...])"
+    )
+    assert "big-endian" not in said
 
 
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
-        ("raise KeyError('boom')", "KeyError: 'boom'"),
-        ("pixels = pixels ^ 1", "other pixels"),
-        ("pixels = pixels[:, 1:]", "other pixels"),
-        ("raise AttributeError('_ARRAY_API not found')", "other pixels"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "ends the process with SIGSEGV"),
+        ("os._exit(3)", "ends the process with exit code 3"),
+        ("raise SystemExit(4)", "ends the process with exit code 4"),
+        ("raise KeyError('boom')", "raises KeyError: 'boom'"),
+        ("pixels = pixels ^ 1", "gives other pixels"),
+        ("pixels = pixels[:, 1:]", "gives other pixels"),
+        ("raise AttributeError('_ARRAY_API not found')", "raises AttributeError: _ARRAY_API"),
     ],
 )
-def test_a_wrong_or_deadly_cv_bridge_is_not_used(installed, fault, why):
+def test_a_cv_bridge_that_decodes_nothing_is_not_used(installed, fault, why):
     decoder = installed(fault)
     assert not decoder.served
-    assert str(decoder).startswith("kosmos_ros's own table (cv_bridge ")
-    assert why in str(decoder)
+    said = str(decoder)
+    assert said.startswith("kosmos_ros's own table (cv_bridge decodes nothing right: rgb8, bgr8, ")
+    assert f"mono8 (cv_bridge {why}" in said
+    assert "NumPy" not in said
     assert decoder.decode(message("bgr8"), LIMIT).tolist() == np.array(CASES["bgr8"][1]).tolist()
 
 
 @pytest.mark.parametrize(
-    "at_import", ["import no_such_module_of_cv_bridge", "os.abort()", "raise AttributeError('x')"]
+    ("fault", "why"),
+    [
+        ("raise KeyError('boom')", "raises KeyError: 'boom'"),
+        ("raise MemoryError", "raises MemoryError"),
+        ("os.abort()", "ends the process with SIGABRT"),
+        ("raise SystemExit", "gave no result"),
+        ("pixels = pixels ^ 1", "gives other pixels"),
+        ("pixels = None", "gives other pixels"),
+        ("time.sleep(600)", "ends the process with SIGALRM"),
+    ],
 )
-def test_a_cv_bridge_that_does_not_load_is_not_used(installed, at_import):
+def test_one_bad_encoding_leaves_the_others_to_cv_bridge(installed, monkeypatch, fault, why):
+    """Those after it in the table, too."""
+    monkeypatch.setattr(bridge, "TRIAL_TIMEOUT", 40.0)  # of which a hanging kind takes 5 s
+    bad = "bgr8" if "sleep" not in fault else "mono8"
+    condition = f"frame.encoding == '{bad}'" + " and not frame.is_bigendian" * ("sleep" in fault)
+    decoder = installed(f"if {condition}: {fault}")
+    assert decoder.served == KNOWN - {(bad, False)} - ({(bad, True)} if bad == "bgr8" else set())
+    assert f"{bad} (cv_bridge {why}" in str(decoder)
+    assert decoder.decode(message(bad), LIMIT).tolist() == np.array(CASES[bad][1]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("at_import", "why"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("os.abort()", "SIGABRT"),
+        ("raise AttributeError('x')", "AttributeError: x"),
+        ("sys.exit(5)", "exit code 5"),
+    ],
+)
+def test_a_cv_bridge_that_does_not_load_is_not_used(installed, at_import, why):
     decoder = installed(at_import=at_import)
     assert not decoder.served
-    assert f"NumPy {np.__version__}" in str(decoder)
+    assert f"(cv_bridge does not load with NumPy {np.__version__}: " in str(decoder)
+    assert str(decoder).endswith(f"{why})")
 
 
-def test_a_cv_bridge_that_hangs_is_given_up(installed, monkeypatch):
+def test_a_cv_bridge_that_hangs_is_not_used(installed, monkeypatch):
     monkeypatch.setattr(bridge, "TRIAL_TIMEOUT", 0.2)
     decoder = installed(at_import="time.sleep(600)")
     assert not decoder.served
     assert "did not load in 0.2 s" in str(decoder)
+
+
+def test_kinds_that_were_not_tried_in_time_are_left_to_the_table(installed, monkeypatch):
+    def run(command, timeout, **options):
+        done = b'["rgb8", false, ""]\n["rgb8", true, "cv_bridge gives other pixels"]\n'
+        raise subprocess.TimeoutExpired(command, timeout, done)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    decoder = installed()
+    assert decoder.served == {("rgb8", False)}
+    assert "big-endian frames (cv_bridge gives other pixels); " in str(decoder)
+    assert "; rgba8, bgr8, bgra8, mono8, " in str(decoder)
+    assert "(cv_bridge gave no result)" in str(decoder)
 
 
 def test_each_encoding_and_byte_order_is_judged_by_itself(installed):
@@ -184,16 +243,17 @@ def test_each_encoding_and_byte_order_is_judged_by_itself(installed):
         "        if frame.encoding == 'bgr8' and frame.step > 24: pixels = pixels[:, ::-1]"
     )
     assert decoder.served == {("rgb8", False), ("mono8", False)}
-    assert "big-endian frames" in str(decoder)
+    assert "big-endian frames (cv_bridge raises AttributeError: " in str(decoder)
+    assert "bgr8 (cv_bridge gives other pixels)" in str(decoder)
     for encoding in ("rgb8", "bgr8", "mono8"):
         for big in (False, True):
             image = decoder.decode(message(encoding, big=big), LIMIT)
             assert image.tolist() == np.array(CASES[encoding][1]).tolist()
 
 
-def test_rows_padded_by_part_of_a_pixel_are_left_to_the_table(installed):
+def test_rows_padded_by_a_part_of_a_pixel_are_left_to_the_table(installed):
     decoder = installed()
-    padded = message("nv12")  # three rows, of which any 8-bit encoding can be read
+    padded = message("nv12")  # three rows of bytes, which any 8-bit encoding can have
     padded.encoding, padded.width, padded.height, padded.step = "rgb8", 1, 3, 4
     assert (padded.encoding, False) in decoder.served
     expected = [[list(padded.data[4 * row : 4 * row + 3])] for row in range(3)]

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""README's tables of topics, services and the action against the running node."""
+"""The tables of topics, services and the action in docs/interface.md against the running node."""
 
 import re
 import time
@@ -14,33 +14,33 @@ from rclpy.action import get_action_server_names_and_types_by_node
 
 from kosmos_ros.ros.conversions import Detection2DArray
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-ROSS_OWN = ("rcl_interfaces/", "lifecycle_msgs/", "type_description_interfaces/", "rosgraph_msgs/")
+PAGE = (Path(__file__).parents[2] / "docs" / "interface.md").read_text()
+STANDARD = ("rcl_interfaces/", "lifecycle_msgs/", "type_description_interfaces/", "rosgraph_msgs/")
 
 
 def table(heading):
-    """Type of each name in a table of the README."""
-    section = README.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    """Return the type of each name in a table of the page."""
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n#")[0]
     return dict(re.findall(r"^\| `([~/\w]+)` \| ([\w/]+) \|", section, re.M))
 
 
 def own(names_and_types, camera=""):
-    """Those that are not every node's, with ~ for the node's name and without the camera's."""
+    """Return the names that only this node has, with ~ for the node's and the camera's name."""
     found = {}
     for name, (kind, *_) in names_and_types:
-        if not kind.startswith(ROSS_OWN):
+        if not kind.startswith(STANDARD):
             found[name.replace(f"/kosmos/{camera}", "~/", 1)] = kind
     return found
 
 
 def shown(desk, what, expected):
-    """What the graph shows, once it has what is expected, or after a while what it has."""
+    """Return what the graph shows: as soon as it is as expected, or else after 10 s."""
     end = time.monotonic() + 10.0
     desk.until(lambda: what() == expected or time.monotonic() > end)
     return what()
 
 
-def test_the_readme_lists_the_topics_that_are_published(start):
+def test_the_page_lists_the_published_topics(start):
     desk, listed = start(), table("Topics")
     if Detection2DArray is None:
         listed.pop("~/detections")
@@ -52,7 +52,7 @@ def test_the_readme_lists_the_topics_that_are_published(start):
     assert shown(desk, published, listed) == listed
 
 
-def test_the_readme_lists_the_services_and_the_action(start):
+def test_the_page_lists_the_services_and_the_action(start):
     desk, listed = start(), table("Services and the action")
 
     def served():
@@ -64,7 +64,7 @@ def test_the_readme_lists_the_services_and_the_action(start):
     assert shown(desk, served, listed) == listed
 
 
-def test_each_of_several_cameras_has_them_under_its_name(start):
+def test_each_of_several_cameras_has_its_own_topics(start):
     desk = start(cameras=["left", "right"])
     topics = ("captions", "text", "annotated", "annotated/compressed")
     topics += ("phrases", "answers", "events", "enable")
@@ -90,4 +90,4 @@ def test_every_name_follows_the_namespace_and_remapping(start):
     desk.until(
         lambda: expected <= set(dict(node.get_publisher_names_and_types_by_node("eyes", "/robot")))
     )
-    assert node._streams[""].topic == "/robot/image"
+    assert node.cameras[""].topic == "/robot/image"

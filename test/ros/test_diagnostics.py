@@ -97,7 +97,7 @@ def watched(start):
 
     def hear():
         found = desk.client.create_subscription(Event, "kosmos/events", desk.events.append, 10)
-        desk.until(lambda: desk.stream._heard("events"))
+        desk.until(lambda: desk.heard("events"))
         return found
 
     desk.hear, desk.hearing = hear, hear()
@@ -111,9 +111,9 @@ def watched(start):
         }
         for _ in range(times):
             desk.count += 1
-            done = desk.stream._meter.count
+            done = desk.camera.throughput.count
             desk.send(sec=desk.count)
-            desk.until(lambda done=done: desk.stream._meter.count > done)
+            desk.until(lambda done=done: desk.camera.throughput.count > done)
 
     desk.show = show
     return desk
@@ -168,9 +168,9 @@ def test_what_was_seen_before_a_gap_does_not_count_after_it(watched):
 def test_frames_that_were_asked_something_else_are_a_gap_too(watched):
     watched.show(dog=True, warm="no", times=2)
     watched.client.create_subscription(GroundedCaption, "kosmos/captions", print, 10)
-    watched.until(lambda: watched.stream._heard("captions"))
+    watched.until(lambda: watched.heard("captions"))
     watched.client.destroy_subscription(watched.hearing)
-    watched.until(lambda: not watched.stream._heard("events"))
+    watched.until(lambda: not watched.heard("events"))
     watched.show(dog=True, warm="no", times=1)
     watched.hear()
     watched.show(dog=True, warm="no", times=2)
@@ -183,6 +183,6 @@ def test_a_camera_that_is_not_described_says_why(start):
     desk = start(max_rate=0)
     panel = Panel(desk)
     desk.send()
-    panel.until("camera", DiagnosticStatus.OK, "nobody listens")
+    panel.until("camera", DiagnosticStatus.OK, "nobody subscribes")
     desk.node.set_parameters([Parameter("enabled", value=False)])
     panel.until("camera", DiagnosticStatus.OK, "switched off")

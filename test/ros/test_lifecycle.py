@@ -19,6 +19,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 
 from kosmos_ros.errors import DeviceLostError, ModelLoadError
 from kosmos_ros.ros.lifecycle import ManagedNode
+from kosmos_ros.serving.availability import Phase
 
 
 class Manager:
@@ -161,7 +162,7 @@ def test_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
     desk, manager = managed()
     monkeypatch.setattr(desk.node, "trigger_configure", {}.__getitem__)
     assert not manager("configure")
-    desk.until(lambda: desk.logs("TypeError", "managed.py"))
+    desk.until(lambda: desk.logs("TypeError", "lifecycle.py"))
     monkeypatch.undo()
     assert manager("configure")
 
@@ -170,7 +171,7 @@ def test_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
 def test_a_bug_in_a_transition_is_logged_with_its_place(managed, monkeypatch):
     desk, manager = managed()
     assert manager("configure")
-    monkeypatch.setattr(desk.stream, "begin", {}.__getitem__)
+    monkeypatch.setattr(desk.camera, "begin", {}.__getitem__)
     assert not manager("activate")
     desk.until(lambda: desk.logs("KeyError", "node.py", "on_activate"))
     monkeypatch.undo()
@@ -191,7 +192,7 @@ def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
     assert desk.asking.wait_for_service(10)
     request = Ask.Request(question="What is it?", image=picture())
     waiting = [desk.asking.call_async(request) for _ in range(3)]
-    desk.until(lambda: desk.engine.busy.is_set() and desk.node._inquiries.waiting == 3)
+    desk.until(lambda: desk.engine.busy.is_set() and desk.node.request_services.waiting == 3)
     assert manager(label)
     desk.until(lambda: all(answer.done() for answer in waiting))
     reasons = {answer.result().message for answer in waiting}
@@ -201,12 +202,12 @@ def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
 
 def test_who_waits_hears_why_the_node_is_unready_also_where_the_model_stops_first(start):
     desk = start()
-    desk.node._inquiries.refuse_all = lambda reason: None  # too late
+    desk.node.request_services.refuse_all = lambda reason: None  # too late
     desk.engine.free.clear()
     assert desk.asking.wait_for_service(10)
     waiting = desk.asking.call_async(Ask.Request(question="What?", image=picture()))
     desk.until(desk.engine.busy.is_set)
-    desk.node._reason = "the node is not active"
+    desk.node.host._become(Phase.INACTIVE)
     desk.until(waiting.done)
     assert waiting.result().message == "the node is not active"
 
@@ -299,7 +300,7 @@ def test_a_request_that_comes_while_the_node_is_cleaned_up_is_refused(managed, m
     submit = desk.node.scheduler.submit
 
     def late(request):
-        desk.node._pause("the node is not active")
+        desk.node._pause(Phase.INACTIVE)
         submit(request)
 
     monkeypatch.setattr(desk.node.scheduler, "submit", late)

@@ -180,23 +180,33 @@ def test_history_goes_before_the_question(start):
         (Ground, "ground", {}, "phrases is empty"),
         (Ground, "ground", {"phrases": ["a dog", ""]}, "phrase must not be empty"),
         (Ground, "ground", {"phrases": ["a </phrase>"]}, "</phrase>"),
-        (Ground, "ground", {"phrases": ["a dog"], "min_score": 1.5}, "1.5; 0 to 1 is needed"),
-        (Ground, "ground", {"phrases": ["a dog"], "min_score": float("nan")}, "0 to 1 is needed"),
+        (Ground, "ground", {"phrases": ["a dog"], "min_score": 1.5}, "must be 0 to 1, got 1.5"),
+        (
+            Ground,
+            "ground",
+            {"phrases": ["a dog"], "min_score": float("nan")},
+            "must be 0 to 1, got nan",
+        ),
         (Ground, "ground", {"phrases": ["a dog"], "camera": "rear"}, "camera 'rear' is unknown"),
-        (Describe, "describe", {"regions": [REGION], "detailed": True}, "detailed is for"),
+        (
+            Describe,
+            "describe",
+            {"regions": [REGION], "detailed": True},
+            "detailed must be false if regions are given",
+        ),
         (Describe, "describe", {"regions": [FAR], "image": picture()}, "outside the image"),
         (Describe, "describe", {"regions": [BoundingBox()]}, "empty or inverted"),
         (Describe, "describe", {"max_age": Duration(sec=-2)}, "max_age is -2 s"),
         (Generate, "generate", {"prompt": "  "}, "prompt must not be empty"),
         (Generate, "generate", {"prompt": "a</image>b"}, "</image>"),
         (Generate, "generate", {"prompt": "a\x07b"}, "U+0007"),
-        (Generate, "generate", {"prompt": "a", "max_new_tokens": 5000}, "1 to 1024 is needed"),
         (
-            Ask,
-            "ask",
-            {"question": "Why?", "history": ["Who?"]},
-            "answer, got 1 entries",
+            Generate,
+            "generate",
+            {"prompt": "a", "max_new_tokens": 5000},
+            "must be 1 to 1024, got 5000",
         ),
+        (Ask, "ask", {"question": "Why?", "history": ["Who?"]}, "answer, got 1 entries"),
         (Ask, "ask", {"question": "Why?", "history": ["Who?", "<s>"]}, "<s>"),
     ],
 )
@@ -261,10 +271,16 @@ def test_a_goal_can_be_any_task(start, goal, prompt):
     [
         ({}, "task '' is unknown"),
         ({"task": "ocr"}, "task 'ocr' is unknown"),
-        ({"task": "brief_caption", "text": "Who?"}, "text is not for task 'brief_caption'"),
-        ({"task": "prompt", "text": "a", "regions": [REGION]}, "regions is not for task 'prompt'"),
+        (
+            {"task": "brief_caption", "text": "Who?"},
+            "text must be empty for task 'brief_caption'; only question and prompt can have it",
+        ),
+        (
+            {"task": "prompt", "text": "a", "regions": [REGION]},
+            "regions must be empty for task 'prompt'",
+        ),
         ({"task": "question", "text": ""}, "question must not be empty"),
-        ({"task": "region_description"}, "0 regions; one is needed"),
+        ({"task": "region_description"}, "regions has 0 entries; it must have one"),
         ({"task": "phrase_grounding"}, "phrases is empty"),
     ],
 )
@@ -297,7 +313,7 @@ def test_a_goal_that_is_cancelled_before_it_begins_does_not_begin(start):
         request=asked, is_cancel_requested=True, canceled=lambda: ends.append("cancelled")
     )
     with pytest.raises(StopIteration) as ended:
-        desk.node._inquiries._stream(goal).send(None)
+        desk.node.request_services._stream(goal).send(None)
     assert (ended.value.value.message, ends) == ("the goal was cancelled", ["cancelled"])
     assert not desk.engine.prompts
 
@@ -328,7 +344,7 @@ def test_a_goal_that_is_over_keeps_no_picture(start, end):
     if end == "aborted":
         image.encoding = "rgb9"
     goal = Goal(desk, task="brief_caption", image=image)
-    (kept,) = desk.node._inquiries._action._goal_handles.values()
+    (kept,) = desk.node.request_services._action._goal_handles.values()
     assert len(kept.request.image.data) == len(image.data)
     if end == "cancelled":
         goal.cancel()
@@ -390,7 +406,7 @@ def test_a_goal_that_is_worked_at_when_the_node_ends_gets_its_result(start):
 def test_regions_belong_to_a_camera_that_is_named(start):
     desk = start(cameras=["left", "right"])
     refused = desk.ask(question="What is it?", regions=[REGION])
-    assert "regions are of one camera's image: name it (left, right)" in refused.message
+    assert "regions are of one camera's image; set it to one of left, right" in refused.message
     assert desk.ask(question="What is it?", regions=[REGION], image=picture()).success
 
 
@@ -409,9 +425,11 @@ def test_what_is_too_long_a_list_is_refused(start):
         (Describe, "describe", {"regions": [BoundingBox()] * 101}),
     ):
         response = call(desk, kind, name, image=picture(), **fields)
-        assert response.message == f"{next(iter(fields))} has 101 entries; 100 is the most"
+        assert (
+            response.message == f"{next(iter(fields))} has 101 entries; it must have at most 100"
+        )
     goal = Goal(desk, task="phrase_grounding", phrases=[""] * 101)
-    assert goal.result().message == "phrases has 101 entries; 100 is the most"
+    assert goal.result().message == "phrases has 101 entries; it must have at most 100"
 
 
 def test_feedback_of_grounding_has_the_phrases_that_are_done(start):

@@ -44,15 +44,15 @@ class Rig:
         for name in names:
             self.hear(GroundedCaption, name, "captions", self.captions[name])
         for name, camera in self.cameras.items():
-            desk.connect(camera, desk.node._streams[name])
-        desk.until(lambda: all(desk.node._streams[name].wanted() for name in names))
+            desk.connect(camera, desk.node.cameras[name])
+        desk.until(lambda: all(desk.node.cameras[name].wanted() for name in names))
 
     def hear(self, kind, name, topic, where):
         self.desk.client.create_subscription(kind, f"kosmos/{name}/{topic}", where.append, 10)
 
     def send(self, name, colour, **options):
         message = picture(colour, **options)
-        return self.desk.deliver(self.cameras[name], message, self.desk.node._streams[name])
+        return self.desk.deliver(self.cameras[name], message, self.desk.node.cameras[name])
 
 
 def change(desk, name, value):
@@ -94,7 +94,7 @@ def test_a_dead_or_broken_camera_starves_nobody(start):
     bad = picture()
     bad.data = bad.data[:7]
     for count in range(1, 4):
-        desk.deliver(rig.cameras["left"], bad, desk.node._streams["left"])
+        desk.deliver(rig.cameras["left"], bad, desk.node.cameras["left"])
         rig.send("right", RIGHT)
         desk.until(lambda count=count: len(rig.captions["right"]) == count)
     assert desk.logs("camera left: ", "7 bytes of data")
@@ -115,8 +115,8 @@ def test_raw_and_compressed_cameras_are_mixed_and_topics_are_free(start):
     captions = []
     rig.hear(GroundedCaption, "right", "captions", captions)
     jpegs = desk.client.create_publisher(CompressedImage, "tele/compressed", 10)
-    desk.connect(jpegs, desk.node._streams["right"])
-    desk.until(desk.node._streams["right"].wanted)
+    desk.connect(jpegs, desk.node.cameras["right"])
+    desk.until(desk.node.cameras["right"].wanted)
     coded = io.BytesIO()
     Pillow.new("RGB", (64, 32), RIGHT).save(coded, "PNG")
     jpegs.publish(CompressedImage(format="png", data=coded.getvalue()))
@@ -179,18 +179,18 @@ def test_a_question_names_a_camera_or_gets_the_freshest_frame(start):
         assert response.success, response.message
         assert (response.result.camera, response.result.header.stamp.sec) == (camera, sec)
     unknown = desk.ask(question="What is it?", camera="rear")
-    assert unknown.message == "camera 'rear' is unknown; left, right are known"
+    assert unknown.message == "camera 'rear' is unknown; it must be one of left, right"
 
 
 def test_null_gives_a_camera_the_common_value_again(start):
     desk = start(cli_args=["--ros-args", "-p", "cameras:=[left]", "-p", "left.max_rate:=null"])
-    (stream,) = desk.node._streams.values()
+    (camera,) = desk.node.cameras.values()
 
     def rate(name, value):
         done = desk.node.set_parameters([Parameter(name, value=value)])
         assert done[0].successful, done[0].reason
-        stream.refresh()
-        return stream.settings.max_rate
+        camera.refresh()
+        return camera.settings.max_rate
 
     assert rate("max_rate", 4.0) == 4.0
     assert rate("left.max_rate", 2.0) == 2.0
@@ -198,16 +198,18 @@ def test_null_gives_a_camera_the_common_value_again(start):
     # rclpy would undeclare it, and the node would end when it is read.
     unset = Parameter("left.max_rate", Parameter.Type.NOT_SET)
     (refused,) = desk.node.set_parameters([unset])
-    assert refused.reason == "parameter left.max_rate has no value; null unsets it"
+    assert refused.reason == (
+        "parameter left.max_rate must have a value; set it to null to unset it"
+    )
     assert rate("max_rate", 3.0) == 3.0
     refused = desk.node.set_parameters([Parameter("max_rate", value="null")])[0]
-    assert refused.reason == "parameter max_rate is 'null' (str); float is needed"
+    assert refused.reason == "parameter max_rate must be a number, got 'null' (str)"
 
 
 def test_a_list_may_be_empty_on_the_command_line(start):
     arguments = ["cameras:=[left, right]", "phrases:=[a dog]", "left.phrases:=[]", "questions:=[]"]
     desk = start(cli_args=["--ros-args", *(word for a in arguments for word in ("-p", a))])
-    settings = [stream.settings for stream in desk.node._streams.values()]
+    settings = [camera.settings for camera in desk.node.cameras.values()]
     assert [s.phrases for s in settings] == [(), ("a dog",)]
     assert [s.questions for s in settings] == [(), ()]
 
@@ -215,9 +217,12 @@ def test_a_list_may_be_empty_on_the_command_line(start):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"cameras": ["left", "left"]}, "each name is needed once"),
-        ({"cameras": ["front camera"]}, "'front camera' is no name"),
-        ({"cameras": ["a", "b"], "image_topics": ["x"]}, "1 image_topics for 2 cameras"),
+        ({"cameras": ["left", "left"]}, "each name must be there once"),
+        ({"cameras": ["front camera"]}, "camera name must be .*'front camera'"),
+        (
+            {"cameras": ["a", "b"], "image_topics": ["x"]},
+            "image_topics has 1 entries for 2 cameras",
+        ),
         ({"cameras": ["a"], "image_topics": ["a b"]}, "'a b' of camera 'a': Invalid topic name"),
         ({"phrases": ["<s>"]}, "contains the reserved tag"),
         ({"cameras": ["left"], "left.max_rate": -1.0}, "max_rate"),
@@ -240,7 +245,8 @@ def test_phrases_and_questions_are_asked_of_every_frame_in_one_batch(start):
     desk.client.create_subscription(GroundedCaption, "kosmos/phrases", phrases.append, 10)
     desk.client.create_subscription(Answer, "kosmos/answers", answers.append, 10)
     desk.listen()
-    desk.until(lambda: all(desk.stream._listened(desk.stream.settings)))
+    parts = {"task", "phrases", "questions"}
+    desk.until(lambda: desk.camera._wanted_parts(desk.camera.settings) == parts)
     sent = desk.send()
     desk.until(lambda: desk.captions and phrases and len(answers) == 2)
     assert (desk.engine.batches, len(desk.engine.seen)) == ([5], 1)
@@ -260,7 +266,7 @@ def test_what_nobody_hears_is_not_asked(start):
     desk.engine.says = {"Who": (" a man.", ())}
     answers = []
     desk.client.create_subscription(Answer, "kosmos/answers", answers.append, 10)
-    desk.until(desk.stream.wanted)
+    desk.until(desk.camera.wanted)
     desk.send()
     desk.until(lambda: answers)
     assert desk.engine.prompts == ["<grounding> Question: Who is it? Answer:"]
@@ -335,7 +341,7 @@ def test_boxes_are_detections_too_and_no_box_is_an_empty_array(start):
         vision_msgs.Detection2DArray, "kosmos/detections", arrays.append, 10
     )
     desk.connected()
-    desk.until(desk.stream.wanted)
+    desk.until(desk.camera.wanted)
     desk.engine.says = {"a man": (HERE, (0.25, 1.0))}
     sent = desk.send()
     desk.until(lambda: arrays)
@@ -355,7 +361,7 @@ def test_boxes_are_detections_too_and_no_box_is_an_empty_array(start):
     )
     assert list(arrays[1].detections) == []
     change(desk, "phrases", [""])
-    desk.until(desk.stream.wanted)
+    desk.until(desk.camera.wanted)
     desk.send()
     desk.until(lambda: len(arrays) == 3)
     names = [d.results[0].hypothesis.class_id for d in arrays[2].detections]

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import CancelledError, QueueFullError
-from kosmos_ros.serving.scheduler import Limits, Request, Scheduler
+from kosmos_ros.serving.scheduler import Limits, Scheduler
+from kosmos_ros.serving.work import Work
 
 
 class Hand:
@@ -25,6 +26,12 @@ class Hand:
 
 
 CAMERAS = ("left", "right", "rear")
+
+
+def asked(name, deadline, cameras=(), max_age=0.0):
+    """A request with a name in place of an image."""
+    nothing = (lambda *_: (), print, print, 1)
+    return Work(*nothing, image=name, deadline=deadline, cameras=cameras, max_age=max_age)
 
 
 def scheduler(queue_size=8, **limits):
@@ -83,7 +90,7 @@ def test_an_unwanted_frame_is_neither_captioned_nor_counted():
 def test_requests_go_before_frames_and_in_order():
     hand, plan = scheduler()
     plan.offer("left", "frame")
-    first, second = (Request(name, deadline=200.0) for name in "ab")
+    first, second = (asked(name, deadline=200.0) for name in "ab")
     plan.submit(first)
     plan.submit(second)
     assert [taken(plan, hand.now).request for _ in range(2)] == [first, second]
@@ -94,19 +101,19 @@ def test_a_request_gets_the_newest_frame_even_if_it_was_captioned():
     hand, plan = scheduler()
     plan.offer("left", "a")
     assert taken(plan, hand.now).frame.image == "a"
-    plan.submit(Request("q", deadline=200.0, cameras=("left",)))
+    plan.submit(asked("q", deadline=200.0, cameras=("left",)))
     job = taken(plan, hand.now)
-    assert (job.request.content, job.frame.image) == ("q", "a")
+    assert (job.request.image, job.frame.image) == ("q", "a")
 
 
 def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
     hand, plan = scheduler()
     plan.offer("left", "old", wanted=False)
     hand.now += 5
-    waiting = Request("waiting", deadline=110.0, cameras=("left",), max_age=1.0)
+    waiting = asked("waiting", deadline=110.0, cameras=("left",), max_age=1.0)
     plan.submit(waiting)
-    plan.submit(Request("passing", deadline=200.0))
-    assert taken(plan, hand.now).request.content == "passing"
+    plan.submit(asked("passing", deadline=200.0))
+    assert taken(plan, hand.now).request.image == "passing"
     assert plan.next(hand.now) == (None, None)
     plan.offer("left", "new", wanted=False)
     assert taken(plan, hand.now).frame.image == "new"
@@ -114,7 +121,7 @@ def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
 
 def test_a_request_expires_at_its_deadline_and_not_before():
     hand, plan = scheduler()
-    requests = [Request(0, deadline=110.0), Request(1, deadline=120.0, cameras=("left",))]
+    requests = [asked(0, deadline=110.0), asked(1, deadline=120.0, cameras=("left",))]
     for request in requests:
         plan.submit(request)
     hand.now = 109.9
@@ -130,11 +137,11 @@ def test_a_request_expires_at_its_deadline_and_not_before():
 def test_a_full_queue_refuses_and_serves_on():
     _, plan = scheduler(queue_size=2)
     for name in "ab":
-        plan.submit(Request(name, deadline=200.0))
+        plan.submit(asked(name, deadline=200.0))
     with pytest.raises(QueueFullError, match="2 requests"):
-        plan.submit(Request("c", deadline=200.0))
-    assert taken(plan, 100.0).request.content == "a"
-    plan.submit(Request("d", deadline=200.0))
+        plan.submit(asked("c", deadline=200.0))
+    assert taken(plan, 100.0).request.image == "a"
+    plan.submit(asked("d", deadline=200.0))
 
 
 def test_frames_over_the_age_limit_are_dropped_and_counted():
@@ -165,17 +172,17 @@ def test_new_limits_hold_from_the_next_job():
     assert taken(plan, 101.0).frame.image == "b"
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_take_wakes_for_a_frame_from_another_thread(asked):
+@pytest.mark.parametrize("requested", [False, True])
+def test_take_wakes_for_a_frame_from_another_thread(requested):
     plan = Scheduler()
-    if asked:  # then also for one that is not wanted
-        plan.submit(Request("what", float("inf"), ("left",)))
+    if requested:  # then also for one that is not wanted
+        plan.submit(asked("what", float("inf"), ("left",)))
     jobs = []
     thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
     thread.start()
     while thread.is_alive() and not plan._changed._waiters:
         thread.join(0.01)
-    plan.offer("left", "a", wanted=not asked)
+    plan.offer("left", "a", wanted=not requested)
     thread.join(30)
     assert jobs[0].frame.image == "a"
 
@@ -210,9 +217,9 @@ def test_an_expired_request_tells_if_it_waited_for_a_frame():
     hand, plan = scheduler()
     plan.offer("left", "a")
     waits = {
-        Request("none", deadline=101.0, cameras=("right",)): False,
-        Request("old", deadline=101.0, cameras=("left",), max_age=0.5): False,
-        Request("any", deadline=101.0, cameras=("left",)): True,
+        asked("none", deadline=101.0, cameras=("right",)): False,
+        asked("old", deadline=101.0, cameras=("left",), max_age=0.5): False,
+        asked("any", deadline=101.0, cameras=("left",)): True,
     }
     for request in waits:
         plan.submit(request)
@@ -222,7 +229,7 @@ def test_an_expired_request_tells_if_it_waited_for_a_frame():
 
 def test_close_ends_take_and_every_waiting_request():
     plan = Scheduler()
-    request = Request("q", deadline=float("inf"), cameras=("left",))
+    request = asked("q", deadline=float("inf"), cameras=("left",))
     plan.submit(request)
     jobs = []
     thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
@@ -232,7 +239,7 @@ def test_close_ends_take_and_every_waiting_request():
     thread.join(30)
     assert jobs == [[]]
     assert plan.next(100.0) == (None, None)
-    with pytest.raises(CancelledError, match="no more requests"):
+    with pytest.raises(CancelledError, match="the model has stopped"):
         plan.submit(request)
 
 
@@ -264,7 +271,7 @@ def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
             newest[value] = (number, hand.now)
             plan.offer(value, number)
         elif step == "ask":
-            request = Request(number, deadline=hand.now + 2.0, cameras=value)
+            request = asked(number, deadline=hand.now + 2.0, cameras=value)
             try:
                 plan.submit(request)
                 waiting.append(request)
@@ -321,9 +328,9 @@ def test_what_waits_together_is_taken_together_requests_first():
     for camera in CAMERAS:
         plan.offer(camera, camera)
         plan.offer(camera, camera.upper())
-    plan.submit(Request("q", deadline=200.0, cameras=("rear",)))
+    plan.submit(asked("q", deadline=200.0, cameras=("rear",)))
     jobs = plan.take(3)
-    assert [(job.request and job.request.content, job.frame.image) for job in jobs] == [
+    assert [(job.request and job.request.image, job.frame.image) for job in jobs] == [
         ("q", "REAR"),
         (None, "LEFT"),
         (None, "RIGHT"),
@@ -352,13 +359,13 @@ def test_a_request_for_any_camera_gets_the_freshest_frame():
     for camera in ("rear", "left"):
         hand.now += 1
         plan.offer(camera, camera, wanted=False)
-    plan.submit(Request("q", deadline=200.0, cameras=CAMERAS))
+    plan.submit(asked("q", deadline=200.0, cameras=CAMERAS))
     assert taken(plan, hand.now).frame.camera == "left"
 
 
 def test_a_withdrawn_request_is_never_taken():
     _, plan = scheduler()
-    first, second = (Request(name, deadline=200.0) for name in "ab")
+    first, second = (asked(name, deadline=200.0) for name in "ab")
     plan.submit(first)
     plan.submit(second)
     assert plan.withdraw(first)
@@ -371,7 +378,7 @@ def test_forgotten_frames_serve_nothing():
     hand, plan = scheduler()
     plan.offer("left", "a")
     plan.forget()
-    plan.submit(Request("q", deadline=200.0, cameras=("left",)))
+    plan.submit(asked("q", deadline=200.0, cameras=("left",)))
     assert plan.next(hand.now) == (None, None)
     assert plan.dropped("left") == 0
 
@@ -381,7 +388,7 @@ def test_take_may_be_asked_for_requests_alone_and_not_to_wait():
     assert plan.take(3, wait=False) == []
     plan.offer("front", "a")
     assert plan.take(3, wait=False, frames=0) == []
-    request = Request("q", 1.0)
+    request = asked("q", 1.0)
     plan.submit(request)
     assert [job.request for job in plan.take(3, frames=0)] == [request]
     assert [job.frame.image for job in plan.take(3, wait=False)] == ["a"]

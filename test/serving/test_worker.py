@@ -8,9 +8,8 @@ import pytest
 from stepper import WAIT, Message, Rig, Stepper
 
 from kosmos_ros.errors import DeviceLostError, GenerationError, QueueFullError
-from kosmos_ros.serving.scheduler import Request
-from kosmos_ros.serving.work import Task
-from kosmos_ros.serving.worker import Worker
+
+FULL = "the queue is full: 2 requests wait (queue_size); try again later"
 
 
 def test_a_question_joins_a_running_batch_at_the_next_token():
@@ -136,7 +135,9 @@ def test_requests_wait_in_the_queue_until_a_row_is_free():
     engine.at[2] = crowd
     engine.at[20] = lambda: refused.append(rig.scheduler.waiting())
     assert rig.run(3) == ["long", "0", "1"]
-    assert refused == ["2 requests wait already; try again later"] * 3 + [2]
+    assert refused == ["the queue is full: 2 requests wait (queue_size); try again later"] * 3 + [
+        2
+    ]
     assert engine.encoded == [1, 1, 1]
 
 
@@ -156,12 +157,10 @@ def test_what_is_stopped_ends_at_the_next_token(who):
     engine = Stepper()
     rig = Rig(engine)
     stop = threading.Event()
-    task = rig.task("one", ["a"], 10**6)
     if who == "paused":
         rig.paused = stop.is_set
-    stopped = stop.is_set if who == "stopped" else (lambda: False)
-    task = Task(task.prompts, task.done, task.failed, 10**6, Message(1), stopped)
-    rig.scheduler.submit(Request(task, 1e12))
+    stopped = stop if who == "stopped" else threading.Event()
+    rig.scheduler.submit(rig.work("one", ["a"], 10**6, image=Message(1), stopped=stopped))
     engine.at[3] = stop.set
     rig.run(1)
     assert rig.errors == {"one": "generation was stopped"}
@@ -175,9 +174,7 @@ def test_who_cannot_be_told_of_progress_is_alone_in_it():
     def progress(_):
         raise RuntimeError("publisher's context is invalid")
 
-    task = rig.task("broken", ["a"], 9)
-    task = Task(task.prompts, task.done, task.failed, 9, Message(1), progress=progress)
-    rig.scheduler.submit(Request(task, 1e12))
+    rig.scheduler.submit(rig.work("broken", ["a"], 9, image=Message(1), progress=progress))
     rig.ask("whole", ["b"], 4)
     rig.run(2)
     assert rig.errors == {"broken": "publisher's context is invalid"}
@@ -192,7 +189,7 @@ def test_all_are_told_when_the_worker_is_closed():
     closing = threading.Event()
     engine.at[3] = closing.set
     rig.expected = 1
-    worker = Worker(rig.scheduler, rig)
+    worker = rig.start()
     assert closing.wait(WAIT)
     worker.close()
     assert worker.join(WAIT)
@@ -215,5 +212,5 @@ def test_what_nobody_asks_anything_of_is_not_encoded():
     rig.offer("front", [], 3)
     rig.offer("rear", ["a"], 3)
     assert sorted(rig.run(expected=2)) == ["front", "rear"]
-    assert rig.errors == {"front": "nothing is asked of it any more"}
+    assert rig.errors == {"front": "the last subscriber has left"}
     assert rig.engine.encoded == [1]

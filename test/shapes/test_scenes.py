@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What the renderer draws is what a scene says."""
+"""The renderer draws what the scene describes."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ GREY = Background("plain", ((120, 120, 120), (120, 120, 120)), 0)
 
 
 def extent(painted: np.ndarray) -> tuple[float, float, float, float]:
-    """(x1, y1, x2, y2) in pixels around the true values of (H, W)."""
+    """Return (x1, y1, x2, y2) in pixels around the true values of (H, W)."""
     rows, columns = np.flatnonzero(painted.any(1)), np.flatnonzero(painted.any(0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_pixels() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_a_scene_is_the_same_picture_at_every_resolution() -> None:
+def test_a_scene_looks_the_same_at_every_resolution() -> None:
     rng = np.random.default_rng(7)
     for _ in range(10):
         sampled = sample_scene(rng, 192, 144)
@@ -72,7 +72,7 @@ def test_a_scene_is_the_same_picture_at_every_resolution() -> None:
         assert np.abs(small.astype(int) - reduced).mean() < 4.0
 
 
-def test_sampled_scenes_keep_their_promises() -> None:
+def test_sampled_scenes_are_valid() -> None:
     rng = np.random.default_rng(8)
     for _ in range(200):
         scene = sample_scene(rng, 256, 144)
@@ -86,7 +86,7 @@ def test_sampled_scenes_keep_their_promises() -> None:
         assert render(scene).shape == (144, 256, 3)
 
 
-def test_some_scenes_have_two_shapes_alike_where_asked_for() -> None:
+def test_alike_is_the_share_of_scenes_with_two_shapes_alike() -> None:
     rng = np.random.default_rng(9)
     sizes = []
     for _ in range(300):
@@ -101,7 +101,7 @@ def test_some_scenes_have_two_shapes_alike_where_asked_for() -> None:
     assert 0.2 < sizes.count(2) / len(sizes) < 0.4
 
 
-def test_left_to_right_is_never_in_doubt() -> None:
+def test_the_order_from_left_to_right_is_clear() -> None:
     rng = np.random.default_rng(10)
     for _ in range(200):
         boxes = np.array([box for _, box in sample_scene(rng, 256, 144).truth])

@@ -1,3 +1,3 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The node under load, for long; see scripts/soak."""
+"""Run the node under load for a long time; see scripts/soak."""

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras that publish drawn scenes, a tenth of them spoilt, as fast as asked: one process.
+"""Publish drawn scenes as cameras, from one process; a tenth of the frames is bad.
 
 python -m soak.cameras SEED NAME...
 """
@@ -21,13 +21,13 @@ from soak.player import Player, say
 
 RAW, COMPRESSED = ("front", "rear", "left"), ("right",)
 CAMERAS = RAW + COMPRESSED
-RATE = 60.0  # Hz, of each
-KEPT = 42  # different pictures of each, drawn beforehand: six of each encoding
+RATE = 60.0  # Hz, of each camera
+GOOD = 42  # different images of each camera, drawn beforehand: six in each encoding
 
 
 @dataclass
 class Camera:
-    """One camera and its pictures."""
+    """One camera and its images."""
 
     name: str
     publisher: Any
@@ -35,7 +35,7 @@ class Camera:
     numbers: Counter[bool] = field(default_factory=Counter)  # published; key: bad
 
     def publish(self, rng: np.random.Generator) -> None:
-        """One more picture."""
+        """Publish one image."""
         scene, message, bad = pictures.one_of(self.album, rng)
         message = copy.copy(message)
         message.header = type(message.header)()
@@ -46,21 +46,21 @@ class Camera:
 
 
 def album(compressed: bool, rng: np.random.Generator) -> list[tuple[pictures.Scene, Any, bool]]:
-    """Good pictures and bad ones, in the share that there is to be."""
+    """Return GOOD images and as many bad ones as BAD_SHARE requires."""
     made = []
     kinds = list(pictures.FORMATS if compressed else pictures.RAW)
     make = pictures.compressed if compressed else pictures.raw
-    for number in range(KEPT):
+    for number in range(GOOD):
         scene = pictures.draw(rng)
         made.append((scene, make(scene, kinds[number % len(kinds)]), False))
-    for _ in range(round(KEPT * pictures.BAD_SHARE / (1 - pictures.BAD_SHARE))):
+    for _ in range(round(GOOD * pictures.BAD_SHARE / (1 - pictures.BAD_SHARE))):
         scene = pictures.draw(rng)
         made.append((scene, pictures.spoilt(make(scene, kinds[0]), rng), True))
     return made
 
 
 def main(seed: int, *names: str) -> None:
-    """Publish until SIGINT, then say how much."""
+    """Publish until SIGINT, then report the counts."""
     player = Player("cameras_" + "_".join(names))
     rng = np.random.default_rng(seed)
     qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A client that asks at random, and judges what it is answered: one process.
+"""Send random requests as one client, in one process, and check the responses.
 
     python -m soak.client NAME SEED
 
-It says `sent` of each request, and then once `answered`, `refused`, `lost` or `wrong`.
+Reports each request as `sent`, and then once as `answered`, `refused`, `lost` or `wrong`.
 """
 
 import sys
@@ -28,12 +28,12 @@ from soak import pictures
 from soak.cameras import CAMERAS
 from soak.player import Player, say
 
-LIMIT = 40.0  # s for an answer: four times request_timeout
-REST = 1.0  # s between an answer and the next request, on average
-BEGINNING = 60.0  # s for the node to be seen
-CONNECTING = 5.0  # s until a first request is sent again
-ANSWERS = QoSProfile(depth=1000)
-"""Through Fast DDS each client gets every client's answers, and keeps the last `depth` of them."""
+LIMIT = 40.0  # s for a response: four times request_timeout
+REST = 1.0  # s between a response and the next request, on average
+BEGINNING = 60.0  # s until the node is discovered
+CONNECTING = 5.0  # s until a first request is repeated
+RESPONSES = QoSProfile(depth=1000)
+"""With Fast DDS each client receives the responses to all clients and keeps the last `depth`."""
 
 QUESTIONS = ("What is this?", "How many shapes are there?", "Is there a red circle?")
 PHRASES = ("a red circle", "a blue square", "a green star", "a yellow ring")
@@ -42,18 +42,18 @@ PROMPTS = ("<grounding> An image of", "<grounding><phrase> a red circle</phrase>
 
 @dataclass(frozen=True)
 class Asked:
-    """A request and how its answer is known."""
+    """A request, and the properties that its response must have."""
 
     kind: str
     request: Any
     words: Sequence[str]  # in the prompt of each result
-    phrases: Sequence[str] | None = None  # those of the result, where they are known
-    scene: pictures.Scene | None = None  # of its own picture
-    bad: bool = False  # its own picture is
-    captions: bool = False  # the answer says what is in the picture
+    phrases: Sequence[str] | None = None  # in the result; None: any
+    scene: pictures.Scene | None = None  # in the image of the request; None: a camera's frame
+    bad: bool = False  # the image of the request cannot be decoded
+    captions: bool = False  # the response describes the whole image
 
     def fault(self, results: Sequence[Any]) -> str:
-        """Why results cannot be the answer; empty: they can."""
+        """Return why `results` cannot be the response; empty if they can."""
         if len(results) != len(self.words):
             return f"{len(results)} results for {len(self.words)} prompts"
         for result, words in zip(results, self.words, strict=True):
@@ -73,10 +73,10 @@ class Asked:
         size = (result.image_width, result.image_height)
         if (result.header, size, result.camera) != (image.header, (image.width, image.height), ""):
             return f"{result.header.frame_id!r} of {size} for {image.header.frame_id!r}"
-        return f"an answer about {image.header.frame_id!r}" if self.bad else ""
+        return f"a response about {image.header.frame_id!r}" if self.bad else ""
 
     def names(self, result: Any) -> bool:
-        """Whether the result says what was drawn."""
+        """Return whether the result names every drawn shape."""
         assert self.scene
         return all(f"{shape.colour} {shape.kind}" in result.caption for shape in self.scene.shapes)
 
@@ -140,44 +140,45 @@ SERVICES = {"ask": Ask, "ground": Ground, "describe": Describe, "generate": Gene
 
 
 class Client:
-    """Asks one thing after the other."""
+    """Sends one request after the other."""
 
     def __init__(self, name: str, seed: int) -> None:
         self.name = name
         self._rng = np.random.default_rng(seed)
         self._player = player = Player(name)
         self._services = {
-            kind: player.node.create_client(service, f"kosmos/{kind}", qos_profile=ANSWERS)
+            kind: player.node.create_client(service, f"kosmos/{kind}", qos_profile=RESPONSES)
             for kind, service in SERVICES.items()
         }
         for service in self._services.values():
-            _tell_twice(service)
+            _report_unexpected(service)
         self._action = ActionClient(
             player.node,
             GenerateAction,
             "kosmos/generate_stream",
-            goal_service_qos_profile=ANSWERS,
-            result_service_qos_profile=ANSWERS,
-            cancel_service_qos_profile=ANSWERS,
-            feedback_sub_qos_profile=ANSWERS,
+            goal_service_qos_profile=RESPONSES,
+            result_service_qos_profile=RESPONSES,
+            cancel_service_qos_profile=RESPONSES,
+            feedback_sub_qos_profile=RESPONSES,
         )
         self._number = 0
-        self._trail: list[str] = []  # of the request, as far as it came
-        self._deck: list[str] = []  # kinds that come next; each has its turn
+        self._trail: list[str] = []  # steps that the current request has reached
+        self._deck: list[str] = []  # kinds of the next requests; every kind has its turn
         say(playing=name)
 
     def run(self) -> None:
-        """Ask until SIGINT, and wait for the last answer."""
+        """Send requests until SIGINT, then wait for the last response."""
         self._connect()
         while not self._player.stopping:
             self._ask(self._chosen())
             self._player.pause(self._rng.exponential(REST))
 
     def _connect(self) -> None:
-        """Ask for nothing until the refusal comes.
+        """Send empty requests until each service has refused one.
 
-        A service answers a client that it does not know yet into the void: rmw_fastrtps waits
-        100 ms for it, and a busy computer takes longer (rmw_response.cpp, __rmw_send_response).
+        The response to a client that the service has not discovered yet is lost: rmw_fastrtps
+        waits 100 ms for discovery (rmw_response.cpp, __rmw_send_response), which takes longer on a
+        busy computer.
         """
         services = [*self._services.values()]
         ready = [self._action.server_is_ready, *(service.service_is_ready for service in services)]
@@ -188,21 +189,21 @@ class Client:
         self._repeat(goal.get_result_async)
 
     def _repeat(self, call: Callable[[], Any]) -> Any:
-        """What it gives, however often it has to be called; tells how many calls were lost."""
+        """Call until there is a result, return it, and report how many calls were lost."""
         end = time.monotonic() + BEGINNING
         futures = [call()]
         while not self._player.until(lambda: any(f.done() for f in futures), CONNECTING):
             if time.monotonic() > end:
-                raise RuntimeError(f"no answer of the node within {BEGINNING:g} s")
+                raise RuntimeError(f"the node did not respond within {BEGINNING:g} s")
             futures.append(call())
-        # A slow answer is not lost.
+        # A slow response is not lost.
         self._player.until(lambda: all(f.done() for f in futures), CONNECTING)
         if lost := sum(not future.done() for future in futures):
             say(unconnected=lost)
         return next(future.result() for future in futures if future.done())
 
     def _chosen(self) -> Asked:
-        """About the newest frame of a camera, or a picture of its own, which may be bad."""
+        """Return a request about a camera's newest frame, or with an image, which may be bad."""
         own = self._rng.random() < 0.5
         scene = pictures.draw(self._rng) if own else None
         self._deck = self._deck or [str(kind) for kind in self._rng.permutation(list(REQUESTS))]
@@ -236,7 +237,7 @@ class Client:
         if fault := asked.fault(results):
             say(wrong=self._number, kind=asked.kind, why=fault)
             return
-        # In grey, in a mosaic or in few pixels it is not seen as drawn.
+        # The model misreads scenes in grey, in a Bayer mosaic or in few pixels.
         plain = (
             asked.request.image.encoding in ("rgb8", "bgr8") and asked.request.image.width > 100
         )
@@ -251,7 +252,7 @@ class Client:
         return future.result()
 
     def _act(self, asked: Asked) -> Any:
-        """One goal in three is cancelled at once, one with its first words."""
+        """Send a goal. One in three is cancelled at once, one after its first words."""
         end = time.monotonic() + LIMIT
         feedback: list[Any] = []
         when = str(self._rng.choice(["never", "at once", "first words"]))
@@ -274,27 +275,27 @@ class Client:
             return result.result().result
         again = goal.result().get_result_async()
         self._player.until(again.done, CONNECTING)
-        self._trail.append(f"asked again: {again.done() and again.result().status}")
+        self._trail.append(f"requested again: {again.done() and again.result().status}")
         return None
 
 
 def goal_name(number: bytes) -> str:
-    """A goal as rclpy's action server names it in its log."""
+    """Return the name of a goal in the log of rclpy's action server."""
     return str(np.frombuffer(number, np.uint8))
 
 
-def _tell_twice(service: Any) -> None:
-    """Say so when a response comes that nothing waits for, which rclpy drops without a word."""
+def _report_unexpected(service: Any) -> None:
+    """Report responses that nothing waits for, which rclpy drops silently."""
     pending = service.get_pending_request
 
-    def told(number: int) -> Any:
+    def pending_request(number: int) -> Any:
         try:
             return pending(number)
         except KeyError:
             say(twice=number, kind=service.srv_name)
             raise
 
-    service.get_pending_request = told
+    service.get_pending_request = pending_request
 
 
 if __name__ == "__main__":

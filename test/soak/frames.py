@@ -1,10 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The node in one process with an engine that answers at once: as many frames as it can take.
+"""Pass many frames through the node in one process, with an engine that responds at once.
 
-Frames are handed to the cameras' streams and requests to the services; no message crosses DDS.
-Every picture is of one colour, which is what the engine says of it, so that an answer about
-another picture is seen.
+Frames go to the callbacks of the cameras and requests to the services; no message crosses DDS.
+Each image has one colour, and the engine names it, so a response about a wrong image is detected.
 """
 
 import threading
@@ -26,15 +25,16 @@ from tqdm import tqdm
 
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.ros import requests
 from kosmos_ros.ros.kosmos_node import KosmosNode
 from soak import pictures
 from soak.report import Row, slope
 
 CAMERAS = ("front", "rear", "left", "right")
-SIZE = 16  # pixels, each way
+SIZE = 16  # pixels, width and height
 ASK_EVERY = 5  # rounds of frames
-TWO_SHARE = 0.1  # of the frames that another one follows at once
-SAMPLES = 200  # of the memory
+TWO_SHARE = 0.1  # share of the frames that a second one follows at once
+SAMPLES = 200  # measurements of memory
 PATIENCE = 60.0  # s
 
 
@@ -45,7 +45,7 @@ class Info:
 
 
 class Echo:
-    """Says the red of each picture's first pixel, in one token."""
+    """Generates the red value of each image's first pixel, in one token."""
 
     info = Info()
 
@@ -76,12 +76,12 @@ class Echo:
 
 
 class Run:
-    """Frames and requests, and what became of them."""
+    """Frames and requests, and their results."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._engine = Echo()
-        # No message crosses DDS, and of that it need not warn.
+        # stale_timeout 0: no message crosses DDS, so a warning about it would be noise.
         overrides = {
             "cameras": list(CAMERAS),
             "always_on": True,
@@ -94,45 +94,46 @@ class Run:
         )
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
-        self.streams = self.node._streams.values()
-        for stream in self.streams:
-            self._listen(stream._outputs["captions"])
+        self.cameras = self.node.cameras.values()
+        for camera in self.cameras:
+            outputs = {output.topic: publisher for output, publisher in camera._outputs}
+            self._listen(outputs["captions"])
         self.offered = self.bad = self.wrong = 0
-        self.requests: Counter[str] = Counter()  # by what became of them
-        self._asked: list[tuple[Any, int | None]] = []  # future, red of its own picture
+        self.requests: Counter[str] = Counter()  # by result
+        self._asked: list[tuple[Any, int | None]] = []  # future, red of its image
         self._album = [self._picture(red) for red in range(256)]
 
     def through(self) -> int:
-        """Frames that the worker is done with."""
-        return sum(stream._meter.count + stream._meter.failed for stream in self.streams)
+        """Return how many frames the worker has finished."""
+        return sum(camera.throughput.count + camera.throughput.failed for camera in self.cameras)
 
     def dropped(self) -> int:
-        """Frames that were replaced by newer ones, and those that failed."""
-        return sum(self.node.scheduler.dropped(stream.name) for stream in self.streams)
+        """Return how many frames were replaced by newer ones or failed."""
+        return sum(self.node.scheduler.dropped(camera.name) for camera in self.cameras)
 
     def described(self) -> int:
-        return sum(stream._meter.count for stream in self.streams)
+        return sum(camera.throughput.count for camera in self.cameras)
 
     def round(self, number: int) -> None:
-        """A frame of each camera and now and then a request; goes on as the model is free."""
+        """Offer a frame of each camera, sometimes a request, and wait for the engine."""
         self._engine.stepped.clear()
-        for stream in self.streams:
+        for camera in self.cameras:
             for _ in range(1 + (self._rng.random() < TWO_SHARE)):
                 image = self._album[int(self._rng.integers(256))]
                 if self._rng.random() < pictures.BAD_SHARE:
                     image = pictures.spoilt(image, self._rng)
                     image.header = Header(frame_id="bad")
                     self.bad += 1
-                stream._on_image(image)
+                camera._on_image(image)
                 self.offered += 1
         if not number % ASK_EVERY:
             self._ask()
-        self._engine.stepped.wait(0.1)  # none comes where all frames were bad
+        self._engine.stepped.wait(0.1)  # no step follows if all frames were bad
         self.executor.spin_once(timeout_sec=0.0)
         self._judge()
 
     def settle(self) -> bool:
-        """Whether every frame and request has come to its end."""
+        """Return whether every frame and request is finished."""
         self.executor.spin_once(timeout_sec=0.01)
         self._judge()
         return not self._asked and self.described() + self.dropped() == self.offered
@@ -142,8 +143,8 @@ class Run:
         request = Ask.Request(question="What is this?")
         if red is not None:
             request.image = self._album[red]
-        services = self.node._inquiries
-        future = self.executor.create_task(services._serve, services._ask, request, Ask.Response())
+        serve = self.node.request_services._serve
+        future = self.executor.create_task(serve, requests.ask, request, Ask.Response())
         self._asked.append((future, red))
 
     def _judge(self) -> None:
@@ -160,7 +161,7 @@ class Run:
         self._asked = [asked for asked in self._asked if not asked[0].done()]
 
     def _listen(self, captions: Any) -> None:
-        """See whether each caption says the colour of the frame that it is about."""
+        """Count captions that do not name the colour of their frame."""
         publish = captions.publish
 
         def heard(caption: Any) -> None:
@@ -179,12 +180,12 @@ class Run:
 
 
 def run(frames: int, seed: int) -> Iterator[Row]:
-    """Pass so many frames through the worker, and give the figures."""
+    """Pass `frames` frames through the worker and yield the rows of the table."""
     rclpy.init()
     run = Run(seed)
     process = psutil.Process()
-    streams = run.node._streams.values()
-    _until(run, lambda: all(stream.scheduler for stream in streams), "an active node")
+    cameras = run.node.cameras.values()
+    _until(run, lambda: all(camera.scheduler for camera in cameras), "active node")
     begun = time.monotonic()
     samples: list[tuple[float, float]] = []  # frames, MB
     threads = process.num_threads()
@@ -198,9 +199,9 @@ def run(frames: int, seed: int) -> Iterator[Row]:
             bar.update(through - bar.n)
         bar.update(frames - bar.n)
     seconds, through = time.monotonic() - begun, run.through()
-    _until(run, run.settle, "the end of all frames and requests")
+    _until(run, run.settle, "end of all frames and requests")
     failed = run.through() - run.described()
-    replaced = run.dropped() - failed  # which counts those that failed, too
+    replaced = run.dropped() - failed  # dropped() counts failed frames, too
     lost = run.offered - run.described() - replaced - failed
     yield Row("frames offered", run.offered, "frames")
     yield Row("frames described", run.described(), "frames")
@@ -221,7 +222,7 @@ def run(frames: int, seed: int) -> Iterator[Row]:
     yield Row("threads, first", threads, "")
     yield Row("threads, last", process.num_threads(), "")
     ended = run.node.stop(PATIENCE)
-    yield Row("worker that did not end", not ended, "", fault=True)
+    yield Row("workers that did not stop", not ended, "", fault=True)
     run.node.destroy_node()
     rclpy.shutdown()
 
@@ -230,5 +231,5 @@ def _until(run: Run, condition: Any, what: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError(f"{what} did not come in {PATIENCE:g} s")
+            raise RuntimeError(f"no {what} within {PATIENCE:g} s")
         run.executor.spin_once(timeout_sec=0.01)

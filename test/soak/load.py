@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos_node as a process among cameras, clients and a meddler, each a process of its own.
+"""Run kosmos_node among cameras, clients and a meddler, each in a process of its own.
 
-Knows how they are started, killed and watched; what they do is theirs.
+Knows how processes are started, killed and watched; does not know what they do.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from diagnostic_msgs.msg import DiagnosticArray
 from kosmos_msgs.msg import GroundedCaption
-from programs import Program, parameters
+from programs import PATIENCE, Program, parameters
 from tqdm import tqdm
 
 from soak import pictures
@@ -30,35 +30,32 @@ from soak.meddler import MOVES
 from soak.player import Player
 from soak.report import Row, slope
 
-LOOK = 2.0  # s, for nodes of others
-KILL_PERIOD = 4.0  # s between two clients that are killed, on average
+DISCOVERY = 5.0  # s for nodes of others
+KILL_PERIOD = 4.0  # s between two kills of clients, on average
 BURDENS = ("images", "kills", *MOVES)
-"""What can be left out, to see what the rest does."""
+"""Parts of the load that can be left out."""
 
 COUNTS = ("described", "dropped", "failed")
 """Counts of frames in a camera's diagnostics."""
 
 UNSENT = ("failed to send response (timeout)", "(the client may have gone away)")
-"""What rclpy warns of where a client is gone, or not known yet: of services, of actions."""
+"""Warnings of rclpy about clients that are gone or not discovered yet: services, actions."""
 
 GOAL = re.compile(r"\[[\d ]+\]")
-"""The name of a goal, in what a client and rclpy's action server say."""
-
-ALONE = {"start_new_session": True}
-"""Of each process, so that Ctrl-C reaches the soak alone, which then ends it in order."""
+"""The name of a goal in reports of clients and in the log of rclpy's action server."""
 
 
 class Member(Program):
-    """A process of the soak, and the lines of JSON that it says."""
+    """A process of the soak and its reports, lines of JSON."""
 
     def __init__(self, module: str, *arguments: object) -> None:
-        super().__init__(Path(sys.executable), "-u", "-m", f"soak.{module}", *arguments, **ALONE)
+        super().__init__(Path(sys.executable), "-u", "-m", f"soak.{module}", *arguments)
         self._read_so_far = 0
-        self.noise: list[str] = []  # lines that are no JSON
-        self.open = ""  # kind of a client's request that waits
+        self.noise: list[str] = []  # lines that are not JSON
+        self.open = ""  # kind of the request that a client waits for
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """Lines that have come since the last call."""
+        """Yield the reports since the last call."""
         while self._read_so_far < len(self.lines):
             line = self.lines[self._read_so_far]
             self._read_so_far += 1
@@ -76,12 +73,12 @@ class Member(Program):
 
 
 class Watcher:
-    """What the node says by itself: captions of its frames, and counts of them."""
+    """Captions and diagnostics that the node publishes."""
 
     def __init__(self, player: Player) -> None:
         self.captions = 0
         self.wrong: list[str] = []
-        self.rates: list[float] = []  # Hz, images that arrive, over all cameras
+        self.rates: list[float] = []  # Hz, arriving images of all cameras together
         self.counts: Counter[str] = Counter()
         self._last: dict[tuple[str, str], int] = {}
         for camera in CAMERAS:
@@ -107,7 +104,7 @@ class Watcher:
         self.rates.append(rate)
 
     def _count(self, camera: str, name: str, value: int) -> None:
-        """Of a count that begins again with the model, and reads 0 while the node pauses."""
+        """Add up a count that restarts with the model and is 0 while the node is inactive."""
         last = self._last.get((camera, name), 0)
         if value:
             self.counts[name] += value - last if value >= last else value
@@ -115,16 +112,16 @@ class Watcher:
 
 
 class Body:
-    """What the node's process takes, each second."""
+    """The resources of the node's process, sampled once a second."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
         self._begun = time.monotonic()
-        # s, MB, MB of it that is anonymous, threads, descriptors
+        # s, MB, MB of anonymous memory, threads, file descriptors
         self.samples: list[tuple[float, float, float, int, int]] = []
 
     def sample(self) -> None:
-        """Once a second, however often it is called; not after its end."""
+        """Take a sample if the last one is a second old. The process must be running."""
         now = time.monotonic() - self._begun
         if now < len(self.samples):
             return
@@ -152,7 +149,7 @@ class Body:
 
 
 class Soak:
-    """One run, without the burdens of BURDENS that are named."""
+    """One run; `without` names the burdens to leave out."""
 
     def __init__(
         self, minutes: float, clients: int, seed: int, without: Collection[str] = ()
@@ -165,35 +162,32 @@ class Soak:
         self._killed = self._born = 0
         self._noise: list[str] = []
         self._changes: Counter[str] = Counter()
-        self._amiss: list[str] = []  # changes that did not come as they should
+        self._amiss: list[str] = []  # changes with another result than expected
         self._published: list[dict[str, Any]] = []
-        self._members: list[Member] = []  # all that are there
-        self._lasting: list[Member] = []  # clients
-        self._mortal: list[Member] = []  # clients that are killed, one after the other
+        self._members: list[Member] = []  # all running ones
+        self._lasting: list[Member] = []  # clients that are never killed
+        self._mortal: list[Member] = []  # clients that are killed one after the other
         self._next_death = time.monotonic() + KILL_PERIOD
 
     def run(self) -> Iterator[Row]:
-        """Start all, wait, end all, and give the figures."""
+        """Start all processes, wait, end them, and yield the rows of the table."""
         player = Player("soak")
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
         watcher = Watcher(player)
-        player.pause(LOOK)
-        if "kosmos" in player.node.get_node_names():
-            raise SystemExit(
-                "there is a node kosmos already, which this would disturb: "
-                f"ROS_DOMAIN_ID={os.environ.get('ROS_DOMAIN_ID', '0')} must be this run's own"
-            )
+        _refuse_others(player, own=0)
         node = Program(
             "kosmos_node",
             *parameters(model="shapes", device="cpu", cameras=f"[{', '.join(CAMERAS)}]"),
             *("-p", f"{COMPRESSED[0]}.image_transport:=compressed"),
             *("--log-level", "kosmos.action_server:=debug"),
             env={**os.environ, "PYTHONWARNINGS": "always::RuntimeWarning"},
-            **ALONE,
         )
         with node:
             try:
                 node.says("active: ")
+                # Nodes that were there before have been discovered when a new one has.
+                player.until(lambda: _nodes(player), PATIENCE)
+                _refuse_others(player, own=1)
                 body = Body(psutil.Process(node.process.pid))
                 self._play(player, node, body)
                 code = node.stop()
@@ -206,7 +200,7 @@ class Soak:
         yield Row("clients killed while they waited", self._killed, "clients")
         for name in ("parameter", "invalid parameter", "state"):
             yield Row(f"changes: {name}", self._changes[name], "changes")
-        yield Row("changes that did not come as they should", len(self._amiss), "changes", True)
+        yield Row("changes with a wrong result", len(self._amiss), "changes", True)
         yield from body.rows()
         yield Row("exit code at SIGINT", code, "", fault=True)
         tracebacks = sum("Traceback (most" in line for line in node.lines)
@@ -214,7 +208,7 @@ class Soak:
         yield Row("responses to clients that were not connected", unsent, "responses")
         yield Row("tracebacks of the node", tracebacks, "", fault=True)
         broken = sum(line.startswith("Traceback") for line in self._noise)
-        yield Row("tracebacks of the others", broken, "", fault=True)
+        yield Row("tracebacks of other processes", broken, "", fault=True)
         self._tell(node, watcher)
 
     def _play(self, player: Player, node: Program, body: Body) -> None:
@@ -232,7 +226,7 @@ class Soak:
             while (left := end - time.monotonic()) > 0 and not player.stopping:
                 player.pause(min(left, 0.2))
                 if node.process.poll() is not None:
-                    raise RuntimeError(f"the node ended:\n{node.output[-3000:]}")
+                    raise RuntimeError(f"the node ended early:\n{node.output[-3000:]}")
                 body.sample()
                 self._hear(meddler)
                 self._cull()
@@ -242,7 +236,7 @@ class Soak:
                     f"{self._ledger.refused.total()} refused, {body.samples[-1][1]:.0f} MB",
                     refresh=False,
                 )
-        # Requests that the node has not read when its signal comes have no answer.
+        # Clients end first: the node cannot respond to requests that it reads after its signal.
         self._end(meddler, *self._lasting, *self._mortal)
         self._hear(meddler)
         body.sample()
@@ -264,21 +258,21 @@ class Soak:
     def _account(self, client: Member) -> None:
         for line in client.news():
             self._ledger.take(line)
-        for line in client.noise:  # a second response of an action's service
+        for line in client.noise:  # rclpy about a second response of an action
             if "Ignoring unexpected" in line:
                 self._ledger.take({"twice": line})
         self._noise += client.noise
         client.noise.clear()
 
     def _cull(self) -> None:
-        """Now and then kill a client while it waits, and start another one in its place."""
+        """Kill a waiting client at random times and start another one in its place."""
         waiting = [client for client in self._mortal if client.open]
         if "kills" in self._without or not waiting or time.monotonic() < self._next_death:
             return
         self._next_death = time.monotonic() + self._rng.exponential(KILL_PERIOD)
         client = pictures.one_of(waiting, self._rng)
         client.__exit__()
-        self._account(client)  # its last words may be an answer
+        self._account(client)  # its last report may be a response
         if client.open:
             self._ledger.forget(client.open)
             self._killed += 1
@@ -296,7 +290,7 @@ class Soak:
 
     def _end(self, *members: Member) -> None:
         for member in members:
-            member.says('"playing"')  # before, SIGINT is a traceback of Python's start
+            member.says('"playing"')  # SIGINT during Python's start prints a traceback
             member.process.send_signal(signal.SIGINT)
         for member in members:
             if code := member.ends():
@@ -308,14 +302,14 @@ class Soak:
             yield Row(f"images a second of {line['camera']}", line["rate"], "Hz")
         yield Row("bad images published", sum(line["bad"] for line in self._published), "images")
         if watcher.rates:
-            yield Row("images that arrive, of all cameras", float(np.mean(watcher.rates)), "Hz")
+            yield Row("images that arrive, all cameras", float(np.mean(watcher.rates)), "Hz")
         for name in COUNTS:
             yield Row(f"frames {name}", watcher.counts[name], "frames")
-        yield Row("captions heard", watcher.captions, "messages")
+        yield Row("captions received", watcher.captions, "messages")
         yield Row("captions about a wrong frame", len(watcher.wrong), "messages", fault=True)
 
     def _tell(self, node: Program, watcher: Watcher) -> None:
-        """On standard error, what the faults are about."""
+        """Print the details of the faults to standard error."""
         for lines in (*self._ledger.faults.values(), watcher.wrong, self._amiss, self._noise):
             for line in lines[:20]:
                 print(line, file=sys.stderr)
@@ -325,3 +319,18 @@ class Soak:
                     print(line, file=sys.stderr)
         if any("Traceback (most" in line for line in node.lines):
             print(node.output[-5000:], file=sys.stderr)
+
+
+def _nodes(player: Player) -> int:
+    """Return how many nodes with the name of the node under test are discovered."""
+    return player.node.get_node_names().count("kosmos")
+
+
+def _refuse_others(player: Player, own: int) -> None:
+    """Raise SystemExit if more than `own` nodes have the name of the node under test."""
+    if player.until(lambda: _nodes(player) > own, 0.0 if own else DISCOVERY):
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        raise SystemExit(
+            f"another node kosmos runs in ROS_DOMAIN_ID={domain}, and this run would disturb it; "
+            "set ROS_DOMAIN_ID to a domain that nobody uses"
+        )

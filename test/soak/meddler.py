@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Who changes parameters and states of the node at random moments: one process.
+"""Change parameters and lifecycle states of the node at random times, in one process.
 
     python -m soak.meddler SEED [MOVE...]
 
-leaves the named moves out. Says `changed` of each, and whether it came as it should.
+MOVEs are left out. Reports each change as `changed`, and whether its result was as expected.
 """
 
 import sys
@@ -22,7 +22,7 @@ from soak.cameras import CAMERAS
 from soak.pictures import one_of
 from soak.player import Player, say
 
-LIMIT = 60.0  # s for an answer
+LIMIT = 60.0  # s for a response
 PERIOD = 1.2  # s between two changes, on average
 
 VALID: dict[str, tuple[Any, ...]] = {
@@ -60,7 +60,7 @@ MOVES = {
     "pauses": ["pause"] * 2,
     "reloads": ["reload"],
 }
-"""Moves of one round, which come in a new order each time."""
+"""Moves of one round; each round has a new order."""
 
 PAUSE = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
 RELOAD = (
@@ -72,7 +72,7 @@ RELOAD = (
 
 
 class Meddler:
-    """Moves by the deck."""
+    """Makes the moves of each round."""
 
     def __init__(self, seed: int, without: Collection[str] = ()) -> None:
         self._deck = [
@@ -89,7 +89,7 @@ class Meddler:
         say(playing="meddler")
 
     def run(self) -> None:
-        """Move until SIGINT; the node is active then."""
+        """Make moves until SIGINT, and leave the node active."""
         moves = {
             "valid": self._valid,
             "invalid": self._invalid,

@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Drawn scenes as image messages of many kinds, good ones and bad ones. Knows no topic.
+"""Draw scenes as image messages, good and bad ones. Knows no topic.
 
-The frame_id says all of a frame: "<camera> <number> <width>x<height> <stamp>", and "bad" behind it
-where no pixels can be made of it. So an answer's header tells which frame it claims to be about,
-and whether that can be.
+The frame_id identifies a frame: "<camera> <number> <width>x<height> <stamp>", with " bad" at the
+end if it cannot be decoded. So a response's header shows which frame it claims to be about, and
+whether that is possible.
 """
 
 import copy
@@ -22,7 +22,7 @@ from kosmos_ros.shapes.scenes import Scene, sample_scene
 
 SIZES = ((192, 144), (256, 144), (160, 160), (128, 96), (320, 240), (64, 48))  # pixels
 BAD_SHARE = 0.1
-LARGEST = 65_500  # pixels of a side, the most that a JPEG can have
+LARGEST = 65_500  # pixels, the longest side that a JPEG can have
 
 
 def _nv12(pixels: np.ndarray) -> np.ndarray:
@@ -48,19 +48,19 @@ RAW: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "nv12": _nv12,
     "bayer_rggb8": _bayer,
 }
-"""Encoding: RGB (H, W, 3) -> rows of data."""
+"""Encoding: function from RGB (H, W, 3) to rows of data."""
 
 FORMATS = {"jpeg": {"quality": 90}, "png": {}, "webp": {"quality": 90}}
-"""Compression: options of Pillow."""
+"""Compression: options for Pillow."""
 
 
 def draw(rng: np.random.Generator) -> Scene:
-    """A random scene of one of SIZES."""
+    """Return a random scene in one of SIZES."""
     return sample_scene(rng, *SIZES[rng.integers(len(SIZES))])
 
 
 def raw(scene: Scene, encoding: str) -> Image:
-    """The scene in an encoding of RAW, without a header."""
+    """Return the scene in an encoding of RAW, without a header."""
     rows = np.ascontiguousarray(RAW[encoding](render(scene)))
     message = Image(width=scene.width, height=scene.height, encoding=encoding)
     message.step = rows[0].nbytes
@@ -69,14 +69,14 @@ def raw(scene: Scene, encoding: str) -> Image:
 
 
 def compressed(scene: Scene, kind: str) -> CompressedImage:
-    """The scene in a compression of FORMATS, without a header."""
+    """Return the scene in a compression of FORMATS, without a header."""
     file = io.BytesIO()
     Pillow.fromarray(render(scene)).save(file, kind, **FORMATS[kind])
     return CompressedImage(format=kind, data=file.getvalue())
 
 
 def _huge(jpeg: bytes) -> bytes:
-    """The file, saying that it is LARGEST on each side (ITU T.81, B.2.2: the frame header)."""
+    """Return the file with LARGEST as width and height (ITU T.81, B.2.2: frame header)."""
     at = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:at] + LARGEST.to_bytes(2, "big") * 2 + jpeg[at + 4 :]
 
@@ -88,19 +88,19 @@ BAD_RAW: dict[str, Callable[[Image], dict[str, Any]]] = {
     "no size": lambda image: {"width": 0},
     "huge": lambda image: {"width": LARGEST, "height": LARGEST, "step": 3 * LARGEST},
 }
-"""What is changed of a good frame."""
+"""Fault: changed fields of a good frame."""
 
 BAD_COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda file: file[: len(file) // 2],
-    "no picture": lambda file: b"no picture at all",
+    "not an image": lambda file: b"no image at all",
     "empty": lambda file: b"",
     "huge": _huge,
 }
-"""What is changed of a JPEG."""
+"""Fault: function from a good JPEG to a bad file."""
 
 
 def spoilt(message: Any, rng: np.random.Generator) -> Any:
-    """A bad frame made of a good one; of a compressed one, a JPEG."""
+    """Return a bad frame made from a good one; a compressed one must be a JPEG."""
     bad = copy.copy(message)
     if isinstance(message, CompressedImage):
         bad.data = one_of(BAD_COMPRESSED, rng)(bytes(message.data))
@@ -111,7 +111,7 @@ def spoilt(message: Any, rng: np.random.Generator) -> Any:
 
 
 def label(message: Any, camera: str, number: int, scene: Scene, now: int, bad: bool) -> Any:
-    """Give the message the header of that frame, taken at `now` in nanoseconds."""
+    """Set the header of a frame that was taken at `now`, in nanoseconds; return the message."""
     seconds, nanoseconds = divmod(now, 10**9)
     message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
     name = f"{camera} {number} {scene.width}x{scene.height} {seconds}.{nanoseconds}"
@@ -120,7 +120,7 @@ def label(message: Any, camera: str, number: int, scene: Scene, now: int, bad: b
 
 
 def mistaken(result: Any, cameras: tuple[str, ...]) -> str:
-    """Why a GroundedCaption cannot be about a frame of one of `cameras`; empty: it can."""
+    """Return why a GroundedCaption cannot be about a frame of `cameras`; empty if it can."""
     stamp, words = result.header.stamp, result.header.frame_id.split()
     size = f"{result.image_width}x{result.image_height}"
     if words[:1] != [result.camera] or result.camera not in cameras:
@@ -131,6 +131,6 @@ def mistaken(result: Any, cameras: tuple[str, ...]) -> str:
 
 
 def one_of(table: Any, rng: np.random.Generator) -> Any:
-    """A value of a table, or an item of a list."""
+    """Return a random value of a dictionary, or a random item of a sequence."""
     values = list(table.values()) if isinstance(table, dict) else table
     return values[int(rng.integers(len(values)))]

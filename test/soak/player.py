@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A node of the soak, which ends at SIGINT and tells what happens in lines of JSON.
+"""Base of the soak's processes: a node that ends at SIGINT and prints reports as JSON.
 
-Knows nothing of what it plays.
+Does not know what the process does.
 """
 
 import json
@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 
 class Player:
-    """Spins a node of its own; as soon as it is made, SIGINT ends its process in order."""
+    """A node and its executor; SIGINT sets `stopping` from then on."""
 
     def __init__(self, name: str) -> None:
         self.stopping = False
@@ -29,14 +29,14 @@ class Player:
         self._executor.add_node(self.node)
 
     def until(self, condition: Callable[[], Any], limit: float) -> Any:
-        """Spin until `condition()` is true, `limit` seconds at most, and give its value."""
+        """Spin until `condition()` is true, at most `limit` seconds; return its value."""
         end = time.monotonic() + limit
         while not (value := condition()) and (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=min(left, 0.1))
         return value
 
     def pause(self, seconds: float) -> None:
-        """Spin for so long, or until it is to end."""
+        """Spin for this time, or until SIGINT."""
         self.until(lambda: self.stopping, seconds)
 
     def _on_signal(self, *_: Any) -> None:
@@ -44,5 +44,5 @@ class Player:
 
 
 def say(**fields: Any) -> None:
-    """Tell the soak."""
+    """Report to the soak, which reads standard output."""
     print(json.dumps(fields), flush=True)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a run, as a table and as JSON. Measures nothing."""
+"""Write the figures of a run as a table and as JSON. Measures nothing."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Row:
-    """A figure; a `fault` is one that must be 0."""
+    """A figure; the value of a `fault` must be 0."""
 
     name: str
     value: float
@@ -22,7 +22,7 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table; a fault is marked."""
+    """Return a Markdown table that marks faults."""
     lines = ["| what | figure |", "|---|---|"]
     for row in rows:
         value = f"{row.value:,.0f}" if abs(row.value) >= 1000 else f"{row.value:.4g}"
@@ -32,18 +32,18 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def failed(rows: Sequence[Row]) -> bool:
-    """Whether there was a fault."""
+    """Return whether there was a fault."""
     return any(row.fault and row.value for row in rows)
 
 
 def write_json(rows: Sequence[Row], run: dict[str, object], file: Path) -> None:
-    """All rows with how the run was called."""
+    """Write all rows and the options of the run."""
     content = {"run": run, "rows": [dataclasses.asdict(row) for row in rows]}
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of a line through the second half of (x, y) by least squares, in y per x."""
+    """Return the slope of the least-squares line through the second half of (x, y)."""
     x, y = np.asarray(points[len(points) // 2 :], float).T
     away = x - x.mean()
     spread = float(away @ away)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts, answers and tokens that `shapes` learns from."""
+"""Training examples of `shapes`: prompts, answers and tokens."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ def decoded(ids: list[int]) -> str:
     return TOKENIZER.decode(ids, skip_special_tokens=False)
 
 
-def example(task: language.Task, grounded: bool = True, seed: int = 0) -> language.Example | None:
+def example(
+    task: language.MakeExample, grounded: bool = True, seed: int = 0
+) -> language.Example | None:
     return task(SCENE, np.random.default_rng(seed), grounded)
 
 
@@ -52,7 +54,7 @@ def test_three_shapes_are_listed_with_a_comma() -> None:
     assert made.answer == " a blue square, an orange star and a red circle."
 
 
-def test_a_region_question_is_answered_by_its_region() -> None:
+def test_a_region_question_is_answered_by_the_shape_of_its_region() -> None:
     answers = {example(language.region_question, seed=seed).answer for seed in range(100)}
     assert answers == {
         f" {text}." for shape in (RED, BLUE) for text in
@@ -67,7 +69,7 @@ def test_an_absent_phrase_is_not_in_the_scene() -> None:
     assert {"a red square", "a blue circle"} <= phrases
 
 
-def test_equal_shapes_are_one_phrase_with_a_box_for_each() -> None:
+def test_equal_shapes_share_a_phrase_with_a_box_for_each() -> None:
     twin = Shape("circle", "red", (0.1, 0.1, 0.2, 0.2))
     scene = Scene((RED, BLUE, twin), 320, 240)
     rng = np.random.default_rng(0)
@@ -85,7 +87,7 @@ def test_equal_shapes_are_one_phrase_with_a_box_for_each() -> None:
     )
 
 
-def test_answers_to_questions_are_right() -> None:
+def test_questions_have_right_answers() -> None:
     answers = {
         "How many shapes are there?": " two.",
         "How many circles are there?": " one.",
@@ -119,7 +121,7 @@ def test_answers_to_questions_are_right() -> None:
 
 
 @pytest.mark.parametrize("task", language.TASKS)
-def test_every_example_is_made_of_whole_pieces(task: language.Task) -> None:
+def test_every_example_consists_of_whole_pieces(task: language.MakeExample) -> None:
     rng = np.random.default_rng(1)
     letters = {TOKENIZER.token_to_id(letter) for letter in "abcdefghijklmnopqrstuvwxyz"}
     for grounded in (True, False):
@@ -135,15 +137,15 @@ def test_every_example_is_made_of_whole_pieces(task: language.Task) -> None:
                 assert not letters & set(together)
 
 
-def test_ids_are_places_in_the_vocabulary() -> None:
+def test_ids_are_indices_into_the_vocabulary() -> None:
     pieces = tokenizer.vocabulary()
     assert [TOKENIZER.token_to_id(piece) for piece in pieces] == list(range(len(pieces)))
 
 
 @settings(max_examples=300)
 @given(st.text())
-def test_any_text_comes_back_and_nothing_is_unknown(text: str) -> None:
-    # A tag takes the space before it, as KOSMOS-2's own do; special tokens stand for themselves.
+def test_decoding_returns_any_text_and_nothing_is_unknown(text: str) -> None:
+    # A tag swallows the space before it, as in KOSMOS-2; special tokens are not text.
     for piece in (*tokenizer.SPECIAL, *tokenizer.TAGS):
         text = text.replace(piece, "")
     ids = TOKENIZER.encode(text).ids
@@ -154,5 +156,5 @@ def test_any_text_comes_back_and_nothing_is_unknown(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["<0x41>", "\u2581word", " two  spaces ", "héllo ☃ 日本", "\x00\n\t"]
 )
-def test_odd_text_comes_back(text: str) -> None:
+def test_decoding_returns_odd_text(text: str) -> None:
     assert decoded(TOKENIZER.encode(text).ids) == text

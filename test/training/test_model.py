@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded model: any transformers can load it, and it says what was drawn."""
+"""The embedded model: transformers can load it, and its captions name the drawn shapes."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from kosmos_ros.shapes import MODEL_DIR
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene, Shape
 from training import tokenizer
-from training.evaluation import PARTS, Examiner, figures, held_out_scene, iou
+from training.evaluation import CHECKS, Evaluator, held_out_scene, iou, metrics
 
 SCENES = 300
 FLOORS = {
@@ -45,13 +45,13 @@ def engine() -> Engine:
     return Engine.load("shapes", local_files_only=True, device="cpu")
 
 
-def test_the_folder_is_small_and_holds_no_pickle() -> None:
+def test_the_model_folder_is_small_and_contains_no_pickle() -> None:
     files = [path for path in Path(MODEL_DIR).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 12e6
     assert {path.suffix for path in files} <= {".json", ".md", ".safetensors"}
 
 
-def test_the_tokenizer_files_are_those_of_the_code() -> None:
+def test_the_tokenizer_file_matches_the_code() -> None:
     assert (MODEL_DIR / "tokenizer.json").read_text() == tokenizer.build().to_str(pretty=True)
 
 
@@ -70,7 +70,7 @@ def test_plain_transformers_captions_a_scene(processor: AutoProcessor) -> None:
         assert iou(boxes[0], truth) > 0.5
 
 
-def test_the_whole_width_of_a_wide_frame_is_seen(processor: AutoProcessor) -> None:
+def test_the_model_sees_the_whole_width_of_a_wide_frame(processor: AutoProcessor) -> None:
     frame = np.full((360, 640, 3), 128, dtype=np.uint8)
     frame[:, :20], frame[:, -20:] = (255, 0, 0), (0, 0, 255)
     seen = processor.image_processor(Image.fromarray(frame), return_tensors="np")["pixel_values"]
@@ -79,13 +79,13 @@ def test_the_whole_width_of_a_wide_frame_is_seen(processor: AutoProcessor) -> No
     assert blue[-1] > 1.5 > -1.5 > red[-1]
 
 
-def test_held_out_scenes_are_described_right(engine: Engine) -> None:
-    """Each scene in a third of the examination, so that many fit into a minute."""
-    examiner, parts = Examiner(engine), list(PARTS)
-    marks = []
+def test_held_out_scenes_are_described_correctly(engine: Engine) -> None:
+    """Each scene gets a third of the checks, so that many scenes fit into a minute."""
+    evaluator, checks = Evaluator(engine), list(CHECKS)
+    results = []
     for index in range(SCENES):
         scene, rng = held_out_scene(1, index)
-        marks.append(examiner.mark(scene, rng, parts[index % 3 :: 3]))
-    measured = figures(marks)
-    short = {name: measured[name] for name, floor in FLOORS.items() if measured[name] < floor}
-    assert not short
+        results.append(evaluator.evaluate(scene, rng, checks[index % 3 :: 3]))
+    measured = metrics(results)
+    too_low = {name: measured[name] for name, floor in FLOORS.items() if measured[name] < floor}
+    assert not too_low

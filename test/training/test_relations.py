@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""References and places are spoken of only where they are beyond doubt."""
+"""References and places are used only where they are unambiguous."""
 
 import numpy as np
 
@@ -18,24 +18,24 @@ RIGHT = shape("circle", "red", 0.8, 0.55)
 SCENE = Scene((STAR, RIGHT, LEFT), 320, 240)
 
 
-def test_a_name_means_one_shape_only() -> None:
+def test_a_name_fits_exactly_one_shape() -> None:
     assert names(STAR, SCENE) == ["the blue star", "the star"]
     assert names(LEFT, SCENE) == []
     assert names(LEFT, Scene((LEFT, STAR), 320, 240)) == ["the red circle", "the circle"]
 
 
-def test_what_is_beside_a_shape_is_told_from_left_to_right() -> None:
+def test_shapes_beside_another_are_listed_from_left_to_right() -> None:
     assert beside(STAR, "left of", SCENE) == [LEFT]
     assert beside(STAR, "below", SCENE) == [LEFT, RIGHT]
     assert beside(STAR, "above", SCENE) == []
 
 
-def test_what_is_nearly_level_is_in_doubt() -> None:
+def test_shapes_at_nearly_the_same_height_are_ambiguous() -> None:
     assert beside(LEFT, "above", SCENE) is None
     assert beside(LEFT, "right of", SCENE) == [STAR, RIGHT]
 
 
-def test_a_reference_fits_one_shape_only() -> None:
+def test_a_reference_fits_exactly_one_shape() -> None:
     rng = np.random.default_rng(0)
     meant: dict[str, set[Shape]] = {}
     for _ in range(300):
@@ -48,5 +48,5 @@ def test_a_reference_fits_one_shape_only() -> None:
     assert "the circle below the star" not in meant
 
 
-def test_one_shape_alone_has_no_reference() -> None:
+def test_a_single_shape_has_no_reference() -> None:
     assert sample_reference(Scene((STAR,), 320, 240), np.random.default_rng(0)) is None

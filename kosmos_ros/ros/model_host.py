@@ -1,0 +1,283 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Loads the model, watches it, loads it again and frees it, and says whether it can be asked.
+
+Knows the worker and its thread; no topic, no service and no lifecycle state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
+from kosmos_ros.ros.bridge import ImageDecoder
+from kosmos_ros.sanitize import format_error
+from kosmos_ros.serving.availability import REASONS, Availability, Phase
+from kosmos_ros.serving.node_settings import NodeSettings
+from kosmos_ros.serving.scheduler import Scheduler
+from kosmos_ros.serving.work import Deliver, Work
+from kosmos_ros.serving.worker import CaptionEngine, Decode, Worker
+
+BAD_PARAMETER, DEVICE_LOST, HUNG, BROKEN = 1, 3, 4, 5  # exit codes
+RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""Seconds between attempts to load a model whose files cannot be had now; the last repeats."""
+REPEAT_BUG = 5.0  # s between two log lines about errors of an unforeseen type
+FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
+
+
+def load_engine(settings: NodeSettings) -> CaptionEngine:
+    """Return the engine that the parameters name. Raises ConfigError and ModelLoadError."""
+    # Importing torch takes seconds, in which services already answer "loading".
+    from kosmos_ros.kosmos2.engine import Engine
+
+    return Engine.load(
+        settings.model,
+        revision=settings.revision,
+        local_files_only=settings.local_files_only,
+        device=settings.device,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        threads=settings.threads,
+        location_grammar=settings.location_grammar,
+    )
+
+
+class Owner(Protocol):
+    """What the host needs of the node. Everything but `settings` is called from any thread."""
+
+    @property
+    def settings(self) -> NodeSettings: ...
+
+    starting: bool  # it loads and activates by itself, without a lifecycle manager
+
+    def get_logger(self) -> Any: ...
+
+    def longest_caption(self) -> int:
+        """Return the most tokens that a caption of a camera may have."""
+
+    def standing_work(self, camera: str) -> Work:
+        """Return what is asked of a camera's newest frame."""
+
+    def on_availability(self, availability: Availability) -> None:
+        """Publish whether the model can be asked; called in the order of the changes."""
+
+    def exit(self, code: int) -> None:
+        """End the process with this exit code."""
+
+
+class ModelHost:
+    """The model of a node, from loading to freeing. `load` makes the engine."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        load: Callable[[NodeSettings], CaptionEngine],
+        deliver: Deliver,
+        autostart: bool,
+    ) -> None:
+        self._owner = owner
+        self._load = load
+        self._deliver = deliver
+        self.scheduler = Scheduler()
+        self.worker: Worker | None = None
+        phase = Phase.LOADING if autostart else Phase.UNCONFIGURED
+        self.availability = Availability(phase, REASONS[phase])
+        self._lock = threading.Lock()  # of changes of `availability`, and their order
+        self._settled = threading.Event()  # loading has ended, well or not
+        self._leaving = threading.Event()
+        self._unreachable: UnreachableError | None = None  # why it could not be loaded now
+        self._attempts = 0  # to load it
+        self._level = ""  # of the memory back-off, when it was last logged
+        self._slow = False  # the model takes long, as it was logged
+        self._given_up = False
+
+    @property
+    def settings(self) -> NodeSettings:
+        """The node's."""
+        return self._owner.settings
+
+    @property
+    def settled(self) -> bool:
+        """Whether loading has ended, well or not."""
+        return self._settled.is_set()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of device memory in use."""
+        worker = self.worker
+        return worker.memory if worker else 0
+
+    @property
+    def backoff_level(self) -> str:
+        """What the model does less of because memory was short; empty: nothing."""
+        worker = self.worker
+        return worker.backoff.level.name if worker else ""
+
+    # Transitions, each in a thread of its own ----------------------------------------------
+
+    def configure(self) -> bool:
+        """Load the model; return whether it is there."""
+        self._settled.clear()
+        self._unreachable, self._level = None, ""
+        self._become(Phase.LOADING, info={})
+        self.scheduler = Scheduler(self.settings.queue_size)
+        self.worker = Worker(self.scheduler, self, self._deliver)
+        if self._leaving.is_set():  # `leave` came before there was a worker
+            self.worker.close()
+        self._settled.wait()
+        return bool(self.availability.info)
+
+    def activate(self) -> bool:
+        """Let requests and frames in; False if the model cannot be asked."""
+        if not (self.worker and self.worker.alive):
+            return False
+        return self._become(Phase.READY)
+
+    def pause(self, phase: Phase) -> None:
+        """Stop generation and forget what waits."""
+        self._become(phase, info=None if phase is Phase.INACTIVE else {})
+        self.scheduler.forget()
+
+    def unload(self) -> bool:
+        """Free the model and its memory; False if it does not stop in time."""
+        if worker := self.worker:
+            worker.close()
+            if not worker.join(FREE_TIMEOUT):
+                self._owner.get_logger().error(
+                    f"the model has not stopped within {FREE_TIMEOUT:g} s; its memory is not freed"
+                )
+                return False
+            self.worker = None
+            self._owner.get_logger().info("the model and its memory are freed")
+        return True
+
+    def wait_to_retry(self) -> bool:
+        """Wait, then return whether to load the model once more."""
+        error, self._unreachable = self._unreachable, None
+        if error is None:
+            return False
+        pause = RETRY_PAUSES[min(self._attempts, len(RETRY_PAUSES) - 1)]
+        self._attempts += 1
+        reason = f"{REASONS[Phase.LOADING]}: {error}; next attempt in {pause:g} s"
+        self._owner.get_logger().warning(reason)
+        self._become(Phase.LOADING, reason)
+        return not self._leaving.wait(pause)
+
+    # Executor's thread ---------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Log a model that is slow or short of memory; end the process if it hangs."""
+        self.scheduler.queue_size = self.settings.queue_size
+        worker = self.worker
+        if not worker:
+            return
+        stuck, limit = worker.stuck(), self.settings.hard_timeout
+        said = f"the model has not responded for {stuck:.3g} s"
+        slow = 0 < limit / 2 < stuck
+        if slow and not self._slow:
+            self._owner.get_logger().warning(
+                f"{said}; this process exits after {limit:g} s (parameter hard_timeout)"
+            )
+        self._slow = slow
+        if 0 < limit < stuck:
+            self.give_up(HUNG, f"{said} (parameter hard_timeout)")
+        if (level := self.backoff_level) != self._level:
+            self._owner.get_logger().warning(
+                f"memory is short; running at {level}"
+                if level
+                else "memory has recovered; running at full batch size again"
+            )
+        self._level = level
+
+    def give_up(self, code: int, reason: str) -> None:
+        """End the process because of something that only a restart repairs."""
+        if self._given_up:
+            return
+        self._given_up = True
+        self._become(Phase.FAILED, reason)
+        self._owner.get_logger().fatal(f"{reason}; this process exits with code {code}")
+        self._owner.exit(code)
+
+    def leave(self, reason: str) -> None:
+        """Begin to end: nothing is taken any more, and the worker stops."""
+        self._leaving.set()
+        self._become(Phase.ENDED, reason)
+        if worker := self.worker:  # a transition may free it meanwhile
+            worker.close()
+
+    def join(self, timeout: float) -> bool:
+        """Return whether the worker ends within `timeout` seconds."""
+        worker = self.worker
+        return not worker or worker.join(timeout)
+
+    # Worker's thread: see worker.Host ------------------------------------------------------
+
+    def load(self) -> tuple[CaptionEngine, Decode]:
+        """Load the engine and warm it up."""
+        began = time.monotonic()
+        engine = self._load(self.settings)
+        if self.settings.warm_up:
+            engine.warm_up(self.settings.max_batch_size, self._owner.longest_caption())
+        decoder = ImageDecoder()
+        self._owner.get_logger().info(f"images are decoded by {decoder}")
+        self._start_up = time.monotonic() - began
+        return engine, decoder.decode
+
+    def loaded(self, engine: CaptionEngine) -> None:
+        """Tell what was loaded."""
+        info = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
+        info["start_up"] = f"{self._start_up:.1f} s"
+        details = ", ".join(f"{key} {value}" for key, value in info.items() if value)
+        self._owner.get_logger().info(f"model ready: {details}")
+        self._become(Phase.INACTIVE, info=info)
+        self._settled.set()
+
+    def standing_work(self, camera: str) -> Work:
+        """Return what is asked of a camera's newest frame."""
+        return self._owner.standing_work(camera)
+
+    def paused(self) -> bool:
+        """Return whether generation must stop."""
+        return not self.availability.ready
+
+    def log_bug(self, traceback: str) -> None:
+        """Log an error of an unforeseen type."""
+        self._owner.get_logger().error(traceback, throttle_duration_sec=REPEAT_BUG)
+
+    def ended(self, error: Exception | None) -> None:
+        """Tell why the worker has ended, and end the process where a restart is the remedy."""
+        if error is not None and not self._leaving.is_set():
+            if isinstance(error, UnreachableError) and self._owner.starting:
+                self._unreachable = error  # see wait_to_retry
+            else:
+                self._fail(error)
+        self._settled.set()
+
+    def _fail(self, error: Exception) -> None:
+        was_loaded = bool(self.availability.info)
+        reason = format_error(error)
+        if not was_loaded:
+            reason = f"the model cannot be used: {reason}"
+        self._owner.get_logger().error(reason)
+        self._become(Phase.FAILED, reason)
+        if isinstance(error, ConfigError) and self._owner.starting:
+            self._owner.exit(BAD_PARAMETER)
+        elif isinstance(error, DeviceLostError):
+            self._owner.exit(DEVICE_LOST)
+        elif was_loaded and not isinstance(error, KosmosError):
+            self._owner.exit(BROKEN)
+
+    def _become(
+        self, phase: Phase, reason: str = "", info: Mapping[str, str] | None = None
+    ) -> bool:
+        """Swap the availability whole and publish it; return whether it has changed."""
+        with self._lock:
+            before = self.availability
+            self.availability = before.followed_by(phase, reason, info)
+            if self.availability is not before:
+                self._owner.on_availability(self.availability)
+            return self.availability is not before

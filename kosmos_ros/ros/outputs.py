@@ -1,0 +1,137 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The topics on which a camera's results are published: one table, OUTPUTS.
+
+Knows messages and what they are made of; no subscription, no parameter and no thread.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from kosmos_msgs.msg import Answer, Event, GroundedCaption
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from kosmos_ros.images.drawing import annotate
+from kosmos_ros.ros.conversions import (
+    Detection2DArray,
+    answer_message,
+    compressed_message,
+    detections_message,
+    event_message,
+    image_message,
+    observation_message,
+)
+from kosmos_ros.serving import events
+from kosmos_ros.serving.node_settings import CameraSettings
+from kosmos_ros.serving.plan import TASK, Findings
+from kosmos_ros.serving.work import Observation
+
+
+@dataclass(frozen=True)
+class Described:
+    """A described frame: all that its messages are made of."""
+
+    observation: Observation
+    findings: Findings
+    events: tuple[events.Event, ...]
+    model: str
+    now: float  # s of the node's clock, when it is published
+
+    @functools.cached_property
+    def captions(self) -> tuple[GroundedCaption, ...]:
+        """What the parameter `task` asks for."""
+        return self.messages(self.findings.task)
+
+    @functools.cached_property
+    def annotated(self) -> np.ndarray:
+        """The image (H, W, 3) with the boxes of the caption drawn on it."""
+        return annotate(self.observation.image, self.findings.task[0][1])
+
+    def messages(self, said: Iterable[Any]) -> tuple[GroundedCaption, ...]:
+        """Return a message for each prompt and its caption."""
+        return tuple(
+            observation_message(self.observation, prompt, caption, self.model, self.now)
+            for prompt, caption in said
+        )
+
+
+def _detections(described: Described) -> Iterable[Any]:
+    """The boxes of the standing phrases, or of the caption where there are none."""
+    said = described.findings.said.get("phrases") or described.findings.task[:1]
+    return [detections_message(described.observation, caption.phrases) for _, caption in said]
+
+
+def _answers(described: Described) -> Iterable[Answer]:
+    found = described.findings.found.get("questions", ())
+    said = described.findings.said.get("questions", ())
+    return [
+        answer_message(described.observation, finding.subject, caption)
+        for finding, (_, caption) in zip(found, said, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A topic: who subscribes to it wants some parts of a camera's plan."""
+
+    topic: str
+    type: Any
+    when: Callable[[CameraSettings], Collection[str]]  # parts of the plan; see plan.Plan
+    make: Callable[[Described], Iterable[Any]]  # the messages of one frame
+    slow: bool = False  # drawn: only of the newest frame, while results come faster
+
+
+def _task(settings: CameraSettings) -> Collection[str]:
+    return (TASK,)
+
+
+def _boxes(settings: CameraSettings) -> Collection[str]:
+    return ("phrases",) if settings.phrases else (TASK,)
+
+
+OUTPUTS: tuple[Output, ...] = (
+    Output("captions", GroundedCaption, _task, lambda frame: frame.captions),
+    Output(
+        "text",
+        String,
+        _task,
+        lambda frame: [String(data=message.caption) for message in frame.captions],
+    ),
+    Output(
+        "phrases",
+        GroundedCaption,
+        lambda settings: ("phrases",),
+        lambda frame: frame.messages(frame.findings.said.get("phrases", ())),
+    ),
+    Output("answers", Answer, lambda settings: ("questions",), _answers),
+    Output(
+        "events",
+        Event,
+        lambda settings: ("phrases", "questions"),
+        lambda frame: [event_message(frame.observation, event) for event in frame.events],
+    ),
+    Output(
+        "annotated",
+        Image,
+        _task,
+        lambda frame: [image_message(frame.annotated, frame.observation.header)],
+        slow=True,
+    ),
+    Output(
+        "annotated/compressed",
+        CompressedImage,
+        _task,
+        lambda frame: [compressed_message(frame.annotated, frame.observation.header)],
+        slow=True,
+    ),
+)
+"""All topics of a camera, ~/<topic> for the only one and ~/<camera>/<topic> for one of several."""
+
+if Detection2DArray is not None:
+    OUTPUTS += (Output("detections", Detection2DArray, _boxes, _detections),)

@@ -1,0 +1,222 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Requests of clients, checked, as prompts and replies.
+
+One function per service; GOAL_TASKS has one per task of the action. Each checks its request once,
+before the request waits for an image, and raises RequestError or PromptError. Knows messages; no
+queue, no thread and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kosmos_msgs.action import Generate as GenerateAction
+from kosmos_msgs.msg import GroundedCaption
+from kosmos_msgs.srv import Ask, Describe, Generate, Ground
+
+from kosmos_ros.errors import ConfigError, RequestError
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.grounding import Caption, check_region, region_cells, together
+from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, Template
+from kosmos_ros.ros.conversions import box_from, seconds
+from kosmos_ros.sanitize import quoted
+from kosmos_ros.serving.node_settings import FIELDS, CameraSettings
+from kosmos_ros.serving.work import Observation
+from kosmos_ros.settings import MAX_ENTRIES, validated
+
+ToMessage = Callable[[Observation, Prompt, Caption], GroundedCaption]
+"""Makes the message of one caption."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """A checked request: its prompts, and the response to it."""
+
+    prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
+    reply: Callable[[Observation, ToMessage], Any]  # the response
+
+
+def check(request: Any) -> None:
+    """Check the fields that all requests share. Raises RequestError."""
+    for name in ("phrases", "regions", "region_phrases", "history"):
+        if (count := len(getattr(request, name, ()))) > MAX_ENTRIES:
+            raise RequestError(f"{name} has {count} entries; it must have at most {MAX_ENTRIES}")
+    if request.max_new_tokens:
+        _validated("max_new_tokens", request.max_new_tokens)
+    if (age := seconds(request.max_age)) < 0:
+        raise RequestError(f"max_age is {age:g} s; it must be 0 or more")
+    for region in getattr(request, "regions", ()):
+        check_region(box_from(region))
+
+
+def ask(request: Ask.Request, settings: CameraSettings) -> Checked:
+    """Check a request of ~/ask."""
+
+    def reply(observation: Observation, message: ToMessage) -> Ask.Response:
+        result = _first(observation, message)
+        return Ask.Response(success=True, answer=result.caption, result=result)
+
+    return Checked(_question(request, request.question), reply)
+
+
+def ground(request: Ground.Request, settings: CameraSettings) -> Checked:
+    """Check a request of ~/ground."""
+    return _grounding(request, settings, Ground.Response)
+
+
+def describe(request: Describe.Request, settings: CameraSettings) -> Checked:
+    """Check a request of ~/describe."""
+    if request.regions and request.detailed:
+        raise RequestError(
+            "detailed must be false if regions are given; it describes the whole image only"
+        )
+    if request.regions:
+        asked = _in_regions(
+            [prompts.region_template(request.grounded)] * len(request.regions),
+            [[region] for region in request.regions],
+        )
+    else:
+        task = "detailed_caption" if request.detailed else "brief_caption"
+        asked = _plain(prompts.caption(task, request.grounded))
+
+    def reply(observation: Observation, message: ToMessage) -> Describe.Response:
+        results = [
+            message(observation, prompt, caption)
+            for prompt, caption in zip(observation.prompts, observation.captions, strict=True)
+        ]
+        descriptions = [result.caption for result in results]
+        return Describe.Response(success=True, descriptions=descriptions, results=results)
+
+    return Checked(asked, reply)
+
+
+def generate(request: Generate.Request, settings: CameraSettings) -> Checked:
+    """Check a request of ~/generate."""
+
+    def reply(observation: Observation, message: ToMessage) -> Generate.Response:
+        result = _first(observation, message)
+        return Generate.Response(success=True, text=result.caption, result=result)
+
+    return Checked(_plain(prompts.raw(request.prompt)), reply)
+
+
+def goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+    """Check a goal of ~/generate_stream."""
+    task = GOAL_TASKS.get(request.task)
+    if task is None:
+        raise RequestError(
+            f"task {quoted(request.task)} is unknown; it must be one of {', '.join(GOAL_TASKS)}"
+        )
+    for name in ("text", "phrases", "history", "regions", "region_phrases"):
+        if getattr(request, name) and name not in task.fields:
+            others = [known for known, other in GOAL_TASKS.items() if name in other.fields]
+            raise RequestError(
+                f"{name} must be empty for task {quoted(request.task)}; "
+                f"only {' and '.join(others)} can have it"
+            )
+    return task.check(request, settings)
+
+
+@dataclass(frozen=True)
+class GoalTask:
+    """A task of the action."""
+
+    fields: tuple[str, ...]  # of the goal that only some tasks have, those that this one has
+    check: Callable[[GenerateAction.Goal, CameraSettings], Checked]
+
+
+def _caption_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+    return Checked(_plain(prompts.caption(request.task, request.grounded)), _result)
+
+
+def _grounding_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+    return _grounding(request, settings, GenerateAction.Result)
+
+
+def _region_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+    if len(request.regions) != 1:
+        raise RequestError(
+            f"regions has {len(request.regions)} entries; it must have one. "
+            "Send a goal for each region"
+        )
+    template = prompts.region_template(request.grounded)
+    return Checked(_in_regions([template], [request.regions]), _result)
+
+
+def _question_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+    return Checked(_question(request, request.text), _result)
+
+
+def _prompt_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+    return Checked(_plain(prompts.raw(request.text)), _result)
+
+
+GOAL_TASKS = {
+    **dict.fromkeys(CAPTION_TASKS, GoalTask((), _caption_goal)),
+    "phrase_grounding": GoalTask(("phrases",), _grounding_goal),
+    "region_description": GoalTask(("regions",), _region_goal),
+    "question": GoalTask(("text", "history", "regions", "region_phrases"), _question_goal),
+    "prompt": GoalTask(("text",), _prompt_goal),
+}
+"""The tasks that the action takes."""
+
+
+def _result(observation: Observation, message: ToMessage) -> GenerateAction.Result:
+    return GenerateAction.Result(success=True, result=_first(observation, message))
+
+
+def _first(observation: Observation, message: ToMessage) -> GroundedCaption:
+    return message(observation, observation.prompts[0], observation.captions[0])
+
+
+def _plain(*asked: Prompt) -> Callable[[int, int], Sequence[Prompt]]:
+    """Return prompts that are the same for every image."""
+    return lambda width, height: asked
+
+
+def _in_regions(
+    templates: Sequence[Template], regions: Sequence[Sequence[Any]]
+) -> Callable[[int, int], Sequence[Prompt]]:
+    """Return prompts about regions, whose grid cells depend on the image's size."""
+    boxes = [[box_from(region) for region in own] for own in regions]
+
+    def fill(width: int, height: int) -> list[Prompt]:
+        return [
+            template.fill([region_cells(box, width, height) for box in own])
+            for template, own in zip(templates, boxes, strict=True)
+        ]
+
+    return fill
+
+
+def _question(request: Any, text: str) -> Callable[[int, int], Sequence[Prompt]]:
+    template = prompts.question_template(
+        text, len(request.regions), request.region_phrases, request.grounded, request.history
+    )
+    return _in_regions([template], [request.regions])
+
+
+def _grounding(request: Any, settings: CameraSettings, kind: Any) -> Checked:
+    """Check a request for the boxes of several phrases, of the service or the action."""
+    if not request.phrases:
+        raise RequestError("phrases is empty; it must have at least one phrase")
+    phrases = [prompts.plain_text("phrase", phrase) for phrase in request.phrases]
+    asked = [prompts.phrase_grounding(phrase) for phrase in phrases]
+    score = _validated("min_score", request.min_score) or settings.min_score
+
+    def reply(observation: Observation, message: ToMessage) -> Any:
+        found = together(phrases, observation.captions, score)
+        return kind(success=True, result=message(observation, prompts.joined(asked), found))
+
+    return Checked(_plain(*asked), reply)
+
+
+def _validated(name: str, value: Any) -> Any:
+    """Return the value of a field that is checked as the parameter of its name is."""
+    try:
+        return validated(FIELDS[name], value)
+    except ConfigError as exc:
+        raise RequestError(str(exc)) from exc

@@ -1,0 +1,159 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Which prompts go through the model together, which wait, and which are tried again.
+
+The policy of the worker, as plain bookkeeping: knows no thread, no engine and no image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from kosmos_ros.errors import KosmosError, OutOfMemoryError
+from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.serving.memory_backoff import MemoryBackoff
+from kosmos_ros.serving.work import Deliver, Job
+
+RESERVED = 1
+"""Rows that frames leave to requests, so that a request begins at the next token."""
+
+
+class Intake(NamedTuple):
+    """How much new work fits beside the work in progress."""
+
+    most: int  # requests and frames
+    frames: int  # of them
+    wait: bool  # nothing is in progress: wait for work
+
+
+class Batch:
+    """The prompts in progress. One thread at a time may use it.
+
+    Each prompt takes one row of the model. `waiting` prompts have an encoded image and no row yet,
+    `running` ones have a row, and `retrying` jobs failed together with others and are tried again
+    one at a time. Requests go before frames everywhere.
+    """
+
+    def __init__(self, stopping: Callable[[], bool], deliver: Deliver) -> None:
+        self.max_rows = 1  # the setting max_batch_size
+        self.backoff = MemoryBackoff()
+        self.waiting: list[tuple[Job, int]] = []  # with the number of the prompt
+        self.running: dict[Query, tuple[Job, int]] = {}
+        self.retrying: list[Job] = []
+        self._alone: Job | None = None  # the job that is tried again now
+        self._stopping = stopping
+        self._deliver = deliver
+
+    @property
+    def idle(self) -> bool:
+        """Whether no prompt is running or waiting."""
+        return not self.running and not self.waiting
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs of all running and waiting prompts."""
+        places = (*self.running.values(), *self.waiting)
+        return list({id(job): job for job, _ in places}.values())
+
+    def prepare(self) -> Intake | None:
+        """Return how much new work to take; None: nothing until something has ended."""
+        if self.idle:
+            self._alone = None
+        if self._alone or (self.retrying and not self.idle):
+            return None
+        urgent = self._urgent()
+        room = self._room() - urgent
+        retry_first = self.idle and self.retrying and self.retrying[0].work.urgent
+        if room <= 0 or retry_first:
+            return None
+        waiting_frames = len(self.waiting) - urgent
+        frames = 0 if self.retrying else max(0, room - self._reserved() - waiting_frames)
+        return Intake(room, frames, wait=self.idle and not self.retrying)
+
+    def next_retry(self) -> Job | None:
+        """Return the job to try again alone, if the batch is empty and one is left."""
+        if self.idle and self.retrying:
+            self._alone = self.retrying.pop(0)
+            return self._alone
+        return None
+
+    def admit(self, jobs: Iterable[Job]) -> None:
+        """Let the prompts of encoded jobs wait for a row."""
+        for job in jobs:
+            self.waiting += [(job, number) for number in range(len(job.observation.prompts))]
+        self.waiting.sort(key=lambda waiting: not waiting[0].work.urgent)
+
+    def step(self) -> list[Query]:
+        """Move waiting prompts to free rows; return their queries, which begin with this step."""
+        room = self._room()
+        fit = min(room, max(self._urgent(), room - self._reserved()))
+        begun, self.waiting = self.waiting[:fit], self.waiting[fit:]
+        queries = {self._query(job, number): (job, number) for job, number in begun}
+        self.running |= queries
+        return list(queries)
+
+    def _query(self, job: Job, number: int) -> Query:
+        limit = self.backoff.tokens(job.work.max_new_tokens)
+        return job.query(number, limit, self._stopping, self._deliver)
+
+    def finish(self, ended: Iterable[tuple[Query, Generation | KosmosError]]) -> list[Job]:
+        """Free the rows of ended queries; return the jobs that have all their answers now."""
+        complete = []
+        for query, answer in ended:
+            job, number = self.running.pop(query)
+            job.answers[number] = answer
+            if len(job.answers) == len(job.observation.prompts):
+                complete.append(job)
+        return complete
+
+    def retry(self, error: Exception, jobs: Sequence[Job], encoding: bool = False) -> list[Job]:
+        """Plan how to try failed `jobs` again; return those that have failed for good.
+
+        Jobs that failed together are tried alone. A job that failed alone is tried with half as
+        many prompts at a time. When memory is short, the back-off goes one level down as well. An
+        image that failed to encode (`encoding`) cannot be split: it has one more try when memory
+        was short while other images were in the model.
+        """
+        failed_ids = {id(job) for job in jobs}
+        self.running = {q: at for q, at in self.running.items() if id(at[0]) not in failed_ids}
+        self.waiting = [at for at in self.waiting if id(at[0]) not in failed_ids]
+        single, short = len(jobs) == 1, isinstance(error, OutOfMemoryError)
+        unsplittable = single and encoding
+        reduced = short and not unsplittable and self.backoff.reduce()
+        given_up = []
+        for job in jobs:
+            most = job.most
+            if unsplittable:
+                most = most if short and job is not self._alone else 0
+            elif single:
+                most = min(most, self._rows(), len(job.observation.prompts)) // 2
+            if most or reduced:
+                self.retrying.append(job.again(max(most, 1)))
+            else:
+                given_up.append(job)
+        self.retrying.sort(key=lambda job: not job.work.urgent)
+        return given_up
+
+    def abandon(self, jobs: Sequence[Job]) -> list[Job]:
+        """Forget everything; return every job of the batch and of `jobs`, each once."""
+        everyone = {id(job): job for job in (*self.jobs, *jobs, *self.retrying)}
+        self.running, self.waiting, self.retrying = {}, [], []
+        return list(everyone.values())
+
+    def _rows(self) -> int:
+        """Rows that the model may have now."""
+        return self.backoff.batch(self.max_rows)
+
+    def _room(self) -> int:
+        """Rows that are free."""
+        most = min(self._rows(), self._alone.most) if self._alone else self._rows()
+        return max(0, most - len(self.running))
+
+    def _urgent(self) -> int:
+        """Prompts of requests that wait for a row."""
+        return sum(job.work.urgent for job, _ in self.waiting)
+
+    def _reserved(self) -> int:
+        """Rows that frames must leave free."""
+        return RESERVED if self._rows() > RESERVED and not self._alone else 0

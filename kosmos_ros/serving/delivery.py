@@ -1,0 +1,92 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""A thread that hands over results, so that the model's thread never waits for a recipient.
+
+Publishing, drawing and JPEG encoding happen here. Knows calls only: no ROS and no image.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable
+
+CAPACITY = 100
+"""Calls that may wait; then the caller waits too, so that no result is lost and memory is bounded.
+
+Calls take well under a millisecond, all but those of `post_latest`, of which one per key waits.
+"""
+
+
+class Delivery:
+    """Runs calls in their order: urgent ones first, then others, then the latest of each key.
+
+    A call must not raise; `report` receives what one raises all the same.
+    """
+
+    def __init__(self, report: Callable[[Exception], None]) -> None:
+        self._report = report
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._others: deque[Callable[[], None]] = deque()
+        self._latest: dict[Hashable, Callable[[], None]] = {}
+        self._running = False  # a call
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._thread.start()
+
+    def post(self, call: Callable[[], None], urgent: bool = False) -> None:
+        """Run `call` later. Waits while CAPACITY calls wait; dropped once closed."""
+        queue = self._urgent if urgent else self._others
+        with self._changed:
+            # A call that posts another one must not wait for itself.
+            if threading.current_thread() is not self._thread:
+                self._changed.wait_for(lambda: self._closed or len(queue) < CAPACITY)
+            if not self._closed:
+                queue.append(call)
+                self._changed.notify_all()
+
+    def post_latest(self, key: Hashable, call: Callable[[], None]) -> None:
+        """Run `call` after all others, in place of an earlier one of the same key."""
+        with self._changed:
+            if not self._closed:
+                self._latest.pop(key, None)
+                self._latest[key] = call
+                self._changed.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything posted has run; False after `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running and not self._next(), timeout)
+
+    def close(self, timeout: float) -> bool:
+        """Run what was posted, then end the thread; False if it takes longer than `timeout` s."""
+        done = self.flush(max(0.0, timeout))
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        return done
+
+    def _next(self) -> bool:
+        return bool(self._urgent or self._others or self._latest)
+
+    def _take(self) -> Callable[[], None] | None:
+        """Wait for the next call; None once closed."""
+        with self._changed:
+            self._running = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closed or self._next())
+            if self._closed:
+                return None
+            self._running = True
+            if queue := self._urgent or self._others:
+                return queue.popleft()
+            return self._latest.pop(next(iter(self._latest)))
+
+    def _run(self) -> None:
+        while call := self._take():
+            try:
+                call()
+            except Exception as exc:  # the thread's outermost border
+                self._report(exc)
+            del call  # it holds an image

@@ -1,0 +1,122 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Scripts print their usage and refuse wrong arguments before they set anything up."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = {
+    "benchmark": ("benchmark",),
+    "evaluate-shapes": ("training.evaluation",),
+    "fetch-weights": ("kosmos_ros.cli", "fetch"),
+    "fuzz": ("fuzz",),
+    "soak": ("soak",),
+    "train-shapes": ("training.train",),
+}
+"""Module and arguments that each script runs."""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """Return a folder with the scripts alone."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    return tmp_path
+
+
+def run(clone, script, *arguments, **environment):
+    done = subprocess.run(
+        [f"scripts/{script}", *arguments],
+        cwd=clone,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert [path.name for path in clone.iterdir()] == ["scripts"]
+    return done
+
+
+def options(text):
+    return set(re.findall(r"--[a-z][a-z-]*", text))
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("script", [*PROGRAMS, "audit", "check", "matrix", "setup", "test"])
+def test_help_is_the_header_and_sets_nothing_up(clone, script, flag):
+    done = run(clone, script, flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"scripts/{script}" in done.stdout
+    assert "Copyright" not in done.stdout and "set -euo" not in done.stdout
+
+
+@pytest.mark.parametrize("script", PROGRAMS)
+def test_an_unknown_option_is_refused_with_the_valid_ones(clone, script):
+    for wrong in ("--wrong", "--wrong=1", "-w"):
+        done = run(clone, script, wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"scripts/{script}: unknown argument {wrong}; valid: --" in done.stderr
+
+
+@pytest.mark.parametrize("script", PROGRAMS)
+def test_the_usage_names_the_options_of_the_program(clone, script):
+    pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
+    module, *arguments = PROGRAMS[script]
+    program = subprocess.run(
+        [sys.executable, "-m", module, *arguments, "--help"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'test'}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    usage, _, _ = program.stdout.partition("\n\n")
+    assert options(run(clone, script, "--help").stdout) == options(usage)
+
+
+@pytest.mark.parametrize("arguments", [["--mend"], ["--fix", "now"], ["now"]])
+def test_check_takes_only_fix(clone, arguments):
+    done = run(clone, "check", *arguments)
+    assert done.returncode == 2
+    assert re.search("unknown argument .*; valid: .*--fix", done.stderr)
+
+
+def test_matrix_names_the_combinations(clone):
+    done = run(clone, "matrix", "--only", "foxy-3.8")
+    assert done.returncode == 2
+    assert "jazzy-3.10" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("check", ["--fix"]),
+        ("fuzz", ["prompt", "--runs=5", "--seconds", "1"]),
+        ("soak", ["--minutes", "1", "--without", "images", "kills"]),
+        ("test", ["-k", "scheduler"]),
+        ("test", ["--fast", "-x"]),
+    ],
+)
+def test_valid_arguments_lead_to_the_set_up(clone, script, arguments):
+    (clone / "scripts" / "setup").write_text("#!/bin/sh\necho set-up was run >&2\nexit 77\n")
+    done = run(clone, script, *arguments)
+    assert done.returncode == 77
+    assert "set-up was run" in done.stderr
+
+
+def test_setup_takes_no_arguments(clone):
+    done = run(clone, "setup", "kilted")
+    assert done.returncode == 1
+    assert "unknown argument kilted; valid: --help" in done.stderr
+    assert "ROS_DISTRO (jazzy, kilted) and PYTHON" in done.stderr
+
+
+def test_setup_refuses_a_distribution_that_pypi_does_not_have(clone):
+    done = run(clone, "setup", ROS_DISTRO="humble")
+    assert done.returncode == 1
+    assert "ROS_DISTRO=humble must be jazzy or kilted" in done.stderr
