@@ -203,7 +203,7 @@ def _nothing_left_by_the_test(_nothing_left_by_the_file):
 @pytest.fixture
 def ros():
     """Provide rclpy with a context for one test."""
-    pytest.importorskip("rclpy.node", reason="rclpy is not installed: scripts/setup does")
+    pytest.importorskip("rclpy.node", reason="rclpy is not installed: run scripts/setup")
     import rclpy
 
     NODES.track()

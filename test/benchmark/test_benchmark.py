@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from benchmark import engine, node, subjects
 from benchmark.report import BOUND, Result, plot, table, write_json
@@ -42,7 +42,7 @@ def test_results_are_written_as_a_table_json_and_a_plot(tmp_path):
         "baseline": 50.0,
         "ratio": 2.5,
     }
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: scripts/setup does")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: run scripts/setup")
     plot(RESULTS, "title", tmp_path / "results.png")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 

@@ -412,7 +412,7 @@ def test_a_model_is_downloaded_once_and_then_loaded_without_network(hub, run, tm
 
 
 def test_the_node_logs_the_loaded_commit(hub, tmp_path):
-    pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+    pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
     from programs import Program, parameters
 
     arguments = parameters(model=MODEL, device="cpu", warm_up="false")

@@ -12,7 +12,7 @@ import pytest
 from conftest import PATIENCE, Bench
 from programs import Program, parameters
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from kosmos_msgs.msg import GroundedCaption
 from PIL import Image as Pillow

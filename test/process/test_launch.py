@@ -16,7 +16,7 @@ import pytest
 from conftest import PATIENCE
 from programs import Program
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 pytest.importorskip(
     "launch_ros", reason="launch_ros is not installed: apt-get install ros-$ROS_DISTRO-launch-ros"
 )

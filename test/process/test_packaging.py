@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from programs import Program, parameters
 
-pytest.importorskip("colcon_core", reason="colcon is not installed: scripts/setup does")
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("colcon_core", reason="colcon is not installed: run scripts/setup")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ["camera_node", "demo_node", "kosmos", "kosmos_node"]

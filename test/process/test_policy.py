@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import psutil
 from programs import Program, parameters

@@ -15,7 +15,7 @@ import pytest
 from conftest import Bench
 from programs import Program
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask

@@ -25,7 +25,7 @@ COUNT = 4000  # inputs of the other targets
 
 def load(target):
     if target in ROS:
-        pytest.importorskip(ROS[target], reason="rclpy is not installed: scripts/setup does")
+        pytest.importorskip(ROS[target], reason="rclpy is not installed: run scripts/setup")
     return fuzz.load(target)
 
 
@@ -113,7 +113,7 @@ def test_one_finding_is_kept_for_each_place_in_the_code(tmp_path, capsys):
 
 
 def test_a_fuzz_run_prints_a_table():
-    pytest.importorskip("atheris", reason="atheris is not installed: scripts/setup does")
+    pytest.importorskip("atheris", reason="atheris is not installed: run scripts/setup")
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", "prompt", "parameter", "--runs", "3000", "--seed", "7"],
         cwd=Path(__file__).parents[1],

@@ -112,6 +112,6 @@ def test_a_transformers_without_kosmos_2_is_named(tmp_path):
 @pytest.mark.process
 def test_programs_start_without_importing_torch(module):
     if module != "cli":
-        pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+        pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
     done = run(f"import sys, kosmos_ros.{module}; assert 'torch' not in sys.modules")
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("packaging", reason="packaging is not installed: scripts/setup does")
+pytest.importorskip("packaging", reason="packaging is not installed: run scripts/setup")
 
 from packaging.requirements import Requirement
 from packaging.version import Version

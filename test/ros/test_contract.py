@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from rclpy.action import get_action_server_names_and_types_by_node
 

@@ -14,7 +14,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from std_msgs.msg import Header
 

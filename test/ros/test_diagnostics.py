@@ -4,7 +4,7 @@
 
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from desk import picture
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus

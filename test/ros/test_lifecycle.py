@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from desk import FakeEngine, picture
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus

@@ -15,7 +15,7 @@ import pytest
 
 from kosmos_ros.errors import DeviceLostError, ModelLoadError
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from builtin_interfaces.msg import Duration, Time
 from desk import FAR, REGION, SNOWMAN, FakeEngine, picture

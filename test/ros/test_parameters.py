@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.serving.node_settings import FIELDS

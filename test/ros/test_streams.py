@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from desk import FakeEngine, picture
 from kosmos_msgs.msg import Answer, GroundedCaption
