@@ -14,7 +14,7 @@ from kosmos_msgs.srv import Ask
 from rcl_interfaces.msg import Log
 from sensor_msgs.msg import CompressedImage, Image
 
-from kosmos_ros.errors import CancelledError, GenerationError
+from kosmos_ros.errors import CancelledError, GenerationError, PromptError
 from kosmos_ros.kosmos2.query import Generation
 
 SNOWMAN = (
@@ -55,6 +55,7 @@ class FakeEngine:
         self.unloaded = False
         self.truncates = False
         self.tidied = 0
+        self.context = 10_000  # characters of a prompt
         self.warmed_up = None  # for so many prompts of so many tokens
         self.errors_in_batches_of = None  # so many queries
         self.hold_in_batches_of = None  # until `held` is set
@@ -62,6 +63,10 @@ class FakeEngine:
 
     def warm_up(self, most, tokens):
         self.warmed_up = (most, tokens)
+
+    def check(self, prompt):
+        if len(prompt) > self.context:
+            raise PromptError(f"the prompt has {len(prompt)} tokens")
 
     def encode_batch(self, images):
         means = [tuple(image.mean(axis=(0, 1)).round().astype(int)) for image in images]

@@ -318,6 +318,10 @@ class Engine:
         image = range(first, first + self._image_tokens)
         return [self._tokenizer.bos_token_id, start, *image, *words]
 
+    def check(self, prompt: str) -> None:
+        """Raise PromptError for a prompt that the model cannot read; from any thread."""
+        self._cached_ids(prompt)
+
     def _tokenize(self, prompt: str) -> tuple[list[int], str]:
         """Return a prompt's token ids and the text that they decode to. Raises PromptError."""
         ids = self.token_ids(prompt)

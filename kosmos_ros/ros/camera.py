@@ -7,9 +7,10 @@ Its topics are `~/captions` and so on for the only camera, `~/<name>/captions` f
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rclpy.node import Node
@@ -38,9 +39,20 @@ REPEAT_CUT = 60.0  # s between two warnings about truncated texts
 
 
 class Camera:
-    """A camera called `name`, whose images are on `topic`. Raises ConfigError."""
+    """A camera called `name`, whose images are on `topic`. Raises ConfigError.
 
-    def __init__(self, node: Node, name: str, topic: str, model: str, delivery: Delivery) -> None:
+    `check` raises KosmosError for a new value of a parameter that cannot be used.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        topic: str,
+        model: str,
+        delivery: Delivery,
+        check: Callable[[dataclasses.Field[Any], Any], object],
+    ) -> None:
         self.name = name
         self.scheduler: Scheduler | None = None  # while the node is active
         self._node = node
@@ -49,7 +61,7 @@ class Camera:
         self._prefix = f"{name}." if name else ""
         self._label = f"camera {name}: " if name else ""  # before what is logged of its frames
         if name:
-            declare(node, CameraSettings, self._prefix)
+            declare(node, CameraSettings, self._prefix, check)
         self._parameters = Current(node, CameraSettings, self._prefix)
         self._plan = Plan(self.settings, frozenset())
         self._outputs = [(output, self._publisher(output)) for output in OUTPUTS]

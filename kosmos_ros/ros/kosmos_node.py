@@ -9,6 +9,7 @@ into the scheduler. One thread owns the model; another one publishes what it say
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +60,7 @@ class KosmosNode(ManagedNode):
     ) -> None:
         super().__init__("kosmos", **options)
         parameters.declare(self, NodeSettings)
-        parameters.declare(self, CameraSettings)
+        parameters.declare(self, CameraSettings, check=self.check_prompts)
         self._node_values = parameters.Current(self, NodeSettings)
         self._camera_values = parameters.Current(self, CameraSettings)
         self.finished: Future = Future()
@@ -71,7 +72,9 @@ class KosmosNode(ManagedNode):
         self._delivery = Delivery(self._log_bug)
         self.host = ModelHost(self, load, self._delivery.post, self.settings.autostart)
         self.cameras = {
-            name: Camera(self, name, topic, self.settings.model, self._delivery)
+            name: Camera(
+                self, name, topic, self.settings.model, self._delivery, self.check_prompts
+            )
             for name, topic in _cameras(self.settings)
         }
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -240,6 +243,10 @@ class KosmosNode(ManagedNode):
     def unavailable(self) -> str:
         """Return why nothing can be asked now; empty if it can."""
         return self.host.availability.reason
+
+    def check_prompts(self, field: dataclasses.Field[Any], value: Any) -> None:
+        """Raise PromptError for a text of a parameter that is too long for the model."""
+        self.host.check_prompts(field, value)
 
     def longest_caption(self) -> int:
         """Return the most tokens that a caption of a camera may have."""

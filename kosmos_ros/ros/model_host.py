@@ -84,6 +84,7 @@ class ModelHost:
         self._deliver = deliver
         self.scheduler = Scheduler()
         self.worker: Worker | None = None
+        self._engine: CaptionEngine | None = None  # while it is loaded, for `check_prompts`
         phase = Phase.LOADING if autostart else Phase.UNCONFIGURED
         self.availability = Availability(phase, REASONS[phase])
         self._lock = threading.Lock()  # of changes of `availability`, and their order
@@ -139,6 +140,8 @@ class ModelHost:
 
     def pause(self, phase: Phase) -> None:
         """Stop generation and forget what waits."""
+        if phase is not Phase.INACTIVE:
+            self._engine = None
         self._become(phase, info=None if phase is Phase.INACTIVE else {})
         self.scheduler.forget()
 
@@ -168,6 +171,14 @@ class ModelHost:
         return not self._leaving.wait(pause)
 
     # Executor's thread ---------------------------------------------------------------------
+
+    def check_prompts(self, field: dataclasses.Field[Any], value: Any) -> None:
+        """Raise PromptError if `value` has a text that is too long for the loaded model."""
+        engine, make_prompt = self._engine, field.metadata["check"]
+        if engine and make_prompt:
+            for text in (value,) if isinstance(value, str) else value:
+                if text:
+                    engine.check(make_prompt(text).text)
 
     def watch(self) -> None:
         """Log a model that is slow or short of memory; end the process if it hangs."""
@@ -233,6 +244,7 @@ class ModelHost:
         info["start_up"] = f"{self._start_up:.1f} s"
         details = ", ".join(f"{key} {value}" for key, value in info.items() if value)
         self._owner.get_logger().info(f"model ready: {details}")
+        self._engine = engine
         self._become(Phase.INACTIVE, info=info)
         self._settled.set()
 
@@ -250,6 +262,7 @@ class ModelHost:
 
     def ended(self, error: Exception | None) -> None:
         """Tell why the worker has ended, and end the process where a restart is the remedy."""
+        self._engine = None
         if error is not None and not self._leaving.is_set():
             if isinstance(error, UnreachableError) and self._owner.starting:
                 self._unreachable = error  # see wait_to_retry

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import (
@@ -21,7 +22,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from kosmos_ros.errors import ConfigError
+from kosmos_ros.errors import ConfigError, KosmosError
 from kosmos_ros.sanitize import MAX_VALUE, format_error, one_line
 from kosmos_ros.settings import validated
 
@@ -32,11 +33,17 @@ NULL = "null"  # which is text for rcl in a file of parameters, too
 UNSET = (None, NULL)
 
 
-def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
+def declare(
+    node: Node,
+    kind: type[Values],
+    prefix: str = "",
+    check: Callable[[dataclasses.Field[Any], Any], object] = lambda field, value: None,
+) -> Values:
     """Declare every field of `kind` on `node` and return the values. Raises ConfigError.
 
     Parameters with a `prefix`, which ends with a dot, have no value until they are set, and none
-    while they are null, which `ros2 param dump` writes for a parameter without a value.
+    while they are null, which `ros2 param dump` writes for a parameter without a value. `check`
+    raises KosmosError for a new value that cannot be used.
     """
     for field in _fields(kind):
         name = prefix + field.name
@@ -63,7 +70,12 @@ def declare(node: Node, kind: type[Values], prefix: str = "") -> Values:
                     raise ConfigError(
                         f"parameter {change.name} must have a value; set it to null to unset it"
                     )
-                validated(fields[change.name], change.value, prefix)
+                field = fields[change.name]
+                value = validated(field, change.value, prefix)
+                try:
+                    check(field, value)
+                except KosmosError as exc:
+                    raise ConfigError(f"parameter {change.name}: {exc}") from exc
         except Exception as exc:  # it would end the node
             return SetParametersResult(successful=False, reason=format_error(exc))
         return SetParametersResult(successful=True)

@@ -37,6 +37,9 @@ class CaptionEngine(Protocol):
     def warm_up(self, most: int, tokens: int) -> None:
         """Prepare what is made once, for `most` prompts with answers of `tokens`."""
 
+    def check(self, prompt: str) -> None:
+        """Raise PromptError for a prompt that the model cannot read; from any thread."""
+
     def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]: ...
 
     def add(self, queries: Sequence[Query]) -> None:

@@ -687,3 +687,12 @@ def test_the_error_names_a_missing_model():
         Engine.load("nobody/nothing", revision="v9", local_files_only=True)
     with pytest.raises(ModelLoadError, match=f"there is no directory {__file__}"):
         Engine.load(__file__)
+
+
+def test_check_refuses_a_prompt_that_fills_the_context_and_no_shorter_one(engine):
+    prompts_by_length = {
+        len(engine.token_ids("a" + " a" * n)): "a" + " a" * n for n in range(1000)
+    }
+    engine.check(prompts_by_length[1023])
+    with pytest.raises(PromptError, match="have 1024 tokens; they must be fewer"):
+        engine.check(prompts_by_length[1024])

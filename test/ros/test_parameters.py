@@ -9,6 +9,8 @@ import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
+from rclpy.parameter import Parameter
+
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.serving.node_settings import FIELDS
 from kosmos_ros.settings import validated
@@ -66,3 +68,15 @@ def test_a_rate_out_of_range_is_refused(value):
     assert [validated(FIELDS["max_rate"], rate) for rate in (0, 5e-324, 1000)] == [0, 5e-324, 1000]
     with pytest.raises(ConfigError, match="parameter max_rate must be 0 to 1000, got "):
         validated(FIELDS["max_rate"], value)
+
+
+@pytest.mark.parametrize("name", ["phrases", "front.questions", "prompt"])
+def test_a_text_that_is_too_long_for_the_loaded_model_is_refused(start, name):
+    harness = start(cameras=["front"])
+    harness.engine.context = 500
+    fits, too_long = "a" * 300, "a" * 600
+    for text, expected in ((fits, True), (too_long, False)):
+        value = text if name == "prompt" else ["a dog", text]
+        (result,) = harness.node.set_parameters([Parameter(name, value=value)])
+        assert result.successful == expected
+    assert result.reason.startswith(f"parameter {name}: the prompt has 6")

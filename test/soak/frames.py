@@ -55,6 +55,8 @@ class Echo:
 
     def warm_up(self, most: int, tokens: int) -> None: ...
 
+    def check(self, prompt: str) -> None: ...
+
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[int]:
         return [int(image[0, 0, 0]) for image in images]
 
