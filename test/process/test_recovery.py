@@ -230,7 +230,7 @@ def broken(ros):
     ("how", "code", "reason"),
     [
         ("lost", 3, "CUDA error: an illegal memory access"),
-        ("hangs", 4, "the model has not answered for"),
+        ("hangs", 4, "the model has not responded for"),
     ],
 )
 @pytest.mark.fault(32, 33)
@@ -252,7 +252,7 @@ def test_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(broken, ho
     assert reason in of_model(reports[-1]).message
     assert "Traceback" not in program.output
     if how == "hangs":
-        program.says("after 1 s (hard_timeout) this process ends")
+        program.says("this process exits after 1 s (parameter hard_timeout)")
 
 
 @pytest.mark.fault(33)
@@ -326,7 +326,7 @@ def test_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
 
     desk = start(load=load)
     desk.until(lambda: "next attempt in 60 s" in desk.node.unavailable())
-    assert desk.node._go(desk.node.trigger_shutdown)
+    assert desk.node._run_transition(desk.node.trigger_shutdown)
     assert desk.ask(question="What?").message == "the node is shut down"
     assert desk.node.stop(10)
 
@@ -340,7 +340,7 @@ def test_a_manager_hears_at_once_that_loading_failed(start):
         raise UnreachableError("the hub does not answer")
 
     desk = start(load=load, autostart=False)
-    assert not desk.node._go(desk.node.trigger_configure)
+    assert not desk.node._run_transition(desk.node.trigger_configure)
     assert tries == [1]
     response = desk.ask(question="What?")
     assert response.message == "the model cannot be used: the hub does not answer"
@@ -357,7 +357,7 @@ def test_a_manager_hears_of_it_also_after_a_start_that_failed(start):
     said = "the model cannot be used: "
     desk.until(lambda: desk.ask(question="What?").message == f"{said}the disk is full")
     desk.until(lambda: not desk.node.starting)
-    assert not desk.node._go(desk.node.trigger_configure)
+    assert not desk.node._run_transition(desk.node.trigger_configure)
     assert desk.ask(question="What?").message == f"{said}the hub does not answer"
 
 
