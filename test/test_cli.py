@@ -395,7 +395,11 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
     ("words", "code", "reason"),
     [
         (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) is outside .*270"),
-        (["What is it?", "--region", "9,0,5,9"], 2, r"\(9, 0, 5, 9\) is empty or inverted: x_min"),
+        (
+            ["What is it?", "--region", "9,0,5,9"],
+            2,
+            r"\(9, 0, 5, 9\) is empty or inverted: .*x_min <",
+        ),
         (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) must be finite"),
         (["What is it?", "--region", "1,2,3"], 2, "region must be four numbers .*, got '1,2,3'"),
         (

@@ -105,6 +105,60 @@ def test_a_label_in_a_corner_is_whole(size, x, y):
     assert len(found) == 1
 
 
+@pytest.mark.parametrize(("height", "line", "rim"), [(240, 2, 1), (720, 3, 1), (1260, 6, 2)])
+def test_a_line_has_a_black_rim_on_both_sides(height, line, rim):
+    size = height * 2, height
+    result = annotate(blank(*size, 128), caption(("a dog", 0.25, 0.25, 0.75, 0.75)))
+    colour = colours_of(["a dog"])["a dog"]
+    expected = [(0, 0, 0)] * rim + [colour] * line + [(0, 0, 0)] * rim + [(128, 128, 128)] * 3
+    middle = result[height // 2, height // 2 :][: len(expected)]
+    assert [tuple(pixel) for pixel in middle.tolist()] == expected
+
+
+@pytest.mark.parametrize(
+    ("box", "taken", "place"),
+    [
+        ((100, 50, 200, 90), [], (100, 30)),  # above
+        ((100, 20, 200, 90), [], (100, 0)),  # above, at the edge of the image
+        ((100, 19, 200, 90), [], (100, 19)),  # inside: there is no room above
+        ((100, 50, 200, 90), [(90, 30, 110, 50)], (150, 30)),  # above, at the right
+        ((100, 50, 200, 90), [(90, 30, 200, 50)], (100, 50)),  # inside, at the top
+        ((100, 50, 200, 90), [(90, 30, 200, 60)], (100, 70)),  # inside, at the bottom
+        ((100, 50, 200, 90), [(90, 30, 200, 80)], (100, 90)),  # below
+        ((100, 50, 200, 90), [(90, 30, 200, 110)], (200, 50)),  # beside, at the right
+        ((100, 50, 200, 90), [(100, 30, 300, 110)], (50, 50)),  # beside, at the left
+        ((100, 50, 200, 90), [(0, 30, 300, 110)], (100, 10)),  # two labels higher
+        ((100, 50, 200, 90), [(0, 0, 300, 100)], (100, 100)),  # lower, moved into the image
+        ((100, 50, 280, 90), [(0, 10, 250, 110)], (250, 50)),  # at the right, moved into the image
+        ((100, 50, 200, 90), [(0, 0, 300, 120), (0, 0, 120, 120)], (150, 30)),  # least covered
+    ],
+)
+def test_a_label_takes_the_first_free_place(box, taken, place):
+    """Labels of 50 x 20 pixels in an image of 300 x 120."""
+    areas = [drawing._Area(*area) for area in taken]
+    left, top, right, bottom = drawing._place(drawing._Area(*box), 50, 20, 300, 120, areas)
+    assert (right - left, bottom - top) == (50, 20)
+    assert (left, top) == place
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        ((10, 10, 20, 20), 100),
+        ((15, 12, 30, 14), 10),
+        ((0, 0, 100, 100), 100),
+        ((20, 10, 30, 20), 0),
+        ((19, 19, 30, 30), 1),
+        ((0, 0, 10, 100), 0),
+        ((30, 30, 40, 40), 0),
+    ],
+)
+def test_the_overlap_of_two_labels_is_counted_in_pixels(other, shared):
+    area = drawing._Area(10, 10, 20, 20)
+    assert drawing._shared(area, drawing._Area(*other)) == shared
+    assert drawing._shared(drawing._Area(*other), area) == shared
+
+
 def test_a_phrase_longer_than_the_image_keeps_its_score():
     colour = PALETTE[0]
     first, second = (

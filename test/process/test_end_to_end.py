@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The real node with the embedded model as a process over DDS: is what it says what was drawn?"""
+"""The node with the embedded model as a process over DDS: captions match the drawn scenes."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ from comparison import corners, in_pixels, iou, message_of
 from conftest import Bench
 from programs import Program, parameters
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -27,7 +27,7 @@ from kosmos_ros.shapes.scenes import sample_scene
 
 
 class Robot:
-    """The node as a process, and a client that plays camera and user."""
+    """The node as a process, and a client that acts as camera and user."""
 
     def __init__(self):
         arguments = parameters(model="shapes", device="cpu", max_rate=0)
@@ -48,10 +48,10 @@ class Robot:
         )
         self.bench.until(lambda: states and states[-1].message == "ready", "a loaded model")
         self.info = states[-1]
-        self.bench.until(self.camera.get_subscription_count, "a listening node")
+        self.bench.until(self.camera.get_subscription_count, "a subscribed node")
 
     def caption(self, message):
-        """The caption of a frame, which is sent until it arrives, as a camera would."""
+        """Publish a frame until it arrives, as a camera would, and return its caption."""
         self.frames += 1
         message.header.stamp.sec = self.frames
         timer = self.client.create_timer(0.3, lambda: self.camera.publish(message))
@@ -85,22 +85,22 @@ def robot(context):
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Held-out scenes in frames of several shapes."""
+    """Return scenes in frames of several sizes."""
     rng = np.random.default_rng(20_261_124)
     sizes = [(640, 480), (480, 270), (320, 320), (1280, 720)]
     return [sample_scene(rng, *sizes[number % 4]) for number in range(16)]
 
 
 class Tally:
-    """Phrases of captions against what was drawn."""
+    """Counts right phrases and boxes of captions."""
 
     def __init__(self):
-        self.named = self.drawn = self.right = self.placed = 0
+        self.predicted = self.expected = self.right = self.placed = 0
 
     def add(self, caption, truth):
-        """`truth`: box in pixels of each phrase."""
-        self.named += len(caption.phrases)
-        self.drawn += len(truth)
+        """Count a caption; `truth` maps each drawn phrase to its box in pixels."""
+        self.predicted += len(caption.phrases)
+        self.expected += len(truth)
         for phrase in caption.phrases:
             assert caption.caption[phrase.start : phrase.end] == phrase.text
             assert phrase.boxes
@@ -110,11 +110,11 @@ class Tally:
                 self.placed += iou(corners(phrase.boxes[0]), truth[phrase.text]) > 0.5
 
     def check(self):
-        assert 2 * self.right / (self.named + self.drawn) >= 0.9
+        assert 2 * self.right / (self.predicted + self.expected) >= 0.9
         assert self.placed / self.right >= 0.9
 
 
-def test_captions_name_what_was_drawn_and_where(robot, scenes):
+def test_captions_name_and_locate_the_drawn_shapes(robot, scenes):
     tally = Tally()
     for number, scene in enumerate(scenes):
         encoding, padding = [("rgb8", 0), ("bgr8", 0), ("rgb8", 13), ("bgr8", 64)][number % 4]
@@ -129,19 +129,19 @@ def test_captions_name_what_was_drawn_and_where(robot, scenes):
     tally.check()
 
 
-def test_a_camera_is_captioned_as_it_drew(context):
-    """camera_node, kosmos_node and this client: three processes."""
+def test_captions_of_camera_node_match_its_truth(context):
+    """Three processes: camera_node, kosmos_node and this client."""
     client = Node("viewer")
     bench = Bench(client)
     truths, captions = {}, {}
 
-    def keep(where):
-        return lambda message: where.setdefault(
+    def keep_in(messages):
+        return lambda message: messages.setdefault(
             (message.header.stamp.sec, message.header.stamp.nanosec), message
         )
 
-    client.create_subscription(GroundedCaption, "camera/truth", keep(truths), 100)
-    client.create_subscription(GroundedCaption, "viewed/captions", keep(captions), 100)
+    client.create_subscription(GroundedCaption, "camera/truth", keep_in(truths), 100)
+    client.create_subscription(GroundedCaption, "viewed/captions", keep_in(captions), 100)
     camera = Program("camera_node", *parameters(seed=11, rate=4.0, width=320, height=240))
     node = Program(
         "kosmos_node",
@@ -161,7 +161,7 @@ def test_a_camera_is_captioned_as_it_drew(context):
     tally.check()
 
 
-def test_questions_about_regions_are_answered_with_what_lies_there(robot, scenes):
+def test_questions_about_a_region_are_answered_with_its_shape(robot, scenes):
     asked = right = 0
     for scene in scenes[:8]:
         for phrase, box in scene.truth:
@@ -200,14 +200,14 @@ def test_the_example_client_shows_captions_and_answers(robot, scenes):
         client.says(f"  it is {caption.phrases[0].text}.")
 
 
-def test_the_model_says_what_it_is(robot):
+def test_model_info_names_model_device_and_dtype(robot):
     values = {pair.key: pair.value for pair in robot.info.values}
     assert robot.info.level == DiagnosticStatus.OK
     assert (values["model"], values["device"], values["dtype"]) == ("shapes", "cpu", "float32")
 
 
 @pytest.mark.fault(1, 4, 5, 6, 7)
-def test_bad_frames_are_named_and_survived(robot, scenes):
+def test_bad_frames_are_reported_and_the_next_one_is_described(robot, scenes):
     short, narrow, empty, huge, unknown = (message_of(render(scenes[0])) for _ in range(5))
     short.data = short.data[:1000]
     narrow.step = 3
@@ -232,7 +232,7 @@ def test_bad_frames_are_named_and_survived(robot, scenes):
 
 @pytest.mark.parametrize("shape", [(1, 1), (4000, 1), (1, 8000)])
 @pytest.mark.fault(19)
-def test_a_frame_of_one_row_or_column_has_its_boxes_inside(robot, shape):
+def test_boxes_stay_inside_a_frame_of_one_row_or_column(robot, shape):
     height, width = shape
     message = message_of(np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8))
     caption = robot.caption(message)
@@ -244,7 +244,7 @@ def test_a_frame_of_one_row_or_column_has_its_boxes_inside(robot, shape):
 
 
 @pytest.mark.fault(22)
-def test_a_camera_that_sends_another_message_type_is_named():
+def test_a_publisher_of_another_message_type_is_reported():
     camera = Program("camera_node", *parameters(rate=5.0))
     arguments = parameters(model="shapes", stale_timeout=1.0)
     node = Program("kosmos_node", *arguments, "-r", "image:=camera/image_raw/compressed")
@@ -291,7 +291,7 @@ def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, s
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.fault(54)
-def test_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
+def test_a_signal_answers_waiting_requests(context, sign):
     client = Node("asker")
     bench = Bench(client)
     asking = client.create_client(Ask, "ending_kosmos/ask")
@@ -303,7 +303,7 @@ def test_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
         program.says("active: ")
         assert asking.wait_for_service(60)
         answered = asking.call_async(Ask.Request(question="Is there an image?"))
-        # A second question that is answered shows that the first one has arrived.
+        # The response to a second request shows that the first one has arrived.
         assert not bench.call(asking, Ask.Request(question=" ")).success
         assert not answered.done()
         code = program.stop(sign)
@@ -314,7 +314,7 @@ def test_who_waits_for_an_answer_when_a_signal_comes_is_told_so(context, sign):
 
 
 @pytest.mark.fault(34)
-def test_a_device_that_is_not_there_ends_the_node_with_its_name():
+def test_a_missing_device_ends_the_node_and_is_named():
     with Program("kosmos_node", *parameters(model="shapes", device="cuda:99")) as program:
         assert program.ends() == 1
     assert program.has("device 'cuda:99' does not exist")
@@ -322,21 +322,21 @@ def test_a_device_that_is_not_there_ends_the_node_with_its_name():
 
 
 @pytest.mark.fault(51)
-def test_more_questions_at_once_than_may_wait_are_all_answered(robot):
-    # A client's own queues of 10 would lose questions and answers.
+def test_requests_beyond_the_queue_size_are_all_answered(robot):
+    # The default queues of 10 would lose requests and responses.
     client = robot.client.create_client(Ask, "kosmos/ask", qos_profile=QoSProfile(depth=100))
     assert client.wait_for_service(60)
-    # For a frame that does not come.
+    # They wait for a frame that does not come.
     request = Ask.Request(question="Is there an image?", max_age=Duration(nanosec=1))
     answers = [client.call_async(request) for _ in range(50)]
     robot.bench.until(lambda: all(answer.done() for answer in answers), "50 answers")
     messages = [answer.result().message for answer in answers]
-    assert sum("8 requests wait already" in message for message in messages) == 50 - 8
+    assert sum("8 requests wait (queue_size)" in message for message in messages) == 50 - 8
     assert sum("no image not older than" in message for message in messages) == 8
     robot.client.destroy_client(client)
 
 
-def test_an_argument_that_is_none_of_ros_is_refused():
+def test_an_argument_that_is_not_a_ros_argument_is_refused():
     with Program("kosmos_node", "--help") as program:
         assert program.ends() == 2
     assert program.lines == [
@@ -353,7 +353,7 @@ def test_an_argument_that_is_none_of_ros_is_refused():
     ],
 )
 @pytest.mark.fault(57)
-def test_a_bad_parameter_ends_the_node_with_its_name_and_value(name, value):
+def test_a_bad_parameter_ends_the_node_and_is_named_with_its_value(name, value):
     with Program("kosmos_node", *parameters(model="shapes", **{name: value})) as program:
         assert program.ends() == 1
     assert value in program.has(name.rpartition(".")[2])
@@ -361,11 +361,11 @@ def test_a_bad_parameter_ends_the_node_with_its_name_and_value(name, value):
 
 
 @pytest.mark.fault(57)
-def test_unknown_parameters_of_a_file_are_warned_about(tmp_path):
+def test_unknown_parameters_in_a_file_cause_a_warning(tmp_path):
     file = tmp_path / "kosmos.yaml"
     file.write_text("/**:\n  ros__parameters:\n    model: /no/such\n    max_rtae: 2.0\n")
     with Program("kosmos_node", "--ros-args", "--params-file", file) as program:
-        program.says("parameter max_rtae is unknown; is max_rate meant?")
+        program.says("parameter max_rtae is unknown; did you mean max_rate?")
         program.says("there is no directory /no/such")
         code = program.stop()
     assert code == 0, program.output

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The real node among others: fast cameras, killed clients, stopped listeners, a second node."""
+"""The node among other processes: fast cameras, killed clients, stopped subscribers."""
 
 import itertools
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import numpy as np
 import psutil
@@ -49,28 +49,28 @@ def scenes():
     return [sample_scene(rng, *size) for size in ((640, 480), (480, 270))]
 
 
-def hear(client, topic):
+def subscribe(client, topic):
     captions = []
     client.create_subscription(GroundedCaption, topic, captions.append, 10)
     return captions
 
 
-def framed(scene, frame_id):
+def frame_of(scene, frame_id):
     return image_message(render(scene), Header(frame_id=frame_id))
 
 
-def about(caption, scene):
-    """Whether a caption names something that was drawn."""
+def names_a_shape(caption, scene):
+    """Return whether the caption names something that was drawn."""
     return any(phrase in caption.caption for phrase, _ in scene.truth)
 
 
 @pytest.mark.fault(20)
-def test_a_camera_faster_than_the_model_fills_no_memory(client, bench):
+def test_a_camera_faster_than_the_model_does_not_fill_the_memory(client, bench):
     camera = client.create_publisher(Image, "image", 1)
-    captions = hear(client, "kosmos/captions")
-    # Small enough for a busy computer to pass a hundred a second on.
+    captions = subscribe(client, "kosmos/captions")
+    # Small, so that a busy computer can send a hundred frames a second.
     scene = sample_scene(np.random.default_rng(1), 320, 240)
-    frame, numbers = framed(scene, "fast"), itertools.count(1)
+    frame, numbers = frame_of(scene, "fast"), itertools.count(1)
 
     def send():
         frame.header.stamp.sec = next(numbers)
@@ -88,12 +88,12 @@ def test_a_camera_faster_than_the_model_fills_no_memory(client, bench):
     assert grown < 100 * len(frame.data) / 2
     stamps = [caption.header.stamp.sec for caption in captions]
     assert stamps == sorted(set(stamps))
-    # Each frame was described, dropped, or never came.
+    # Each frame was described or dropped, or did not arrive.
     assert len(captions) + captions[-1].frames_dropped <= stamps[-1]
 
 
 @pytest.mark.fault(22)
-def test_a_node_without_frames_idles(client, bench):
+def test_a_node_without_frames_uses_little_cpu_time(client, bench):
     ticks = []
     client.create_subscription(DiagnosticArray, "/diagnostics", ticks.append, 10)
     with Program("kosmos_node", *FAST) as node:
@@ -101,7 +101,7 @@ def test_a_node_without_frames_idles(client, bench):
         process = psutil.Process(node.process.pid)
 
         def used():
-            """Seconds of the processor, just after one more message."""
+            """Return the CPU time in seconds, right after the next diagnostics message."""
             first = len(ticks)
             bench.until(lambda: len(ticks) > first)
             times = process.cpu_times()
@@ -110,15 +110,15 @@ def test_a_node_without_frames_idles(client, bench):
         before = used()
         spent = [used() - before for _ in range(5)][-1]
         assert node.stop() == 0
-    assert spent < 2.5  # of the 5 that a busy loop would take
+    assert spent < 2.5  # s; a busy loop would take 5
 
 
 @pytest.mark.fault(24)
-def test_two_publishers_of_a_topic_are_one_camera(client, bench, scenes):
+def test_two_publishers_of_one_topic_are_one_camera(client, bench, scenes):
     other = Node("another_camera")
-    frames = [framed(scene, str(number)) for number, scene in enumerate(scenes)]
+    frames = [frame_of(scene, str(number)) for number, scene in enumerate(scenes)]
     cameras = [node.create_publisher(Image, "image", 1) for node in (client, other)]
-    captions = hear(client, "kosmos/captions")
+    captions = subscribe(client, "kosmos/captions")
     turns = itertools.cycle(zip(cameras, frames, strict=True))
 
     def send():
@@ -134,7 +134,7 @@ def test_two_publishers_of_a_topic_are_one_camera(client, bench, scenes):
     for caption in captions:
         scene = scenes[int(caption.header.frame_id)]
         assert (caption.image_width, caption.image_height) == (scene.width, scene.height)
-        assert about(caption, scene)
+        assert names_a_shape(caption, scene)
 
 
 ASKER = """
@@ -153,16 +153,16 @@ accepted = action.send_goal_async(Generate.Goal(task="brief_caption"))
 rclpy.spin_until_future_complete(node, accepted)
 for _ in range(3):
     client.call_async(Ask.Request(question="What is it?"))
-# It is refused at once, and shows that those before it have arrived.
+# The node refuses this request at once, so the requests before it have arrived.
 last = client.call_async(Ask.Request(question=" "))
 rclpy.spin_until_future_complete(node, last)
-print("all wait", flush=True)
+print("all requests wait", flush=True)
 rclpy.spin(node)
 """
 
 
 @pytest.mark.fault(52)
-def test_a_client_that_is_killed_leaves_no_place_taken(client, bench, scenes):
+def test_requests_of_a_killed_client_leave_the_queue(client, bench, scenes):
     asking = client.create_client(Ask, "kosmos/ask")
     question = Ask.Request(question="What is it?")
     with Program(
@@ -170,14 +170,14 @@ def test_a_client_that_is_killed_leaves_no_place_taken(client, bench, scenes):
     ) as node:
         node.says("active: ")
         with Program(Path(sys.executable), "-u", "-c", ASKER) as asker:
-            asker.says("all wait")
-        assert "4 requests wait already" in bench.call(asking, question).message
+            asker.says("all requests wait")
+        assert "4 requests wait (queue_size)" in bench.call(asking, question).message
 
-        def free():
+        def has_room():
             return "no image came within 10 s" in bench.call(asking, question).message
 
-        bench.until(free, "a free place")
-        question.image = framed(scenes[0], "here")
+        bench.until(has_room, "room in the queue")
+        question.image = frame_of(scenes[0], "here")
         answer = bench.call(asking, question)
         code = node.stop()
     assert answer.success, answer.message
@@ -186,10 +186,10 @@ def test_a_client_that_is_killed_leaves_no_place_taken(client, bench, scenes):
 
 
 @pytest.mark.fault(60)
-def test_two_nodes_are_apart_by_their_namespaces(client, bench, scenes):
+def test_namespaces_keep_two_nodes_apart(client, bench, scenes):
     statuses, places = [], ("one", "two")
     client.create_subscription(DiagnosticArray, "/diagnostics", statuses.append, 10)
-    captions = {place: hear(client, f"/{place}/kosmos/captions") for place in places}
+    captions = {place: subscribe(client, f"/{place}/kosmos/captions") for place in places}
     cameras = {place: client.create_publisher(Image, f"/{place}/image", 1) for place in places}
     nodes = [Program("kosmos_node", *FAST, "-r", f"__ns:=/{place}") for place in places]
     with nodes[0], nodes[1]:
@@ -198,29 +198,29 @@ def test_two_nodes_are_apart_by_their_namespaces(client, bench, scenes):
 
         def send():
             for place, scene in zip(places, scenes, strict=True):
-                cameras[place].publish(framed(scene, place))
+                cameras[place].publish(frame_of(scene, place))
 
         client.create_timer(0.3, send)
-        bench.until(lambda: all(len(said) > 2 for said in captions.values()))
+        bench.until(lambda: all(len(found) > 2 for found in captions.values()))
         for place, scene in zip(places, scenes, strict=True):
             asking = client.create_client(Ask, f"/{place}/kosmos/ask")
             answer = bench.call(asking, Ask.Request(question="What is in this image?"))
             assert (answer.success, answer.result.header.frame_id) == (True, place)
             assert {caption.header.frame_id for caption in captions[place]} == {place}
-            assert all(about(caption, scene) for caption in captions[place])
-        expected = {f"/{place}/kosmos: {of}" for place in places for of in ("model", "camera")}
+            assert all(names_a_shape(caption, scene) for caption in captions[place])
+        expected = {f"/{place}/kosmos: {part}" for place in places for part in ("model", "camera")}
         bench.until(lambda: {s.name for seen in statuses for s in seen.status} >= expected)
         assert [node.stop() for node in nodes] == [0, 0]
     assert {status.name for seen in statuses for status in seen.status} == expected
 
 
-LISTENER = """
+SUBSCRIBER = """
 import rclpy
 from kosmos_msgs.msg import GroundedCaption
 from sensor_msgs.msg import Image
 
 rclpy.init()
-node = rclpy.create_node("listener")
+node = rclpy.create_node("subscriber")
 for kind, topic in ((GroundedCaption, "captions"), (Image, "annotated")):
     node.create_subscription(kind, "kosmos/" + topic, lambda _, topic=topic: print(topic), 10)
 rclpy.spin(node)
@@ -228,31 +228,31 @@ rclpy.spin(node)
 
 
 @pytest.mark.fault(62)
-def test_a_listener_that_has_stopped_keeps_nobody_waiting(client, bench, scenes):
-    """Its deliveries are reliable, and it takes and confirms none."""
+def test_a_stopped_subscriber_does_not_delay_the_others(client, bench, scenes):
+    """It is a reliable subscriber that acknowledges nothing."""
     camera = client.create_publisher(Image, "image", 1)
-    captions = hear(client, "kosmos/captions")
-    frame = framed(scenes[0], "here")
+    captions = subscribe(client, "kosmos/captions")
+    frame = frame_of(scenes[0], "here")
     with (
         Program("kosmos_node", *FAST) as node,
-        Program(Path(sys.executable), "-u", "-c", LISTENER) as listener,
+        Program(Path(sys.executable), "-u", "-c", SUBSCRIBER) as subscriber,
     ):
         node.says("active: ")
         client.create_timer(0.05, lambda: camera.publish(frame))
         for topic in ("captions", "annotated"):
-            bench.until(lambda topic=topic: listener.has(topic))
-        listener.process.send_signal(signal.SIGSTOP)
+            bench.until(lambda topic=topic: subscriber.has(topic))
+        subscriber.process.send_signal(signal.SIGSTOP)
         before = len(captions)
-        bench.until(lambda: len(captions) >= before + 40, "captions beside one that has stopped")
-        heard = len(listener.lines)
-        listener.process.send_signal(signal.SIGCONT)
-        bench.until(lambda: listener.has("captions", after=heard + 20))
+        bench.until(lambda: len(captions) >= before + 40, "captions beside a stopped subscriber")
+        lines = len(subscriber.lines)
+        subscriber.process.send_signal(signal.SIGCONT)
+        bench.until(lambda: subscriber.has("captions", after=lines + 20))
         assert node.stop() == 0
     assert "Traceback" not in node.output
 
 
 @pytest.mark.fault(68)
-def test_nodes_of_another_domain_are_not_seen(client, bench):
+def test_nodes_of_another_domain_are_invisible(client, bench):
     domain = int(os.environ["ROS_DOMAIN_ID"])
     assert (domain, os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"]) != (0, "SUBNET")
     others = {**os.environ, "ROS_DOMAIN_ID": str(domain % 101 + 1)}
@@ -268,9 +268,11 @@ def test_nodes_of_another_domain_are_not_seen(client, bench):
 
 
 @pytest.mark.fault(68)
-def test_each_run_of_the_tests_has_a_domain_by_its_process():
+def test_each_test_run_takes_its_domain_from_its_process_id():
     environment = {
-        key: of for key, of in os.environ.items() if not key.startswith(("ROS_", "PYTEST_XDIST"))
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("ROS_", "PYTEST_XDIST"))
     }
     code = "import os, conftest; print(os.getpid(), *map(os.environ.get, {!r}))"
     names = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")
@@ -282,5 +284,5 @@ def test_each_run_of_the_tests_has_a_domain_by_its_process():
         text=True,
         check=True,
     )
-    process, domain, reach = done.stdout.split()
-    assert (int(domain), reach) == (1 + int(process) % 101, "LOCALHOST")
+    process, domain, discovery = done.stdout.split()
+    assert (int(domain), discovery) == (1 + int(process) % 101, "LOCALHOST")

@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Every task over DDS with the embedded model: is what the node says what was drawn?
+"""Every task over DDS with the embedded model: results match the drawn scenes.
 
-One process serves two cameras; the tests draw their own scenes, of which they know the truth.
+One process serves two cameras. The tests draw the scenes, so they know the right answers.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import pytest
 from conftest import Bench
 from programs import Program, parameters
 
-pytest.importorskip("rclpy", reason="rclpy is not installed: scripts/setup does")
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from action_msgs.msg import GoalStatus
 from comparison import in_pixels, iou, message_of
@@ -65,7 +65,7 @@ def check_box(box, name, drawn):
 
 
 class Robot:
-    """The node as a process, and a client that plays both cameras and the user."""
+    """The node as a process, and a client that acts as both cameras and the user."""
 
     def __init__(self):
         self.program = Program(
@@ -100,7 +100,7 @@ class Robot:
         self.until(self.action.server_is_ready)
         self.until(lambda: all(c.get_subscription_count() for c in self.cameras.values()))
         while not self.call(Describe, image=frame(FRONT)).success:
-            pass  # inactive for a moment yet
+            pass  # the node may be inactive for another moment
 
     def call(self, kind, **request):
         return self.bench.call(self.clients[kind], kind.Request(**request))
@@ -113,7 +113,7 @@ class Robot:
         results = self.call(SetParameters, parameters=changed).results
         assert all(result.successful for result in results), results
 
-    def hear(self, kind, topic):
+    def subscribe(self, kind, topic):
         messages = []
         subscription = self.client.create_subscription(
             kind, f"kosmos/{topic}", messages.append, 100
@@ -122,7 +122,7 @@ class Robot:
         return subscription, messages
 
     def show(self, scenes, condition):
-        """Send frames of both cameras, as cameras do, until the condition holds."""
+        """Publish frames of the cameras, as cameras do, until the condition is true."""
         self.sec = getattr(self, "sec", 100)
 
         def send():
@@ -150,7 +150,7 @@ def robot():
     rclpy.try_shutdown()
 
 
-def test_grounding_finds_what_is_there_and_nothing_else(robot):
+def test_grounding_finds_the_drawn_phrases_only(robot):
     phrases = ["a blue square", "a green cross", "a red circle"]
     sent = frame(FRONT, 7)
     response = robot.call(Ground, phrases=phrases, image=sent)
@@ -163,7 +163,7 @@ def test_grounding_finds_what_is_there_and_nothing_else(robot):
     check_box(red.boxes[0], "a red circle", FRONT)
 
 
-def test_two_alike_are_one_phrase_with_two_boxes(robot):
+def test_two_equal_shapes_are_one_phrase_with_two_boxes(robot):
     twins = Scene((SHAPES["a red circle"], Shape("circle", "red", (0.6, 0.1, 0.9, 0.5))), 640, 480)
     response = robot.call(Ground, phrases=["two red circles"], image=frame(twins))
     (phrase,) = response.result.phrases
@@ -172,14 +172,14 @@ def test_two_alike_are_one_phrase_with_two_boxes(robot):
         assert iou((box.x_min, box.y_min, box.x_max, box.y_max), corners) > 0.5
 
 
-def test_regions_are_described_each_for_itself(robot):
+def test_each_region_is_described_separately(robot):
     regions = [region("a blue square", FRONT), region("a red circle", FRONT)]
     response = robot.call(Describe, regions=regions, image=frame(FRONT))
     assert response.success, response.message
     assert list(response.descriptions) == ["It is a blue square.", "It is a red circle."]
 
 
-def test_the_picture_is_described_briefly_and_in_detail(robot):
+def test_an_image_is_described_briefly_and_in_detail(robot):
     brief = robot.call(Describe, image=frame(FRONT), grounded=True)
     assert list(brief.descriptions) == ["An image of a red circle and a blue square."]
     assert len(brief.results[0].phrases) == 2
@@ -188,21 +188,23 @@ def test_the_picture_is_described_briefly_and_in_detail(robot):
     assert not detailed.results[0].phrases
 
 
-def test_a_raw_prompt_is_answered(robot):
-    begun = "<grounding><phrase> a red circle</phrase>"
-    for prompt in (begun, begun + "<object>"):
+def test_a_raw_prompt_is_completed(robot):
+    start = "<grounding><phrase> a red circle</phrase>"
+    for prompt in (start, start + "<object>"):
         response = robot.call(Generate, prompt=prompt, image=frame(FRONT))
         assert response.success, response.message
         assert response.text == "a red circle"
         check_box(response.result.phrases[0].boxes[0], "a red circle", FRONT)
-        assert response.result.raw_text.startswith(begun + "<object><patch_index_")
+        assert response.result.raw_text.startswith(start + "<object><patch_index_")
 
 
-def test_each_camera_says_what_it_sees(robot):
-    said = {name: robot.hear(GroundedCaption, f"{name}/captions") for name in ("front", "rear")}
+def test_each_camera_has_captions_of_its_own_scene(robot):
+    subscriptions = {
+        name: robot.subscribe(GroundedCaption, f"{name}/captions") for name in ("front", "rear")
+    }
     scenes = {"front": FRONT, "rear": REAR}
-    robot.show(scenes, lambda: all(len(captions) >= 5 for _, captions in said.values()))
-    for name, (subscription, captions) in said.items():
+    robot.show(scenes, lambda: all(len(captions) >= 5 for _, captions in subscriptions.values()))
+    for name, (subscription, captions) in subscriptions.items():
         for caption in captions:
             assert caption.camera == name
             assert (caption.image_width, caption.image_height) == (
@@ -214,7 +216,7 @@ def test_each_camera_says_what_it_sees(robot):
 
 
 def test_a_question_is_about_the_camera_that_it_names(robot):
-    subscription, captions = robot.hear(GroundedCaption, "rear/captions")
+    subscription, captions = robot.subscribe(GroundedCaption, "rear/captions")
     robot.show({"front": FRONT, "rear": REAR}, lambda: len(captions) >= 2)
     robot.client.destroy_subscription(subscription)
     for camera, answer in (("front", "yes."), ("rear", "no.")):
@@ -222,30 +224,30 @@ def test_a_question_is_about_the_camera_that_it_names(robot):
         assert (response.answer, response.result.camera) == (answer, camera)
 
 
-def test_standing_phrases_and_questions_become_topics_and_events(robot):
-    heard = {
-        topic: robot.hear(kind, f"front/{topic}")
+def test_phrases_and_questions_of_a_camera_become_topics_and_events(robot):
+    received = {
+        topic: robot.subscribe(kind, f"front/{topic}")
         for topic, kind in (("phrases", GroundedCaption), ("answers", Answer), ("events", Event))
     }
-    events = heard["events"][1]
-    # An event is told once: who is to hear it must be known before it can come.
+    events = received["events"][1]
+    # An event is published once, so its subscriber must be connected before.
     robot.show({"front": FRONT}, lambda: robot.client.count_publishers("/kosmos/front/events"))
     robot.set(
         front__phrases=["a red circle", "a green star"],
         front__questions=["How many shapes are there?"],
         front__event_frames=2,
     )
-    robot.show({"front": FRONT}, lambda: len(events) >= 2 and heard["answers"][1])
-    listed = heard["phrases"][1][-1]
+    robot.show({"front": FRONT}, lambda: len(events) >= 2 and received["answers"][1])
+    listed = received["phrases"][1][-1]
     assert [(p.text, len(p.boxes)) for p in listed.phrases] == [
         ("a red circle", 1),
         ("a green star", 0),
     ]
     check_box(listed.phrases[0].boxes[0], "a red circle", FRONT)
-    assert {answer.answer for answer in heard["answers"][1]} == {"two."}
+    assert {answer.answer for answer in received["answers"][1]} == {"two."}
     robot.show({"front": REAR}, lambda: len(events) >= 4)
-    told = [(event.kind, event.subject, event.answer) for event in events]
-    assert sorted(told) == sorted(
+    published = [(event.kind, event.subject, event.answer) for event in events]
+    assert sorted(published) == sorted(
         [
             (Event.APPEARED, "a red circle", ""),
             (Event.ANSWERED, "How many shapes are there?", "two."),
@@ -255,7 +257,7 @@ def test_standing_phrases_and_questions_become_topics_and_events(robot):
     )
     appeared = next(event for event in events if event.subject == "a green star")
     check_box(appeared.phrases[0].boxes[0], "a green star", REAR)
-    for subscription, _ in heard.values():
+    for subscription, _ in received.values():
         robot.client.destroy_subscription(subscription)
     robot.set(front__phrases=[""], front__questions=[""])
 
@@ -269,10 +271,10 @@ def send_goal(robot, **goal):
     return sent.result(), feedback
 
 
-def test_a_stream_grows_to_the_caption(robot):
+def test_streamed_feedback_grows_to_the_caption(robot):
     caption = "An image of a red circle and a blue square."
     handle, feedback = send_goal(robot, task="brief_caption", grounded=True, image=frame(FRONT))
-    # Rclpy drops feedback that comes after the result: that is asked for last.
+    # rclpy drops feedback that comes after the result, so the result is requested last.
     robot.until(lambda: feedback and feedback[-1].text == caption, "the whole caption")
     ended = handle.get_result_async()
     robot.until(ended.done)
@@ -284,67 +286,67 @@ def test_a_stream_grows_to_the_caption(robot):
     assert sorted({len(so_far.phrases) for so_far in feedback}) == [0, 1, 2]
 
 
-def test_a_cancelled_stream_frees_the_model_within_a_token(robot):
-    published = []  # also of goals that are over
+def test_a_cancelled_goal_frees_the_model_within_a_token(robot):
+    published = []  # of all goals, also of finished ones
     topic = "kosmos/generate_stream/_action/feedback"
     kind = GenerateAction.Impl.FeedbackMessage
-    listener = robot.client.create_subscription(kind, topic, published.append, 1000)
+    subscription = robot.client.create_subscription(kind, topic, published.append, 1000)
 
-    def heard(handle):
+    def feedback_of(handle):
         return [m.feedback for m in published if m.goal_id == handle.goal_id]
 
-    for _ in range(10):  # again where the goal was over before the cancel came
+    for _ in range(10):  # a goal may end before the cancel request arrives
         handle, _ = send_goal(
             robot, task="phrase_grounding", phrases=["a red circle"] * 100, image=frame(FRONT)
         )
         ended = handle.get_result_async()
-        robot.until(lambda handle=handle, ended=ended: heard(handle) or ended.done())
+        robot.until(lambda handle=handle, ended=ended: feedback_of(handle) or ended.done())
         handle.cancel_goal_async()
         robot.until(ended.done)
         if ended.result().status != GoalStatus.STATUS_SUCCEEDED:
             break
     assert ended.result().status == GoalStatus.STATUS_CANCELED
-    # Asked after the phrases and longer than each: were they gone on with, all would be heard.
+    # This caption takes longer than each phrase: if the goal went on, all its phrases would come.
     caption = "An image of a red circle and a blue square."
     after, _ = send_goal(robot, task="brief_caption", image=frame(FRONT))
-    robot.until(lambda: any(feedback.text == caption for feedback in heard(after)))
-    assert len(heard(handle)[-1].phrases) < 100
-    robot.client.destroy_subscription(listener)
+    robot.until(lambda: any(feedback.text == caption for feedback in feedback_of(after)))
+    assert len(feedback_of(handle)[-1].phrases) < 100
+    robot.client.destroy_subscription(subscription)
 
 
-def test_a_thousand_frames_of_two_cameras_are_never_mixed_up(robot):
+def test_captions_of_a_thousand_frames_belong_to_their_camera_and_frame(robot):
     front = scene("a red circle", "a blue square", width=320, height=240)
     scenes = {
         "front": (front, scene("a green star", width=240, height=240)),
         "rear": (REAR, scene("a blue square", width=240, height=180)),
     }
-    frames = {name: [frame(drawn) for drawn in of] for name, of in scenes.items()}
-    heard = {name: robot.hear(GroundedCaption, f"{name}/captions") for name in scenes}
+    frames = {name: [frame(drawn) for drawn in pair] for name, pair in scenes.items()}
+    received = {name: robot.subscribe(GroundedCaption, f"{name}/captions") for name in scenes}
     sent = itertools.count()
 
     def send():
         number = next(sent)
-        for name, of in frames.items():
-            message = of[number % 2]
+        for name, messages in frames.items():
+            message = messages[number % 2]
             message.header.stamp.sec, message.header.frame_id = number, f"{name} {number}"
             robot.cameras[name].publish(message)
 
     timer = robot.client.create_timer(0.03, send)
     for count in range(100, 501, 100):
-        robot.until(lambda count=count: all(len(said) >= count for _, said in heard.values()))
+        robot.until(lambda count=count: all(len(found) >= count for _, found in received.values()))
     robot.client.destroy_timer(timer)
-    for name, (subscription, captions) in heard.items():
+    for name, (subscription, captions) in received.items():
         robot.client.destroy_subscription(subscription)
-        # Of the test before this one a frame may be left.
+        # A frame without a frame_id is from the test before.
         for caption in filter(lambda caption: caption.header.frame_id, captions):
             number = caption.header.stamp.sec
             drawn = scenes[name][number % 2]
             assert (caption.camera, caption.header.frame_id) == (name, f"{name} {number}")
             assert (caption.image_width, caption.image_height) == (drawn.width, drawn.height)
-            assert {phrase.text for phrase in caption.phrases} == {said for said, _ in drawn.truth}
+            assert {phrase.text for phrase in caption.phrases} == {text for text, _ in drawn.truth}
 
 
-def test_a_manager_may_pause_and_free_the_model_and_begin_again(robot):
+def test_lifecycle_transitions_pause_free_and_reload_the_model(robot):
     def change(label):
         return robot.call(ChangeState, transition=Transition(label=label)).success
 

@@ -225,7 +225,7 @@ def test_the_ledger_accounts_for_every_request():
     for number in range(6):
         ledger.take({"sent": number, "kind": "ask"})
     ledger.take({"answered": 0, "kind": "ask", "wait": 0.5, "named": True})
-    ledger.take({"refused": 1, "kind": "ask", "wait": 1.0, "why": "8 requests wait already"})
+    ledger.take({"refused": 1, "kind": "ask", "wait": 1.0, "why": "the queue is full: 8"})
     ledger.take({"lost": 2, "kind": "ask"})
     ledger.take({"wrong": 3, "kind": "ask", "why": "another picture"})
     ledger.take({"twice": 0, "kind": "ask"})

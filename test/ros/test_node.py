@@ -389,8 +389,8 @@ def test_a_question_about_a_region_names_its_cells(start):
             {"question": "What?", "region_phrases": ["a"]},
             "one entry for each of 0 regions or none, got 1",
         ),
-        ({"question": "What?", "regions": [REGION]}, "does not say which words mean the region"),
-        ({"question": "What?", "region_phrases": ["a"]}, "1 region_phrases for 0 regions"),
+        ({"question": "What?", "regions": [REGION]}, "must say which words mean the region"),
+        ({"question": "What?", "region_phrases": ["a"]}, "one entry for each of 0 regions or none, got 1"),
         ({"question": "What?", "max_new_tokens": 1025}, "must be 1 to 1024, got 1025"),
         ({"question": "What?", "max_age": Duration(sec=-1)}, "max_age is -1 s"),
         (

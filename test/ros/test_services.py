@@ -206,7 +206,7 @@ def test_history_goes_before_the_question(start):
             {"prompt": "a", "max_new_tokens": 5000},
             "must be 1 to 1024, got 5000",
         ),
-        (Ask, "ask", {"question": "Why?", "history": ["Who?"]}, "history has 1 entries"),
+        (Ask, "ask", {"question": "Why?", "history": ["Who?"]}, "end with an answer, got 1 entries"),
         (Ask, "ask", {"question": "Why?", "history": ["Who?", "<s>"]}, "<s>"),
     ],
 )

@@ -15,10 +15,10 @@ import numpy as np
 from soak.report import Row
 
 REASONS = {
-    "queue full": r"requests wait already",
+    "queue full": r"^the queue is full",
     "the model was not free in time": r"the model was not free within",
     "no image in time": r"^no image",
-    "not active": r"the node is|the model is loading|no more requests",
+    "not active": r"the node is|the model is loading|the model has stopped",
     "cancelled": r"the goal was cancelled|generation was stopped",
     "bad picture": r"an image of|bytes of data|^step is|is not supported|truncated|not a JPEG",
 }
