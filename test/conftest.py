@@ -28,8 +28,8 @@ def own_domain(environment):
 
 
 # A program that a worker starts, some of which read this file, keeps the worker's domain.
-KEPT = "ROS_DOMAIN_ID_OF_" + os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-os.environ["ROS_DOMAIN_ID"] = os.environ.setdefault(KEPT, str(own_domain(os.environ)))
+DOMAIN_OF_WORKER = "ROS_DOMAIN_ID_OF_" + os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+os.environ["ROS_DOMAIN_ID"] = os.environ.setdefault(DOMAIN_OF_WORKER, str(own_domain(os.environ)))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 # rclpy reads this when a message is imported, and then checks the types of fields.
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
@@ -110,10 +110,12 @@ def pytest_collection_modifyitems(config, items):
         if getattr(item.obj, "is_hypothesis_test", False):
             item.add_marker("slow")
     if config.getoption("--fast"):
-        slow = [item for item in items if not item.get_closest_marker("unit")]
-        slow += [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+        fast, others = [], []
+        for item in items:
+            quick = item.get_closest_marker("unit") and not item.get_closest_marker("slow")
+            (fast if quick else others).append(item)
+        config.hook.pytest_deselected(items=others)
+        items[:] = fast
 
 
 class Bench:

@@ -111,7 +111,7 @@ def test_a_node_cut_off_from_shared_memory_ends_with_its_own_code():
         finally:
             port.unlink(missing_ok=True)
     assert code == CUT_OFF == 6, node.output
-    assert node.has(f"{port} is not the file any more"), node.output
+    assert node.has(f"{port} has been replaced"), node.output
     assert "Traceback" not in node.output
 
 
