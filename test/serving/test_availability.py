@@ -8,7 +8,7 @@ import pytest
 
 from kosmos_ros.serving.availability import Availability, Phase
 
-NAMES = "UNCONFIGURED LOADING INACTIVE READY FAILED ENDED".split()
+NAMES = ["UNCONFIGURED", "LOADING", "INACTIVE", "READY", "FAILED", "ENDED"]
 
 # x: the phase of the column may follow that of the row.
 TABLE = """
@@ -21,7 +21,11 @@ FAILED        x             x        .         .      .       .
 ENDED         .             .        .         .      .       x
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()[1:]]
-ALLOWED = {(row[0], name): mark == "x" for row in ROWS for name, mark in zip(NAMES, row[1:])}
+ALLOWED = {
+    (before, after): mark == "x"
+    for before, *marks in ROWS
+    for after, mark in zip(NAMES, marks, strict=True)
+}
 
 REASONS = {
     "UNCONFIGURED": "the node is unconfigured",

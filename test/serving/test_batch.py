@@ -125,11 +125,12 @@ def test_each_level_of_the_backoff_allows_fewer_rows(level, rows):
 
 
 @pytest.mark.parametrize("level", range(len(LEVELS)))
-def test_each_level_of_the_backoff_limits_the_tokens_of_new_prompts(level):
+@pytest.mark.parametrize("tokens", [9, 100])
+def test_each_level_of_the_backoff_limits_the_tokens_of_new_prompts(level, tokens):
     made = batch(8, level)
-    begin(made, request(tokens=100), request(tokens=9))
-    expected = min(100, LEVELS[level].tokens)
-    assert [query.max_new_tokens for query in made.running][:2] == [expected, 9][: len(made.running)]
+    begin(made, request(tokens=tokens))
+    (query,) = made.running
+    assert query.max_new_tokens == min(tokens, LEVELS[level].tokens)
 
 
 def test_running_prompts_take_rows_and_work_in_progress_is_not_waited_for():

@@ -163,7 +163,9 @@ def test_a_phrase_is_found_with_a_box_of_at_least_the_least_score(min_score, fou
     assert findings.task == ()
 
 
-@pytest.mark.parametrize(("task", "name"), [("phrase_grounding", "phrases"), ("question", "questions")])
+@pytest.mark.parametrize(
+    ("task", "name"), [("phrase_grounding", "phrases"), ("question", "questions")]
+)
 def test_a_standing_question_that_is_the_task_is_the_caption(task, name):
     made = plan(TASK, task=task, **LISTS)
     findings = made.read([seen("a man"), seen("a dog")])

@@ -175,7 +175,11 @@ def test_the_captions_of_all_prompts_are_delivered_in_their_order():
     recipient.job.deliver()
     assert captions(recipient.done) == [["An image of snow", "Yes"]]
     (observation,) = recipient.done
-    assert (observation.camera, observation.header, observation.image) == ("front", "header", IMAGE)
+    assert (observation.camera, observation.header, observation.image) == (
+        "front",
+        "header",
+        IMAGE,
+    )
     assert (observation.prompts, observation.frames_dropped) == ((LEAD, PLAIN), 5)
     assert 100.0 <= observation.inference_time < 160.0
     snow, yes = observation.captions
