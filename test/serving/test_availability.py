@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which phase may follow which, and the reason that a phase gives for refusing requests."""
 
+import dataclasses
 from itertools import product
 
 import pytest
@@ -101,3 +102,8 @@ def test_what_runs_stays_known_until_it_is_replaced():
 )
 def test_a_summary_is_the_name_of_the_phase_or_a_reason_that_says_more(phase, reason, summary):
     assert Availability(phase, reason).summary == summary
+
+
+def test_an_availability_cannot_be_altered():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Availability().reason = "because"

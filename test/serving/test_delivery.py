@@ -56,7 +56,7 @@ def rig():
     made = Rig()
     yield made
     made.open()
-    assert made.delivery.close(WAIT)
+    made.delivery.close(WAIT)
     made.delivery._thread.join(WAIT)
     assert not made.delivery._thread.is_alive()
 
@@ -198,6 +198,14 @@ def test_close_gives_up_on_a_slow_call_and_drops_what_waits(timeout):
     rig.delivery._thread.join(WAIT)
     assert not rig.delivery._thread.is_alive()
     assert rig.done == []
+
+
+@pytest.mark.parametrize(("timeout", "waited"), [(2.5, 2.5), (0.0, 0.0), (-1.0, 0.0)])
+def test_close_never_waits_for_a_negative_time(rig, monkeypatch, timeout, waited):
+    timeouts = []
+    monkeypatch.setattr(rig.delivery, "flush", timeouts.append)
+    rig.delivery.close(timeout)
+    assert timeouts == [waited]
 
 
 def test_a_closed_delivery_drops_calls_and_never_blocks(rig):

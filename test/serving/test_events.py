@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A change counts once it has lasted, and it is reported once."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosmos_ros.serving.events import Change, Debouncer, Watchlist
+from kosmos_ros.serving.events import Change, Debouncer, Event, Watchlist
 
 
 def fed(values, frames=3, seconds=0.0, first=False, period=1.0):
@@ -148,3 +150,16 @@ def test_a_removed_subject_has_the_first_value_again():
     assert watched.update("a", "yes", *details) == Change("", "yes", "mark")
     watched.keep({"a", "b"})
     assert watched.update("a", "yes", *details) is None
+
+
+def test_an_event_has_by_default_no_boxes_and_no_answers():
+    event = Event("appeared", "a man", "mark")
+    assert (event.phrases, event.answer, event.previous) == ((), "", "")
+
+
+@pytest.mark.parametrize(
+    "value", [Change(False, True, "mark"), Event("appeared", "a man", "mark")]
+)
+def test_changes_and_events_cannot_be_altered(value):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        value.since = "later"

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A job's queries, and the recipient of its captions, its progress and its errors."""
 
+import dataclasses
 import sys
 import time
 
@@ -77,6 +78,23 @@ def test_work_is_by_default_an_urgent_request_of_its_own_image_that_never_expire
     assert (work.max_age, work.deadline) == (0.0, float("inf"))
     assert not work.stopped.is_set()
     assert work.stopped is not Work(lambda *_: (), print, print, 1).stopped
+
+
+def test_an_observation_has_at_first_no_captions():
+    observation = Recipient(PLAIN).job.observation
+    assert (observation.captions, observation.inference_time) == ((), 0.0)
+
+
+def test_work_and_observations_are_immutable_and_equal_only_to_themselves():
+    """They are keys, and an array has no single truth value."""
+    recipient = Recipient(PLAIN)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipient.work.urgent = False
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipient.job.observation.camera = "rear"
+    for value in (recipient.work, recipient.job.observation, recipient.job):
+        assert value != dataclasses.replace(value)
+        assert {value: 1}[value] == 1
 
 
 # Queries -----------------------------------------------------------------------------------------

@@ -257,6 +257,15 @@ def test_join_waits_for_the_thread_no_longer_than_asked(timeout):
     assert worker.join(WAIT)
 
 
+@pytest.mark.parametrize(("timeout", "waited"), [(2.5, 2.5), (0.0, 0.0), (-1.0, 0.0)])
+def test_join_never_waits_for_a_negative_time(monkeypatch, timeout, waited):
+    worker = Turns(monkeypatch).worker
+    timeouts = []
+    worker._thread = SimpleNamespace(join=timeouts.append, is_alive=lambda: True)
+    assert not worker.join(timeout)
+    assert timeouts == [waited]
+
+
 def test_an_engine_that_cannot_be_loaded_ends_the_worker():
     rig = Rig(Stepper())
     error = ModelLoadError("no weights")
@@ -580,6 +589,7 @@ def test_only_an_unknown_error_is_logged_with_its_traceback(monkeypatch, encodin
         turns.engine.refuses_images = lambda images: error
     else:
         turns.engine.refuses = lambda prompts: error
+    error.__cause__ = error.__context__ = MemoryError()
     turns.rig.ask("one", ["a"], 1)
     turns.turn()
     assert len(turns.rig.bugs) == bugs
