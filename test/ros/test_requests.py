@@ -109,9 +109,9 @@ def test_each_number_of_tokens_in_the_range_is_good(kind, tokens):
 @pytest.mark.parametrize("kind", ALL_REQUESTS)
 @pytest.mark.parametrize("tokens", [1025, 2**32 - 1])
 def test_more_tokens_than_the_parameter_allows_are_refused(kind, tokens):
-    with pytest.raises(RequestError, match=f"max_new_tokens.*{tokens}.*1024") as raised:
+    with pytest.raises(RequestError) as raised:
         requests.check(kind(max_new_tokens=tokens))
-    assert type(raised.value) is RequestError
+    assert str(raised.value).endswith(f"max_new_tokens must be 1 to 1024, got {tokens}")
 
 
 @pytest.mark.parametrize("kind", ALL_REQUESTS)
@@ -291,8 +291,9 @@ def test_boxes_under_the_least_score_are_left_out(make, asked, boxes):
 @pytest.mark.parametrize("score", [-0.001, 1.001, math.nan, math.inf])
 def test_a_score_out_of_range_is_refused(score):
     fields = {"phrases": ["a man"], "min_score": score}
-    assert "min_score" in refused(requests.ground, Ground.Request(**fields))
-    assert "min_score" in refused(requests.goal, goal("phrase_grounding", **fields))
+    error = f"min_score must be 0 to 1, got {score}"
+    assert refused(requests.ground, Ground.Request(**fields)).endswith(error)
+    assert refused(requests.goal, goal("phrase_grounding", **fields)).endswith(error)
 
 
 def test_a_request_without_phrases_is_refused():

@@ -37,7 +37,7 @@ def batch(max_rows, level=0, stopping=lambda: False):
     made.max_rows = max_rows
     made.backoff = MemoryBackoff(Clock())
     for _ in range(level):
-        made.backoff.fall()
+        made.backoff.reduce()
     return made
 
 
@@ -164,7 +164,7 @@ def test_waiting_requests_take_rows_and_waiting_frames_take_the_rows_of_frames()
 def test_more_running_rows_than_allowed_leave_no_room():
     made = batch(8)
     begin(made, request(prompts=6))
-    made.backoff.fall()
+    made.backoff.reduce()
     assert made.prepare() is None
     assert begin(made, request("late")) == []
     finish(made, "request 0", "request 1")

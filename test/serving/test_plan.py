@@ -7,7 +7,7 @@ import pytest
 from kosmos_ros.errors import RequestError
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.serving.events import Change, Event
-from kosmos_ros.serving.node_settings import STANDING_TASKS, CameraSettings
+from kosmos_ros.serving.node_settings import FRAME_TASKS, CameraSettings
 from kosmos_ros.serving.plan import STANDING, TASK, Finding, Plan
 
 BRIEF = "<grounding> An image of"
@@ -125,7 +125,7 @@ def test_a_task_without_its_parameter_is_an_error(task, parameter):
 
 
 def test_every_task_of_the_parameter_can_be_asked():
-    for task in STANDING_TASKS:
+    for task in FRAME_TASKS:
         assert plan(TASK, task=task, prompt="Two", **LISTS).prompts
 
 
