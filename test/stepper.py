@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A worker without ROS, and an engine that takes a step for each token."""
+"""A worker without ROS, and an engine that needs one step for each token."""
 
 import threading
 
@@ -14,25 +14,30 @@ from kosmos_ros.serving.scheduler import Limits, Scheduler
 from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import Worker
 
-WAIT = 20.0  # s
+WAIT = 20.0  # s, far longer than any test takes
 
 
 class Stepper:
-    """Writes `max_new_tokens` tokens for each query; `at[n]` is called in step n."""
+    """An engine that writes `max_new_tokens` tokens for each query.
+
+    Step n calls `at[n]` first. The answer to a query is the value of its image's pixels.
+    """
 
     info = None
 
     def __init__(self):
         self.rows = {}  # query: steps left
-        self.steps = []  # prompts under way in each
-        self.encoded = []  # pictures in each call
+        self.steps = []  # the prompts of each step, sorted
+        self.encoded = []  # number of images in each call of encode_batch
         self.at = {}
-        self.refuses = lambda prompts: None  # an error for these
-        self.refuses_pictures = lambda images: None
+        self.refuses = lambda prompts: None  # the error that a step with these prompts raises
+        self.refuses_images = lambda images: None  # the error that encoding these images raises
+        self.cleared = self.tidied = self.unloaded = 0  # calls
+        self.bytes = 0  # of memory in use
 
     def encode_batch(self, images):
         self.encoded.append(len(images))
-        if error := self.refuses_pictures(images):
+        if error := self.refuses_images(images):
             raise error
         return [int(image[0, 0, 0]) for image in images]
 
@@ -60,35 +65,45 @@ class Stepper:
         return ended
 
     def clear(self):
+        self.cleared += 1
         self.rows.clear()
 
-    def tidy(self): ...
+    def tidy(self):
+        self.tidied += 1
 
     def memory(self):
-        return 0
+        return self.bytes
 
-    def unload(self): ...
+    def unload(self):
+        self.unloaded += 1
 
 
 class Rig:
-    """A worker, its scheduler, and clients of both."""
+    """A worker, its host and scheduler, clients with requests, and cameras with frames.
+
+    `most` is the parameter max_batch_size.
+    """
 
     def __init__(self, engine, most=2):
         self.engine, self.settings = engine, NodeSettings(max_batch_size=most)
         self.scheduler = Scheduler()
         self.frames = {}  # camera: (prompts, tokens)
-        self.answered = []  # names of the work that was answered or refused, in order
-        self.bugs = []
-        self.said, self.errors = {}, {}
-        self.over = threading.Event()
-        self.error = None
+        self.answered = []  # names of answered and failed work, in order
+        self.bugs = []  # tracebacks
+        self.said, self.errors = {}, {}  # by name of the work: its captions, or its error
+        self.observations = {}  # by name of the work
+        self.over = threading.Event()  # the worker's thread has called `ended`
+        self.error = None  # that ended the worker
+        self.loadings = 0  # calls of `loaded`
         self.expected = 0
         self.all_answered = threading.Event()
 
     def work(self, name, words, tokens, **options):
+        """Return work with one prompt for each of `words`."""
         made = [prompts.raw(word) for word in words]
 
         def done(observation):
+            self.observations[name] = observation
             self.said[name] = [caption.text for caption in observation.captions]
             self.note(name)
 
@@ -104,15 +119,18 @@ class Rig:
             self.all_answered.set()
 
     def offer(self, camera, words, tokens, value=7):
+        """Send a frame of a camera; `value` is that of its pixels."""
         self.frames[camera] = (words, tokens)
         self.scheduler.set_limits(camera, Limits(max_rate=0.0))
         self.scheduler.offer(camera, Message(value))
 
     def ask(self, name, words, tokens, camera=None, value=3):
-        of = {"cameras": (camera,)} if camera else {"image": Message(value)}
-        self.scheduler.submit(self.work(name, words, tokens, **of))
+        """Send a request about a camera's frame, or about an image whose pixels are `value`."""
+        about = {"cameras": (camera,)} if camera else {"image": Message(value)}
+        self.scheduler.submit(self.work(name, words, tokens, **about))
 
     def run(self, expected):
+        """Start the worker, close it after `expected` answers; return the names in order."""
         self.expected = expected
         worker = self.start()
         answered = self.all_answered.wait(WAIT) or self.over.is_set()
@@ -122,16 +140,17 @@ class Rig:
         return self.answered
 
     def start(self):
-        """The worker; it delivers results in its own thread."""
+        """Return a worker that delivers results in its own thread."""
         return Worker(self.scheduler, self, lambda call, urgent: call())
 
     def load(self):
-        return self.engine, lambda message, _: message.pixels
+        return self.engine, lambda message, max_pixels: message.pixels
 
     def log_bug(self, traceback):
         self.bugs.append(traceback)
 
-    def loaded(self, engine): ...
+    def loaded(self, engine):
+        self.loadings += 1
 
     def standing_work(self, camera):
         return self.work(camera, *self.frames[camera], urgent=False)
@@ -145,7 +164,8 @@ class Rig:
 
 
 class Message:
-    header = None
+    """An image message of 3 x 2 pixels, all of one value."""
 
     def __init__(self, value):
+        self.header = f"header of {value}"
         self.pixels = np.full((2, 3, 3), value, np.uint8)

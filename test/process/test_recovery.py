@@ -112,7 +112,7 @@ def test_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
 def test_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
     engine = Stepper()
     rig = Rig(engine, most=4)
-    engine.refuses_pictures = lambda images: (
+    engine.refuses_images = lambda images: (
         OutOfMemoryError("full") if any(image[0, 0, 0] == 9 for image in images) else None
     )
     rig.ask("huge", ["a"], 1, value=9)

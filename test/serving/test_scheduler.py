@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Order, rates and limits, by a clock that the tests hold in their hands."""
+"""The order, the rates and the limits of work, by a clock that stands still."""
 
 import gc
 import threading
@@ -15,8 +15,8 @@ from kosmos_ros.serving.scheduler import Limits, Scheduler
 from kosmos_ros.serving.work import Work
 
 
-class Hand:
-    """A clock that stands where it is set."""
+class Clock:
+    """A clock that stands still until it is set."""
 
     def __init__(self):
         self.now = 100.0
@@ -29,218 +29,219 @@ CAMERAS = ("left", "right", "rear")
 
 
 def asked(name, deadline, cameras=(), max_age=0.0):
-    """A request with a name in place of an image."""
+    """Return a request with a name in place of an image."""
     nothing = (lambda *_: (), print, print, 1)
     return Work(*nothing, image=name, deadline=deadline, cameras=cameras, max_age=max_age)
 
 
-def scheduler(queue_size=8, **limits):
-    hand = Hand()
-    plan = Scheduler(queue_size, clock=hand)
+def new_scheduler(queue_size=8, **limits):
+    """Return a clock and a scheduler of three cameras, by default without a limit of the rate."""
+    clock = Clock()
+    scheduler = Scheduler(queue_size, clock=clock)
     for camera in CAMERAS:
-        plan.set_limits(camera, Limits(**{"max_rate": 0.0, **limits}))
-    return hand, plan
+        scheduler.set_limits(camera, Limits(**{"max_rate": 0.0, **limits}))
+    return clock, scheduler
 
 
-def taken(plan, now):
-    job, _ = plan.next(now)
-    return job
+def taken(scheduler, now):
+    item, _ = scheduler.next(now)
+    return item
 
 
 @pytest.mark.fault(20)
 def test_newest_frame_wins_and_older_ones_are_counted():
-    hand, plan = scheduler()
+    clock, scheduler = new_scheduler()
     for image in "abc":
-        plan.offer("left", image)
-    job = taken(plan, hand.now)
-    assert (job.frame.image, job.frame.camera, plan.dropped("left")) == ("c", "left", 2)
-    assert taken(plan, hand.now) is None
+        scheduler.offer("left", image)
+    item = taken(scheduler, clock.now)
+    assert (item.frame.image, item.frame.camera, scheduler.dropped("left")) == ("c", "left", 2)
+    assert taken(scheduler, clock.now) is None
 
 
 @pytest.mark.fault(20)
-def test_of_a_thousand_frames_one_is_kept():
-    _, plan = scheduler()
-    frames = [weakref.ref(image) for image in map(offered(plan), range(1000))]
+def test_only_the_newest_of_a_thousand_frames_is_kept():
+    _, scheduler = new_scheduler()
+    frames = [weakref.ref(image) for image in map(offered(scheduler), range(1000))]
     gc.collect()
     assert [frame() is not None for frame in frames] == [False] * 999 + [True]
-    assert plan.dropped("left") == 999
+    assert scheduler.dropped("left") == 999
 
 
-def offered(plan):
-    """Offers a picture that nobody else holds, and gives it."""
+def offered(scheduler):
+    """Return a call that offers an image that nobody else holds, and returns it."""
 
-    class Picture: ...
+    class Image: ...
 
     def offer(_):
-        picture = Picture()
-        plan.offer("left", picture)
-        return picture
+        image = Image()
+        scheduler.offer("left", image)
+        return image
 
     return offer
 
 
-def test_an_unwanted_frame_is_neither_captioned_nor_counted():
-    hand, plan = scheduler()
-    plan.offer("left", "a", wanted=False)
-    plan.offer("left", "b", wanted=False)
-    assert plan.next(hand.now) == (None, None)
-    assert plan.dropped("left") == 0
+def test_an_unwanted_frame_is_neither_described_nor_counted():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "a", wanted=False)
+    scheduler.offer("left", "b", wanted=False)
+    assert scheduler.next(clock.now) == (None, None)
+    assert scheduler.dropped("left") == 0
 
 
-def test_requests_go_before_frames_and_in_order():
-    hand, plan = scheduler()
-    plan.offer("left", "frame")
+def test_requests_go_before_frames_and_in_the_order_of_their_arrival():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "frame")
     first, second = (asked(name, deadline=200.0) for name in "ab")
-    plan.submit(first)
-    plan.submit(second)
-    assert [taken(plan, hand.now).request for _ in range(2)] == [first, second]
-    assert taken(plan, hand.now).frame.image == "frame"
+    scheduler.submit(first)
+    scheduler.submit(second)
+    assert [taken(scheduler, clock.now).request for _ in range(2)] == [first, second]
+    assert taken(scheduler, clock.now).frame.image == "frame"
 
 
-def test_a_request_gets_the_newest_frame_even_if_it_was_captioned():
-    hand, plan = scheduler()
-    plan.offer("left", "a")
-    assert taken(plan, hand.now).frame.image == "a"
-    plan.submit(asked("q", deadline=200.0, cameras=("left",)))
-    job = taken(plan, hand.now)
-    assert (job.request.image, job.frame.image) == ("q", "a")
+def test_a_request_gets_the_newest_frame_even_if_it_was_described():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "a")
+    assert taken(scheduler, clock.now).frame.image == "a"
+    scheduler.submit(asked("q", deadline=200.0, cameras=("left",)))
+    item = taken(scheduler, clock.now)
+    assert (item.request.image, item.frame.image) == ("q", "a")
 
 
-def test_a_request_waits_for_a_frame_young_enough_while_others_pass():
-    hand, plan = scheduler()
-    plan.offer("left", "old", wanted=False)
-    hand.now += 5
+def test_a_request_for_a_new_frame_lets_others_pass():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "old", wanted=False)
+    clock.now += 5
     waiting = asked("waiting", deadline=110.0, cameras=("left",), max_age=1.0)
-    plan.submit(waiting)
-    plan.submit(asked("passing", deadline=200.0))
-    assert taken(plan, hand.now).request.image == "passing"
-    assert plan.next(hand.now) == (None, None)
-    plan.offer("left", "new", wanted=False)
-    assert taken(plan, hand.now).frame.image == "new"
+    scheduler.submit(waiting)
+    scheduler.submit(asked("passing", deadline=200.0))
+    assert taken(scheduler, clock.now).request.image == "passing"
+    assert scheduler.next(clock.now) == (None, None)
+    scheduler.offer("left", "new", wanted=False)
+    assert taken(scheduler, clock.now).frame.image == "new"
 
 
 def test_a_request_expires_at_its_deadline_and_not_before():
-    hand, plan = scheduler()
+    clock, scheduler = new_scheduler()
     requests = [asked(0, deadline=110.0), asked(1, deadline=120.0, cameras=("left",))]
     for request in requests:
-        plan.submit(request)
-    hand.now = 109.9
-    assert plan.expired() == []
-    hand.now = 110.0
-    assert taken(plan, hand.now) is None
-    assert plan.expired() == [(requests[0], True)]
-    plan.offer("left", "a", wanted=False)
-    assert taken(plan, hand.now).request is requests[1]
-    assert plan.expired() == []
+        scheduler.submit(request)
+    clock.now = 109.9
+    assert scheduler.expired() == []
+    clock.now = 110.0
+    assert taken(scheduler, clock.now) is None
+    assert scheduler.expired() == [(requests[0], True)]
+    scheduler.offer("left", "a", wanted=False)
+    assert taken(scheduler, clock.now).request is requests[1]
+    assert scheduler.expired() == []
 
 
-def test_a_full_queue_refuses_and_serves_on():
-    _, plan = scheduler(queue_size=2)
+def test_a_full_queue_refuses_a_request_and_serves_the_others():
+    _, scheduler = new_scheduler(queue_size=2)
     for name in "ab":
-        plan.submit(asked(name, deadline=200.0))
+        scheduler.submit(asked(name, deadline=200.0))
     with pytest.raises(QueueFullError, match="2 requests"):
-        plan.submit(asked("c", deadline=200.0))
-    assert taken(plan, 100.0).request.image == "a"
-    plan.submit(asked("d", deadline=200.0))
+        scheduler.submit(asked("c", deadline=200.0))
+    assert taken(scheduler, 100.0).request.image == "a"
+    scheduler.submit(asked("d", deadline=200.0))
 
 
 def test_frames_over_the_age_limit_are_dropped_and_counted():
-    hand, plan = scheduler(max_image_age=2.0)
-    plan.offer("left", "a")
-    assert taken(plan, hand.now + 2.5) is None
-    assert plan.dropped("left") == 1
-    plan.offer("left", "b")
-    assert taken(plan, hand.now + 1.5).frame.image == "b"
+    clock, scheduler = new_scheduler(max_image_age=2.0)
+    scheduler.offer("left", "a")
+    assert taken(scheduler, clock.now + 2.5) is None
+    assert scheduler.dropped("left") == 1
+    scheduler.offer("left", "b")
+    assert taken(scheduler, clock.now + 1.5).frame.image == "b"
 
 
-def test_a_rate_limited_frame_says_when_to_ask_again():
-    hand, plan = scheduler(max_rate=2.0)
-    plan.offer("left", "a")
-    assert taken(plan, 100.0).frame.image == "a"
-    plan.offer("left", "b")
-    assert plan.next(100.1) == (None, 100.5)
-    assert taken(plan, 100.5).frame.image == "b"
+def test_a_frame_over_the_rate_waits_until_its_turn():
+    clock, scheduler = new_scheduler(max_rate=2.0)
+    scheduler.offer("left", "a")
+    assert taken(scheduler, 100.0).frame.image == "a"
+    scheduler.offer("left", "b")
+    assert scheduler.next(100.1) == (None, 100.5)
+    assert taken(scheduler, 100.5).frame.image == "b"
 
 
-def test_new_limits_hold_from_the_next_job():
-    hand, plan = scheduler(max_rate=0.1)
-    plan.offer("left", "a")
-    taken(plan, 100.0)
-    plan.offer("left", "b")
-    assert taken(plan, 101.0) is None
-    plan.set_limits("left", Limits(max_rate=1.0))
-    assert taken(plan, 101.0).frame.image == "b"
+def test_new_limits_apply_to_the_next_frame():
+    clock, scheduler = new_scheduler(max_rate=0.1)
+    scheduler.offer("left", "a")
+    taken(scheduler, 100.0)
+    scheduler.offer("left", "b")
+    assert taken(scheduler, 101.0) is None
+    scheduler.set_limits("left", Limits(max_rate=1.0))
+    assert taken(scheduler, 101.0).frame.image == "b"
 
 
 @pytest.mark.parametrize("requested", [False, True])
 def test_take_wakes_for_a_frame_from_another_thread(requested):
-    plan = Scheduler()
-    if requested:  # then also for one that is not wanted
-        plan.submit(asked("what", float("inf"), ("left",)))
-    jobs = []
-    thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
+    scheduler = Scheduler()
+    if requested:  # a frame that is not wanted serves it, too
+        scheduler.submit(asked("q", float("inf"), ("left",)))
+    items = []
+    thread = threading.Thread(target=lambda: items.extend(scheduler.take()), daemon=True)
     thread.start()
-    while thread.is_alive() and not plan._changed._waiters:
+    while thread.is_alive() and not scheduler._changed._waiters:
         thread.join(0.01)
-    plan.offer("left", "a", wanted=not requested)
+    scheduler.offer("left", "a", wanted=not requested)
     thread.join(30)
-    assert jobs[0].frame.image == "a"
+    assert items[0].frame.image == "a"
 
 
 @pytest.mark.parametrize("rate", [0.001, 1e-9, 5e-324])
 @pytest.mark.fault(70)
 def test_take_sleeps_at_a_tiny_rate_and_wakes_for_a_higher_one(rate):
-    plan = Scheduler()
-    plan.set_limits("left", Limits(max_rate=rate))
-    plan.offer("left", "a")
-    assert plan.take()[0].frame.image == "a"
-    plan.offer("left", "b")
-    jobs = []
-    thread = threading.Thread(target=lambda: jobs.extend(plan.take()), daemon=True)
+    scheduler = Scheduler()
+    scheduler.set_limits("left", Limits(max_rate=rate))
+    scheduler.offer("left", "a")
+    assert scheduler.take()[0].frame.image == "a"
+    scheduler.offer("left", "b")
+    items = []
+    thread = threading.Thread(target=lambda: items.extend(scheduler.take()), daemon=True)
     thread.start()
-    while not plan._changed._waiters:  # it sleeps for a thousand seconds, or years
+    while not scheduler._changed._waiters:  # the pause is a thousand seconds, or years
         thread.join(0.01)
-    plan.set_limits("left", Limits(max_rate=0.0))
+    scheduler.set_limits("left", Limits(max_rate=0.0))
     thread.join(30)
-    assert jobs[0].frame.image == "b"
+    assert items[0].frame.image == "b"
 
 
-def test_a_frame_that_could_not_be_captioned_is_counted():
-    _, plan = scheduler()
-    plan.offer("left", "a")
-    assert taken(plan, 100.0).frame.image == "a"
-    plan.drop("left")
-    assert plan.dropped("left") == 1
+def test_a_frame_that_cannot_be_described_is_counted():
+    _, scheduler = new_scheduler()
+    scheduler.offer("left", "a")
+    assert taken(scheduler, 100.0).frame.image == "a"
+    scheduler.drop("left")
+    assert scheduler.dropped("left") == 1
 
 
-def test_an_expired_request_tells_if_it_waited_for_a_frame():
-    hand, plan = scheduler()
-    plan.offer("left", "a")
+def test_an_expired_request_had_a_frame_or_waited_for_one():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "a")
     waits = {
         asked("none", deadline=101.0, cameras=("right",)): False,
         asked("old", deadline=101.0, cameras=("left",), max_age=0.5): False,
         asked("any", deadline=101.0, cameras=("left",)): True,
     }
     for request in waits:
-        plan.submit(request)
-    hand.now = 101.0
-    assert dict(plan.expired()) == waits
+        scheduler.submit(request)
+    clock.now = 101.0
+    assert dict(scheduler.expired()) == waits
 
 
 def test_close_ends_take_and_every_waiting_request():
-    plan = Scheduler()
+    scheduler = Scheduler()
     request = asked("q", deadline=float("inf"), cameras=("left",))
-    plan.submit(request)
-    jobs = []
-    thread = threading.Thread(target=lambda: jobs.append(plan.take()), daemon=True)
+    scheduler.submit(request)
+    items = []
+    thread = threading.Thread(target=lambda: items.append(scheduler.take()), daemon=True)
     thread.start()
-    plan.close()
-    plan.offer("left", "a", wanted=False)
+    scheduler.close()
+    scheduler.offer("left", "a", wanted=False)
     thread.join(30)
-    assert jobs == [[]]
-    assert plan.next(100.0) == (None, None)
+    assert items == [[]]
+    assert scheduler.next(100.0) == (None, None)
     with pytest.raises(CancelledError, match="the model has stopped"):
-        plan.submit(request)
+        scheduler.submit(request)
 
 
 moves = st.lists(
@@ -256,139 +257,420 @@ moves = st.lists(
 
 @settings(max_examples=400)
 @given(moves, st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([0.0, 1.0]))
-def test_in_any_order_of_events_the_rules_hold(steps, rate, age):
-    hand, plan = scheduler(max_rate=rate, max_image_age=age, queue_size=3)
+def test_the_rules_hold_in_any_order_of_events(steps, rate, age):
+    clock, scheduler = new_scheduler(max_rate=rate, max_image_age=age, queue_size=3)
     newest = {}
     starts = {}
 
     def servable(request):
         return not request.cameras or any(camera in newest for camera in request.cameras)
 
-    captioned = set()
+    described = set()
     waiting = []
     for number, (step, value) in enumerate(steps):
         if step == "offer":
-            newest[value] = (number, hand.now)
-            plan.offer(value, number)
+            newest[value] = (number, clock.now)
+            scheduler.offer(value, number)
         elif step == "ask":
-            request = asked(number, deadline=hand.now + 2.0, cameras=value)
+            request = asked(number, deadline=clock.now + 2.0, cameras=value)
             try:
-                plan.submit(request)
+                scheduler.submit(request)
                 waiting.append(request)
             except QueueFullError:
                 assert sum(servable(other) == servable(request) for other in waiting) >= 3
         elif step == "wait":
-            hand.now += value
-            late = [r for r in waiting if r.deadline <= hand.now]
-            assert plan.expired() == [(r, servable(r)) for r in late]
+            clock.now += value
+            late = [r for r in waiting if r.deadline <= clock.now]
+            assert scheduler.expired() == [(r, servable(r)) for r in late]
             waiting = [r for r in waiting if r not in late]
         for _ in range(value if step == "take" else 0):
-            job, due = plan.next(hand.now)
-            if job is None:
-                assert due is None or due > hand.now
+            item, due = scheduler.next(clock.now)
+            if item is None:
+                assert due is None or due > clock.now
                 assert not any(servable(r) for r in waiting)
                 continue
-            if job.request is not None:
-                assert job.request is next(filter(servable, waiting))
-                if job.frame is not None:
-                    arrivals = [newest[c] for c in job.request.cameras if c in newest]
-                    assert job.frame.arrived == max(moment for _, moment in arrivals)
-                    assert (job.frame.image, job.frame.arrived) in arrivals
-                waiting.remove(job.request)
+            if item.request is not None:
+                assert item.request is next(filter(servable, waiting))
+                if item.frame is not None:
+                    arrivals = [newest[c] for c in item.request.cameras if c in newest]
+                    assert item.frame.arrived == max(moment for _, moment in arrivals)
+                    assert (item.frame.image, item.frame.arrived) in arrivals
+                waiting.remove(item.request)
                 continue
             assert not any(servable(r) for r in waiting)
-            camera, image = job.frame.camera, job.frame.image
+            camera, image = item.frame.camera, item.frame.image
             assert image == newest[camera][0], "newest wins"
-            assert image not in captioned, "never twice"
-            captioned.add(image)
+            assert image not in described, "never twice"
+            described.add(image)
             if rate:
-                assert hand.now - starts.get(camera, -1e9) >= 1 / rate - 1e-9, "never over rate"
+                assert clock.now - starts.get(camera, -1e9) >= 1 / rate - 1e-9, "never over rate"
             if age:
-                assert hand.now - newest[camera][1] <= age, "never too old"
-            starts[camera] = hand.now
+                assert clock.now - newest[camera][1] <= age, "never too old"
+            starts[camera] = clock.now
 
 
 @settings(max_examples=100)
 @given(st.lists(st.sampled_from(["left", "right", "rear"]), min_size=1, max_size=60))
-def test_no_camera_starves_however_often_others_send(offers):
-    hand, plan = scheduler()
+def test_no_camera_starves_while_others_send_more_often(offers):
+    clock, scheduler = new_scheduler()
     pending_since = {}
     for turn, camera in enumerate(offers):
-        plan.offer(camera, turn)
+        scheduler.offer(camera, turn)
         pending_since.setdefault(camera, turn)
-        hand.now += 1
-        job = taken(plan, hand.now)
-        served = job.frame.camera
+        clock.now += 1
+        item = taken(scheduler, clock.now)
+        served = item.frame.camera
         assert turn - pending_since.pop(served) < 3
         assert all(turn - since < 3 for since in pending_since.values())
 
 
-def test_what_waits_together_is_taken_together_requests_first():
-    _, plan = scheduler()
+def test_all_waiting_work_is_taken_together_requests_first():
+    _, scheduler = new_scheduler()
     for camera in CAMERAS:
-        plan.offer(camera, camera)
-        plan.offer(camera, camera.upper())
-    plan.submit(asked("q", deadline=200.0, cameras=("rear",)))
-    jobs = plan.take(3)
-    assert [(job.request and job.request.image, job.frame.image) for job in jobs] == [
+        scheduler.offer(camera, camera)
+        scheduler.offer(camera, camera.upper())
+    scheduler.submit(asked("q", deadline=200.0, cameras=("rear",)))
+    items = scheduler.take(3)
+    assert [(item.request and item.request.image, item.frame.image) for item in items] == [
         ("q", "REAR"),
         (None, "LEFT"),
         (None, "RIGHT"),
     ]
-    assert [job.frame.image for job in plan.take(3)] == ["REAR"]
+    assert [item.frame.image for item in scheduler.take(3)] == ["REAR"]
 
 
-def test_each_camera_has_limits_of_its_own():
-    hand, plan = scheduler()
-    plan.set_limits("left", Limits(max_rate=0.1))
-    plan.set_limits("right", Limits(max_rate=0.0, max_image_age=1.0))
+def test_each_camera_has_its_own_limits():
+    clock, scheduler = new_scheduler()
+    scheduler.set_limits("left", Limits(max_rate=0.1))
+    scheduler.set_limits("right", Limits(max_rate=0.0, max_image_age=1.0))
     for _ in range(2):
         for camera in ("left", "right"):
-            plan.offer(camera, camera)
-        hand.now += 0.5
-        served = [job.frame.camera for job in plan.take(9)]
+            scheduler.offer(camera, camera)
+        clock.now += 0.5
+        served = [item.frame.camera for item in scheduler.take(9)]
     assert served == ["right"]
-    plan.offer("right", "old")
-    hand.now += 2.0
-    assert taken(plan, hand.now) is None
-    assert (plan.dropped("left"), plan.dropped("right")) == (0, 1)
+    scheduler.offer("right", "old")
+    clock.now += 2.0
+    assert taken(scheduler, clock.now) is None
+    assert (scheduler.dropped("left"), scheduler.dropped("right")) == (0, 1)
 
 
-def test_a_request_for_any_camera_gets_the_freshest_frame():
-    hand, plan = scheduler()
+def test_a_request_for_several_cameras_gets_the_newest_frame():
+    clock, scheduler = new_scheduler()
     for camera in ("rear", "left"):
-        hand.now += 1
-        plan.offer(camera, camera, wanted=False)
-    plan.submit(asked("q", deadline=200.0, cameras=CAMERAS))
-    assert taken(plan, hand.now).frame.camera == "left"
+        clock.now += 1
+        scheduler.offer(camera, camera, wanted=False)
+    scheduler.submit(asked("q", deadline=200.0, cameras=CAMERAS))
+    assert taken(scheduler, clock.now).frame.camera == "left"
 
 
 def test_a_withdrawn_request_is_never_taken():
-    _, plan = scheduler()
+    _, scheduler = new_scheduler()
     first, second = (asked(name, deadline=200.0) for name in "ab")
-    plan.submit(first)
-    plan.submit(second)
-    assert plan.withdraw(first)
-    assert [job.request for job in plan.take(9)] == [second]
-    assert not plan.withdraw(first)
-    assert not plan.withdraw(second)
+    scheduler.submit(first)
+    scheduler.submit(second)
+    assert scheduler.withdraw(first)
+    assert [item.request for item in scheduler.take(9)] == [second]
+    assert not scheduler.withdraw(first)
+    assert not scheduler.withdraw(second)
 
 
-def test_forgotten_frames_serve_nothing():
-    hand, plan = scheduler()
-    plan.offer("left", "a")
-    plan.forget()
-    plan.submit(asked("q", deadline=200.0, cameras=("left",)))
-    assert plan.next(hand.now) == (None, None)
-    assert plan.dropped("left") == 0
+def test_a_forgotten_frame_serves_no_request():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "a")
+    scheduler.forget()
+    scheduler.submit(asked("q", deadline=200.0, cameras=("left",)))
+    assert scheduler.next(clock.now) == (None, None)
+    assert scheduler.dropped("left") == 0
 
 
-def test_take_may_be_asked_for_requests_alone_and_not_to_wait():
-    plan = Scheduler(clock=lambda: 0.0)
-    assert plan.take(3, wait=False) == []
-    plan.offer("front", "a")
-    assert plan.take(3, wait=False, frames=0) == []
+def test_take_can_return_requests_only_and_can_return_at_once():
+    scheduler = Scheduler(clock=lambda: 0.0)
+    assert scheduler.take(3, wait=False) == []
+    scheduler.offer("front", "a")
+    assert scheduler.take(3, wait=False, frames=0) == []
     request = asked("q", 1.0)
-    plan.submit(request)
-    assert [job.request for job in plan.take(3, frames=0)] == [request]
-    assert [job.frame.image for job in plan.take(3, wait=False)] == ["a"]
+    scheduler.submit(request)
+    assert [item.request for item in scheduler.take(3, frames=0)] == [request]
+    assert [item.frame.image for item in scheduler.take(3, wait=False)] == ["a"]
+
+
+# Exact boundaries --------------------------------------------------------------------------------
+
+
+def test_a_new_scheduler_has_no_work_and_no_limits_but_a_rate_of_one_frame_per_second():
+    scheduler = Scheduler(clock=Clock())
+    assert (scheduler.waiting(), scheduler.expired(), scheduler.queue_size) == (0, [], 8)
+    assert scheduler.next(100.0) == (None, None)
+    assert scheduler.dropped("left") == 0
+    scheduler.offer("left", "a")
+    assert taken(scheduler, 1e6).frame.image == "a"
+    scheduler.offer("left", "b")
+    assert scheduler.next(1e6 + 0.75) == (None, 1e6 + 1.0)
+    assert taken(scheduler, 1e6 + 1.0).frame.image == "b"
+
+
+def test_the_first_frame_is_taken_at_any_time_of_the_clock():
+    _, scheduler = new_scheduler(max_rate=0.001)
+    scheduler.offer("left", "a")
+    assert taken(scheduler, -1e9).frame.image == "a"
+
+
+@pytest.mark.parametrize(("age", "served"), [(1.0, True), (1.0001, False)])
+def test_a_frame_of_exactly_the_greatest_age_still_serves_a_request(age, served):
+    clock, scheduler = new_scheduler()
+    clock.now = 0.0
+    scheduler.offer("left", "a", wanted=False)
+    clock.now = age
+    request = asked("q", deadline=200.0, cameras=("left",), max_age=1.0)
+    scheduler.submit(request)
+    item = taken(scheduler, clock.now)
+    assert (item is not None and item.request is request) == served
+
+
+@pytest.mark.parametrize(("age", "dropped"), [(2.0, 0), (2.0001, 1)])
+def test_a_frame_of_exactly_the_greatest_age_is_still_described(age, dropped):
+    clock, scheduler = new_scheduler(max_image_age=2.0)
+    clock.now = 0.0
+    scheduler.offer("left", "a")
+    assert (taken(scheduler, age) is None) == bool(dropped)
+    assert scheduler.dropped("left") == dropped
+    assert taken(scheduler, age) is None
+    assert scheduler.dropped("left") == dropped  # counted once
+
+
+def test_a_frame_of_any_age_is_described_and_serves_requests_without_limits():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "a")
+    clock.now += 1e6
+    request = asked("q", deadline=float("inf"), cameras=("left",))
+    scheduler.submit(request)
+    assert taken(scheduler, clock.now).request is request
+    assert taken(scheduler, clock.now).frame.image == "a"
+
+
+@pytest.mark.parametrize(("now", "expired"), [(109.9999, False), (110.0, True), (111.0, True)])
+def test_a_request_whose_deadline_is_now_is_expired_and_never_begins(now, expired):
+    clock, scheduler = new_scheduler()
+    request = asked("q", deadline=110.0)
+    scheduler.submit(request)
+    clock.now = now
+    assert (taken(scheduler, now) is None) == expired
+    assert scheduler.waiting() == expired
+    assert scheduler.expired() == ([(request, True)] if expired else [])
+    assert scheduler.waiting() == 0
+
+
+def test_several_requests_expire_together_in_the_order_of_their_arrival():
+    clock, scheduler = new_scheduler()
+    requests = [asked(str(deadline), deadline) for deadline in (110, 200, 105)]
+    for request in requests:
+        scheduler.submit(request)
+    clock.now = 110.0
+    assert scheduler.expired() == [(requests[0], True), (requests[2], True)]
+    assert scheduler.waiting() == 1
+
+
+@pytest.mark.parametrize("queue_size", [1, 2, 3])
+@pytest.mark.parametrize("cameras", [(), ("left",)])
+def test_exactly_the_size_of_the_queue_may_wait_for_the_model_and_as_many_for_a_frame(
+    queue_size, cameras
+):
+    _, scheduler = new_scheduler(queue_size)
+    others = ("left",) if not cameras else ()
+    for name in range(queue_size):
+        scheduler.submit(asked(name, deadline=200.0, cameras=cameras))
+    full = f"the queue is full: {queue_size} requests wait (queue_size); try again later"
+    with pytest.raises(QueueFullError) as raised:
+        scheduler.submit(asked("late", deadline=200.0, cameras=cameras))
+    assert str(raised.value) == full
+    for name in range(queue_size):
+        scheduler.submit(asked(name, deadline=200.0, cameras=others))
+    assert scheduler.waiting() == 2 * queue_size
+    with pytest.raises(QueueFullError):
+        scheduler.submit(asked("late", deadline=200.0, cameras=others))
+
+
+def test_a_request_for_several_cameras_begins_with_the_first_frame_of_any():
+    clock, scheduler = new_scheduler()
+    request = asked("q", deadline=200.0, cameras=CAMERAS)
+    scheduler.submit(request)
+    assert scheduler.next(clock.now) == (None, None)
+    scheduler.offer("rear", "a", wanted=False)
+    item = taken(scheduler, clock.now)
+    assert (item.request, item.frame.camera, item.frame.arrived) == (request, "rear", 100.0)
+
+
+def test_a_request_with_its_own_image_takes_no_frame():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "a", wanted=False)
+    request = asked("q", deadline=200.0)
+    scheduler.submit(request)
+    assert scheduler.next(clock.now) == ((request, None), None)
+
+
+def test_an_unwanted_frame_replaces_a_wanted_one_which_is_counted():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "a")
+    scheduler.offer("left", "b", wanted=False)
+    assert scheduler.dropped("left") == 1
+    assert scheduler.next(clock.now) == (None, None)
+    scheduler.offer("left", "c")
+    assert scheduler.dropped("left") == 1
+    assert taken(scheduler, clock.now).frame.image == "c"
+
+
+def test_cameras_take_turns():
+    clock, scheduler = new_scheduler()
+    served = []
+    for _ in range(3):
+        for camera in CAMERAS:
+            scheduler.offer(camera, camera)
+        served.append(taken(scheduler, clock.now).frame.camera)
+    assert served == ["left", "right", "rear"]
+
+
+def test_the_next_frame_is_due_when_the_first_camera_may_go_on():
+    _, scheduler = new_scheduler()
+    for camera, rate in zip(CAMERAS, (1.0, 4.0, 2.0), strict=True):
+        scheduler.set_limits(camera, Limits(max_rate=rate))
+        scheduler.offer(camera, camera)
+        assert taken(scheduler, 100.0).frame.camera == camera
+        scheduler.offer(camera, camera)
+    assert scheduler.next(100.2) == (None, 100.25)
+    assert taken(scheduler, 100.25).frame.camera == "right"
+    assert scheduler.next(100.25) == (None, 100.5)
+
+
+def test_next_can_leave_frames_out():
+    clock, scheduler = new_scheduler(max_rate=2.0)
+    scheduler.offer("left", "a")
+    assert scheduler.next(clock.now, frames=False) == (None, None)
+    assert taken(scheduler, clock.now).frame.image == "a"
+
+
+@pytest.mark.parametrize(
+    ("most", "frames", "expected"),
+    [
+        (1, None, ["p"]),
+        (2, None, ["p", "q"]),
+        (3, None, ["p", "q", "left"]),
+        (9, None, ["p", "q", "left", "right", "rear"]),
+        (9, 0, ["p", "q"]),
+        (9, 1, ["p", "q", "left"]),
+        (9, 2, ["p", "q", "left", "right"]),
+        (3, 2, ["p", "q", "left"]),
+        (9, 9, ["p", "q", "left", "right", "rear"]),
+    ],
+)
+def test_take_returns_at_most_what_it_is_asked_for(most, frames, expected):
+    _, scheduler = new_scheduler()
+    for camera in CAMERAS:
+        scheduler.offer(camera, camera)
+    for name in "pq":
+        scheduler.submit(asked(name, deadline=200.0))
+    items = scheduler.take(most, frames, wait=False)
+    assert [i.request.image if i.request else i.frame.image for i in items] == expected
+
+
+def test_take_returns_one_item_by_default():
+    _, scheduler = new_scheduler()
+    for name in "ab":
+        scheduler.submit(asked(name, deadline=200.0))
+    assert [item.request.image for item in scheduler.take()] == ["a"]
+
+
+def test_take_waits_until_the_next_frame_is_due():
+    """It waits again for the rest if something else wakes it early."""
+    clock, scheduler = new_scheduler(max_rate=0.5)
+    scheduler.offer("left", "a")
+    scheduler.take()
+    scheduler.offer("left", "b")
+    clock.now += 1.0
+    pauses = []
+
+    def wait(pause):
+        pauses.append(pause)
+        clock.now += pause / 2 if len(pauses) < 3 else pause
+
+    scheduler._changed.wait = wait
+    assert [item.frame.image for item in scheduler.take()] == ["b"]
+    assert pauses == [1.0, 0.5, 0.25]
+
+
+def test_the_same_limits_wake_nobody_and_new_ones_do():
+    _, scheduler = new_scheduler()
+    woken = []
+    scheduler._changed.notify = lambda: woken.append("woken")
+    scheduler.set_limits("left", Limits(max_rate=0.0))
+    assert woken == []
+    scheduler.set_limits("left", Limits(max_rate=3.0))
+    assert woken == ["woken"]
+
+
+def test_only_a_frame_that_may_begin_something_wakes_the_worker():
+    _, scheduler = new_scheduler()
+    woken = []
+    scheduler._changed.notify = lambda: woken.append("woken")
+
+    def wakes(image, wanted):
+        woken.clear()
+        scheduler.offer("left", image, wanted)
+        return bool(woken)
+
+    assert not wakes("a", wanted=False)
+    assert wakes("b", wanted=True)
+    assert not wakes("c", wanted=True)  # the worker knows when the camera's turn comes
+    assert not wakes("d", wanted=False)
+    scheduler.submit(asked("q", deadline=200.0, cameras=("right",)))
+    assert wakes("e", wanted=False)
+
+
+def test_forget_drops_requests_and_counts_nothing():
+    clock, scheduler = new_scheduler()
+    scheduler.submit(asked("q", deadline=200.0))
+    for camera in CAMERAS:
+        scheduler.offer(camera, camera)
+    scheduler.forget()
+    assert scheduler.waiting() == 0
+    assert scheduler.next(clock.now) == (None, None)
+    for camera in CAMERAS:
+        scheduler.offer(camera, camera)
+        assert scheduler.dropped(camera) == 0
+    assert len(scheduler.take(9)) == 3
+
+
+def test_a_closed_scheduler_has_no_requests_and_takes_nothing():
+    _, scheduler = new_scheduler()
+    scheduler.submit(asked("q", deadline=200.0))
+    scheduler.offer("left", "a")
+    scheduler.close()
+    assert scheduler.waiting() == 0
+    assert scheduler.take(9, wait=False) == []
+    assert scheduler.take() == []
+
+
+def test_close_wakes_every_thread_that_waits():
+    scheduler = Scheduler()
+    threads = [threading.Thread(target=scheduler.take, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(scheduler._changed._waiters) < 2:
+        threads[0].join(0.001)
+    scheduler.close()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_request_wakes_a_thread_that_waits():
+    scheduler = Scheduler()
+    request = asked("q", deadline=float("inf"))
+    items = []
+    thread = threading.Thread(target=lambda: items.extend(scheduler.take()), daemon=True)
+    thread.start()
+    while thread.is_alive() and not scheduler._changed._waiters:
+        thread.join(0.001)
+    scheduler.submit(request)
+    thread.join(30)
+    assert items == [(request, None)]
