@@ -73,7 +73,7 @@ BROKEN = (
     ("files", "fuzz.files.load", lambda *args: decode.np.zeros((99, 99, 3), decode.np.uint8)),
     ("parse", "fuzz.parse.parse", outside),
     ("prompt", "kosmos_ros.kosmos2.prompts.plain_text", lambda name, text: text),
-    ("request", "kosmos_ros.ros.services._check", lambda *args: 1 / 0),
+    ("request", "kosmos_ros.ros.requests.check", lambda *args: 1 / 0),
     ("parameter", "fuzz.parameter.validated", lambda field, value: value),
     ("model", "fuzz.model.Engine.load", lambda *args, **options: 1 / 0),
 )
