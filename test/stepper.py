@@ -94,7 +94,7 @@ class Rig:
         self.observations = {}  # by name of the work
         self.over = threading.Event()  # the worker's thread has called `ended`
         self.error = None  # that ended the worker
-        self.loadings = 0  # calls of `loaded`
+        self.ready = threading.Event()  # the worker's thread has called `loaded`
         self.expected = 0
         self.all_answered = threading.Event()
 
@@ -150,7 +150,7 @@ class Rig:
         self.bugs.append(traceback)
 
     def loaded(self, engine):
-        self.loadings += 1
+        self.ready.set()
 
     def standing_work(self, camera):
         return self.work(camera, *self.frames[camera], urgent=False)

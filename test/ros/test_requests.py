@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests and goals, checked: their prompts, their responses and the errors of bad ones."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -162,6 +163,13 @@ def test_each_list_may_have_a_hundred_entries(kind, name):
 def test_a_region_that_no_image_has_is_refused_before_an_image_comes(kind, region):
     with pytest.raises(RegionError, match="region"):
         requests.check(kind(regions=[SMALL, region]))
+
+
+def test_a_checked_request_cannot_be_altered():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        requests.generate(Generate.Request(prompt="Two"), SETTINGS).reply = None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GOAL_TASKS["prompt"].fields = ()
 
 
 # ~/ask -------------------------------------------------------------------------------------------

@@ -152,6 +152,10 @@ def test_a_removed_subject_has_the_first_value_again():
     assert watched.update("a", "yes", *details) is None
 
 
+def test_a_new_value_is_counted_from_its_first_frame_even_if_it_is_none():
+    assert fed([None] * 9) == [(2, Change(False, None, 0))]
+
+
 def test_an_event_has_by_default_no_boxes_and_no_answers():
     event = Event("appeared", "a man", "mark")
     assert (event.phrases, event.answer, event.previous) == ((), "", "")

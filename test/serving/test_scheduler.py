@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order, the rates and the limits of work, by a clock that stands still."""
 
+import dataclasses
 import gc
 import threading
 import weakref
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import CancelledError, QueueFullError
-from kosmos_ros.serving.scheduler import Limits, Scheduler
+from kosmos_ros.serving.scheduler import Frame, Limits, Scheduler
 from kosmos_ros.serving.work import Work
 
 
@@ -674,3 +675,13 @@ def test_a_request_wakes_a_thread_that_waits():
     scheduler.submit(request)
     thread.join(30)
     assert items == [(request, None)]
+
+
+def test_frames_and_limits_are_immutable_and_a_frame_is_equal_only_to_itself():
+    frame, limits = Frame("left", "a", 100.0), Limits()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        frame.image = "b"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        limits.max_rate = 2.0
+    assert frame != dataclasses.replace(frame)  # images are arrays, which have no truth value
+    assert limits == Limits(max_rate=1.0, max_image_age=0.0)

@@ -228,12 +228,13 @@ def test_a_frame_without_prompts_is_not_encoded():
 def test_a_worker_is_alive_until_it_is_closed():
     rig = Rig(Stepper())
     worker = rig.start()
+    assert rig.ready.wait(WAIT)
     assert worker.alive
     worker.close()
     assert not worker.alive
     assert worker.join(WAIT)
     assert not worker.alive
-    assert (rig.error, rig.loadings, rig.engine.unloaded) == (None, 1, 1)
+    assert (rig.error, rig.engine.unloaded) == (None, 1)
     assert worker._thread.daemon
     assert worker._thread.name == "model"
 
@@ -278,7 +279,7 @@ def test_an_engine_that_cannot_be_loaded_ends_the_worker():
     assert rig.over.wait(WAIT)
     assert worker.join(WAIT)
     assert rig.error is error
-    assert (rig.loadings, rig.engine.unloaded) == (0, 0)
+    assert (rig.ready.is_set(), rig.engine.unloaded) == (False, 0)
     with pytest.raises(Exception, match="the model has stopped"):
         rig.ask("late", ["a"], 1)
 
@@ -299,7 +300,7 @@ def test_a_worker_closed_while_it_loads_unloads_the_engine():
     worker.close()
     loaded.set()
     assert worker.join(WAIT)
-    assert (rig.error, rig.loadings, rig.engine.unloaded) == (None, 0, 1)
+    assert (rig.error, rig.ready.is_set(), rig.engine.unloaded) == (None, False, 1)
 
 
 def test_an_engine_on_a_lost_device_is_not_unloaded():
