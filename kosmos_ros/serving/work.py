@@ -85,8 +85,8 @@ class Job:
     _partial: dict[int, Caption] = field(default_factory=dict)  # by prompt, for `progress`
 
     def again(self, most: int) -> Job:
-        """Return the same job before anything was done, for `most` prompts at a time."""
-        return Job(self.work, self.source, self.observation, most)
+        """Return the same job without answers, for `most` prompts at a time."""
+        return Job(self.work, self.source, self.observation, most, self.begun)
 
     def query(
         self, number: int, max_new_tokens: int, stopping: Callable[[], bool], deliver: Deliver
