@@ -74,6 +74,17 @@ def test_each_phase_has_a_reason_of_its_own_for_refusing_requests(name):
     assert new.summary == Phase[name].value
 
 
+def test_each_phase_has_a_name_for_people():
+    assert [phase.value for phase in Phase] == [
+        "unconfigured",
+        "loading",
+        "not active",
+        "ready",
+        "failed",
+        "shut down",
+    ]
+
+
 def test_a_failure_needs_a_reason():
     with pytest.raises(KeyError):
         Availability().followed_by(Phase.FAILED)
