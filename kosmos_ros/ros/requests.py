@@ -219,4 +219,4 @@ def _validated(name: str, value: Any) -> Any:
     try:
         return validated(FIELDS[name], value)
     except ConfigError as exc:
-        raise RequestError(str(exc)) from exc
+        raise RequestError(str(exc).removeprefix("parameter ")) from exc
