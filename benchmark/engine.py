@@ -72,7 +72,7 @@ def peer(runs: int, subject: Subject) -> Iterator[Result]:
 
     Yields nothing if transformers has no Florence-2.
     """
-    if not compat.FLORENCE_2:
+    if not subjects.FLORENCE_2:
         return
     (frame,) = frames(1)
     florence = subjects.florence(subject.model.device, subject.model.dtype)

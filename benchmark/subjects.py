@@ -23,6 +23,9 @@ from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
+FLORENCE_2 = hasattr(transformers, "Florence2Config")
+"""Whether transformers has Florence-2."""
+
 STD = 0.02  # of random weights, as KOSMOS-2 initialises them
 BRIEF, DETAILED = (prompts.caption(task) for task in prompts.CAPTION_TASKS)
 
@@ -115,7 +118,7 @@ def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
     """Return a function by which Florence-2 base writes tokens about a 768 x 768 image.
 
     The weights are random, the sizes from config.json of microsoft/Florence-2-base, and its task
-    prompt has 10 tokens. Raises ImportError if transformers lacks it (compat.FLORENCE_2).
+    prompt has 10 tokens. Raises ImportError if transformers lacks it (FLORENCE_2).
     """
     from transformers import Florence2Config, Florence2ForConditionalGeneration
 

@@ -52,12 +52,11 @@ def main() -> int:
         "--check", action="store_true", help="write nothing; fail if a file differs"
     )
     check = parser.parse_args().check
-    differing = [path for path, text in written() if text != path.read_text()]
-    for path, text in written():
-        if path in differing and not check:
+    differing = [(path, text) for path, text in written() if text != path.read_text()]
+    for path, text in differing:
+        if not check:
             path.write_text(text)
-        if path in differing:
-            print(f"{path.relative_to(ROOT)} {'differs' if check else 'written'}")
+        print(f"{path.relative_to(ROOT)} {'differs' if check else 'written'}")
     if check and differing:
         print("run scripts/docs and commit what it writes", file=sys.stderr)
     return int(check and bool(differing))

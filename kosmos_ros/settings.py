@@ -36,18 +36,21 @@ def parameter(
     limits: tuple[float, float] | None = None,
     choices: Iterable[str] = (),
     check: Callable[[str], object] | None = None,
+    prompt: Callable[[str], Any] | None = None,
     read_only: bool = False,
 ) -> Any:
     """Return a dataclass field that is a parameter.
 
     `limits` are inclusive. `check` raises KosmosError for an invalid string; it is called for a
-    string that is not empty, or for each entry of a list.
+    string that is not empty, or for each entry of a list. `prompt` makes the model's prompt of a
+    string, and serves as its `check`.
     """
     metadata = {
         "description": description,
         "limits": limits,
         "choices": tuple(choices),
-        "check": check,
+        "check": check or prompt,
+        "prompt": prompt,
         "read_only": read_only,
     }
     return dataclasses.field(default=default, metadata=metadata)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
-from kosmos_ros.kosmos2.compat import hidden_states
 from kosmos_ros.kosmos2.grounding import GRID
 from kosmos_ros.shapes.scenes import COLOURS, COUNTS, KINDS
 from training.tokenizer import LOCATIONS, vocabulary
@@ -152,7 +151,7 @@ class Learner(nn.Module):
         hidden = embedded * decoder.embed_scale
         hidden = hidden + decoder.embed_positions.weights[prompts.positions]
         for layer in decoder.layers:
-            hidden = hidden_states(layer(hidden, prompts.mask))
+            hidden = _hidden_states(layer(hidden, prompts.mask))
         asked = prompts.targets != IGNORED
         hidden, targets = decoder.layer_norm(hidden[asked]), prompts.targets[asked]
         by_row, by_column = hidden @ self.rows.T, hidden @ self.columns.T
@@ -256,3 +255,11 @@ def _initialise(kosmos: Kosmos2ForConditionalGeneration) -> None:
     nn.init.normal_(projection.x_attn.v_proj.weight, std=1.0 / math.sqrt(WIDTH))
     # The text model multiplies image tokens by sqrt(D), as it does words.
     nn.init.normal_(projection.x_attn.out_proj.weight, std=1.0 / WIDTH)
+
+
+def _hidden_states(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Return the hidden states (B, T, D) that a layer of the text model computes.
+
+    Before transformers 5 they are the first of a tuple.
+    """
+    return output[0] if isinstance(output, tuple) else output

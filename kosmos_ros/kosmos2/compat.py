@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import transformers
 from packaging.version import Version
-from torch import Tensor
 
 _INSTALLED = Version(transformers.__version__)
 
@@ -14,13 +13,3 @@ DTYPE = "dtype" if Version("4.56") <= _INSTALLED else "torch_dtype"
 """Argument of `from_pretrained` for the type of the weights; 4.56 deprecates the old name."""
 NF4_ON_CPU = Version("4.53") <= _INSTALLED
 """Whether bitsandbytes can use a CPU; before, this needed Intel's extension of torch."""
-FLORENCE_2 = hasattr(transformers, "Florence2Config")
-"""Whether transformers has Florence-2."""
-
-
-def hidden_states(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Return the hidden states (B, T, D) that a layer of the text model computes.
-
-    Before transformers 5 they are the first of a tuple.
-    """
-    return output[0] if isinstance(output, tuple) else output

@@ -120,8 +120,7 @@ class Engine:
 
     def unload(self) -> None:
         """Free the weights and unused memory. No other call may follow."""
-        # The cached method refers to the engine, and this cycle would keep the weights.
-        del self.model, self._vision, self._decoder, self._cached_ids
+        del self.model, self._vision, self._decoder
         self._free_unused()
 
     def tidy(self) -> None:

@@ -70,8 +70,8 @@ class Grammar:
         self._states[first : first + len(states)] = upload(states, self._states.device)
 
     def leave(self, row: int, last: int) -> None:
-        self._states[row] = self._states[last]
-        self._states[last] = FREE
+        if row != last:
+            self._states[row] = self._states[last]
 
     def restrict(self, scores: Tensor) -> Tensor:
         states = self._states[: len(scores)]

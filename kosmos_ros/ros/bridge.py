@@ -10,6 +10,7 @@ under NumPy 2. Run as a program, this module is that trial.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -136,7 +137,11 @@ def _trial() -> dict[Kind, str]:
             unfinished = f"cv_bridge does not load with NumPy {np.__version__}: {reason}"
     except subprocess.TimeoutExpired as exc:
         lines = exc.stdout or b""
-    faults = {(name, big): fault for name, big, fault in map(json.loads, lines.splitlines())}
+    faults = {}
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError, TypeError):  # printed by something else
+            name, big, fault = json.loads(line)
+            faults[name, big] = fault
     if faults:
         unfinished = "cv_bridge gave no result"
     return {kind: faults.get(kind, unfinished) for kind in KINDS}

@@ -74,9 +74,8 @@ class Camera:
             self.settings.image_reliability,
             self._on_image,
         )
-        self.topic = self.subscription.topic
         of = f" of camera {name}" if name else ""
-        node.get_logger().info(f"images{of} from {self.topic}")
+        node.get_logger().info(f"images{of} from {self.subscription.topic}")
         node.create_service(SetBool, self._resolved("enable"), self._on_enable)
 
     @property
@@ -84,9 +83,9 @@ class Camera:
         """The values of its parameters, as the executor's thread last read them."""
         return self._parameters.values
 
-    def refresh(self) -> None:
-        """Read parameters that have changed; in the executor's thread."""
-        self._parameters.refresh()
+    def refresh(self) -> CameraSettings:
+        """Return its parameters, read again if they have changed; in the executor's thread."""
+        return self._parameters.refresh()
 
     def begin(self, scheduler: Scheduler) -> None:
         """Offer frames to this scheduler from now on."""
@@ -94,7 +93,7 @@ class Camera:
         self._limit(scheduler)
         self.scheduler = scheduler
 
-    def check(self, loading: bool) -> None:
+    def watch(self, loading: bool) -> None:
         """Apply changed limits; warn, now and then, of silence and loss."""
         self.refresh()
         if scheduler := self.scheduler:

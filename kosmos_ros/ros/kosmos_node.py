@@ -9,7 +9,6 @@ into the scheduler. One thread owns the model; another one publishes what it say
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from kosmos_ros.ros import diagnostics, parameters
 from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
-from kosmos_ros.ros.model_host import ModelHost, load_engine
+from kosmos_ros.ros.model_host import HUNG, ModelHost, load_engine
 from kosmos_ros.ros.process import run, spin_once
 from kosmos_ros.ros.services import Services
 from kosmos_ros.sanitize import format_traceback, quoted
@@ -45,6 +44,7 @@ PORTS_PERIOD = 1.0  # s between two looks at Fast DDS's shared memory
 MIN_PATIENCE = 30.0  # s for a turn of the executor, far more than a busy machine takes for one
 LOADING_PATIENCE = 600.0  # s for a turn while all threads wait for torch, perhaps from a slow disk
 LAST_REQUESTS = 0.2  # s in which requests that arrive at the end are still refused
+FLUSH_TIMEOUT = 1.0  # s until results that wait are published
 RESULT_SPINS = 4  # turns of the executor until a goal's result is sent
 SHUTTING_DOWN = "the node is shutting down"
 
@@ -60,8 +60,10 @@ class KosmosNode(ManagedNode):
     ) -> None:
         super().__init__("kosmos", **options)
         parameters.declare(self, NodeSettings)
-        parameters.declare(self, CameraSettings, check=self.check_prompts)
         self._node_values = parameters.Current(self, NodeSettings)
+        self._delivery = Delivery(self._log_bug)
+        self.host = ModelHost(self, load, self._delivery.post)
+        parameters.declare(self, CameraSettings, check=self.host.check_prompts)
         self._camera_values = parameters.Current(self, CameraSettings)
         self.finished: Future = Future()
         self._model_info = self.create_publisher(
@@ -69,11 +71,9 @@ class KosmosNode(ManagedNode):
             "~/model_info",
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
-        self._delivery = Delivery(self._log_bug)
-        self.host = ModelHost(self, load, self._delivery.post, self.settings.autostart)
         self.cameras = {
             name: Camera(
-                self, name, topic, self.settings.model, self._delivery, self.check_prompts
+                self, name, topic, self.settings.model, self._delivery, self.host.check_prompts
             )
             for name, topic in _cameras(self.settings)
         }
@@ -96,10 +96,9 @@ class KosmosNode(ManagedNode):
         """The values of the node's parameters, as the executor's thread last read them."""
         return self._node_values.values
 
-    @property
     def defaults(self) -> CameraSettings:
-        """The parameters that hold for every camera without a value of its own."""
-        return self._camera_values.values
+        """Return the parameters that hold for every camera without a value of its own."""
+        return self._camera_values.refresh()
 
     @property
     def scheduler(self) -> Scheduler:
@@ -118,11 +117,11 @@ class KosmosNode(ManagedNode):
         if services := getattr(self, "request_services", None):
             services.destroy()
         if delivery := getattr(self, "_delivery", None):
-            delivery.close(0.0)
+            delivery.close(FLUSH_TIMEOUT)
         super().destroy_node()
 
     def stop(self, timeout: float) -> bool:
-        """Answer all waiting clients and end the threads; False if the worker still runs.
+        """Answer all waiting clients and end the threads; False if one of them still runs.
 
         Takes at most `timeout` seconds, and spins the executor, which sends the answers.
         """
@@ -132,9 +131,8 @@ class KosmosNode(ManagedNode):
             self.request_services.refuse_all(self.unavailable())
             self._diagnose()
             self._send_last_answers(end)
-        ended = self.host.join(end - time.monotonic())
-        self._delivery.close(end - time.monotonic())
-        return ended
+        worker_ended = self.host.join(end - time.monotonic())
+        return self._delivery.close(end - time.monotonic()) and worker_ended
 
     def _send_last_answers(self, end: float) -> None:
         goals = 0
@@ -154,10 +152,12 @@ class KosmosNode(ManagedNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take frames and requests."""
-        if not self.host.activate():
-            return TransitionCallbackReturn.FAILURE
         for camera in self.cameras.values():
             camera.begin(self.scheduler)
+        if not self.host.activate():
+            for camera in self.cameras.values():
+                camera.scheduler = None
+            return TransitionCallbackReturn.FAILURE
         self.get_logger().info("active: frames and requests are taken")
         return TransitionCallbackReturn.SUCCESS
 
@@ -186,12 +186,13 @@ class KosmosNode(ManagedNode):
             camera.scheduler = None
         self.host.pause(phase)
         self.request_services.refuse_all(self.unavailable())
+        self._delivery.flush(FLUSH_TIMEOUT)  # nothing is published after the transition
 
     # Executor's thread ---------------------------------------------------------------------
 
     def camera_settings(self) -> Mapping[str, CameraSettings]:
         """Return the parameters of each camera by its name."""
-        return {name: camera.settings for name, camera in self.cameras.items()}
+        return {name: camera.refresh() for name, camera in self.cameras.items()}
 
     def describe_sources(self, cameras: Sequence[str]) -> str:
         """Return where the cameras' images should come from, for the answer to a request."""
@@ -203,13 +204,21 @@ class KosmosNode(ManagedNode):
 
     def _watch(self) -> None:
         self._node_values.refresh()
-        self._camera_values.refresh()
         if reason := self.unavailable():  # requests may have come while it became unavailable
             self.request_services.refuse_all(reason)
         self.request_services.expire()
         self.host.watch()
+        self._watch_delivery()
         for camera in self.cameras.values():
-            camera.check(loading=bool(reason))
+            camera.watch(loading=bool(reason))
+
+    def _watch_delivery(self) -> None:
+        """End the process if publishing hangs, which blocks the model sooner or later."""
+        stuck, limit = self._delivery.stuck(), self.settings.hard_timeout
+        if 0 < limit < stuck:
+            self.host.give_up(
+                HUNG, f"publishing has not ended for {stuck:.3g} s (parameter hard_timeout)"
+            )
 
     def _check_ports(self) -> None:
         """End the process if nothing can reach it through shared memory any more."""
@@ -243,10 +252,6 @@ class KosmosNode(ManagedNode):
     def unavailable(self) -> str:
         """Return why nothing can be asked now; empty if it can."""
         return self.host.availability.reason
-
-    def check_prompts(self, field: dataclasses.Field[Any], value: Any) -> None:
-        """Raise PromptError for a text of a parameter that is too long for the model."""
-        self.host.check_prompts(field, value)
 
     def longest_caption(self) -> int:
         """Return the most tokens that a caption of a camera may have."""

@@ -25,7 +25,7 @@ from rclpy.task import Future
 
 from kosmos_ros.sanitize import format_traceback, one_line
 
-DELIVERY_PERIOD = 0.5  # s between checks for results whose wake-up was lost
+MAILBOX_PERIOD = 0.5  # s between checks for results whose wake-up was lost
 LAST_TRANSITION_TIMEOUT = 1.0  # s for a transition to end before the node is destroyed
 
 LABELS = {
@@ -138,7 +138,7 @@ class Mailbox:
         self._wake = node.create_guard_condition(self._deliver)
         # Rarely, on Kilted, a transition ended and its response was never sent.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(DELIVERY_PERIOD, self._deliver, clock=steady)
+        self._timer = node.create_timer(MAILBOX_PERIOD, self._deliver, clock=steady)
 
     def post(self, future: Future, result: Any) -> None:
         """Set the future's result soon, unless it has one. Any thread may call this."""

@@ -47,7 +47,7 @@ def load_engine(settings: NodeSettings) -> CaptionEngine:
 
 
 class Owner(Protocol):
-    """What the host needs of the node. Everything but `settings` is called from any thread."""
+    """What the host needs of the node, in any thread."""
 
     @property
     def settings(self) -> NodeSettings: ...
@@ -77,7 +77,6 @@ class ModelHost:
         owner: Owner,
         load: Callable[[NodeSettings], CaptionEngine],
         deliver: Deliver,
-        autostart: bool,
     ) -> None:
         self._owner = owner
         self._load = load
@@ -85,9 +84,10 @@ class ModelHost:
         self.scheduler = Scheduler()
         self.worker: Worker | None = None
         self._engine: CaptionEngine | None = None  # while it is loaded, for `check_prompts`
-        phase = Phase.LOADING if autostart else Phase.UNCONFIGURED
+        phase = Phase.LOADING if owner.settings.autostart else Phase.UNCONFIGURED
         self.availability = Availability(phase, REASONS[phase])
         self._lock = threading.Lock()  # of changes of `availability`, and their order
+        self._loaded = False  # the model was there, if only until an error
         self._settled = threading.Event()  # loading has ended, well or not
         self._leaving = threading.Event()
         self._unreachable: UnreachableError | None = None  # why it could not be loaded now
@@ -123,14 +123,14 @@ class ModelHost:
     def configure(self) -> bool:
         """Load the model; return whether it is there."""
         self._settled.clear()
-        self._unreachable, self._level = None, ""
+        self._unreachable, self._level, self._loaded = None, "", False
         self._become(Phase.LOADING, info={})
         self.scheduler = Scheduler(self.settings.queue_size)
         self.worker = Worker(self.scheduler, self, self._deliver)
         if self._leaving.is_set():  # `leave` came before there was a worker
             self.worker.close()
         self._settled.wait()
-        return bool(self.availability.info)
+        return self._loaded and self.availability.phase is not Phase.FAILED
 
     def activate(self) -> bool:
         """Let requests and frames in; False if the model cannot be asked."""
@@ -174,7 +174,7 @@ class ModelHost:
 
     def check_prompts(self, field: dataclasses.Field[Any], value: Any) -> None:
         """Raise PromptError if `value` has a text that is too long for the loaded model."""
-        engine, make_prompt = self._engine, field.metadata["check"]
+        engine, make_prompt = self._engine, field.metadata["prompt"]
         if engine and make_prompt:
             for text in (value,) if isinstance(value, str) else value:
                 if text:
@@ -244,7 +244,7 @@ class ModelHost:
         info["start_up"] = f"{self._start_up:.1f} s"
         details = ", ".join(f"{key} {value}" for key, value in info.items() if value)
         self._owner.get_logger().info(f"model ready: {details}")
-        self._engine = engine
+        self._engine, self._loaded = engine, True
         self._become(Phase.INACTIVE, info=info)
         self._settled.set()
 
@@ -271,9 +271,8 @@ class ModelHost:
         self._settled.set()
 
     def _fail(self, error: Exception) -> None:
-        was_loaded = bool(self.availability.info)
         reason = format_error(error)
-        if not was_loaded:
+        if not self._loaded:
             reason = f"the model cannot be used: {reason}"
         self._owner.get_logger().error(reason)
         self._become(Phase.FAILED, reason)
@@ -281,7 +280,7 @@ class ModelHost:
             self._owner.exit(BAD_PARAMETER)
         elif isinstance(error, DeviceLostError):
             self._owner.exit(DEVICE_LOST)
-        elif was_loaded and not isinstance(error, KosmosError):
+        elif self._loaded and not isinstance(error, KosmosError):
             self._owner.exit(BROKEN)
 
     def _become(

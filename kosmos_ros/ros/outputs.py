@@ -29,7 +29,7 @@ from kosmos_ros.ros.conversions import (
 )
 from kosmos_ros.serving import events
 from kosmos_ros.serving.node_settings import CameraSettings
-from kosmos_ros.serving.plan import TASK, Findings
+from kosmos_ros.serving.plan import STANDING, TASK, Findings
 from kosmos_ros.serving.work import Observation
 
 
@@ -113,7 +113,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output(
         "events",
         Event,
-        lambda settings: ("phrases", "questions"),
+        lambda settings: tuple(standing.name for standing in STANDING),
         lambda frame: [event_message(frame.observation, event) for event in frame.events],
     ),
     Output(

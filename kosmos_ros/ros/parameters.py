@@ -61,21 +61,24 @@ def declare(
     values = read(node, kind, prefix)
     fields = {prefix + field.name: field for field in _fields(kind)}
 
+    def check_change(change: Parameter) -> None:
+        field = fields.get(change.name)
+        if field is None or (prefix and change.value == NULL):
+            return
+        if prefix and change.value is None:  # rclpy would undeclare the parameter
+            raise ConfigError(
+                f"parameter {change.name} must have a value; set it to null to unset it"
+            )
+        value = validated(field, change.value, prefix)
+        try:
+            check(field, value)
+        except KosmosError as exc:
+            raise ConfigError(f"parameter {change.name}: {exc}") from exc
+
     def on_set(changes: list[Parameter]) -> SetParametersResult:
         try:
             for change in changes:
-                if change.name not in fields or (prefix and change.value == NULL):
-                    continue
-                if prefix and change.value is None:  # rclpy would undeclare the parameter
-                    raise ConfigError(
-                        f"parameter {change.name} must have a value; set it to null to unset it"
-                    )
-                field = fields[change.name]
-                value = validated(field, change.value, prefix)
-                try:
-                    check(field, value)
-                except KosmosError as exc:
-                    raise ConfigError(f"parameter {change.name}: {exc}") from exc
+                check_change(change)
         except Exception as exc:  # it would end the node
             return SetParametersResult(successful=False, reason=format_error(exc))
         return SetParametersResult(successful=True)

@@ -41,8 +41,8 @@ class Checked:
 
 def check(request: Any) -> None:
     """Check the fields that all requests share. Raises RequestError."""
-    for name in ("phrases", "regions", "region_phrases", "history"):
-        if (count := len(getattr(request, name, ()))) > MAX_ENTRIES:
+    for name, kind in request.get_fields_and_field_types().items():
+        if kind.startswith("sequence<") and (count := len(getattr(request, name))) > MAX_ENTRIES:
             raise RequestError(f"{name} has {count} entries; it must have at most {MAX_ENTRIES}")
     if request.max_new_tokens:
         _validated("max_new_tokens", request.max_new_tokens)
@@ -110,7 +110,7 @@ def goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
         raise RequestError(
             f"task {quoted(request.task)} is unknown; it must be one of {', '.join(GOAL_TASKS)}"
         )
-    for name in ("text", "phrases", "history", "regions", "region_phrases"):
+    for name in dict.fromkeys(name for other in GOAL_TASKS.values() for name in other.fields):
         if getattr(request, name) and name not in task.fields:
             others = [known for known, other in GOAL_TASKS.items() if name in other.fields]
             raise RequestError(

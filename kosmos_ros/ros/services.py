@@ -59,9 +59,8 @@ class Server(Protocol):
     @property
     def scheduler(self) -> Scheduler: ...
 
-    @property
     def defaults(self) -> CameraSettings:
-        """The parameters that hold for every camera without a value of its own."""
+        """Return the parameters that hold for every camera without a value of its own."""
 
     def unavailable(self) -> str:
         """Return why nothing can be asked now; empty if it can."""
@@ -265,5 +264,5 @@ class Services:
     def _settings(self, request: Any) -> CameraSettings:
         """Return the parameters of the camera that the request names, or the common ones."""
         if not request.camera:
-            return self._server.defaults
+            return self._server.defaults()
         return self._server.camera_settings()[self._cameras(request)[0]]

@@ -104,6 +104,7 @@ class Batch:
             job, number = self.running.pop(query)
             job.answers[number] = answer
             if len(job.answers) == len(job.observation.prompts):
+                job.encoded = None  # device memory, which the job would hold until it is delivered
                 complete.append(job)
         return complete
 

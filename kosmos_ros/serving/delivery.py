@@ -1,20 +1,23 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A thread that hands over results, so that the model's thread never waits for a recipient.
+"""A thread that hands over results, so that the model's thread does not wait for recipients.
 
 Publishing, drawing and JPEG encoding happen here. Knows calls only: no ROS and no image.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable
 
-CAPACITY = 100
-"""Calls that may wait; then the caller waits too, so that no result is lost and memory is bounded.
+CAPACITY = {True: 100, False: 8}
+"""Urgent and other calls that may wait; then the caller waits too.
 
-Calls take well under a millisecond, all but those of `post_latest`, of which one per key waits.
+Thus no result is lost, and memory is bounded: each waiting call of a frame holds its image. A call
+takes about a millisecond, except those of `post_latest`, of which one per key waits.
 """
 
 
@@ -29,19 +32,20 @@ class Delivery:
         self._urgent: deque[Callable[[], None]] = deque()
         self._others: deque[Callable[[], None]] = deque()
         self._latest: dict[Hashable, Callable[[], None]] = {}
-        self._running = False  # a call
+        self._called = math.inf  # s, monotonic: start of the call that runs now
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self._thread.start()
 
     def post(self, call: Callable[[], None], urgent: bool = False) -> None:
-        """Run `call` later. Waits while CAPACITY calls wait; dropped once closed."""
+        """Run `call` later, or never once closed; wait while CAPACITY calls wait.
+
+        Calls must not post others here, only by `post_latest`.
+        """
         queue = self._urgent if urgent else self._others
         with self._changed:
-            # A call that posts another one must not wait for itself.
-            if threading.current_thread() is not self._thread:
-                self._changed.wait_for(lambda: self._closed or len(queue) < CAPACITY)
+            self._changed.wait_for(lambda: self._closed or len(queue) < CAPACITY[urgent])
             if not self._closed:
                 queue.append(call)
                 self._changed.notify_all()
@@ -57,28 +61,37 @@ class Delivery:
     def flush(self, timeout: float) -> bool:
         """Wait until everything posted has run; False after `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._running and not self._next(), timeout)
+            return self._changed.wait_for(self._idle, timeout)
 
     def close(self, timeout: float) -> bool:
         """Run what was posted, then end the thread; False if it takes longer than `timeout` s."""
-        done = self.flush(max(0.0, timeout))
+        end = time.monotonic() + timeout
+        self.flush(max(0.0, timeout))
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        return done
+        self._thread.join(max(0.0, end - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def stuck(self) -> float:
+        """Return for how many seconds the present call has run; 0 outside one."""
+        return max(0.0, time.monotonic() - self._called)
 
     def _next(self) -> bool:
         return bool(self._urgent or self._others or self._latest)
 
+    def _idle(self) -> bool:
+        return self._called == math.inf and not self._next()
+
     def _take(self) -> Callable[[], None] | None:
         """Wait for the next call; None once closed."""
         with self._changed:
-            self._running = False
+            self._called = math.inf
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._closed or self._next())
             if self._closed:
                 return None
-            self._running = True
+            self._called = time.monotonic()
             if queue := self._urgent or self._others:
                 return queue.popleft()
             return self._latest.pop(next(iter(self._latest)))

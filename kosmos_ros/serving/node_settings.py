@@ -169,16 +169,16 @@ class CameraSettings:
     phrases: tuple[str, ...] = parameter(
         (),
         "Phrases to locate in every frame. Their boxes are published on ~/phrases. Empty: none.",
-        check=prompts.phrase_grounding,
+        prompt=prompts.phrase_grounding,
     )
     questions: tuple[str, ...] = parameter(
         (),
         "Questions to answer for every frame. The answers are published on ~/answers. Empty: "
         "none.",
-        check=prompts.question,
+        prompt=prompts.question,
     )
     prompt: str = parameter(
-        "", "Prompt in KOSMOS-2's own language, for the task prompt.", check=prompts.raw
+        "", "Prompt in KOSMOS-2's own language, for the task prompt.", prompt=prompts.raw
     )
     min_score: float = parameter(
         0.0,

@@ -10,6 +10,7 @@ rate or a deadline. Every method may be called from any thread.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -94,13 +95,10 @@ class Scheduler:
             self._requests.append(request)
             self._changed.notify()
 
-    def withdraw(self, request: Work) -> bool:
-        """Remove a request from the queue; False if it was not in it."""
-        with self._changed:
-            waits = request in self._requests
-            if waits:
-                self._requests.remove(request)
-            return waits
+    def withdraw(self, request: Work) -> None:
+        """Remove a request from the queue, if it is there."""
+        with self._changed, contextlib.suppress(ValueError):
+            self._requests.remove(request)
 
     def take(self, most: int = 1, frames: int | None = None, wait: bool = True) -> list[Taken]:
         """Return all work that can begin now, `most` at most; wait for some if `wait`.

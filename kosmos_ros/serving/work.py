@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from kosmos_ros.errors import KosmosError
+from kosmos_ros.errors import CancelledError, KosmosError
 from kosmos_ros.kosmos2.grounding import Caption, read
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.kosmos2.query import Generation, Query
@@ -53,8 +53,8 @@ class Observation:
 class Work:
     """What is asked of one image, and who receives the answer.
 
-    A service makes one for each request, a camera one for each frame that it describes. `done` and
-    `progress` run in the delivery thread, `failed` in any thread.
+    A service makes one for each request, a camera one for each frame that it describes. `done`,
+    `progress` and `failed` run in the delivery thread; for refusals `failed` runs in others too.
     """
 
     prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
@@ -95,7 +95,7 @@ class Job:
         prompt = self.observation.prompts[number]
 
         def report(generation: Generation) -> None:
-            deliver(functools.partial(self._report, number, generation), True)
+            deliver(functools.partial(self._report, number, generation, time.monotonic()), True)
 
         return Query(
             self.encoded,
@@ -106,25 +106,30 @@ class Job:
             prompt.stop,
         )
 
-    def deliver(self) -> None:
-        """Hand the captions of all prompts to the recipient, or the error of one of them."""
+    def deliver(self, ended: float) -> None:
+        """Hand the captions of all prompts to the recipient, or the error of one of them.
+
+        `ended` is when the model wrote the last token, in seconds of the monotonic clock.
+        """
         try:
+            if self.work.stopped.is_set():
+                raise CancelledError("generation was stopped")
             if self.error:
                 raise self.error
             captions = [self._read(n, self.answers[n]) for n in self._numbers()]
-            self.work.done(self._observed(captions))
+            self.work.done(self._observed(captions, ended))
         except Exception as exc:  # one recipient's trouble is not the others'
             self.work.failed(exc)
 
-    def _report(self, number: int, generation: Generation) -> None:
+    def _report(self, number: int, generation: Generation, now: float) -> None:
         """Hand over what is written so far for prompt `number`, and for the others."""
         assert self.work.progress
-        if self.error:
+        if self.error or self.work.stopped.is_set():
             return
         try:
             self._partial = self._partial or {n: self._read(n, NOTHING) for n in self._numbers()}
             self._partial[number] = self._read(number, generation)
-            self.work.progress(self._observed(self._partial.values()))
+            self.work.progress(self._observed(self._partial.values(), now))
         except Exception as exc:  # one recipient's trouble is not the others'
             self.error = exc
 
@@ -138,8 +143,8 @@ class Job:
         prompt = self.observation.prompts[number]
         return read(answer, prompt.text, prompt.lead)
 
-    def _observed(self, captions: Iterable[Caption]) -> Observation:
-        elapsed = time.monotonic() - self.begun
+    def _observed(self, captions: Iterable[Caption], now: float) -> Observation:
+        elapsed = now - self.begun
         return dataclasses.replace(
             self.observation, captions=tuple(captions), inference_time=elapsed
         )

@@ -9,6 +9,7 @@ takes the results to another thread. Knows no ROS: messages are carried, never l
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 import time
@@ -65,7 +66,7 @@ Decode = Callable[[Any, int], np.ndarray]
 
 
 class Host(Protocol):
-    """The owner of a worker. The worker's thread calls everything but `settings`."""
+    """The owner of a worker; called by the worker's thread."""
 
     @property
     def settings(self) -> NodeSettings: ...
@@ -194,7 +195,7 @@ class Worker:
             if not prompts:
                 raise CancelledError("the last subscriber has left")
         except Exception as exc:  # one image's trouble is not the others'
-            work.failed(exc)
+            self._fail(work, exc)
             return
         dropped = self._scheduler.dropped(camera) if frame else 0
         observation = Observation(camera, source.header, image, prompts, dropped)
@@ -234,10 +235,11 @@ class Worker:
         if error:
             with self._calling():
                 engine.clear()
+            del queries  # they hold the encoded images
             self._retry(engine, error, self._batch.jobs)
             return
         for job in self._batch.finish(ended):
-            self._deliver(job.deliver, job.work.urgent)
+            self._deliver(functools.partial(job.deliver, time.monotonic()), job.work.urgent)
 
     def _retry(
         self, engine: CaptionEngine, error: Exception, jobs: Sequence[Job], encoding: bool = False
@@ -245,13 +247,20 @@ class Worker:
         """Try failed jobs again as batch.py plans it. Raises `error` if the device is lost."""
         if isinstance(error, DeviceLostError):
             for job in self._batch.abandon(jobs):
-                job.work.failed(error)
+                self._fail(job.work, error)
             raise error
+        given_up = self._batch.retry(error, jobs, encoding)
+        for job in jobs:
+            job.encoded = None  # device memory, which `tidy` gives back
         if isinstance(error, OutOfMemoryError):
             with self._calling():
                 engine.tidy()
-        for job in self._batch.retry(error, jobs, encoding):
-            job.work.failed(error)
+        for job in given_up:
+            self._fail(job.work, error)
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        """Hand over an error, after everything that was handed over before."""
+        self._deliver(functools.partial(work.failed, error), work.urgent)
 
     def _stripped(self, error: Exception) -> Exception:
         """Return the error without its traceback, whose frames hold what fills the memory."""

@@ -103,7 +103,8 @@ class _Server:
     def _submit(self, request):
         self.queued = request
 
-    defaults = CameraSettings()
+    def defaults(self):
+        return CameraSettings()
 
     def unavailable(self):
         return ""

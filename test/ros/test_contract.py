@@ -90,4 +90,4 @@ def test_every_name_follows_the_namespace_and_remapping(start):
     desk.until(
         lambda: expected <= set(dict(node.get_publisher_names_and_types_by_node("eyes", "/robot")))
     )
-    assert node.cameras[""].topic == "/robot/image"
+    assert node.cameras[""].subscription.topic == "/robot/image"

@@ -171,7 +171,7 @@ def test_a_recipient_that_raises_receives_no_more_progress():
     assert captions(recipient.progress) == [["a"]]
     assert recipient.job.error is error
     recipient.job.answers[0] = generation(" a b")
-    recipient.job.deliver()
+    recipient.job.deliver(time.monotonic())
     assert (recipient.done, recipient.failed) == ([], [error])
 
 
@@ -190,7 +190,7 @@ def test_the_captions_of_all_prompts_are_delivered_in_their_order():
     recipient = Recipient(LEAD, PLAIN)
     recipient.job.answers = {1: generation(" Yes", truncated=True), 0: generation(" snow")}
     recipient.job.begun = time.monotonic() - 100.0
-    recipient.job.deliver()
+    recipient.job.deliver(time.monotonic())
     assert captions(recipient.done) == [["An image of snow", "Yes"]]
     (observation,) = recipient.done
     assert (observation.camera, observation.header, observation.image) == (
@@ -210,7 +210,7 @@ def test_boxes_are_read_with_their_scores():
     recipient = Recipient(PLAIN)
     text = "<phrase> snow</phrase><object><patch_index_0000><patch_index_0033></object>"
     recipient.job.answers = {0: Generation(text, (0.25, 1.0), 0.5, 6, False)}
-    recipient.job.deliver()
+    recipient.job.deliver(time.monotonic())
     (phrase,) = recipient.done[0].captions[0].phrases
     assert (phrase.text, phrase.boxes) == ("snow", (Box(1 / 64, 1 / 64, 3 / 64, 3 / 64, 0.5),))
 
@@ -220,15 +220,34 @@ def test_the_error_of_one_prompt_is_the_error_of_the_job(number):
     recipient = Recipient(LEAD, PLAIN)
     stopped = CancelledError("generation was stopped")
     recipient.job.answers = {number: stopped, 1 - number: generation(" Yes")}
-    recipient.job.deliver()
+    recipient.job.deliver(time.monotonic())
     assert (recipient.done, recipient.failed) == ([], [stopped])
+
+
+def test_inference_time_ends_with_the_last_token_however_late_it_is_delivered():
+    recipient = Recipient(PLAIN)
+    recipient.job.answers = {0: generation(" Yes")}
+    recipient.job.begun = 100.0
+    recipient.job.deliver(101.5)
+    assert recipient.done[0].inference_time == 1.5
+
+
+def test_work_that_nobody_waits_for_is_not_read():
+    recipient = Recipient(PLAIN)
+    recipient.query().progress(generation(" a"))
+    recipient.job.work.stopped.set()
+    recipient.deliver_progress()
+    recipient.job.answers = {0: generation(" a b")}
+    recipient.job.deliver(time.monotonic())
+    assert (recipient.progress, recipient.done) == ([], [])
+    assert [str(error) for error in recipient.failed] == ["generation was stopped"]
 
 
 def test_a_recipient_that_cannot_take_the_captions_learns_of_its_error():
     error = RuntimeError("context is invalid")
     recipient = Recipient(PLAIN, error=error)
     recipient.job.answers = {0: generation(" Yes")}
-    recipient.job.deliver()
+    recipient.job.deliver(time.monotonic())
     assert captions(recipient.done) == [["Yes"]]
     assert recipient.failed == [error]
 
