@@ -143,6 +143,11 @@ def installed(tmp_path, monkeypatch):
 KNOWN = {(name, big) for name in ("rgb8", "bgr8", "mono8") for big in (False, True)}
 
 
+def test_lines_that_are_not_of_the_trial_are_ignored(installed, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("print('[1, 2]', 'noise', '3', sep='\\n')\n")
+    assert installed().served == KNOWN
+
+
 def test_a_correct_cv_bridge_is_used_whatever_it_prints(installed):
     decoder = installed(
         at_import="print('[1, 2]'); os.system('echo noise'); print('noise', file=sys.stderr)"
