@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import rclpy
-from conftest import Bench
-from desk import FakeEngine, picture
+from conftest import Spinner
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.srv import Ask
+from node_harness import FakeEngine, plain_image
 from programs import Program, parameters
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
@@ -175,14 +175,13 @@ def test_memory_is_given_back_when_nothing_holds_it_any_more():
 
 @pytest.mark.fault(30)
 def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
-    desk = start(max_rate=0)
-    reports = []
-    desk.client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
-    desk.engine.errors.append(OutOfMemoryError("generation failed: out of memory"))
-    assert desk.ask(question="What is it?", image=picture()).success
-    desk.until(lambda: desk.logs("memory is short; running at half of max_batch_size"))
+    harness = start(max_rate=0)
+    reports = harness.collect(DiagnosticArray, "/diagnostics")
+    harness.engine.errors.append(OutOfMemoryError("generation failed: out of memory"))
+    assert harness.ask(question="What is it?", image=plain_image()).success
+    harness.until(lambda: harness.logs("memory is short; running at half of max_batch_size"))
     reports.clear()
-    status = of_model(desk.until(lambda: reports)[0])
+    status = of_model(harness.until(lambda: reports)[0])
     assert (status.level, status.message) == (
         DiagnosticStatus.WARN,
         "memory is short: half of max_batch_size",
@@ -190,16 +189,16 @@ def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
     assert {pair.key: pair.value for pair in status.values}["short of memory"] == (
         "half of max_batch_size"
     )
-    assert desk.engine.tidied == 1
+    assert harness.engine.tidy_calls == 1
     monkeypatch.setattr(memory_backoff, "QUIET", 0.001)  # and nothing else happens
-    desk.until(lambda: desk.logs("memory has recovered; running at full batch size again"))
+    harness.until(lambda: harness.logs("memory has recovered; running at full batch size again"))
     reports.clear()
-    assert of_model(desk.until(lambda: reports)[0]).level == DiagnosticStatus.OK
+    assert of_model(harness.until(lambda: reports)[0]).level == DiagnosticStatus.OK
 
 
 @pytest.fixture
 def broken(ros):
-    """A function that starts test/broken_node.py; gives it, a client's bench, and its ask."""
+    """A function that starts test/broken_node.py; gives it, a client's spinner, and its ask."""
     started = []
 
     def start(how, **values):
@@ -212,12 +211,12 @@ def broken(ros):
         )
         client = Node("client_of_a_broken_node")
         started.append((program, client))
-        bench = Bench(client)
+        spinner = Spinner(client)
         asking = client.create_client(Ask, "kosmos/ask")
         program.says("active: ")
-        bench.until(asking.service_is_ready)
-        assert bench.call(asking, Ask.Request(question="What?", image=picture())).success
-        return program, bench, asking
+        spinner.until(asking.service_is_ready)
+        assert spinner.call(asking, Ask.Request(question="What?", image=plain_image())).success
+        return program, spinner, asking
 
     yield start
     for program, client in started:
@@ -235,20 +234,20 @@ def broken(ros):
 )
 @pytest.mark.fault(32, 33)
 def test_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(broken, how, code, reason):
-    program, bench, asking = broken(how, hard_timeout=1.0, request_timeout=60.0)
+    program, spinner, asking = broken(how, hard_timeout=1.0, request_timeout=60.0)
     reports = []
-    bench.nodes[0].create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
-    bench.until(lambda: reports)
+    spinner.nodes[0].create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    spinner.until(lambda: reports)
     questions = ["What?", "Will it break?", "And now?"]
     answers = [
-        asking.call_async(Ask.Request(question=question, image=picture()))
+        asking.call_async(Ask.Request(question=question, image=plain_image()))
         for question in questions
     ]
-    bench.until(lambda: all(answer.done() for answer in answers))
+    spinner.until(lambda: all(answer.done() for answer in answers))
     assert program.ends() == code, program.output
     assert not answers[1].result().success
     assert reason in answers[1].result().message
-    bench.until(lambda: of_model(reports[-1]).level == DiagnosticStatus.ERROR)
+    spinner.until(lambda: of_model(reports[-1]).level == DiagnosticStatus.ERROR)
     assert reason in of_model(reports[-1]).message
     assert "Traceback" not in program.output
     if how == "hangs":
@@ -257,9 +256,9 @@ def test_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(broken, ho
 
 @pytest.mark.fault(33)
 def test_native_code_that_stops_every_thread_ends_the_process(broken):
-    program, bench, asking = broken("holds", hard_timeout=0.0)
-    asking.call_async(Ask.Request(question="Will it break?", image=picture()))
-    bench.executor.spin_once(timeout_sec=0.1)
+    program, spinner, asking = broken("holds", hard_timeout=0.0)
+    asking.call_async(Ask.Request(question="Will it break?", image=plain_image()))
+    spinner.executor.spin_once(timeout_sec=0.1)
     assert program.ends() == -signal.SIGALRM, program.output
     assert program.has("broken_node.py"), "a trace of the threads"
 
@@ -278,24 +277,24 @@ def test_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there
         loaded.wait(60)
         return FakeEngine()
 
-    desk = start(load=load, hard_timeout=limit)
-    assert desk.node.patience == before
+    harness = start(load=load, hard_timeout=limit)
+    assert harness.node.patience == before
     loaded.set()
-    desk.until(lambda: not desk.node.unavailable())
-    assert desk.node.patience == patience
+    harness.until(lambda: not harness.node.unavailable())
+    assert harness.node.patience == patience
 
 
 @pytest.mark.fault(33)
 def test_a_model_may_take_its_time_where_no_limit_is_set(start):
-    desk = start(hard_timeout=0.0)
-    desk.engine.free.clear()
-    answer = desk.asking.call_async(Ask.Request(question="What?", image=picture()))
-    desk.until(lambda: desk.node.host.worker.stuck() > 0.5)
-    desk.engine.free.set()
-    desk.until(answer.done)
+    harness = start(hard_timeout=0.0)
+    harness.engine.block()
+    answer = harness.ask_client.call_async(Ask.Request(question="What?", image=plain_image()))
+    harness.until(lambda: harness.node.host.worker.stuck() > 0.5)
+    harness.engine.unblock()
+    harness.until(answer.done)
     assert answer.result().success
-    assert not desk.node.finished.done()
-    assert desk.node.host.worker.stuck() == 0
+    assert not harness.node.finished.done()
+    assert harness.node.host.worker.stuck() == 0
 
 
 @pytest.mark.fault(36)
@@ -308,13 +307,13 @@ def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
             raise UnreachableError("the hub does not answer")
         return engine
 
-    desk = start(engine, load)
+    harness = start(engine, load)
     said = "the model is loading: the hub does not answer; next attempt in"
-    desk.until(lambda: desk.ask(question="What?").message.startswith(said))
-    desk.until(lambda: desk.logs(said, "0.4 s"))
+    harness.until(lambda: harness.ask(question="What?").message.startswith(said))
+    harness.until(lambda: harness.logs(said, "0.4 s"))
     online.set()
-    desk.until(lambda: not desk.node.unavailable())
-    assert desk.ask(question="What?", image=picture()).success
+    harness.until(lambda: not harness.node.unavailable())
+    assert harness.ask(question="What?", image=plain_image()).success
 
 
 @pytest.mark.fault(36)
@@ -324,11 +323,11 @@ def test_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
     def load(settings):
         raise UnreachableError("the hub does not answer")
 
-    desk = start(load=load)
-    desk.until(lambda: "next attempt in 60 s" in desk.node.unavailable())
-    assert desk.node._run_transition(desk.node.trigger_shutdown)
-    assert desk.ask(question="What?").message == "the node is shut down"
-    assert desk.node.stop(10)
+    harness = start(load=load)
+    harness.until(lambda: "next attempt in 60 s" in harness.node.unavailable())
+    assert harness.node._run_transition(harness.node.trigger_shutdown)
+    assert harness.ask(question="What?").message == "the node is shut down"
+    assert harness.node.stop(10)
 
 
 @pytest.mark.fault(36)
@@ -339,10 +338,10 @@ def test_a_manager_hears_at_once_that_loading_failed(start):
         tries.append(1)
         raise UnreachableError("the hub does not answer")
 
-    desk = start(load=load, autostart=False)
-    assert not desk.node._run_transition(desk.node.trigger_configure)
+    harness = start(load=load, autostart=False)
+    assert not harness.node._run_transition(harness.node.trigger_configure)
     assert tries == [1]
-    response = desk.ask(question="What?")
+    response = harness.ask(question="What?")
     assert response.message == "the model cannot be used: the hub does not answer"
 
 
@@ -353,18 +352,18 @@ def test_a_manager_hears_of_it_also_after_a_start_that_failed(start):
     def load(settings):
         raise errors.pop()
 
-    desk = start(load=load)
+    harness = start(load=load)
     said = "the model cannot be used: "
-    desk.until(lambda: desk.ask(question="What?").message == f"{said}the disk is full")
-    desk.until(lambda: not desk.node.starting)
-    assert not desk.node._run_transition(desk.node.trigger_configure)
-    assert desk.ask(question="What?").message == f"{said}the hub does not answer"
+    harness.until(lambda: harness.ask(question="What?").message == f"{said}the disk is full")
+    harness.until(lambda: not harness.node.starting)
+    assert not harness.node._run_transition(harness.node.trigger_configure)
+    assert harness.ask(question="What?").message == f"{said}the hub does not answer"
 
 
 @pytest.mark.fault(59)
 def test_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
-    desk = start()
-    setting = desk.client.create_client(SetParameters, "kosmos/set_parameters")
+    harness = start()
+    setting = harness.client.create_client(SetParameters, "kosmos/set_parameters")
     change = SetParameters.Request(
         parameters=[Parameter("max_rate", value=2.0).to_parameter_msg()]
     )
@@ -374,50 +373,50 @@ def test_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
         return 1 // 0 if value == 2.0 else validated(field, value, prefix)
 
     monkeypatch.setattr(node_parameters, "validated", bug)
-    (result,) = desk.bench.call(setting, change).results
+    (result,) = harness.spinner.call(setting, change).results
     assert not result.successful
     assert result.reason.startswith("ZeroDivisionError: ")
     monkeypatch.undo()
-    assert desk.bench.call(setting, change).results[0].successful
+    assert harness.spinner.call(setting, change).results[0].successful
 
 
 @pytest.mark.fault(29)
 def test_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatch):
-    desk = start()
+    harness = start()
 
     def bug(*_):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(desk.node.request_services, "_message", bug)
-    response = desk.ask(question="What?", image=picture())
+    monkeypatch.setattr(harness.node.request_services, "_message", bug)
+    response = harness.ask(question="What?", image=plain_image())
     assert (response.success, response.message) == (False, "LookupError: a bug")
-    desk.until(lambda: desk.logs("a request failed: LookupError: a bug"))
+    harness.until(lambda: harness.logs("a request failed: LookupError: a bug"))
     monkeypatch.undo()
-    assert desk.ask(question="What?", image=picture()).success
+    assert harness.ask(question="What?", image=plain_image()).success
 
 
 @pytest.mark.fault(29)
 def test_a_bug_in_the_engine_is_logged_with_its_place(start):
-    desk = start()
-    desk.engine.errors.append(LookupError("a bug"))
-    response = desk.ask(question="What?", image=picture())
+    harness = start()
+    harness.engine.errors.append(LookupError("a bug"))
+    response = harness.ask(question="What?", image=plain_image())
     assert (response.success, response.message) == (False, "LookupError: a bug")
-    desk.until(lambda: desk.logs("Traceback", "desk.py", "LookupError: a bug"))
+    harness.until(lambda: harness.logs("Traceback", "node_harness.py", "LookupError: a bug"))
 
 
 @pytest.mark.fault(29)
 def test_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
-    desk = start()
+    harness = start()
 
     def bug(work, frame, jobs):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(desk.node.host.worker, "_begin", bug)
-    response = desk.ask(question="What?", image=picture())
+    monkeypatch.setattr(harness.node.host.worker, "_begin", bug)
+    response = harness.ask(question="What?", image=plain_image())
     assert not response.success
-    desk.until(desk.node.finished.done)
-    assert desk.node.finished.result() == 5
-    assert desk.ask(question="And now?", image=picture()).message == "LookupError: a bug"
+    harness.until(harness.node.finished.done)
+    assert harness.node.finished.result() == 5
+    assert harness.ask(question="And now?", image=plain_image()).message == "LookupError: a bug"
 
 
 @pytest.mark.fault(29)

@@ -6,23 +6,23 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from desk import picture
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import Event, GroundedCaption
+from node_harness import plain_image
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ModelLoadError
 
-HERE = "<object><patch_index_0044><patch_index_0863></object>"
+SNOWMAN_BOX = "<object><patch_index_0044><patch_index_0863></object>"
 
 
 class Panel:
     """The newest status of each name."""
 
-    def __init__(self, desk):
-        self.desk = desk
+    def __init__(self, harness):
+        self.harness = harness
         self.statuses = {}
-        desk.client.create_subscription(DiagnosticArray, "/diagnostics", self._on, 10)
+        harness.client.create_subscription(DiagnosticArray, "/diagnostics", self._on, 10)
 
     def _on(self, message):
         self.statuses |= {status.name: status for status in message.status}
@@ -37,15 +37,15 @@ class Panel:
             told = {pair.key: pair.value for pair in status.values}
             return told if values.items() <= told.items() else None
 
-        return self.desk.until(so, f"{name} at level {level} with {words!r} and {values}")
+        return self.harness.until(so, f"{name} at level {level} with {words!r} and {values}")
 
 
 def test_a_camera_that_works_is_measured(start):
-    desk = start(max_rate=0).listen()
-    panel = Panel(desk)
+    harness = start(max_rate=0).subscribe_to_captions()
+    panel = Panel(harness)
     for count in range(1, 4):
-        desk.send()
-        desk.until(lambda count=count: len(desk.captions) == count)
+        harness.send()
+        harness.until(lambda count=count: len(harness.captions) == count)
     values = panel.until("camera", DiagnosticStatus.OK, "images are described", described="3")
     assert (values["topic"], values["failed"]) == ("/image", "0")
     assert float(values["latency p50 (s)"]) <= float(values["latency p95 (s)"])
@@ -57,28 +57,30 @@ def test_a_camera_that_works_is_measured(start):
 
 @pytest.mark.fault(21)
 def test_silence_failure_and_switch_show_as_levels(start):
-    desk = start(max_rate=0, stale_timeout=1.0).listen()
-    panel = Panel(desk)
+    harness = start(max_rate=0, stale_timeout=1.0).subscribe_to_captions()
+    panel = Panel(harness)
     panel.until("camera", DiagnosticStatus.STALE, "no image on /image")
-    bad = picture()
+    bad = plain_image()
     bad.data = bad.data[:5]
-    timer = desk.client.create_timer(0.1, lambda: desk.images.publish(bad))
+    timer = harness.client.create_timer(0.1, lambda: harness.image_publisher.publish(bad))
     values = panel.until("camera", DiagnosticStatus.ERROR, "5 bytes of data")
     assert int(values["failed"]) > 0
-    desk.client.destroy_timer(timer)
-    timer = desk.client.create_timer(0.1, lambda: desk.images.publish(picture()))
+    harness.client.destroy_timer(timer)
+    timer = harness.client.create_timer(
+        0.1, lambda: harness.image_publisher.publish(plain_image())
+    )
     values = panel.until("camera", DiagnosticStatus.OK)
     assert "5 bytes of data" in values["last error"]
     assert 0 <= int(values["last error age (s)"]) < 60
-    desk.client.destroy_timer(timer)
+    harness.client.destroy_timer(timer)
 
 
 def test_each_camera_and_the_model_have_a_status(start):
     def load(settings):
         raise ModelLoadError("no such model")
 
-    desk = start(load=load, cameras=["left", "right"])
-    panel = Panel(desk)
+    harness = start(load=load, cameras=["left", "right"])
+    panel = Panel(harness)
     panel.until("model", DiagnosticStatus.ERROR, "no such model")
     assert set(panel.statuses) == {
         "/kosmos: model",
@@ -89,34 +91,36 @@ def test_each_camera_and_the_model_have_a_status(start):
 
 @pytest.fixture
 def watched(start):
-    """A desk whose node looks for a dog and asks one question, and its events."""
-    desk = start(
+    """A harness whose node looks for a dog and asks one question, and its events."""
+    harness = start(
         max_rate=0, phrases=["a dog"], questions=["Is it warm?"], event_frames=3, always_on=False
     )
-    desk.events = []
+    harness.events = []
 
     def hear():
-        found = desk.client.create_subscription(Event, "kosmos/events", desk.events.append, 10)
-        desk.until(lambda: desk.heard("events"))
+        found = harness.client.create_subscription(
+            Event, "kosmos/events", harness.events.append, 10
+        )
+        harness.until(lambda: harness.has_subscriber("events"))
         return found
 
-    desk.hear, desk.hearing = hear, hear()
-    desk.count = 0
+    harness.hear, harness.hearing = hear, hear()
+    harness.count = 0
 
     def show(dog, warm, times):
         """As many frames, each with its own stamp."""
-        desk.engine.says = {
-            "a dog": (HERE, (1.0, 0.25)) if dog else ("", ()),
+        harness.engine.outputs = {
+            "a dog": (SNOWMAN_BOX, (1.0, 0.25)) if dog else ("", ()),
             "warm": (f" {warm}.", ()),
         }
         for _ in range(times):
-            desk.count += 1
-            done = desk.camera.throughput.count
-            desk.send(sec=desk.count)
-            desk.until(lambda done=done: desk.camera.throughput.count > done)
+            harness.count += 1
+            done = harness.camera.throughput.count
+            harness.send(sec=harness.count)
+            harness.until(lambda done=done: harness.camera.throughput.count > done)
 
-    desk.show = show
-    return desk
+    harness.show = show
+    return harness
 
 
 def test_what_comes_into_view_and_leaves_is_told_once(watched):
@@ -168,9 +172,9 @@ def test_what_was_seen_before_a_gap_does_not_count_after_it(watched):
 def test_frames_that_were_asked_something_else_are_a_gap_too(watched):
     watched.show(dog=True, warm="no", times=2)
     watched.client.create_subscription(GroundedCaption, "kosmos/captions", print, 10)
-    watched.until(lambda: watched.heard("captions"))
+    watched.until(lambda: watched.has_subscriber("captions"))
     watched.client.destroy_subscription(watched.hearing)
-    watched.until(lambda: not watched.heard("events"))
+    watched.until(lambda: not watched.has_subscriber("events"))
     watched.show(dog=True, warm="no", times=1)
     watched.hear()
     watched.show(dog=True, warm="no", times=2)
@@ -180,9 +184,9 @@ def test_frames_that_were_asked_something_else_are_a_gap_too(watched):
 
 
 def test_a_camera_that_is_not_described_says_why(start):
-    desk = start(max_rate=0)
-    panel = Panel(desk)
-    desk.send()
+    harness = start(max_rate=0)
+    panel = Panel(harness)
+    harness.send()
     panel.until("camera", DiagnosticStatus.OK, "nobody subscribes")
-    desk.node.set_parameters([Parameter("enabled", value=False)])
+    harness.node.set_parameters([Parameter("enabled", value=False)])
     panel.until("camera", DiagnosticStatus.OK, "switched off")
