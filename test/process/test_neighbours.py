@@ -65,10 +65,10 @@ def names_a_shape(caption, scene):
 
 
 @pytest.mark.fault(20)
-def test_a_camera_faster_than_the_model_does_not_fill_the_memory(client, spinner):
+def test_camera_faster_than_the_model_does_not_fill_the_memory(client, spinner):
     camera = client.create_publisher(Image, "image", 1)
     captions = subscribe(client, "kosmos/captions")
-    # Small, so that a busy computer can send a hundred frames a second.
+    # The scene is small: a busy computer must send a hundred frames per second.
     scene = sample_scene(np.random.default_rng(1), 320, 240)
     frame, numbers = frame_of(scene, "fast"), itertools.count(1)
 
@@ -93,17 +93,17 @@ def test_a_camera_faster_than_the_model_does_not_fill_the_memory(client, spinner
 
 
 @pytest.mark.fault(22)
-def test_a_node_without_frames_uses_little_cpu_time(client, spinner):
-    ticks = []
-    client.create_subscription(DiagnosticArray, "/diagnostics", ticks.append, 10)
+def test_node_without_frames_uses_little_cpu_time(client, spinner):
+    reports = []
+    client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     with Program("kosmos_node", *FAST) as node:
         node.says("active: ")
         process = psutil.Process(node.process.pid)
 
         def used():
             """Return the CPU time in seconds, right after the next diagnostics message."""
-            first = len(ticks)
-            spinner.until(lambda: len(ticks) > first)
+            first = len(reports)
+            spinner.until(lambda: len(reports) > first)
             times = process.cpu_times()
             return times.user + times.system
 
@@ -114,7 +114,7 @@ def test_a_node_without_frames_uses_little_cpu_time(client, spinner):
 
 
 @pytest.mark.fault(24)
-def test_two_publishers_of_one_topic_are_one_camera(client, spinner, scenes):
+def test_two_publishers_of_a_topic_are_one_camera(client, spinner, scenes):
     other = Node("another_camera")
     frames = [frame_of(scene, str(number)) for number, scene in enumerate(scenes)]
     cameras = [node.create_publisher(Image, "image", 1) for node in (client, other)]
@@ -137,14 +137,14 @@ def test_two_publishers_of_one_topic_are_one_camera(client, spinner, scenes):
         assert names_a_shape(caption, scene)
 
 
-ASKER = """
+CLIENT = """
 import rclpy
 from kosmos_msgs.action import Generate
 from kosmos_msgs.srv import Ask
 from rclpy.action import ActionClient
 
 rclpy.init()
-node = rclpy.create_node("asker")
+node = rclpy.create_node("requester")
 client = node.create_client(Ask, "kosmos/ask")
 action = ActionClient(node, Generate, "kosmos/generate_stream")
 client.wait_for_service()
@@ -169,8 +169,8 @@ def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
         "kosmos_node", *parameters(model="shapes", queue_size=4, request_timeout=10.0)
     ) as node:
         node.says("active: ")
-        with Program(Path(sys.executable), "-u", "-c", ASKER) as asker:
-            asker.says("all requests wait")
+        with Program(Path(sys.executable), "-u", "-c", CLIENT) as requester:
+            requester.says("all requests wait")
         assert "4 requests wait (queue_size)" in spinner.call(asking, question).message
 
         def has_room():
@@ -228,8 +228,8 @@ rclpy.spin(node)
 
 
 @pytest.mark.fault(62)
-def test_a_stopped_subscriber_does_not_delay_the_others(client, spinner, scenes):
-    """It is a reliable subscriber that acknowledges nothing."""
+def test_stopped_subscriber_does_not_delay_the_others(client, spinner, scenes):
+    """The subscriber is reliable and acknowledges nothing while it is stopped."""
     camera = client.create_publisher(Image, "image", 1)
     captions = subscribe(client, "kosmos/captions")
     frame = frame_of(scenes[0], "here")
@@ -243,7 +243,7 @@ def test_a_stopped_subscriber_does_not_delay_the_others(client, spinner, scenes)
             spinner.until(lambda topic=topic: subscriber.has(topic))
         subscriber.process.send_signal(signal.SIGSTOP)
         before = len(captions)
-        spinner.until(lambda: len(captions) >= before + 40, "captions beside a stopped subscriber")
+        spinner.until(lambda: len(captions) >= before + 40, "captions for the other subscriber")
         lines = len(subscriber.lines)
         subscriber.process.send_signal(signal.SIGCONT)
         spinner.until(lambda: subscriber.has("captions", after=lines + 20))

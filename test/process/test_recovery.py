@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong in the model, the device, the network or this program, and how it goes on."""
+"""Recovery from failures of memory, device, network and code, and exit codes where none helps."""
 
 import signal
 import sys
@@ -37,7 +37,7 @@ from kosmos_ros.ros import parameters as node_parameters
 from kosmos_ros.serving import memory_backoff
 
 
-def of_model(message):
+def model_status(message):
     return next(status for status in message.status if status.name.endswith(": model"))
 
 
@@ -67,7 +67,7 @@ def of_model(message):
     ],
 )
 @pytest.mark.fault(30, 31)
-def test_what_a_device_says_is_sorted(error, kind):
+def test_device_errors_are_classified(error, kind):
     with (
         pytest.raises(GenerationError if kind is GenerationError else kind) as raised,
         translated("it failed"),
@@ -78,29 +78,26 @@ def test_what_a_device_says_is_sorted(error, kind):
 
 
 @pytest.mark.fault(30)
-def test_what_is_too_much_goes_in_parts_and_later_work_as_well():
+def test_batch_that_is_too_large_is_split_and_so_is_later_work():
     engine = Stepper()
     rig = Rig(engine, most=8)
-    # More than three at once are too much for this device.
-    engine.refuses = lambda under_way: OutOfMemoryError("full") if len(under_way) > 3 else None
+    # The memory is full if a batch has more than three rows.
+    engine.refuses = lambda prompts: OutOfMemoryError("full") if len(prompts) > 3 else None
     rig.ask("one", ["a", "b", "c", "d", "e", "f"], 2)
 
-    def more():
-        rig.ask("two", ["g", "h", "i"], 1)
-
-    engine.at[5] = more
+    engine.at[5] = lambda: rig.ask("two", ["g", "h", "i"], 1)
     assert rig.run(2) == ["one", "two"]
     assert rig.said == {"one": ["3"] * 6, "two": ["3"] * 3}
-    sizes = [len(under_way) for under_way in engine.steps]
-    assert sizes[0] == 6  # and then by memory_backoff.LEVELS
-    assert max(sizes[1:]) <= 4
+    sizes = [len(prompts) for prompts in engine.steps]
+    assert sizes[0] == 6
+    assert max(sizes[1:]) <= 4  # half of `most`, the next level of memory_backoff
 
 
 @pytest.mark.fault(30)
-def test_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
+def test_request_too_large_for_every_level_fails_and_the_next_one_succeeds():
     engine = Stepper()
     rig = Rig(engine, most=8)
-    engine.refuses = lambda under_way: OutOfMemoryError("full") if "huge" in under_way else None
+    engine.refuses = lambda prompts: OutOfMemoryError("full") if "huge" in prompts else None
     rig.ask("one", ["huge"], 40)
     rig.ask("two", ["small"], 1)
     assert sorted(rig.run(2)) == ["one", "two"]
@@ -109,7 +106,7 @@ def test_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
 
 
 @pytest.mark.fault(30)
-def test_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
+def test_image_too_large_to_encode_fails_alone():
     engine = Stepper()
     rig = Rig(engine, most=4)
     engine.refuses_pictures = lambda images: (
@@ -120,15 +117,15 @@ def test_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
     rig.offer("front", ["c"], 2)
     assert sorted(rig.run(3)) == ["front", "huge", "small"]
     assert rig.errors == {"huge": "full"}
-    assert engine.encoded.count(1) >= 3  # twice alone
+    assert engine.encoded.count(1) >= 3  # each image alone, the large one twice
 
 
 @pytest.mark.fault(30)
-def test_who_was_taken_once_goes_before_those_that_were_not():
+def test_interrupted_work_precedes_new_work():
     engine = Stepper()
     rig = Rig(engine, most=2)
-    failing = [OutOfMemoryError("full")]
-    engine.refuses = lambda under_way: failing.pop() if failing else None
+    errors = [OutOfMemoryError("full")]
+    engine.refuses = lambda prompts: errors.pop() if errors else None
     rig.ask("one", ["a"], 2)
     rig.ask("two", ["b"], 2)
     engine.at[1] = lambda: [rig.ask(name, [name], 2) for name in ("three", "four")]
@@ -136,11 +133,11 @@ def test_who_was_taken_once_goes_before_those_that_were_not():
 
 
 @pytest.mark.fault(30)
-def test_on_the_last_rung_answers_are_short():
+def test_last_level_shortens_responses():
     engine = Stepper()
     rig = Rig(engine, most=2)
-    failing = [OutOfMemoryError("full")] * 3
-    engine.refuses = lambda under_way: failing.pop() if failing else None
+    errors = [OutOfMemoryError("full")] * 3
+    engine.refuses = lambda prompts: errors.pop() if errors else None
     rig.ask("one", ["a"], 100)
     rig.run(1)
     assert rig.said == {"one": ["3"]}
@@ -148,8 +145,8 @@ def test_on_the_last_rung_answers_are_short():
 
 
 @pytest.mark.fault(30)
-def test_memory_is_given_back_when_nothing_holds_it_any_more():
-    """An exception holds its frames, and they what fills the memory."""
+def test_tidy_runs_after_the_error_is_released():
+    """An exception keeps its stack frames alive, and they keep the tensors in memory."""
 
     class Tensor: ...
 
@@ -174,14 +171,14 @@ def test_memory_is_given_back_when_nothing_holds_it_any_more():
 
 
 @pytest.mark.fault(30)
-def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
+def test_memory_level_is_reported_and_left_after_a_quiet_time(start, monkeypatch):
     harness = start(max_rate=0)
     reports = harness.collect(DiagnosticArray, "/diagnostics")
     harness.engine.errors.append(OutOfMemoryError("generation failed: out of memory"))
     assert harness.ask(question="What is it?", image=plain_image()).success
     harness.until(lambda: harness.logs("memory is short; running at half of max_batch_size"))
     reports.clear()
-    status = of_model(harness.until(lambda: reports)[0])
+    status = model_status(harness.until(lambda: reports)[0])
     assert (status.level, status.message) == (
         DiagnosticStatus.WARN,
         "memory is short: half of max_batch_size",
@@ -190,15 +187,15 @@ def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
         "half of max_batch_size"
     )
     assert harness.engine.tidy_calls == 1
-    monkeypatch.setattr(memory_backoff, "QUIET", 0.001)  # and nothing else happens
+    monkeypatch.setattr(memory_backoff, "QUIET", 0.001)  # s; nothing else triggers the recovery
     harness.until(lambda: harness.logs("memory has recovered; running at full batch size again"))
     reports.clear()
-    assert of_model(harness.until(lambda: reports)[0]).level == DiagnosticStatus.OK
+    assert model_status(harness.until(lambda: reports)[0]).level == DiagnosticStatus.OK
 
 
 @pytest.fixture
-def broken(ros):
-    """A function that starts test/broken_node.py; gives it, a client's spinner, and its ask."""
+def start_broken(ros):
+    """Provide a function that starts broken_node.py; it returns program, spinner, Ask client."""
     started = []
 
     def start(how, **values):
@@ -212,11 +209,11 @@ def broken(ros):
         client = Node("client_of_a_broken_node")
         started.append((program, client))
         spinner = Spinner(client)
-        asking = client.create_client(Ask, "kosmos/ask")
+        ask_client = client.create_client(Ask, "kosmos/ask")
         program.says("active: ")
-        spinner.until(asking.service_is_ready)
-        assert spinner.call(asking, Ask.Request(question="What?", image=plain_image())).success
-        return program, spinner, asking
+        spinner.until(ask_client.service_is_ready)
+        assert spinner.call(ask_client, Ask.Request(question="What?", image=plain_image())).success
+        return program, spinner, ask_client
 
     yield start
     for program, client in started:
@@ -233,34 +230,34 @@ def broken(ros):
     ],
 )
 @pytest.mark.fault(32, 33)
-def test_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(broken, how, code, reason):
-    program, spinner, asking = broken(how, hard_timeout=1.0, request_timeout=60.0)
+def test_broken_device_answers_every_request_and_ends_the_process(start_broken, how, code, reason):
+    program, spinner, ask_client = start_broken(how, hard_timeout=1.0, request_timeout=60.0)
     reports = []
     spinner.nodes[0].create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     spinner.until(lambda: reports)
     questions = ["What?", "Will it break?", "And now?"]
     answers = [
-        asking.call_async(Ask.Request(question=question, image=plain_image()))
+        ask_client.call_async(Ask.Request(question=question, image=plain_image()))
         for question in questions
     ]
     spinner.until(lambda: all(answer.done() for answer in answers))
     assert program.ends() == code, program.output
     assert not answers[1].result().success
     assert reason in answers[1].result().message
-    spinner.until(lambda: of_model(reports[-1]).level == DiagnosticStatus.ERROR)
-    assert reason in of_model(reports[-1]).message
+    spinner.until(lambda: model_status(reports[-1]).level == DiagnosticStatus.ERROR)
+    assert reason in model_status(reports[-1]).message
     assert "Traceback" not in program.output
     if how == "hangs":
         program.says("this process exits after 1 s (parameter hard_timeout)")
 
 
 @pytest.mark.fault(33)
-def test_native_code_that_stops_every_thread_ends_the_process(broken):
-    program, spinner, asking = broken("holds", hard_timeout=0.0)
-    asking.call_async(Ask.Request(question="Will it break?", image=plain_image()))
+def test_sigalrm_ends_a_process_whose_threads_are_all_blocked(start_broken):
+    program, spinner, ask_client = start_broken("holds", hard_timeout=0.0)
+    ask_client.call_async(Ask.Request(question="Will it break?", image=plain_image()))
     spinner.executor.spin_once(timeout_sec=0.1)
     assert program.ends() == -signal.SIGALRM, program.output
-    assert program.has("broken_node.py"), "a trace of the threads"
+    assert program.has("broken_node.py"), "no traceback of the threads"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +265,7 @@ def test_native_code_that_stops_every_thread_ends_the_process(broken):
     [(0.0, 0.0, 0.0), (1.0, 600.0, 30.0), (500.0, 600.0, 500.0), (900.0, 900.0, 900.0)],
 )
 @pytest.mark.fault(33)
-def test_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there(
+def test_patience_is_ten_minutes_while_loading_and_then_hard_timeout(
     start, limit, before, patience
 ):
     loaded = threading.Event()
@@ -285,20 +282,20 @@ def test_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there
 
 
 @pytest.mark.fault(33)
-def test_a_model_may_take_its_time_where_no_limit_is_set(start):
+def test_hard_timeout_of_0_never_ends_the_process(start):
     harness = start(hard_timeout=0.0)
     harness.engine.block()
-    answer = harness.ask_client.call_async(Ask.Request(question="What?", image=plain_image()))
+    future = harness.ask_client.call_async(Ask.Request(question="What?", image=plain_image()))
     harness.until(lambda: harness.node.host.worker.stuck() > 0.5)
     harness.engine.unblock()
-    harness.until(answer.done)
-    assert answer.result().success
+    harness.until(future.done)
+    assert future.result().success
     assert not harness.node.finished.done()
     assert harness.node.host.worker.stuck() == 0
 
 
 @pytest.mark.fault(36)
-def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
+def test_loading_is_retried_until_the_hub_responds(start, monkeypatch):
     monkeypatch.setattr(model_host, "RETRY_PAUSES", (0.3, 0.4))
     engine, online = FakeEngine(), threading.Event()
 
@@ -308,16 +305,16 @@ def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
         return engine
 
     harness = start(engine, load)
-    said = "the model is loading: the hub does not answer; next attempt in"
-    harness.until(lambda: harness.ask(question="What?").message.startswith(said))
-    harness.until(lambda: harness.logs(said, "0.4 s"))
+    prefix = "the model is loading: the hub does not answer; next attempt in"
+    harness.until(lambda: harness.ask(question="What?").message.startswith(prefix))
+    harness.until(lambda: harness.logs(prefix, "0.4 s"))
     online.set()
     harness.until(lambda: not harness.node.unavailable())
     assert harness.ask(question="What?", image=plain_image()).success
 
 
 @pytest.mark.fault(36)
-def test_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
+def test_node_can_be_shut_down_between_attempts_to_load(start, monkeypatch):
     monkeypatch.setattr(model_host, "RETRY_PAUSES", (60.0,))
 
     def load(settings):
@@ -331,37 +328,37 @@ def test_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
 
 
 @pytest.mark.fault(36)
-def test_a_manager_hears_at_once_that_loading_failed(start):
-    tries = []
+def test_configure_by_a_manager_fails_without_reattempts(start):
+    attempts = []
 
     def load(settings):
-        tries.append(1)
+        attempts.append(1)
         raise UnreachableError("the hub does not answer")
 
     harness = start(load=load, autostart=False)
     assert not harness.node._run_transition(harness.node.trigger_configure)
-    assert tries == [1]
+    assert attempts == [1]
     response = harness.ask(question="What?")
     assert response.message == "the model cannot be used: the hub does not answer"
 
 
 @pytest.mark.fault(36)
-def test_a_manager_hears_of_it_also_after_a_start_that_failed(start):
+def test_configure_after_a_failed_start_fails_without_reattempts(start):
     errors = [UnreachableError("the hub does not answer"), ModelLoadError("the disk is full")]
 
     def load(settings):
         raise errors.pop()
 
     harness = start(load=load)
-    said = "the model cannot be used: "
-    harness.until(lambda: harness.ask(question="What?").message == f"{said}the disk is full")
+    prefix = "the model cannot be used: "
+    harness.until(lambda: harness.ask(question="What?").message == f"{prefix}the disk is full")
     harness.until(lambda: not harness.node.starting)
     assert not harness.node._run_transition(harness.node.trigger_configure)
-    assert harness.ask(question="What?").message == f"{said}the hub does not answer"
+    assert harness.ask(question="What?").message == f"{prefix}the hub does not answer"
 
 
 @pytest.mark.fault(59)
-def test_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
+def test_bug_in_a_parameter_check_refuses_the_change(start, monkeypatch):
     harness = start()
     setting = harness.client.create_client(SetParameters, "kosmos/set_parameters")
     change = SetParameters.Request(
@@ -381,7 +378,7 @@ def test_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
 
 
 @pytest.mark.fault(29)
-def test_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatch):
+def test_bug_in_a_request_is_returned_and_logged(start, monkeypatch):
     harness = start()
 
     def bug(*_):
@@ -396,7 +393,7 @@ def test_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatc
 
 
 @pytest.mark.fault(29)
-def test_a_bug_in_the_engine_is_logged_with_its_place(start):
+def test_bug_in_the_engine_is_logged_with_its_traceback(start):
     harness = start()
     harness.engine.errors.append(LookupError("a bug"))
     response = harness.ask(question="What?", image=plain_image())
@@ -405,7 +402,7 @@ def test_a_bug_in_the_engine_is_logged_with_its_place(start):
 
 
 @pytest.mark.fault(29)
-def test_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
+def test_bug_in_the_worker_ends_the_node_with_exit_code_5(start, monkeypatch):
     harness = start()
 
     def bug(work, frame, jobs):
@@ -420,8 +417,8 @@ def test_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
 
 
 @pytest.mark.fault(29)
-def test_a_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
-    """rclpy raises what a callback raises out of the executor."""
+def test_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
+    """rclpy lets the exception of a callback leave the executor."""
 
     class Buggy(Node):
         def __init__(self):

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The managed node: what each state does, and what transitions leave behind."""
+"""Lifecycle states and transitions of the running node, with a fake engine."""
 
 import gc
 import threading
@@ -23,21 +23,21 @@ from kosmos_ros.serving.availability import Phase
 
 
 class Manager:
-    """Changes and reads the state of a harness's node over DDS."""
+    """A lifecycle manager: it changes and reads the state of the node over DDS."""
 
     def __init__(self, harness):
         self.harness = harness
         self._change = harness.client.create_client(ChangeState, "kosmos/change_state")
         self._get = harness.client.create_client(GetState, "kosmos/get_state")
 
-    def begin(self, label):
-        self.harness.until(self._change.service_is_ready, "a managed node")
+    def request(self, label):
+        self.harness.until(self._change.service_is_ready, "the service change_state")
         return self._change.call_async(ChangeState.Request(transition=Transition(label=label)))
 
     def __call__(self, label):
-        done = self.begin(label)
-        self.harness.until(done.done, label)
-        return done.result().success
+        future = self.request(label)
+        self.harness.until(future.done, label)
+        return future.result().success
 
     @property
     def state(self):
@@ -45,7 +45,7 @@ class Manager:
 
 
 @pytest.fixture
-def managed(start):
+def start_managed(start):
     def make(**options):
         harness = start(wait=False, autostart=False, **options)
         return harness, Manager(harness)
@@ -58,8 +58,8 @@ def ask(harness):
 
 
 @pytest.mark.fault(64)
-def test_a_manager_leads_the_node_through_its_states(managed):
-    harness, manager = managed()
+def test_manager_leads_the_node_through_all_states(start_managed):
+    harness, manager = start_managed()
     assert manager.state == "unconfigured"
     assert ask(harness).message == "the node is unconfigured"
     assert manager("configure")
@@ -83,25 +83,26 @@ def test_a_manager_leads_the_node_through_its_states(managed):
     assert not ask(harness).success
 
 
-def test_diagnostics_name_no_device_once_the_model_is_free(managed):
-    harness, manager = managed()
+def test_diagnostics_name_no_device_after_cleanup(start_managed):
+    harness, manager = start_managed()
 
-    def told(message):
+    def keys(message):
+        """Return the keys of the latest status if it has this message."""
         latest = reports[-1].status[0] if reports else DiagnosticStatus()
         return latest.message == message and {pair.key for pair in latest.values}
 
     reports = harness.collect(DiagnosticArray, "/diagnostics")
     assert manager("configure")
-    assert "device" in harness.until(lambda: told("not active"))
+    assert "device" in harness.until(lambda: keys("not active"))
     assert manager("activate")
-    assert "device" in harness.until(lambda: told("ready"))
+    assert "device" in harness.until(lambda: keys("ready"))
     assert manager("deactivate")
     assert manager("cleanup")
-    assert "device" not in harness.until(lambda: told("unconfigured"))
+    assert "device" not in harness.until(lambda: keys("unconfigured"))
 
 
-def test_a_transition_may_be_named_by_its_number(managed):
-    harness, manager = managed()
+def test_transition_may_be_requested_by_its_id(start_managed):
+    harness, manager = start_managed()
     client = harness.client.create_client(ChangeState, "kosmos/change_state")
     configure = Transition(id=Transition.TRANSITION_CONFIGURE)
     assert harness.spinner.call(client, ChangeState.Request(transition=configure)).success
@@ -110,15 +111,15 @@ def test_a_transition_may_be_named_by_its_number(managed):
 
 @pytest.mark.parametrize("label", ["activate", "deactivate", "cleanup", "dance"])
 @pytest.mark.fault(64)
-def test_a_transition_that_the_state_does_not_allow_is_refused(managed, label):
-    harness, manager = managed()
+def test_invalid_transition_is_refused(start_managed, label):
+    harness, manager = start_managed()
     assert not manager(label)
     assert manager.state == "unconfigured"
     assert manager("configure")
 
 
 @pytest.mark.fault(49)
-def test_services_answer_while_the_model_loads(managed):
+def test_services_respond_while_the_model_loads(start_managed):
     loaded = threading.Event()
     engine = FakeEngine()
 
@@ -126,8 +127,8 @@ def test_services_answer_while_the_model_loads(managed):
         assert loaded.wait(60)
         return engine
 
-    harness, manager = managed(engine=engine, load=load)
-    configured = manager.begin("configure")
+    harness, manager = start_managed(engine=engine, load=load)
+    configured = manager.request("configure")
     harness.until(lambda: ask(harness).message == "the model is loading")
     assert manager.state == "configuring"
     assert not configured.done()
@@ -138,7 +139,7 @@ def test_services_answer_while_the_model_loads(managed):
 
 
 @pytest.mark.fault(64)
-def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
+def test_configure_can_be_repeated_after_loading_fails(start_managed):
     engine = FakeEngine()
     errors = [ModelLoadError("no such model")]
 
@@ -147,7 +148,7 @@ def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
             raise errors.pop()
         return engine
 
-    harness, manager = managed(engine=engine, load=load)
+    harness, manager = start_managed(engine=engine, load=load)
     assert not manager("configure")
     assert manager.state == "unconfigured"
     assert ask(harness).message == "the model cannot be used: no such model"
@@ -157,8 +158,8 @@ def test_a_model_that_cannot_be_loaded_can_be_tried_again(managed):
 
 
 @pytest.mark.fault(64)
-def test_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
-    harness, manager = managed()
+def test_transition_that_raises_is_reported_as_failed(start_managed, monkeypatch):
+    harness, manager = start_managed()
     monkeypatch.setattr(harness.node, "trigger_configure", {}.__getitem__)
     assert not manager("configure")
     harness.until(lambda: harness.logs("TypeError", "lifecycle.py"))
@@ -167,8 +168,8 @@ def test_who_asks_for_a_transition_that_breaks_is_told_so(managed, monkeypatch):
 
 
 @pytest.mark.fault(64)
-def test_a_bug_in_a_transition_is_logged_with_its_place(managed, monkeypatch):
-    harness, manager = managed()
+def test_exception_in_a_transition_is_logged_with_its_traceback(start_managed, monkeypatch):
+    harness, manager = start_managed()
     assert manager("configure")
     monkeypatch.setattr(harness.camera, "begin", {}.__getitem__)
     assert not manager("activate")
@@ -183,38 +184,38 @@ def test_a_bug_in_a_transition_is_logged_with_its_place(managed, monkeypatch):
 
 @pytest.mark.parametrize("label", ["deactivate", "shutdown"])
 @pytest.mark.fault(64)
-def test_a_transition_while_the_model_works_tells_who_waits(managed, label):
-    harness, manager = managed()
+def test_transition_answers_every_waiting_request(start_managed, label):
+    harness, manager = start_managed()
     assert manager("configure")
     assert manager("activate")
     harness.engine.block()
     assert harness.ask_client.wait_for_service(10)
     request = Ask.Request(question="What is it?", image=plain_image())
-    waiting = [harness.ask_client.call_async(request) for _ in range(3)]
+    futures = [harness.ask_client.call_async(request) for _ in range(3)]
     harness.until(
         lambda: harness.engine.stepping.is_set() and harness.node.request_services.waiting == 3
     )
     assert manager(label)
-    harness.until(lambda: all(answer.done() for answer in waiting))
-    reasons = {answer.result().message for answer in waiting}
+    harness.until(lambda: all(future.done() for future in futures))
+    reasons = {future.result().message for future in futures}
     expected = "the node is not active" if label == "deactivate" else "the node is shut down"
     assert reasons == {expected}
 
 
-def test_who_waits_hears_why_the_node_is_unready_also_where_the_model_stops_first(start):
+def test_request_gets_the_reason_even_if_the_model_stops_first(start):
     harness = start()
-    harness.node.request_services.refuse_all = lambda reason: None  # too late
+    harness.node.request_services.refuse_all = lambda reason: None  # as if it came too late
     harness.engine.block()
     assert harness.ask_client.wait_for_service(10)
-    waiting = harness.ask_client.call_async(Ask.Request(question="What?", image=plain_image()))
+    future = harness.ask_client.call_async(Ask.Request(question="What?", image=plain_image()))
     harness.until(harness.engine.stepping.is_set)
     harness.node.host._become(Phase.INACTIVE)
-    harness.until(waiting.done)
-    assert waiting.result().message == "the node is not active"
+    harness.until(future.done)
+    assert future.result().message == "the node is not active"
 
 
 @pytest.mark.fault(64)
-def test_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
+def test_hundred_cycles_leave_no_engine_and_no_thread(start_managed):
     engines = []
 
     def load(settings):
@@ -222,7 +223,7 @@ def test_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
         engines.append(weakref.ref(engine))
         return engine
 
-    harness, manager = managed(load=load)
+    harness, manager = start_managed(load=load)
     threads = []
     for _ in range(100):
         assert manager("configure")
@@ -237,20 +238,20 @@ def test_a_hundred_cycles_leave_no_engine_and_no_thread(managed):
     assert threads[-1] <= threads[1]
 
 
-def test_an_answer_waits_for_no_wake_up_that_is_lost(managed):
-    harness, manager = managed()
+def test_lost_wake_up_delays_no_response(start_managed):
+    harness, manager = start_managed()
 
-    class Deaf:
+    class LostWakeUp:
         def trigger(self):
             pass
 
-    harness.node.mailbox._wake = Deaf()
+    harness.node.mailbox._wake = LostWakeUp()
     assert manager("configure")
     assert manager("activate")
 
 
-def test_frames_from_before_a_pause_are_not_described_after_it(managed):
-    harness, manager = managed(max_rate=0.001)
+def test_frames_from_before_a_pause_are_dropped(start_managed):
+    harness, manager = start_managed(max_rate=0.001)
     assert manager("configure")
     assert manager("activate")
     harness.subscribe_to_captions()
@@ -265,15 +266,15 @@ def test_frames_from_before_a_pause_are_not_described_after_it(managed):
     harness.until(lambda: harness.node.scheduler._slots[""].pending)
 
 
-def test_the_queue_is_empty_after_a_pause(managed):
-    harness, manager = managed(queue_size=2)
+def test_queue_is_empty_after_a_pause(start_managed):
+    harness, manager = start_managed(queue_size=2)
     assert manager("configure")
     assert manager("activate")
     assert harness.ask_client.wait_for_service(10)
-    waiting = [harness.ask_client.call_async(Ask.Request(question="What?")) for _ in range(2)]
+    futures = [harness.ask_client.call_async(Ask.Request(question="What?")) for _ in range(2)]
     harness.until(lambda: harness.node.scheduler.waiting() == 2)
     assert manager("deactivate")
-    harness.until(lambda: all(answer.done() for answer in waiting))
+    harness.until(lambda: all(future.done() for future in futures))
     assert manager("activate")
     assert harness.node.scheduler.waiting() == 0
     assert ask(harness).success
@@ -281,8 +282,8 @@ def test_the_queue_is_empty_after_a_pause(managed):
 
 
 @pytest.mark.fault(32)
-def test_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
-    harness, manager = managed()
+def test_node_with_a_lost_device_cannot_be_activated(start_managed):
+    harness, manager = start_managed()
     assert manager("configure")
     assert manager("activate")
     harness.engine.errors.append(DeviceLostError("CUDA error: gone"))
@@ -290,12 +291,12 @@ def test_a_node_whose_device_is_lost_cannot_be_activated_again(managed):
     assert manager("deactivate")
     assert not manager("activate")
     assert not ask(harness).success
-    assert not harness.engine.unloaded  # the device is left alone
+    assert not harness.engine.unloaded  # a lost device is not used again
 
 
-def test_a_request_that_comes_while_the_node_is_cleaned_up_is_refused(managed, monkeypatch):
-    """It has passed the check of the state, and finds the scheduler closed or forgotten."""
-    harness, manager = managed()
+def test_request_during_a_transition_is_refused(start_managed, monkeypatch):
+    """The request passes the check of the state; then the scheduler closes."""
+    harness, manager = start_managed()
     assert manager("configure")
     assert manager("activate")
     submit = harness.node.scheduler.submit
@@ -308,9 +309,9 @@ def test_a_request_that_comes_while_the_node_is_cleaned_up_is_refused(managed, m
     assert harness.ask(question="What?").message == "the node is not active"
 
 
-def test_a_node_destroyed_amid_a_transition_lets_it_end(ros, monkeypatch):
-    begun, end, raised = threading.Event(), threading.Event(), []
-    monkeypatch.setattr(threading, "excepthook", raised.append)
+def test_destroying_the_node_lets_a_transition_end(ros, monkeypatch):
+    begun, end, crashes = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", crashes.append)
 
     class Slow(ManagedNode):
         def on_configure(self, state):
@@ -326,4 +327,4 @@ def test_a_node_destroyed_amid_a_transition_lets_it_end(ros, monkeypatch):
     for thread in threading.enumerate():
         if thread.name == "autostart":
             thread.join(10)
-    assert not raised
+    assert not crashes
