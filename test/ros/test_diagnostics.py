@@ -48,7 +48,8 @@ def test_status_of_a_working_camera_has_rates_and_latency(start):
         harness.until(lambda count=count: len(harness.captions) == count)
     values = monitor.until("camera", DiagnosticStatus.OK, "images are described", described="3")
     assert (values["topic"], values["failed"]) == ("/image", "0")
-    assert float(values["latency p50 (s)"]) <= float(values["latency p95 (s)"])
+    median, high = (float(values[f"latency p{share} (s)"]) for share in (50, 95))
+    assert 1_000_000_000 < median <= high  # the stamps are in 1970
     assert float(values["described rate (Hz)"]) > 0
     values = monitor.until("model", DiagnosticStatus.OK, "ready")
     assert (values["device memory (MB)"], values["model"]) == ("3", "fake")

@@ -68,6 +68,9 @@ def test_annotated_frames_are_drawn_only_for_subscribers(start, monkeypatch):
     decoded = Pillow.open(io.BytesIO(compressed.data))
     assert decoded.size == (640, 480)
     assert decoded.getpixel((0, 0)) == pytest.approx((9, 8, 7), abs=2)
+    harness.send(sec=8)
+    harness.until(lambda: all(messages[-1].header.stamp.sec == 8 for messages in received))
+    assert [[m.header.stamp.sec for m in messages] for messages in received] == [[7, 8]] * 2
 
 
 @pytest.mark.fault(61)
