@@ -163,7 +163,7 @@ rclpy.spin(node)
 
 @pytest.mark.fault(52)
 def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
-    asking = client.create_client(Ask, "kosmos/ask")
+    ask_client = client.create_client(Ask, "kosmos/ask")
     question = Ask.Request(question="What is it?")
     with Program(
         "kosmos_node", *parameters(model="shapes", queue_size=4, request_timeout=10.0)
@@ -171,14 +171,14 @@ def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
         node.says("active: ")
         with Program(Path(sys.executable), "-u", "-c", CLIENT) as requester:
             requester.says("all requests wait")
-        assert "4 requests wait (queue_size)" in spinner.call(asking, question).message
+        assert "4 requests wait (queue_size)" in spinner.call(ask_client, question).message
 
         def has_room():
-            return "no image came within 10 s" in spinner.call(asking, question).message
+            return "no image came within 10 s" in spinner.call(ask_client, question).message
 
         spinner.until(has_room, "room in the queue")
         question.image = frame_of(scenes[0], "here")
-        answer = spinner.call(asking, question)
+        answer = spinner.call(ask_client, question)
         code = node.stop()
     assert answer.success, answer.message
     assert code == 0
@@ -203,15 +203,15 @@ def test_namespaces_keep_two_nodes_apart(client, spinner, scenes):
         client.create_timer(0.3, send)
         spinner.until(lambda: all(len(found) > 2 for found in captions.values()))
         for place, scene in zip(places, scenes, strict=True):
-            asking = client.create_client(Ask, f"/{place}/kosmos/ask")
-            answer = spinner.call(asking, Ask.Request(question="What is in this image?"))
+            ask_client = client.create_client(Ask, f"/{place}/kosmos/ask")
+            answer = spinner.call(ask_client, Ask.Request(question="What is in this image?"))
             assert (answer.success, answer.result.header.frame_id) == (True, place)
             assert {caption.header.frame_id for caption in captions[place]} == {place}
             assert all(names_a_shape(caption, scene) for caption in captions[place])
         expected = {f"/{place}/kosmos: {part}" for place in places for part in ("model", "camera")}
-        spinner.until(lambda: {s.name for seen in statuses for s in seen.status} >= expected)
+        spinner.until(lambda: {s.name for message in statuses for s in message.status} >= expected)
         assert [node.stop() for node in nodes] == [0, 0]
-    assert {status.name for seen in statuses for status in seen.status} == expected
+    assert {status.name for message in statuses for status in message.status} == expected
 
 
 SUBSCRIBER = """

@@ -328,7 +328,7 @@ def test_node_can_be_shut_down_between_attempts_to_load(start, monkeypatch):
 
 
 @pytest.mark.fault(36)
-def test_configure_by_a_manager_fails_without_reattempts(start):
+def test_configure_by_a_manager_fails_without_retries(start):
     attempts = []
 
     def load(settings):
@@ -343,7 +343,7 @@ def test_configure_by_a_manager_fails_without_reattempts(start):
 
 
 @pytest.mark.fault(36)
-def test_configure_after_a_failed_start_fails_without_reattempts(start):
+def test_configure_after_a_failed_start_fails_without_retries(start):
     errors = [UnreachableError("the hub does not answer"), ModelLoadError("the disk is full")]
 
     def load(settings):

@@ -59,7 +59,9 @@ def test_incompatible_reliability_is_named_with_its_remedy(start):
     statuses = harness.collect(DiagnosticArray, "/diagnostics")
     harness.until(
         lambda: any(
-            status.level == DiagnosticStatus.STALE for seen in statuses for status in seen.status
+            status.level == DiagnosticStatus.STALE
+            for message in statuses
+            for status in message.status
         )
     )
 
