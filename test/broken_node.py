@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run kosmos_node with an engine that breaks: broken_node.py HOW [ARGUMENTS].
 
-HOW is lost (the device), hangs, or holds (hangs and holds Python's lock).
+HOW: lost (the device is lost), hangs (a step never ends), holds (it also keeps Python's lock).
 """
 
 import ctypes
 import sys
 import threading
 
-from desk import FakeEngine
+from node_harness import FakeEngine
 
 from kosmos_ros.errors import DeviceLostError
 from kosmos_ros.ros.kosmos_node import KosmosNode
@@ -17,7 +17,7 @@ from kosmos_ros.ros.process import run
 
 
 class Broken(FakeEngine):
-    """Generates text until a prompt contains "break"."""
+    """An engine that works until a prompt contains "break"."""
 
     def step(self):
         if any("break" in query.prompt for query in self.added):

@@ -118,8 +118,8 @@ def pytest_collection_modifyitems(config, items):
         items[:] = fast
 
 
-class Bench:
-    """An executor for nodes that the test itself spins."""
+class Spinner:
+    """An executor that the test itself spins while it waits."""
 
     def __init__(self, *nodes):
         from rclpy.executors import SingleThreadedExecutor
@@ -218,15 +218,19 @@ def ros():
 
 @pytest.fixture
 def start(ros):
-    """Provide a function that makes desks; end their nodes."""
-    from desk import Desk, FakeEngine
+    """Provide a function that starts KosmosNode and returns its NodeHarness; end the nodes.
+
+    `values` are parameters. `load` replaces the loading of the engine; it is then up to the test
+    to wait for the model.
+    """
+    from node_harness import FakeEngine, NodeHarness
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
     from kosmos_ros.ros.kosmos_node import KosmosNode
 
     def end(engine, node):
-        engine.free.set()
+        engine.unblock()
         stopped = node.stop(10)
         node.destroy_node()
         assert stopped
@@ -244,11 +248,11 @@ def start(ros):
             ends.callback(end, engine, node)
             client = Node("client")
             ends.callback(client.destroy_node)
-            desk = Desk(engine, node, client)
+            harness = NodeHarness(engine, node, client)
             if load is None and wait:
-                desk.until(lambda: node.host.availability.ready, "a model at work")
-            return desk
+                harness.until(lambda: node.host.availability.ready, "a loaded model")
+            return harness
 
         yield make
-    # rcl keeps one log publisher for a node's name: that of an old node must not live on.
+    # rcl keeps one log publisher for each node name; the next node needs its own.
     gc.collect()

@@ -119,20 +119,20 @@ def test_errors_about_text_from_outside_are_harmless(act):
 
 
 def test_text_from_outside_forges_no_lines_of_the_log_and_of_responses(ros):
-    from conftest import Bench
+    from conftest import Spinner
     from kosmos_msgs.srv import Ask, Generate
     from programs import Program, parameters
     from rclpy.node import Node
     from sensor_msgs.msg import Image
 
     client = Node("client")
-    bench = Bench(client)
+    spinner = Spinner(client)
     camera = client.create_publisher(Image, "image", 1)
     options = {"model": "shapes", "always_on": "true", "image_reliability": "reliable"}
     evil = EVIL.replace("\x00", "")  # NUL ends a string in a message
     with Program("kosmos_node", *parameters(**options)) as node:
         node.says("active: frames and requests are taken")
-        bench.until(camera.get_subscription_count, "a subscription")
+        spinner.until(camera.get_subscription_count, "a subscription")
         camera.publish(Image(width=1, height=1, step=3, encoding=evil, data=bytes(3)))
         warning = node.says("is not supported")
         assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: encoding 'x\\n.*", warning)
@@ -145,7 +145,7 @@ def test_text_from_outside_forges_no_lines_of_the_log_and_of_responses(ros):
             (ask, Ask.Request(question="What?" + evil[:80])),
             (generate, Generate.Request(prompt=evil[:80])),
         ):
-            response = bench.call(service, request)
+            response = spinner.call(service, request)
             assert not response.success
             assert harmless(response.message)
         assert node.stop() == 0
@@ -163,9 +163,9 @@ def test_names_of_other_nodes_are_harmless_and_only_some_are_shown(start):
         node_name=EVIL,
         qos_profile=QoSProfile(depth=1),
     )
-    desk = start()
-    desk.node.get_publishers_info_by_topic = lambda topic: [publisher] * 1000
-    warning = desk.node.cameras[""].subscription._describe_silence(0.0)
+    harness = start()
+    harness.node.get_publishers_info_by_topic = lambda topic: [publisher] * 1000
+    warning = harness.node.cameras[""].subscription._describe_silence(0.0)
     assert "1000 publishers" in warning
     assert harmless(warning)
     assert len(warning) < 5000

@@ -10,5 +10,6 @@ model       configuration, initial weights and losses
 muon        the optimiser of the layers' matrices
 train       scenes -> weights
 evaluation  weights -> metrics
+results     results of the scenes -> metrics
 gallery     results -> example frames and a chart
 """

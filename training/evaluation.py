@@ -10,8 +10,8 @@ import argparse
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,58 +25,13 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import ALIKE, Box, Scene, Shape, sample_scene
 from training import gallery, language
 from training.relations import sample_reference
+from training.results import PredictedBox, Results, metrics
 
 FRAME_SIZES: tuple[tuple[int, int], ...] = ((320, 240), (640, 360), (240, 240))
 """Width and height in pixels: 4:3, 16:9 and 1:1."""
 
 JPEG = 60  # quality of the frames that are evaluated a second time
 JPEG_EVERY = 4  # one scene in so many is evaluated as JPEG, too, and with a detailed caption
-
-ACCURACIES: dict[str, tuple[str, ...]] = {
-    "region_accuracy": ("region_question", "region_description"),
-    "question_accuracy": (
-        "count_question", "presence_question", "colour_question", "beside_question",
-    ),
-    "absent_accuracy": ("absent",),
-    "grounding_accuracy": ("phrase_grounding",),
-    "several_accuracy": ("several_grounding",),
-    "reference_accuracy": ("reference_grounding",),
-}  # fmt: skip
-"""Metrics that are a share of right answers, and the tasks that they count."""
-
-
-@dataclass(frozen=True)
-class PredictedBox:
-    """A predicted box."""
-
-    iou: float  # with its phrase's shape; 0: there is none
-    score: float
-    named: bool = True  # its phrase is right; otherwise `iou` is with the nearest shape
-
-
-@dataclass(frozen=True)
-class Results:
-    """Results of one scene in the checks that were made; `+` adds up results."""
-
-    predicted: int = 0  # phrases in the brief caption
-    expected: int = 0  # phrases that it should have
-    correct: int = 0  # phrases that it has and should have
-    ious: tuple[float, ...] = ()  # boxes of the `correct`; 0 for a missing or superfluous box
-    detailed: tuple[int, int, int] = (0, 0, 0)  # the same counts for the detailed caption
-    boxes: tuple[PredictedBox, ...] = ()  # of all tasks
-    answers: tuple[tuple[str, bool], ...] = ()  # task, and whether its answer is right
-
-    def __add__(self, other: "Results") -> "Results":
-        first, second = self.detailed, other.detailed
-        return Results(
-            self.predicted + other.predicted,
-            self.expected + other.expected,
-            self.correct + other.correct,
-            self.ious + other.ious,
-            (first[0] + second[0], first[1] + second[1], first[2] + second[2]),
-            self.boxes + other.boxes,
-            self.answers + other.answers,
-        )
 
 
 class Evaluator:
@@ -204,34 +159,6 @@ def held_out_scene(seed: int, index: int) -> tuple[Scene, np.random.Generator]:
     return sample_scene(rng, *FRAME_SIZES[index % len(FRAME_SIZES)], alike=ALIKE), rng
 
 
-def metrics(results: Iterable[Results]) -> dict[str, float | None]:
-    """Return the metrics by name; None where nothing was measured.
-
-    phrase_f1, mean_iou and iou50 describe the brief caption. score_auroc is the AUROC of the
-    scores of all boxes of brief captions and groundings; a box is right if its IoU is over 0.5
-    with its phrase's shape, or with the nearest shape if the phrase is wrong or repeated. For
-    named_auroc the boxes of such phrases are always wrong.
-    """
-    total = sum(results, Results())
-    ious = np.array(total.ious)
-    over_half = np.array([box.iou > 0.5 for box in total.boxes], dtype=bool)
-    named = np.array([box.named for box in total.boxes], dtype=bool)
-    scores = np.array([box.score for box in total.boxes])
-    accuracies = {
-        name: _mean([right for task, right in total.answers if task in tasks])
-        for name, tasks in ACCURACIES.items()
-    }
-    return {
-        "phrase_f1": _f1(total.predicted, total.expected, total.correct),
-        "mean_iou": _mean(ious),
-        "iou50": _mean(ious > 0.5),
-        **accuracies,
-        "detailed_f1": _f1(*total.detailed),
-        "score_auroc": _auroc(scores, over_half),
-        "named_auroc": _auroc(scores, over_half & named),
-    }
-
-
 def iou(a: Box, b: Box) -> float:
     """Return the intersection over union of two boxes."""
     across = min(a[2], b[2]) - max(a[0], b[0])
@@ -259,26 +186,6 @@ def _mentions(text: str) -> list[str]:
     return words.replace(" and ", ", ").split(", ")
 
 
-def _f1(predicted: int, expected: int, correct: int) -> float | None:
-    return 2.0 * correct / (predicted + expected) if expected else None
-
-
-def _mean(values: np.ndarray | list[bool]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
-
-
-def _auroc(scores: np.ndarray, right: np.ndarray) -> float | None:
-    """Return the chance that a right box scores above a wrong one; ties count half.
-
-    This is the Mann-Whitney U statistic, divided by the number of pairs.
-    """
-    good, bad = scores[right], scores[~right]
-    if not len(good) or not len(bad):
-        return None
-    above = (good[:, None] > bad[None, :]).mean() + 0.5 * (good[:, None] == bad[None, :]).mean()
-    return float(above)
-
-
 _evaluator: Evaluator  # of a worker process
 
 
@@ -303,6 +210,10 @@ def _evaluate(place: tuple[int, int]) -> tuple[Results, Results | None]:
     return results, _evaluator.evaluate(as_jpeg, rng)
 
 
+def _caption(image: np.ndarray) -> Caption:
+    return _evaluator.caption(_evaluator.engine.encode(image))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="evaluate-shapes", description="Measure the model `shapes` on held-out scenes."
@@ -324,7 +235,7 @@ def main() -> None:
     if options.pictures:
         _load(options.model, options.device, options.quantization)
         scenes = [held_out_scene(*place)[0] for place in places]
-        gallery.write(options.pictures, _evaluator, scenes, results)
+        gallery.write(options.pictures, _caption, scenes, results)
     measured = metrics(results)
     print(json.dumps({k: None if v is None else round(v, 4) for k, v in measured.items()}))
 
@@ -341,7 +252,7 @@ def _print_table(results: Sequence[Results], as_jpeg: Sequence[Results]) -> None
     answers = [answer for result in results for answer in result.answers]
     for task in dict.fromkeys(task for task, _ in answers):
         right = [is_right for name, is_right in answers if name == task]
-        print(f"{task:20}{_mean(right):9.3f} of {len(right)}")
+        print(f"{task:20}{np.mean(right):9.3f} of {len(right)}")
 
 
 if __name__ == "__main__":

@@ -5,21 +5,17 @@
 The seed alone decides which frames are shown: the first scenes, then the first wrong ones.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kosmos_ros.images import drawing
+from kosmos_ros.kosmos2.grounding import Caption
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene
-
-if TYPE_CHECKING:
-    from training.evaluation import Evaluator, PredictedBox, Results
+from training.results import PredictedBox, Results
 
 FIRST, WRONG = 9, 3  # frames shown
 COLUMNS = 3
@@ -35,12 +31,16 @@ PAPER, INK, FAINT, BAR = (255, 255, 255), (20, 20, 20), (205, 205, 205), (67, 99
 TRUE, FAILED = (255, 255, 255), (214, 40, 40)
 
 
+MakeCaption = Callable[[np.ndarray], Caption]
+"""Returns the brief caption of an image of shape (H, W, 3), uint8."""
+
+
 def write(
-    folder: Path, evaluator: Evaluator, scenes: Sequence[Scene], results: Sequence[Results]
+    folder: Path, caption: MakeCaption, scenes: Sequence[Scene], results: Sequence[Results]
 ) -> None:
     """Write shapes-frames.png and shapes-scores.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    frames = draw_frames(evaluator, scenes, results)
+    frames = draw_frames(caption, scenes, results)
     frames = frames.quantize(PALETTE, kmeans=2, dither=Image.Dither.NONE)
     frames.save(folder / "shapes-frames.png", optimize=True)
     boxes = [box for result in results for box in result.boxes]
@@ -48,7 +48,7 @@ def write(
 
 
 def draw_frames(
-    evaluator: Evaluator, scenes: Sequence[Scene], results: Sequence[Results]
+    caption: MakeCaption, scenes: Sequence[Scene], results: Sequence[Results]
 ) -> Image.Image:
     """Draw true boxes in white, predicted ones in colour, and a red frame around failures."""
     chosen = list(_chosen(results))
@@ -56,7 +56,7 @@ def draw_frames(
     rows = -(-len(chosen) // COLUMNS)
     grid = Image.new("RGB", (COLUMNS * across + GAP, rows * down + GAP), PAPER)
     for place, index in enumerate(chosen):
-        tile = _tile(evaluator, scenes[index])
+        tile = _tile(caption, scenes[index])
         left, top = GAP + place % COLUMNS * across, GAP + place // COLUMNS * down
         if not _is_right(results[index]):
             around = (
@@ -119,9 +119,8 @@ def _is_right(result: Results) -> bool:
     return len(counts) == 1 and min(result.ious, default=0.0) > 0.5
 
 
-def _tile(evaluator: Evaluator, scene: Scene) -> Image.Image:
+def _tile(caption: MakeCaption, scene: Scene) -> Image.Image:
     pixels = render(scene)
-    caption = evaluator.caption(evaluator.engine.encode(pixels))
     scale = min(TILE[0] / scene.width, 240 / scene.height)
     frame = Image.fromarray(pixels).resize(
         (round(scene.width * scale), round(scene.height * scale)), Image.Resampling.LANCZOS
@@ -131,6 +130,6 @@ def _tile(evaluator: Evaluator, scene: Scene) -> Image.Image:
         corners = np.array(shape.box) * ((frame.width, frame.height) * 2)
         pen.rectangle([float(v) for v in corners], outline=TRUE, width=2)
     tile = Image.new("RGB", TILE, drawing.PAPER)
-    annotated = Image.fromarray(drawing.annotate(np.asarray(frame), caption))
+    annotated = Image.fromarray(drawing.annotate(np.asarray(frame), caption(pixels)))
     tile.paste(annotated, ((TILE[0] - annotated.width) // 2, 0))
     return tile

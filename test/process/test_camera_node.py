@@ -9,7 +9,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import PATIENCE, Bench
+from conftest import PATIENCE, Spinner
 from programs import Program, parameters
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
@@ -35,7 +35,7 @@ class Viewer:
 
     def __init__(self, *topics):
         self.node = Node("viewer")
-        self.bench = Bench(self.node)
+        self.spinner = Spinner(self.node)
         self.seen = {topic: [] for topic in topics}
         for topic in topics:
             self.node.create_subscription(
@@ -44,12 +44,12 @@ class Viewer:
 
     def close(self):
         """Remove the subscriptions, which would otherwise live on in the tests that follow."""
-        self.bench.executor.shutdown()
+        self.spinner.executor.shutdown()
         self.node.destroy_node()
 
     def wait(self, count):
         """Wait until `count` messages of each topic have arrived."""
-        self.bench.until(
+        self.spinner.until(
             lambda: all(len(messages) >= count for messages in self.seen.values()), "images"
         )
 
@@ -165,17 +165,17 @@ def test_without_subscribers_no_image_is_read(viewing, tmp_path):
         viewer = viewing()
         client = viewer.node.create_client(DescribeParameters, "camera/describe_parameters")
         for _ in range(3):  # the timer runs in the meantime
-            viewer.bench.call(client, DescribeParameters.Request(names=list(OPTIONS)))
+            viewer.spinner.call(client, DescribeParameters.Request(names=list(OPTIONS)))
         assert "broken.png" not in camera.output
         viewer.node.create_subscription(Image, "camera/image_raw", lambda message: None, 1)
-        viewer.bench.until(lambda: "broken.png" in camera.output, "a camera that reads")
+        viewer.spinner.until(lambda: "broken.png" in camera.output, "a camera that reads")
 
 
 def test_parameters_are_described_and_cannot_be_changed(viewing):
     with Program("camera_node", *parameters(rate=1)):
         viewer = viewing()
         client = viewer.node.create_client(DescribeParameters, "camera/describe_parameters")
-        described = viewer.bench.call(client, DescribeParameters.Request(names=list(OPTIONS)))
+        described = viewer.spinner.call(client, DescribeParameters.Request(names=list(OPTIONS)))
         for descriptor in described.descriptors:
             assert descriptor.read_only
             assert descriptor.description
@@ -183,7 +183,7 @@ def test_parameters_are_described_and_cannot_be_changed(viewing):
         assert (rate.from_value, rate.to_value) == OPTIONS["rate"].metadata["limits"]
         client = viewer.node.create_client(SetParameters, "camera/set_parameters")
         change = Parameter("rate", value=2.0).to_parameter_msg()
-        (result,) = viewer.bench.call(client, SetParameters.Request(parameters=[change])).results
+        (result,) = viewer.spinner.call(client, SetParameters.Request(parameters=[change])).results
         assert not result.successful
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comparison import corners, in_pixels, iou, message_of
-from conftest import Bench
+from conftest import Spinner
 from programs import Program, parameters
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
@@ -33,7 +33,7 @@ class Robot:
         arguments = parameters(model="shapes", device="cpu", max_rate=0)
         self.program = Program("kosmos_node", *arguments)
         self.client = Node("robot")
-        self.bench = Bench(self.client)
+        self.spinner = Spinner(self.client)
         self.camera = self.client.create_publisher(Image, "image", 10)
         self.asking = self.client.create_client(Ask, "kosmos/ask")
         self.frames = 0
@@ -46,9 +46,9 @@ class Robot:
         self.client.create_subscription(
             DiagnosticStatus, "kosmos/model_info", states.append, latched
         )
-        self.bench.until(lambda: states and states[-1].message == "ready", "a loaded model")
+        self.spinner.until(lambda: states and states[-1].message == "ready", "a loaded model")
         self.info = states[-1]
-        self.bench.until(self.camera.get_subscription_count, "a subscribed node")
+        self.spinner.until(self.camera.get_subscription_count, "a subscribed node")
 
     def caption(self, message):
         """Publish a frame until it arrives, as a camera would, and return its caption."""
@@ -56,7 +56,7 @@ class Robot:
         message.header.stamp.sec = self.frames
         timer = self.client.create_timer(0.3, lambda: self.camera.publish(message))
         self.camera.publish(message)
-        caption = self.bench.until(
+        caption = self.spinner.until(
             lambda: next((c for c in self.captions if c.header == message.header), None),
             "a caption",
         )
@@ -64,7 +64,7 @@ class Robot:
         return caption
 
     def ask(self, **request):
-        return self.bench.call(self.asking, Ask.Request(**request))
+        return self.spinner.call(self.asking, Ask.Request(**request))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_captions_name_and_locate_the_drawn_shapes(robot, scenes):
 def test_captions_of_camera_node_match_its_truth(context):
     """Three processes: camera_node, kosmos_node and this client."""
     client = Node("viewer")
-    bench = Bench(client)
+    spinner = Spinner(client)
     truths, captions = {}, {}
 
     def keep_in(messages):
@@ -149,7 +149,7 @@ def test_captions_of_camera_node_match_its_truth(context):
         *("-r", "__node:=viewed", "-r", "image:=camera/image_raw"),
     )
     with camera, node:
-        bench.until(lambda: len(captions.keys() & truths.keys()) >= 12, "captions of the camera")
+        spinner.until(lambda: len(captions.keys() & truths.keys()) >= 12, "captions of the camera")
         assert (camera.stop(), node.stop()) == (0, 0)
     tally = Tally()
     for stamp in captions.keys() & truths.keys():
@@ -193,7 +193,7 @@ def test_the_example_client_shows_captions_and_answers(robot, scenes):
         caption = robot.caption(message)
         # The graph shows a subscriber before the node has found it: frames until it has.
         timer = robot.client.create_timer(0.3, lambda: robot.camera.publish(message))
-        robot.bench.until(lambda: client.has(caption.caption), "a caption in the client")
+        robot.spinner.until(lambda: client.has(caption.caption), "a caption in the client")
         robot.client.destroy_timer(timer)
         box = caption.phrases[0].boxes[0]
         client.says(f"  {caption.phrases[0].text} at {box.x_min:.0f}, {box.y_min:.0f}, score 0.")
@@ -225,7 +225,7 @@ def test_bad_frames_are_reported_and_the_next_one_is_described(robot, scenes):
         assert not response.success
         assert reason in response.message
     timer = robot.client.create_timer(0.3, lambda: robot.camera.publish(short))
-    robot.bench.until(lambda: robot.program.has("1000 bytes of data"), "a warning")
+    robot.spinner.until(lambda: robot.program.has("1000 bytes of data"), "a warning")
     robot.client.destroy_timer(timer)
     assert robot.caption(message_of(render(scenes[0]))).phrases
 
@@ -269,7 +269,7 @@ def test_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
 @pytest.mark.fault(54)
 def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, sign):
     client = Node("busy_robot")
-    bench = Bench(client)
+    spinner = Spinner(client)
     camera = client.create_publisher(Image, "busy", 1)
     frame = message_of(render(scenes[1]))
     captions = []
@@ -281,7 +281,7 @@ def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, s
     ) as program:
         client.create_subscription(GroundedCaption, "busy_kosmos/captions", captions.append, 10)
         client.create_timer(0.02, lambda: camera.publish(frame))
-        bench.until(lambda: len(captions) > 2)
+        spinner.until(lambda: len(captions) > 2)
         code = program.stop(sign)
     client.destroy_node()
     assert code == 0, program.output
@@ -293,7 +293,7 @@ def test_a_signal_while_the_model_works_ends_the_node_cleanly(context, scenes, s
 @pytest.mark.fault(54)
 def test_a_signal_answers_waiting_requests(context, sign):
     client = Node("asker")
-    bench = Bench(client)
+    spinner = Spinner(client)
     asking = client.create_client(Ask, "ending_kosmos/ask")
     with Program(
         "kosmos_node",
@@ -304,10 +304,10 @@ def test_a_signal_answers_waiting_requests(context, sign):
         assert asking.wait_for_service(60)
         answered = asking.call_async(Ask.Request(question="Is there an image?"))
         # The response to a second request shows that the first one has arrived.
-        assert not bench.call(asking, Ask.Request(question=" ")).success
+        assert not spinner.call(asking, Ask.Request(question=" ")).success
         assert not answered.done()
         code = program.stop(sign)
-        bench.until(answered.done)
+        spinner.until(answered.done)
     client.destroy_node()
     assert answered.result().message == "the node is shutting down"
     assert code == 0, program.output
@@ -329,7 +329,7 @@ def test_requests_beyond_the_queue_size_are_all_answered(robot):
     # They wait for a frame that does not come.
     request = Ask.Request(question="Is there an image?", max_age=Duration(nanosec=1))
     answers = [client.call_async(request) for _ in range(50)]
-    robot.bench.until(lambda: all(answer.done() for answer in answers), "50 answers")
+    robot.spinner.until(lambda: all(answer.done() for answer in answers), "50 answers")
     messages = [answer.result().message for answer in answers]
     assert sum("8 requests wait (queue_size)" in message for message in messages) == 50 - 8
     assert sum("no image not older than" in message for message in messages) == 8

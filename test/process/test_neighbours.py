@@ -15,7 +15,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import numpy as np
 import psutil
-from conftest import Bench
+from conftest import Spinner
 from diagnostic_msgs.msg import DiagnosticArray
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask
@@ -39,8 +39,8 @@ def client(ros):
 
 
 @pytest.fixture
-def bench(client):
-    return Bench(client)
+def spinner(client):
+    return Spinner(client)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def names_a_shape(caption, scene):
 
 
 @pytest.mark.fault(20)
-def test_a_camera_faster_than_the_model_does_not_fill_the_memory(client, bench):
+def test_camera_faster_than_the_model_does_not_fill_the_memory(client, spinner):
     camera = client.create_publisher(Image, "image", 1)
     captions = subscribe(client, "kosmos/captions")
-    # Small, so that a busy computer can send a hundred frames a second.
+    # The scene is small: a busy computer must send a hundred frames per second.
     scene = sample_scene(np.random.default_rng(1), 320, 240)
     frame, numbers = frame_of(scene, "fast"), itertools.count(1)
 
@@ -79,10 +79,10 @@ def test_a_camera_faster_than_the_model_does_not_fill_the_memory(client, bench):
     with Program("kosmos_node", *FAST) as node:
         node.says("active: ")
         client.create_timer(0.01, send)
-        bench.until(lambda: len(captions) >= 5)
+        spinner.until(lambda: len(captions) >= 5)
         memory = psutil.Process(node.process.pid).memory_info
         before, dropped = memory().rss, captions[-1].frames_dropped
-        bench.until(lambda: captions[-1].frames_dropped >= dropped + 100)
+        spinner.until(lambda: captions[-1].frames_dropped >= dropped + 100)
         grown = memory().rss - before
         assert node.stop() == 0
     assert grown < 100 * len(frame.data) / 2
@@ -93,17 +93,17 @@ def test_a_camera_faster_than_the_model_does_not_fill_the_memory(client, bench):
 
 
 @pytest.mark.fault(22)
-def test_a_node_without_frames_uses_little_cpu_time(client, bench):
-    ticks = []
-    client.create_subscription(DiagnosticArray, "/diagnostics", ticks.append, 10)
+def test_node_without_frames_uses_little_cpu_time(client, spinner):
+    reports = []
+    client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     with Program("kosmos_node", *FAST) as node:
         node.says("active: ")
         process = psutil.Process(node.process.pid)
 
         def used():
             """Return the CPU time in seconds, right after the next diagnostics message."""
-            first = len(ticks)
-            bench.until(lambda: len(ticks) > first)
+            first = len(reports)
+            spinner.until(lambda: len(reports) > first)
             times = process.cpu_times()
             return times.user + times.system
 
@@ -114,7 +114,7 @@ def test_a_node_without_frames_uses_little_cpu_time(client, bench):
 
 
 @pytest.mark.fault(24)
-def test_two_publishers_of_one_topic_are_one_camera(client, bench, scenes):
+def test_two_publishers_of_a_topic_are_one_camera(client, spinner, scenes):
     other = Node("another_camera")
     frames = [frame_of(scene, str(number)) for number, scene in enumerate(scenes)]
     cameras = [node.create_publisher(Image, "image", 1) for node in (client, other)]
@@ -128,7 +128,7 @@ def test_two_publishers_of_one_topic_are_one_camera(client, bench, scenes):
     with Program("kosmos_node", *FAST) as node:
         node.says("active: ")
         client.create_timer(0.3, send)
-        bench.until(lambda: all(sum(c.header.frame_id == n for c in captions) > 2 for n in "01"))
+        spinner.until(lambda: all(sum(c.header.frame_id == n for c in captions) > 2 for n in "01"))
         assert node.stop() == 0
     other.destroy_node()
     for caption in captions:
@@ -137,14 +137,14 @@ def test_two_publishers_of_one_topic_are_one_camera(client, bench, scenes):
         assert names_a_shape(caption, scene)
 
 
-ASKER = """
+CLIENT = """
 import rclpy
 from kosmos_msgs.action import Generate
 from kosmos_msgs.srv import Ask
 from rclpy.action import ActionClient
 
 rclpy.init()
-node = rclpy.create_node("asker")
+node = rclpy.create_node("requester")
 client = node.create_client(Ask, "kosmos/ask")
 action = ActionClient(node, Generate, "kosmos/generate_stream")
 client.wait_for_service()
@@ -162,23 +162,23 @@ rclpy.spin(node)
 
 
 @pytest.mark.fault(52)
-def test_requests_of_a_killed_client_leave_the_queue(client, bench, scenes):
-    asking = client.create_client(Ask, "kosmos/ask")
+def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
+    ask_client = client.create_client(Ask, "kosmos/ask")
     question = Ask.Request(question="What is it?")
     with Program(
         "kosmos_node", *parameters(model="shapes", queue_size=4, request_timeout=10.0)
     ) as node:
         node.says("active: ")
-        with Program(Path(sys.executable), "-u", "-c", ASKER) as asker:
-            asker.says("all requests wait")
-        assert "4 requests wait (queue_size)" in bench.call(asking, question).message
+        with Program(Path(sys.executable), "-u", "-c", CLIENT) as requester:
+            requester.says("all requests wait")
+        assert "4 requests wait (queue_size)" in spinner.call(ask_client, question).message
 
         def has_room():
-            return "no image came within 10 s" in bench.call(asking, question).message
+            return "no image came within 10 s" in spinner.call(ask_client, question).message
 
-        bench.until(has_room, "room in the queue")
+        spinner.until(has_room, "room in the queue")
         question.image = frame_of(scenes[0], "here")
-        answer = bench.call(asking, question)
+        answer = spinner.call(ask_client, question)
         code = node.stop()
     assert answer.success, answer.message
     assert code == 0
@@ -186,7 +186,7 @@ def test_requests_of_a_killed_client_leave_the_queue(client, bench, scenes):
 
 
 @pytest.mark.fault(60)
-def test_namespaces_keep_two_nodes_apart(client, bench, scenes):
+def test_namespaces_keep_two_nodes_apart(client, spinner, scenes):
     statuses, places = [], ("one", "two")
     client.create_subscription(DiagnosticArray, "/diagnostics", statuses.append, 10)
     captions = {place: subscribe(client, f"/{place}/kosmos/captions") for place in places}
@@ -201,17 +201,17 @@ def test_namespaces_keep_two_nodes_apart(client, bench, scenes):
                 cameras[place].publish(frame_of(scene, place))
 
         client.create_timer(0.3, send)
-        bench.until(lambda: all(len(found) > 2 for found in captions.values()))
+        spinner.until(lambda: all(len(found) > 2 for found in captions.values()))
         for place, scene in zip(places, scenes, strict=True):
-            asking = client.create_client(Ask, f"/{place}/kosmos/ask")
-            answer = bench.call(asking, Ask.Request(question="What is in this image?"))
+            ask_client = client.create_client(Ask, f"/{place}/kosmos/ask")
+            answer = spinner.call(ask_client, Ask.Request(question="What is in this image?"))
             assert (answer.success, answer.result.header.frame_id) == (True, place)
             assert {caption.header.frame_id for caption in captions[place]} == {place}
             assert all(names_a_shape(caption, scene) for caption in captions[place])
         expected = {f"/{place}/kosmos: {part}" for place in places for part in ("model", "camera")}
-        bench.until(lambda: {s.name for seen in statuses for s in seen.status} >= expected)
+        spinner.until(lambda: {s.name for message in statuses for s in message.status} >= expected)
         assert [node.stop() for node in nodes] == [0, 0]
-    assert {status.name for seen in statuses for status in seen.status} == expected
+    assert {status.name for message in statuses for status in message.status} == expected
 
 
 SUBSCRIBER = """
@@ -228,8 +228,8 @@ rclpy.spin(node)
 
 
 @pytest.mark.fault(62)
-def test_a_stopped_subscriber_does_not_delay_the_others(client, bench, scenes):
-    """It is a reliable subscriber that acknowledges nothing."""
+def test_stopped_subscriber_does_not_delay_the_others(client, spinner, scenes):
+    """The subscriber is reliable and acknowledges nothing while it is stopped."""
     camera = client.create_publisher(Image, "image", 1)
     captions = subscribe(client, "kosmos/captions")
     frame = frame_of(scenes[0], "here")
@@ -240,19 +240,19 @@ def test_a_stopped_subscriber_does_not_delay_the_others(client, bench, scenes):
         node.says("active: ")
         client.create_timer(0.05, lambda: camera.publish(frame))
         for topic in ("captions", "annotated"):
-            bench.until(lambda topic=topic: subscriber.has(topic))
+            spinner.until(lambda topic=topic: subscriber.has(topic))
         subscriber.process.send_signal(signal.SIGSTOP)
         before = len(captions)
-        bench.until(lambda: len(captions) >= before + 40, "captions beside a stopped subscriber")
+        spinner.until(lambda: len(captions) >= before + 40, "captions for the other subscriber")
         lines = len(subscriber.lines)
         subscriber.process.send_signal(signal.SIGCONT)
-        bench.until(lambda: subscriber.has("captions", after=lines + 20))
+        spinner.until(lambda: subscriber.has("captions", after=lines + 20))
         assert node.stop() == 0
     assert "Traceback" not in node.output
 
 
 @pytest.mark.fault(68)
-def test_nodes_of_another_domain_are_invisible(client, bench):
+def test_nodes_of_another_domain_are_invisible(client, spinner):
     domain = int(os.environ["ROS_DOMAIN_ID"])
     assert (domain, os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"]) != (0, "SUBNET")
     others = {**os.environ, "ROS_DOMAIN_ID": str(domain % 101 + 1)}
@@ -263,7 +263,7 @@ def test_nodes_of_another_domain_are_invisible(client, bench):
     ):
         far.says(" at 5 Hz")
         near.says(" at 5 Hz")
-        bench.until(lambda: "near" in client.get_node_names())
+        spinner.until(lambda: "near" in client.get_node_names())
         assert "far" not in client.get_node_names()
 
 

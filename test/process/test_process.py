@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import numpy as np
-from conftest import PATIENCE, Bench
+from conftest import PATIENCE, Spinner
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask
 from programs import Program, parameters
@@ -130,7 +130,7 @@ def test_a_node_without_torch_runs_and_names_the_install_command(client, missing
     with Program(Path(sys.executable), "-u", "-c", WITHOUT.format(missing), *SHAPES) as node:
         node.says(remedy)
         asking = client.create_client(Ask, "kosmos/ask")
-        response = Bench(client).call(asking, Ask.Request(question="What is it?"))
+        response = Spinner(client).call(asking, Ask.Request(question="What is it?"))
         assert remedy in response.message
         code = node.stop()
     assert code == 0, node.output
@@ -193,7 +193,7 @@ time_t time(time_t *now) {
 
 @pytest.mark.fault(28)
 def test_a_step_of_the_system_clock_changes_no_rate_and_no_timeout(client, stepping, tmp_path):
-    bench = Bench(client)
+    spinner = Spinner(client)
     camera = client.create_publisher(Image, "image", 1)
     asking = client.create_client(Ask, "kosmos/ask")
     captions = []
@@ -217,7 +217,7 @@ def test_a_step_of_the_system_clock_changes_no_rate_and_no_timeout(client, stepp
             captions.clear()
             # Captions of frames from before the step do not count.
             name = header.frame_id
-            bench.until(
+            spinner.until(
                 lambda name=name: [c.header.frame_id for c in captions].count(name) >= 3,
                 "captions after a step",
             )
@@ -227,6 +227,6 @@ def test_a_step_of_the_system_clock_changes_no_rate_and_no_timeout(client, stepp
             # No frame is as new as max_age requires, so this request waits for its timeout.
             request = Ask.Request(question="What is it?")
             request.max_age.nanosec = 1
-            assert "within 2 s" in bench.call(asking, request).message
+            assert "within 2 s" in spinner.call(asking, request).message
             node.says("no image on /image for", after=silent)
         # The program is killed here: DDS may wait long for its own end.

@@ -80,8 +80,8 @@ def test_a_failed_test_leaves_no_node(ros):
     ros.create_node("left")
     conftest._end_all_but(before, RUNNING)
     assert conftest.NODES.alive == before
-    bench = conftest.Bench(kept)
-    bench.until(lambda: kept.get_node_names() == ["kept"], "a graph without the other node")
+    spinner = conftest.Spinner(kept)
+    spinner.until(lambda: kept.get_node_names() == ["kept"], "a graph without the other node")
 
 
 @pytest.mark.parametrize("first", [1, 50, 101])

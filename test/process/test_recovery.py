@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong in the model, the device, the network or this program, and how it goes on."""
+"""Recovery from failures of memory, device, network and code, and exit codes where none helps."""
 
 import signal
 import sys
@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import rclpy
-from conftest import Bench
-from desk import FakeEngine, picture
+from conftest import Spinner
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.srv import Ask
+from node_harness import FakeEngine, plain_image
 from programs import Program, parameters
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
@@ -37,7 +37,7 @@ from kosmos_ros.ros import parameters as node_parameters
 from kosmos_ros.serving import memory_backoff
 
 
-def of_model(message):
+def model_status(message):
     return next(status for status in message.status if status.name.endswith(": model"))
 
 
@@ -67,7 +67,7 @@ def of_model(message):
     ],
 )
 @pytest.mark.fault(30, 31)
-def test_what_a_device_says_is_sorted(error, kind):
+def test_device_errors_are_classified(error, kind):
     with (
         pytest.raises(GenerationError if kind is GenerationError else kind) as raised,
         translated("it failed"),
@@ -78,29 +78,26 @@ def test_what_a_device_says_is_sorted(error, kind):
 
 
 @pytest.mark.fault(30)
-def test_what_is_too_much_goes_in_parts_and_later_work_as_well():
+def test_batch_that_is_too_large_is_split_and_so_is_later_work():
     engine = Stepper()
     rig = Rig(engine, most=8)
-    # More than three at once are too much for this device.
-    engine.refuses = lambda under_way: OutOfMemoryError("full") if len(under_way) > 3 else None
+    # The memory is full if a batch has more than three rows.
+    engine.refuses = lambda prompts: OutOfMemoryError("full") if len(prompts) > 3 else None
     rig.ask("one", ["a", "b", "c", "d", "e", "f"], 2)
 
-    def more():
-        rig.ask("two", ["g", "h", "i"], 1)
-
-    engine.at[5] = more
+    engine.at[5] = lambda: rig.ask("two", ["g", "h", "i"], 1)
     assert rig.run(2) == ["one", "two"]
     assert rig.said == {"one": ["3"] * 6, "two": ["3"] * 3}
-    sizes = [len(under_way) for under_way in engine.steps]
-    assert sizes[0] == 6  # and then by memory_backoff.LEVELS
-    assert max(sizes[1:]) <= 4
+    sizes = [len(prompts) for prompts in engine.steps]
+    assert sizes[0] == 6
+    assert max(sizes[1:]) <= 4  # half of `most`, the next level of memory_backoff
 
 
 @pytest.mark.fault(30)
-def test_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
+def test_request_too_large_for_every_level_fails_and_the_next_one_succeeds():
     engine = Stepper()
     rig = Rig(engine, most=8)
-    engine.refuses = lambda under_way: OutOfMemoryError("full") if "huge" in under_way else None
+    engine.refuses = lambda prompts: OutOfMemoryError("full") if "huge" in prompts else None
     rig.ask("one", ["huge"], 40)
     rig.ask("two", ["small"], 1)
     assert sorted(rig.run(2)) == ["one", "two"]
@@ -109,7 +106,7 @@ def test_what_is_too_much_for_any_rung_is_refused_and_the_next_one_served():
 
 
 @pytest.mark.fault(30)
-def test_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
+def test_image_too_large_to_encode_fails_alone():
     engine = Stepper()
     rig = Rig(engine, most=4)
     engine.refuses_images = lambda images: (
@@ -120,15 +117,15 @@ def test_a_picture_that_can_never_be_encoded_costs_the_others_nothing():
     rig.offer("front", ["c"], 2)
     assert sorted(rig.run(3)) == ["front", "huge", "small"]
     assert rig.errors == {"huge": "full"}
-    assert engine.encoded.count(1) >= 3  # twice alone
+    assert engine.encoded.count(1) >= 3  # each image alone, the large one twice
 
 
 @pytest.mark.fault(30)
-def test_who_was_taken_once_goes_before_those_that_were_not():
+def test_interrupted_work_precedes_new_work():
     engine = Stepper()
     rig = Rig(engine, most=2)
-    failing = [OutOfMemoryError("full")]
-    engine.refuses = lambda under_way: failing.pop() if failing else None
+    errors = [OutOfMemoryError("full")]
+    engine.refuses = lambda prompts: errors.pop() if errors else None
     rig.ask("one", ["a"], 2)
     rig.ask("two", ["b"], 2)
     engine.at[1] = lambda: [rig.ask(name, [name], 2) for name in ("three", "four")]
@@ -136,11 +133,11 @@ def test_who_was_taken_once_goes_before_those_that_were_not():
 
 
 @pytest.mark.fault(30)
-def test_on_the_last_rung_answers_are_short():
+def test_last_level_shortens_responses():
     engine = Stepper()
     rig = Rig(engine, most=2)
-    failing = [OutOfMemoryError("full")] * 3
-    engine.refuses = lambda under_way: failing.pop() if failing else None
+    errors = [OutOfMemoryError("full")] * 3
+    engine.refuses = lambda prompts: errors.pop() if errors else None
     rig.ask("one", ["a"], 100)
     rig.run(1)
     assert rig.said == {"one": ["3"]}
@@ -148,8 +145,8 @@ def test_on_the_last_rung_answers_are_short():
 
 
 @pytest.mark.fault(30)
-def test_memory_is_given_back_when_nothing_holds_it_any_more():
-    """An exception holds its frames, and they what fills the memory."""
+def test_tidy_runs_after_the_error_is_released():
+    """An exception keeps its stack frames alive, and they keep the tensors in memory."""
 
     class Tensor: ...
 
@@ -174,15 +171,14 @@ def test_memory_is_given_back_when_nothing_holds_it_any_more():
 
 
 @pytest.mark.fault(30)
-def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
-    desk = start(max_rate=0)
-    reports = []
-    desk.client.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
-    desk.engine.errors.append(OutOfMemoryError("generation failed: out of memory"))
-    assert desk.ask(question="What is it?", image=picture()).success
-    desk.until(lambda: desk.logs("memory is short; running at half of max_batch_size"))
+def test_memory_level_is_reported_and_left_after_a_quiet_time(start, monkeypatch):
+    harness = start(max_rate=0)
+    reports = harness.collect(DiagnosticArray, "/diagnostics")
+    harness.engine.errors.append(OutOfMemoryError("generation failed: out of memory"))
+    assert harness.ask(question="What is it?", image=plain_image()).success
+    harness.until(lambda: harness.logs("memory is short; running at half of max_batch_size"))
     reports.clear()
-    status = of_model(desk.until(lambda: reports)[0])
+    status = model_status(harness.until(lambda: reports)[0])
     assert (status.level, status.message) == (
         DiagnosticStatus.WARN,
         "memory is short: half of max_batch_size",
@@ -190,16 +186,16 @@ def test_the_rung_is_told_and_left_after_a_quiet_time(start, monkeypatch):
     assert {pair.key: pair.value for pair in status.values}["short of memory"] == (
         "half of max_batch_size"
     )
-    assert desk.engine.tidied == 1
-    monkeypatch.setattr(memory_backoff, "QUIET", 0.001)  # and nothing else happens
-    desk.until(lambda: desk.logs("memory has recovered; running at full batch size again"))
+    assert harness.engine.tidy_calls == 1
+    monkeypatch.setattr(memory_backoff, "QUIET", 0.001)  # s; nothing else triggers the recovery
+    harness.until(lambda: harness.logs("memory has recovered; running at full batch size again"))
     reports.clear()
-    assert of_model(desk.until(lambda: reports)[0]).level == DiagnosticStatus.OK
+    assert model_status(harness.until(lambda: reports)[0]).level == DiagnosticStatus.OK
 
 
 @pytest.fixture
-def broken(ros):
-    """A function that starts test/broken_node.py; gives it, a client's bench, and its ask."""
+def start_broken(ros):
+    """Provide a function that starts broken_node.py; it returns program, spinner, Ask client."""
     started = []
 
     def start(how, **values):
@@ -212,12 +208,12 @@ def broken(ros):
         )
         client = Node("client_of_a_broken_node")
         started.append((program, client))
-        bench = Bench(client)
-        asking = client.create_client(Ask, "kosmos/ask")
+        spinner = Spinner(client)
+        ask_client = client.create_client(Ask, "kosmos/ask")
         program.says("active: ")
-        bench.until(asking.service_is_ready)
-        assert bench.call(asking, Ask.Request(question="What?", image=picture())).success
-        return program, bench, asking
+        spinner.until(ask_client.service_is_ready)
+        assert spinner.call(ask_client, Ask.Request(question="What?", image=plain_image())).success
+        return program, spinner, ask_client
 
     yield start
     for program, client in started:
@@ -234,34 +230,34 @@ def broken(ros):
     ],
 )
 @pytest.mark.fault(32, 33)
-def test_a_broken_device_is_told_to_all_who_wait_and_ends_the_process(broken, how, code, reason):
-    program, bench, asking = broken(how, hard_timeout=1.0, request_timeout=60.0)
+def test_broken_device_answers_every_request_and_ends_the_process(start_broken, how, code, reason):
+    program, spinner, ask_client = start_broken(how, hard_timeout=1.0, request_timeout=60.0)
     reports = []
-    bench.nodes[0].create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
-    bench.until(lambda: reports)
+    spinner.nodes[0].create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
+    spinner.until(lambda: reports)
     questions = ["What?", "Will it break?", "And now?"]
     answers = [
-        asking.call_async(Ask.Request(question=question, image=picture()))
+        ask_client.call_async(Ask.Request(question=question, image=plain_image()))
         for question in questions
     ]
-    bench.until(lambda: all(answer.done() for answer in answers))
+    spinner.until(lambda: all(answer.done() for answer in answers))
     assert program.ends() == code, program.output
     assert not answers[1].result().success
     assert reason in answers[1].result().message
-    bench.until(lambda: of_model(reports[-1]).level == DiagnosticStatus.ERROR)
-    assert reason in of_model(reports[-1]).message
+    spinner.until(lambda: model_status(reports[-1]).level == DiagnosticStatus.ERROR)
+    assert reason in model_status(reports[-1]).message
     assert "Traceback" not in program.output
     if how == "hangs":
         program.says("this process exits after 1 s (parameter hard_timeout)")
 
 
 @pytest.mark.fault(33)
-def test_native_code_that_stops_every_thread_ends_the_process(broken):
-    program, bench, asking = broken("holds", hard_timeout=0.0)
-    asking.call_async(Ask.Request(question="Will it break?", image=picture()))
-    bench.executor.spin_once(timeout_sec=0.1)
+def test_sigalrm_ends_a_process_whose_threads_are_all_blocked(start_broken):
+    program, spinner, ask_client = start_broken("holds", hard_timeout=0.0)
+    ask_client.call_async(Ask.Request(question="Will it break?", image=plain_image()))
+    spinner.executor.spin_once(timeout_sec=0.1)
     assert program.ends() == -signal.SIGALRM, program.output
-    assert program.has("broken_node.py"), "a trace of the threads"
+    assert program.has("broken_node.py"), "no traceback of the threads"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +265,7 @@ def test_native_code_that_stops_every_thread_ends_the_process(broken):
     [(0.0, 0.0, 0.0), (1.0, 600.0, 30.0), (500.0, 600.0, 500.0), (900.0, 900.0, 900.0)],
 )
 @pytest.mark.fault(33)
-def test_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there(
+def test_patience_is_ten_minutes_while_loading_and_then_hard_timeout(
     start, limit, before, patience
 ):
     loaded = threading.Event()
@@ -278,28 +274,28 @@ def test_a_turn_may_take_as_long_as_the_model_and_ten_minutes_before_it_is_there
         loaded.wait(60)
         return FakeEngine()
 
-    desk = start(load=load, hard_timeout=limit)
-    assert desk.node.patience == before
+    harness = start(load=load, hard_timeout=limit)
+    assert harness.node.patience == before
     loaded.set()
-    desk.until(lambda: not desk.node.unavailable())
-    assert desk.node.patience == patience
+    harness.until(lambda: not harness.node.unavailable())
+    assert harness.node.patience == patience
 
 
 @pytest.mark.fault(33)
-def test_a_model_may_take_its_time_where_no_limit_is_set(start):
-    desk = start(hard_timeout=0.0)
-    desk.engine.free.clear()
-    answer = desk.asking.call_async(Ask.Request(question="What?", image=picture()))
-    desk.until(lambda: desk.node.host.worker.stuck() > 0.5)
-    desk.engine.free.set()
-    desk.until(answer.done)
-    assert answer.result().success
-    assert not desk.node.finished.done()
-    assert desk.node.host.worker.stuck() == 0
+def test_hard_timeout_of_0_never_ends_the_process(start):
+    harness = start(hard_timeout=0.0)
+    harness.engine.block()
+    future = harness.ask_client.call_async(Ask.Request(question="What?", image=plain_image()))
+    harness.until(lambda: harness.node.host.worker.stuck() > 0.5)
+    harness.engine.unblock()
+    harness.until(future.done)
+    assert future.result().success
+    assert not harness.node.finished.done()
+    assert harness.node.host.worker.stuck() == 0
 
 
 @pytest.mark.fault(36)
-def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
+def test_loading_is_retried_until_the_hub_responds(start, monkeypatch):
     monkeypatch.setattr(model_host, "RETRY_PAUSES", (0.3, 0.4))
     engine, online = FakeEngine(), threading.Event()
 
@@ -308,63 +304,63 @@ def test_loading_is_tried_again_where_it_may_help(start, monkeypatch):
             raise UnreachableError("the hub does not answer")
         return engine
 
-    desk = start(engine, load)
-    said = "the model is loading: the hub does not answer; next attempt in"
-    desk.until(lambda: desk.ask(question="What?").message.startswith(said))
-    desk.until(lambda: desk.logs(said, "0.4 s"))
+    harness = start(engine, load)
+    prefix = "the model is loading: the hub does not answer; next attempt in"
+    harness.until(lambda: harness.ask(question="What?").message.startswith(prefix))
+    harness.until(lambda: harness.logs(prefix, "0.4 s"))
     online.set()
-    desk.until(lambda: not desk.node.unavailable())
-    assert desk.ask(question="What?", image=picture()).success
+    harness.until(lambda: not harness.node.unavailable())
+    assert harness.ask(question="What?", image=plain_image()).success
 
 
 @pytest.mark.fault(36)
-def test_a_node_that_waits_for_the_network_can_be_shut_down(start, monkeypatch):
+def test_node_can_be_shut_down_between_attempts_to_load(start, monkeypatch):
     monkeypatch.setattr(model_host, "RETRY_PAUSES", (60.0,))
 
     def load(settings):
         raise UnreachableError("the hub does not answer")
 
-    desk = start(load=load)
-    desk.until(lambda: "next attempt in 60 s" in desk.node.unavailable())
-    assert desk.node._run_transition(desk.node.trigger_shutdown)
-    assert desk.ask(question="What?").message == "the node is shut down"
-    assert desk.node.stop(10)
+    harness = start(load=load)
+    harness.until(lambda: "next attempt in 60 s" in harness.node.unavailable())
+    assert harness.node._run_transition(harness.node.trigger_shutdown)
+    assert harness.ask(question="What?").message == "the node is shut down"
+    assert harness.node.stop(10)
 
 
 @pytest.mark.fault(36)
-def test_a_manager_hears_at_once_that_loading_failed(start):
-    tries = []
+def test_configure_by_a_manager_fails_without_retries(start):
+    attempts = []
 
     def load(settings):
-        tries.append(1)
+        attempts.append(1)
         raise UnreachableError("the hub does not answer")
 
-    desk = start(load=load, autostart=False)
-    assert not desk.node._run_transition(desk.node.trigger_configure)
-    assert tries == [1]
-    response = desk.ask(question="What?")
+    harness = start(load=load, autostart=False)
+    assert not harness.node._run_transition(harness.node.trigger_configure)
+    assert attempts == [1]
+    response = harness.ask(question="What?")
     assert response.message == "the model cannot be used: the hub does not answer"
 
 
 @pytest.mark.fault(36)
-def test_a_manager_hears_of_it_also_after_a_start_that_failed(start):
+def test_configure_after_a_failed_start_fails_without_retries(start):
     errors = [UnreachableError("the hub does not answer"), ModelLoadError("the disk is full")]
 
     def load(settings):
         raise errors.pop()
 
-    desk = start(load=load)
-    said = "the model cannot be used: "
-    desk.until(lambda: desk.ask(question="What?").message == f"{said}the disk is full")
-    desk.until(lambda: not desk.node.starting)
-    assert not desk.node._run_transition(desk.node.trigger_configure)
-    assert desk.ask(question="What?").message == f"{said}the hub does not answer"
+    harness = start(load=load)
+    prefix = "the model cannot be used: "
+    harness.until(lambda: harness.ask(question="What?").message == f"{prefix}the disk is full")
+    harness.until(lambda: not harness.node.starting)
+    assert not harness.node._run_transition(harness.node.trigger_configure)
+    assert harness.ask(question="What?").message == f"{prefix}the hub does not answer"
 
 
 @pytest.mark.fault(59)
-def test_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
-    desk = start()
-    setting = desk.client.create_client(SetParameters, "kosmos/set_parameters")
+def test_bug_in_a_parameter_check_refuses_the_change(start, monkeypatch):
+    harness = start()
+    setting = harness.client.create_client(SetParameters, "kosmos/set_parameters")
     change = SetParameters.Request(
         parameters=[Parameter("max_rate", value=2.0).to_parameter_msg()]
     )
@@ -374,55 +370,55 @@ def test_a_bug_in_a_check_of_parameters_is_a_refusal(start, monkeypatch):
         return 1 // 0 if value == 2.0 else validated(field, value, prefix)
 
     monkeypatch.setattr(node_parameters, "validated", bug)
-    (result,) = desk.bench.call(setting, change).results
+    (result,) = harness.spinner.call(setting, change).results
     assert not result.successful
     assert result.reason.startswith("ZeroDivisionError: ")
     monkeypatch.undo()
-    assert desk.bench.call(setting, change).results[0].successful
+    assert harness.spinner.call(setting, change).results[0].successful
 
 
 @pytest.mark.fault(29)
-def test_a_bug_in_a_request_is_an_answer_and_a_line_of_the_log(start, monkeypatch):
-    desk = start()
+def test_bug_in_a_request_is_returned_and_logged(start, monkeypatch):
+    harness = start()
 
     def bug(*_):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(desk.node.request_services, "_message", bug)
-    response = desk.ask(question="What?", image=picture())
+    monkeypatch.setattr(harness.node.request_services, "_message", bug)
+    response = harness.ask(question="What?", image=plain_image())
     assert (response.success, response.message) == (False, "LookupError: a bug")
-    desk.until(lambda: desk.logs("a request failed: LookupError: a bug"))
+    harness.until(lambda: harness.logs("a request failed: LookupError: a bug"))
     monkeypatch.undo()
-    assert desk.ask(question="What?", image=picture()).success
+    assert harness.ask(question="What?", image=plain_image()).success
 
 
 @pytest.mark.fault(29)
-def test_a_bug_in_the_engine_is_logged_with_its_place(start):
-    desk = start()
-    desk.engine.errors.append(LookupError("a bug"))
-    response = desk.ask(question="What?", image=picture())
+def test_bug_in_the_engine_is_logged_with_its_traceback(start):
+    harness = start()
+    harness.engine.errors.append(LookupError("a bug"))
+    response = harness.ask(question="What?", image=plain_image())
     assert (response.success, response.message) == (False, "LookupError: a bug")
-    desk.until(lambda: desk.logs("Traceback", "desk.py", "LookupError: a bug"))
+    harness.until(lambda: harness.logs("Traceback", "node_harness.py", "LookupError: a bug"))
 
 
 @pytest.mark.fault(29)
-def test_a_worker_that_ends_by_a_bug_ends_the_process(start, monkeypatch):
-    desk = start()
+def test_bug_in_the_worker_ends_the_node_with_exit_code_5(start, monkeypatch):
+    harness = start()
 
     def bug(work, frame, jobs):
         raise LookupError("a bug")
 
-    monkeypatch.setattr(desk.node.host.worker, "_begin", bug)
-    response = desk.ask(question="What?", image=picture())
+    monkeypatch.setattr(harness.node.host.worker, "_begin", bug)
+    response = harness.ask(question="What?", image=plain_image())
     assert not response.success
-    desk.until(desk.node.finished.done)
-    assert desk.node.finished.result() == 5
-    assert desk.ask(question="And now?", image=picture()).message == "LookupError: a bug"
+    harness.until(harness.node.finished.done)
+    assert harness.node.finished.result() == 5
+    assert harness.ask(question="And now?", image=plain_image()).message == "LookupError: a bug"
 
 
 @pytest.mark.fault(29)
-def test_a_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
-    """rclpy raises what a callback raises out of the executor."""
+def test_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
+    """rclpy lets the exception of a callback leave the executor."""
 
     class Buggy(Node):
         def __init__(self):

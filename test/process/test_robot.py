@@ -8,7 +8,7 @@ One process serves two cameras. The tests draw the scenes, so they know the righ
 import itertools
 
 import pytest
-from conftest import Bench
+from conftest import Spinner
 from programs import Program, parameters
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
@@ -73,8 +73,8 @@ class Robot:
             *parameters(model="shapes", device="cpu", max_rate=0, cameras="[front, rear]"),
         )
         self.client = Node("robot_of_two")
-        self.bench = Bench(self.client)
-        self.until = self.bench.until
+        self.spinner = Spinner(self.client)
+        self.until = self.spinner.until
         self.cameras = {
             name: self.client.create_publisher(Image, f"{name}/image", 10)
             for name in ("front", "rear")
@@ -103,7 +103,7 @@ class Robot:
             pass  # the node may be inactive for another moment
 
     def call(self, kind, **request):
-        return self.bench.call(self.clients[kind], kind.Request(**request))
+        return self.spinner.call(self.clients[kind], kind.Request(**request))
 
     def set(self, **values):
         changed = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import Bench
+from conftest import Spinner
 from programs import Program
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
@@ -214,10 +214,10 @@ def test_a_second_response_is_reported(ros, capsys):
     for server in servers:
         server.create_service(Ask, "kosmos/ask", lambda request, response: response)
     client._report_unexpected(service)
-    bench = Bench(asking, *servers)
-    bench.until(lambda: asking.count_services("kosmos/ask") == 2)
-    bench.call(service, Ask.Request())
-    bench.until(lambda: '"twice"' in "".join(capsys.readouterr()), "a second response")
+    spinner = Spinner(asking, *servers)
+    spinner.until(lambda: asking.count_services("kosmos/ask") == 2)
+    spinner.call(service, Ask.Request())
+    spinner.until(lambda: '"twice"' in "".join(capsys.readouterr()), "a second response")
 
 
 def test_the_ledger_accounts_for_every_request():

@@ -33,49 +33,49 @@ def own(names_and_types, camera=""):
     return found
 
 
-def shown(desk, what, expected):
+def shown(harness, what, expected):
     """Return what the graph shows: as soon as it is as expected, or else after 10 s."""
     end = time.monotonic() + 10.0
-    desk.until(lambda: what() == expected or time.monotonic() > end)
+    harness.until(lambda: what() == expected or time.monotonic() > end)
     return what()
 
 
 def test_the_page_lists_the_published_topics(start):
-    desk, listed = start(), table("Topics")
+    harness, listed = start(), table("Topics")
     if Detection2DArray is None:
         listed.pop("~/detections")
 
     def published():
-        found = own(desk.node.get_publisher_names_and_types_by_node("kosmos", "/"))
+        found = own(harness.node.get_publisher_names_and_types_by_node("kosmos", "/"))
         return {name: kind for name, kind in found.items() if "/_action/" not in name}
 
-    assert shown(desk, published, listed) == listed
+    assert shown(harness, published, listed) == listed
 
 
 def test_the_page_lists_the_services_and_the_action(start):
-    desk, listed = start(), table("Services and the action")
+    harness, listed = start(), table("Services and the action")
 
     def served():
-        found = own(desk.node.get_service_names_and_types_by_node("kosmos", "/"))
+        found = own(harness.node.get_service_names_and_types_by_node("kosmos", "/"))
         services = {name: kind for name, kind in found.items() if "/_action/" not in name}
-        actions = own(get_action_server_names_and_types_by_node(desk.node, "kosmos", "/"))
+        actions = own(get_action_server_names_and_types_by_node(harness.node, "kosmos", "/"))
         return services | actions
 
-    assert shown(desk, served, listed) == listed
+    assert shown(harness, served, listed) == listed
 
 
 def test_each_of_several_cameras_has_its_own_topics(start):
-    desk = start(cameras=["left", "right"])
+    harness = start(cameras=["left", "right"])
     topics = ("captions", "text", "annotated", "annotated/compressed")
     topics += ("phrases", "answers", "events", "enable")
 
     def names():
-        pairs = desk.node.get_publisher_names_and_types_by_node("kosmos", "/")
-        pairs += desk.node.get_service_names_and_types_by_node("kosmos", "/")
+        pairs = harness.node.get_publisher_names_and_types_by_node("kosmos", "/")
+        pairs += harness.node.get_service_names_and_types_by_node("kosmos", "/")
         return {name for name, _ in pairs}
 
     expected = {f"/kosmos/{camera}/{topic}" for camera in ("left", "right") for topic in topics}
-    desk.until(lambda: expected <= names(), "the cameras' names")
+    harness.until(lambda: expected <= names(), "the cameras' names")
     assert not {f"/kosmos/{topic}" for topic in topics} & names()
 
 
@@ -83,11 +83,11 @@ def test_each_of_several_cameras_has_its_own_topics(start):
 def test_every_name_follows_the_namespace_and_remapping(start):
     arguments = ["--ros-args", "-r", "__ns:=/robot", "-r", "__node:=eyes"]
     arguments += ["-r", "~/captions:=/said", "-r", "/diagnostics:=/robot/diagnostics"]
-    desk = start(cli_args=arguments)
-    node = desk.node
+    harness = start(cli_args=arguments)
+    node = harness.node
     assert node.get_fully_qualified_name() == "/robot/eyes"
     expected = {"/said", "/robot/eyes/text", "/robot/diagnostics"}
-    desk.until(
+    harness.until(
         lambda: expected <= set(dict(node.get_publisher_names_and_types_by_node("eyes", "/robot")))
     )
     assert node.cameras[""].subscription.topic == "/robot/image"

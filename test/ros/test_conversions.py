@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What comes out of a message is what was put in, with rclpy's checks of field types and without.
+"""Values survive a message, with and without rclpy's checks of field types.
 
-Unchecked, rclpy publishes a NumPy scalar or an int in a float field as another number.
+If nothing checks the type, rclpy publishes a NumPy scalar or an int in a float field as another
+number.
 """
 
 import array
@@ -64,7 +65,7 @@ assert found.frames_dropped == 2**40
 
 @pytest.mark.parametrize("checks", ["0", "1"])
 @pytest.mark.fault(44, 45)
-def test_a_message_holds_what_was_put_in(checks):
+def test_values_survive_serialization(checks):
     done = subprocess.run(
         [sys.executable, "-c", ROUND_TRIP],
         env={**os.environ, "ROS_PYTHON_CHECK_FIELDS": checks},
@@ -77,14 +78,14 @@ def test_a_message_holds_what_was_put_in(checks):
 
 @pytest.mark.parametrize("contiguous", [True, False])
 @pytest.mark.fault(63)
-def test_a_frame_of_4k_is_copied_into_the_array_that_rclpy_keeps(contiguous):
+def test_4k_frame_is_copied_once_into_the_array_type_of_rclpy(contiguous):
     pixels = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
     pixels = pixels if contiguous else pixels[:, ::-1]
     tracemalloc.start()
     message = image_message(pixels, Header())
-    _, most = tracemalloc.get_traced_memory()
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # Anything else is looked at byte by byte, or copied again, when it is assigned.
+    # rclpy checks any other type byte by byte, or copies it again.
     assert type(message._data) is array.array
     assert np.array_equal(np.frombuffer(message.data, np.uint8).reshape(pixels.shape), pixels)
-    assert most < (1.2 if contiguous else 2.2) * pixels.nbytes
+    assert peak < (1.2 if contiguous else 2.2) * pixels.nbytes

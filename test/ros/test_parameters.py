@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters: defaults, types and ranges. test_docs.py compares the documentation with them."""
+"""Parameters: defaults, types, ranges and changes at run time. test_docs.py checks their docs."""
 
 from pathlib import Path
 
@@ -12,7 +12,8 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.serving.node_settings import FIELDS
+from kosmos_ros.ros import parameters
+from kosmos_ros.serving.node_settings import FIELDS, CameraSettings, NodeSettings
 from kosmos_ros.settings import validated
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +81,96 @@ def test_a_text_that_is_too_long_for_the_loaded_model_is_refused(start, name):
         (result,) = harness.node.set_parameters([Parameter(name, value=value)])
         assert result.successful == expected
     assert result.reason.startswith(f"parameter {name}: the prompt has 6")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("max_rate", -1.0, "0"),
+        ("max_rate", float("nan"), "nan"),
+        ("max_rate", "fast", "must be a number, got 'fast' (str)"),
+        ("task", "ocr", "one of brief_caption, detailed_caption"),
+        ("max_new_tokens", 0, "0"),
+        ("model", "shapes", "read"),
+        ("grounded", 1, ""),
+    ],
+)
+@pytest.mark.fault(57, 70)
+def test_invalid_change_is_refused_with_the_reason(start, name, value, reason):
+    harness = start()
+
+    def values():
+        return [parameters.read(harness.node, kind) for kind in (NodeSettings, CameraSettings)]
+
+    before = values()
+    result = harness.node.set_parameters([Parameter(name, value=value)])[0]
+    assert not result.successful
+    assert reason in result.reason
+    assert values() == before
+
+
+@pytest.mark.fault(58)
+def test_changed_task_applies_from_the_next_frame(start):
+    harness = start(max_rate=0).subscribe_to_captions()
+    harness.engine.block()
+    harness.send()
+    harness.until(harness.engine.stepping.is_set)
+    changes = [Parameter("task", value="detailed_caption"), Parameter("grounded", value=False)]
+    assert harness.node.set_parameters_atomically(changes).successful
+    harness.send()
+    harness.engine.unblock()
+    harness.until(lambda: len(harness.captions) == 2)
+    assert [caption.task for caption in harness.captions] == ["brief_caption", "detailed_caption"]
+    assert harness.engine.prompts == ["<grounding> An image of", "Describe this image in detail:"]
+    invalid = [Parameter("task", value="brief_caption"), Parameter("max_rate", value=-1.0)]
+    assert not harness.node.set_parameters_atomically(invalid).successful
+    assert parameters.read(harness.node, CameraSettings).task == "detailed_caption"
+
+
+@pytest.mark.fault(57)
+def test_integer_is_accepted_for_a_float(start):
+    harness = start(max_rate=2)
+    assert harness.camera.settings.max_rate == 2.0
+    assert harness.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
+    assert parameters.read(harness.node, CameraSettings).max_rate == 3.0
+
+
+@pytest.mark.fault(57)
+def test_warning_of_an_unknown_parameter_suggests_the_likely_name(start):
+    harness = start(max_rat=1.0, zzz=True)
+    assert parameters.unknown(harness.node) == [
+        "parameter max_rat is unknown; did you mean max_rate?",
+        "parameter zzz is unknown",
+    ]
+
+
+def test_empty_lists_are_accepted_on_the_command_line(start):
+    arguments = ["cameras:=[left, right]", "phrases:=[a dog]", "left.phrases:=[]", "questions:=[]"]
+    harness = start(cli_args=["--ros-args", *(word for a in arguments for word in ("-p", a))])
+    settings = [camera.settings for camera in harness.node.cameras.values()]
+    assert [s.phrases for s in settings] == [(), ("a dog",)]
+    assert [s.questions for s in settings] == [(), ()]
+
+
+def test_null_restores_the_common_value_of_a_camera(start):
+    harness = start(cli_args=["--ros-args", "-p", "cameras:=[left]", "-p", "left.max_rate:=null"])
+    (camera,) = harness.node.cameras.values()
+
+    def rate(name, value):
+        done = harness.node.set_parameters([Parameter(name, value=value)])
+        assert done[0].successful, done[0].reason
+        camera.refresh()
+        return camera.settings.max_rate
+
+    assert rate("max_rate", 4.0) == 4.0
+    assert rate("left.max_rate", 2.0) == 2.0
+    assert rate("left.max_rate", "null") == 4.0
+    # rclpy would undeclare the parameter, and the node would end when it reads it.
+    unset = Parameter("left.max_rate", Parameter.Type.NOT_SET)
+    (refused,) = harness.node.set_parameters([unset])
+    assert refused.reason == (
+        "parameter left.max_rate must have a value; set it to null to unset it"
+    )
+    assert rate("max_rate", 3.0) == 3.0
+    refused = harness.node.set_parameters([Parameter("max_rate", value="null")])[0]
+    assert refused.reason == "parameter max_rate must be a number, got 'null' (str)"

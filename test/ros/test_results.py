@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from desk import picture
+from node_harness import plain_image
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
@@ -39,55 +39,55 @@ def post(node, block):
 
 
 def test_a_request_uses_the_parameters_that_were_set_just_before(start):
-    desk = start()
+    harness = start()
     for limit in (11, 12, 13):
-        desk.node.set_parameters([Parameter("max_new_tokens", value=limit)])
-        assert desk.ask(question="What is it?", image=picture()).success
-    assert desk.engine.limits == [11, 12, 13]
+        harness.node.set_parameters([Parameter("max_new_tokens", value=limit)])
+        assert harness.ask(question="What is it?", image=plain_image()).success
+    assert harness.engine.limits == [11, 12, 13]
 
 
 def test_stop_tells_that_a_result_is_still_being_published(start, block):
-    desk = start()
-    post(desk.node, block)
-    assert not desk.node.stop(0.2)
+    harness = start()
+    post(harness.node, block)
+    assert not harness.node.stop(0.2)
     block.end.set()
 
 
 def test_nothing_is_published_after_deactivate_has_returned(start, block):
-    desk = start(max_rate=0).listen()
-    desk.client.create_subscription(String, "kosmos/text", print, 10)
-    desk.until(lambda: desk.heard("text"))
-    publishers = {output.topic: publisher for output, publisher in desk.camera._outputs}
+    harness = start(max_rate=0).subscribe_to_captions()
+    harness.client.create_subscription(String, "kosmos/text", print, 10)
+    harness.until(lambda: harness.has_subscriber("text"))
+    publishers = {output.topic: publisher for output, publisher in harness.camera._outputs}
     published = []
     publishers["captions"].publish = lambda message: block()
     publishers["text"].publish = lambda message: published.append(time.monotonic())
-    desk.send()
-    desk.until(block.begun.is_set, "a caption that is being published")
+    harness.send()
+    harness.until(block.begun.is_set, "a caption that is being published")
     threading.Timer(0.2, block.end.set).start()
-    assert desk.node._run_transition(desk.node.trigger_deactivate)
+    assert harness.node._run_transition(harness.node.trigger_deactivate)
     ended = time.monotonic()
-    assert desk.node._delivery.flush(WAIT)
+    assert harness.node._delivery.flush(WAIT)
     assert published and published[-1] <= ended
 
 
 def test_an_error_is_told_after_the_results_that_came_before_it(start, block):
-    desk = start(max_rate=0).listen()
-    post(desk.node, block)
-    desk.send()
-    desk.until(lambda: desk.node._delivery._others, "a caption that waits")
-    bad = picture()
+    harness = start(max_rate=0).subscribe_to_captions()
+    post(harness.node, block)
+    harness.send()
+    harness.until(lambda: harness.node._delivery._others, "a caption that waits")
+    bad = plain_image()
     bad.data = bad.data[:10]
-    desk.deliver(desk.images, bad, desk.camera)
-    desk.until(lambda: len(desk.node._delivery._others) == 2, "an error behind it")
+    harness.deliver(harness.image_publisher, bad, harness.camera)
+    harness.until(lambda: len(harness.node._delivery._others) == 2, "an error behind it")
     block.end.set()
-    desk.until(lambda: desk.camera.throughput.failed)
-    assert (desk.camera.throughput.count, desk.camera.throughput.failing) == (1, True)
+    harness.until(lambda: harness.camera.throughput.failed)
+    assert (harness.camera.throughput.count, harness.camera.throughput.failing) == (1, True)
 
 
 def test_publishing_that_hangs_ends_the_process(start, block):
-    desk = start(hard_timeout=0.3)
-    post(desk.node, block)
-    desk.until(desk.node.finished.done)
-    assert desk.node.finished.result() == 4
-    assert "publishing has not ended for" in desk.node.unavailable()
+    harness = start(hard_timeout=0.3)
+    post(harness.node, block)
+    harness.until(harness.node.finished.done)
+    assert harness.node.finished.result() == 4
+    assert "publishing has not ended for" in harness.node.unavailable()
     block.end.set()

@@ -4,7 +4,8 @@
 
 import pytest
 
-from training.evaluation import PredictedBox, Results, iou, metrics
+from training.evaluation import iou
+from training.results import PredictedBox, Results, metrics
 
 
 def test_the_iou_is_the_shared_area_over_the_common_one() -> None:

@@ -15,7 +15,8 @@ from kosmos_ros.shapes import MODEL_DIR
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene, Shape
 from training import tokenizer
-from training.evaluation import CHECKS, Evaluator, held_out_scene, iou, metrics
+from training.evaluation import CHECKS, Evaluator, held_out_scene, iou
+from training.results import metrics
 
 SCENES = 300
 FLOORS = {

@@ -1,0 +1,88 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Phrases, questions and tasks that apply to every frame, with a fake engine."""
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
+
+from kosmos_msgs.msg import Answer, GroundedCaption
+from node_harness import SNOWMAN_BOX
+
+
+def test_phrases_and_questions_of_a_frame_form_one_batch(start):
+    harness = start(
+        phrases=["a dog", "a man"], questions=["Who is it?", "Is it warm?"], max_rate=0
+    )
+    harness.engine.outputs = {
+        "a man": (SNOWMAN_BOX, (0.25, 1.0)),
+        "a dog": ("", ()),
+        "Who": (" a snowman.", ()),
+        "warm": (" no.", ()),
+    }
+    phrases = harness.collect(GroundedCaption, "kosmos/phrases")
+    answers = harness.collect(Answer, "kosmos/answers")
+    harness.subscribe_to_captions()
+    parts = {"task", "phrases", "questions"}
+    harness.until(lambda: harness.camera._wanted_parts(harness.camera.settings) == parts)
+    sent = harness.send()
+    harness.until(lambda: harness.captions and phrases and len(answers) == 2)
+    assert (harness.engine.batches, len(harness.engine.mean_colours)) == ([5], 1)
+    assert [(p.text, len(p.boxes)) for p in phrases[0].phrases] == [("a dog", 0), ("a man", 1)]
+    assert (phrases[0].header, phrases[0].task) == (sent.header, "phrase_grounding")
+    assert [(a.question, a.answer) for a in answers] == [
+        ("Who is it?", "a snowman."),
+        ("Is it warm?", "no."),
+    ]
+    assert all(answer.header == sent.header for answer in answers)
+    assert answers[0].score == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("values", "batch", "captions"),
+    [
+        (
+            {"task": "phrase_grounding", "phrases": ["a man", "a dog"]},
+            2,
+            [("phrase_grounding", "a man, a dog")],
+        ),
+        (
+            {"task": "question", "questions": ["Who?", "Why?"]},
+            2,
+            [("question", "a man."), ("question", "it is cold.")],
+        ),
+        ({"task": "prompt", "prompt": "It is"}, 1, [("prompt", "a man.")]),
+    ],
+)
+def test_task_selects_the_captions(start, values, batch, captions):
+    harness = start(max_rate=0, **values).subscribe_to_captions()
+    harness.engine.outputs = {
+        "a man": (SNOWMAN_BOX, (1, 1)),
+        "a dog": ("", ()),
+        "Why": (" it is cold.", ()),
+        "": (" a man.", ()),
+    }
+    harness.send()
+    harness.until(lambda: len(harness.captions) == len(captions))
+    assert [(caption.task, caption.caption) for caption in harness.captions] == captions
+    assert harness.engine.batches == [batch]
+
+
+def test_task_without_its_parameter_logs_what_is_missing(start):
+    harness = start(task="question", max_rate=0).subscribe_to_captions()
+    harness.send()
+    harness.until(lambda: harness.logs("task is question, but parameter questions is empty"))
+    harness.set_parameter("questions", ["Who?"])
+    harness.send()
+    harness.until(lambda: harness.captions)
+
+
+def test_frame_with_too_many_prompts_for_the_device_is_split(start):
+    harness = start(
+        phrases=["a dog", "a man", "a cat"], max_rate=0, task="phrase_grounding"
+    ).subscribe_to_captions()
+    harness.engine.fails_in_batches_of = 2
+    harness.send()
+    (caption,) = harness.until(lambda: harness.captions)
+    assert [phrase.text for phrase in caption.phrases] == ["a dog", "a man", "a cat"]
+    assert harness.engine.batches == [3, 1, 1, 1]

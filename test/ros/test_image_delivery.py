@@ -1,0 +1,198 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Silence, reliability and loss of images in the running node.
+
+test_image_subscription.py tests the warnings with publishers, time and a log that the test sets.
+"""
+
+import time
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from node_harness import FakeEngine, plain_image
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+
+@pytest.mark.fault(21, 22)
+def test_silence_and_its_end_are_logged(start):
+    harness = start(stale_timeout=0.1)
+    text = harness.until(lambda: harness.logs("no image on /image"))
+    assert "this node requests RELIABLE" in text
+    harness.send()
+    harness.until(lambda: harness.logs("images arrive on /image"))
+
+
+@pytest.mark.fault(22)
+def test_topic_without_a_publisher_is_named(start):
+    harness = start(stale_timeout=0.0)
+    harness.client.destroy_publisher(harness.image_publisher)
+    harness.until(lambda: harness.camera.subscription.publishers() == 0)
+    harness.node.set_parameters([Parameter("stale_timeout", value=0.5)])
+    text = harness.until(lambda: harness.logs("no image on /image"))
+    assert "no publisher" in text
+    assert "remap it" in text
+
+
+@pytest.mark.fault(23)
+def test_incompatible_reliability_is_named_with_its_remedy(start):
+    override = {"qos_overrides./image.subscription.reliability": "reliable"}
+    harness = start(stale_timeout=0.0, **override)
+    lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    harness.client.destroy_publisher(harness.image_publisher)
+    harness.until(lambda: harness.camera.subscription.publishers() == 0)
+    harness.client.create_publisher(Image, "image", lossy)
+    harness.until(lambda: harness.camera.subscription.publishers() == 1)
+    harness.node.set_parameters([Parameter("stale_timeout", value=0.5)])
+    harness.until(lambda: harness.logs("no image on /image"))
+    assert harness.logs(
+        "offers Image with BEST_EFFORT",
+        "set qos_overrides./image.subscription.reliability to best_effort",
+    )
+    assert sum("no image on /image" in text for text in harness.logged) == 1
+    statuses = harness.collect(DiagnosticArray, "/diagnostics")
+    harness.until(
+        lambda: any(
+            status.level == DiagnosticStatus.STALE
+            for message in statuses
+            for status in message.status
+        )
+    )
+
+
+@pytest.mark.fault(23)
+def test_subscription_requests_what_all_publishers_offer(start):
+    """It requests reliable delivery, which loses no large image, if all publishers offer it."""
+    harness = start()
+    subscription = harness.camera.subscription
+    harness.until(lambda: subscription.reliability == "reliable")
+    lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    second = harness.client.create_publisher(Image, "image", lossy)
+    harness.until(lambda: subscription.reliability == "best_effort")
+    for publisher in (second, harness.image_publisher):
+        harness.until(publisher.get_subscription_count)
+        harness.deliver(publisher, plain_image(), harness.camera)
+    harness.client.destroy_publisher(second)
+    # The old subscription must disappear from the publishers before the new one is made.
+    harness.until(lambda: subscription._subscription is None)
+    assert subscription.reliability == "reliable"
+    assert subscription.arrivals.started == subscription._resubscribe_at
+    harness.until(lambda: subscription._subscription)
+    harness.send()
+    # The number of publishers stays the same; only the reliability changes.
+    harness.client.destroy_publisher(harness.image_publisher)
+    harness.client.create_publisher(Image, "image", lossy)
+    harness.until(lambda: subscription.reliability == "best_effort")
+    assert not harness.node.has_parameter("qos_overrides./image.subscription.reliability")
+    assert harness.until(
+        lambda: harness.logs("/image: requesting BEST_EFFORT; not all publishers")
+    )
+    assert not harness.logs("incompatible")  # rclpy's own warning, which would be wrong here
+
+
+def test_publisher_of_another_type_does_not_change_the_reliability(start):
+    harness = start()
+    subscription = harness.camera.subscription
+    harness.until(lambda: subscription.reliability == "reliable")
+    lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    context = Context()  # within one context, DDS allows only one type per topic
+    context.init()
+    other = Node("other", context=context)
+    other.create_publisher(CompressedImage, "image", lossy)
+    harness.until(lambda: subscription.publishers() == 2)
+    subscription.check(stale_timeout=0, loading=False)
+    assert subscription.reliability == "reliable"
+    other.destroy_node()
+    context.shutdown()
+
+
+@pytest.mark.parametrize("override", ["best_effort", "reliable"])
+def test_qos_override_wins_over_the_parameter(start, override):
+    harness = start(**{"qos_overrides./image.subscription.reliability": override})
+    subscription = harness.camera.subscription
+    if override == "reliable":  # auto would choose best effort for a lossy publisher
+        lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        harness.client.create_publisher(Image, "image", lossy)
+    harness.until(lambda: subscription.publishers() == (2 if override == "reliable" else 1))
+    for _ in range(3):
+        subscription.check(stale_timeout=0, loading=False)
+    assert subscription.reliability == override
+    if override == "best_effort":
+        assert "remove qos_overrides./image.subscription.reliability" in subscription._cures()
+
+
+def test_compressed_topic_can_be_remapped(start):
+    harness = start(
+        cli_args=["--ros-args", "-r", "image/compressed:=/front/jpeg"],
+        image_transport="compressed",
+    )
+    assert harness.camera.subscription.topic == "/front/jpeg"
+
+
+@pytest.mark.parametrize(
+    ("local", "transports", "image_transport", "named"),
+    [
+        (True, "", "raw", ["compressed", "FASTDDS", "without LOCALHOST"]),
+        (
+            True,
+            "LARGE_DATA?max_msg_size=4MB",
+            "raw",
+            ["compressed", "FASTDDS", "without LOCALHOST"],
+        ),
+        (False, "", "raw", ["compressed", "FASTDDS"]),
+        (False, "LARGE_DATA", "raw", ["compressed", "FASTDDS"]),
+        (False, "LARGE_DATA?max_msg_size=4MB", "raw", ["compressed"]),
+        (False, "UDPv4", "compressed", ["FASTDDS"]),
+        (False, "LARGE_DATA?max_msg_size=4MB", "compressed", []),
+    ],
+)
+def test_warning_of_loss_names_only_remedies_that_are_not_set(
+    start, monkeypatch, local, transports, image_transport, named
+):
+    subscription = start(image_transport=image_transport).camera.subscription
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST" if local else "SUBNET")
+    monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", transports)
+    words = {
+        "compressed": "image_transport:=compressed",
+        "FASTDDS": "FASTDDS_BUILTIN_TRANSPORTS='LARGE_DATA?max_msg_size",
+        "without LOCALHOST": "without ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST",
+    }
+    text = subscription._cures()
+    assert [name for name, word in words.items() if word in text] == named
+    assert text.endswith("smaller images")
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_loss_is_logged_with_remedies_only_after_loading(start, ready):
+    engine = FakeEngine()
+
+    def load(settings):
+        engine.unblocked.wait()
+        return engine
+
+    engine.block()
+    harness = start(engine, None if ready else load, image_reliability="best_effort")
+    arrivals = harness.camera.subscription.arrivals
+    if ready:
+        arrivals.forget(float("-inf"))  # as if loading had ended long ago
+    now = time.monotonic()
+    for second in range(10):
+        for stamp in (second, second + 0.1):
+            arrivals.arrived(now - 9.5 + stamp, stamp)
+    if ready:
+        text = harness.until(lambda: harness.logs("do not reach this node"))
+        assert "% of the images on /image do not" in text
+        assert (
+            "set image_reliability:=auto or set image_transport:=compressed or set FASTDDS_"
+            in text
+        )
+        assert "'LARGE_DATA?max_msg_size=4MB&sockets_size=4MB' in all processes" in text
+    else:
+        harness.until(lambda: not arrivals.lost(time.monotonic()), "arrivals that are forgotten")
+        assert not harness.logs("do not reach")
