@@ -366,6 +366,6 @@ def test_unknown_parameters_in_a_file_cause_a_warning(tmp_path):
     file.write_text("/**:\n  ros__parameters:\n    model: /no/such\n    max_rtae: 2.0\n")
     with Program("kosmos_node", "--ros-args", "--params-file", file) as program:
         program.says("parameter max_rtae is unknown; did you mean max_rate?")
-        program.says("there is no directory /no/such")
+        program.says("directory /no/such does not exist")
         code = program.stop()
     assert code == 0, program.output

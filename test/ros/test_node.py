@@ -382,14 +382,14 @@ def test_a_question_about_a_region_names_its_cells(start):
         ({"question": "Is it?", "regions": [BoundingBox(x_max=1.0)]}, "empty or inverted"),
         (
             {"question": "Is it?", "regions": [BoundingBox(x_max=float("nan"), y_max=1.0)]},
-            "must be finite",
+            "must have finite numbers",
         ),
-        ({"question": "What?", "regions": [REGION]}, "must say which words mean the region"),
+        ({"question": "What?", "regions": [REGION]}, "must refer to the region"),
         (
             {"question": "What?", "region_phrases": ["a"]},
             "one entry for each of 0 regions or none, got 1",
         ),
-        ({"question": "What?", "regions": [REGION]}, "must say which words mean the region"),
+        ({"question": "What?", "regions": [REGION]}, "must refer to the region"),
         (
             {"question": "What?", "region_phrases": ["a"]},
             "one entry for each of 0 regions or none, got 1",
@@ -418,7 +418,7 @@ def test_a_question_without_any_image_says_what_is_missing(start):
     desk = start(request_timeout=0.2)
     response = desk.ask(question="What is it?")
     assert not response.success
-    assert "no image came within 0.2 s on /image, which has 1 publishers" in response.message
+    assert "no image arrived within 0.2 s on /image (publishers: 1); see" in response.message
 
 
 @pytest.mark.fault(51)

@@ -280,7 +280,7 @@ def test_a_goal_can_be_any_task(start, goal, prompt):
             "regions must be empty for task 'prompt'",
         ),
         ({"task": "question", "text": ""}, "question must not be empty"),
-        ({"task": "region_description"}, "regions has 0 entries; it must have one"),
+        ({"task": "region_description"}, "regions must have exactly one entry"),
         ({"task": "phrase_grounding"}, "phrases is empty"),
     ],
 )

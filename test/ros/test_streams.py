@@ -217,7 +217,7 @@ def test_a_list_may_be_empty_on_the_command_line(start):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"cameras": ["left", "left"]}, "each name must be there once"),
+        ({"cameras": ["left", "left"]}, "must not repeat a name"),
         ({"cameras": ["front camera"]}, "camera name must be .*'front camera'"),
         (
             {"cameras": ["a", "b"], "image_topics": ["x"]},
