@@ -57,7 +57,7 @@ def open_source(name: str, *, size: tuple[int, int], rate: float, seed: int) -> 
     """Open "shapes", an image file, a folder of images, a video file or a device.
 
     Images are stretched to `size`, (width, height) in pixels; (0, 0) keeps their own size. `rate`
-    is the number of reads per second, and `seed` that of the drawn scenes. Raises
+    is the number of reads per second; `seed` is the seed of the drawn scenes. Raises
     ConfigError if the source does not exist or cannot be read.
     """
     if name == "shapes":

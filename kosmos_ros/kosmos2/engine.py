@@ -330,7 +330,7 @@ class Engine:
         ids = self.token_ids(prompt)
         if len(ids) >= self._context:
             raise PromptError(
-                f"the prompt and the image must have fewer tokens than the model's context of "
+                "the prompt and the image must have fewer tokens than the model's context of "
                 f"{self._context}, got {len(ids)}; shorten the prompt"
             )
         if len(ids) == len(self._prefix):

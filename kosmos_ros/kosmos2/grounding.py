@@ -171,7 +171,7 @@ class _Parser:
         self._found: list[tuple[int, int, tuple[Box, ...]]] = []  # start, end, boxes
         self._phrase_start: int | None = None  # of a phrase that is open
         self._span: tuple[int, int] | None = None  # of a phrase that has just closed
-        # Of an open <object>: the grid indices and scores of each box.
+        # Grid indices and scores of each box of an open <object>.
         self._corners: list[list[tuple[int, float]]] | None = None
 
     def words(self, text: str) -> None:

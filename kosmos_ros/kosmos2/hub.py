@@ -68,7 +68,7 @@ class Files:
     """A folder with a model's files."""
 
     folder: Path
-    commit: str  # empty for a directory that the user names
+    commit: str  # empty for shapes and for a directory
 
 
 @dataclass(frozen=True)

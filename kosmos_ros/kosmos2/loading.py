@@ -209,7 +209,7 @@ def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
 
 
 def _ours(quantization: str, place: torch.device) -> bool:
-    """Whether int8.py quantizes the weights, not bitsandbytes."""
+    """Return whether int8.py quantizes the weights, and not bitsandbytes."""
     return quantization == "int8" and place.type == "cpu"
 
 
@@ -222,7 +222,7 @@ def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
 
 
 def _check_config(model: str, values: dict[str, Any]) -> None:
-    """Refuse a config.json that is missing, of another model or refers to external code."""
+    """Refuse a config.json that is missing, belongs to another model or refers to other code."""
     if not values:
         raise ModelLoadError(f"model {model!r} has no config.json")
     if values.get("model_type") != Kosmos2Config.model_type:

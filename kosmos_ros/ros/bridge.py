@@ -3,9 +3,9 @@
 """Decode image messages to RGB arrays, with ROS's cv_bridge where it works correctly.
 
 kosmos_ros's own table (images/encodings.py) decodes the other encodings. A trial in a separate
-process tests which encodings cv_bridge decodes correctly here: builds for NumPy 1, such
-as those of Humble and Jazzy, end the process with a segmentation fault under NumPy 2. This module
-is also the program of the trial. Knows messages and cv_bridge, and leaves pixels to images/.
+process tests which encodings cv_bridge decodes correctly here: builds for NumPy 1, such as those
+of Humble and Jazzy, end the process with a segmentation fault under NumPy 2. This module is also
+the program of the trial. Knows messages and cv_bridge, and leaves pixels to images/.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _grounding_goal(request: GenerateAction.Goal, settings: CameraSettings) -> C
 def _region_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
     if len(request.regions) != 1:
         raise RequestError(
-            f"regions must have exactly one entry for task region_description, "
+            "regions must have exactly one entry for task region_description, "
             f"got {len(request.regions)}; send one goal for each region"
         )
     template = prompts.region_template(request.grounded)

@@ -252,8 +252,8 @@ class Services:
         if not request.camera:
             if len(names) > 1 and getattr(request, "regions", None):
                 raise RequestError(
-                    f"camera must be one of {', '.join(names)} if regions are given, got ''; "
-                    "set camera, or send the image"
+                    f"camera must be one of {', '.join(names)} for a request with regions, "
+                    "got ''; set it, or send the image"
                 )
             return names
         if request.camera not in names:

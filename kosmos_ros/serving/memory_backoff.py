@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Reduce the work at a time after the device ran out of memory.
+"""Limit how much work runs at a time after the device ran out of memory.
 
-Each failure reduces it by one level. Each QUIET seconds without a failure restore one level.
+Each failure lowers the limit by one level. Each QUIET seconds without a failure restore one level.
 Knows no torch and no ROS.
 """
 
@@ -18,7 +18,7 @@ QUIET = 60.0  # s without a failure before the next higher level is tried
 
 @dataclass(frozen=True)
 class Level:
-    """A limit on the work at a time."""
+    """A limit on the work that runs at a time."""
 
     name: str  # for diagnostics and logs; empty: no limit
     batch: float = 0.0  # share of max_batch_size; at least one prompt

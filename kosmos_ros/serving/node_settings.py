@@ -180,7 +180,7 @@ class CameraSettings:
     )
     prompt: str = parameter(
         "",
-        "Prompt in KOSMOS-2's own language, for task: prompt. Empty: none.",
+        "Prompt in KOSMOS-2's own language. Used only if task is prompt. Empty: none.",
         check=prompts.raw,
     )
     min_score: float = parameter(
@@ -214,8 +214,8 @@ class CameraSettings:
     )
     max_image_age: float = parameter(
         0.0,
-        "Largest age of a frame that is described, since its arrival (seconds). Older frames are "
-        "dropped. 0: any age.",
+        "Longest time that a frame may wait after its arrival (seconds). Older frames are "
+        "dropped. 0: any time.",
         limits=(0, 3600),
     )
     stale_timeout: float = parameter(

@@ -35,7 +35,7 @@ class CaptionEngine(Protocol):
     info: Any  # a dataclass such as loading.ModelInfo
 
     def warm_up(self, most: int, tokens: int) -> None:
-        """Allocate and record in advance, for `most` prompts with answers of `tokens`."""
+        """Allocate memory in advance for `most` prompts with answers of `tokens`."""
 
     def check(self, prompt: str) -> None:
         """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
@@ -124,7 +124,7 @@ class Worker:
 
     @property
     def backoff(self) -> MemoryBackoff:
-        """The limit on the work at a time after memory ran out."""
+        """The limit on the work that runs at a time, after memory ran out."""
         return self._batch.backoff
 
     def stuck(self) -> float:

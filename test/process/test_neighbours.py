@@ -174,7 +174,7 @@ def test_requests_of_a_killed_client_leave_the_queue(client, bench, scenes):
         assert "4 requests wait (queue_size)" in bench.call(asking, question).message
 
         def has_room():
-            return "no image came within 10 s" in bench.call(asking, question).message
+            return "no image arrived within 10 s" in bench.call(asking, question).message
 
         bench.until(has_room, "room in the queue")
         question.image = frame_of(scenes[0], "here")

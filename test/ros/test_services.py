@@ -406,7 +406,7 @@ def test_a_goal_that_is_worked_at_when_the_node_ends_gets_its_result(start):
 def test_regions_belong_to_a_camera_that_is_named(start):
     desk = start(cameras=["left", "right"])
     refused = desk.ask(question="What is it?", regions=[REGION])
-    assert "regions are of one camera's image; set it to one of left, right" in refused.message
+    assert "camera must be one of left, right for a request with regions" in refused.message
     assert desk.ask(question="What is it?", regions=[REGION], image=picture()).success
 
 
@@ -451,7 +451,7 @@ def test_feedback_of_grounding_has_the_phrases_that_are_done(start):
 def test_a_goal_that_waits_too_long_is_aborted(start):
     desk = start(request_timeout=0.2)
     goal = Goal(desk, task="brief_caption")
-    assert "no image came within 0.2 s" in goal.result().message
+    assert "no image arrived within 0.2 s" in goal.result().message
     assert goal.status == GoalStatus.STATUS_ABORTED
 
 

@@ -221,7 +221,7 @@ def test_a_list_may_be_empty_on_the_command_line(start):
         ({"cameras": ["front camera"]}, "camera name must be .*'front camera'"),
         (
             {"cameras": ["a", "b"], "image_topics": ["x"]},
-            "image_topics has 1 entries for 2 cameras",
+            "must have one entry for each of the 2 cameras, or none, got 1",
         ),
         ({"cameras": ["a"], "image_topics": ["a b"]}, "'a b' of camera 'a': Invalid topic name"),
         ({"phrases": ["<s>"]}, "contains the reserved tag"),
