@@ -132,7 +132,7 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument(option, action="store_true", help=text)
         return
     if limits := field.metadata["limits"]:
-        text += f" {limits[0]} to {limits[1]}."
+        text += f" Range: {limits[0]} to {limits[1]}."
     if field.default:
         text += f" Default: {field.default}."
 

@@ -84,8 +84,8 @@ def check_raw(
         )
     if step < layout.row_bytes(width):
         raise ImageSizeError(
-            f"step is {step} bytes; must be at least {layout.row_bytes(width)} "
-            f"for {width} {encoding} pixels"
+            f"step must be at least {layout.row_bytes(width)} bytes "
+            f"for {width} {encoding} pixels, got {step}"
         )
     expected = layout.size(height, _plane_step(layout, length, width, height, step))
     if length < expected:
@@ -99,11 +99,11 @@ def check_raw(
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise ImageSizeError if an image has no pixels or more than `max_pixels`."""
     if width < 1 or height < 1:
-        raise ImageSizeError(f"an image of {width} x {height} pixels; must be at least 1 x 1")
+        raise ImageSizeError(f"image must have at least 1 x 1 pixels, got {width} x {height}")
     if width * height > max_pixels:
         raise ImageSizeError(
-            f"an image of {width} x {height} = {width * height} pixels; "
-            f"must be at most {max_pixels}"
+            f"image must have at most {max_pixels} pixels, "
+            f"got {width} x {height} = {width * height}"
         )
 
 

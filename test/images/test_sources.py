@@ -308,7 +308,7 @@ def test_a_file_may_have_as_many_pixels_as_the_limit(tmp_path, monkeypatch, more
     if fits:
         assert source(path).read().image.shape == (24, 32, 3)
     else:
-        with pytest.raises(ConfigError, match="must be at most 767"):
+        with pytest.raises(ConfigError, match="must have at most 767 pixels"):
             source(path)
 
 
