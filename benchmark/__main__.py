@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the costs of the engine and the node on this machine, beside the plain way."""
+"""Compare the engine and the node with Hugging Face's generate on this machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main() -> None:
                 where = _machine(options)["device" if options.device != "cpu" else "processor"]
                 file = options.plots / f"benchmark-{name}.png"
                 plot(results[begun:], f"{title}: {where}", file)
-    finally:  # also after Ctrl-C or a part that fails: the results before it
+    finally:  # after a failure or Ctrl-C, print the results so far
         print(table(results))
         if options.json:
             write_json(results, _machine(options), options.json)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the engine beside Hugging Face's generate, on the same weights and frames."""
+"""Compare the engine with Hugging Face's generate, on the same weights and frames."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import Worker
 
 TOKENS = 40  # of a caption
-SHORT_TOKENS = 8  # of the shorter caption from which a token's time is found
+SHORT_TOKENS = 8  # of a shorter caption; the difference gives the time of a token
 CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
 RATE = 60.0  # Hz, of each camera under load
@@ -68,7 +68,7 @@ def latency(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 def peer(runs: int, subject: Subject) -> Iterator[Result]:
-    """Measure the latency of a caption beside that of the smallest Florence-2.
+    """Compare the latency of a caption with that of the smallest Florence-2.
 
     Yields nothing if transformers has no Florence-2.
     """
@@ -87,7 +87,7 @@ def peer(runs: int, subject: Subject) -> Iterator[Result]:
 
 
 def decode(subject: Subject, runs: int) -> Iterator[Result]:
-    """Measure the time of one more token beside that of reading all weights and the cache once."""
+    """Compare the time of one more token with that of reading all weights and the cache once."""
     (frame, *_) = long_frames(subject)
     image = subject.engine.encode(frame)
 
@@ -236,7 +236,7 @@ def _under_load(
 
 
 class _TimedQuestion:
-    """A question, and when its first token and its answer came."""
+    """A question, and the times of its first token and its answer."""
 
     def __init__(self, cameras: tuple[str, ...]) -> None:
         self.answered = threading.Event()
@@ -268,7 +268,7 @@ class _Message:
 
 
 class _Host:
-    """The node as its worker knows it."""
+    """The host of the worker, in place of a node."""
 
     settings = NodeSettings()
 
@@ -320,7 +320,7 @@ def _fail(error: Exception) -> None:
 
 
 def memory(subject: Subject) -> Iterator[Result]:
-    """Measure the peak of memory of eight captions at once, beside one of generate.
+    """Compare the peak of memory of eight captions at once with one caption of generate.
 
     On a GPU: all that torch has allocated, including the weights. On a CPU: what the process
     takes in addition; nothing if the kernel cannot reset its peak.
@@ -459,7 +459,7 @@ def _one_more(subject: Subject, runs: int, *ways: Writing) -> list[float]:
 def measured(
     subject: Subject, runs: int, *calls: Callable[[int], object]
 ) -> tuple[list[float], ...]:
-    """Return milliseconds of each call in each run. Calls take turns, so noise hits all alike."""
+    """Return milliseconds of each call in each run. Calls take turns, so noise affects all."""
     times: tuple[list[float], ...] = tuple([] for _ in calls)
     for number in range(-1, runs):  # the first round warms up
         for call, taken in zip(calls, times, strict=True):

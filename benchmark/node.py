@@ -56,7 +56,7 @@ rclpy.spin(node)
 
 
 def overhead(subject: Subject, runs: int) -> Iterator[Result]:
-    """Measure what a 1080p frame costs without the model, from its message to its caption's."""
+    """Measure the time of a 1080p frame without the model, from its message to its caption's."""
     decode = ImageDecoder().decode
     raw, jpeg = _messages()
     pixels = decode(raw, 10**8)
@@ -101,7 +101,7 @@ def overhead(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 def dropped(seconds: float) -> Iterator[Result]:
-    """Measure the CPU time of a frame that the node drops, beside that of a bare subscriber."""
+    """Compare the CPU time of a frame that the node drops with that of a bare subscriber."""
     for message, kind in zip(_messages(), ("raw", "JPEG"), strict=True):
         node = _cost(message, seconds, *_node_command(kind))
         bare = _cost(message, seconds, *_subscriber_command(kind))

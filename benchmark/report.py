@@ -25,7 +25,7 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the baseline; for a bound, how many times as large."""
+        """How many times better than the baseline. For BOUND: how many times as large."""
         if self.baseline is None or not self.value or not self.baseline:
             return None
         more_is_better = self.unit.endswith("/s") or self.against == BOUND

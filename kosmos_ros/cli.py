@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     0: success. 1: an image, the question or the model failed. 2: an option is invalid. As in
-    shells, 130: Ctrl-C; 141: the reader of standard output has closed it.
+    shells, 130: Ctrl-C; 141: the program that reads standard output has ended.
     """
     options = _parser().parse_args(args)
     try:
@@ -54,7 +54,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Writes errors in one line, without the usage, which would push the error out of sight."""
+    """Print errors in one line, without the usage, which would hide the error."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -76,14 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     caption.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     task = FIELDS["task"].default
     caption.add_argument(
-        "--task", type=_task, default=task, help=f"Task: {' or '.join(CAPTION_TASKS)}. ({task})"
+        "--task",
+        type=_task,
+        default=task,
+        help=f"Task: {' or '.join(CAPTION_TASKS)}. Default: {task}.",
     )
     caption.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="Folder for annotated images. Each is saved as NAME.png, or as NAME-2.png, "
-        "NAME-3.png and so on if the name is taken: nothing is overwritten.",
+        "NAME-3.png and so on if the name exists. No file is overwritten.",
     )
     caption.set_defaults(run=_caption)
 
@@ -129,9 +132,9 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument(option, action="store_true", help=text)
         return
     if limits := field.metadata["limits"]:
-        text += f" {limits[0]} to {limits[1]}."
+        text += f" Range: {limits[0]} to {limits[1]}."
     if field.default:
-        text += f" ({field.default})"
+        text += f" Default: {field.default}."
 
     def convert(given: str) -> Any:
         number = isinstance(field.default, int) and given.lstrip("+-").isdecimal()
@@ -183,13 +186,13 @@ def _caption(options: argparse.Namespace) -> int:
 def _annotate(
     folder: Path, path: Path, image: np.ndarray, caption: Caption, value: dict[str, Any]
 ) -> bool:
-    """Save the annotated image and put its path in `value`; report a failure and return False."""
+    """Save the annotated image and put its path in `value`. Print a failure and return False."""
     from tqdm import tqdm
 
     try:
         value["annotated"] = str(_save(folder, path.stem, annotate(image, caption)))
     except OSError as exc:
-        reason = one_line(f"--out {exc.filename}: {exc.strerror or exc}")
+        reason = one_line(f"cannot write {exc.filename}: {exc.strerror or exc}")
         tqdm.write(f"kosmos: {reason}", file=sys.stderr)
         return False
     return True
@@ -210,14 +213,15 @@ def _fetch(options: argparse.Namespace) -> int:
     from kosmos_ros.kosmos2 import hub
 
     files = hub.fetch(options.model, options.revision)
-    print(f"all files match those of {hub.hub()}; they are in {files.folder}", file=sys.stderr)
+    where = f"they are in {files.folder}"
+    print(f"all files match the hashes of {hub.hub()}; {where}", file=sys.stderr)
     # Quotes keep YAML from reading a commit as a number.
     print(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0
 
 
 def _engine(options: argparse.Namespace) -> Engine:
-    # Importing torch takes seconds, which --help and invalid images need not wait for.
+    # Importing torch takes seconds, so --help and errors of images must not wait for it.
     from kosmos_ros.kosmos2.engine import Engine
 
     return Engine.load(**{name: getattr(options, name) for name in MODEL})
@@ -238,7 +242,7 @@ def _run(
 def _value(
     path: Path, image: np.ndarray, prompt: Prompt, caption: Caption, model: str
 ) -> dict[str, Any]:
-    """Return the fields of kosmos_msgs/GroundedCaption that a file has, and its path."""
+    """Return the fields of kosmos_msgs/GroundedCaption that apply to a file, and its path."""
     height, width, _ = image.shape
     return {
         "image": str(path),
@@ -271,7 +275,7 @@ def _write(value: dict[str, Any]) -> None:
     text = json.dumps(value, allow_nan=False)
     try:
         tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()  # the reader of a pipe gets each line at once
+        sys.stdout.flush()  # so that the reader of a pipe gets each line at once
     except OSError as exc:
         # Python flushes again at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -304,7 +308,10 @@ def _region(text: str) -> Box:
 
 
 def _save(folder: Path, name: str, image: np.ndarray) -> Path:
-    """Save a PNG under the first free name: NAME.png, NAME-2.png … OSError has its filename."""
+    """Save a PNG under the first free name: NAME.png, NAME-2.png …
+
+    Raises OSError with its filename.
+    """
     from PIL import Image
 
     for number in itertools.count(1):
@@ -317,7 +324,7 @@ def _save(folder: Path, name: str, image: np.ndarray) -> Path:
     try:
         with file:
             Image.fromarray(image).save(file, "PNG")
-    except BaseException as exc:  # Ctrl-C, too: half a file is worse than none
+    except BaseException as exc:  # also Ctrl-C: leave no incomplete file
         path.unlink(missing_ok=True)
         if isinstance(exc, OSError):
             exc.filename = str(path)

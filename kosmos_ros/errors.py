@@ -6,9 +6,9 @@
     ├── ConfigError          a parameter or option has a value that can never work
     ├── ModelError           the model cannot be used
     │   ├── ModelLoadError       weights, tokenizer or processor are missing, unsafe or wrong
-    │   │   └── UnreachableError     the files cannot be downloaded now; later they may be
-    │   ├── GenerationError      the model ran without a usable result
-    │   │   └── OutOfMemoryError     the device has too little memory for this much at once
+    │   │   └── UnreachableError     the files cannot be downloaded now; a retry may help
+    │   ├── GenerationError      the model ran but gave no usable result
+    │   │   └── OutOfMemoryError     the device has too little memory for so much work at once
     │   └── DeviceLostError      the device is unusable until the process restarts
     ├── ImageError           one image cannot be decoded; the next one may be fine
     │   ├── EncodingError        its encoding or compression is not supported
@@ -25,7 +25,7 @@ A message names the thing, its value, and the valid values or the command that h
 
 
 class KosmosError(Exception):
-    """The root of the tree; never raised itself."""
+    """The base class of all errors of kosmos_ros; never raised itself."""
 
 
 class ConfigError(KosmosError):
@@ -41,15 +41,15 @@ class ModelLoadError(ModelError):
 
 
 class UnreachableError(ModelLoadError):
-    """The model's files cannot be downloaded now; later they may be."""
+    """The model's files cannot be downloaded now; a retry may help."""
 
 
 class GenerationError(ModelError):
-    """The model ran without a usable result."""
+    """The model ran but gave no usable result."""
 
 
 class OutOfMemoryError(GenerationError):
-    """The device has too little memory for this much at once; less may work."""
+    """The device has too little memory for so much work at once; less work may succeed."""
 
 
 class DeviceLostError(ModelError):

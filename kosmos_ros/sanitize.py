@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Make text from outside safe for logs and messages: one line, no control characters, bounded.
+"""Make external text safe for logs and messages: one line, limited, no control characters.
 
-Otherwise the sender of an image, a question or a node's name could forge lines of a log, control
-the terminal that shows it, or fill the disk.
+Otherwise the sender of an image or a question, or the name of a node, could forge lines of a log,
+control the terminal that shows the log, or fill the disk.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def format_error(error: Exception) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error, or its type; further lines are often advice."""
+    """Return the first line of a library's error, or its type if the error has no text."""
     return one_line(str(error).strip().partition("\n")[0] or type(error).__name__, 300)
 
 

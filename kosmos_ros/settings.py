@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a program: each one stated once, with default, range and description.
+"""Define the settings of a program, each one once, with default, range and description.
 
 A dataclass holds the settings. Each field made by `parameter` becomes a ROS parameter, a launch
 argument or a command-line option of the same name. Knows no ROS and no command line.
@@ -17,7 +17,7 @@ from kosmos_ros.errors import ConfigError, KosmosError
 from kosmos_ros.sanitize import quoted
 
 MAX_ENTRIES = 100
-"""Largest number of entries of a list, in parameters and in requests."""
+"""Largest number of entries in a list, in parameters and in requests."""
 
 KINDS: dict[type, str] = {
     bool: "true or false",
@@ -57,7 +57,7 @@ def parameter(
 
 
 def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
-    """Return `value` as the type of `field`.
+    """Check `value` and return it as the type of `field`.
 
     Accepts an integer for a float or a string. Removes empty strings from a list, because ROS
     cannot express an empty list of strings. Raises ConfigError, which names the parameter as

@@ -33,7 +33,7 @@ The negative ones occur if a signal arrives before the node handles signals.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # s before a new start; each pause is twice the previous one
 LONG_RUN = 600.0  # s, far longer than loading takes; after such a run the pauses start over
 
-PARAMETERS = {  # name: (type of the argument, None: by the rules of YAML; description)
+PARAMETERS = {  # name: (type of the argument, or None for YAML's rules; description)
     **{
         name: (str if isinstance(field.default, str) else None, field.metadata["description"])
         for name, field in FIELDS.items()

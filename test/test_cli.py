@@ -346,7 +346,8 @@ def test_an_image_that_cannot_be_saved_is_still_captioned(kosmos, drawn, tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 1
     assert err.splitlines() == [
-        f"kosmos: --out {tmp_path / name}.png: File too large" for name in ("first", "second")
+        f"kosmos: cannot write {tmp_path / name}.png: File too large"
+        for name in ("first", "second")
     ]
     check(values[1], "second")
     assert "annotated" not in values[1]
@@ -400,14 +401,14 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
             2,
             r"\(9, 0, 5, 9\) is empty or inverted: x_min must be less",
         ),
-        (["What is it?", "--region", "nan,0,5,9"], 2, r"\(nan, 0, 5, 9\) must be finite"),
+        (["What is it?", "--region", "nan,0,5,9"], 2, r"nan, 0, 5, 9\) must have finite numbers"),
         (["What is it?", "--region", "1,2,3"], 2, "region must be four numbers .*, got '1,2,3'"),
         (
             ["What is it?", "--region", "a,b,c,d"],
             2,
             "four numbers x0,y0,x1,y1 in pixels, got 'a,b,c,d'",
         ),
-        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' must say which"),
+        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' must refer to"),
         (
             ["Where?", "--region-phrase", "it"],
             1,
@@ -418,7 +419,7 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
         (
             ["Where?", "--max-image-pixels", "100"],
             1,
-            "first.png: an image of .*; must be at most 100",
+            "first.png: image must have at most 100.* pixels, got ",
         ),
     ],
 )
@@ -442,14 +443,14 @@ def test_an_invalid_question_is_refused_in_one_line(
         (["--max-new-tokens", "many"], 2, "max_new_tokens must be an integer, got 'many' .str."),
         (["--max-image-pixels", "0"], 2, "max_image_pixels must be 1 to 1000000000, got 0"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' does not exist: torch .* finds"),
-        (["--device", "gpu"], 2, "device must be auto, cpu, cuda or cuda:n, got 'gpu'"),
+        (["--device", "gpu"], 2, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (
             ["--dtype", "int4"],
             2,
             "dtype must be one of auto, float32, bfloat16, float16, got 'int4'",
         ),
         (["--quantization", "q4"], 2, "quantization must be one of none, int8, nf4, got 'q4'"),
-        (["--model", "/no/such"], 1, "model '/no/such': there is no directory /no/such"),
+        (["--model", "/no/such"], 1, "model '/no/such': directory /no/such does not exist"),
         (["--model", "nobody/nothing", "--local-files-only"], 1, "'nobody/nothing' is not in"),
         (
             ["--model", "nobody/nothing", "--revision", "v9", "--local-files-only"],
@@ -506,8 +507,8 @@ def test_help_describes_the_options(capsys):
         cli.main(["caption", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
-    assert "NAME-3.png and so on if the name is taken: nothing is overwritten" in said
-    assert "A box takes four tokens. 1 to 1024. (128)" in said
+    assert "NAME-3.png and so on if the name exists. No file is overwritten" in said
+    assert "A box takes four tokens. Range: 1 to 1024. Default: 128." in said
     assert "--quantization {none,int8,nf4}" in said
 
 

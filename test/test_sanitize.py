@@ -131,7 +131,7 @@ def test_text_from_outside_forges_no_lines_of_the_log_and_of_responses(ros):
     options = {"model": "shapes", "always_on": "true", "image_reliability": "reliable"}
     evil = EVIL.replace("\x00", "")  # NUL ends a string in a message
     with Program("kosmos_node", *parameters(**options)) as node:
-        node.says("active: frames and requests are taken")
+        node.says("active: accepting frames and requests")
         spinner.until(camera.get_subscription_count, "a subscription")
         camera.publish(Image(width=1, height=1, step=3, encoding=evil, data=bytes(3)))
         warning = node.says("is not supported")

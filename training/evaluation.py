@@ -140,7 +140,7 @@ CHECKS: dict[str, Check] = {
     "absent": Evaluator._absent,
     "answers": Evaluator._answers,
 }
-"""What is evaluated on each scene, by name."""
+"""Checks of each scene, by name."""
 
 EXACT_TASKS: tuple[language.MakeExample, ...] = (
     language.region_question,

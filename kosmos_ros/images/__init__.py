@@ -1,3 +1,3 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Images: from data, files and devices to RGB arrays, and captions drawn on them. No ROS."""
+"""Decode images of messages, files and devices, and draw captions on them. No ROS."""

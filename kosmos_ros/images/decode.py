@@ -49,7 +49,7 @@ def decode_raw(
     `data` is bytes or an object with their buffer; bytes after the image are ignored. `step` is
     the length of a row of the first plane in bytes. For planar encodings without padding, `step`
     may also be the length of the data divided by `height`, as sensor_msgs/Image defines it: 3/2
-    of the width for nv12 and nv21. The array is C-contiguous and may be a read-only view of
+    of the width for nv12 and nv21. The result is C-contiguous and may be a read-only view of
     `data`.
     Raises EncodingError and ImageSizeError as `check_raw` does, and ImageError if OpenCV fails.
     """
@@ -64,7 +64,7 @@ def decode_raw(
 def check_raw(
     length: int, width: int, height: int, encoding: str, step: int, max_pixels: int
 ) -> Encoding:
-    """Return the layout of a raw image of `length` bytes, after a check of all its numbers.
+    """Check all numbers of a raw image of `length` bytes, and return its layout.
 
     Raises EncodingError if `encoding` is not in ENCODINGS. Raises ImageSizeError if a side is 0,
     if the image has more than `max_pixels` pixels or a size that the encoding cannot have, if
@@ -84,8 +84,8 @@ def check_raw(
         )
     if step < layout.row_bytes(width):
         raise ImageSizeError(
-            f"step is {step} bytes; must be at least {layout.row_bytes(width)} "
-            f"for {width} {encoding} pixels"
+            f"step must be at least {layout.row_bytes(width)} bytes "
+            f"for {width} {encoding} pixels, got {step}"
         )
     expected = layout.size(height, _plane_step(layout, length, width, height, step))
     if length < expected:
@@ -99,16 +99,16 @@ def check_raw(
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise ImageSizeError if an image has no pixels or more than `max_pixels`."""
     if width < 1 or height < 1:
-        raise ImageSizeError(f"an image of {width} x {height} pixels; must be at least 1 x 1")
+        raise ImageSizeError(f"image must have at least 1 x 1 pixels, got {width} x {height}")
     if width * height > max_pixels:
         raise ImageSizeError(
-            f"an image of {width} x {height} = {width * height} pixels; "
-            f"must be at most {max_pixels}"
+            f"image must have at most {max_pixels} pixels, "
+            f"got {width} x {height} = {width * height}"
         )
 
 
 def _plane_step(layout: Encoding, length: int, width: int, height: int, step: int) -> int:
-    """Bytes from one row of the first plane to the next."""
+    """Return the bytes from one row of the first plane to the next."""
     row = layout.row_bytes(width)
     of_all_planes = step * height == layout.size(height, row)
     return row if of_all_planes and length < layout.size(height, step) else step
@@ -190,8 +190,9 @@ def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
 
 
 def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
-    """Decode an image file of FILE_FORMATS to RGB (H, W, 3) uint8; of an animation, frame one.
+    """Decode an image file of FILE_FORMATS to RGB (H, W, 3) uint8.
 
+    Of an animation, only the first frame is decoded.
     The rules and errors are those of `decode_compressed`. Float grey is shown like 32FC1.
     Raises ImageError if the file cannot be read.
     """
@@ -209,7 +210,7 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
 def _decode(file: BinaryIO, formats: tuple[str, ...], name: str, max_pixels: int) -> np.ndarray:
     format = _sniff(file, formats, name)
     read = _FORMATS[format][1]
-    # Other users of Pillow in this process may have told it to accept truncated files.
+    # Other code in this process may have set Pillow to accept truncated files.
     with _strict:
         lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
         try:
@@ -237,7 +238,7 @@ def _sniff(file: BinaryIO, formats: tuple[str, ...], name: str) -> str:
         if re.match(_FORMATS[format][0], head, re.DOTALL):
             return format
     if not head:
-        raise ImageSizeError("an image of 0 bytes")
+        raise ImageSizeError("the image has 0 bytes of data")
     raise EncodingError(
         f"{name} is not a {', '.join(formats[:-1])} or {formats[-1]} image: "
         f"it begins with {head[:8].hex(' ')}"

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Raw image encodings: how their pixels lie in memory and how they become RGB, in one table.
+"""Raw image encodings in one table: their memory layout and their conversion to RGB.
 
 Every size follows from the table: row length, data length, and the views of the planes. To add an
 encoding, add one entry to ENCODINGS and one case to test/raw_images.py. Knows no limits, no
@@ -49,7 +49,7 @@ class Encoding:
 
     @property
     def block(self) -> tuple[int, int]:
-        """Width and height in pixels of which every image's size is a multiple."""
+        """Width and height in pixels; the size of an image must be a multiple of them."""
         widths = (plane.width for plane in self.planes)
         heights = (plane.height for plane in self.planes)
         return math.lcm(*widths), math.lcm(*heights)
@@ -85,7 +85,7 @@ class Encoding:
         return views
 
     def _step(self, plane: Plane, step: int) -> int:
-        """Bytes from one row of `plane` to the next, where they are `step` in the first plane."""
+        """Return the step of `plane` in bytes; `step` is that of the first plane."""
         first = self.planes[0]
         return step * plane.values * first.width // (first.values * plane.width)
 
@@ -107,7 +107,7 @@ def grey(pixels: np.ndarray) -> np.ndarray:
 
 
 def _pick(pixels: np.ndarray, channels: tuple[int, int, int]) -> np.ndarray:
-    # NumPy copies three strided channels several times faster than one array of short rows.
+    # NumPy copies three strided channels several times faster than one array with short rows.
     rgb = np.empty((*pixels.shape[:2], 3), pixels.dtype)
     for target, source in enumerate(channels):
         rgb[..., target] = pixels[..., source]
@@ -178,7 +178,7 @@ _yuyv = _chain(_pairs, _opencv("YUV2RGB_YUY2"))
 
 
 def _nv24(luma: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    # OpenCV has no NV24. As UYVY each pixel fills a block of two, of which the first is kept.
+    # OpenCV has no NV24. Convert each pixel as a UYVY block of two pixels, and keep the first.
     blocks = np.empty((*luma.shape[:2], 4), np.uint8)
     blocks[..., 0::2], blocks[..., 1::2] = chroma, luma
     return _uyvy(blocks)[:, ::2]

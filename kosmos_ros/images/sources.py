@@ -41,7 +41,7 @@ class View:
 
 
 class Source(Protocol):
-    """A stand-in for a camera: it returns images one by one."""
+    """A source of images for camera_node. It returns images one by one."""
 
     def read(self) -> View | None:
         """Return the next image, or None if there is no new one yet.
@@ -56,8 +56,8 @@ class Source(Protocol):
 def open_source(name: str, *, size: tuple[int, int], rate: float, seed: int) -> Source:
     """Open "shapes", an image file, a folder of images, a video file or a device.
 
-    `size` is the (width, height) in pixels to which images are stretched; (0, 0) keeps their own.
-    `rate` is the number of reads per second; `seed` belongs to the drawn scenes. Raises
+    Images are stretched to `size`, (width, height) in pixels; (0, 0) keeps their own size. `rate`
+    is the number of reads per second; `seed` is the seed of the drawn scenes. Raises
     ConfigError if the source does not exist or cannot be read.
     """
     if name == "shapes":
@@ -66,13 +66,13 @@ def open_source(name: str, *, size: tuple[int, int], rate: float, seed: int) -> 
     try:
         if name.isdecimal() or name.startswith("/dev/"):
             source = Device(name)
-        elif os.path.isdir(name):  # Path("") would be a folder
+        elif os.path.isdir(name):  # not Path(name): Path("") is the current folder
             source = Files(_images_in(Path(name)))
         elif os.path.isfile(name):
             source = _file(Path(name))
         else:
             raise ConfigError(
-                f"source {name!r} does not exist; must be shapes, a file, a folder or a device"
+                f"source {name!r} does not exist; it must be shapes, a file, a folder or a device"
             )
     except ImageError as exc:
         raise ConfigError(f"source {name!r} cannot be used: {exc}") from exc
@@ -217,7 +217,7 @@ def _file(path: Path) -> Source:
 def _capture(name: str | int) -> Any:
     capture = import_cv2("videos and cameras").VideoCapture(name)
     if not capture.isOpened():
-        raise ImageError("OpenCV cannot open it as a video or camera")
+        raise ImageError(f"OpenCV cannot open {name} as a video or camera")
     return capture
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformer blocks on the weights of the modules that Hugging Face loaded.
 
-Functions replace modules, because calling a module takes as long as a small model's layer norm.
-One product replaces three of the same input, because it takes less time. Knows tensors only.
+Functions replace modules, because a call of a module takes as long as a small model's layer norm.
+One product replaces three products of the same input, because it is faster. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
 
 
 def _gelu(hidden: Tensor) -> Tensor:
-    """Return `functional.gelu`; few numbers on a CPU go without oneDNN, whose call is slower."""
+    """Return `functional.gelu`. Small inputs on a CPU skip oneDNN, which is slower for them."""
     if hidden.is_cuda or hidden.numel() > SMALL_ACTIVATION or torch.backends.flags_frozen():
         return functional.gelu(hidden)
     onednn: Any = torch.backends.mkldnn

@@ -12,4 +12,4 @@ _INSTALLED = Version(transformers.__version__)
 DTYPE = "dtype" if Version("4.56") <= _INSTALLED else "torch_dtype"
 """Argument of `from_pretrained` for the type of the weights; 4.56 deprecates the old name."""
 NF4_ON_CPU = Version("4.53") <= _INSTALLED
-"""Whether bitsandbytes can use a CPU; before, this needed Intel's extension of torch."""
+"""Whether nf4 works on a CPU. Older versions need Intel's extension of torch."""

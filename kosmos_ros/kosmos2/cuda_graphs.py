@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CUDA graphs: run a function of few shapes, record each shape once, replay it from then on.
 
-A graph launches hundreds of kernels at the price of one, but always the same kernels on the same
-addresses. Knows tensors only.
+A graph launches hundreds of kernels in the time of one launch, but always the same kernels on the
+same addresses. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Graphs:
         except RuntimeError as exc:  # for example, no memory for a second set of temporaries
             self._failed = True
             logging.getLogger(__name__).warning(
-                "recording a CUDA graph failed, kernels are launched one by one for now: %s",
+                "recording a CUDA graph failed; launching kernels one by one until the cache is "
+                "reallocated: %s",
                 first_line(exc),
             )
         else:
@@ -154,7 +155,7 @@ class Cuda:
         try:
             with torch.cuda.stream(self._stream):
                 return function()
-        finally:  # after an error, kernels that were launched before it may still write
+        finally:  # kernels launched before an error may still write
             current.wait_stream(self._stream)
 
     def record(self, function: Callable[[], Any], fresh: bool) -> tuple[Graph, Any]:
@@ -179,6 +180,6 @@ class Cuda:
 
 
 def upload(numbers: list[Any], device: torch.device) -> Tensor:
-    """Return integers, in nested lists of equal length, on the device; do not wait for it."""
+    """Copy integers, in nested lists of equal length, to the device. Does not wait for it."""
     pinned = device.type == "cuda"  # without pinned memory the driver may wait for the stream
     return torch.tensor(numbers, pin_memory=pinned).to(device, non_blocking=True)

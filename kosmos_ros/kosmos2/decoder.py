@@ -1,11 +1,12 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""KOSMOS-2's text model token by token: rows join, step together and leave.
+"""Run KOSMOS-2's text model token by token: rows join, step together and leave.
 
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
 and values of all rows. A row's position is its place in the cache, so rows of different length
-need no padding and a joining row disturbs no other. On a GPU, steps and prompts have few shapes,
-each recorded once as a CUDA graph, and a step begins before the host has read the previous one.
+need no padding, and a joining row does not affect the others. On a GPU, steps and prompts have
+few shapes, each recorded once as a CUDA graph, and a step begins before the host has read the
+tokens of the previous one.
 Knows token ids, no text and no pixels.
 """
 

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts about images in, text with token probabilities out.
+"""Answer prompts about images with text and token probabilities.
 
-Encodes an image once and answers any number of prompts about it. Prompts join and leave the batch
-at any token. Knows no ROS, no prompt wording, and no boxes beyond their tokens.
+The engine encodes an image once and answers any number of prompts about it. Prompts join and
+leave the batch at any token. Knows no ROS and no prompt wording; knows boxes only as tokens.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
 
 MAX_CUDA_SCALE = 24
-"""Longest side of an image that the GPU resizes, in sides of the model's input."""
+"""Longest side of an image that the GPU resizes, as a multiple of the model's input size."""
 CACHED_PROMPTS = 256
-"""Prompts whose token ids are kept."""
+"""Number of prompts whose token ids are cached."""
 
 Answer = Generation | KosmosError
 
@@ -95,11 +95,11 @@ class Engine:
 
     @torch.inference_mode()
     def warm_up(self, most: int, tokens: int = Query.max_new_tokens) -> None:
-        """Allocate and record everything that is made once, such as CUDA graphs.
+        """Allocate memory and record CUDA graphs in advance.
 
         Covers batches of up to `most` rows that write up to `tokens` tokens each.
         Raises DeviceLostError if the device has failed. Too little memory is no error: the engine
-        then runs without what it could not make.
+        then runs without the part that did not fit.
         """
         size = self.info.image_size
         prompt = prompts.caption("brief_caption").text
@@ -115,7 +115,10 @@ class Engine:
             self.clear()
 
     def memory(self) -> int:
-        """Return the bytes of GPU memory that torch holds, 0 on a CPU. Any thread may call it."""
+        """Return the bytes of GPU memory that torch has reserved; 0 on a CPU.
+
+        Any thread may call it.
+        """
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
 
     def unload(self) -> None:
@@ -124,7 +127,7 @@ class Engine:
         self._free_unused()
 
     def tidy(self) -> None:
-        """Free memory that is kept for later: of the cache, of torch and of the C library."""
+        """Free unused memory of the cache, of torch and of the C library."""
         if not self._rows:
             self._decoder.shrink()
         self._free_unused()
@@ -134,25 +137,25 @@ class Engine:
         if self._device.type == "cuda":
             with contextlib.suppress(RuntimeError):  # raised by a lost device
                 torch.cuda.empty_cache()
-        # Loading runs in new threads. glibc returns memory only from the end of a thread's heap;
-        # malloc_trim(3) returns it from all of every heap.
+        # Loading runs in new threads. By default glibc returns memory only from the end of a
+        # thread's heap; malloc_trim(3) returns free memory from everywhere in all heaps.
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
     def encode(self, image: np.ndarray) -> torch.Tensor:
         """Return the encoding of an image (H, W, 3) uint8 RGB of any size, for Query.image.
 
-        It is the text model's keys and values of the image tokens with which every prompt about
-        the image begins: (layers, tokens, 2, heads, depth). The whole image is stretched to the
-        model's square, not cropped, so a box in [0, 1] of the square is the same box in [0, 1] of
-        the image.
+        The encoding has the text model's keys and values of the image tokens, with which every
+        prompt about the image begins: (layers, tokens, 2, heads, depth). The whole image is
+        stretched to the model's square and not cropped, so a box in [0, 1] of the square is the
+        same box in [0, 1] of the image.
         Raises GenerationError, or DeviceLostError if the device has failed for good.
         """
         return self.encode_batch([image])[0]
 
     @torch.inference_mode()
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """`encode` several images in one pass; their sizes may differ."""
+        """Encode several images in one pass, as `encode` does. Their sizes may differ."""
         with translated("encoding the image failed"):
             pixels = torch.cat([self.pixels(image) for image in images])
             graphs, encoded = self._decoder.graphs, []
@@ -195,7 +198,7 @@ class Engine:
         stopped: Callable[[], bool] = never,
         stop: str = "",
     ) -> Generation:
-        """Return the answer to one query; raise the error that `generate_batch` would return."""
+        """Return the answer to one query. Raises the error that `generate_batch` would return."""
         query = Query(image, prompt, max_new_tokens, stopped, stop=stop)
         (answer,) = self.generate_batch([query])
         if isinstance(answer, KosmosError):
@@ -249,12 +252,12 @@ class Engine:
     def step(self) -> list[tuple[Query, Answer]]:
         """Write one more token of each query, and return the queries that have ended.
 
-        On a GPU, a query that was just added may get its first token in the next call only.
-        An error stands in place of an answer: PromptError for a prompt that fills the model's
-        context, CancelledError for a query whose `stopped` returned true, and GenerationError if
-        the model's output is not finite. An answer is shorter than `max_new_tokens` if the
-        context has no room for more. Raises as `add` does. A query's `stopped` and `progress`
-        must not raise: nothing catches their exceptions.
+        On a GPU, a query that was just added may get its first token only in the next call.
+        Instead of an answer a query may have an error: PromptError for a prompt that fills the
+        model's context, CancelledError for a query whose `stopped` returned true, and
+        GenerationError if the model's output is not finite. An answer is shorter than
+        `max_new_tokens` if the context has no room for more. Raises as `add` does. A query's
+        `stopped` and `progress` must not raise: nothing catches their exceptions.
         """
         ended, self._refused = self._refused, []
         if not self._rows:
@@ -305,20 +308,20 @@ class Engine:
         if row.stopped:
             return CancelledError("generation was stopped")
         if row.failed:
-            return GenerationError("the model's output is not finite; another dtype may help")
+            return GenerationError("the model's output is not finite; try another dtype")
         return self._read(row)
 
     def token_ids(self, prompt: str) -> list[int]:
         """Return the ids that Kosmos2Processor makes: start, the image's tokens, the prompt."""
         text = f"<image></image> {prompt}"
         start, *words = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        # Any ids but padding: the image replaces their embeddings.
+        # Any ids except padding will do, because the image replaces their embeddings.
         first = self._tokenizer.unk_token_id + 1
         image = range(first, first + self._image_tokens)
         return [self._tokenizer.bos_token_id, start, *image, *words]
 
     def check(self, prompt: str) -> None:
-        """Raise PromptError for a prompt that the model cannot read; from any thread."""
+        """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
         self._cached_ids(prompt)
 
     def _tokenize(self, prompt: str) -> tuple[list[int], str]:
@@ -326,8 +329,8 @@ class Engine:
         ids = self.token_ids(prompt)
         if len(ids) >= self._context:
             raise PromptError(
-                f"the prompt and the image have {len(ids)} tokens; they must be fewer than the "
-                f"model's context of {self._context}"
+                "the prompt and the image must have fewer tokens than the model's context of "
+                f"{self._context}, got {len(ids)}; shorten the prompt"
             )
         if len(ids) == len(self._prefix):
             raise PromptError("prompt must not be empty")
@@ -343,7 +346,7 @@ class Engine:
 
     def _read(self, row: _Row) -> Generation:
         """Return what a row has written so far."""
-        # A tokenizer drops the space before the first word it decodes: decode the prompt too.
+        # A tokenizer drops the space before the first word, so decode the prompt as well.
         return Generation(
             text=self._decode(row.ids + row.new)[len(row.head) :],
             location_scores=tuple(
@@ -360,7 +363,7 @@ class Engine:
 
 @dataclass(eq=False)
 class _Row:
-    """A row of the decoder: a query and what has been written for it."""
+    """A row of the decoder: a query and its answer so far."""
 
     query: Query
     ids: list[int]  # of the image and the prompt

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The grammar of locations: a rule under which every bounding box is well formed.
+"""The grammar of locations: a rule that keeps every bounding box well formed.
 
 An automaton over token ids: after `<object>` or the delimiter comes a location, then a location
 that is neither above nor left of it, then `</object>` or the delimiter. Knows token ids, no text.
@@ -55,7 +55,7 @@ class Grammar:
         following[OPENED, LOCATION:] = cells + CORNER
         following[CORNER:, LOCATION:] = CLOSING
 
-        # Reading the device's tables would wait for the device.
+        # Copies on the host, because reading from the device would wait for it.
         self._host_following, self._host_kinds = following, kinds
         self._kinds = kinds.to(device)  # (vocabulary,)
         self._bias = torch.where(allowed, 0.0, float("-inf")).to(device)  # (states, kinds)

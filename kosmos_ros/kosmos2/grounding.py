@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Text with KOSMOS-2's tags in, a caption with phrases and boxes out.
+"""Parse text with KOSMOS-2's tags into a caption with phrases and boxes.
 
 Knows the tag language and the 32 x 32 location grid; knows no model, no prompt wording and no ROS.
-Any text gives a valid caption: a tag sequence that makes no box is dropped, its words stay, and
-no box leaves the image.
+Any text gives a valid caption: tags that form no valid box are dropped, the words stay, and every
+box is inside the image.
 """
 
 from __future__ import annotations
@@ -140,12 +140,12 @@ def parse(text: str, location_scores: Sequence[float]) -> tuple[str, tuple[Phras
 
     `location_scores` contains one probability for each location tag of `text`, in order; a box's
     score is the geometric mean of its two. If `text` is well formed, words, spans and boxes equal
-    those of Hugging Face's `Kosmos2Processor.post_process_generation`. If not: a box is dropped
-    that has other than two location tags, an index beyond the grid, text inside or no closing
-    tag; swapped corners are put in order; a box without a phrase gets an empty phrase; unknown
-    text in angle brackets stays text.
+    those of Hugging Face's `Kosmos2Processor.post_process_generation`. Otherwise: a box is
+    dropped if it has more or fewer than two location tags, an index beyond the grid, text inside
+    or no closing tag; swapped corners are put in order; a box without a phrase gets an empty
+    phrase; unknown text in angle brackets stays text.
 
-    Raises GenerationError if the number of scores is not the number of location tags.
+    Raises GenerationError unless there is one score for each location tag.
     """
     parser = _Parser(location_scores)
     position = 0
@@ -171,7 +171,7 @@ class _Parser:
         self._found: list[tuple[int, int, tuple[Box, ...]]] = []  # start, end, boxes
         self._phrase_start: int | None = None  # of a phrase that is open
         self._span: tuple[int, int] | None = None  # of a phrase that has just closed
-        # Of an open <object>: the grid indices and scores of each box.
+        # Grid indices and scores of each box of an open <object>.
         self._corners: list[list[tuple[int, float]]] | None = None
 
     def words(self, text: str) -> None:
@@ -239,8 +239,8 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
 
     `box` is in the unit of `width` and `height`: pixels, or [0, 1] by default. It is clipped to
     the image. The indices are the floor of the upper-left corner and the ceiling - 1 of the
-    lower-right one (`coordinate_to_patch_index` of Hugging Face's processing_kosmos2.py), so the
-    box of two indices gives these indices again.
+    lower-right one (`coordinate_to_patch_index` of Hugging Face's processing_kosmos2.py), so
+    the box that `cell_box` returns for two indices gives these indices again.
     Raises RegionError for a box that is not finite, empty, inverted or outside the image.
     """
     check_region(box)
@@ -258,7 +258,7 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
 def check_region(box: Box) -> None:
     """Raise RegionError for a box that is not finite, empty or inverted."""
     if not all(map(math.isfinite, (box.x_min, box.y_min, box.x_max, box.y_max))):
-        raise RegionError(f"region {_shown(box)} must be finite")
+        raise RegionError(f"region {_shown(box)} must have finite numbers")
     if box.x_min >= box.x_max or box.y_min >= box.y_max:
         raise RegionError(
             f"region {_shown(box)} is empty or inverted: "

@@ -38,11 +38,11 @@ TransferError: type[Exception] = HfHubHTTPError.__bases__[0]
 """Base error of huggingface_hub's HTTP client, which differs between its versions."""
 
 COMMITS = {"microsoft/kosmos-2-patch14-224": "e91cfbcb4ce051b6a55bfb5f96165a3bbf5eb82c"}
-"""Model: commit that an empty revision means."""
+"""Model: the commit to use if the revision is empty."""
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 INDEX = "model.safetensors.index.json"  # names the files of weights, if several
-REQUIRED = (  # one name of each, in addition to the weights
+REQUIRED = (  # one file of each line, in addition to the weights
     ("config.json",),
     ("preprocessor_config.json", "processor_config.json"),
     ("tokenizer.json", "sentencepiece.bpe.model"),
@@ -68,7 +68,7 @@ class Files:
     """A folder with a model's files."""
 
     folder: Path
-    commit: str  # empty for a directory that is no download
+    commit: str  # empty for shapes and for a directory
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
     """Return the files of `model`: "shapes" (embedded), a directory or a Hugging Face id.
 
     Downloads only files that are not on this machine, and none with `local_files_only`.
-    Raises ConfigError for an impossible name or revision; ModelLoadError if the files do not
-    exist or the hub refuses them, UnreachableError if that may pass.
+    Raises ConfigError for an invalid name or revision; ModelLoadError if the files do not exist
+    or the hub refuses them; UnreachableError if a retry may help.
     """
     if files := _directory(model, revision):
         return files
@@ -113,8 +113,8 @@ def fetch(model: str, revision: str = "") -> Files:
 
     Resumes an interrupted download, compares every file with the hash that the hub lists, and
     removes a file that differs. Raises ConfigError for a name that is no id; ModelLoadError if
-    the hub refuses the model or its files are wrong, UnreachableError if the network or the hub
-    fails, which may pass.
+    the hub refuses the model or its files are wrong; UnreachableError if the network or the hub
+    fails, so that a retry may help.
     """
     named = _named(model, revision)
     _check_id(model)
@@ -124,7 +124,7 @@ def fetch(model: str, revision: str = "") -> Files:
         for entry in entries:
             _complete(model, commit, entry)
         return _snapshot(model, revision, commit)
-    except (OSError, TransferError, json.JSONDecodeError) as exc:  # JSON: a server that is no hub
+    except (OSError, TransferError, json.JSONDecodeError) as exc:  # JSON: the server is not a hub
         kind = UnreachableError if _may_pass(exc) else ModelLoadError
         raise kind(f"{named} cannot be fetched: {_reason(exc, revision)}") from exc
     except ModelLoadError as exc:
@@ -154,7 +154,7 @@ def _directory(model: str, revision: str) -> Files | None:
             )
         return Files(path, "")
     if path.is_file() or model.startswith(("/", ".", "~")):
-        raise ModelLoadError(f"model {model!r}: there is no directory {path.absolute()}")
+        raise ModelLoadError(f"model {model!r}: directory {path.absolute()} does not exist")
     return None
 
 
@@ -236,7 +236,7 @@ def _complete(model: str, commit: str, entry: Entry) -> None:
 
 def _snapshot(model: str, revision: str, commit: str) -> Files:
     """Return the complete folder of `commit`."""
-    # All files are here. This call records the commit of a branch or tag in the cache.
+    # All files exist already. This call records the commit of a branch or tag in the cache.
     config = huggingface_hub.hf_hub_download(model, "config.json", revision=revision)
     folder = Path(config).parent
     if folder.name != commit:
@@ -249,7 +249,7 @@ def _snapshot(model: str, revision: str, commit: str) -> Files:
 def _download_weights(model: str, commit: str, entry: Entry) -> Path:
     """Download a large file to the place in the cache where hf_hub_download finds it.
 
-    Resumes after a kill, where hf_hub_download starts again from the first byte.
+    Resumes after the process was killed; hf_hub_download would start again from the first byte.
     """
     config = _cached(model, "config.json", commit)
     assert config, "config.json must come before the weights"
@@ -310,7 +310,7 @@ def _remove(path: Path) -> None:
 
 
 def _may_pass(exc: Exception) -> bool:
-    """Whether the network or the hub is the cause, not the disk or the model."""
+    """Return whether the network or the hub is the cause, and not the disk or the model."""
     if isinstance(exc, tuple(_REASONS)):
         return False
     if isinstance(exc, OSError) and (exc.filename or exc.errno in DISK_ERRORS):
@@ -328,11 +328,11 @@ def _reason(exc: Exception, revision: str) -> str:
 
 
 _REASONS = {
-    OfflineModeIsEnabled: "HF_HUB_OFFLINE forbids the network",
-    GatedRepoError: "{hub} requires that you accept its terms; "
+    OfflineModeIsEnabled: "HF_HUB_OFFLINE is set and forbids downloads; unset it",
+    GatedRepoError: "accept the terms of the model at {hub} and "
     "log in with 'hf auth login' and an account that may read it",
     RevisionNotFoundError: "it has no revision {revision!r} at {hub}",
-    RepositoryNotFoundError: "{hub} has no such model, or only for other accounts; "
+    RepositoryNotFoundError: "{hub} has no model of this name that you may read; "
     "check the name, or log in with 'hf auth login'",
 }
 """Error of huggingface_hub: message; subclasses first."""

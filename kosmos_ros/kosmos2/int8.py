@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers with 8-bit weights, for CPUs.
 
-A token takes as long as reading the weights does. Only weights are quantized, each output's by
-its largest magnitude; torch's kernel for them multiplies in bfloat16. Knows tensors only.
+A token takes as long as reading the weights, so smaller weights make it faster. Only weights are
+quantized, for each output by its largest magnitude. torch's kernel for them multiplies in
+bfloat16. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Int8Linear(nn.Module):
 
     @classmethod
     def of(cls, module: nn.Linear) -> Int8Linear:
-        """Return the layer nearest to `module`."""
+        """Return the quantized layer of `module`."""
         weight = module.weight.detach().float()  # float16 cannot hold every scale
         scale = weight.abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
         values = (weight / scale[:, None]).round().clamp(-127, 127)

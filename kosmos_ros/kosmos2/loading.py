@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Files of weights in, a model that can run out. Refuses a model that would answer nonsense.
+"""Load a model from its files, and refuse one that would give wrong answers.
 
 Knows files, devices and number formats; runs no model.
 """
@@ -19,7 +19,7 @@ from kosmos_ros.errors import ConfigError, ModelLoadError
 from kosmos_ros.sanitize import first_line, quoted
 
 try:
-    import torch as torch  # exported, so that this message also serves other modules
+    import torch as torch  # exported, so that other modules also raise the error below
     import transformers
     from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
@@ -32,7 +32,7 @@ except ImportError as exc:
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SMALL_MODEL = 50_000_000
-"""Parameters below which threads wait for each other longer than they compute."""
+"""Number of parameters below which threads wait for each other longer than they compute."""
 QUANTIZATIONS = ("none", "int8", "nf4")
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """PIL.Image.Resampling: mode of torch's interpolate."""
@@ -44,7 +44,7 @@ class ModelInfo:
 
     model: str  # "shapes", directory or Hugging Face id, as requested
     revision: str  # commit of the weights; empty for a directory
-    device: str  # cpu or cuda:n
+    device: str  # cpu or cuda:N
     device_name: str  # such as NVIDIA H200; empty for a CPU
     dtype: str
     quantization: str
@@ -67,14 +67,15 @@ def load(
     """Load `model` and its processor.
 
     `model` is "shapes" (embedded), a directory or a Hugging Face id; hub.find describes where
-    its files come from. `device` is auto, cpu, cuda or cuda:n. `dtype` is auto, float32, bfloat16
+    its files come from. `device` is auto, cpu, cuda or cuda:N. `dtype` is auto, float32, bfloat16
     or float16; auto is float32 on a CPU, bfloat16 on a GPU that computes in it (compute
-    capability 8.0 and above), else float16. `quantization` is none, int8 or nf4: int8 on a CPU is
-    that of int8.py, the others are those of bitsandbytes. `threads` is the number of CPU threads
-    of this process; 0 is one for a model below SMALL_MODEL, otherwise torch's default.
+    capability 8.0 and above), otherwise float16. `quantization` is none, int8 or nf4. int8.py
+    quantizes to int8 on a CPU, and bitsandbytes does it in all other cases. `threads` is the
+    number of CPU threads of this process; 0 is one for a model below SMALL_MODEL, otherwise
+    torch's default.
     Reads only safetensors, and never runs code from the model's files.
-    Raises ConfigError for a value that is not one of these, a device that does not exist, or nf4
-    on a CPU with a transformers that is too old for it; ModelLoadError if the files are missing,
+    Raises ConfigError for any other value, a device that does not exist, or nf4 on a CPU with too
+    old a version of transformers; ModelLoadError if the files are missing,
     damaged or not a KOSMOS-2 model.
     """
     place = _device(device)
@@ -172,7 +173,7 @@ def _device(device: str) -> torch.device:
     if device == "cuda":
         device = "cuda:0"
     if not re.fullmatch("cpu|cuda:[0-9]+", device):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:n, got {device!r}")
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}")
     if device != "cpu" and int(device[5:]) >= torch.cuda.device_count():
         raise ConfigError(
             f"device {device!r} does not exist: torch {torch.__version__} finds "
@@ -208,7 +209,7 @@ def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
 
 
 def _ours(quantization: str, place: torch.device) -> bool:
-    """Whether int8.py quantizes the weights, not bitsandbytes."""
+    """Return whether int8.py quantizes the weights, and not bitsandbytes."""
     return quantization == "int8" and place.type == "cpu"
 
 
@@ -221,7 +222,7 @@ def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
 
 
 def _check_config(model: str, values: dict[str, Any]) -> None:
-    """Refuse a config.json that is missing, of another model or with foreign code."""
+    """Refuse a config.json that is missing, belongs to another model or refers to other code."""
     if not values:
         raise ModelLoadError(f"model {model!r} has no config.json")
     if values.get("model_type") != Kosmos2Config.model_type:
@@ -239,13 +240,13 @@ def _check_attention(model: str, values: Any) -> None:
             _check_attention(model, value)
         elif "attn_implementation" in name and "/" in str(value):
             raise ModelLoadError(
-                f"model {model!r}: {name} in its config must not be code from elsewhere, "
+                f"model {model!r}: {name} in config.json must not refer to code of a repository, "
                 f"got {quoted(value)}"
             )
 
 
 def _check_size(model: str, directory: Path, config: Any) -> None:
-    """Refuse a config of more weights than the files contain: transformers would invent them."""
+    """Refuse a config with more weights than the files have: transformers would make them up."""
     text, vision = config.text_config, config.vision_config
     layer = 4 * text.embed_dim**2 + 2 * text.embed_dim * text.ffn_dim
     block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
@@ -259,8 +260,8 @@ def _check_size(model: str, directory: Path, config: Any) -> None:
     held = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
     if held and weights > 2 * held:  # a weight has 4 bits or more
         raise ModelLoadError(
-            f"model {model!r}: its config has at least {weights} weights, "
-            f"too many for {held} bytes of safetensors"
+            f"model {model!r}: config.json describes at least {weights} weights, "
+            f"too many for {held} bytes of safetensors files"
         )
 
 
@@ -273,7 +274,7 @@ def _check_weights(model: str, report: dict[str, Any]) -> None:
 
 
 def _check_pixels(model: str, steps: Any, size: int) -> None:
-    """Refuse an image processor with steps that Engine.pixels does not have."""
+    """Refuse an image processor with steps that Engine.pixels does not perform."""
     made = set(dict(steps.size).values())
     if made != {size}:
         raise ModelLoadError(
@@ -309,8 +310,8 @@ def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
     vocabulary = config.text_config.vocab_size
     if len(tokenizer) > vocabulary:
         raise ModelLoadError(
-            f"model {model!r}: its tokenizer has {len(tokenizer)} tokens, "
-            f"its weights only {vocabulary}"
+            f"model {model!r}: its weights have {vocabulary} tokens, "
+            f"but its tokenizer has {len(tokenizer)}"
         )
     for name in ("bos_token", "eos_token", "unk_token"):
         if getattr(tokenizer, f"{name}_id") is None:

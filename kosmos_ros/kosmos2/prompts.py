@@ -1,11 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A task or a question in, the text that KOSMOS-2 reads after the image out.
+"""Write the prompt for a task or a question: the text that KOSMOS-2 reads after the image.
 
-The only place that knows prompt wording. The forms are those of the model card of
-microsoft/kosmos-2-patch14-224, including white space, because it changes the model's answer.
-Text from outside is checked here: KOSMOS-2's tags are ordinary text to its tokenizer, so a tag in
-a question would act as part of the prompt. Knows no images and no bounding boxes beyond cells.
+Only this module knows prompt wording. The forms are those of the model card of
+microsoft/kosmos-2-patch14-224, including white space, which changes the model's answer. External
+text is checked here: KOSMOS-2's tokenizer also reads tags in a question, so a tag would change the
+prompt. Knows no images; knows bounding boxes only as cells of the grid.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ CAPTION_TASKS = {  # task: (words of the prompt, whether the caption begins with
 }
 
 TASKS = (*CAPTION_TASKS, "phrase_grounding", "region_description", "question", "prompt")
-"""Tasks whose prompts this file knows. Each user of it decides which of them it accepts."""
+"""All tasks. The parameter, the action and the command each accept some of them."""
 
 REGION_WORDS = ("it", "this", "that", "these", "those", "them", "they")
-"""Words of a question that mean its regions if `region_phrases` is empty; the first one counts."""
+"""Words of a question that refer to its regions if `region_phrases` is empty. The first counts."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Template:
 
     task: str  # one of TASKS
     pieces: tuple[str, ...]  # the prompt's text around the boxes
-    regions: tuple[tuple[int, ...], ...]  # numbers of the regions between each two pieces
+    regions: tuple[tuple[int, ...], ...]  # for each gap between pieces, numbers of regions
     lead: str  # as in Prompt
     stop: str = ""  # as in Prompt
 
@@ -84,7 +84,7 @@ def phrase_grounding(phrase: str) -> Prompt:
 
 
 def joined(asked: Sequence[Prompt]) -> Prompt:
-    """Return the prompts of one task as one for a message, a line each. No model reads it."""
+    """Join the prompts of one task for a message, one per line. The model does not read it."""
     return Prompt(asked[0].task, "\n".join(prompt.text for prompt in asked), "")
 
 
@@ -125,12 +125,13 @@ def question_template(
 ) -> Template:
     """Return the template of a question about the image or about `region_count` regions.
 
-    `region_phrases[i]` are the words of the question that mean region i; the same words may mean
-    several regions. If empty, the first of REGION_WORDS in the question means all regions.
+    `region_phrases[i]` are the words of the question that refer to region i; the same words may
+    refer to several regions. If empty, the first of REGION_WORDS in the question refers to all.
     `history` contains earlier questions and their answers in turn, the oldest first.
 
-    Raises PromptError for text that is not plain (plain_text), for phrases that overlap, are not
-    in the question or are not one for each region, and for a history without a last answer.
+    Raises PromptError for text that is not plain (see plain_text), for phrases that overlap or
+    are not in the question, for a wrong number of phrases, and for a history that does not end
+    with an answer.
     """
     words = plain_text("question", text)
     earlier = _earlier(history)
@@ -162,9 +163,9 @@ def question_template(
 def raw(text: str) -> Prompt:
     """Return `text`, with tags, as a prompt.
 
-    The caption repeats a phrase at the end of it, which may be followed by `<object>`. Raises
-    PromptError if it is empty, longer than MAX_TEXT or not Unicode text, or contains one of
-    CONTROL_TAGS or a control character.
+    If `text` ends with a phrase, with or without `<object>` after it, the caption repeats the
+    phrase. Raises PromptError if `text` is empty, longer than MAX_TEXT or not Unicode text, or
+    contains one of CONTROL_TAGS or a control character.
     """
     if not text.strip():
         raise PromptError("prompt must not be empty")
@@ -213,7 +214,7 @@ def _check_text(name: str, text: str) -> None:
 
 
 def _grounding(grounded: bool) -> str:
-    # The model card has this space; without it the model answers "An image of" in other words.
+    # The space is in the model card. Without it the model answers "An image of" differently.
     return "<grounding> " if grounded else ""
 
 
@@ -235,8 +236,8 @@ def _region_word(words: str) -> str:
         if re.search(rf"\b{word}\b", words, re.IGNORECASE):
             return word
     raise PromptError(
-        f"question {quoted(words)} must say which words mean the region: use one of "
-        f"{', '.join(REGION_WORDS)}, or name its words in region_phrases"
+        f"question {quoted(words)} must refer to the region: use one of "
+        f"{', '.join(REGION_WORDS)}, or set region_phrases to words of the question"
     )
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Translate torch's errors to those of kosmos_ros. Knows their texts only.
+"""Translate torch's errors to those of kosmos_ros. Knows only the texts of errors.
 
 The texts are from PyTorch, CUDA's libraries and Jetson's memory manager.
 """
@@ -24,10 +24,10 @@ KINDS: dict[type[GenerationError] | type[DeviceLostError], re.Pattern[str]] = {
         "|NvMapMemAlloc"
     ),
     # Most of these leave the process in an inconsistent state (CUDA Runtime API,
-    # cudaErrorIllegalAddress and its neighbours), and nothing tells which do not.
+    # cudaErrorIllegalAddress and its neighbours). The texts do not show which ones do not.
     DeviceLostError: re.compile("CUDA error|STATUS_EXECUTION_FAILED|CUDA driver error"),
 }
-"""Error class: pattern of the text. The first match counts; without one it is GenerationError."""
+"""Error class: pattern of the text. The first match counts; the default is GenerationError."""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels in, image tokens out: KOSMOS-2's vision tower and its projection to the text model.
+"""Compute image tokens with KOSMOS-2's vision tower and its projection to the text model.
 
 Runs on the modules that Hugging Face loaded. Knows tensors only.
 """

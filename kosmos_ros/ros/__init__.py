@@ -1,3 +1,3 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes: the only folder that imports rclpy."""
+"""The nodes. This is the only folder that imports rclpy."""

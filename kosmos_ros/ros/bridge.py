@@ -1,11 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Decode image messages to RGB arrays, with ROS's own cv_bridge wherever it is right.
+"""Decode image messages to RGB arrays, with ROS's cv_bridge where it works correctly.
 
-A table of our own (images/encodings.py) decodes the rest. Knows messages and cv_bridge, and leaves
-pixels to images/. A trial in a process of its own finds out what cv_bridge decodes right here:
-builds for NumPy 1, such as those of Humble and Jazzy, end the process with a segmentation fault
-under NumPy 2. Run as a program, this module is that trial.
+kosmos_ros's own table (images/encodings.py) decodes the other encodings. A trial in a separate
+process tests which encodings cv_bridge decodes correctly here: builds for NumPy 1, such as those
+of Humble and Jazzy, end the process with a segmentation fault under NumPy 2. This module is also
+the program of the trial. Knows messages and cv_bridge, and leaves pixels to images/.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from kosmos_ros.images.decode import check_raw, decode_compressed, decode_raw
 from kosmos_ros.images.encodings import ENCODINGS
 from kosmos_ros.sanitize import format_error, one_line
 
-TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from a cold SD card takes many
+TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from an SD card can take most of it
 KIND_TIMEOUT = 5  # s, for the frames of one kind
 
 Kind = tuple[str, bool]
@@ -41,11 +41,11 @@ NumPy 2 big-endian frames raise an AttributeError."""
 
 
 class ImageDecoder:
-    """Decodes Image with cv_bridge or the table of encodings.py, and CompressedImage with Pillow.
+    """Decode Image with cv_bridge or the table of encodings.py, and CompressedImage with Pillow.
 
-    `served` has the kinds of frames that cv_bridge decodes right here. The table decodes the
-    others, and rows that are padded by a part of a pixel, which cv_bridge would shear. `str()`
-    describes this for the log.
+    `served` has the kinds of frames that cv_bridge decodes correctly on this machine. The table
+    decodes all others, and also rows that are padded by a part of a pixel, which cv_bridge would
+    shear. `str()` describes this for the log.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class ImageDecoder:
             return f"kosmos_ros's own table ({', '.join(reasons)})"
         rest = "; ".join(f"{', '.join(names)} ({fault})" for fault, names in reasons.items())
         if not self.served:
-            return f"kosmos_ros's own table (cv_bridge decodes nothing right: {rest})"
+            return f"kosmos_ros's own table (cv_bridge decodes no encoding correctly: {rest})"
         return f"cv_bridge; kosmos_ros's own table decodes {rest}"
 
     def _big_endian(self, encoding: str) -> str:
@@ -118,7 +118,7 @@ def _decode_by_table(message: Image, max_pixels: int) -> np.ndarray:
 
 
 def _trial() -> dict[Kind, str]:
-    """Return the fault of cv_bridge for each kind of frame; "" if it decodes that kind right."""
+    """Return cv_bridge's fault for each kind of frame; "" if it decodes that kind correctly."""
     if importlib.util.find_spec("cv_bridge") is None:
         return dict.fromkeys(KINDS, "cv_bridge is not installed")
     unfinished = f"cv_bridge did not load in {TRIAL_TIMEOUT:g} s"
@@ -148,12 +148,12 @@ def _trial() -> dict[Kind, str]:
 
 
 def _try_all() -> None:
-    """Try every kind of frame; write a line of JSON for each: encoding, is_bigendian, fault.
+    """Try every kind of frame, and write a line of JSON for each: encoding, is_bigendian, fault.
 
-    A child process decodes the frames of each kind, so that a crash loses that kind only.
+    A child process decodes the frames of each kind, so that a crash affects only that kind.
     """
     report = os.dup(1)
-    os.dup2(2, 1)  # keep what libraries print out of the report
+    os.dup2(2, 1)  # so that output of libraries does not reach the report
     from cv_bridge import CvBridge
 
     bridge = CvBridge()
@@ -177,7 +177,7 @@ def _write(report: int, *values: str | bool) -> None:
 
 
 def _fault(bridge: Any, encoding: str, big: bool) -> str:
-    """Compare cv_bridge's pixels with the table's; return how cv_bridge fails, or ""."""
+    """Compare cv_bridge's pixels with those of the table. Return cv_bridge's fault, or ""."""
     for padding in (0, 3):
         frame = _frame(encoding, big, padding)
         expected = _decode_by_table(frame, frame.width * frame.height)
@@ -186,7 +186,7 @@ def _fault(bridge: Any, encoding: str, big: bool) -> str:
         except Exception as exc:  # cv_bridge is foreign code, which may raise anything
             return f"cv_bridge raises {one_line(format_error(exc), 150)}"
         if not np.array_equal(pixels, expected):
-            return "cv_bridge gives other pixels"
+            return "cv_bridge returns wrong pixels"
     return ""
 
 

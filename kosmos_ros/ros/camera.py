@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""One camera of the node: its images, its parameters, what is asked of its frames, its results.
+"""One camera of the node: its images, its parameters, its work for the model, its results.
 
 Its topics are `~/captions` and so on for the only camera, `~/<name>/captions` for one of several.
 """
@@ -39,7 +39,7 @@ REPEAT_CUT = 60.0  # s between two warnings about truncated texts
 
 
 class Camera:
-    """A camera called `name`, whose images are on `topic`. Raises ConfigError.
+    """The camera `name`, with images on `topic`. Raises ConfigError for an invalid parameter.
 
     `check` raises KosmosError for a new value of a parameter that cannot be used.
     """
@@ -59,7 +59,7 @@ class Camera:
         self._model = model
         self._delivery = delivery
         self._prefix = f"{name}." if name else ""
-        self._label = f"camera {name}: " if name else ""  # before what is logged of its frames
+        self._label = f"camera {name}: " if name else ""  # first words of its log messages
         if name:
             declare(node, CameraSettings, self._prefix, check)
         self._parameters = Current(node, CameraSettings, self._prefix)
@@ -74,27 +74,27 @@ class Camera:
             self.settings.image_reliability,
             self._on_image,
         )
-        of = f" of camera {name}" if name else ""
-        node.get_logger().info(f"images{of} from {self.subscription.topic}")
+        owner = f" of camera {name}" if name else ""
+        node.get_logger().info(f"images{owner} from {self.subscription.topic}")
         node.create_service(SetBool, self._resolved("enable"), self._on_enable)
 
     @property
     def settings(self) -> CameraSettings:
-        """The values of its parameters, as the executor's thread last read them."""
+        """The camera's parameters, as the executor's thread last read them."""
         return self._parameters.values
 
     def refresh(self) -> CameraSettings:
-        """Return its parameters, read again if they have changed; in the executor's thread."""
+        """Return the parameters, read again if they have changed. Call from the executor's thread."""
         return self._parameters.refresh()
 
     def begin(self, scheduler: Scheduler) -> None:
-        """Offer frames to this scheduler from now on."""
+        """Start to offer frames to `scheduler`."""
         self._restart_events()
         self._limit(scheduler)
         self.scheduler = scheduler
 
     def watch(self, loading: bool) -> None:
-        """Apply changed limits; warn, now and then, of silence and loss."""
+        """Apply changed limits. Warn about missing and lost images, but not at every call."""
         self.refresh()
         if scheduler := self.scheduler:
             self._limit(scheduler)
@@ -106,12 +106,12 @@ class Camera:
         scheduler.set_limits(self.name, limits)
 
     def _restart_events(self) -> None:
-        """Start counting again: a frame after a gap says nothing about those before it."""
+        """Start counting again, because frames before and after a gap are not consecutive."""
         for watchlist in self._watchlists.values():
             watchlist.restart()
 
     def state(self) -> CameraState:
-        """Return its state for diagnostics."""
+        """Return the camera's state for diagnostics."""
         scheduler = self.scheduler
         return CameraState(
             self.name,
@@ -134,7 +134,7 @@ class Camera:
             scheduler.offer(self.name, message, wanted)
 
     def wanted(self) -> bool:
-        """Return whether frames are to be described."""
+        """Return whether the model should describe frames."""
         return self.settings.enabled and bool(self._wanted_parts(self.settings))
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -146,11 +146,11 @@ class Camera:
     # Worker's thread -----------------------------------------------------------------------
 
     def work(self) -> Work:
-        """Return what is asked of the newest frame."""
+        """Return the work for the newest frame."""
         settings = self.settings
         parts = self._wanted_parts(settings)
         plan = self._plan
-        if (plan.settings, plan.parts) != (settings, parts):  # else its prompts are built already
+        if (plan.settings, plan.parts) != (settings, parts):  # otherwise keep the built prompts
             plan = self._plan = Plan(settings, parts)
         return Work(
             prompts=lambda width, height: plan.prompts,
@@ -169,15 +169,15 @@ class Camera:
         now = self._node.get_clock().now().nanoseconds * 1e-9
         events = tuple(self._events(observation, findings, plan.settings))
         described = Described(observation, findings, events, self._model, now)
-        heard = [
+        subscribed = [
             (output, publisher)
             for output, publisher in self._outputs
             if publisher.get_subscription_count()
         ]
-        for output, publisher in heard:
+        for output, publisher in subscribed:
             if not output.slow:
                 _send(publisher, output, described)
-        slow = [(output, publisher) for output, publisher in heard if output.slow]
+        slow = [(output, publisher) for output, publisher in subscribed if output.slow]
         if slow and findings.task:
             self._delivery.post_latest(self.name, functools.partial(self._draw, slow, described))
         self._warn_of_truncation(observation, plan.settings)
@@ -193,14 +193,14 @@ class Camera:
     def _events(
         self, observation: Observation, findings: Findings, settings: CameraSettings
     ) -> Iterator[Event]:
-        """Return the changes that this frame settles."""
+        """Yield the events that this frame confirms."""
         stamp = observation.header.stamp
         details = (seconds(stamp), stamp, settings.event_frames, settings.event_seconds)
         for standing in STANDING:
             watchlist = self._watchlists[standing.name]
             watchlist.keep(standing.subjects(settings))
             found = findings.found.get(standing.name, ())
-            if not found:  # a frame of which it was not asked says nothing about it
+            if not found:  # this frame had no such prompts
                 watchlist.restart()
             for finding in found:
                 if change := watchlist.update(finding.subject, finding.value, *details):
@@ -226,14 +226,14 @@ class Camera:
             return
         self.throughput.missed(time.monotonic(), one_line(error))
         text = f"{self._label}{format_error(error)}"
-        # Two calls: rclpy throttles per line of code and wants one severity at each.
+        # Two calls, because rclpy throttles each line of code and allows one severity per line.
         if isinstance(error, ImageError | RequestError):
             self._node.get_logger().warning(text, throttle_duration_sec=REPEAT_ERROR)
         else:
             self._node.get_logger().error(text, throttle_duration_sec=REPEAT_ERROR)
 
     def _wanted_parts(self, settings: CameraSettings) -> set[str]:
-        """Return the parts of the plan that somebody subscribes to; all if `always_on`."""
+        """Return the parts of the plan with a subscriber; all parts if `always_on` is set."""
         wanted = {
             part
             for output, publisher in self._outputs

@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""camera_node: a stand-in for a camera.
+"""camera_node: replaces a camera on a machine without one.
 
 Publishes the images of a source from sources.py, stamped with the node's clock. For drawn scenes
-it also publishes the truth: which shapes were drawn, and where. Knows topics and parameters; no
-pixels and no model.
+it also publishes the drawn shapes and their boxes. Knows topics and parameters; no pixels and no
+model.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class CameraNodeSettings:
 
 
 class CameraNode(Node):
-    """Publishes images like a camera. Raises ConfigError for an invalid parameter or source."""
+    """Publish images like a camera. Raises ConfigError for an invalid parameter or source."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("camera", **options)
-        self.finished: Future = Future()  # stays open: only a signal ends this node
+        self.finished: Future = Future()  # never gets a result: only a signal ends this node
         self._settings = settings = parameters.declare(self, CameraNodeSettings)
         size = settings.width, settings.height
         if any(size) and not all(size):
@@ -105,7 +105,7 @@ class CameraNode(Node):
             self.get_logger().warning(text)
 
     def stop(self, timeout: float) -> bool:
-        """Close the source; return False if a driver still holds it."""
+        """Close the source. Return False if a driver still uses it."""
         return self._source.close()
 
     def _output(self, kind: Any, topic: str) -> Any:

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Captions, boxes and images to ROS messages and back.
+"""Convert captions, boxes and images to ROS messages and back.
 
-Every number is cast on its way into a message. Since Jazzy, rclpy does not check field types: a
-NumPy scalar, or an int in a float field, is published as another value without an error.
+Every number is cast before it is put into a message. Since Jazzy, rclpy does not check field
+types: a NumPy scalar, or an int in a float field, is published as another value without an error.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from kosmos_ros.serving.work import Observation
 
 try:
     from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
-    from vision_msgs.msg import Detection2DArray as Detection2DArray  # also for others
+    from vision_msgs.msg import Detection2DArray as Detection2DArray  # exported
 except ImportError:
     Detection2DArray = None
-"""The message type; None where vision_msgs is not installed."""
+"""The message type, or None if vision_msgs is not installed."""
 
 JPEG_QUALITY = 90
 
@@ -46,7 +46,7 @@ def caption_message(
     inference_time: float,
     frames_dropped: int,
 ) -> GroundedCaption:
-    """Return a caption as a message, its boxes in pixels of an image of `size` (width, height).
+    """Return a caption as a message with boxes in pixels of an image of `size` (width, height).
 
     `inference_time` is in seconds. `latency` stays 0 until the message is published.
     """
@@ -73,7 +73,10 @@ def caption_message(
 def observation_message(
     observation: Observation, prompt: Prompt, caption: Caption, model: str, now: float
 ) -> GroundedCaption:
-    """Return what was said about an image to one prompt, published at `now` (s of its stamp)."""
+    """Return the message of a caption that answers `prompt`.
+
+    `now` is the time of publication, in seconds of the clock of the stamps.
+    """
     message = caption_message(
         caption,
         header=observation.header,
@@ -89,7 +92,7 @@ def observation_message(
 
 
 def answer_message(observation: Observation, question: str, caption: Caption) -> Answer:
-    """Return the answer to a standing question about an image."""
+    """Return the message of an answer to one of the parameter `questions`."""
     return Answer(
         header=observation.header,
         camera=str(observation.camera),
@@ -121,7 +124,7 @@ def event_message(observation: Observation, event: events.Event) -> Event:
 
 
 def detections_message(observation: Observation, phrases: Iterable[Phrase]) -> Any:
-    """Return one detection per box, in pixels; its phrase is the class_id."""
+    """Return a message with one detection per box, in pixels. The class_id is the phrase."""
     width, height = observation.size
     found = [
         _detection(observation, phrase.text, box.scaled(width, height))
@@ -132,7 +135,7 @@ def detections_message(observation: Observation, phrases: Iterable[Phrase]) -> A
 
 
 def box_from(message: BoundingBox) -> Box:
-    """Return the box of a message, in the message's unit."""
+    """Return the box of a message, in the unit of the message."""
     return Box(message.x_min, message.y_min, message.x_max, message.y_max, message.score)
 
 
@@ -150,10 +153,10 @@ def image_message(image: np.ndarray, header: Header) -> Image:
 def compressed_message(
     image: np.ndarray, header: Header, encoding: str = "rgb8"
 ) -> CompressedImage:
-    """Return an image (H, W, 3) uint8 RGB as a JPEG; `encoding` is what it was before."""
+    """Return an image (H, W, 3) uint8 RGB as a JPEG; `encoding` is that of the raw image."""
     file = io.BytesIO()
     Pillow.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
-    # As image_transport writes it: the raw encoding, and the order in which OpenCV decodes it.
+    # As image_transport writes it: raw encoding, compression, channel order after decoding.
     return CompressedImage(
         header=header, format=f"{encoding}; jpeg compressed bgr8", data=file.getvalue()
     )
@@ -167,7 +170,7 @@ def duration(seconds: float) -> Duration:
 
 
 def seconds(message: Duration | Time) -> float:
-    """Return a duration, or a stamp to the microsecond, in seconds."""
+    """Return a duration or a stamp in seconds; a stamp is exact to the microsecond."""
     return float(message.sec) + message.nanosec * 1e-9
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""demo_node: an example of a client of kosmos_node, which prints a short tour and ends.
+"""demo_node: an example client of kosmos_node. It shows each interface once and ends.
 
 It shows captions of the cameras, asks two questions, locates phrases, streams a detailed caption
 and waits for an event: topics, services, the action and parameters. Knows no model.
@@ -38,7 +38,7 @@ from kosmos_ros.settings import parameter
 CAPTIONS = 3  # of each camera, before the requests
 TIMEOUT = 120.0  # s, for each caption and response of a loaded model
 POLL = 0.5  # s between looks at the state of the streamed goal
-FIRST_POLLS = 10  # polls to wait for its first feedback: Fast DDS sends lost data again after 3 s
+FIRST_POLLS = 10  # polls until the first feedback: Fast DDS resends lost data after 3 s
 MAX_FILES = 100  # annotated frames in the folder; new ones replace old ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
@@ -46,7 +46,7 @@ TERMINAL = (
     GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED,
 )  # fmt: skip
 ABSENT = ("a white ring", "a black cross", "a purple star", "a yellow square", "a green triangle")
-"""Phrases to locate. A scene has at most four shapes, so one of these is not in it."""
+"""Phrases to locate. A scene has at most four shapes, so at least one phrase is absent."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class DemoSettings:
 
 
 class DemoNode(Node):
-    """Prints captions with their boxes, saves annotated frames, then makes each kind of request.
+    """Print captions with their boxes, save annotated frames, then make each kind of request.
 
     Each method of the tour shows one way to use kosmos_node.
     """
@@ -87,7 +87,7 @@ class DemoNode(Node):
         self._touring = False
         self._complete = False
         self._image: Image | None = None  # the newest one of the first camera
-        self._follows_captions = False  # see _on_caption
+        self._follows_captions = False  # look for the phrases of the newest caption
         self._event: Future = Future()  # the first event
         self._goal: Any = None  # the streamed goal, once it is accepted
         self._goal_over: Future = Future()
@@ -114,7 +114,7 @@ class DemoNode(Node):
         self.create_subscription(Event, f"kosmos/{first}/events", self._on_event, 10)
 
     def stop(self, timeout: float) -> bool:
-        """Print where the frames are; a demo that is interrupted before its end has failed."""
+        """Print the folder of the saved frames. An interrupted demo has exit code 1."""
         if not self._complete:
             self._finish(1)
         if self._saved:
@@ -123,7 +123,7 @@ class DemoNode(Node):
         return True
 
     async def _tour(self, image: Image) -> None:
-        """Make each kind of request about the same image; newer images may show other things."""
+        """Make each kind of request about the same image; newer images may show other shapes."""
         phrases = await self._ask_questions(image)
         located = await self._locate(phrases, image)
         _say("stream: a detailed caption, while the model writes it")
@@ -144,7 +144,7 @@ class DemoNode(Node):
         return [phrase.text for phrase in whole.result.phrases]
 
     async def _locate(self, phrases: list[str], image: Image) -> list[str]:
-        """Locate `phrases` and an absent one in the image; return those that were found."""
+        """Locate `phrases` and an absent phrase in the image. Return the phrases with boxes."""
         phrases = [*phrases, next(phrase for phrase in ABSENT if phrase not in phrases)]
         _say(f"locate: {', '.join(phrases)}")
         response = await self._wait(
@@ -221,7 +221,7 @@ class DemoNode(Node):
             raise
         self._complete = True
         if self._keep:
-            _say("captions go on until Ctrl-C")
+            _say("captions continue until Ctrl-C")
             self._limit.cancel()
         else:
             self._finish(0)
@@ -249,7 +249,7 @@ class DemoNode(Node):
             self._limit.reset()  # during the tour, responses restart it
         _show(caption)
         if self._follows_captions and caption.camera == self._cameras[0] and caption.phrases:
-            # Shapes come and go: look for those of the newest caption.
+            # Shapes appear and disappear, so look for those of the newest caption.
             self._set_parameters(phrases=[phrase.text for phrase in caption.phrases])
         self._begin_tour()
 
@@ -275,7 +275,7 @@ class DemoNode(Node):
         try:
             Pillow.fromarray(pixels).save(path)
         except OSError as exc:
-            _say(f"{path}: {exc.strerror or exc}")
+            _say(f"cannot save {path}: {exc.strerror or exc}")
             self._finish(1)
             return
         self._saved += 1

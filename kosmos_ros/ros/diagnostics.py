@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The node's state on /diagnostics: one status for the model and one for each camera.
+"""Report the node's state on /diagnostics: one status for the model and one for each camera.
 
-Levels of a camera: STALE, no image has come for `stale_timeout`; ERROR, the newest frame could not
-be described; WARN, more than half of the images are lost; otherwise OK. Levels of the model:
+Levels of a camera: STALE, no image has arrived for `stale_timeout`; ERROR, the newest frame could
+not be described; WARN, more than half of the images are lost; otherwise OK. Levels of the model:
 ERROR, it cannot be used; WARN, it is loading, not active or short of memory; otherwise OK.
 """
 
@@ -25,7 +25,7 @@ PERIOD = 1.0  # s
 
 @dataclass(frozen=True)
 class CameraState:
-    """What diagnostics say about one camera."""
+    """The state of one camera, for diagnostics."""
 
     name: str  # empty for the only one
     subscription: ImageSubscription
@@ -37,9 +37,9 @@ class CameraState:
 
 
 def camera_status(node: str, state: CameraState, unavailable: str) -> DiagnosticStatus:
-    """Return the status of a camera of `node`, its full name.
+    """Return the status of a camera of `node`, the node's full name.
 
-    `unavailable` says why the model cannot be asked; empty if it can.
+    `unavailable` is the reason why the model takes no frames; empty if it takes them.
     """
     now = time.monotonic()
     arrivals, throughput = state.subscription.arrivals, state.throughput
@@ -84,7 +84,7 @@ def model_status(
 ) -> DiagnosticStatus:
     """Return the status of the model; `memory` is the device memory in use, in bytes.
 
-    `backoff` says what it does less of because memory is short; empty: nothing.
+    `backoff` names the limit that applies because memory is short; empty: none.
     """
     message = availability_status(f"{node}: model", availability, model)
     if backoff and availability.ready:
@@ -100,11 +100,11 @@ def model_status(
 
 
 LEVELS = {Phase.READY: DiagnosticStatus.OK, Phase.FAILED: DiagnosticStatus.ERROR}
-"""Levels of phases; of all others WARN."""
+"""Diagnostic levels of phases. All other phases have WARN."""
 
 
 def availability_status(name: str, availability: Availability, model: str) -> DiagnosticStatus:
-    """Return the status of a model: ~/model_info. `model` is the parameter of this name."""
+    """Return the status of a model, for ~/model_info. `model` is the parameter of this name."""
     info = availability.info or {"model": model}
     return status(
         LEVELS.get(availability.phase, DiagnosticStatus.WARN),

@@ -1,12 +1,12 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Detects that Fast DDS's shared memory no longer leads to this process.
+"""Detect that data in Fast DDS's shared memory no longer reaches this process.
 
-A process listens on ports, which are files in /dev/shm that other processes find by name. Where
-processes are killed and this one responds late, Fast DDS may take one of its ports for a dead
-process's port and replace the file (is_zombie and open_port_internal of SharedMemGlobal.hpp). The
-listener keeps the old file, and everything sent to it on this computer is lost without an error.
-Knows files of Linux's /proc. Knows no topics.
+A process listens on ports, which are files in /dev/shm that other processes find by name. If
+another process is killed and this one responds late, Fast DDS may mistake one of its ports for a
+dead process's port and replace the file (is_zombie and open_port_internal of SharedMemGlobal.hpp).
+The listener keeps the old file, and all data sent to it on this computer is lost without an error.
+Knows Linux's /proc; knows no topics.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _PORT = re.compile(rf" (\d+) +{FOLDER}/(fast(?:rtps|dds)_port\d+)(?: \(deleted\)
 
 
 class Ports:
-    """The shared-memory ports that this process alone listens on."""
+    """The shared-memory ports on which only this process listens."""
 
     def __init__(self) -> None:
         self._intact: dict[str, int | None] = {}  # port's name: inode of the file that is mapped
         self._looks: dict[str, int] = {}  # port's name: consecutive calls that found it replaced
 
     def lost(self) -> str:
-        """Return a port that the last LOOKS calls found replaced; empty: there is none.
+        """Return a port that the last LOOKS calls found replaced; empty if there is none.
 
         Call this about once a second.
         """
@@ -57,13 +57,13 @@ class Ports:
 def _listened() -> Iterator[str]:
     """Yield the names of the ports whose lock files this process has open."""
     for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # closed since, such as the list's own
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile, such as that of listdir
             if lock := _LOCK.fullmatch(os.readlink(f"/proc/self/fd/{number}")):
                 yield lock[1]
 
 
 def _mapped() -> set[tuple[str, int | None]]:
-    """Return name and inode of the ports that are mapped into this process's memory."""
+    """Return the names and inodes of the ports that are mapped into this process's memory."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     return {(name, int(inode)) for inode, name in _PORT.findall(maps)}
 

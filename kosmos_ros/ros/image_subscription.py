@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image subscription of one camera, and its warnings when images are missing.
 
-Knows topics, QoS reliability and arrival times. It hands messages on and never reads their pixels.
+Knows topics, QoS reliability and arrival times; never reads pixels.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ LOST_SHARE = 0.5  # of a camera's frames; a larger loss is reported
 RESUBSCRIBE_DELAY = 1.0
 """Seconds without a subscription before a best-effort one is replaced by a reliable one.
 
-In this time publishers forget the old subscription. Where a topic has other subscribers, Fast DDS
-also sends the old subscription's pending images to the new one, and tells it to skip them once it
-knows of it. A reliable subscription then drops a partly received image but keeps its place in the
-queue, and rclpy's next take never returns (processGapMsg of StatefulReader.cpp, add_instance of
-ReadTakeCommand.hpp; Fast DDS 2.14.5, 3.2.2).
+Publishers forget the old subscription in this time. Without the pause, if the topic has other
+subscribers, Fast DDS also sends the images pending for the old subscription to the new one, and
+then tells the new one to skip them. A reliable subscription drops a partly received image but
+keeps its place in the queue, and rclpy's next take never returns (processGapMsg of
+StatefulReader.cpp, add_instance of ReadTakeCommand.hpp; Fast DDS 2.14.5, 3.2.2).
 """
 
 
 class ImageSubscription:
-    """Subscribes to `name` (remappable) by `transport` and passes each message to `on_image`.
+    """Subscribe to `name` (remappable) by `transport` and pass each message to `on_image`.
 
     `reliability` is best_effort, which connects to every publisher; reliable; or auto, which is
     reliable while every publisher offers it and best_effort otherwise. The queue holds the newest
@@ -74,7 +74,7 @@ class ImageSubscription:
         self._on_image = on_image
         self._stale = False
         self._warned_at = float("-inf")  # s, monotonic
-        # auto starts with what most cameras offer: changing from reliable is the safe direction.
+        # Most cameras offer reliable, and a change from reliable to best effort is safe.
         initial = "reliable" if reliability == AUTO else reliability
         # rclpy writes the values of qos_overrides into this object.
         self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[initial.upper()])
@@ -86,7 +86,7 @@ class ImageSubscription:
         self._auto = reliability == AUTO and not self._overridden
         policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
         if not self._auto:
-            # Under auto a parameter dump would turn the present value into an override.
+            # With auto, a parameter dump would turn the current value into an override.
             policies.append(QoSPolicyKind.RELIABILITY)
         subscription = self._subscribe(QoSOverridingOptions(policies))
         self._subscription: Subscription | None = subscription  # None until `_resubscribe_at`
@@ -142,10 +142,10 @@ class ImageSubscription:
         return int(self._node.count_publishers(self.topic))
 
     def check(self, stale_timeout: float, loading: bool) -> bool:
-        """Return whether no image came for `stale_timeout` seconds (0: never), and warn.
+        """Return whether no image arrived for `stale_timeout` seconds (0: never), and warn.
 
-        Warns of missing and lost images at most every REPEAT_WARNING seconds. While the model is
-        `loading`, this process is too busy to receive every image; that loss is not counted.
+        Warns about missing and lost images at most every REPEAT_WARNING seconds. While the model
+        is `loading`, this process is too busy to receive every image, so loss is ignored.
         """
         now = time.monotonic()
         if self._auto:
@@ -183,7 +183,7 @@ class ImageSubscription:
         )
 
     def _cures(self) -> str:
-        """Return what helps against loss and is not in force yet."""
+        """Return remedies for loss that are not applied yet."""
         cures = []
         if self._qos.reliability == BEST_EFFORT:
             if self._auto:

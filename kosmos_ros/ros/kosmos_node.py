@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos_node: camera images in, grounded captions and answers out.
+"""kosmos_node: describe camera images and answer questions about them.
 
-A managed node: configure loads the model, activate starts the work, deactivate pauses it, cleanup
-frees the device. The main thread runs a single-threaded executor whose callbacks only put work
-into the scheduler. One thread owns the model; another one publishes what it says.
+A lifecycle node: configure loads the model, activate starts the work, deactivate pauses it,
+cleanup frees the device. The main thread runs a single-threaded executor whose callbacks only put
+work into the scheduler. A second thread owns the model, and a third one publishes the results.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import CaptionEngine
 
 CUT_OFF = 6  # exit code; the others are in model_host.py
-WATCH_PERIOD = 0.1  # s between two looks at silence, deadlines and the worker
-PORTS_PERIOD = 1.0  # s between two looks at Fast DDS's shared memory
-MIN_PATIENCE = 30.0  # s for a turn of the executor, far more than a busy machine takes for one
-LOADING_PATIENCE = 600.0  # s for a turn while all threads wait for torch, perhaps from a slow disk
-LAST_REQUESTS = 0.2  # s in which requests that arrive at the end are still refused
-FLUSH_TIMEOUT = 1.0  # s until results that wait are published
-RESULT_SPINS = 4  # turns of the executor until a goal's result is sent
+WATCH_PERIOD = 0.1  # s between two checks of cameras, deadlines and the worker
+PORTS_PERIOD = 1.0  # s between two checks of Fast DDS's shared memory
+MIN_PATIENCE = 30.0  # s for one callback of the executor, far more than a busy machine needs
+LOADING_PATIENCE = 600.0  # s, while the import of torch from a slow disk blocks all threads
+LAST_REQUESTS = 0.2  # s at shutdown in which new requests still get a refusal
+FLUSH_TIMEOUT = 1.0  # s for the results that wait to be published
+RESULT_SPINS = 4  # callbacks of the executor until a goal's result is sent
 SHUTTING_DOWN = "the node is shutting down"
 
 
 class KosmosNode(ManagedNode):
-    """Describes what cameras see and answers questions about it.
+    """Describe images of cameras and answer requests about them.
 
-    `load` makes the engine, in the worker's thread. Raises ConfigError for a bad parameter.
+    `load` makes the engine, in the worker's thread. Raises ConfigError for an invalid parameter.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class KosmosNode(ManagedNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.request_services = Services(self, self)
         self._ports = Ports()
-        # Simulated time may stand still; warnings and limits must not.
+        # Simulated time may stop, but warnings and timeouts must go on.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=steady)
@@ -93,26 +93,26 @@ class KosmosNode(ManagedNode):
 
     @property
     def settings(self) -> NodeSettings:
-        """The values of the node's parameters, as the executor's thread last read them."""
+        """The node's parameters, as the executor's thread last read them."""
         return self._node_values.values
 
     def defaults(self) -> CameraSettings:
-        """Return the parameters that hold for every camera without a value of its own."""
+        """Return the parameters of a camera that has no values of its own."""
         return self._camera_values.refresh()
 
     @property
     def scheduler(self) -> Scheduler:
-        """Where requests and frames wait."""
+        """The queue of requests and frames."""
         return self.host.scheduler
 
     @property
     def patience(self) -> float:
-        """Seconds after which a turn of the executor counts as hung; 0: never."""
+        """Seconds after which a callback of the executor counts as hung; 0: never."""
         limit = self.settings.hard_timeout
         return limit and max(limit, MIN_PATIENCE if self.host.settled else LOADING_PATIENCE)
 
     def destroy_node(self) -> None:
-        """Destroy the action server too, which rclpy leaves to the garbage collector."""
+        """Destroy the node and its action server, which rclpy leaves to the garbage collector."""
         # rclpy also destroys a node whose constructor failed.
         if services := getattr(self, "request_services", None):
             services.destroy()
@@ -121,9 +121,9 @@ class KosmosNode(ManagedNode):
         super().destroy_node()
 
     def stop(self, timeout: float) -> bool:
-        """Answer all waiting clients and end the threads; False if one of them still runs.
+        """Respond to all waiting clients and end the threads. Return whether they have ended.
 
-        Takes at most `timeout` seconds, and spins the executor, which sends the answers.
+        Takes at most `timeout` seconds, and spins the executor, which sends the responses.
         """
         end = time.monotonic() + timeout
         self.host.leave(SHUTTING_DOWN)
@@ -136,35 +136,35 @@ class KosmosNode(ManagedNode):
 
     def _send_last_answers(self, end: float) -> None:
         goals = 0
-        heard = min(end, time.monotonic() + LAST_REQUESTS)
-        while time.monotonic() < (end if self.request_services.waiting else heard):
+        last_request = min(end, time.monotonic() + LAST_REQUESTS)
+        while time.monotonic() < (end if self.request_services.waiting else last_request):
             goals = max(goals, self.request_services.goals)
             spin_once(self, 0.01)
         for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
             if time.monotonic() < end:
                 spin_once(self, 0.01)
 
-    # Transitions, each in a thread of its own ----------------------------------------------
+    # Transitions, each in its own thread -----------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model."""
         return _returned(self.host.configure())
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take frames and requests."""
+        """Start to accept frames and requests."""
         for camera in self.cameras.values():
             camera.begin(self.scheduler)
         if not self.host.activate():
             for camera in self.cameras.values():
                 camera.scheduler = None
             return TransitionCallbackReturn.FAILURE
-        self.get_logger().info("active: frames and requests are taken")
+        self.get_logger().info("active: accepting frames and requests")
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Take no more frames and requests; stop the work in progress."""
+        """Accept no more frames and requests, and stop the work in progress."""
         self._pause(Phase.INACTIVE)
-        self.get_logger().info("not active: frames are ignored, requests are refused")
+        self.get_logger().info("not active: ignoring frames and refusing requests")
         return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -173,7 +173,7 @@ class KosmosNode(ManagedNode):
         return _returned(self.host.unload())
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model for good."""
+        """Free the model. The node cannot be configured again."""
         self._pause(Phase.ENDED)
         return _returned(self.host.unload())
 
@@ -195,16 +195,16 @@ class KosmosNode(ManagedNode):
         return {name: camera.refresh() for name, camera in self.cameras.items()}
 
     def describe_sources(self, cameras: Sequence[str]) -> str:
-        """Return where the cameras' images should come from, for the answer to a request."""
+        """Return the topics of cameras and their publishers, for a response without an image."""
         subscriptions = [self.cameras[camera].subscription for camera in cameras]
         return "".join(
-            f" on {subscription.topic}, which has {subscription.publishers()} publishers"
+            f" on {subscription.topic} (publishers: {subscription.publishers()})"
             for subscription in subscriptions
         )
 
     def _watch(self) -> None:
         self._node_values.refresh()
-        if reason := self.unavailable():  # requests may have come while it became unavailable
+        if reason := self.unavailable():  # requests may have arrived during the change
             self.request_services.refuse_all(reason)
         self.request_services.expire()
         self.host.watch()
@@ -221,7 +221,7 @@ class KosmosNode(ManagedNode):
             )
 
     def _check_ports(self) -> None:
-        """End the process if nothing can reach it through shared memory any more."""
+        """End the process if no data can reach it through shared memory any more."""
         if port := self._ports.lost():
             self.host.give_up(
                 CUT_OFF,
@@ -250,19 +250,19 @@ class KosmosNode(ManagedNode):
     # Any thread: see model_host.Owner and services.Server -----------------------------------
 
     def unavailable(self) -> str:
-        """Return why nothing can be asked now; empty if it can."""
+        """Return the reason why requests are refused; empty if they are accepted."""
         return self.host.availability.reason
 
     def longest_caption(self) -> int:
-        """Return the most tokens that a caption of a camera may have."""
+        """Return the largest max_new_tokens of all cameras."""
         return max(camera.settings.max_new_tokens for camera in self.cameras.values())
 
     def standing_work(self, camera: str) -> Work:
-        """Return what is asked of a camera's newest frame."""
+        """Return the work for a camera's newest frame."""
         return self.cameras[camera].work()
 
     def on_availability(self, availability: Availability) -> None:
-        """Publish whether the model can be asked."""
+        """Publish the state of the model."""
         name, model = self.get_fully_qualified_name(), self.settings.model
         try:
             self._model_info.publish(diagnostics.availability_status(name, availability, model))
@@ -271,7 +271,7 @@ class KosmosNode(ManagedNode):
                 raise
 
     def exit(self, code: int) -> None:
-        """End the process with this exit code; the first one counts."""
+        """End the process with this exit code. Only the first call counts."""
         self.mailbox.post(self.finished, code)
 
     def _log_bug(self, error: Exception) -> None:
@@ -283,12 +283,12 @@ def _cameras(settings: NodeSettings) -> list[tuple[str, str]]:
     """Return the name and the image topic of each camera. Raises ConfigError."""
     names, topics = settings.cameras, settings.image_topics
     if len(set(names)) < len(names):
-        raise ConfigError(f"parameter cameras is {quoted(names)}; each name must be there once")
+        raise ConfigError(f"parameter cameras must not repeat a name, got {quoted(names)}")
     names = names or ("",)
     if topics and len(topics) != len(names):
         raise ConfigError(
-            f"parameter image_topics has {len(topics)} entries for {len(names)} cameras; "
-            "it must have one for each, or none"
+            f"parameter image_topics must have one entry for each of the {len(names)} cameras, "
+            f"or none, got {len(topics)}"
         )
     for name, topic in zip(names, topics, strict=False):
         try:

@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A lifecycle node whose transitions may take long. Knows states, and no model.
+"""A lifecycle node whose transitions may take long. Knows states; no model.
 
-rclpy runs a transition inside the executor, which then serves nothing else. Loading a model takes
-minutes, in which services must respond that it is loading. Here each transition runs in its own
-thread.
+rclpy runs a transition inside the executor, and no other callback runs meanwhile. Loading a model
+takes minutes, during which services must respond that it is loading. Therefore each transition
+runs in its own thread here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rclpy.task import Future
 
 from kosmos_ros.sanitize import format_traceback, one_line
 
-MAILBOX_PERIOD = 0.5  # s between checks for results whose wake-up was lost
+MAILBOX_PERIOD = 0.5  # s between checks for results whose guard condition did not wake rclpy
 LAST_TRANSITION_TIMEOUT = 1.0  # s for a transition to end before the node is destroyed
 
 LABELS = {
@@ -43,7 +43,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
     """A lifecycle node that runs `on_configure` and so on outside the executor, one at a time."""
 
     def __init__(self, name: str, **options: Any) -> None:
-        # First: rclpy calls destroy_node when it cannot make the node.
+        # Before Node.__init__, because rclpy calls destroy_node if it cannot make the node.
         self._transition = threading.Lock()
         Node.__init__(self, name, **options)
         for transition in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error"):
@@ -51,7 +51,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             setattr(self, f"on_{transition}", functools.partial(self._run_callback, callback))
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.mailbox = Mailbox(self)
-        self.starting = False  # autostart is at work
+        self.starting = False  # autostart is in progress
         self._service_change_state.callback = self._on_change_state
 
     def destroy_node(self) -> None:
@@ -67,7 +67,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self._transition.release()
 
     def autostart(self, retry: Callable[[], bool]) -> None:
-        """Configure and activate in a thread; configure again after a failure while `retry()`."""
+        """Configure and activate in a thread. After a failure, configure again if `retry()`."""
 
         def start() -> None:
             configured = self._run_transition(self.trigger_configure)
@@ -112,7 +112,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
             return TransitionCallbackReturn.ERROR
 
     def _run_transition(self, trigger: Callable[[], Any]) -> bool:
-        """Return whether the transition succeeded; False if the state does not allow it."""
+        """Run a transition. Return whether it succeeded; False if the state does not allow it."""
         with self._transition:
             if "_state_machine" not in self.__dict__:
                 return False  # destroyed
@@ -128,20 +128,20 @@ class ManagedNode(LifecycleNodeMixin, Node):
 
 
 class Mailbox:
-    """Sets results of futures in the thread of `node`'s executor, and wakes the executor.
+    """Set results of futures in the thread of `node`'s executor, and wake the executor.
 
-    rclpy's Future alone does not wake it.
+    rclpy's Future alone does not wake the executor.
     """
 
     def __init__(self, node: Node) -> None:
         self._posted: deque[tuple[Future, Any]] = deque()
         self._wake = node.create_guard_condition(self._deliver)
-        # Rarely, on Kilted, a transition ended and its response was never sent.
+        # On Kilted, the response of a transition was sometimes never sent without this timer.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(MAILBOX_PERIOD, self._deliver, clock=steady)
 
     def post(self, future: Future, result: Any) -> None:
-        """Set the future's result soon, unless it has one. Any thread may call this."""
+        """Set the future's result soon, unless it already has one. Any thread may call this."""
         self._posted.append((future, result))
         self._wake.trigger()
 

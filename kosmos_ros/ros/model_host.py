@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Loads the model, watches it, loads it again and frees it, and says whether it can be asked.
+"""Load, watch and free the model, and keep its state.
 
 Knows the worker and its thread; no topic, no service and no lifecycle state.
 """
@@ -24,14 +24,14 @@ from kosmos_ros.serving.worker import CaptionEngine, Decode, Worker
 
 BAD_PARAMETER, DEVICE_LOST, HUNG, BROKEN = 1, 3, 4, 5  # exit codes
 RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""Seconds between attempts to load a model whose files cannot be had now; the last repeats."""
-REPEAT_BUG = 5.0  # s between two log lines about errors of an unforeseen type
-FREE_TIMEOUT = 30.0  # s for the worker to leave the model, which stops within a token
+"""Seconds between attempts to load a model whose download failed. The last value repeats."""
+REPEAT_BUG = 5.0  # s between two log messages about unexpected errors
+FREE_TIMEOUT = 30.0  # s for the worker to end; the model stops within a token
 
 
 def load_engine(settings: NodeSettings) -> CaptionEngine:
-    """Return the engine that the parameters name. Raises ConfigError and ModelLoadError."""
-    # Importing torch takes seconds, in which services already answer "loading".
+    """Load the engine that the parameters name. Raises ConfigError or ModelLoadError."""
+    # Importing torch takes seconds. Services already respond meanwhile that the model is loading.
     from kosmos_ros.kosmos2.engine import Engine
 
     return Engine.load(
@@ -47,30 +47,30 @@ def load_engine(settings: NodeSettings) -> CaptionEngine:
 
 
 class Owner(Protocol):
-    """What the host needs of the node, in any thread."""
+    """The members of the node that the host uses, from any thread."""
 
     @property
     def settings(self) -> NodeSettings: ...
 
-    starting: bool  # it loads and activates by itself, without a lifecycle manager
+    starting: bool  # autostart is in progress
 
     def get_logger(self) -> Any: ...
 
     def longest_caption(self) -> int:
-        """Return the most tokens that a caption of a camera may have."""
+        """Return the largest max_new_tokens of all cameras."""
 
     def standing_work(self, camera: str) -> Work:
-        """Return what is asked of a camera's newest frame."""
+        """Return the work for a camera's newest frame."""
 
     def on_availability(self, availability: Availability) -> None:
-        """Publish whether the model can be asked; called in the order of the changes."""
+        """Publish the state of the model. Called once for each change, in order."""
 
     def exit(self, code: int) -> None:
         """End the process with this exit code."""
 
 
 class ModelHost:
-    """The model of a node, from loading to freeing. `load` makes the engine."""
+    """The model of a node, from its loading to its end. `load` makes the engine."""
 
     def __init__(
         self,
@@ -86,24 +86,24 @@ class ModelHost:
         self._engine: CaptionEngine | None = None  # while it is loaded, for `check_prompts`
         phase = Phase.LOADING if owner.settings.autostart else Phase.UNCONFIGURED
         self.availability = Availability(phase, REASONS[phase])
-        self._lock = threading.Lock()  # of changes of `availability`, and their order
-        self._loaded = False  # the model was there, if only until an error
-        self._settled = threading.Event()  # loading has ended, well or not
+        self._lock = threading.Lock()  # keeps changes of `availability` in order
+        self._loaded = False  # the model was there, even if an error has ended it
+        self._settled = threading.Event()  # loading has succeeded or failed
         self._leaving = threading.Event()
-        self._unreachable: UnreachableError | None = None  # why it could not be loaded now
-        self._attempts = 0  # to load it
-        self._level = ""  # of the memory back-off, when it was last logged
-        self._slow = False  # the model takes long, as it was logged
+        self._unreachable: UnreachableError | None = None  # why the last download failed
+        self._attempts = 0  # retries of loading
+        self._level = ""  # the level of the memory back-off that was last logged
+        self._slow = False  # a warning about a slow model was logged
         self._given_up = False
 
     @property
     def settings(self) -> NodeSettings:
-        """The node's."""
+        """The node's parameters."""
         return self._owner.settings
 
     @property
     def settled(self) -> bool:
-        """Whether loading has ended, well or not."""
+        """Whether loading has succeeded or failed."""
         return self._settled.is_set()
 
     @property
@@ -114,52 +114,53 @@ class ModelHost:
 
     @property
     def backoff_level(self) -> str:
-        """What the model does less of because memory was short; empty: nothing."""
+        """The name of the limit that applies because memory was short; empty: none."""
         worker = self.worker
         return worker.backoff.level.name if worker else ""
 
-    # Transitions, each in a thread of its own ----------------------------------------------
+    # Transitions, each in its own thread -----------------------------------------------------
 
     def configure(self) -> bool:
-        """Load the model; return whether it is there."""
+        """Load the model. Return whether it is loaded."""
         self._settled.clear()
         self._unreachable, self._level, self._loaded = None, "", False
         self._become(Phase.LOADING, info={})
         self.scheduler = Scheduler(self.settings.queue_size)
         self.worker = Worker(self.scheduler, self, self._deliver)
-        if self._leaving.is_set():  # `leave` came before there was a worker
+        if self._leaving.is_set():  # `leave` was called before there was a worker
             self.worker.close()
         self._settled.wait()
         return self._loaded and self.availability.phase is not Phase.FAILED
 
     def activate(self) -> bool:
-        """Let requests and frames in; False if the model cannot be asked."""
+        """Start to accept requests and frames. Return False if no model is loaded."""
         if not (self.worker and self.worker.alive):
             return False
         return self._become(Phase.READY)
 
     def pause(self, phase: Phase) -> None:
-        """Stop generation and forget what waits."""
+        """Stop generation, and remove waiting frames and requests."""
         if phase is not Phase.INACTIVE:
             self._engine = None
         self._become(phase, info=None if phase is Phase.INACTIVE else {})
         self.scheduler.forget()
 
     def unload(self) -> bool:
-        """Free the model and its memory; False if it does not stop in time."""
+        """Free the model and its memory. Return False if it does not stop in time."""
         if worker := self.worker:
             worker.close()
             if not worker.join(FREE_TIMEOUT):
                 self._owner.get_logger().error(
-                    f"the model has not stopped within {FREE_TIMEOUT:g} s; its memory is not freed"
+                    f"the model has not stopped within {FREE_TIMEOUT:g} s, so its memory is "
+                    "not freed; restart the node to free it"
                 )
                 return False
             self.worker = None
-            self._owner.get_logger().info("the model and its memory are freed")
+            self._owner.get_logger().info("the model is unloaded and its memory is freed")
         return True
 
     def wait_to_retry(self) -> bool:
-        """Wait, then return whether to load the model once more."""
+        """Wait after a failed download. Return whether to load the model again."""
         error, self._unreachable = self._unreachable, None
         if error is None:
             return False
@@ -187,15 +188,15 @@ class ModelHost:
         if not worker:
             return
         stuck, limit = worker.stuck(), self.settings.hard_timeout
-        said = f"the model has not responded for {stuck:.3g} s"
+        text = f"the model has not responded for {stuck:.3g} s"
         slow = 0 < limit / 2 < stuck
         if slow and not self._slow:
             self._owner.get_logger().warning(
-                f"{said}; this process exits after {limit:g} s (parameter hard_timeout)"
+                f"{text}; this process exits after {limit:g} s (parameter hard_timeout)"
             )
         self._slow = slow
         if 0 < limit < stuck:
-            self.give_up(HUNG, f"{said} (parameter hard_timeout)")
+            self.give_up(HUNG, f"{text} (parameter hard_timeout)")
         if (level := self.backoff_level) != self._level:
             self._owner.get_logger().warning(
                 f"memory is short; running at {level}"
@@ -205,7 +206,7 @@ class ModelHost:
         self._level = level
 
     def give_up(self, code: int, reason: str) -> None:
-        """End the process because of something that only a restart repairs."""
+        """End the process because of a failure that only a restart repairs."""
         if self._given_up:
             return
         self._given_up = True
@@ -214,14 +215,14 @@ class ModelHost:
         self._owner.exit(code)
 
     def leave(self, reason: str) -> None:
-        """Begin to end: nothing is taken any more, and the worker stops."""
+        """Start to shut down: accept no more work, and stop the worker."""
         self._leaving.set()
         self._become(Phase.ENDED, reason)
-        if worker := self.worker:  # a transition may free it meanwhile
+        if worker := self.worker:  # a transition may set self.worker to None meanwhile
             worker.close()
 
     def join(self, timeout: float) -> bool:
-        """Return whether the worker ends within `timeout` seconds."""
+        """Wait at most `timeout` seconds. Return whether the worker has ended."""
         worker = self.worker
         return not worker or worker.join(timeout)
 
@@ -239,7 +240,7 @@ class ModelHost:
         return engine, decoder.decode
 
     def loaded(self, engine: CaptionEngine) -> None:
-        """Tell what was loaded."""
+        """Log and publish the details of the loaded engine."""
         info = {key: str(value) for key, value in dataclasses.asdict(engine.info).items()}
         info["start_up"] = f"{self._start_up:.1f} s"
         details = ", ".join(f"{key} {value}" for key, value in info.items() if value)
@@ -249,7 +250,7 @@ class ModelHost:
         self._settled.set()
 
     def standing_work(self, camera: str) -> Work:
-        """Return what is asked of a camera's newest frame."""
+        """Return the work for a camera's newest frame."""
         return self._owner.standing_work(camera)
 
     def paused(self) -> bool:
@@ -257,11 +258,11 @@ class ModelHost:
         return not self.availability.ready
 
     def log_bug(self, traceback: str) -> None:
-        """Log an error of an unforeseen type."""
+        """Log an unexpected error."""
         self._owner.get_logger().error(traceback, throttle_duration_sec=REPEAT_BUG)
 
     def ended(self, error: Exception | None) -> None:
-        """Tell why the worker has ended, and end the process where a restart is the remedy."""
+        """Publish why the worker has ended. End the process if only a restart helps."""
         self._engine = None
         if error is not None and not self._leaving.is_set():
             if isinstance(error, UnreachableError) and self._owner.starting:
@@ -286,7 +287,7 @@ class ModelHost:
     def _become(
         self, phase: Phase, reason: str = "", info: Mapping[str, str] | None = None
     ) -> bool:
-        """Swap the availability whole and publish it; return whether it has changed."""
+        """Replace and publish the availability. Return whether it has changed."""
         with self._lock:
             before = self.availability
             self.availability = before.followed_by(phase, reason, info)

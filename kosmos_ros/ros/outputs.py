@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The topics on which a camera's results are published: one table, OUTPUTS.
+"""The topics on which a camera's results are published, as one table: OUTPUTS.
 
-Knows messages and what they are made of; no subscription, no parameter and no thread.
+Knows messages and their contents; no subscription, no parameter and no thread.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from kosmos_ros.serving.work import Observation
 
 @dataclass(frozen=True)
 class Described:
-    """A described frame: all that its messages are made of."""
+    """A described frame, with everything that its messages contain."""
 
     observation: Observation
     findings: Findings
     events: tuple[events.Event, ...]
     model: str
-    now: float  # s of the node's clock, when it is published
+    now: float  # s by the node's clock, time of publication
 
     @functools.cached_property
     def captions(self) -> tuple[GroundedCaption, ...]:
-        """What the parameter `task` asks for."""
+        """The messages for the parameter `task`."""
         return self.messages(self.findings.task)
 
     @functools.cached_property
@@ -62,7 +62,7 @@ class Described:
 
 
 def _detections(described: Described) -> Iterable[Any]:
-    """The boxes of the standing phrases, or of the caption where there are none."""
+    """Return the boxes of the parameter `phrases`, or of the caption if there are none."""
     said = described.findings.said.get("phrases") or described.findings.task[:1]
     return [detections_message(described.observation, caption.phrases) for _, caption in said]
 
@@ -78,13 +78,13 @@ def _answers(described: Described) -> Iterable[Answer]:
 
 @dataclass(frozen=True)
 class Output:
-    """A topic: who subscribes to it wants some parts of a camera's plan."""
+    """A topic, and the parts of a camera's plan that its messages need."""
 
     topic: str
     type: Any
     when: Callable[[CameraSettings], Collection[str]]  # parts of the plan; see plan.Plan
     make: Callable[[Described], Iterable[Any]]  # the messages of one frame
-    slow: bool = False  # drawn: only of the newest frame, while results come faster
+    slow: bool = False  # takes long, so only the newest frame waits for it
 
 
 def _task(settings: CameraSettings) -> Collection[str]:
@@ -131,7 +131,7 @@ OUTPUTS: tuple[Output, ...] = (
         slow=True,
     ),
 )
-"""All topics of a camera, ~/<topic> for the only one and ~/<camera>/<topic> for one of several."""
+"""All topics of a camera: ~/<topic> for a single camera, ~/<camera>/<topic> for one of several."""
 
 if Detection2DArray is not None:
     OUTPUTS += (Output("detections", Detection2DArray, _boxes, _detections),)

@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A node's ROS parameters, from the fields of a dataclass; see settings.py.
+"""Declare, read and check a node's ROS parameters, from the fields of a dataclass.
 
-Declares, reads and checks parameters; does not know what they do.
+settings.py describes the fields. Knows no effect of a parameter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kosmos_ros.settings import validated
 Values = TypeVar("Values")
 
 NOT_SET = Parameter.Type.NOT_SET
-NULL = "null"  # which is text for rcl in a file of parameters, too
+NULL = "null"  # rcl also reads null in a parameter file as this text
 UNSET = (None, NULL)
 
 
@@ -41,9 +41,9 @@ def declare(
 ) -> Values:
     """Declare every field of `kind` on `node` and return the values. Raises ConfigError.
 
-    Parameters with a `prefix`, which ends with a dot, have no value until they are set, and none
-    while they are null, which `ros2 param dump` writes for a parameter without a value. `check`
-    raises KosmosError for a new value that cannot be used.
+    A parameter with a `prefix`, which ends with a dot, has no value until it is set to one other
+    than null. `ros2 param dump` writes null for a parameter without a value. `check` raises
+    KosmosError for a new value that cannot be used.
     """
     for field in _fields(kind):
         name = prefix + field.name
@@ -79,7 +79,7 @@ def declare(
         try:
             for change in changes:
                 check_change(change)
-        except Exception as exc:  # it would end the node
+        except Exception as exc:  # of any type, because it would end the node
             return SetParametersResult(successful=False, reason=format_error(exc))
         return SetParametersResult(successful=True)
 
@@ -90,28 +90,28 @@ def declare(
 def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
     """Return the values of the declared parameters. Raises ConfigError.
 
-    A parameter without a value has the value of the one without `prefix`.
+    A parameter without a value uses that of the parameter without `prefix`.
     """
     values = {}
     for field in _fields(kind):
-        value, of = node.get_parameter(prefix + field.name).value, prefix
+        value, used = node.get_parameter(prefix + field.name).value, prefix
         if prefix and value in UNSET:
-            value, of = node.get_parameter(field.name).value, ""
-        values[field.name] = validated(field, value, of)
+            value, used = node.get_parameter(field.name).value, ""
+        values[field.name] = validated(field, value, used)
     return kind(**values)
 
 
 class Current(Generic[Values]):
     """The values of declared parameters, read again only after a change.
 
-    Reading and checking all of them takes longer than the rest of an image's callback.
+    Reading and checking all of them takes longer than the rest of the image callback.
     """
 
     def __init__(self, node: Node, kind: type[Values], prefix: str = "") -> None:
         self._node, self._kind, self._prefix = node, kind, prefix
         self._changed = False
         self.values = read(node, kind, prefix)
-        # Before Iron rclpy tells of changes only before it stores them, in the same callback.
+        # Before Iron, rclpy calls back only before it stores a change, not after.
         register = getattr(node, "add_post_set_parameters_callback", None)
         if register:
             register(self._on_change)
@@ -119,7 +119,7 @@ class Current(Generic[Values]):
             node.add_on_set_parameters_callback(self._on_change)
 
     def refresh(self) -> Values:
-        """Read the values again if a parameter has changed; in the executor's thread."""
+        """Read the values again if a parameter has changed. Call from the executor's thread."""
         if self._changed:
             self._changed = False
             self.values = read(self._node, self._kind, self._prefix)
@@ -131,7 +131,7 @@ class Current(Generic[Values]):
 
 
 def unknown(node: Node) -> list[str]:
-    """Return a line for each parameter of a file or the command line that `node` lacks."""
+    """Return a warning for each given parameter that `node` has not declared."""
     names = list(node.get_parameters_by_prefix(""))
     lines = []
     for name in sorted(name for name in given(node) if not node.has_parameter(name)):
@@ -144,7 +144,7 @@ def unknown(node: Node) -> list[str]:
 
 
 def given(node: Node) -> dict[str, Parameter]:
-    """Return the parameters of a file and the command line; rclpy has no public name for them."""
+    """Return the parameters of a file and the command line. rclpy has no public method for it."""
     return getattr(node, "_parameter_overrides", {})
 
 

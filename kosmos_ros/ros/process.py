@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one node as a process: start, spin, end.
+"""Run one node as a process: start, spin, end.
 
-Knows signals and exit codes. Knows nothing of the node but `finished`, `stop` and `patience`.
+Knows signals and exit codes. Uses only `finished`, `stop` and `patience` of the node.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
 
     The node has a future `finished`, whose result is the exit code, and a method
     `stop(seconds) -> bool`, which ends the node's threads and returns whether they have ended; it
-    may spin the node's executor. The node may have `patience`: the seconds that one turn of the
-    executor may take, or 0 for no limit. After that SIGALRM ends the process and prints the stacks
-    of its threads.
+    may spin the node's executor. The node may have `patience`: the seconds that one callback of
+    the executor may take, or 0 for no limit. After that time the stacks of all threads are printed
+    and SIGALRM ends the process.
 
-    Returns the exit code: the result of `finished`, 0 after a signal, 1 when the node cannot be
-    made (a KosmosError, or a name, QoS override or ROS parameter that rclpy refuses), 2 for
+    Returns the exit code: the result of `finished`; 0 after a signal; 1 if the node cannot be
+    made (a KosmosError, or a name, QoS override or ROS parameter that rclpy refuses); 2 for
     arguments that rcl refuses or that are not ROS arguments.
     """
     try:
-        # rclpy's own handlers end the context at once, before pending responses are sent.
+        # rclpy's own signal handlers end the context at once, before pending responses are sent.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as exc:  # RCLError: rcl cannot read the arguments or a parameter file
         return _refuse(2, f"{type(exc).__name__}: {exc}")
@@ -70,14 +70,14 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         threads_ended = node.stop(STOP_TIMEOUT)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # Python takes a while to exit. One more Ctrl-C must not change the exit code meanwhile.
+        # Python takes a while to exit. Another Ctrl-C must not change the exit code meanwhile.
         sys.unraisablehook = _report_unless_late_signal
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         rclpy.shutdown(uninstall_handlers=False)
     code = int(node.finished.result()) if node.finished.done() else 0
     if not threads_ended:
-        # A thread inside native code cannot be stopped, and Python's exit would crash around it.
+        # A thread in native code cannot be stopped, and would crash a normal exit of Python.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -85,9 +85,9 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
 
 
 def spin_once(node: Any, timeout: float | None = None) -> None:
-    """Run one callback of `node`'s executor that is ready within `timeout` seconds.
+    """Wait at most `timeout` seconds for a callback of `node`'s executor, and run it.
 
-    An exception of the callback is logged and does not stop the others.
+    An exception of the callback is logged, so that other callbacks still run.
     """
     try:
         node.executor.spin_once(timeout_sec=timeout)
@@ -104,20 +104,20 @@ def _refuse(code: int, reason: str) -> int:
 
 
 def _spin(node: Any, signalled: threading.Event) -> None:
-    """Spin until the node has finished or a signal came."""
+    """Spin until the node has finished or a signal has arrived."""
     if sys.stderr:
-        # chain: the signal's own action, which ends the process, follows the printed stacks.
+        # chain: the default action of the signal follows the stacks, and ends the process.
         faulthandler.register(signal.SIGALRM, chain=True)
-    # Not spin_until_future_complete: rclpy adds a callback to the future at every turn.
+    # Not spin_until_future_complete, which adds a callback to the future at every iteration.
     while not (node.finished.done() or signalled.is_set()):
-        # Native code that waits while it holds Python's lock, as Fast DDS may below rclpy
-        # (Fast-DDS #6485), stops every thread, but not the kernel's timer.
+        # Native code may block while it holds Python's global lock, as Fast DDS does under rclpy
+        # (Fast-DDS #6485). It then stops every Python thread, but not the kernel's timer.
         signal.setitimer(signal.ITIMER_REAL, getattr(node, "patience", 0.0))
         spin_once(node)
 
 
 def _report_unless_late_signal(unraisable: Any) -> None:
-    """Suppress the OSError that Python raises when a signal comes just as it is set to ignored."""
+    """Suppress the OSError that Python raises if a signal arrives just as it is set to ignored."""
     if "race condition" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
 
@@ -125,8 +125,8 @@ def _report_unless_late_signal(unraisable: Any) -> None:
 def _on_signal(act: Callable[[], Any]) -> None:
     """Call `act` in a separate thread for each SIGINT and SIGTERM.
 
-    A Python handler runs only between two steps of the main thread, which waits for messages in
-    native code. The file descriptor is written at once.
+    A Python handler would wait until the main thread leaves native code, where it waits for
+    messages. The file descriptor, however, is written at once.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)  # set_wakeup_fd requires it

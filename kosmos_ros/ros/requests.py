@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Requests of clients, checked, as prompts and replies.
+"""Check requests of clients, and turn them into prompts and responses.
 
-One function per service; GOAL_TASKS has one per task of the action. Each checks its request once,
-before the request waits for an image, and raises RequestError or PromptError. Knows messages; no
-queue, no thread and no model.
+Each service has one function; GOAL_TASKS has one for each task of the action. A request is checked
+once, before it waits for an image. The functions raise RequestError or PromptError. Knows
+messages; no queue, no thread and no model.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ ToMessage = Callable[[Observation, Prompt, Caption], GroundedCaption]
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """A checked request: its prompts, and the response to it."""
+    """A checked request: its prompts, and the function that makes its response."""
 
     prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
-    reply: Callable[[Observation, ToMessage], Any]  # the response
+    reply: Callable[[Observation, ToMessage], Any]  # returns the response
 
 
 def check(request: Any) -> None:
-    """Check the fields that all requests share. Raises RequestError."""
+    """Check the fields that several kinds of requests have. Raises RequestError."""
     for name, kind in request.get_fields_and_field_types().items():
         if kind.startswith("sequence<") and (count := len(getattr(request, name))) > MAX_ENTRIES:
             raise RequestError(f"{name} has {count} entries; it must have at most {MAX_ENTRIES}")
@@ -124,7 +124,7 @@ def goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
 class GoalTask:
     """A task of the action."""
 
-    fields: tuple[str, ...]  # of the goal that only some tasks have, those that this one has
+    fields: tuple[str, ...]  # the optional fields of a goal that this task uses
     check: Callable[[GenerateAction.Goal, CameraSettings], Checked]
 
 
@@ -139,8 +139,8 @@ def _grounding_goal(request: GenerateAction.Goal, settings: CameraSettings) -> C
 def _region_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
     if len(request.regions) != 1:
         raise RequestError(
-            f"regions has {len(request.regions)} entries; it must have one. "
-            "Send a goal for each region"
+            "regions must have exactly one entry for task region_description, "
+            f"got {len(request.regions)}; send one goal for each region"
         )
     template = prompts.region_template(request.grounded)
     return Checked(_in_regions([template], [request.regions]), _result)
@@ -161,7 +161,7 @@ GOAL_TASKS = {
     "question": GoalTask(("text", "history", "regions", "region_phrases"), _question_goal),
     "prompt": GoalTask(("text",), _prompt_goal),
 }
-"""The tasks that the action takes."""
+"""The tasks of the action."""
 
 
 def _result(observation: Observation, message: ToMessage) -> GenerateAction.Result:
@@ -215,7 +215,7 @@ def _grounding(request: Any, settings: CameraSettings, kind: Any) -> Checked:
 
 
 def _validated(name: str, value: Any) -> Any:
-    """Return the value of a field that is checked as the parameter of its name is."""
+    """Check a field by the rules of the parameter `name`, and return its value."""
     try:
         return validated(FIELDS[name], value)
     except ConfigError as exc:

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The services and the action: requests in, work for the scheduler out, responses back.
+"""The services and the action: put work for each request into the scheduler, and respond.
 
-Callbacks run in the executor's thread and only hand work on. Results come back to that thread
-through the node's mailbox. What each request asks is requests.py's.
+Callbacks run in the executor's thread and only queue work. Results return to that thread through
+the node's mailbox. requests.py defines the prompts and the responses.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 from kosmos_ros.serving.scheduler import Scheduler
 from kosmos_ros.serving.work import Observation, Work
 
-REPEAT_ERROR = 5.0  # s between two log lines about failed requests
-BURST = 1000  # requests that may arrive at once and are all answered, if only with a refusal
-RESULT_KEPT = 120  # s; rclpy lists every goal that it keeps in each status message
+REPEAT_ERROR = 5.0  # s between two log messages about failed requests
+BURST = 1000  # requests that may arrive at once; each gets a response or a refusal
+RESULT_KEPT = 120  # s; not longer, because each status message lists all kept goals
 GOAL_CANCELLED = "the goal was cancelled"
 
 Check = Callable[[Any, CameraSettings], Checked]
@@ -47,11 +47,11 @@ SERVICES: dict[str, tuple[Any, Check]] = {
     "describe": (Describe, requests.describe),
     "generate": (Generate, requests.generate),
 }
-"""Name of each service, its type, and what checks its requests."""
+"""Name of each service, its type, and the function that checks its requests."""
 
 
 class Server(Protocol):
-    """What the services need of the node."""
+    """The members of the node that the services use."""
 
     @property
     def settings(self) -> NodeSettings: ...
@@ -60,16 +60,16 @@ class Server(Protocol):
     def scheduler(self) -> Scheduler: ...
 
     def defaults(self) -> CameraSettings:
-        """Return the parameters that hold for every camera without a value of its own."""
+        """Return the parameters of a camera that has no values of its own."""
 
     def unavailable(self) -> str:
-        """Return why nothing can be asked now; empty if it can."""
+        """Return the reason why requests are refused; empty if they are accepted."""
 
     def camera_settings(self) -> Mapping[str, CameraSettings]:
         """Return the parameters of each camera by its name."""
 
     def describe_sources(self, cameras: Sequence[str]) -> str:
-        """Return where the images of cameras should come from."""
+        """Return the topics of cameras and their publishers, for a response without an image."""
 
 
 class Services:
@@ -80,7 +80,7 @@ class Services:
         self._server = server
         self._waiting: set[Work] = set()
         self._goals: dict[bytes, Work] = {}
-        # With the default depth of 10, further requests at once are lost without an answer.
+        # With the default depth of 10, more requests at once would be lost without a response.
         burst = QoSProfile(depth=BURST)
         # In the default group an async handler blocks every other callback while it waits.
         group = ReentrantCallbackGroup()
@@ -107,7 +107,7 @@ class Services:
         )
 
     def destroy(self) -> None:
-        """Take the action off the graph; services go with their node."""
+        """Destroy the action server. The services are destroyed with their node."""
         self._action.destroy()
 
     def expire(self) -> None:
@@ -119,7 +119,7 @@ class Services:
             else:
                 age = f" not older than {work.max_age:g} s" if work.max_age else ""
                 sources = self._server.describe_sources(work.cameras)
-                why = f"no image{age} came {waited}{sources}"
+                why = f"no image{age} arrived {waited}{sources}; see /diagnostics"
             work.failed(NotReadyError(why))
 
     def refuse_all(self, reason: str) -> None:
@@ -149,7 +149,7 @@ class Services:
     async def _stream(self, goal: Any) -> GenerateAction.Result:
         request = goal.request
         try:
-            if goal.is_cancel_requested:  # before it could be withdrawn
+            if goal.is_cancel_requested:  # before this callback began
                 raise CancelledError(GOAL_CANCELLED)
             requests.check(request)
             checked = requests.goal(request, self._settings(request))
@@ -166,7 +166,7 @@ class Services:
         except Exception as exc:  # every client gets a result
             result = self._refusal(GenerateAction.Result, exc)
         finally:
-            request.image = Image()  # rclpy keeps a goal that is over for RESULT_KEPT
+            request.image = Image()  # free it now; rclpy keeps an ended goal for RESULT_KEPT
         if result.success:
             goal.succeed()
         elif goal.is_cancel_requested:
@@ -189,7 +189,7 @@ class Services:
         goal: bytes = b"",
         progress: Callable[[Observation], None] | None = None,
     ) -> Any:
-        """Return the response to a checked request. Raises KosmosError if it cannot be queued."""
+        """Queue a checked request and return its response. Raises KosmosError if refused."""
         own_image = bool(request.image.width or request.image.height or len(request.image.data))
         future: Future = Future()
         work = Work(
@@ -205,7 +205,7 @@ class Services:
             max_age=seconds(request.max_age),
             deadline=time.monotonic() + self._server.settings.request_timeout,
         )
-        # Before the check below, so that whoever makes the node unavailable now refuses it.
+        # Before the check below, so that a transition at this moment also refuses this request.
         self._waiting.add(work)
         if goal:
             self._goals[goal] = work
@@ -219,12 +219,15 @@ class Services:
             self._goals.pop(goal, None)
 
     def _answer(self, work: Work, future: Future, response: Any) -> None:
-        """Answer a request, from any thread; the first response counts, the model stops."""
+        """Send the response to a request and stop its work. Any thread may call this.
+
+        Only the first response counts.
+        """
         work.stopped.set()
         self._node.mailbox.post(future, response)
 
     def _refusal(self, kind: Any, exc: Exception) -> Any:
-        """Return the response that says why there is none; from any thread."""
+        """Return a response with the reason for a refusal. Any thread may call this."""
         reason = format_error(exc)
         if isinstance(exc, CancelledError):
             # The model or the scheduler may stop before the node has refused everything.
@@ -243,13 +246,13 @@ class Services:
         return observation_message(observation, prompt, caption, model, now)
 
     def _cameras(self, request: Any) -> tuple[str, ...]:
-        """Return the cameras whose newest frame may serve. Raises RequestError."""
+        """Return the cameras whose newest frame the request may use. Raises RequestError."""
         names = tuple(self._server.camera_settings())
         if not request.camera:
             if len(names) > 1 and getattr(request, "regions", None):
                 raise RequestError(
-                    "camera is empty, but regions are of one camera's image; set it to one of "
-                    f"{', '.join(names)}, or send the image"
+                    f"camera must be one of {', '.join(names)} for a request with regions, "
+                    "got ''; set it, or send the image"
                 )
             return names
         if request.camera not in names:

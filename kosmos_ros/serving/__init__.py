@@ -1,3 +1,3 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What the model works on, and when. No ROS, no torch."""
+"""Choose the frames, requests and prompts that the model works on next. No ROS, no torch."""

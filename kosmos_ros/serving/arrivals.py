@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Judges one camera's input: has it stopped, and are frames lost on the way?
+"""Measure the input of one camera: its rate, its silence and its lost frames.
 
 Knows arrival times and stamps only. Knows no ROS and no images. Times are in seconds.
 """
@@ -17,9 +17,9 @@ class Arrivals:
     """Arrivals of one camera. One thread at a time may use it."""
 
     started: float  # s, monotonic
-    window: float = 10.0  # s over which rate and loss are taken
+    window: float = 10.0  # s over which rate and loss are measured
     last: float | None = None  # s, monotonic, of the newest arrival
-    _judged_from: float = float("-inf")  # s, monotonic; loss counts from here
+    _judged_from: float = float("-inf")  # s, monotonic; earlier frames do not count as lost
     _arrivals: deque[tuple[float, float]] = field(default_factory=deque)  # arrival, stamp
 
     def arrived(self, now: float, stamp: float) -> None:
@@ -30,15 +30,15 @@ class Arrivals:
             self._arrivals.popleft()
 
     def forget(self, now: float) -> None:
-        """Count no loss before `now`."""
+        """Ignore all loss before `now`."""
         self._judged_from = now
 
     def restart(self, at: float) -> None:
-        """Count no silence and no loss before `at`, which may be in the future."""
+        """Ignore all silence and loss before `at`, which may be in the future."""
         self.started, self.last, self._judged_from = at, None, at
 
     def silence(self, now: float) -> float:
-        """Return the seconds since the newest frame, or since the start if none has come."""
+        """Return the seconds since the newest frame, or since the start if none has arrived."""
         return max(0.0, now - (self.started if self.last is None else self.last))
 
     def rate(self, now: float) -> float:
@@ -50,11 +50,12 @@ class Arrivals:
     def lost(self, now: float) -> float:
         """Return the share of frames, in [0, 1], that were sent within the window but lost.
 
-        Each half of the window is judged alone and the lower share counts, so a camera that
-        changes its rate loses nothing. The camera's period is taken to be the lowest decile of
-        the distances between successive stamps: a single late stamp makes one distance too short.
-        A camera that always loses every second frame looks like one of half the rate. The share
-        is 0 when a half has fewer than 3 frames, or stamps that stand still or go back.
+        The share is computed for each half of the window, and the lower one counts. A change of
+        the camera's rate therefore does not look like loss. The camera's period is the lowest
+        decile of the intervals between successive stamps, and not the shortest one, because a
+        single late stamp makes the next interval too short. A camera that always loses every
+        second frame looks like one of half the rate. The share is 0 when a half has fewer than 3
+        frames, or stamps that repeat or go back.
         """
         halves: tuple[list[float], list[float]] = ([], [])
         for arrived, stamp in self._arrivals:

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the model can be asked, as one immutable value. Knows no ROS and no thread."""
+"""The state of the model, as one immutable value. Knows no ROS and no thread."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 
 class Phase(enum.Enum):
-    """What the model does; the value is the phase's name for people."""
+    """A state of the model. The value is the name that users see."""
 
     UNCONFIGURED = "unconfigured"
     LOADING = "loading"
     INACTIVE = "not active"
     READY = "ready"
-    FAILED = "failed"  # until it is loaded anew
-    ENDED = "shut down"  # for good
+    FAILED = "failed"  # until the model is loaded again
+    ENDED = "shut down"  # final
 
 
 REASONS = {
@@ -27,7 +27,7 @@ REASONS = {
     Phase.READY: "",
     Phase.ENDED: "the node is shut down",
 }
-"""Why requests are refused in a phase, unless something more exact is known."""
+"""The default reason for which requests are refused in a phase."""
 
 FOLLOWS = {
     Phase.UNCONFIGURED: {Phase.LOADING, Phase.UNCONFIGURED, Phase.FAILED, Phase.ENDED},
@@ -37,34 +37,37 @@ FOLLOWS = {
     Phase.FAILED: {Phase.LOADING, Phase.UNCONFIGURED},
     Phase.ENDED: {Phase.ENDED},
 }
-"""Which phases may follow each. A failure is never covered up by a pause or by the end."""
+"""Phases that may follow each phase. A pause or a shutdown does not hide a failure."""
 
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether the model can be asked, and why not. Swapped whole, so that it is read whole."""
+    """Whether the model takes requests and frames, and why not.
+
+    A change replaces the whole value, so that no thread sees half of a change.
+    """
 
     phase: Phase = Phase.UNCONFIGURED
     reason: str = REASONS[Phase.UNCONFIGURED]  # why requests are refused; empty when ready
-    info: Mapping[str, str] = field(default_factory=dict)  # what runs where; empty: no model
+    info: Mapping[str, str] = field(default_factory=dict)  # of ModelInfo; empty: no model
 
     @property
     def ready(self) -> bool:
-        """Whether requests and frames are taken."""
+        """Whether the model takes requests and frames."""
         return self.phase is Phase.READY
 
     @property
     def summary(self) -> str:
-        """The phase's name; the reason where it says more."""
+        """The phase's name, or the reason if it is not the phase's default."""
         known = self.phase in REASONS and self.reason == REASONS[self.phase]
         return self.phase.value if known else self.reason
 
     def followed_by(
         self, phase: Phase, reason: str = "", info: Mapping[str, str] | None = None
     ) -> Availability:
-        """Return what this becomes in `phase`, which is itself if `phase` cannot follow.
+        """Return the availability in `phase`, or this one if `phase` cannot follow.
 
-        `reason` is that of REASONS by default, `info` stays what it is.
+        By default `reason` is that of REASONS, and `info` is not changed.
         """
         if phase not in FOLLOWS[self.phase]:
             return self

@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Which prompts go through the model together, which wait, and which are tried again.
+"""Decide which prompts run together, which wait, and which are tried again after an error.
 
-The policy of the worker, as plain bookkeeping: knows no thread, no engine and no image.
+This is the policy of the worker. Knows no thread, no engine and no image.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from kosmos_ros.serving.memory_backoff import MemoryBackoff
 from kosmos_ros.serving.work import Deliver, Job
 
 RESERVED = 1
-"""Rows that frames leave to requests, so that a request begins at the next token."""
+"""Rows that frames leave free, so that a request begins at the next token."""
 
 
 class Intake(NamedTuple):
-    """How much new work fits beside the work in progress."""
+    """The amount of new work to take."""
 
-    most: int  # requests and frames
-    frames: int  # of them
-    wait: bool  # nothing is in progress: wait for work
+    most: int  # requests and frames together
+    frames: int  # frames among them, at most
+    wait: bool  # wait for new work, because nothing is in progress
 
 
 class Batch:
@@ -38,10 +38,10 @@ class Batch:
     def __init__(self, stopping: Callable[[], bool], deliver: Deliver) -> None:
         self.max_rows = 1  # the setting max_batch_size
         self.backoff = MemoryBackoff()
-        self.waiting: list[tuple[Job, int]] = []  # with the number of the prompt
+        self.waiting: list[tuple[Job, int]] = []  # job, number of its prompt
         self.running: dict[Query, tuple[Job, int]] = {}
         self.retrying: list[Job] = []
-        self._alone: Job | None = None  # the job that is tried again now
+        self._alone: Job | None = None  # the job that is being tried again
         self._stopping = stopping
         self._deliver = deliver
 
@@ -57,7 +57,7 @@ class Batch:
         return list({id(job): job for job, _ in places}.values())
 
     def prepare(self) -> Intake | None:
-        """Return how much new work to take; None: nothing until something has ended."""
+        """Return how much new work to take; None: none until some work has ended."""
         if self.idle:
             self._alone = None
         if self._alone or (self.retrying and not self.idle):
@@ -79,13 +79,13 @@ class Batch:
         return None
 
     def admit(self, jobs: Iterable[Job]) -> None:
-        """Let the prompts of encoded jobs wait for a row."""
+        """Add the prompts of encoded jobs to `waiting`."""
         for job in jobs:
             self.waiting += [(job, number) for number in range(len(job.observation.prompts))]
         self.waiting.sort(key=lambda waiting: not waiting[0].work.urgent)
 
     def step(self) -> list[Query]:
-        """Move waiting prompts to free rows; return their queries, which begin with this step."""
+        """Move waiting prompts to free rows. Return their queries, which begin with this step."""
         room = self._room()
         fit = min(room, max(self._urgent(), room - self._reserved()))
         begun, self.waiting = self.waiting[:fit], self.waiting[fit:]
@@ -98,7 +98,7 @@ class Batch:
         return job.query(number, limit, self._stopping, self._deliver)
 
     def finish(self, ended: Iterable[tuple[Query, Generation | KosmosError]]) -> list[Job]:
-        """Free the rows of ended queries; return the jobs that have all their answers now."""
+        """Free the rows of ended queries. Return the jobs that now have all their answers."""
         complete = []
         for query, answer in ended:
             job, number = self.running.pop(query)
@@ -109,12 +109,12 @@ class Batch:
         return complete
 
     def retry(self, error: Exception, jobs: Sequence[Job], encoding: bool = False) -> list[Job]:
-        """Plan how to try failed `jobs` again; return those that have failed for good.
+        """Plan how to try failed `jobs` again. Return those that are not tried again.
 
-        Jobs that failed together are tried alone. A job that failed alone is tried with half as
-        many prompts at a time. When memory is short, the back-off goes one level down as well. An
-        image that failed to encode (`encoding`) cannot be split: it has one more try when memory
-        was short while other images were in the model.
+        Jobs that failed together are tried one by one. A job that failed alone is tried with half
+        as many prompts at a time. After an OutOfMemoryError the back-off also goes one level
+        down. An image that failed to encode (`encoding`) cannot be split: it is tried once more
+        if memory was short while other images were in the model.
         """
         failed_ids = {id(job) for job in jobs}
         self.running = {q: at for q, at in self.running.items() if id(at[0]) not in failed_ids}
@@ -137,24 +137,24 @@ class Batch:
         return given_up
 
     def abandon(self, jobs: Sequence[Job]) -> list[Job]:
-        """Forget everything; return every job of the batch and of `jobs`, each once."""
+        """Remove all jobs. Return every job of the batch and of `jobs`, each once."""
         everyone = {id(job): job for job in (*self.jobs, *jobs, *self.retrying)}
         self.running, self.waiting, self.retrying = {}, [], []
         return list(everyone.values())
 
     def _rows(self) -> int:
-        """Rows that the model may have now."""
+        """The number of rows that the model may have now."""
         return self.backoff.batch(self.max_rows)
 
     def _room(self) -> int:
-        """Rows that are free."""
+        """The number of free rows."""
         most = min(self._rows(), self._alone.most) if self._alone else self._rows()
         return max(0, most - len(self.running))
 
     def _urgent(self) -> int:
-        """Prompts of requests that wait for a row."""
+        """The number of waiting prompts that belong to requests."""
         return sum(job.work.urgent for job, _ in self.waiting)
 
     def _reserved(self) -> int:
-        """Rows that frames must leave free."""
+        """The number of rows that frames must leave free."""
         return RESERVED if self._rows() > RESERVED and not self._alone else 0

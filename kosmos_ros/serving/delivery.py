@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A thread that hands over results, so that the model's thread does not wait for recipients.
+"""Deliver results in a second thread, so that the model's thread does not wait for recipients.
 
-Publishing, drawing and JPEG encoding happen here. Knows calls only: no ROS and no image.
+Publishing, drawing and JPEG encoding run in this thread. Knows only calls: no ROS and no image.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 CAPACITY = {True: 100, False: 8}
-"""Urgent and other calls that may wait; then the caller waits too.
+"""Largest number of waiting calls, urgent (True) and others (False). `post` then blocks.
 
-Thus no result is lost, and memory is bounded: each waiting call of a frame holds its image. A call
-takes about a millisecond, except those of `post_latest`, of which one per key waits.
+So no result is lost, and memory is bounded: the call of a frame holds its image. A call takes about
+a millisecond. Slower ones go to `post_latest`, which keeps one per key.
 """
 
 
 class Delivery:
-    """Runs calls in their order: urgent ones first, then others, then the latest of each key.
+    """Run calls in their order: urgent ones first, then others, then the latest of each key.
 
-    A call must not raise; `report` receives what one raises all the same.
+    A call should not raise. If it does, `report` receives the exception.
     """
 
     def __init__(self, report: Callable[[Exception], None]) -> None:
@@ -32,16 +32,16 @@ class Delivery:
         self._urgent: deque[Callable[[], None]] = deque()
         self._others: deque[Callable[[], None]] = deque()
         self._latest: dict[Hashable, Callable[[], None]] = {}
-        self._called = math.inf  # s, monotonic: start of the call that runs now
+        self._called = math.inf  # s, monotonic: start of the running call
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self._thread.start()
 
     def post(self, call: Callable[[], None], urgent: bool = False) -> None:
-        """Run `call` later, or never once closed; wait while CAPACITY calls wait.
+        """Run `call` later. Blocks while CAPACITY calls wait. Drops the call once closed.
 
-        Calls must not post others here, only by `post_latest`.
+        A call must not use `post` itself, only `post_latest`.
         """
         queue = self._urgent if urgent else self._others
         with self._changed:
@@ -51,7 +51,7 @@ class Delivery:
                 self._changed.notify_all()
 
     def post_latest(self, key: Hashable, call: Callable[[], None]) -> None:
-        """Run `call` after all others, in place of an earlier one of the same key."""
+        """Run `call` after all other calls. It replaces a waiting call with the same key."""
         with self._changed:
             if not self._closed:
                 self._latest.pop(key, None)
@@ -59,12 +59,15 @@ class Delivery:
                 self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything posted has run; False after `timeout` seconds."""
+        """Wait until all posted calls have run. Return False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(self._idle, timeout)
 
     def close(self, timeout: float) -> bool:
-        """Run what was posted, then end the thread; False if it takes longer than `timeout` s."""
+        """Run the posted calls, then end the thread.
+
+        Return False if the thread still runs after `timeout` seconds; the other calls are dropped.
+        """
         end = time.monotonic() + timeout
         self.flush(max(0.0, timeout))
         with self._changed:
@@ -84,7 +87,7 @@ class Delivery:
         return self._called == math.inf and not self._next()
 
     def _take(self) -> Callable[[], None] | None:
-        """Wait for the next call; None once closed."""
+        """Wait for the next call and return it; None once closed."""
         with self._changed:
             self._called = math.inf
             self._changed.notify_all()
@@ -100,6 +103,6 @@ class Delivery:
         while call := self._take():
             try:
                 call()
-            except Exception as exc:  # the thread's outermost border
+            except Exception as exc:  # an exception would end the thread
                 self._report(exc)
-            del call  # it holds an image
+            del call  # it refers to an image

@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""When something has really changed: a phrase comes into view or leaves it, an answer differs.
+"""Detect lasting changes: a phrase comes into view or leaves it, or an answer changes.
 
-The model's word on a single frame is unsteady. A value counts once it has been the same in a
-number of consecutive frames and over a number of seconds. Knows no ROS and no model; times are
-those of the images, in seconds.
+The model's output for a single frame may be wrong. A new value is accepted once it has been the
+same in a number of consecutive frames and over a number of seconds. Knows no ROS and no model.
+Times are the stamps of the images, in seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kosmos_ros.kosmos2.grounding import Phrase
 
 @dataclass(frozen=True)
 class Change:
-    """A value that has settled and differs from the one before."""
+    """A newly accepted value and the previous one."""
 
     before: Any
     now: Any
@@ -31,15 +31,15 @@ class Event:
 
     kind: str  # appeared, disappeared or answered
     subject: str  # the phrase or the question
-    since: Any  # mark of the first frame of which it was true
-    phrases: tuple[Phrase, ...] = ()  # what appeared, with its boxes
+    since: Any  # mark of the first frame with the change
+    phrases: tuple[Phrase, ...] = ()  # the phrase that appeared, with its boxes
     answer: str = ""
-    previous: str = ""  # the answer before
+    previous: str = ""  # the previous answer
 
 
 @dataclass
 class Debouncer:
-    """One value over time. `value` is the settled one, at first the one it is made with."""
+    """One value over time. `value` is the accepted one; the constructor sets the first."""
 
     value: Any
     _next: Any = None
@@ -50,10 +50,10 @@ class Debouncer:
     def update(
         self, value: Hashable, time: float, mark: Any, frames: int, seconds: float
     ) -> Change | None:
-        """Take the value of one more frame; return the change that it settles, if any.
+        """Add the value of one more frame. Return the change that it confirms, or None.
 
-        `mark` identifies the frame for the caller. Counting starts again where time runs
-        backwards, as in a recording that is played again.
+        `mark` identifies the frame for the caller. Counting starts again if time goes back, as in
+        a recording that is played again.
         """
         if value == self.value:
             self._count = 0
@@ -74,17 +74,17 @@ class Debouncer:
 
 @dataclass
 class Watchlist:
-    """Several values by subject, each of which is `first` at first."""
+    """Debounce one value for each subject. Every value starts as `first`."""
 
     first: Any
     _values: dict[str, Debouncer] = field(default_factory=dict)
 
     def update(self, subject: str, value: Hashable, *details: Any) -> Change | None:
-        """See Debouncer.update."""
+        """Update the value of `subject`; see Debouncer.update."""
         return self._values.setdefault(subject, Debouncer(self.first)).update(value, *details)
 
     def restart(self) -> None:
-        """Start counting again for every subject: frames were left out."""
+        """Start counting again for every subject, because frames were skipped."""
         for value in list(self._values.values()):  # another thread may add to it
             value.restart()
 

@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How much work may go through the model at a time after the device ran out of memory.
+"""Limit how much work runs at a time after the device ran out of memory.
 
-Each failure reduces it by one level; each QUIET seconds without a failure restore one level.
+Each failure lowers the limit by one level. Each QUIET seconds without a failure restore one level.
 Knows no torch and no ROS.
 """
 
@@ -18,7 +18,7 @@ QUIET = 60.0  # s without a failure before the next higher level is tried
 
 @dataclass(frozen=True)
 class Level:
-    """A limit of the work at a time."""
+    """A limit on the work that runs at a time."""
 
     name: str  # for diagnostics and logs; empty: no limit
     batch: float = 0.0  # share of max_batch_size; at least one prompt
@@ -31,11 +31,11 @@ LEVELS = (
     Level("one prompt at a time"),
     Level("one prompt at a time, answers of at most 32 tokens", tokens=32),
 )
-"""From no limit to the strictest one."""
+"""Levels from no limit to the strictest limit."""
 
 
 class MemoryBackoff:
-    """The present level of one worker. Any thread may read it while one calls `reduce`."""
+    """The current level of one worker. Any thread may read it while one calls `reduce`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -43,19 +43,19 @@ class MemoryBackoff:
 
     @property
     def level(self) -> Level:
-        """The present level."""
+        """The current level."""
         return LEVELS[self._index()]
 
     def batch(self, most: int) -> int:
-        """Return how many prompts may go together when `most` is the full batch size."""
+        """Return how many prompts may run together if `most` is the full batch size."""
         return max(1, int(most * self.level.batch))
 
     def tokens(self, most: int) -> int:
-        """Return how many tokens an answer may have when `most` is its own limit."""
+        """Return how many tokens an answer may have if `most` is its own limit."""
         return min(most, self.level.tokens)
 
     def reduce(self) -> bool:
-        """Go one level down; return False at the lowest level."""
+        """Go one level down. Return False at the lowest level."""
         index = self._index()
         lowest = index + 1 == len(LEVELS)
         self._reduced = index + (not lowest), self._clock()

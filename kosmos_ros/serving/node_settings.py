@@ -30,7 +30,7 @@ def check_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """Values of the node's parameters at one moment."""
+    """Values of the node's parameters."""
 
     model: str = parameter(
         "microsoft/kosmos-2-patch14-224",
@@ -67,7 +67,8 @@ class NodeSettings:
     )
     threads: int = parameter(
         0,
-        "CPU threads for the model. 0: one for a small model, otherwise torch's default.",
+        "CPU threads for the model. 0: one for a model with fewer than 50 million parameters, "
+        "otherwise torch's default.",
         limits=(0, 1024),
         read_only=True,
     )
@@ -113,8 +114,8 @@ class NodeSettings:
     )
     queue_size: int = parameter(
         8,
-        "Largest number of requests that wait for the model. The same number may wait for a "
-        "frame. Further requests are refused.",
+        "Largest number of requests that wait for the model. The same number of requests may wait "
+        "for a frame. Further requests are refused.",
         limits=(1, 1000),
     )
     request_timeout: float = parameter(
@@ -126,14 +127,14 @@ class NodeSettings:
         120.0,
         "Exit with code 4 if the model does not respond for this time (seconds). SIGALRM ends the "
         "process if its main thread does not respond for this time (at least 30 s, or 600 s while "
-        "the model loads). Time in which the process is suspended counts. 0: never.",
+        "the model loads). Time while the process is suspended also counts. 0: never.",
         limits=(0, 86400),
     )
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Values of a camera's parameters at one moment.
+    """Values of a camera's parameters.
 
     With several cameras, each may have its own value, for example <camera>.task.
     """
@@ -161,7 +162,7 @@ class CameraSettings:
     always_on: bool = parameter(False, "Describe frames even if nobody subscribes to the results.")
     task: str = parameter(
         "brief_caption",
-        "What to publish on ~/captions for each frame. brief_caption, detailed_caption: a "
+        "Result to publish on ~/captions for each frame. brief_caption, detailed_caption: a "
         "caption. phrase_grounding: the boxes of phrases. question: the answers to questions. "
         "prompt: the output for prompt.",
         choices=FRAME_TASKS,
@@ -178,7 +179,9 @@ class CameraSettings:
         prompt=prompts.question,
     )
     prompt: str = parameter(
-        "", "Prompt in KOSMOS-2's own language, for the task prompt.", prompt=prompts.raw
+        "",
+        "Prompt in KOSMOS-2's own language. Used only if task is prompt. Empty: none.",
+        prompt=prompts.raw,
     )
     min_score: float = parameter(
         0.0,
@@ -192,7 +195,7 @@ class CameraSettings:
     )
     event_seconds: float = parameter(
         0.0,
-        "Time over which the frames must agree before an event is published, by their stamps "
+        "Time that the agreeing frames must span before an event is published, by their stamps "
         "(seconds). 0: only event_frames counts.",
         limits=(0, 3600),
     )
@@ -211,7 +214,8 @@ class CameraSettings:
     )
     max_image_age: float = parameter(
         0.0,
-        "Longest time since a frame's arrival for it to be described (seconds). 0: any age.",
+        "Longest time that a frame may wait after its arrival (seconds). Older frames are "
+        "dropped. 0: any time.",
         limits=(0, 3600),
     )
     stale_timeout: float = parameter(

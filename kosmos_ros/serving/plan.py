@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of every frame of a camera, and what the answers mean together.
+"""Plan the prompts for each frame of a camera, and combine their answers.
 
 Knows settings and prompts; no topic and no model.
 """
@@ -19,32 +19,32 @@ from kosmos_ros.serving.events import Change, Event
 from kosmos_ros.serving.node_settings import CameraSettings
 
 Said = tuple[Prompt, Caption]
-"""A prompt and what the model said to it."""
+"""A prompt and the model's answer to it."""
 
 TASK = "task"
-"""Name of the part of a plan that ~/captions shows, beside the names of STANDING."""
+"""Name of the part of a plan for ~/captions. The other parts have the names of STANDING."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one frame says about one subject."""
+    """The result of one frame for one subject: a phrase or a question."""
 
     subject: str
-    value: Hashable  # what events compare from frame to frame
-    phrases: tuple[Phrase, ...] = ()  # with boxes, if the subject has been found
+    value: Hashable  # compared from frame to frame to detect events
+    phrases: tuple[Phrase, ...] = ()  # with boxes, if the subject is in the image
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A question that is asked of every frame, once for each subject that a parameter lists."""
+    """A kind of prompt for every frame: one prompt for each subject in a parameter."""
 
-    name: str  # of the parameter that lists the subjects, and of the plan's part
-    task: str  # value of the parameter `task` under which the answers are the caption
+    name: str  # of the parameter with the subjects, and of the part of the plan
+    task: str  # value of the parameter `task` that publishes the answers on ~/captions
     prompt: Callable[[str, CameraSettings], Prompt]
     said: Callable[[Sequence[Said], Sequence[str], CameraSettings], tuple[Said, ...]]
-    """What is published of the answers to all subjects."""
+    """Combines the answers to all subjects for publication."""
     found: Callable[[Sequence[Said], Sequence[str]], tuple[Finding, ...]]
-    """What `said` says about each subject."""
+    """Returns one finding for each subject from the result of `said`."""
     first: Hashable  # a subject's value before the first frame
     event: Callable[[Change, Finding], Event]
 
@@ -104,16 +104,16 @@ STANDING = (
         event=_answered,
     ),
 )
-"""The standing questions, in the order in which they are asked."""
+"""All kinds of prompts for every frame, in the order of the plan."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was said of a frame."""
+    """The results of one frame."""
 
-    task: tuple[Said, ...]  # what ~/captions shows
-    said: dict[str, tuple[Said, ...]]  # by the name of each standing question that was asked
-    found: dict[str, tuple[Finding, ...]]  # the same, by subject
+    task: tuple[Said, ...]  # for ~/captions
+    said: dict[str, tuple[Said, ...]]  # by the name of each Standing in the plan
+    found: dict[str, tuple[Finding, ...]]  # the same, one finding for each subject
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Plan:
 
     @functools.cached_property
     def asked(self) -> list[tuple[Standing, tuple[str, ...]]]:
-        """The standing questions that are asked, with their subjects."""
+        """Each Standing of the plan with its subjects, if it has any."""
         asked = [
             (standing, standing.subjects(self.settings))
             for standing in STANDING
@@ -154,7 +154,7 @@ class Plan:
 
     @functools.cached_property
     def _caption(self) -> list[Prompt]:
-        """The prompt of the task, if it is not a standing question's. Raises RequestError."""
+        """The prompt of the task, unless a Standing has it. Raises RequestError."""
         task, settings = self.settings.task, self.settings
         if TASK not in self.parts:
             return []
@@ -166,7 +166,7 @@ class Plan:
         return [prompts.raw(settings.prompt)] if needed == "prompt" else []
 
     def read(self, captions: Sequence[Caption]) -> Findings:
-        """Sort the answers to `prompts`."""
+        """Return the results of the frame from the answers to `prompts`."""
         answers = list(zip(self.prompts, captions, strict=True))
         end = len(self._caption)
         task = tuple(answers[:end])

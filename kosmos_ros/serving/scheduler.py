@@ -1,11 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Decides what the model works on next: requests first, then the cameras in turn.
+"""Decide what the model works on next: requests first, then the cameras in turn.
 
 One slot per camera holds its newest frame. An older frame is dropped and counted, never queued.
-Knows no ROS, no torch and no model: images and work are carried, never looked at. Times are
-seconds of a monotonic clock, so neither a step of the system clock nor simulated time changes a
-rate or a deadline. Every method may be called from any thread.
+Knows no ROS, no torch and no model, and never reads images or work. Times are seconds of a
+monotonic clock, so neither a step of the system clock nor simulated time changes a rate or a
+deadline. Every method may be called from any thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kosmos_ros.serving.work import Work
 class Limits:
     """Limits of one camera's frames."""
 
-    max_rate: float = 1.0  # Hz, frames taken; 0: as fast as the model works
+    max_rate: float = 1.0  # Hz; 0: as fast as the model works
     max_image_age: float = 0.0  # s since arrival; older frames are dropped; 0: any age
 
 
@@ -50,7 +50,7 @@ class Taken(NamedTuple):
 class _Slot:
     limits: Limits = field(default_factory=Limits)
     newest: Frame | None = None
-    pending: bool = False  # `newest` is to be described and was not taken yet
+    pending: bool = False  # `newest` waits to be described
     dropped: int = 0
     started: float = float("-inf")  # s, when its last frame was taken
     turn: int = 0  # number of its last frame, counted over all cameras
@@ -58,9 +58,9 @@ class _Slot:
 
 @dataclass(eq=False)
 class Scheduler:
-    """The newest frame of each camera, and requests in order."""
+    """The newest frame of each camera, and a queue of requests."""
 
-    queue_size: int = 8  # requests that may wait for the model, and as many for a frame
+    queue_size: int = 8  # requests that may wait for the model; as many may wait for a frame
     clock: Callable[[], float] = time.monotonic
     _slots: dict[str, _Slot] = field(default_factory=dict)
     _requests: deque[Work] = field(default_factory=deque)
@@ -69,12 +69,12 @@ class Scheduler:
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def offer(self, camera: str, image: Any, wanted: bool = True) -> None:
-        """Replace the camera's newest frame; one that is not `wanted` serves requests only."""
+        """Replace the camera's newest frame. If not `wanted`, only requests use it."""
         with self._changed:
             slot = self._slots.setdefault(camera, _Slot())
             slot.dropped += slot.pending
             slot.newest = Frame(camera, image, self.clock())
-            # A pending camera wakes the worker when its turn comes, whichever frame it has then.
+            # A camera with a pending frame needs no second wake-up for a newer frame.
             if self._requests or wanted > slot.pending:
                 self._changed.notify()
             slot.pending = wanted
@@ -90,7 +90,8 @@ class Scheduler:
             alike = sum(self._servable(other, now) == servable for other in self._requests)
             if alike >= self.queue_size:
                 raise QueueFullError(
-                    f"the queue is full: {alike} requests wait (queue_size); try again later"
+                    f"the queue is full: {alike} requests wait, the most that queue_size allows; "
+                    "try again later"
                 )
             self._requests.append(request)
             self._changed.notify()
@@ -101,10 +102,11 @@ class Scheduler:
             self._requests.remove(request)
 
     def take(self, most: int = 1, frames: int | None = None, wait: bool = True) -> list[Taken]:
-        """Return all work that can begin now, `most` at most; wait for some if `wait`.
+        """Return all work that can begin now, at most `most` items.
 
-        At most `frames` of it are frames to describe, one per camera. The list is empty once the
-        scheduler is closed, and may be empty without `wait`.
+        At most `frames` items are frames to describe, one per camera. With `wait`, blocks until
+        there is work. The list is empty once the scheduler is closed, and may be empty without
+        `wait`.
         """
         taken: list[Taken] = []
         left = most if frames is None else frames
@@ -123,9 +125,9 @@ class Scheduler:
         return []
 
     def next(self, now: float, frames: bool = True) -> tuple[Taken | None, float | None]:
-        """Return the work to begin at `now`, or None and the time at which to ask again.
+        """Return the work to begin at `now`, or None and the time at which to call again.
 
-        No time means: not before a frame or a request arrives.
+        If both are None, call again when a frame or a request arrives.
         """
         with self._changed:
             item = self._next_request(now)
@@ -134,10 +136,10 @@ class Scheduler:
             return self._next_frame(now)
 
     def expired(self) -> list[tuple[Work, bool]]:
-        """Remove the requests whose deadline has passed, and return them.
+        """Remove and return the requests whose deadline has passed.
 
-        With each comes whether it had a frame, so that it waited for the model and not for a
-        camera.
+        Each has a flag: true if it had a frame and waited for the model, false if it waited for a
+        frame.
         """
         with self._changed:
             now = self.clock()
@@ -147,7 +149,7 @@ class Scheduler:
             return [(request, self._servable(request, now)) for request in late]
 
     def set_limits(self, camera: str, limits: Limits) -> None:
-        """Replace a camera's limits, from its next frame on."""
+        """Set a camera's limits. They apply from its next frame on."""
         with self._changed:
             slot = self._slots.setdefault(camera, _Slot())
             if limits != slot.limits:
@@ -155,14 +157,14 @@ class Scheduler:
                 self._changed.notify()
 
     def forget(self) -> None:
-        """Forget all frames and requests."""
+        """Remove all frames and requests."""
         with self._changed:
             self._requests.clear()
             for slot in self._slots.values():
                 slot.newest, slot.pending = None, False
 
     def drop(self, camera: str) -> None:
-        """Count a frame that was taken and could not be described."""
+        """Count a frame as dropped that was taken but could not be described."""
         with self._changed:
             self._slots[camera].dropped += 1
 
@@ -172,12 +174,12 @@ class Scheduler:
             return len(self._requests)
 
     def dropped(self, camera: str) -> int:
-        """Return how many frames of `camera` should have been described and were not."""
+        """Return how many frames of `camera` were to be described but were not."""
         with self._changed:
             return self._slots.get(camera, _Slot()).dropped
 
     def close(self) -> None:
-        """End every `take`; waiting requests never begin."""
+        """End every `take` and remove all waiting requests."""
         with self._changed:
             self._closed = True
             self._requests.clear()

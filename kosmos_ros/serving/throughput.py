@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How many of a camera's frames are described, how fast, and which failed. Knows no ROS.
+"""Count a camera's described and failed frames, and measure their latency. Knows no ROS.
 
 Times are seconds of a monotonic clock.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-WINDOW = 10.0  # s over which the rate is taken
-MAX_LATENCIES = 200  # newest ones, over which quantiles are taken
+WINDOW = 10.0  # s over which the rate is measured
+MAX_LATENCIES = 200  # number of newest latencies for the quantiles
 
 
 @dataclass
@@ -42,11 +42,11 @@ class Throughput:
 
     def rate(self, now: float) -> float:
         """Return the frames per second described within the last WINDOW."""
-        # list: a copy, as the other thread may append meanwhile.
+        # list() makes a copy, because the other thread may append meanwhile.
         return sum(moment > now - WINDOW for moment in list(self._moments)) / WINDOW
 
     def latency(self, quantile: float) -> float:
-        """Return this quantile (0 to 1) of the newest latencies in seconds; 0 without any."""
+        """Return this quantile (0 to 1) of the newest latencies in seconds; 0 if there is none."""
         latencies = sorted(list(self._latencies))
         if not latencies:
             return 0.0

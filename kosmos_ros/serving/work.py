@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of one image, how far the model is with it, and what it said.
+"""The work on one image: its prompts, its progress in the model, and its result.
 
-Knows no ROS, no model and no thread: messages are carried, never looked at.
+Knows no ROS, no model and no thread, and never reads messages.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from kosmos_ros.kosmos2.query import Generation, Query
 NOTHING = Generation("", (), 0.0, 0, False)
 
 Deliver = Callable[[Callable[[], None], bool], None]
-"""Runs a call outside the model's thread; True: before those of frames. See delivery.py."""
+"""Runs a call outside the model's thread. True: before the calls of frames. See delivery.py."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """An image and what the model said about it."""
+    """An image and the model's captions of it."""
 
     camera: str  # empty for an image that came with a request
-    header: Any  # the image's own
+    header: Any  # of the image message
     image: np.ndarray  # (H, W, 3) uint8 RGB
     prompts: tuple[Prompt, ...]
-    frames_dropped: int  # by its camera so far
+    frames_dropped: int  # frames of its camera, so far
     captions: tuple[Caption, ...] = ()  # one for each prompt
     inference_time: float = 0.0  # s, from the decoded image to its last token
 
@@ -51,10 +51,10 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is asked of one image, and who receives the answer.
+    """The prompts about one image, and the functions that receive the result.
 
-    A service makes one for each request, a camera one for each frame that it describes. `done`,
-    `progress` and `failed` run in the delivery thread; for refusals `failed` runs in others too.
+    A service makes one for each request, and a camera for each frame that it describes. `done`,
+    `progress` and `failed` run in the delivery thread. A refusal may call `failed` in any thread.
     """
 
     prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
@@ -62,25 +62,25 @@ class Work:
     failed: Callable[[Exception], None]
     max_new_tokens: int
     progress: Callable[[Observation], None] | None = None  # after each token
-    urgent: bool = True  # a client waits for it
+    urgent: bool = True  # belongs to a request, not to a frame
     image: Any = None  # the request's own image message; None: a camera's frame
-    cameras: tuple[str, ...] = ()  # the newest frame of any of them
+    cameras: tuple[str, ...] = ()  # use the newest frame of any of these
     max_age: float = 0.0  # s since the frame arrived; 0: any age
     deadline: float = math.inf  # s, monotonic; refused if the model has not begun by then
-    stopped: threading.Event = field(default_factory=threading.Event)  # nobody waits any more
+    stopped: threading.Event = field(default_factory=threading.Event)  # no client waits any more
 
 
 @dataclass(eq=False)
 class Job:
-    """Work with its image on its way through the model."""
+    """Work with its image, while the model works on it."""
 
     work: Work
     source: Any  # the image message
     observation: Observation  # without captions
-    most: int = sys.maxsize  # prompts at a time, after all of them together were too much
+    most: int = sys.maxsize  # prompts at a time; lower after too many ran together
     begun: float = field(default_factory=time.monotonic)  # s
     error: Exception | None = None  # raised by the work's `progress`
-    encoded: Any = None  # the image, as the engine encodes it
+    encoded: Any = None  # the engine's encoding of the image
     answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
     _partial: dict[int, Caption] = field(default_factory=dict)  # by prompt, for `progress`
 
@@ -91,7 +91,7 @@ class Job:
     def query(
         self, number: int, max_new_tokens: int, stopping: Callable[[], bool], deliver: Deliver
     ) -> Query:
-        """Return the query of prompt `number`; it ends early once `stopping()` is true."""
+        """Return the query of prompt `number`. It ends early once `stopping()` is true."""
         prompt = self.observation.prompts[number]
 
         def report(generation: Generation) -> None:
@@ -107,7 +107,7 @@ class Job:
         )
 
     def deliver(self, ended: float) -> None:
-        """Hand the captions of all prompts to the recipient, or the error of one of them.
+        """Pass the captions of all prompts to the recipient, or the error of one of them.
 
         `ended` is when the model wrote the last token, in seconds of the monotonic clock.
         """
@@ -118,11 +118,11 @@ class Job:
                 raise self.error
             captions = [self._read(n, self.answers[n]) for n in self._numbers()]
             self.work.done(self._observed(captions, ended))
-        except Exception as exc:  # one recipient's trouble is not the others'
+        except Exception as exc:  # an error of one recipient must not reach the others
             self.work.failed(exc)
 
     def _report(self, number: int, generation: Generation, now: float) -> None:
-        """Hand over what is written so far for prompt `number`, and for the others."""
+        """Pass the text so far of all prompts to `progress`; that of prompt `number` is new."""
         assert self.work.progress
         if self.error or self.work.stopped.is_set():
             return
@@ -130,14 +130,14 @@ class Job:
             self._partial = self._partial or {n: self._read(n, NOTHING) for n in self._numbers()}
             self._partial[number] = self._read(number, generation)
             self.work.progress(self._observed(self._partial.values(), now))
-        except Exception as exc:  # one recipient's trouble is not the others'
+        except Exception as exc:  # an error of one recipient must not reach the others
             self.error = exc
 
     def _numbers(self) -> range:
         return range(len(self.observation.prompts))
 
     def _read(self, number: int, answer: Generation | KosmosError) -> Caption:
-        """Return the caption for prompt `number`. Raises the error that stands in its place."""
+        """Return the caption for prompt `number`. Raises `answer` if it is an error."""
         if isinstance(answer, KosmosError):
             raise answer
         prompt = self.observation.prompts[number]

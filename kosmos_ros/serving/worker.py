@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The thread that owns the model: it takes work from the scheduler and calls the engine.
 
-Loading, decoding and inference happen here; batch.py decides what runs together, and `deliver`
-takes the results to another thread. Knows no ROS: messages are carried, never looked at.
+Loading, decoding and inference run in this thread. batch.py decides which prompts run together,
+and `deliver` passes the results to another thread. Knows no ROS and never reads messages.
 """
 
 from __future__ import annotations
@@ -27,46 +27,49 @@ from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.serving.scheduler import Frame, Scheduler
 from kosmos_ros.serving.work import Deliver, Job, Observation, Work
 
-MEMORY_PERIOD = 1.0  # s between two looks at the device's memory
+MEMORY_PERIOD = 1.0  # s between two measurements of the device's memory
 
 
 class CaptionEngine(Protocol):
-    """What the worker needs of an engine; see kosmos2.engine.Engine."""
+    """The methods of an engine that the worker uses; see kosmos2.engine.Engine."""
 
-    info: Any  # dataclass of what runs where
+    info: Any  # a dataclass such as loading.ModelInfo
 
     def warm_up(self, most: int, tokens: int) -> None:
-        """Prepare what is made once, for `most` prompts with answers of `tokens`."""
+        """Allocate memory in advance for `most` prompts with answers of `tokens`."""
 
     def check(self, prompt: str) -> None:
-        """Raise PromptError for a prompt that the model cannot read; from any thread."""
+        """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
 
     def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]: ...
 
     def add(self, queries: Sequence[Query]) -> None:
-        """Begin queries beside the running ones."""
+        """Add queries to the running ones."""
 
     def step(self) -> Sequence[tuple[Query, Generation | KosmosError]]:
-        """Write one more token of every query; return the queries that end with it."""
+        """Write one more token of every query. Return the queries that ended."""
 
     def clear(self) -> None:
-        """Drop all queries, after an error of `add` or `step`."""
+        """Remove all queries after an error of `add` or `step`."""
 
     def tidy(self) -> None:
-        """Give back cached memory."""
+        """Free cached memory."""
 
     def memory(self) -> int:
-        """Return the bytes of device memory in use; from any thread."""
+        """Return the bytes of device memory in use. Any thread may call it."""
 
     def unload(self) -> None: ...
 
 
 Decode = Callable[[Any, int], np.ndarray]
-"""Image message and largest number of pixels to RGB (H, W, 3) uint8. Raises ImageError."""
+"""Decodes an image message to RGB (H, W, 3) uint8. The number is the largest size in pixels.
+
+Raises ImageError.
+"""
 
 
 class Host(Protocol):
-    """The owner of a worker; called by the worker's thread."""
+    """The owner of a worker. The worker's thread calls it."""
 
     @property
     def settings(self) -> NodeSettings: ...
@@ -75,23 +78,23 @@ class Host(Protocol):
         """Return the loaded engine and the image decoder."""
 
     def loaded(self, engine: CaptionEngine) -> None:
-        """Learn that the engine is ready."""
+        """Receive the engine once it is ready."""
 
     def standing_work(self, camera: str) -> Work:
-        """Return what is asked of a camera's newest frame."""
+        """Return the work for a camera's newest frame."""
 
     def paused(self) -> bool:
         """Return whether generation must stop."""
 
     def log_bug(self, traceback: str) -> None:
-        """Log an error that the engine raised and that is not a KosmosError."""
+        """Log an unexpected error of the engine, one that is not a KosmosError."""
 
     def ended(self, error: Exception | None) -> None:
-        """Learn that the thread ends: the last call. None: it was closed."""
+        """Receive the error that ends the thread; None: it was closed. This is the last call."""
 
 
 class Worker:
-    """Loads the model and works until it is closed."""
+    """Load the model and work until closed."""
 
     def __init__(self, scheduler: Scheduler, host: Host, deliver: Deliver) -> None:
         self._scheduler = scheduler
@@ -100,33 +103,33 @@ class Worker:
         self.memory = 0  # bytes of device memory
         self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
-        self._called = math.inf  # s, monotonic: start of the call of the engine that runs now
+        self._called = math.inf  # s, monotonic: when the current call of the engine began
         self._batch = Batch(lambda: self._closing.is_set() or host.paused(), deliver)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Begin to end: generation stops within a token, loading when it is complete."""
+        """Start to stop. Generation ends within a token; loading first completes."""
         self._closing.set()
         self._scheduler.close()
 
     def join(self, timeout: float) -> bool:
-        """Return whether the thread has ended within `timeout` seconds."""
+        """Wait at most `timeout` seconds. Return whether the thread has ended."""
         self._thread.join(max(0.0, timeout))
         return not self._thread.is_alive()
 
     @property
     def alive(self) -> bool:
-        """Whether it still takes work."""
+        """Whether the worker still takes work."""
         return self._thread.is_alive() and not self._closing.is_set()
 
     @property
     def backoff(self) -> MemoryBackoff:
-        """How much less it does at a time because memory was short."""
+        """The limit on the work that runs at a time, after memory ran out."""
         return self._batch.backoff
 
     def stuck(self) -> float:
-        """Return for how many seconds the engine has not returned from a call; 0 outside one."""
+        """Return the seconds since the current call of the engine began; 0 if there is none."""
         return max(0.0, time.monotonic() - self._called)
 
     def _run(self) -> None:
@@ -137,7 +140,7 @@ class Worker:
                 self._host.loaded(engine)
             while self._turn(engine):
                 pass
-        except Exception as exc:  # the thread's outermost border: waiting clients must hear of it
+        except Exception as exc:  # of any type, because waiting clients need a response
             error = exc
             self.close()
         if engine is not None and not isinstance(error, DeviceLostError):
@@ -145,7 +148,7 @@ class Worker:
         self._host.ended(error)
 
     def _turn(self, engine: CaptionEngine) -> bool:
-        """Take work, write one more token of every prompt. False: all is done and nothing comes.
+        """Take work and write one more token of every prompt. Return False once closed and idle.
 
         Waits for work while nothing is in progress.
         """
@@ -169,7 +172,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
-        """Note that the engine is called, for `stuck`."""
+        """Record the time of a call of the engine, for `stuck`."""
         self._called = time.monotonic()
         try:
             yield
@@ -177,9 +180,9 @@ class Worker:
             self._called = math.inf
 
     def _begin(self, work: Work | None, frame: Frame | None, jobs: list[Job]) -> None:
-        """Append the job of some work: its image, decoded, with its prompts.
+        """Append the job of some work, with its decoded image and its prompts.
 
-        An image that a job in progress has decoded already is shared.
+        Jobs about the same image message share the decoded image.
         """
         camera = frame.camera if frame else ""
         work = work or self._host.standing_work(camera)
@@ -194,7 +197,7 @@ class Worker:
             prompts = tuple(work.prompts(width, height))
             if not prompts:
                 raise CancelledError("the last subscriber has left")
-        except Exception as exc:  # one image's trouble is not the others'
+        except Exception as exc:  # an error of one image must not affect the others
             self._fail(work, exc)
             return
         dropped = self._scheduler.dropped(camera) if frame else 0
@@ -212,7 +215,7 @@ class Worker:
                 with self._calling():
                     encoded = engine.encode_batch(list(fresh.values()))
                 known |= zip(fresh, encoded, strict=True)
-        except Exception as exc:  # of whatever type: the next images may be fine
+        except Exception as exc:  # of any type, because the next images may be fine
             error = self._stripped(exc)
         if error:
             self._retry(engine, error, jobs, encoding=True)
@@ -230,7 +233,7 @@ class Worker:
                 if queries:
                     engine.add(queries)
                 ended = engine.step() if self._batch.running else ()
-        except Exception as exc:  # of whatever type: the next images may be fine
+        except Exception as exc:  # of any type, because the next images may be fine
             error = self._stripped(exc)
         if error:
             with self._calling():
@@ -263,7 +266,7 @@ class Worker:
         self._deliver(functools.partial(work.failed, error), work.urgent)
 
     def _stripped(self, error: Exception) -> Exception:
-        """Return the error without its traceback, whose frames hold what fills the memory."""
+        """Return the error without its traceback, whose frames keep large tensors alive."""
         if not isinstance(error, KosmosError):
             self._host.log_bug(format_traceback(error))
         error = error.with_traceback(None)

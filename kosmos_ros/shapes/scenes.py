@@ -188,7 +188,7 @@ def moving_scene(seed: int, time_s: float, width: int, height: int) -> Scene:
         shapes.append(Shape(kind, colour, box, turn, _tint(rng, colour)))
     background, light = _sample_background(rng), _sample_light(rng)
     noise_seed = int(np.random.default_rng([seed, 2, int(time_s * 1000.0)]).integers(2**31))
-    # The images of a camera are compressed after it, if at all.
+    # A camera's images are compressed after the scene is drawn, if at all.
     light = replace(light, jpeg=0, seed=noise_seed)
     return Scene(tuple(shapes), width, height, background, light)
 

@@ -138,7 +138,7 @@ def test_a_bomb_is_refused_by_its_header(limit, monkeypatch):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with pytest.raises(ImageSizeError, match=f"{side} x {side} = .* at most {limit}"):
+            with pytest.raises(ImageSizeError, match=f"at most {limit} .* {side} x {side} = "):
                 decode_compressed(data, name, limit)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
 
@@ -291,7 +291,7 @@ def test_the_pixel_limit_is_that_of_the_header(width, height):
     data = encoded(noise(width, height), "PNG")
     for limit in (width * height, width * height + 1):
         assert decode_compressed(data, "", limit).shape == (height, width, 3)
-    with pytest.raises(ImageSizeError, match=f"{width} x {height} = .*{width * height - 1}$"):
+    with pytest.raises(ImageSizeError, match=f"at most {width * height - 1} .*{width} x {height}"):
         decode_compressed(data, "", width * height - 1)
 
 

@@ -88,7 +88,7 @@ def test_a_tail_is_ignored_and_a_missing_byte_is_not(encoding):
 def test_a_step_shorter_than_a_row_is_refused(encoding):
     rows, _ = CASES[encoding]
     with pytest.raises(
-        ImageSizeError, match=rf"step is {len(rows[0]) - 1} bytes; .* {len(rows[0])} "
+        ImageSizeError, match=rf"step must be at least {len(rows[0])} .* {len(rows[0]) - 1}$"
     ):
         decode(encoding, rows, step=len(rows[0]) - 1)
 
@@ -124,7 +124,7 @@ def test_the_largest_sides_are_refused(encoding, side):
 def test_the_pixel_limit_is_inclusive_and_named():
     for limit in (100, 101):
         assert decode_raw(bytes(100), 10, 10, "mono8", 10, False, limit).shape == (10, 10, 3)
-    with pytest.raises(ImageSizeError, match="10 x 10 = 100 pixels; must be at most 99"):
+    with pytest.raises(ImageSizeError, match="at most 99 pixels, got 10 x 10 = 100"):
         decode_raw(bytes(100), 10, 10, "mono8", 10, False, 99)
 
 
@@ -133,7 +133,7 @@ def test_sides_of_one_pixel_and_of_the_largest_number_follow_the_limit(width, he
     """The check allocates nothing, so it can pass an image of 4 GiB."""
     pixels = width * height
     assert check_raw(pixels, width, height, "mono8", width, pixels) is ENCODINGS["mono8"]
-    with pytest.raises(ImageSizeError, match=f"= {pixels} pixels; must be at most {pixels - 1}"):
+    with pytest.raises(ImageSizeError, match=f"at most {pixels - 1} pixels, got .* = {pixels}"):
         check_raw(pixels, width, height, "mono8", width, pixels - 1)
     with pytest.raises(ImageSizeError, match=f"expected at least {pixels} "):
         check_raw(pixels - 1, width, height, "mono8", width, pixels)
@@ -161,9 +161,9 @@ def test_the_check_needs_each_byte_of_the_size_and_no_more(encoding, width, heig
             check_raw(length - 1, width, height, encoding, step, width * height)
     with pytest.raises(ImageSizeError):
         check_raw(length // 2 - 1, width, height, encoding, step, width * height)
-    with pytest.raises(ImageSizeError, match=rf"step is {step - pad - 1} bytes; .*{step - pad} "):
+    with pytest.raises(ImageSizeError, match=rf"step must be .* {step - pad} .*{step - pad - 1}$"):
         check_raw(length, width, height, encoding, step - pad - 1, width * height)
-    with pytest.raises(ImageSizeError, match="must be at most"):
+    with pytest.raises(ImageSizeError, match="must have at most"):
         check_raw(length, width, height, encoding, step, width * height - 1)
 
 

@@ -293,8 +293,8 @@ def test_every_region_covers_cells_of_the_grid_or_is_an_error(x1, y1, x2, y2):
     [
         ((10, 10, 10, 20), "empty or inverted"),
         ((30, 10, 20, 20), "empty or inverted"),
-        ((10, 10, math.nan, 20), "must be finite"),
-        ((-math.inf, 10, 20, 20), "must be finite"),
+        ((10, 10, math.nan, 20), "must have finite numbers"),
+        ((-math.inf, 10, 20, 20), "must have finite numbers"),
         ((640, 0, 700, 20), "outside"),
         ((-20, -20, 0, 0), "outside"),
     ],

@@ -115,7 +115,7 @@ def test_unusable_questions_are_refused(question, reason):
 @pytest.mark.parametrize(
     ("question", "phrases", "reason"),
     [
-        ("What colour?", [], "must say which words mean the region"),
+        ("What colour?", [], "must refer to the region"),
         ("What is it?", ["the cat"], "'the cat' is not in question"),
         ("What item?", ["it"], "'it' is not in question"),
         ("What is it?", ["it", "is"], "one entry for each of 1 regions or none, got 2"),
@@ -273,7 +273,7 @@ def test_a_template_puts_the_boxes_of_each_region_behind_its_words(asked, ground
 
 
 def test_a_template_is_checked_before_any_region_is_known():
-    with pytest.raises(PromptError, match="must say which words mean the region"):
+    with pytest.raises(PromptError, match="must refer to the region"):
         prompts.question_template("What colour?", 1)
     with pytest.raises(PromptError, match="overlap"):
         prompts.question_template("Is the red cat here?", 2, ["the red", "red cat"])

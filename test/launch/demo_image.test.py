@@ -31,7 +31,7 @@ def generate_test_description():
 
 class TestRunningDemo(unittest.TestCase):
     def test_the_demo_goes_on_after_its_questions(self, proc_output):
-        words = "captions go on until Ctrl-C"
+        words = "captions continue until Ctrl-C"
         proc_output.assertWaitFor(words, timeout=3 * PATIENCE, stream="stdout")
 
 

@@ -101,7 +101,7 @@ def test_an_image_of_the_user_is_described(demo, tmp_path):
 
 def test_with_keep_the_demo_continues_until_it_is_interrupted(demo):
     program = demo("--keep")
-    program.says("captions go on until Ctrl-C")
+    program.says("captions continue until Ctrl-C")
     said = len(program.lines)
     program.says("An image of", after=said)
     assert program.stop(signal.SIGINT) == 0, program.output
@@ -118,12 +118,12 @@ def test_a_demo_that_is_interrupted_before_its_end_has_failed(demo):
 
 def test_a_node_that_hangs_is_killed(demo):
     program = demo("--keep")
-    program.says("active: frames and requests are taken")
+    program.says("active: accepting frames and requests")
     children = psutil.Process(program.process.pid).children(recursive=True)
     (hangs,) = (child for child in children if "kosmos_node" in " ".join(child.cmdline()))
     hangs.suspend()
     assert program.stop(signal.SIGINT) == 1, program.output
-    assert program.has(f"process {hangs.pid} does not end and is killed")
+    assert program.has(f"process {hangs.pid} did not end within 10 s and is killed")
     assert not hangs.is_running()
 
 
@@ -144,7 +144,7 @@ def test_the_demo_ends_with_an_image_of_nothing(demo, tmp_path):
         (["--imgae", "x.png"], 2, "--imgae is unknown"),
         (["--video"], 2, "--video needs a value"),
         (["--image", "no/such.png"], 1, "source 'no/such.png' does not exist"),
-        (["--model", "./nothing"], 1, "there is no directory"),
+        (["--model", "./nothing"], 1, "does not exist"),
     ],
 )
 def test_a_wrong_argument_is_named(demo, arguments, code, words):

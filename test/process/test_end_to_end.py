@@ -216,8 +216,8 @@ def test_bad_frames_are_reported_and_the_next_one_is_described(robot, scenes):
     unknown.encoding = "rgb7"
     for bad, reason in (
         (short, "1000 bytes of data; expected at least 921600 for 640 x 480 rgb8"),
-        (narrow, "step is 3 bytes"),
-        (empty, "an image of 0 x 0 pixels"),
+        (narrow, "step must be at least 1920 bytes for 640 rgb8 pixels, got 3"),
+        (empty, "image must have at least 1 x 1 pixels, got 0 x 0"),
         (huge, "at most 50000000"),
         (unknown, "encoding 'rgb7' is not supported"),
     ):
@@ -366,6 +366,6 @@ def test_unknown_parameters_in_a_file_cause_a_warning(tmp_path):
     file.write_text("/**:\n  ros__parameters:\n    model: /no/such\n    max_rtae: 2.0\n")
     with Program("kosmos_node", "--ros-args", "--params-file", file) as program:
         program.says("parameter max_rtae is unknown; did you mean max_rate?")
-        program.says("there is no directory /no/such")
+        program.says("directory /no/such does not exist")
         code = program.stop()
     assert code == 0, program.output

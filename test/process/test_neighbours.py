@@ -174,7 +174,7 @@ def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
         assert "4 requests wait (queue_size)" in spinner.call(ask_client, question).message
 
         def has_room():
-            return "no image came within 10 s" in spinner.call(ask_client, question).message
+            return "no image arrived within 10 s" in spinner.call(ask_client, question).message
 
         spinner.until(has_room, "room in the queue")
         question.image = frame_of(scenes[0], "here")

@@ -131,7 +131,7 @@ def test_the_node_opens_no_sockets_except_those_of_dds():
     """Only UDP sockets without a peer: no TCP, no other server and no outgoing connection."""
     environment = os.environ | {"FASTDDS_BUILTIN_TRANSPORTS": "DEFAULT"}  # others may open TCP
     with Program("kosmos_node", *parameters(model="shapes"), env=environment) as node:
-        node.says("active: frames and requests are taken")
+        node.says("active: accepting frames and requests")
         sockets = psutil.Process(node.process.pid).net_connections(kind="inet")
         assert sockets
         for socket in sockets:

@@ -168,8 +168,8 @@ def test_a_correct_cv_bridge_is_used_whatever_it_prints(installed):
         ("os._exit(3)", "ends the process with exit code 3"),
         ("raise SystemExit(4)", "ends the process with exit code 4"),
         ("raise KeyError('boom')", "raises KeyError: 'boom'"),
-        ("pixels = pixels ^ 1", "gives other pixels"),
-        ("pixels = pixels[:, 1:]", "gives other pixels"),
+        ("pixels = pixels ^ 1", "returns wrong pixels"),
+        ("pixels = pixels[:, 1:]", "returns wrong pixels"),
         ("raise AttributeError('_ARRAY_API not found')", "raises AttributeError: _ARRAY_API"),
     ],
 )
@@ -177,7 +177,8 @@ def test_a_cv_bridge_that_decodes_nothing_is_not_used(installed, fault, why):
     decoder = installed(fault)
     assert not decoder.served
     said = str(decoder)
-    assert said.startswith("kosmos_ros's own table (cv_bridge decodes nothing right: rgb8, bgr8, ")
+    first = "kosmos_ros's own table (cv_bridge decodes no encoding correctly: rgb8, bgr8, "
+    assert said.startswith(first)
     assert f"mono8 (cv_bridge {why}" in said
     assert "NumPy" not in said
     assert decoder.decode(message("bgr8"), LIMIT).tolist() == np.array(CASES["bgr8"][1]).tolist()
@@ -190,8 +191,8 @@ def test_a_cv_bridge_that_decodes_nothing_is_not_used(installed, fault, why):
         ("raise MemoryError", "raises MemoryError"),
         ("os.abort()", "ends the process with SIGABRT"),
         ("raise SystemExit", "gave no result"),
-        ("pixels = pixels ^ 1", "gives other pixels"),
-        ("pixels = None", "gives other pixels"),
+        ("pixels = pixels ^ 1", "returns wrong pixels"),
+        ("pixels = None", "returns wrong pixels"),
         ("time.sleep(600)", "ends the process with SIGALRM"),
     ],
 )
@@ -231,13 +232,13 @@ def test_a_cv_bridge_that_hangs_is_not_used(installed, monkeypatch):
 
 def test_kinds_that_were_not_tried_in_time_are_left_to_the_table(installed, monkeypatch):
     def run(command, timeout, **options):
-        done = b'["rgb8", false, ""]\n["rgb8", true, "cv_bridge gives other pixels"]\n'
+        done = b'["rgb8", false, ""]\n["rgb8", true, "cv_bridge returns wrong pixels"]\n'
         raise subprocess.TimeoutExpired(command, timeout, done)
 
     monkeypatch.setattr(subprocess, "run", run)
     decoder = installed()
     assert decoder.served == {("rgb8", False)}
-    assert "big-endian frames (cv_bridge gives other pixels); " in str(decoder)
+    assert "big-endian frames (cv_bridge returns wrong pixels); " in str(decoder)
     assert "; rgba8, bgr8, bgra8, mono8, " in str(decoder)
     assert "(cv_bridge gave no result)" in str(decoder)
 
@@ -249,7 +250,7 @@ def test_each_encoding_and_byte_order_is_judged_by_itself(installed):
     )
     assert decoder.served == {("rgb8", False), ("mono8", False)}
     assert "big-endian frames (cv_bridge raises AttributeError: " in str(decoder)
-    assert "bgr8 (cv_bridge gives other pixels)" in str(decoder)
+    assert "bgr8 (cv_bridge returns wrong pixels)" in str(decoder)
     for encoding in ("rgb8", "bgr8", "mono8"):
         for big in (False, True):
             image = decoder.decode(message(encoding, big=big), LIMIT)

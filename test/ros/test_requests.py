@@ -438,7 +438,8 @@ def test_each_task_of_a_goal_has_one_prompt_and_its_answer_is_the_result(task, f
 @pytest.mark.parametrize(("regions", "count"), [([], 0), ([REGION, OTHER], 2)])
 def test_a_goal_describes_exactly_one_region(regions, count):
     assert refused(requests.goal, goal("region_description", regions=regions)) == (
-        f"regions has {count} entries; it must have one. Send a goal for each region"
+        f"regions must have exactly one entry for task region_description, got {count}; "
+        "send one goal for each region"
     )
 
 

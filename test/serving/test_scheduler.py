@@ -481,7 +481,8 @@ def test_exactly_the_size_of_the_queue_may_wait_for_the_model_and_as_many_for_a_
     others = ("left",) if not cameras else ()
     for name in range(queue_size):
         scheduler.submit(asked(name, deadline=200.0, cameras=cameras))
-    full = f"the queue is full: {queue_size} requests wait (queue_size); try again later"
+    full = f"the queue is full: {queue_size} requests wait, the most that queue_size allows; "
+    full += "try again later"
     with pytest.raises(QueueFullError) as raised:
         scheduler.submit(asked("late", deadline=200.0, cameras=cameras))
     assert str(raised.value) == full

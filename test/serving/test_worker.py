@@ -19,7 +19,7 @@ from kosmos_ros.errors import (
 from kosmos_ros.serving import worker as worker_module
 from kosmos_ros.serving.worker import MEMORY_PERIOD, Worker
 
-FULL = "the queue is full: 2 requests wait (queue_size); try again later"
+FULL = "the queue is full: 2 requests wait, the most that queue_size allows; try again later"
 
 
 def test_a_request_joins_a_running_batch_at_the_next_token():

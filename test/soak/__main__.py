@@ -32,8 +32,8 @@ def main() -> int:
         "--without",
         nargs="+",
         default=[],
-        metavar="BURDEN",
-        help="burdens to leave out over DDS: images, kills, parameters, pauses, reloads",
+        metavar="PART",
+        help="parts of the load to leave out over DDS: images, kills, parameters, pauses, reloads",
     )
     parser.add_argument(
         "--frames",

@@ -166,11 +166,11 @@ class Run:
         """Count captions that do not name the colour of their frame."""
         publish = captions.publish
 
-        def heard(caption: Any) -> None:
+        def check(caption: Any) -> None:
             self.wrong += caption.caption.split()[-1] != caption.header.frame_id
             publish(caption)
 
-        captions.publish = heard
+        captions.publish = check
 
     @staticmethod
     def _picture(red: int) -> Image:

@@ -20,7 +20,8 @@ REASONS = {
     "no image in time": r"^no image",
     "not active": r"the node is|the model is loading|the model has stopped",
     "cancelled": r"the goal was cancelled|generation was stopped",
-    "bad picture": r"an image of|bytes of data|^step is|is not supported|truncated|not a JPEG",
+    "bad picture": r"an image of|image must have|bytes of data|^step must|is not supported"
+    "|truncated|not a JPEG",
 }
 """Class of a refusal: pattern of its message."""
 

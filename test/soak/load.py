@@ -149,7 +149,7 @@ class Body:
 
 
 class Soak:
-    """One run; `without` names the burdens to leave out."""
+    """One run. `without` names the parts of the load to leave out."""
 
     def __init__(
         self, minutes: float, clients: int, seed: int, without: Collection[str] = ()
