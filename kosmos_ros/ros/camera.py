@@ -84,7 +84,7 @@ class Camera:
         return self._parameters.values
 
     def refresh(self) -> CameraSettings:
-        """Return the parameters, read again if they have changed. Call from the executor's thread."""
+        """Return the parameters, read again after changes. Call from the executor's thread."""
         return self._parameters.refresh()
 
     def begin(self, scheduler: Scheduler) -> None:

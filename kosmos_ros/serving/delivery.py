@@ -16,8 +16,8 @@ from collections.abc import Callable, Hashable
 CAPACITY = {True: 100, False: 8}
 """Largest number of waiting calls, urgent (True) and others (False). `post` then blocks.
 
-So no result is lost, and memory is bounded: the call of a frame holds its image. A call takes about
-a millisecond. Slower ones go to `post_latest`, which keeps one per key.
+So no result is lost, and memory is bounded: the call of a frame holds its image. A call takes
+about a millisecond. Slower ones go to `post_latest`, which keeps one per key.
 """
 
 

@@ -140,7 +140,7 @@ def test_goal_accepts_every_task(start, goal, prompt):
             "regions must be empty for task 'prompt'",
         ),
         ({"task": "question", "text": ""}, "question must not be empty"),
-        ({"task": "region_description"}, "regions has 0 entries; it must have one"),
+        ({"task": "region_description"}, "regions must have exactly one entry for task region_description, got 0"),
         ({"task": "phrase_grounding"}, "phrases is empty"),
     ],
 )
@@ -156,7 +156,7 @@ def test_invalid_goal_is_aborted_with_the_reason(start, goal, reason):
 def test_goal_that_times_out_is_aborted(start):
     harness = start(request_timeout=0.2)
     goal = Goal(harness, task="brief_caption")
-    assert "no image came within 0.2 s" in goal.result().message
+    assert "no image arrived within 0.2 s" in goal.result().message
     assert goal.status == GoalStatus.STATUS_ABORTED
 
 

@@ -198,11 +198,11 @@ def test_question_uses_the_named_camera_or_the_newest_frame(start):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"cameras": ["left", "left"]}, "each name must be there once"),
+        ({"cameras": ["left", "left"]}, "must not repeat a name"),
         ({"cameras": ["front camera"]}, "camera name must be .*'front camera'"),
         (
             {"cameras": ["a", "b"], "image_topics": ["x"]},
-            "image_topics has 1 entries for 2 cameras",
+            "must have one entry for each of the 2 cameras, or none, got 1",
         ),
         ({"cameras": ["a"], "image_topics": ["a b"]}, "'a b' of camera 'a': Invalid topic name"),
         ({"phrases": ["<s>"]}, "contains the reserved tag"),
