@@ -292,7 +292,7 @@ class _Host:
     def log_bug(self, traceback: str) -> None:
         raise AssertionError(traceback)
 
-    def standing_work(self, camera: str) -> Work:
+    def frame_work(self, camera: str) -> Work:
         return self._work
 
     def paused(self) -> bool:

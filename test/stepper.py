@@ -152,7 +152,7 @@ class Rig:
     def loaded(self, engine):
         self.ready.set()
 
-    def standing_work(self, camera):
+    def frame_work(self, camera):
         return self.work(camera, *self.frames[camera], urgent=False)
 
     def paused(self):

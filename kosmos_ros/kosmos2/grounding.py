@@ -108,7 +108,9 @@ def read(generation: Generation, prompt: str, lead: str = "") -> Caption:
     )
 
 
-def together(phrases: Sequence[str], captions: Sequence[Caption], min_score: float) -> Caption:
+def join_captions(
+    phrases: Sequence[str], captions: Sequence[Caption], min_score: float
+) -> Caption:
     """Join the captions of several grounding prompts, one for each of `phrases`, into one.
 
     Its text is a list of the phrases. It contains the boxes whose score is at least `min_score`,

@@ -23,13 +23,13 @@ from kosmos_ros.errors import CancelledError, ImageError, RequestError
 from kosmos_ros.ros.conversions import seconds
 from kosmos_ros.ros.diagnostics import CameraState
 from kosmos_ros.ros.image_subscription import ImageSubscription
-from kosmos_ros.ros.outputs import OUTPUTS, Described, Output
+from kosmos_ros.ros.outputs import OUTPUTS, DescribedFrame, Output
 from kosmos_ros.ros.parameters import Current, declare
 from kosmos_ros.sanitize import format_error, one_line
 from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.events import Event, Watchlist
 from kosmos_ros.serving.node_settings import CameraSettings
-from kosmos_ros.serving.plan import STANDING, TASK, Findings, Plan
+from kosmos_ros.serving.plan import STANDING, TASK, FrameResult, Plan
 from kosmos_ros.serving.scheduler import Limits, Scheduler
 from kosmos_ros.serving.throughput import Throughput
 from kosmos_ros.serving.work import Observation, Work
@@ -165,10 +165,10 @@ class Camera:
     def _publish(self, observation: Observation, plan: Plan) -> None:
         if self.scheduler is None:  # the node was deactivated meanwhile
             return
-        findings = plan.read(observation.captions)
+        result = plan.read(observation.captions)
         now = self._node.get_clock().now().nanoseconds * 1e-9
-        events = tuple(self._events(observation, findings, plan.settings))
-        described = Described(observation, findings, events, self._model, now)
+        events = tuple(self._events(observation, result, plan.settings))
+        described = DescribedFrame(observation, result, events, self._model, now)
         subscribed = [
             (output, publisher)
             for output, publisher in self._outputs
@@ -178,20 +178,20 @@ class Camera:
             if not output.slow:
                 _send(publisher, output, described)
         slow = [(output, publisher) for output, publisher in subscribed if output.slow]
-        if slow and findings.task:
+        if slow and result.task:
             self._delivery.post_latest(self.name, functools.partial(self._draw, slow, described))
         self._warn_of_truncation(observation, plan.settings)
         latency = now - seconds(observation.header.stamp)
         self.throughput.described(time.monotonic(), latency)
 
-    def _draw(self, outputs: list[tuple[Output, Any]], described: Described) -> None:
+    def _draw(self, outputs: list[tuple[Output, Any]], described: DescribedFrame) -> None:
         if self.scheduler is None:
             return
         for output, publisher in outputs:
             _send(publisher, output, described)
 
     def _events(
-        self, observation: Observation, findings: Findings, settings: CameraSettings
+        self, observation: Observation, result: FrameResult, settings: CameraSettings
     ) -> Iterator[Event]:
         """Yield the events that this frame confirms."""
         stamp = observation.header.stamp
@@ -199,7 +199,7 @@ class Camera:
         for standing in STANDING:
             watchlist = self._watchlists[standing.name]
             watchlist.keep(standing.subjects(settings))
-            found = findings.found.get(standing.name, ())
+            found = result.findings.get(standing.name, ())
             if not found:  # this frame had no such prompts
                 watchlist.restart()
             for finding in found:
@@ -254,6 +254,6 @@ class Camera:
         return f"~/{self.name}/{name}" if self.name else f"~/{name}"
 
 
-def _send(publisher: Any, output: Output, described: Described) -> None:
+def _send(publisher: Any, output: Output, described: DescribedFrame) -> None:
     for message in output.make(described):
         publisher.publish(message)

@@ -126,7 +126,7 @@ class KosmosNode(ManagedNode):
         Takes at most `timeout` seconds, and spins the executor, which sends the responses.
         """
         end = time.monotonic() + timeout
-        self.host.leave(SHUTTING_DOWN)
+        self.host.begin_shutdown(SHUTTING_DOWN)
         if self.context.ok():
             self.request_services.refuse_all(self.unavailable())
             self._diagnose()
@@ -257,7 +257,7 @@ class KosmosNode(ManagedNode):
         """Return the largest max_new_tokens of all cameras."""
         return max(camera.settings.max_new_tokens for camera in self.cameras.values())
 
-    def standing_work(self, camera: str) -> Work:
+    def frame_work(self, camera: str) -> Work:
         """Return the work for a camera's newest frame."""
         return self.cameras[camera].work()
 

@@ -59,7 +59,7 @@ class Owner(Protocol):
     def longest_caption(self) -> int:
         """Return the largest max_new_tokens of all cameras."""
 
-    def standing_work(self, camera: str) -> Work:
+    def frame_work(self, camera: str) -> Work:
         """Return the work for a camera's newest frame."""
 
     def on_availability(self, availability: Availability) -> None:
@@ -89,7 +89,7 @@ class ModelHost:
         self._lock = threading.Lock()  # keeps changes of `availability` in order
         self._loaded = False  # the model was there, even if an error has ended it
         self._settled = threading.Event()  # loading has succeeded or failed
-        self._leaving = threading.Event()
+        self._shutting_down = threading.Event()
         self._unreachable: UnreachableError | None = None  # why the last download failed
         self._attempts = 0  # retries of loading
         self._level = ""  # the level of the memory back-off that was last logged
@@ -127,7 +127,7 @@ class ModelHost:
         self._become(Phase.LOADING, info={})
         self.scheduler = Scheduler(self.settings.queue_size)
         self.worker = Worker(self.scheduler, self, self._deliver)
-        if self._leaving.is_set():  # `leave` was called before there was a worker
+        if self._shutting_down.is_set():  # `begin_shutdown` was called before there was a worker
             self.worker.close()
         self._settled.wait()
         return self._loaded and self.availability.phase is not Phase.FAILED
@@ -169,7 +169,7 @@ class ModelHost:
         reason = f"{REASONS[Phase.LOADING]}: {error}; next attempt in {pause:g} s"
         self._owner.get_logger().warning(reason)
         self._become(Phase.LOADING, reason)
-        return not self._leaving.wait(pause)
+        return not self._shutting_down.wait(pause)
 
     # Executor's thread ---------------------------------------------------------------------
 
@@ -214,9 +214,9 @@ class ModelHost:
         self._owner.get_logger().fatal(f"{reason}; this process exits with code {code}")
         self._owner.exit(code)
 
-    def leave(self, reason: str) -> None:
+    def begin_shutdown(self, reason: str) -> None:
         """Start to shut down: accept no more work, and stop the worker."""
-        self._leaving.set()
+        self._shutting_down.set()
         self._become(Phase.ENDED, reason)
         if worker := self.worker:  # a transition may set self.worker to None meanwhile
             worker.close()
@@ -249,9 +249,9 @@ class ModelHost:
         self._become(Phase.INACTIVE, info=info)
         self._settled.set()
 
-    def standing_work(self, camera: str) -> Work:
+    def frame_work(self, camera: str) -> Work:
         """Return the work for a camera's newest frame."""
-        return self._owner.standing_work(camera)
+        return self._owner.frame_work(camera)
 
     def paused(self) -> bool:
         """Return whether generation must stop."""
@@ -264,7 +264,7 @@ class ModelHost:
     def ended(self, error: Exception | None) -> None:
         """Publish why the worker has ended. End the process if only a restart helps."""
         self._engine = None
-        if error is not None and not self._leaving.is_set():
+        if error is not None and not self._shutting_down.is_set():
             if isinstance(error, UnreachableError) and self._owner.starting:
                 self._unreachable = error  # see wait_to_retry
             else:

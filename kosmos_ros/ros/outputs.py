@@ -29,16 +29,16 @@ from kosmos_ros.ros.conversions import (
 )
 from kosmos_ros.serving import events
 from kosmos_ros.serving.node_settings import CameraSettings
-from kosmos_ros.serving.plan import STANDING, TASK, Findings
+from kosmos_ros.serving.plan import STANDING, TASK, FrameResult, PromptCaption
 from kosmos_ros.serving.work import Observation
 
 
 @dataclass(frozen=True)
-class Described:
+class DescribedFrame:
     """A described frame, with everything that its messages contain."""
 
     observation: Observation
-    findings: Findings
+    result: FrameResult
     events: tuple[events.Event, ...]
     model: str
     now: float  # s by the node's clock, time of publication
@@ -46,33 +46,33 @@ class Described:
     @functools.cached_property
     def captions(self) -> tuple[GroundedCaption, ...]:
         """The messages for the parameter `task`."""
-        return self.messages(self.findings.task)
+        return self.messages(self.result.task)
 
     @functools.cached_property
     def annotated(self) -> np.ndarray:
         """The image (H, W, 3) with the boxes of the caption drawn on it."""
-        return annotate(self.observation.image, self.findings.task[0][1])
+        return annotate(self.observation.image, self.result.task[0][1])
 
-    def messages(self, said: Iterable[Any]) -> tuple[GroundedCaption, ...]:
+    def messages(self, captions: Iterable[PromptCaption]) -> tuple[GroundedCaption, ...]:
         """Return a message for each prompt and its caption."""
         return tuple(
             observation_message(self.observation, prompt, caption, self.model, self.now)
-            for prompt, caption in said
+            for prompt, caption in captions
         )
 
 
-def _detections(described: Described) -> Iterable[Any]:
+def _detections(described: DescribedFrame) -> Iterable[Any]:
     """Return the boxes of the parameter `phrases`, or of the caption if there are none."""
-    said = described.findings.said.get("phrases") or described.findings.task[:1]
-    return [detections_message(described.observation, caption.phrases) for _, caption in said]
+    captions = described.result.captions.get("phrases") or described.result.task[:1]
+    return [detections_message(described.observation, caption.phrases) for _, caption in captions]
 
 
-def _answers(described: Described) -> Iterable[Answer]:
-    found = described.findings.found.get("questions", ())
-    said = described.findings.said.get("questions", ())
+def _answers(described: DescribedFrame) -> Iterable[Answer]:
+    findings = described.result.findings.get("questions", ())
+    captions = described.result.captions.get("questions", ())
     return [
         answer_message(described.observation, finding.subject, caption)
-        for finding, (_, caption) in zip(found, said, strict=True)
+        for finding, (_, caption) in zip(findings, captions, strict=True)
     ]
 
 
@@ -83,7 +83,7 @@ class Output:
     topic: str
     type: Any
     when: Callable[[CameraSettings], Collection[str]]  # parts of the plan; see plan.Plan
-    make: Callable[[Described], Iterable[Any]]  # the messages of one frame
+    make: Callable[[DescribedFrame], Iterable[Any]]  # the messages of one frame
     slow: bool = False  # takes long, so only the newest frame waits for it
 
 
@@ -107,7 +107,7 @@ OUTPUTS: tuple[Output, ...] = (
         "phrases",
         GroundedCaption,
         lambda settings: ("phrases",),
-        lambda frame: frame.messages(frame.findings.said.get("phrases", ())),
+        lambda frame: frame.messages(frame.result.captions.get("phrases", ())),
     ),
     Output("answers", Answer, lambda settings: ("questions",), _answers),
     Output(

@@ -19,7 +19,7 @@ from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 
 from kosmos_ros.errors import ConfigError, RequestError
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.kosmos2.grounding import Caption, check_region, region_cells, together
+from kosmos_ros.kosmos2.grounding import Caption, check_region, join_captions, region_cells
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, Template
 from kosmos_ros.ros.conversions import box_from, seconds
 from kosmos_ros.sanitize import quoted
@@ -32,7 +32,7 @@ ToMessage = Callable[[Observation, Prompt, Caption], GroundedCaption]
 
 
 @dataclass(frozen=True, eq=False)
-class Checked:
+class CheckedRequest:
     """A checked request: its prompts, and the function that makes its response."""
 
     prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
@@ -52,22 +52,22 @@ def check(request: Any) -> None:
         check_region(box_from(region))
 
 
-def ask(request: Ask.Request, settings: CameraSettings) -> Checked:
+def ask(request: Ask.Request, settings: CameraSettings) -> CheckedRequest:
     """Check a request of ~/ask."""
 
     def reply(observation: Observation, message: ToMessage) -> Ask.Response:
         result = _first(observation, message)
         return Ask.Response(success=True, answer=result.caption, result=result)
 
-    return Checked(_question(request, request.question), reply)
+    return CheckedRequest(_question(request, request.question), reply)
 
 
-def ground(request: Ground.Request, settings: CameraSettings) -> Checked:
+def ground(request: Ground.Request, settings: CameraSettings) -> CheckedRequest:
     """Check a request of ~/ground."""
     return _grounding(request, settings, Ground.Response)
 
 
-def describe(request: Describe.Request, settings: CameraSettings) -> Checked:
+def describe(request: Describe.Request, settings: CameraSettings) -> CheckedRequest:
     """Check a request of ~/describe."""
     if request.regions and request.detailed:
         raise RequestError(
@@ -90,20 +90,20 @@ def describe(request: Describe.Request, settings: CameraSettings) -> Checked:
         descriptions = [result.caption for result in results]
         return Describe.Response(success=True, descriptions=descriptions, results=results)
 
-    return Checked(asked, reply)
+    return CheckedRequest(asked, reply)
 
 
-def generate(request: Generate.Request, settings: CameraSettings) -> Checked:
+def generate(request: Generate.Request, settings: CameraSettings) -> CheckedRequest:
     """Check a request of ~/generate."""
 
     def reply(observation: Observation, message: ToMessage) -> Generate.Response:
         result = _first(observation, message)
         return Generate.Response(success=True, text=result.caption, result=result)
 
-    return Checked(_plain(prompts.raw(request.prompt)), reply)
+    return CheckedRequest(_plain(prompts.raw(request.prompt)), reply)
 
 
-def goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+def goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
     """Check a goal of ~/generate_stream."""
     task = GOAL_TASKS.get(request.task)
     if task is None:
@@ -125,33 +125,33 @@ class GoalTask:
     """A task of the action."""
 
     fields: tuple[str, ...]  # the optional fields of a goal that this task uses
-    check: Callable[[GenerateAction.Goal, CameraSettings], Checked]
+    check: Callable[[GenerateAction.Goal, CameraSettings], CheckedRequest]
 
 
-def _caption_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
-    return Checked(_plain(prompts.caption(request.task, request.grounded)), _result)
+def _caption_goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
+    return CheckedRequest(_plain(prompts.caption(request.task, request.grounded)), _result)
 
 
-def _grounding_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+def _grounding_goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
     return _grounding(request, settings, GenerateAction.Result)
 
 
-def _region_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
+def _region_goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
     if len(request.regions) != 1:
         raise RequestError(
             "regions must have exactly one entry for task region_description, "
             f"got {len(request.regions)}; send one goal for each region"
         )
     template = prompts.region_template(request.grounded)
-    return Checked(_in_regions([template], [request.regions]), _result)
+    return CheckedRequest(_in_regions([template], [request.regions]), _result)
 
 
-def _question_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
-    return Checked(_question(request, request.text), _result)
+def _question_goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
+    return CheckedRequest(_question(request, request.text), _result)
 
 
-def _prompt_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Checked:
-    return Checked(_plain(prompts.raw(request.text)), _result)
+def _prompt_goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
+    return CheckedRequest(_plain(prompts.raw(request.text)), _result)
 
 
 GOAL_TASKS = {
@@ -199,7 +199,7 @@ def _question(request: Any, text: str) -> Callable[[int, int], Sequence[Prompt]]
     return _in_regions([template], [request.regions])
 
 
-def _grounding(request: Any, settings: CameraSettings, kind: Any) -> Checked:
+def _grounding(request: Any, settings: CameraSettings, kind: Any) -> CheckedRequest:
     """Check a request for the boxes of several phrases, of the service or the action."""
     if not request.phrases:
         raise RequestError("phrases is empty; it must have at least one phrase")
@@ -208,10 +208,10 @@ def _grounding(request: Any, settings: CameraSettings, kind: Any) -> Checked:
     score = _validated("min_score", request.min_score) or settings.min_score
 
     def reply(observation: Observation, message: ToMessage) -> Any:
-        found = together(phrases, observation.captions, score)
+        found = join_captions(phrases, observation.captions, score)
         return kind(success=True, result=message(observation, prompts.joined(asked), found))
 
-    return Checked(_plain(*asked), reply)
+    return CheckedRequest(_plain(*asked), reply)
 
 
 def _validated(name: str, value: Any) -> Any:

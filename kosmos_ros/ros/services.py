@@ -28,7 +28,7 @@ from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.ros import requests
 from kosmos_ros.ros.conversions import observation_message, seconds
 from kosmos_ros.ros.lifecycle import ManagedNode
-from kosmos_ros.ros.requests import Checked
+from kosmos_ros.ros.requests import CheckedRequest
 from kosmos_ros.sanitize import format_error, quoted
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 from kosmos_ros.serving.scheduler import Scheduler
@@ -39,7 +39,7 @@ BURST = 1000  # requests that may arrive at once; each gets a response or a refu
 RESULT_KEPT = 120  # s; not longer, because each status message lists all kept goals
 GOAL_CANCELLED = "the goal was cancelled"
 
-Check = Callable[[Any, CameraSettings], Checked]
+Check = Callable[[Any, CameraSettings], CheckedRequest]
 
 SERVICES: dict[str, tuple[Any, Check]] = {
     "ask": (Ask, requests.ask),
@@ -184,7 +184,7 @@ class Services:
     async def _submit(
         self,
         request: Any,
-        checked: Checked,
+        checked: CheckedRequest,
         kind: Any,
         goal: bytes = b"",
         progress: Callable[[Observation], None] | None = None,

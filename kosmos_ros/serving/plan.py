@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from kosmos_ros.errors import RequestError
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.kosmos2.grounding import Caption, Phrase, together
+from kosmos_ros.kosmos2.grounding import Caption, Phrase, join_captions
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt
 from kosmos_ros.serving.events import Change, Event
 from kosmos_ros.serving.node_settings import CameraSettings
 
-Said = tuple[Prompt, Caption]
+PromptCaption = tuple[Prompt, Caption]
 """A prompt and the model's answer to it."""
 
 TASK = "task"
@@ -41,10 +41,12 @@ class Standing:
     name: str  # of the parameter with the subjects, and of the part of the plan
     task: str  # value of the parameter `task` that publishes the answers on ~/captions
     prompt: Callable[[str, CameraSettings], Prompt]
-    said: Callable[[Sequence[Said], Sequence[str], CameraSettings], tuple[Said, ...]]
+    combine: Callable[
+        [Sequence[PromptCaption], Sequence[str], CameraSettings], tuple[PromptCaption, ...]
+    ]
     """Combines the answers to all subjects for publication."""
-    found: Callable[[Sequence[Said], Sequence[str]], tuple[Finding, ...]]
-    """Returns one finding for each subject from the result of `said`."""
+    to_findings: Callable[[Sequence[PromptCaption], Sequence[str]], tuple[Finding, ...]]
+    """Returns one finding for each subject from the result of `combine`."""
     first: Hashable  # a subject's value before the first frame
     event: Callable[[Change, Finding], Event]
 
@@ -53,23 +55,27 @@ class Standing:
         return tuple(dict.fromkeys(getattr(settings, self.name)))
 
 
-def _together(
-    said: Sequence[Said], phrases: Sequence[str], settings: CameraSettings
-) -> tuple[Said, ...]:
-    captions = [caption for _, caption in said]
-    joined = prompts.joined([prompt for prompt, _ in said])
-    return ((joined, together(phrases, captions, settings.min_score)),)
+def _combine_phrases(
+    answers: Sequence[PromptCaption], phrases: Sequence[str], settings: CameraSettings
+) -> tuple[PromptCaption, ...]:
+    captions = [caption for _, caption in answers]
+    joined = prompts.joined([prompt for prompt, _ in answers])
+    return ((joined, join_captions(phrases, captions, settings.min_score)),)
 
 
-def _phrases_found(said: Sequence[Said], phrases: Sequence[str]) -> tuple[Finding, ...]:
-    ((_, caption),) = said
+def _phrase_findings(
+    answers: Sequence[PromptCaption], phrases: Sequence[str]
+) -> tuple[Finding, ...]:
+    ((_, caption),) = answers
     return tuple(Finding(phrase.text, bool(phrase.boxes), (phrase,)) for phrase in caption.phrases)
 
 
-def _answers_found(said: Sequence[Said], questions: Sequence[str]) -> tuple[Finding, ...]:
+def _answer_findings(
+    answers: Sequence[PromptCaption], questions: Sequence[str]
+) -> tuple[Finding, ...]:
     return tuple(
         Finding(question, caption.text)
-        for question, (_, caption) in zip(questions, said, strict=True)
+        for question, (_, caption) in zip(questions, answers, strict=True)
     )
 
 
@@ -89,8 +95,8 @@ STANDING = (
         name="phrases",
         task="phrase_grounding",
         prompt=lambda phrase, settings: prompts.phrase_grounding(phrase),
-        said=_together,
-        found=_phrases_found,
+        combine=_combine_phrases,
+        to_findings=_phrase_findings,
         first=False,
         event=_in_view,
     ),
@@ -98,8 +104,8 @@ STANDING = (
         name="questions",
         task="question",
         prompt=lambda question, settings: prompts.question(question, grounded=settings.grounded),
-        said=lambda said, questions, settings: tuple(said),
-        found=_answers_found,
+        combine=lambda answers, questions, settings: tuple(answers),
+        to_findings=_answer_findings,
         first="",
         event=_answered,
     ),
@@ -108,12 +114,12 @@ STANDING = (
 
 
 @dataclass(frozen=True)
-class Findings:
+class FrameResult:
     """The results of one frame."""
 
-    task: tuple[Said, ...]  # for ~/captions
-    said: dict[str, tuple[Said, ...]]  # by the name of each Standing in the plan
-    found: dict[str, tuple[Finding, ...]]  # the same, one finding for each subject
+    task: tuple[PromptCaption, ...]  # for ~/captions
+    captions: dict[str, tuple[PromptCaption, ...]]  # by the name of each Standing in the plan
+    findings: dict[str, tuple[Finding, ...]]  # the same, one finding for each subject
 
 
 @dataclass(frozen=True)
@@ -127,15 +133,15 @@ class Plan:
     parts: Collection[str]
 
     @functools.cached_property
-    def asked(self) -> list[tuple[Standing, tuple[str, ...]]]:
+    def queries(self) -> list[tuple[Standing, tuple[str, ...]]]:
         """Each Standing of the plan with its subjects, if it has any."""
-        asked = [
+        queries = [
             (standing, standing.subjects(self.settings))
             for standing in STANDING
             if standing.name in self.parts
             or (TASK in self.parts and standing.task == self.settings.task)
         ]
-        return [(standing, subjects) for standing, subjects in asked if subjects]
+        return [(standing, subjects) for standing, subjects in queries if subjects]
 
     @functools.cached_property
     def prompts(self) -> list[Prompt]:
@@ -147,7 +153,7 @@ class Plan:
             *self._caption,
             *(
                 standing.prompt(subject, self.settings)
-                for standing, subjects in self.asked
+                for standing, subjects in self.queries
                 for subject in subjects
             ),
         ]
@@ -165,16 +171,17 @@ class Plan:
             raise RequestError(f"parameter task is {task}, but parameter {needed} is empty")
         return [prompts.raw(settings.prompt)] if needed == "prompt" else []
 
-    def read(self, captions: Sequence[Caption]) -> Findings:
+    def read(self, captions: Sequence[Caption]) -> FrameResult:
         """Return the results of the frame from the answers to `prompts`."""
         answers = list(zip(self.prompts, captions, strict=True))
         end = len(self._caption)
         task = tuple(answers[:end])
-        said, found = {}, {}
-        for standing, subjects in self.asked:
+        combined, findings = {}, {}
+        for standing, subjects in self.queries:
             start, end = end, end + len(subjects)
-            own = standing.said(answers[start:end], subjects, self.settings)
-            said[standing.name], found[standing.name] = own, standing.found(own, subjects)
+            own = standing.combine(answers[start:end], subjects, self.settings)
+            combined[standing.name] = own
+            findings[standing.name] = standing.to_findings(own, subjects)
             if TASK in self.parts and standing.task == self.settings.task:
                 task = own
-        return Findings(task, said, found)
+        return FrameResult(task, combined, findings)

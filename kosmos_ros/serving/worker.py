@@ -80,7 +80,7 @@ class Host(Protocol):
     def loaded(self, engine: CaptionEngine) -> None:
         """Receive the engine once it is ready."""
 
-    def standing_work(self, camera: str) -> Work:
+    def frame_work(self, camera: str) -> Work:
         """Return the work for a camera's newest frame."""
 
     def paused(self) -> bool:
@@ -185,7 +185,7 @@ class Worker:
         Jobs about the same image message share the decoded image.
         """
         camera = frame.camera if frame else ""
-        work = work or self._host.standing_work(camera)
+        work = work or self._host.frame_work(camera)
         source: Any = frame.image if frame else work.image
         try:
             others = (*self._batch.jobs, *jobs)

@@ -28,7 +28,6 @@ from kosmos_ros.kosmos2.grounding import (
     parse,
     read,
     region_cells,
-    together,
 )
 from kosmos_ros.kosmos2.query import Generation
 
@@ -376,7 +375,7 @@ def test_together_lists_the_phrases_with_their_boxes():
         caption_of("nothing", 0.0, None, tokens=0, truncated=True),
         caption_of("elsewhere", 0.0, 0.9, tokens=0, start=3),
     ]
-    found = together(["a dog", "a cat", "a cow", "a 猫"], captions, 0.5)
+    found = join_captions(["a dog", "a cat", "a cow", "a 猫"], captions, 0.5)
     assert found.text == "a dog, a cat, a cow, a 猫"
     assert [found.text[phrase.start : phrase.end] for phrase in found.phrases] == [
         phrase.text for phrase in found.phrases
@@ -387,6 +386,6 @@ def test_together_lists_the_phrases_with_their_boxes():
     assert found.raw_text.splitlines() == [caption.raw_text for caption in captions]
 
 
-def test_together_of_captions_without_tokens_has_score_0():
-    found = together(["a dog"], [caption_of("a dog", 0.0, tokens=0)], 0.0)
+def test_join_of_captions_without_tokens_has_score_0():
+    found = join_captions(["a dog"], [caption_of("a dog", 0.0, tokens=0)], 0.0)
     assert (found.score, found.truncated) == (0.0, False)

@@ -20,7 +20,7 @@ from kosmos_ros.images.drawing import annotate
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.ros import outputs
 from kosmos_ros.ros.conversions import Detection2DArray, seconds
-from kosmos_ros.ros.outputs import OUTPUTS, Described
+from kosmos_ros.ros.outputs import OUTPUTS, DescribedFrame
 from kosmos_ros.serving import events
 from kosmos_ros.serving.node_settings import CameraSettings
 from kosmos_ros.serving.plan import TASK, Plan
@@ -56,7 +56,7 @@ def described(*parts, settings=SETTINGS, happened=(), answers=None):
     observation = Observation(
         "front", HEADER, IMAGE, tuple(plan.prompts), 3, tuple(answers), inference_time=0.25
     )
-    return Described(observation, plan.read(answers), tuple(happened), "shapes", now=12.0)
+    return DescribedFrame(observation, plan.read(answers), tuple(happened), "shapes", now=12.0)
 
 
 def messages(topic, frame):

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The prompts for a frame, and the findings that their answers make together."""
+"""The prompts for a frame, and the findings that their answers make combined."""
 
 import pytest
 
@@ -99,7 +99,7 @@ def test_equal_subjects_are_asked_once():
     made = plan(*ALL, phrases=("a dog", "a man", "a dog"), questions=("Is there snow?",) * 2)
     assert texts(made) == [BRIEF, DOG, MAN, SNOW]
     assert standing["phrases"].subjects(made.settings) == ("a dog", "a man")
-    assert [(each.name, subjects) for each, subjects in made.asked] == [
+    assert [(each.name, subjects) for each, subjects in made.queries] == [
         ("phrases", ("a dog", "a man")),
         ("questions", ("Is there snow?",)),
     ]
@@ -108,7 +108,7 @@ def test_equal_subjects_are_asked_once():
 def test_empty_lists_ask_nothing():
     assert texts(plan(*ALL)) == [BRIEF]
     assert texts(plan("phrases", "questions")) == []
-    assert plan("phrases", "questions").asked == []
+    assert plan("phrases", "questions").queries == []
     assert texts(plan("phrases", "questions", questions=("Is there snow?",))) == [SNOW]
 
 
@@ -129,26 +129,26 @@ def test_every_task_of_the_parameter_can_be_asked():
         assert plan(TASK, task=task, prompt="Two", **LISTS).prompts
 
 
-# Findings ----------------------------------------------------------------------------------------
+# Results of a frame -----------------------------------------------------------------------------
 
 
 def test_answers_are_sorted_by_the_part_that_they_belong_to():
     made = plan(*ALL, **LISTS)
     caption, yes, no = Caption("An image of snow"), Caption("Yes"), Caption("Here")
-    findings = made.read([caption, seen("a man", BOX), seen("a dog"), yes, no])
+    result = made.read([caption, seen("a man", BOX), seen("a dog"), yes, no])
     brief, _, _, snow, where = made.prompts
-    assert findings.task == ((brief, caption),)
-    assert findings.said["questions"] == ((snow, yes), (where, no))
-    assert findings.found["questions"] == (
+    assert result.task == ((brief, caption),)
+    assert result.captions["questions"] == ((snow, yes), (where, no))
+    assert result.findings["questions"] == (
         Finding("Is there snow?", "Yes"),
         Finding("Where is it?", "Here"),
     )
-    ((joined, together),) = findings.said["phrases"]
+    ((joined, combined),) = result.captions["phrases"]
     assert (joined.task, joined.text) == ("phrase_grounding", f"{MAN}\n{DOG}")
-    assert (together.text, together.raw_text) == ("a man, a dog", "raw a man\nraw a dog")
+    assert (combined.text, combined.raw_text) == ("a man, a dog", "raw a man\nraw a dog")
     man, dog = Phrase("a man", 0, 5, (BOX,)), Phrase("a dog", 7, 12, ())
-    assert together.phrases == (man, dog)
-    assert findings.found["phrases"] == (
+    assert combined.phrases == (man, dog)
+    assert result.findings["phrases"] == (
         Finding("a man", True, (man,)),
         Finding("a dog", False, (dog,)),
     )
@@ -157,10 +157,10 @@ def test_answers_are_sorted_by_the_part_that_they_belong_to():
 @pytest.mark.parametrize(("min_score", "found"), [(0.0, True), (0.5, True), (0.5001, False)])
 def test_a_phrase_is_found_with_a_box_of_at_least_the_least_score(min_score, found):
     made = plan("phrases", phrases=("a man",), min_score=min_score)
-    findings = made.read([seen("a man", BOX)])
+    result = made.read([seen("a man", BOX)])
     phrase = Phrase("a man", 0, 5, (BOX,) if found else ())
-    assert findings.found["phrases"] == (Finding("a man", found, (phrase,)),)
-    assert findings.task == ()
+    assert result.findings["phrases"] == (Finding("a man", found, (phrase,)),)
+    assert result.task == ()
 
 
 @pytest.mark.parametrize(
@@ -168,25 +168,25 @@ def test_a_phrase_is_found_with_a_box_of_at_least_the_least_score(min_score, fou
 )
 def test_a_standing_question_that_is_the_task_is_the_caption(task, name):
     made = plan(TASK, task=task, **LISTS)
-    findings = made.read([seen("a man"), seen("a dog")])
-    assert findings.task == findings.said[name]
-    assert list(findings.said) == list(findings.found) == [name]
+    result = made.read([seen("a man"), seen("a dog")])
+    assert result.task == result.captions[name]
+    assert list(result.captions) == list(result.findings) == [name]
 
 
 def test_a_standing_question_that_is_not_the_task_is_no_caption():
-    findings = plan("questions", task="question", **LISTS).read([Caption("Yes"), Caption("No")])
-    assert findings.task == ()
-    findings = plan("phrases", "questions", TASK, task="question", **LISTS).read(
+    result = plan("questions", task="question", **LISTS).read([Caption("Yes"), Caption("No")])
+    assert result.task == ()
+    result = plan("phrases", "questions", TASK, task="question", **LISTS).read(
         [seen("a man"), seen("a dog"), Caption("Yes"), Caption("No")]
     )
-    assert [caption.text for _, caption in findings.task] == ["Yes", "No"]
+    assert [caption.text for _, caption in result.task] == ["Yes", "No"]
 
 
 def test_a_plan_without_standing_questions_finds_only_the_caption():
     made = plan(TASK)
-    findings = made.read([Caption("snow")])
-    assert findings.task == ((made.prompts[0], Caption("snow")),)
-    assert (findings.said, findings.found) == ({}, {})
+    result = made.read([Caption("snow")])
+    assert result.task == ((made.prompts[0], Caption("snow")),)
+    assert (result.captions, result.findings) == ({}, {})
 
 
 @pytest.mark.parametrize("count", [0, 2])

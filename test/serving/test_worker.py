@@ -316,10 +316,10 @@ def test_an_error_of_the_host_ends_the_worker_and_unloads_the_engine():
     rig = Rig(Stepper())
     error = RuntimeError("no settings")
 
-    def standing_work(camera):
+    def frame_work(camera):
         raise error
 
-    rig.standing_work = standing_work
+    rig.frame_work = frame_work
     rig.offer("front", ["a"], 1)
     worker = rig.start()
     assert rig.over.wait(WAIT)
