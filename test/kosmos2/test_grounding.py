@@ -25,6 +25,7 @@ from kosmos_ros.kosmos2.grounding import (
     Caption,
     Phrase,
     cell_box,
+    join_captions,
     parse,
     read,
     region_cells,
@@ -368,7 +369,7 @@ def caption_of(words, score, box_score=None, tokens=10, truncated=False, start=0
     return Caption(words, phrases, f"raw {words}", score, tokens, truncated)
 
 
-def test_together_lists_the_phrases_with_their_boxes():
+def test_join_captions_lists_the_phrases_with_their_boxes():
     captions = [
         caption_of("a dog and more", 1.0, 0.5, tokens=30),
         caption_of("a cat", 0.6, 0.4999, tokens=10),
