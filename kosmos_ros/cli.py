@@ -141,7 +141,7 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
         try:
             return validated(field, int(given) if number else given)
         except ConfigError as exc:
-            raise argparse.ArgumentTypeError(str(exc)) from exc
+            raise argparse.ArgumentTypeError(str(exc).removeprefix("parameter ")) from exc
 
     parser.add_argument(
         option,
@@ -303,7 +303,7 @@ def _region(text: str) -> Box:
     try:
         check_region(box)
     except RegionError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
+        raise argparse.ArgumentTypeError(str(exc).removeprefix("parameter ")) from exc
     return box
 
 

@@ -102,7 +102,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageSizeError(f"image must have at least 1 x 1 pixels, got {width} x {height}")
     if width * height > max_pixels:
         raise ImageSizeError(
-            f"image must have at most {max_pixels} pixels, "
+            f"image must have at most {max_pixels} pixels (max_image_pixels), "
             f"got {width} x {height} = {width * height}"
         )
 
@@ -197,7 +197,7 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
     Raises ImageError if the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open) as file:
             return _decode(file, FILE_FORMATS, str(path), max_pixels)
     except ImageSizeError as exc:
         raise ImageSizeError(f"{os.fspath(path)}: {exc}") from exc
@@ -205,6 +205,11 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
         raise ImageError(f"{os.fspath(path)}: {exc.strerror or exc}") from exc
     except ValueError as exc:  # a NUL in the path
         raise ImageError(f"{os.fspath(path)!r}: {exc}") from exc
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file, or a named pipe without waiting for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _decode(file: BinaryIO, formats: tuple[str, ...], name: str, max_pixels: int) -> np.ndarray:

@@ -237,7 +237,7 @@ def _region_word(words: str) -> str:
             return word
     raise PromptError(
         f"question {quoted(words)} must refer to the region: use one of "
-        f"{', '.join(REGION_WORDS)}, or set region_phrases to words of the question"
+        f"{', '.join(REGION_WORDS)}, or give words of the question as region phrases"
     )
 
 

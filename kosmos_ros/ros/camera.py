@@ -59,7 +59,7 @@ class Camera:
         self._model = model
         self._delivery = delivery
         self._prefix = f"{name}." if name else ""
-        self._label = f"camera {name}: " if name else ""  # first words of its log messages
+        self._label = f"camera {name}: " if name else f"{topic}: "  # of its log lines
         if name:
             declare(node, CameraSettings, self._prefix, check)
         self._parameters = Current(node, CameraSettings, self._prefix)

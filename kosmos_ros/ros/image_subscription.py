@@ -218,8 +218,10 @@ class ImageSubscription:
             )
         if len(publishers) > MAX_PUBLISHERS:
             text += f"; {len(publishers)} publishers in all"
-        fits = not all(map(self._problem, publishers))
-        return f"{text}; perhaps {self._cures()}" if fits else text
+        if all(map(self._problem, publishers)):
+            return text
+        stopped = self.arrivals.last is not None
+        return f"{text}; perhaps {'the camera has stopped' if stopped else self._cures()}"
 
     def _problem(self, publisher: TopicEndpointInfo) -> str:
         """Return why this publisher's images cannot arrive; empty: they can."""

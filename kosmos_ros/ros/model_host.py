@@ -183,7 +183,6 @@ class ModelHost:
 
     def watch(self) -> None:
         """Log a model that is slow or short of memory; end the process if it hangs."""
-        self.scheduler.queue_size = self.settings.queue_size
         worker = self.worker
         if not worker:
             return

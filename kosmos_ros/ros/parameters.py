@@ -67,7 +67,8 @@ def declare(
             return
         if prefix and change.value is None:  # rclpy would undeclare the parameter
             raise ConfigError(
-                f"parameter {change.name} must have a value; set it to null to unset it"
+                f"parameter {change.name} must have a value; "
+                "set it to the string 'null' to unset it"
             )
         value = validated(field, change.value, prefix)
         try:
@@ -112,20 +113,23 @@ class Current(Generic[Values]):
         self._changed = False
         self.values = read(node, kind, prefix)
         # Before Iron, rclpy calls back only before it stores a change, not after.
-        register = getattr(node, "add_post_set_parameters_callback", None)
-        if register:
-            register(self._on_change)
+        after = getattr(node, "add_post_set_parameters_callback", None)
+        if after:
+            after(self._read)
         else:
-            node.add_on_set_parameters_callback(self._on_change)
+            node.add_on_set_parameters_callback(self._note_change)
 
     def refresh(self) -> Values:
         """Read the values again if a parameter has changed. Call from the executor's thread."""
         if self._changed:
             self._changed = False
-            self.values = read(self._node, self._kind, self._prefix)
+            self._read([])
         return self.values
 
-    def _on_change(self, changes: list[Parameter]) -> SetParametersResult:
+    def _read(self, changes: list[Parameter]) -> None:
+        self.values = read(self._node, self._kind, self._prefix)
+
+    def _note_change(self, changes: list[Parameter]) -> SetParametersResult:
         self._changed = True
         return SetParametersResult(successful=True)
 

@@ -212,7 +212,9 @@ class Services:
         try:
             if reason := self._server.unavailable():
                 raise NotReadyError(reason)
-            self._server.scheduler.submit(work)
+            scheduler = self._server.scheduler
+            scheduler.queue_size = self._server.settings.queue_size
+            scheduler.submit(work)
             return await future
         finally:
             self._waiting.discard(work)

@@ -168,7 +168,9 @@ class Plan:
             return [prompts.caption(task, settings.grounded)]
         needed = next((s.name for s in STANDING if s.task == task), "prompt")
         if not getattr(settings, needed):
-            raise RequestError(f"parameter task is {task}, but parameter {needed} is empty")
+            raise RequestError(
+                f"parameter task is {task}, but parameter {needed} is empty; set {needed}"
+            )
         return [prompts.raw(settings.prompt)] if needed == "prompt" else []
 
     def read(self, captions: Sequence[Caption]) -> FrameResult:

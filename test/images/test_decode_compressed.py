@@ -5,6 +5,7 @@
 import array
 import errno
 import io
+import os
 import resource
 import struct
 import warnings
@@ -278,7 +279,7 @@ def test_any_error_of_a_reader_is_an_image_error(name, step, error, monkeypatch)
 
 
 def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(decode, "open", fail, raising=False)
@@ -363,3 +364,9 @@ def test_a_file_that_cannot_be_loaded_is_named(name, tmp_path):
 
 def test_message_formats_are_part_of_the_file_formats():
     assert set(MESSAGE_FORMATS) < set(FILE_FORMATS)
+
+
+def test_a_named_pipe_without_a_writer_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="pipe.jpg"):
+        load(tmp_path / "pipe.jpg", LIMIT)

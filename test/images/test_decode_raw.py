@@ -124,7 +124,7 @@ def test_the_largest_sides_are_refused(encoding, side):
 def test_the_pixel_limit_is_inclusive_and_named():
     for limit in (100, 101):
         assert decode_raw(bytes(100), 10, 10, "mono8", 10, False, limit).shape == (10, 10, 3)
-    with pytest.raises(ImageSizeError, match="at most 99 pixels, got 10 x 10 = 100"):
+    with pytest.raises(ImageSizeError, match="at most 99 pixels .*, got 10 x 10 = 100"):
         decode_raw(bytes(100), 10, 10, "mono8", 10, False, 99)
 
 
@@ -133,7 +133,7 @@ def test_sides_of_one_pixel_and_of_the_largest_number_follow_the_limit(width, he
     """The check allocates nothing, so it can pass an image of 4 GiB."""
     pixels = width * height
     assert check_raw(pixels, width, height, "mono8", width, pixels) is ENCODINGS["mono8"]
-    with pytest.raises(ImageSizeError, match=f"at most {pixels - 1} pixels, got .* = {pixels}"):
+    with pytest.raises(ImageSizeError, match=f"at most {pixels - 1} pixels .*, got .* = {pixels}"):
         check_raw(pixels, width, height, "mono8", width, pixels - 1)
     with pytest.raises(ImageSizeError, match=f"expected at least {pixels} "):
         check_raw(pixels - 1, width, height, "mono8", width, pixels)

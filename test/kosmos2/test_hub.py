@@ -200,7 +200,7 @@ def test_fetch_resolves_a_tag_to_its_commit(hub, run, find):
     ("environment", "reason"),
     [
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9: .*refused.*"),
-        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set and forbids downloads"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set and forbids downloads; unset it"),
     ],
 )
 @pytest.mark.fault(36)

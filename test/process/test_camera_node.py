@@ -138,7 +138,7 @@ def test_a_folder_is_published_in_order(viewing, tmp_path):
     [
         (
             {"source": "no_such_file.png"},
-            ["'no_such_file.png'", "does not exist; must be"],
+            ["'no_such_file.png'", "does not exist; it must be"],
         ),
         ({"source": 97}, ["'97'", "/dev/video97 does not exist"]),
         ({"rate": 0}, ["rate must be 0.1 to 240", "got 0"]),

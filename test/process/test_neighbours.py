@@ -171,7 +171,10 @@ def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
         node.says("active: ")
         with Program(Path(sys.executable), "-u", "-c", CLIENT) as requester:
             requester.says("all requests wait")
-        assert "4 requests wait (queue_size)" in spinner.call(ask_client, question).message
+        assert (
+            "4 requests wait, the most that queue_size allows"
+            in spinner.call(ask_client, question).message
+        )
 
         def has_room():
             return "no image arrived within 10 s" in spinner.call(ask_client, question).message

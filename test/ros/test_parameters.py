@@ -169,7 +169,7 @@ def test_null_restores_the_common_value_of_a_camera(start):
     unset = Parameter("left.max_rate", Parameter.Type.NOT_SET)
     (refused,) = harness.node.set_parameters([unset])
     assert refused.reason == (
-        "parameter left.max_rate must have a value; set it to null to unset it"
+        "parameter left.max_rate must have a value; set it to the string 'null' to unset it"
     )
     assert rate("max_rate", 3.0) == 3.0
     refused = harness.node.set_parameters([Parameter("max_rate", value="null")])[0]

@@ -228,7 +228,7 @@ def test_a_region_outside_the_image_is_refused_when_the_image_has_come():
         ({"question": "a <phrase>"}, "question"),
         ({"question": "What?", "history": ["Who?"]}, "history"),
         ({"question": "What?", "history": ["Who?", ""]}, "history"),
-        ({"question": "What?", "regions": [REGION]}, "region_phrases"),
+        ({"question": "What?", "regions": [REGION]}, "region phrases"),
         ({"question": "What?", "regions": [REGION], "region_phrases": ["a", "b"]}, "region"),
         ({"question": "What?", "regions": [REGION], "region_phrases": ["dog"]}, "region phrase"),
         ({"question": "What?", "region_phrases": ["What"]}, "region_phrases"),

@@ -120,7 +120,8 @@ def test_a_task_without_its_parameter_is_an_error(task, parameter):
     made = plan(*ALL, task=task)
     with pytest.raises(RequestError) as raised:
         made.prompts  # noqa: B018
-    assert str(raised.value) == f"parameter task is {task}, but parameter {parameter} is empty"
+    expected = f"parameter task is {task}, but parameter {parameter} is empty; set {parameter}"
+    assert str(raised.value) == expected
     assert plan("phrases", "questions", task=task).prompts == []
 
 
