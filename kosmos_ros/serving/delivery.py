@@ -72,6 +72,8 @@ class Delivery:
         self.flush(max(0.0, timeout))
         with self._changed:
             self._closed = True
+            for waiting in (self._urgent, self._others, self._latest):
+                waiting.clear()
             self._changed.notify_all()
         self._thread.join(max(0.0, end - time.monotonic()))
         return not self._thread.is_alive()

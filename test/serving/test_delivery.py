@@ -210,6 +210,16 @@ def test_a_closed_delivery_drops_calls_and_never_blocks(rig):
     assert rig.done == []
 
 
+def test_a_closed_delivery_has_nothing_to_flush():
+    rig = Rig()
+    rig.post("a")
+    rig.latest("x", "b")
+    assert not rig.delivery.close(0.0)
+    rig.open()
+    assert rig.delivery.flush(WAIT)
+    assert rig.done == []
+
+
 def test_closing_releases_a_caller_that_waits():
     rig = Rig()
     for number in range(CAPACITY[False]):
