@@ -275,10 +275,11 @@ class ModelHost:
         if not self._loaded:
             reason = f"the model cannot be used: {reason}"
         self._owner.get_logger().error(reason)
-        self._become(Phase.FAILED, reason)
         if isinstance(error, ConfigError) and self._owner.starting:
-            self._owner.exit(BAD_PARAMETER)
-        elif isinstance(error, DeviceLostError):
+            self._owner.exit(BAD_PARAMETER)  # before others can react to a failed model
+            return
+        self._become(Phase.FAILED, reason)
+        if isinstance(error, DeviceLostError):
             self._owner.exit(DEVICE_LOST)
         elif self._loaded and not isinstance(error, KosmosError):
             self._owner.exit(BROKEN)
