@@ -457,3 +457,12 @@ def test_large_images_take_little_more_memory_than_their_pixels():
         decode_raw(data, 3840, 2160, encoding, 3840 * channels, False, 3840 * 2160)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 160 * 1024  # KiB
+
+
+@pytest.mark.parametrize("encoding", [name for name in ENCODINGS if name.startswith("bayer_")])
+def test_a_mosaic_has_at_least_3_x_3_pixels(encoding):
+    row = 3 * ENCODINGS[encoding].block_bytes
+    data = bytes(3 * row)
+    assert decode_raw(data, 3, 3, encoding, row, False, LIMIT).shape == (3, 3, 3)
+    with pytest.raises(ImageSizeError):
+        decode_raw(data, 2, 3, encoding, row, False, LIMIT)

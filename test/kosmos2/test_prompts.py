@@ -290,3 +290,24 @@ def test_adjacent_region_phrases_are_not_overlapping():
     text = prompts.question("!?", [FIRE, (0, 33)], ["!", "?"], grounded=False).text
     first, second = (prompts.object_tags([cells]) for cells in (FIRE, (0, 33)))
     assert text == f"Question:<phrase> !</phrase>{first}<phrase> ?</phrase>{second} Answer:"
+
+
+def test_two_turns_of_history_are_in_their_order():
+    turns = ["Who?", "A man.", "Where?", "There."]
+    asked = prompts.question("Why?", history=turns, grounded=False)
+    assert asked.text == (
+        "Question: Who? Answer: A man. Question: Where? Answer: There. Question: Why? Answer:"
+    )
+
+
+def test_a_single_prompt_can_be_joined():
+    asked = prompts.phrase_grounding("a dog")
+    assert prompts.joined([asked]).text == asked.text
+
+
+def test_templates_are_grounded_by_default():
+    region = prompts.region_template()
+    assert region.fill([(0, 1)]) == prompts.region_template(grounded=True).fill([(0, 1)])
+    assert region.fill([(0, 1)]).text.startswith("<grounding>")
+    question = prompts.question_template("What is it?", 0)
+    assert question.fill([]).text.startswith("<grounding>")
