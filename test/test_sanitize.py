@@ -135,7 +135,7 @@ def test_text_from_outside_forges_no_lines_of_the_log_and_of_responses(ros):
         spinner.until(camera.get_subscription_count, "a subscription")
         camera.publish(Image(width=1, height=1, step=3, encoding=evil, data=bytes(3)))
         warning = node.says("is not supported")
-        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: encoding 'x\\n.*", warning)
+        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: /image: encoding 'x\\n.*", warning)
         assert harmless(warning)
         ask = client.create_client(Ask, "/kosmos/ask")
         generate = client.create_client(Generate, "/kosmos/generate")

@@ -59,7 +59,6 @@ class Camera:
         self._model = model
         self._delivery = delivery
         self._prefix = f"{name}." if name else ""
-        self._label = f"camera {name}: " if name else f"{topic}: "  # of its log lines
         if name:
             declare(node, CameraSettings, self._prefix, check)
         self._parameters = Current(node, CameraSettings, self._prefix)
@@ -74,6 +73,8 @@ class Camera:
             self.settings.image_reliability,
             self._on_image,
         )
+        # First words of its log lines.
+        self._label = f"camera {name}: " if name else f"{self.subscription.topic}: "
         owner = f" of camera {name}" if name else ""
         node.get_logger().info(f"images{owner} from {self.subscription.topic}")
         node.create_service(SetBool, self._resolved("enable"), self._on_enable)
