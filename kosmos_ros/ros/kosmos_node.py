@@ -263,10 +263,10 @@ class KosmosNode(ManagedNode):
 
     def on_availability(self, availability: Availability) -> None:
         """Publish the state of the model."""
-        name, model = self.get_fully_qualified_name(), self.settings.model
         try:
+            name, model = self.get_fully_qualified_name(), self.settings.model
             self._model_info.publish(diagnostics.availability_status(name, availability, model))
-        except RuntimeError:  # RCLError: the context has ended meanwhile
+        except RuntimeError:  # RCLError or InvalidHandle: the context has ended meanwhile
             if self.context.ok():
                 raise
 
