@@ -31,7 +31,7 @@ FRAME_SIZES: tuple[tuple[int, int], ...] = ((320, 240), (640, 360), (240, 240))
 """Width and height in pixels: 4:3, 16:9 and 1:1."""
 
 JPEG = 60  # quality of the frames that are evaluated a second time
-JPEG_EVERY = 4  # one scene in so many is evaluated as JPEG, too, and with a detailed caption
+JPEG_EVERY = 4  # every fourth scene is also evaluated as JPEG and with a detailed caption
 
 
 class Evaluator:

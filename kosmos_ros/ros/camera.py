@@ -81,7 +81,7 @@ class Camera:
 
     @property
     def settings(self) -> CameraSettings:
-        """The camera's parameters, as the executor's thread last read them."""
+        """The camera's parameters."""
         return self._parameters.values
 
     def refresh(self) -> CameraSettings:

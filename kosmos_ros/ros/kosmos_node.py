@@ -93,7 +93,7 @@ class KosmosNode(ManagedNode):
 
     @property
     def settings(self) -> NodeSettings:
-        """The node's parameters, as the executor's thread last read them."""
+        """The node's parameters."""
         return self._node_values.values
 
     def defaults(self) -> CameraSettings:

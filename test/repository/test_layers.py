@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
     "cli": BASE | {"shapes", "kosmos2", "images", "serving"},
 }
-"""What each folder or top-level module of the package may import from the package."""
+"""The folders and modules of the package that each of them may import."""
 ROS = {
     "rclpy", "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "kosmos_msgs",
     "lifecycle_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs", "vision_msgs",

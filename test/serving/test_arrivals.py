@@ -135,3 +135,11 @@ def test_frames_older_than_the_window_are_not_kept():
     for second in range(100):
         arrivals.arrived(float(second), float(second))
     assert [arrived for arrived, _ in arrivals._arrivals] == list(range(89, 100))
+
+
+def test_a_frame_at_the_moment_of_forgetting_still_counts():
+    arrivals = arrivals_of([0.0, 1.0, 4.0, 6.0, 7.0, 10.0])
+    arrivals.forget(1000.0)
+    assert arrivals.lost(1010.0) == pytest.approx(0.4)  # three of five in each half
+    arrivals.forget(1000.001)
+    assert arrivals.lost(1010.0) == 0.0  # two frames in a half are too few to judge
