@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine answers like Hugging Face's processor and generate, with the embedded model."""
 
-import contextlib
 import ctypes
 import json
 import re
@@ -552,10 +551,6 @@ def short_context(model):
     )
 
 
-def with_attention_of_others(model):
-    edit(model / "config.json", text_config={"_attn_implementation": "somebody/attention"})
-
-
 def without_tokenizer(model):
     (model / "tokenizer.json").unlink()
 
@@ -572,26 +567,22 @@ def without_config(model):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (
-            with_attention_of_others,
-            "_attn_implementation in config.json must not refer to .* got 'somebody/attention'",
-        ),
-        (pickled, "cannot be loaded: .*safetensors"),
-        (truncated, "cannot be loaded"),
+        (pickled, "has no model.safetensors; weights in other formats are not read"),
+        (truncated, "cannot be loaded: weight .* got .*; the file is damaged or incomplete"),
         (one_weight_short, "lacks 1 weights, such as 'image_to_text_projection.latent_query'"),
-        (another_kind, "must be of type 'kosmos-2', got 'llava'"),
+        (another_kind, "model_type in config.json must be 'kosmos-2', got 'llava'"),
         (another_size, "must make images of 120 pixels, got \\[200\\]"),
         (another_resampling, "resample must be one of .0, 2, 3., got 1"),
-        (too_large, "describes at least 196608\\d+ weights, too many for 8577472 bytes"),
+        (too_large, "text_config.layers .* must be a whole number from 1 to 256, got 1000000000"),
         (grey_only, "image_mean must be three finite numbers, got .0.5,?.$"),
         (without_spread, "image_std must be greater than 0, got .0.25, 0, 0.25."),
         (without_scale, "rescale_factor must be a finite number, got None"),
         (without_end, "its tokenizer has no eos_token"),
         (unknown_is_last, "unk_token is token 1491 of 1492, but 64 tokens must follow it"),
         (short_context, "64 tokens of an image do not fit in a context of 67"),
-        (without_tokenizer, "cannot be loaded"),
-        (broken_tokenizer, "cannot be loaded"),
-        (without_config, "config.json"),
+        (without_tokenizer, "it has neither tokenizer.json nor sentencepiece.bpe.model"),
+        (broken_tokenizer, "model.vocab in tokenizer.json must be a list of tokens, got None"),
+        (without_config, "it has no config.json"),
     ],
 )
 @pytest.mark.fault(37, 38, 39)
@@ -656,25 +647,12 @@ def test_the_error_for_too_little_memory_says_what_the_weights_take(monkeypatch)
     )
 
 
-def test_memory_of_the_full_model_in_each_format(tmp_path):
+def test_memory_of_the_full_model_in_each_format():
     """It has 1.66 G parameters, 1.52 G of them in linear layers."""
-    Kosmos2Config().save_pretrained(tmp_path)
-    assert loading._sizes(tmp_path) == (
+    assert loading._sizes(Kosmos2Config()) == (
         "The weights take 6.7 GB in float32, 3.3 GB in bfloat16 or float16, 1.8 GB in int8, "
         "1.1 GB in nf4; images and answers take more"
     )
-
-
-@pytest.mark.fault(38)
-def test_code_beside_the_weights_never_runs(copied):
-    marker = copied / "ran"
-    (copied / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    edit(copied / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"})
-    edit(copied / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", "evil.T"]})
-    edit(copied / "preprocessor_config.json", auto_map={"AutoImageProcessor": "evil.P"})
-    with contextlib.suppress(ModelLoadError):
-        Engine.load(str(copied), device="cpu")
-    assert not marker.exists()
 
 
 @pytest.mark.fault(36)

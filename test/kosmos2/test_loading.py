@@ -1,0 +1,583 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""A model's files run no code, ask nobody, reach no network and allocate only what they hold."""
+
+import base64
+import json
+import os
+import pty
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
+
+from kosmos_ros import shapes
+from kosmos_ros.errors import ModelLoadError
+from kosmos_ros.kosmos2 import model_files, tokenizer_file
+from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+HANG = 120  # s; the command takes a few
+RESIDENT = 1.5e9  # bytes; the command takes 0.7 GB
+
+CPU = ("--device", "cpu")
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG, PIXELS, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
+PROMPT = "<grounding> An image of"
+FULL = {
+    "text_model.model.embed_tokens.weight": (65037, 2048),
+    "image_to_text_projection.latent_query": (64, 2048),
+    "vision_model.model.embeddings.patch_embedding.weight": (1024, 3, 14, 14),
+    "vision_model.model.embeddings.position_embedding.weight": (257, 1024),
+}
+"""Some weights of KOSMOS-2."""
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the embedded model that a test may damage."""
+    return shutil.copytree(shapes.MODEL_DIR, tmp_path / "model")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(render(sample_scene(np.random.default_rng(5), 160, 120))).save(path)
+    return path
+
+
+def edit(path, **values):
+    """Set fields of a JSON file; a name may have a dot."""
+    tree = json.loads(path.read_text()) if path.exists() else {}
+    for name, value in values.items():
+        *parents, last = name.split(".")
+        inside = tree
+        for parent in parents:
+            inside = inside[parent]
+        inside[last] = value
+    path.write_text(json.dumps(tree))
+
+
+def refused(folder):
+    """Return the message with which a model is refused; it has one line."""
+    with pytest.raises(ModelLoadError) as raised:
+        Engine.load(str(folder), device="cpu")
+    message = str(raised.value)
+    assert message.isprintable()
+    assert message.startswith(f"model {str(folder)!r}")
+    return message
+
+
+def answers(folder):
+    """Load a model and return its caption of a grey image."""
+    engine = Engine.load(str(folder), device="cpu")
+    return engine.generate(engine.encode(np.full((48, 64, 3), 99, np.uint8)), PROMPT, 12)
+
+
+@pytest.fixture(scope="module")
+def caption():
+    """The answer of the embedded model."""
+    return answers(shapes.MODEL_DIR)
+
+
+def hostile(folder, marker):
+    """Name code of the folder wherever transformers looks for it."""
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    evil = {
+        "AutoConfig": "evil.Config",
+        "AutoModel": "evil.Model",
+        "AutoModelForImageTextToText": "evil.Model",
+        "AutoImageProcessor": "evil.P",
+        "AutoProcessor": "evil.P",
+        "AutoTokenizer": ["evil.T", "evil.T"],
+    }
+    for name in (CONFIG, PIXELS, "tokenizer_config.json", "processor_config.json"):
+        edit(folder / name, auto_map=evil, trust_remote_code=True)
+    edit(folder / "generation_config.json", custom_generate="evil", auto_map=evil)
+    (folder / "custom_generate").mkdir()
+    shutil.copy(folder / "evil.py", folder / "custom_generate" / "generate.py")
+
+
+def run(folder, picture, **options):
+    """Caption a picture in a process; return its exit code, output, errors and peak memory."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kosmos_ros.cli", "caption", picture, "--model", folder, *CPU],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    timer = threading.Timer(HANG, process.kill)
+    timer.start()
+    with process:
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    timer.cancel()
+    return process.returncode, out, err, usage.ru_maxrss * 1024
+
+
+@pytest.mark.process
+@pytest.mark.fault(38)
+def test_the_command_runs_no_code_of_a_model_and_asks_nobody(copied, picture):
+    """transformers would ask on the terminal whether to run the code."""
+    marker = copied / "ran"
+    hostile(copied, marker)
+    terminal, stdin = pty.openpty()
+    code, out, err, _ = run(copied, picture, stdin=stdin)
+    os.close(terminal)
+    os.close(stdin)
+    assert (code, err) == (0, "")
+    (line,) = out.splitlines()
+    assert json.loads(line)["phrases"]
+    assert not marker.exists()
+
+
+@pytest.mark.fault(38)
+def test_code_beside_the_weights_never_runs(copied, caption, monkeypatch):
+    marker = copied / "ran"
+    hostile(copied, marker)
+
+    def fail(*_, **__):
+        raise AssertionError("the network was reached")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket.socket, "connect", fail)
+    monkeypatch.setattr("builtins.input", fail)
+    assert answers(copied) == caption
+    assert not marker.exists()
+    assert "evil" not in sys.modules
+
+
+IGNORED = [
+    (CONFIG, {"text_config._attn_implementation": "somebody/attention"}),
+    (CONFIG, {"attn_implementation": "kernels-community/attention"}),
+    (CONFIG, {"_attn_implementation_internal": "kernels-community/attention"}),
+    (CONFIG, {"vision_config._experts_implementation": "kernels-community/experts"}),
+    (CONFIG, {"use_kernels": True, "kernel_config": {"RMSNorm": "somebody/kernels:RMSNorm"}}),
+    (CONFIG, {"fusion_config": {"patch_embeddings": True}}),
+    (CONFIG, {"transformers_weights": "../other.safetensors"}),
+    (CONFIG, {"text_config.model_type": "llama", "vision_config.model_type": "evil"}),
+    (CONFIG, {"dtype": "evil", "torch_dtype": "os.system", "text_config.dtype": "float8"}),
+    (CONFIG, {"name_or_path": "somebody/model", "_name_or_path": "somebody/model"}),
+    (CONFIG, {"distributed_config": {"tp_size": 2}, "base_model_tp_plan": {"*": "evil"}}),
+    ("adapter_config.json", {"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}),
+    ("processor_config.json", {"processor_class": "EvilProcessor"}),
+    ("processor_config.json", {"num_patch_index_tokens": 10**9}),
+    ("chat_template.json", {"chat_template": "{{ evil }}"}),
+    (PIXELS, {"image_processor_type": "EvilProcessor", "processor_class": "Evil"}),
+    ("tokenizer_config.json", {"tokenizer_file": "/etc/passwd", "vocab_file": "/etc/passwd"}),
+    ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.4.0.json"]}),
+    ("tokenizer_config.json", {"init_inputs": ["/etc/passwd"], "chat_template": "{{ evil }}"}),
+    ("tokenizer_config.json", {"processor_class": "Evil", "name_or_path": "somebody/model"}),
+    (TOKENIZER, {"padding": {"strategy": {"Fixed": 10**9}, "pad_id": 1, "pad_token": "<pad>"}}),
+    (TOKENIZER, {"truncation": {"max_length": 1, "stride": 0, "strategy": "LongestFirst"}}),
+]
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize(("name", "values"), IGNORED, ids=[str(v)[1:40] for _, v in IGNORED])
+def test_fields_that_the_model_does_not_need_change_nothing(copied, caption, name, values):
+    edit(copied / name, **values)
+    assert answers(copied) == caption
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize("name", ["quantization_config", "compression_config"])
+def test_stored_quantization_is_refused_with_the_parameter_to_set(copied, name):
+    edit(copied / CONFIG, **{name: {"quant_method": "gptq", "bits": 4}})
+    message = refused(copied)
+    assert f"{name} in config.json is not supported, got {{'quant_method': 'gptq'" in message
+    assert f"remove {name}, and set the parameter quantization to nf4 or int8 instead" in message
+
+
+LIES = [
+    ("text_config.max_position_embeddings", 20_000_000, "a whole number from 1 to 16384"),
+    ("text_config.max_position_embeddings", -1, "a whole number from 1 to 16384"),
+    ("text_config.layers", 10**9, "a whole number from 1 to 256"),
+    ("text_config.layers", 4, "3 as in the weights"),
+    ("text_config.layers", True, "a whole number from 1 to 256"),
+    ("text_config.vocab_size", 10**6, "1492 as in the weight text_model.model.embed_tokens.wei"),
+    ("text_config.embed_dim", 256, "128 as in the weight"),
+    ("text_config.embed_dim", 128.0, "a whole number from 1 to 1048576"),
+    ("text_config.ffn_dim", 2**20, "512 as in the weight text_model.model.layers.0.ffn.fc1.wei"),
+    ("text_config.attention_heads", 3, "a divisor of text_config.embed_dim, which is 128"),
+    ("text_config.attention_heads", 0, "a whole number from 1 to 1048576"),
+    ("text_config.pad_token_id", -(10**9), "a whole number from 0 to 16384"),
+    ("text_config.eos_token_id", [2], "null or a whole number from 0 to 1048576"),
+    ("text_config.layer_norm_eps", "1e-5", "a number from 0 to 1"),
+    ("text_config.layer_norm_eps", float("nan"), "a number from 0 to 1"),
+    ("text_config.activation_function", "xielu", 'one of "gelu", '),
+    ("text_config.add_cross_attention", True, "false"),
+    ("text_config.scale_embedding", 1, "one of true, false"),
+    ("text_config", 5, "an object"),
+    ("latent_query_num", 10**6, "64 as in the weight image_to_text_projection.latent_query"),
+    ("latent_query_num", "64", "a whole number from 1 to 1048576"),
+    ("vision_config.hidden_size", 64, "128 as in the weight vision_model.model.embeddings.class"),
+    ("vision_config.intermediate_size", 2**20, "512 as in the weight"),
+    ("vision_config.num_hidden_layers", 7, "6 as in the weights"),
+    ("vision_config.num_attention_heads", 5, "a divisor of vision_config.hidden_size"),
+    ("vision_config.num_channels", 4, "3"),
+    ("vision_config.image_size", 10**6, "120 as in the weight vision_model.model.embeddings.pos"),
+    ("vision_config.image_size", 1, "120 as in the weight"),
+    ("vision_config.image_size", [120, 120], "a whole number from 1 to 1048576"),
+    ("vision_config.patch_size", 1, "12 as in the weight"),
+]
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize(("name", "value", "valid"), LIES)
+def test_a_config_that_lies_is_refused_with_the_field_and_the_valid_value(
+    copied, name, value, valid
+):
+    edit(copied / CONFIG, **{name: value})
+    assert f"cannot be loaded: {name} in config.json must be {valid}" in refused(copied)
+    assert f"got {value!r}" in refused(copied)
+
+
+@pytest.mark.process
+@pytest.mark.fault(38)
+def test_the_command_allocates_no_more_than_the_files_hold(copied, picture):
+    """transformers would make a table of 4 GB."""
+    edit(copied / CONFIG, **{"text_config.max_position_embeddings": 2_000_000})
+    code, out, err, resident = run(copied, picture, stdin=subprocess.DEVNULL)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"kosmos: model {str(copied)!r} cannot be loaded: text_config.max_position_embeddings in "
+        "config.json must be a whole number from 1 to 16384, got 2000000\n"
+    )
+    assert resident < RESIDENT
+
+
+def test_config_of_kosmos_2_is_valid(tmp_path):
+    """With the shapes of its weights; the files have no numbers."""
+    Kosmos2Config(dtype="float32").save_pretrained(tmp_path)
+    config = Kosmos2Config(**model_files._config(tmp_path))
+    with torch.device("meta"):
+        model = Kosmos2ForConditionalGeneration(config)
+    sizes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    assert sizes.items() >= FULL.items()
+    numbers = sum(weight.numel() for weight in model.parameters())
+    model_files.Weights({}, sizes, {}, numbers).check(config)
+    with pytest.raises(ValueError, match="describes at least 16\\d+ numbers, but"):
+        model_files.Weights({}, sizes, {}, numbers // 2).check(config)
+
+
+def test_defaults_of_a_config_are_those_of_transformers(copied, caption):
+    """The embedded model differs from KOSMOS-2, so a field that is missing is refused by name."""
+    for name in ("layer_norm_eps", "activation_function", "scale_embedding", "bos_token_id"):
+        tree = json.loads((copied / CONFIG).read_text())
+        del tree["text_config"][name]
+        (copied / CONFIG).write_text(json.dumps(tree))
+    assert answers(copied) == caption
+    del tree["text_config"]["layers"]
+    (copied / CONFIG).write_text(json.dumps(tree))
+    assert "text_config.layers in config.json must be 3 as in the weights, got 24" in refused(
+        copied
+    )
+
+
+def header(path):
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def written(path, tree, numbers):
+    head = json.dumps(tree).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + numbers)
+
+
+def long_header(model):
+    (model / WEIGHTS).write_bytes((2**40).to_bytes(8, "little") + b"{}")
+
+
+def deep_header(model):
+    head = b"[" * 10**6
+    (model / WEIGHTS).write_bytes(len(head).to_bytes(8, "little") + head)
+
+
+def empty_weights(model):
+    (model / WEIGHTS).write_bytes(b"")
+
+
+def large_shape(model):
+    tree, numbers = header(model / WEIGHTS)
+    tree["image_to_text_projection.latent_query"]["shape"] = [64, 2**50]
+    written(model / WEIGHTS, tree, numbers)
+
+
+def negative_shape(model):
+    tree, numbers = header(model / WEIGHTS)
+    tree["image_to_text_projection.latent_query"]["shape"] = [-64, -128]
+    written(model / WEIGHTS, tree, numbers)
+
+
+def far_away(model):
+    tree, numbers = header(model / WEIGHTS)
+    tree["image_to_text_projection.latent_query"]["data_offsets"] = [2**40, 2**40 + 32768]
+    written(model / WEIGHTS, tree, numbers)
+
+
+def other_framework(model):
+    save_file(load_file(model / WEIGHTS), model / WEIGHTS, {"format": "tf"})
+
+
+def only_names_of_layers(model):
+    """The files name each layer, but hold only a part of it, which is large."""
+    tree, numbers = header(model / WEIGHTS)
+    for number in range(3, 200):
+        tree[f"text_model.model.layers.{number}.x"] = {
+            "dtype": "F32", "shape": [0], "data_offsets": [0, 0],
+        }  # fmt: skip
+    written(model / WEIGHTS, tree, numbers)
+    edit(model / CONFIG, **{"text_config.layers": 200})
+
+
+def weights_elsewhere(model):
+    (model / WEIGHTS).rename(model.parent / "model-00001-of-00001.safetensors")
+    edit(model / INDEX, weight_map={"a": "../model-00001-of-00001.safetensors"})
+
+
+def weights_in_pickle(model):
+    torch.save(load_file(model / WEIGHTS), model / "pytorch_model.bin")
+    (model / WEIGHTS).unlink()
+    edit(model / INDEX, weight_map={"a": "pytorch_model.bin"})
+
+
+def pipe(model):
+    (model / CONFIG).unlink()
+    os.mkfifo(model / CONFIG)
+
+
+def endless(model):
+    (model / "tokenizer_config.json").unlink()
+    (model / PIXELS).unlink()
+    (model / PIXELS).symlink_to("/dev/zero")
+
+
+def huge_config(model):
+    (model / CONFIG).write_bytes(b" " * 2**23)
+
+
+def deep_config(model):
+    (model / CONFIG).write_bytes(b'{"a":' * 2**17)
+
+
+def deep_tokenizer(model):
+    (model / TOKENIZER).write_bytes(b'{"a":' * 2**17)
+
+
+def list_config(model):
+    (model / CONFIG).write_text("[]")
+
+
+def huge_tokenizer(model):
+    os.truncate(model / TOKENIZER, 2**30)
+
+
+def no_class(model):
+    edit(model / "tokenizer_config.json", tokenizer_class="evil.Tokenizer")
+
+
+@pytest.mark.fault(37, 38)
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (
+            long_header,
+            "must have a header of at most 2 bytes, got 1099511627776",
+        ),
+        (deep_header, "header of model.safetensors must be JSON: "),
+        (empty_weights, "the file is damaged or incomplete"),
+        (large_shape, "'image_to_text_projection.latent_query' in model.safetensors must have"),
+        (negative_shape, "'image_to_text_projection.latent_query' in model.safetensors must have"),
+        (far_away, "'image_to_text_projection.latent_query' in model.safetensors must have"),
+        (other_framework, "format in model.safetensors must be \"pt\" or absent, got {'format'"),
+        (
+            only_names_of_layers,
+            "config.json describes at least 40692224 numbers, but the weights have",
+        ),
+        (weights_elsewhere, "got '../model-00001-of-00001.safetensors'"),
+        (weights_in_pickle, "got 'pytorch_model.bin'"),
+        (pipe, "it has no config.json"),
+        (endless, "it has no preprocessor_config.json"),
+        (huge_config, "config.json must have at most 4194304 bytes, got 8388608"),
+        (deep_config, "config.json must be JSON: "),
+        (deep_tokenizer, "tokenizer.json must be JSON: "),
+        (list_config, "config.json must be an object of JSON, got []"),
+        (huge_tokenizer, "tokenizer.json must have at most 16777216 bytes, got 1073741824"),
+        (no_class, "tokenizer_class in tokenizer_config.json must be one of "),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_files_that_lie_about_their_content_are_refused(copied, damage, reason):
+    damage(copied)
+    assert reason in refused(copied)
+
+
+def test_weights_in_several_files_are_loaded(copied, caption):
+    weights = load_file(copied / WEIGHTS)
+    names = sorted(weights)
+    parts = {f"model-0000{n}-of-00002.safetensors": names[n - 1 :: 2] for n in (1, 2)}
+    for file, part in parts.items():
+        save_file({name: weights[name] for name in part}, copied / file, {"format": "pt"})
+    (copied / WEIGHTS).unlink()
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    edit(copied / INDEX, metadata={"total_size": 1}, weight_map=weight_map)
+    assert answers(copied) == caption
+    save_file(weights, copied / "model-00002-of-00002.safetensors", {"format": "pt"})
+    assert "is in model-00001-of-00002.safetensors and in model-00002" in refused(copied)
+
+
+def test_an_image_processor_saved_by_transformers_5_is_read(copied, caption):
+    steps = json.loads((copied / PIXELS).read_text())
+    (copied / PIXELS).unlink()
+    edit(
+        copied / "processor_config.json", image_processor=steps, processor_class="Kosmos2Processor"
+    )
+    assert answers(copied) == caption
+
+
+def test_tokenizer_and_image_processor_equal_those_of_hugging_face():
+    loaded = Kosmos2Processor.from_pretrained(shapes.MODEL_DIR)
+    with model_files.reduced(shapes.MODEL_DIR) as (copy, _):
+        found = Kosmos2Processor.from_pretrained(copy)
+    tags = "".join(f"<patch_index_{n:04d}>" for n in range(1024))
+    for text in (f"<image></image> {PROMPT}", tags, "Où est le 猫 😀?", "a  b\t</s><unk>"):
+        ids = loaded.tokenizer(text)["input_ids"]
+        assert found.tokenizer(text)["input_ids"] == ids
+        assert found.tokenizer.decode(ids) == loaded.tokenizer.decode(ids)
+    assert len(found.tokenizer) == len(loaded.tokenizer)
+    assert found.tokenizer.special_tokens_map == loaded.tokenizer.special_tokens_map
+    assert type(found.image_processor) is type(loaded.image_processor)
+    assert found.image_processor.to_dict() == loaded.image_processor.to_dict()
+
+
+def table(*units, texts=b"a\0"):
+    """A table of sentencepiece with these units of its trie; the others are unused."""
+    trie = [*units, *([0] * (256 - len(units)))]
+    return {
+        "type": "Precompiled",
+        "precompiled_charsmap": base64.b64encode(
+            struct.pack("<I", 4 * len(trie)) + struct.pack(f"<{len(trie)}I", *trie) + texts
+        ).decode(),
+    }
+
+
+def valid_table(text=b"a\0"):
+    """A table that replaces A by a text."""
+    units = [0] * 256
+    units[0] = 1 << 10  # the children of the start are at 1 ^ byte
+    units[1 ^ ord("A")] = ord("A") | 1 << 8 | (128 ^ 1 ^ ord("A")) << 10  # its leaf is at 128
+    units[128] = 1 << 31  # the text at 0
+    return table(*units, texts=text)
+
+
+def double(count):
+    step = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    return {"type": "Sequence", "normalizers": [step] * count}
+
+
+def sequence(*steps):
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+def replace(pattern, content):
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+TABLE = "precompiled_charsmap in tokenizer.json must be a table of sentencepiece"
+BOMBS = [
+    ("normalizer", double(8), "must replace a text by a shorter one"),
+    ("normalizer", replace({"String": ""}, ""), "must replace a text by a shorter one"),
+    ("normalizer", replace({"Regex": "(a*)*b"}, ""), "must replace a text by a shorter one"),
+    ("normalizer", sequence(*[{"type": "NFC"}] * 9), "must have at most 8 steps"),
+    ("normalizer", sequence(sequence()), "must have steps of the types NFC"),
+    ("normalizer", {"type": "Prepend", "prepend": "a" * 10**6}, "got 'Prepend'"),
+    ("normalizer", 7, "got 7"),
+    ("normalizer", valid_table(b"a" * 100 + b"\0"), TABLE),
+    ("normalizer", sequence(valid_table(), valid_table()), "at most one step of type Precompiled"),
+    ("normalizer", table(1 << 20), TABLE),
+    ("normalizer", table(1 << 8 | 1 << 10, 1 << 30), TABLE),
+    ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AQ=="}, TABLE),
+    ("normalizer", {"type": "Precompiled", "precompiled_charsmap": None}, TABLE),
+    ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "a"}}, "got 'Split'"),
+    ("decoder", {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}, "shorter one"),
+    ("model.type", "BPE", "model in tokenizer.json must be of type Unigram, got 'BPE'"),
+    ("model.unk_id", None, "model.unk_id in tokenizer.json must be a whole number, got None"),
+    ("model.vocab", [["a" * 1000, 0.0]], "must have tokens of at most 256 characters, got 1000"),
+    ("model.vocab", {"a": 1}, "model.vocab in tokenizer.json must be a list of tokens"),
+    ("added_tokens", [{"id": 0, "content": "a" * 1000}], "at most 256 characters, got 1000"),
+    ("added_tokens", [7], "added_tokens in tokenizer.json must be a list of tokens, got 7"),
+]
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize(("part", "value", "reason"), BOMBS)
+def test_a_tokenizer_that_could_make_much_of_little_is_refused(copied, part, value, reason):
+    edit(copied / TOKENIZER, **{part: value})
+    assert reason in refused(copied)
+
+
+def test_steps_of_the_tokenizer_of_kosmos_2_are_accepted(copied):
+    space = replace({"Regex": " {2,}"}, " ")
+    edit(copied / TOKENIZER, normalizer=sequence(valid_table(), space))
+    engine = Engine.load(str(copied), device="cpu")
+    assert engine.token_ids("<phrase>A  A") == engine.token_ids("<phrase>a a")
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+    steps = {
+        "normalizer": valid_table(),
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace],
+        },
+        "decoder": metaspace,
+    }
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["▁a", -1.0]]}
+    tree = tokenizer_file.checked({"version": "1.0", "added_tokens": [], **steps, "model": model})
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(tree))
+    assert tokenizer.encode(" A  a").ids == [1, 1]
+    assert tokenizer.decode([1, 1]) == "a a"
+
+
+@pytest.mark.fault(37)
+def test_a_panic_of_a_library_is_a_model_that_cannot_be_loaded(copied, monkeypatch):
+    """It is no Exception, and would end a node."""
+    broken = {"type": "Precompiled", "precompiled_charsmap": "AQ=="}
+    edit(copied / TOKENIZER, normalizer=broken)
+    monkeypatch.setattr(tokenizer_file, "_check_table", lambda _: None)
+    assert "Cannot parse precompiled_charsmap" in refused(copied)
+
+
+def test_an_interrupt_while_a_model_is_loaded_is_not_caught(monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Kosmos2Processor, "from_pretrained", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Engine.load("shapes", device="cpu")
+
+
+def test_a_tokenizer_of_sentencepiece_is_checked_after_its_conversion(monkeypatch):
+    """Its file has no JSON that could be checked before."""
+    found = Kosmos2Processor.from_pretrained(shapes.MODEL_DIR)
+    tree = json.loads(found.tokenizer.backend_tokenizer.to_str()) | {"normalizer": double(8)}
+    backend = SimpleNamespace(to_str=lambda: json.dumps(tree))
+    monkeypatch.setattr(type(found.tokenizer), "backend_tokenizer", backend)
+    with pytest.raises(ModelLoadError, match="must replace a text by a shorter one"):
+        Engine.load("shapes", device="cpu")
