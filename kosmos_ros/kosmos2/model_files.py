@@ -182,20 +182,19 @@ class Weights:
 
         transformers would allocate what the config describes, and make up the missing weights.
         """
-        read = {name: attrgetter(name)(config) for name in CONFIG}
         for weight, fields in SHAPES.items():
-            found = self.shapes.get(weight, ())
-            for field, size in zip(fields, found, strict=False):
-                if read[field] != size:
-                    _refuse(field, f"{size} as in the weight {weight}", read[field])
+            for field, size in zip(fields, self.shapes.get(weight, ()), strict=False):
+                if _read(config, field) != size:
+                    _refuse(field, f"{size} as in the weight {weight}", _read(config, field))
         for field, pattern in LAYERS.items():
             count = len({m[1] for name in self.shapes if (m := pattern.match(name))})
-            if read[field] != count:
-                _refuse(field, f"{count} as in the weights", read[field])
+            if _read(config, field) != count:
+                _refuse(field, f"{count} as in the weights", _read(config, field))
         for field, width in HEADS.items():
-            if read[width] % read[field]:
-                _refuse(field, f"a divisor of {width}, which is {read[width]}", read[field])
-        self._check_patches(read["vision_config.image_size"], read["vision_config.patch_size"])
+            heads, whole = _read(config, field), _read(config, width)
+            if whole % heads:
+                _refuse(field, f"a divisor of {width}, which is {whole}", heads)
+        self._check_patches(config.vision_config.image_size, config.vision_config.patch_size)
         self._check_total(config)
 
     def _check_patches(self, image: int, patch: int) -> None:
@@ -237,6 +236,10 @@ def reduced(folder: Path) -> Iterator[tuple[Path, Weights]]:
             index = {"metadata": {}, "weight_map": weights.places}
             (copy / INDEX).write_text(json.dumps(index), encoding="utf-8")
         yield copy, weights
+
+
+def _read(config: Any, field: str) -> int:
+    return int(attrgetter(field)(config))
 
 
 def _trees(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -105,6 +105,7 @@ def hostile(folder, marker):
         "AutoProcessor": "evil.P",
         "AutoTokenizer": ["evil.T", "evil.T"],
     }
+    edit(folder / PIXELS, image_processor_type="EvilProcessor")  # so that there is no other class
     for name in (CONFIG, PIXELS, "tokenizer_config.json", "processor_config.json"):
         edit(folder / name, auto_map=evil, trust_remote_code=True)
     edit(folder / "generation_config.json", custom_generate="evil", auto_map=evil)
@@ -141,7 +142,8 @@ def test_the_command_runs_no_code_of_a_model_and_asks_nobody(copied, picture):
     code, out, err, _ = run(copied, picture, stdin=stdin)
     os.close(terminal)
     os.close(stdin)
-    assert (code, err) == (0, "")
+    assert code == 0, err
+    assert "custom code" not in err
     (line,) = out.splitlines()
     assert json.loads(line)["phrases"]
     assert not marker.exists()
@@ -465,7 +467,10 @@ def test_tokenizer_and_image_processor_equal_those_of_hugging_face():
     assert len(found.tokenizer) == len(loaded.tokenizer)
     assert found.tokenizer.special_tokens_map == loaded.tokenizer.special_tokens_map
     assert type(found.image_processor) is type(loaded.image_processor)
-    assert found.image_processor.to_dict() == loaded.image_processor.to_dict()
+    steps, expected = (dict(one.image_processor.to_dict()) for one in (found, loaded))
+    for name in ("processor_class", "_processor_class"):  # only for saving
+        steps.pop(name, None), expected.pop(name, None)
+    assert steps == expected
 
 
 def table(*units, texts=b"a\0"):
@@ -556,12 +561,16 @@ def test_steps_of_the_tokenizer_of_kosmos_2_are_accepted(copied):
 
 
 @pytest.mark.fault(37)
-def test_a_panic_of_a_library_is_a_model_that_cannot_be_loaded(copied, monkeypatch):
+def test_a_panic_of_a_library_is_a_model_that_cannot_be_loaded(monkeypatch):
     """It is no Exception, and would end a node."""
-    broken = {"type": "Precompiled", "precompiled_charsmap": "AQ=="}
-    edit(copied / TOKENIZER, normalizer=broken)
-    monkeypatch.setattr(tokenizer_file, "_check_table", lambda _: None)
-    assert "Cannot parse precompiled_charsmap" in refused(copied)
+    tree = json.loads((shapes.MODEL_DIR / TOKENIZER).read_text())
+    tree["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AQ=="}
+
+    def panic(*_, **__):
+        tokenizers.Tokenizer.from_str(json.dumps(tree))
+
+    monkeypatch.setattr(Kosmos2Processor, "from_pretrained", panic)
+    assert "Cannot parse precompiled_charsmap" in refused(shapes.MODEL_DIR)
 
 
 def test_an_interrupt_while_a_model_is_loaded_is_not_caught(monkeypatch):
