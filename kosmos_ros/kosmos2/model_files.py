@@ -12,24 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from kosmos_ros.kosmos2 import tokenizer_file
-from kosmos_ros.sanitize import first_line, quoted
+from kosmos_ros.kosmos2 import json_file, tokenizer_file, weight_files
+from kosmos_ros.kosmos2.hub import INDEX
+from kosmos_ros.kosmos2.weight_files import WHOLE, Weights
+from kosmos_ros.sanitize import quoted
 
-JSON_BYTES = 4 << 20
-"""Most bytes of a JSON file; those of KOSMOS-2 have less than a tenth of that."""
 TOKENIZER_BYTES = 16 << 20
 """Most bytes of a tokenizer's file; the tokenizer of KOSMOS-2 takes a third of that."""
-HEADER_BYTES = 8 << 20
-"""Most bytes of a header of safetensors. KOSMOS-2 has about 900 weights of 120 bytes each."""
 MAX_CONTEXT = 16_384
 """Most positions of the text model, whose table is not in the files. KOSMOS-2 has 2048."""
 MAX_LAYERS = 256
@@ -37,12 +32,7 @@ MAX_LAYERS = 256
 MAX_SIZE = 1 << 20
 """Most of any other size. The files confirm these sizes; KOSMOS-2's largest is 65037."""
 
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 MODEL_TYPE = "kosmos-2"
-WHOLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Format of a weight in safetensors: bytes of a number."""
 QUANTIZED = ("quantization_config", "compression_config")
 """Fields with which transformers loads another library for weights that are stored quantized."""
 ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
@@ -76,6 +66,10 @@ EPSILON = Rule("a number from 0 to 1", lambda v: type(v) in (int, float) and 0 <
 TOKEN = Rule(
     f"null or a whole number from 0 to {MAX_SIZE}",
     lambda v: v is None or (type(v) is int and 0 <= v <= MAX_SIZE),
+)
+ADDED = Rule(
+    f"null or at most {tokenizer_file.MAX_ADDED} tokens",
+    lambda v: v is None or (type(v) in (list, dict) and len(v) <= tokenizer_file.MAX_ADDED),
 )
 ANY = Rule("JSON", lambda _: True)  # the loader or transformers checks the value
 
@@ -131,89 +125,11 @@ TOKENIZER = SPECIAL | {
     ),
     "add_prefix_space": FLAG,
     "clean_up_tokenization_spaces": FLAG,
-    "added_tokens_decoder": ANY,
-    "additional_special_tokens": ANY,
+    "added_tokens_decoder": ADDED,
+    "additional_special_tokens": ADDED,
     "model_max_length": ANY,
     "padding_side": _one_of("left", "right"),
 }  # fmt: skip
-
-_TEXT = ("text_config.vocab_size", "text_config.embed_dim")
-_VISION = "vision_config.hidden_size"
-SHAPES = {
-    "text_model.model.embed_tokens.weight": _TEXT,
-    "text_model.lm_head.weight": _TEXT,
-    "text_model.model.layers.0.ffn.fc1.weight": ("text_config.ffn_dim", _TEXT[1]),
-    "image_to_text_projection.latent_query": ("latent_query_num", _TEXT[1]),
-    "vision_model.model.embeddings.class_embedding": (_VISION,),
-    "vision_model.model.embeddings.patch_embedding.weight": (
-        _VISION, "vision_config.num_channels",
-        "vision_config.patch_size", "vision_config.patch_size",
-    ),
-    "vision_model.model.encoder.layers.0.mlp.fc1.weight": (
-        "vision_config.intermediate_size", _VISION,
-    ),
-}  # fmt: skip
-"""Weight: the field of config.json for each of its dimensions."""
-POSITIONS = "vision_model.model.embeddings.position_embedding.weight"  # one for each patch, and 1
-LAYERS = {
-    "text_config.layers": re.compile(r"text_model\.model\.layers\.(\d+)\."),
-    "vision_config.num_hidden_layers": re.compile(
-        r"vision_model\.model\.encoder\.layers\.(\d+)\."
-    ),
-}
-HEADS = {
-    "text_config.attention_heads": "text_config.embed_dim",
-    "vision_config.num_attention_heads": _VISION,
-}
-"""Field: the field that it must divide."""
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What the headers of a model's safetensors files say."""
-
-    files: dict[str, Path]  # name: file
-    shapes: dict[str, tuple[int, ...]]  # of each weight with a format in FLOATS
-    places: dict[str, str]  # weight: name of its file
-    numbers: int  # of all weights in `shapes`
-
-    def check(self, config: Any) -> None:
-        """Raise ValueError if a Kosmos2Config describes other sizes than those of the weights.
-
-        transformers would allocate what the config describes, and make up the missing weights.
-        """
-        for weight, fields in SHAPES.items():
-            for field, size in zip(fields, self.shapes.get(weight, ()), strict=False):
-                if _read(config, field) != size:
-                    _refuse(field, f"{size} as in the weight {weight}", _read(config, field))
-        for field, pattern in LAYERS.items():
-            count = len({m[1] for name in self.shapes if (m := pattern.match(name))})
-            if _read(config, field) != count:
-                _refuse(field, f"{count} as in the weights", _read(config, field))
-        for field, width in HEADS.items():
-            heads, whole = _read(config, field), _read(config, width)
-            if whole % heads:
-                _refuse(field, f"a divisor of {width}, which is {whole}", heads)
-        self._check_patches(config.vision_config.image_size, config.vision_config.patch_size)
-        self._check_total(config)
-
-    def _check_patches(self, image: int, patch: int) -> None:
-        rows = self.shapes.get(POSITIONS, (0,))[0]
-        if image < patch or (image // patch) ** 2 + 1 != rows:
-            side = math.isqrt(max(rows - 1, 0)) * patch
-            _refuse("vision_config.image_size", f"{side} as in the weight {POSITIONS}", image)
-
-    def _check_total(self, config: Any) -> None:
-        text, vision = config.text_config, config.vision_config
-        layer = 4 * text.embed_dim**2 + 2 * text.embed_dim * text.ffn_dim
-        block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-        least = text.vocab_size * text.embed_dim + text.layers * layer
-        least += vision.num_hidden_layers * block
-        if least > self.numbers:
-            raise ValueError(
-                f"config.json describes at least {least} numbers, "
-                f"but the weights have {self.numbers}"
-            )
 
 
 @contextlib.contextmanager
@@ -223,7 +139,7 @@ def reduced(folder: Path) -> Iterator[tuple[Path, Weights]]:
     Raises ValueError for a file that is missing, damaged or too large, or has an invalid field.
     """
     trees = list(_trees(folder))
-    weights = _weights(folder)
+    weights = weight_files.read(folder)
     with tempfile.TemporaryDirectory(prefix="kosmos_model_") as made:
         copy = Path(made)
         for name, tree in trees:
@@ -236,10 +152,6 @@ def reduced(folder: Path) -> Iterator[tuple[Path, Weights]]:
             index = {"metadata": {}, "weight_map": weights.places}
             (copy / INDEX).write_text(json.dumps(index), encoding="utf-8")
         yield copy, weights
-
-
-def _read(config: Any, field: str) -> int:
-    return int(attrgetter(field)(config))
 
 
 def _trees(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -255,21 +167,30 @@ def _trees(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ("special_tokens_map.json", SPECIAL),
     ):
         if (folder / name).is_file():
-            yield name, _checked(name, _json(folder / name), rules)
+            yield name, _checked(name, json_file.read(folder / name), rules)
     if (folder / "added_tokens.json").is_file():
-        added = _json(folder / "added_tokens.json")
-        yield "added_tokens.json", _checked("added_tokens.json", added, dict.fromkeys(added, SIZE))
+        yield "added_tokens.json", _added(folder)
     if (folder / "tokenizer.json").is_file():
         yield (
             "tokenizer.json",
-            tokenizer_file.checked(_json(folder / "tokenizer.json", TOKENIZER_BYTES)),
+            tokenizer_file.checked(json_file.read(folder / "tokenizer.json", TOKENIZER_BYTES)),
         )
 
 
+def _added(folder: Path) -> dict[str, Any]:
+    name = "added_tokens.json"
+    tree = json_file.read(folder / name)
+    if not ADDED.accepts(tree):
+        raise ValueError(
+            f"{name} must have at most {tokenizer_file.MAX_ADDED} tokens, got {len(tree)}"
+        )
+    return _checked(name, tree, dict.fromkeys(tree, _whole(0, MAX_SIZE)))
+
+
 def _config(folder: Path) -> dict[str, Any]:
-    tree = _json(folder / "config.json")
+    tree = json_file.read(folder / "config.json")
     if tree.get("model_type") != MODEL_TYPE:
-        _refuse("model_type", repr(MODEL_TYPE), tree.get("model_type"))
+        json_file.refuse("model_type", repr(MODEL_TYPE), tree.get("model_type"))
     for name in QUANTIZED:
         if tree.get(name) is not None:
             raise ValueError(
@@ -291,7 +212,7 @@ def _config(folder: Path) -> dict[str, Any]:
 def _part(tree: dict[str, Any], name: str) -> dict[str, Any]:
     part = tree.get(name, {})
     if not isinstance(part, dict):
-        _refuse(name, "an object", part)
+        json_file.refuse(name, "an object", part)
     return dict(part)
 
 
@@ -299,10 +220,10 @@ def _pixels(folder: Path) -> dict[str, Any]:
     """Return the fields of the image processor. transformers 5 saves them with the processor's."""
     name, part = "processor_config.json", None
     if (folder / name).is_file():
-        part = _json(folder / name).get("image_processor")
+        part = json_file.read(folder / name).get("image_processor")
     if not isinstance(part, dict):
         name = "preprocessor_config.json"
-        part = _json(folder / name)
+        part = json_file.read(folder / name)
     return _checked(name, part, PIXELS)
 
 
@@ -314,7 +235,7 @@ def _spm(folder: Path) -> list[str]:
         return []  # has the same vocabulary
     if not path.is_file():
         raise ValueError(f"it has neither tokenizer.json nor {name}")
-    _check_length(path, TOKENIZER_BYTES)
+    json_file.check_length(path, TOKENIZER_BYTES)
     return [name]
 
 
@@ -323,107 +244,5 @@ def _checked(file: str, tree: dict[str, Any], rules: dict[str, Rule]) -> dict[st
     known = {name: value for name, value in tree.items() if name in rules}
     for name, value in known.items():
         if not rules[name].accepts(value):
-            _refuse(name, rules[name].valid, value, file)
+            json_file.refuse(name, rules[name].valid, value, file)
     return known
-
-
-def _refuse(name: str, valid: str, value: Any, file: str = "config.json") -> NoReturn:
-    raise ValueError(f"{quoted(name)[1:-1]} in {file} must be {valid}, got {quoted(value)}")
-
-
-def _check_length(path: Path, most: int) -> None:
-    size = path.stat().st_size
-    if size > most:
-        raise ValueError(f"{path.name} must have at most {most} bytes, got {size}")
-
-
-def _json(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
-    if not path.is_file():  # also a pipe or a device, which may have no end
-        raise ValueError(f"it has no {path.name}")
-    _check_length(path, most)
-    with path.open("rb") as file:
-        return _object(path.name, file.read(most))
-
-
-def _object(name: str, data: bytes) -> dict[str, Any]:
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        raise ValueError(f"{name} must be JSON: {first_line(exc)}") from exc
-    if not isinstance(tree, dict):
-        raise ValueError(f"{name} must be an object of JSON, got {quoted(tree)}")
-    return tree
-
-
-def _weights(folder: Path) -> Weights:
-    """Read the headers of all files of weights."""
-    files = {name: folder / name for name in _names(folder)}
-    shapes: dict[str, tuple[int, ...]] = {}
-    places: dict[str, str] = {}
-    for file, path in files.items():
-        for weight, shape in _header(path):
-            if weight in places:
-                raise ValueError(f"weight {quoted(weight)} is in {places[weight]} and in {file}")
-            places[weight] = file
-            if shape is not None:
-                shapes[weight] = shape
-    return Weights(files, shapes, places, sum(map(math.prod, shapes.values())))
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the names of the files of weights, all of which exist."""
-    names: Iterable[Any] = [WHOLE]
-    if not (folder / WHOLE).is_file() and (folder / INDEX).is_file():
-        index = _json(folder / INDEX).get("weight_map")
-        names = {str(name) for name in index.values()} if isinstance(index, dict) else ()
-        for name in names:
-            if not WEIGHTS.fullmatch(name):
-                _refuse(
-                    "weight_map", "names such as model-00001-of-00002.safetensors", name, INDEX
-                )
-        if not names:
-            _refuse("weight_map", "an object with names of files", index, INDEX)
-    for name in names:
-        if not (folder / name).is_file():
-            raise ValueError(f"it has no {name}; weights in other formats are not read")
-    return sorted(names)
-
-
-def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...] | None]]:
-    """Yield each weight of a safetensors file with its shape; None if it has no float format.
-
-    huggingface.co/docs/safetensors specifies: 8 bytes with the length of the header, the header
-    in JSON, the numbers.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(HEADER_BYTES, size - 8):
-            raise ValueError(
-                f"{path.name} must have a header of at most {min(HEADER_BYTES, size - 8)} bytes, "
-                f"got {length}; the file is damaged or incomplete"
-            )
-        tree = _object(f"header of {path.name}", file.read(length))
-    metadata = tree.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or metadata.get("format", "pt") != "pt":
-        _refuse("format", '"pt" or absent', metadata, path.name)
-    for weight, entry in tree.items():
-        yield weight, _shape(path.name, weight, entry, size - 8 - length)
-
-
-def _shape(file: str, weight: str, entry: Any, most: int) -> tuple[int, ...] | None:
-    try:
-        size = FLOATS.get(entry["dtype"])
-        shape = tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
-        valid = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and end <= most
-        if size is not None:
-            valid = valid and math.prod(shape) * size == end - begin
-    except (LookupError, TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise ValueError(
-            f"weight {quoted(weight)} in {file} must have a shape and a place that fit its "
-            f"{most} bytes, got {quoted(entry)}; the file is damaged or incomplete"
-        )
-    return None if size is None else shape

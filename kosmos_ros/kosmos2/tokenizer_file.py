@@ -15,6 +15,11 @@ from typing import Any
 
 from kosmos_ros.sanitize import quoted
 
+MAX_VOCABULARY = 1 << 18
+"""Most tokens of the vocabulary; KOSMOS-2 has 64,000 and XLM-RoBERTa 250,000."""
+MAX_ADDED = 4096
+"""Most tokens in addition to the vocabulary, because the time to add them grows with the square of
+their number. KOSMOS-2 has 1040."""
 TOKEN_LENGTH = 256
 """Most characters of a token. sentencepiece makes 16; KOSMOS-2's longest tag has 30."""
 EXPANSION = 64
@@ -58,8 +63,8 @@ def checked(tree: dict[str, Any]) -> dict[str, Any]:
             f"model.unk_id in tokenizer.json must be a whole number, got {quoted(unknown)}"
         )
     added = tree.get("added_tokens") or []
-    _check_tokens("model.vocab", model.get("vocab"), 0)
-    _check_tokens("added_tokens", added, "content")
+    _check_tokens("model.vocab", model.get("vocab"), 0, MAX_VOCABULARY)
+    _check_tokens("added_tokens", added, "content", MAX_ADDED)
     parts = {name: tree.get(name) for name in TYPES}
     for name, part in parts.items():
         _check_part(name, part)
@@ -72,9 +77,14 @@ def checked(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_tokens(name: str, tokens: Any, key: int | str) -> None:
-    """Check the text of each token, which is its value of `key`."""
-    for token in tokens if isinstance(tokens, list) else [tokens]:
+def _check_tokens(name: str, tokens: Any, key: int | str, most: int) -> None:
+    """Check the number of tokens and the text of each, which is its value of `key`."""
+    tokens = tokens if isinstance(tokens, list) else [tokens]
+    if len(tokens) > most:
+        raise ValueError(
+            f"{name} in tokenizer.json must have at most {most} tokens, got {len(tokens)}"
+        )
+    for token in tokens:
         try:
             length = len(token[key])
         except (LookupError, TypeError):

@@ -8,6 +8,7 @@ import gc
 import json
 import os
 import pickle
+import resource
 import tempfile
 from pathlib import Path
 
@@ -40,6 +41,15 @@ KEYS = (
     "image_processor_type", "processor_class", "tokenizer_class", "trust_remote_code",
     "tie_word_embeddings", "custom_pipelines", "crop_size", "resample", "base_model_tp_plan",
     "bos_token", "eos_token", "unk_token", "pad_token", "image_mean", "do_resize", "rope_scaling",
+    "max_position_embeddings", "layers", "embed_dim", "ffn_dim", "vocab_size", "attention_heads",
+    "latent_query_num", "image_size", "patch_size", "num_channels", "num_hidden_layers",
+    "pad_token_id", "add_cross_attention", "activation_function", "hidden_act", "normalizer",
+    "pre_tokenizer", "decoder", "post_processor", "padding", "truncation", "unk_id",
+    "added_tokens",
+    "num_patch_index_tokens", "image_processor", "weight_map", "__metadata__", "data_offsets",
+    "base_model_name_or_path", "transformers_weights", "use_kernels", "kernel_config",
+    "_attn_implementation_internal", "_experts_implementation", "custom_generate", "chat_template",
+    "tokenizer_file", "vocab_file", "init_inputs", "extra_special_tokens", "added_tokens_decoder",
 )  # fmt: skip
 VALUES = (
     None, True, False, 0, 1, -1, 2, 3, 31, 2**31, 2**64, 0.5, 1e308, "", "1", "evil", "evil.Class",
@@ -48,7 +58,19 @@ VALUES = (
     {"shortest_edge": 120}, {"AutoConfig": "evil.Class", "AutoModel": "evil.Class"},
     {"AutoImageProcessor": "evil.Class", "AutoTokenizer": ["evil.Class", "evil.Class"]},
     {"quant_method": "bitsandbytes", "load_in_8bit": True}, {"quant_method": "gptq", "bits": 4},
+    20_000_000, 10**9, -(10**9), 1.5, "../model.safetensors", {"a": "../model.safetensors"},
+    {"type": "Precompiled", "precompiled_charsmap": "AQ=="}, {"type": "Sequence"},
+    {"type": "Replace", "pattern": {"String": "a"}, "content": "aa" * 1000},
+    {"type": "Replace", "pattern": {"Regex": "(a*)*b"}, "content": ""},
+    {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_id": 1, "pad_type_id": 0,
+     "pad_token": "<pad>", "pad_to_multiple_of": None},
+    {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}],
+     "pair": [], "special_tokens": {}},
+    {"format": "tf"}, {"image_processor_type": "Evil"}, {"0": {"content": "<s>"}},
 )  # fmt: skip
+
+
+MOST = 2**30  # bytes that a model may add to the peak memory of the process
 
 
 class _Pickle:
@@ -66,6 +88,9 @@ SEEDS = (
       for kind in range(4) for at, value in ((1, 1), (3, 15), (5, 7))),
     *(_seed(bytes([file, 2, 0, key, value])) for file in range(5) for key, value in
       ((0, 34), (0, 35), (3, 36), (3, 37), (4, 21), (10, 31))),
+    *(_seed(bytes([0, 1, 0, key, 0, 0, value])) for key in range(4) for value in (38, 39, 40)),
+    *(_seed(bytes([5, 2, 0, key, KEYS.index(name), value])) for name in
+      ("normalizer", "decoder", "padding") for key in (0, 7) for value in (44, 45, 46, 47, 48)),
     *(_seed(bytes([255, extra])) for extra in range(len(EXTRA) + 1)),
 )  # fmt: skip
 WORDS = (b"\xff", b"\0\xff", b"evil.Class", b'{"', b"[[[[", b"NaN", b"Infinity", b"1e999")
@@ -87,18 +112,24 @@ def run(data):
 def load(directory):
     """Load and run the model in the directory; return whether that worked."""
     runs = False
+    before = _peak()
     try:
         engine = Engine.load(str(directory), device="cpu", threads=1)
     except (ModelLoadError, ConfigError) as exc:
-        assert str(exc)
+        assert str(exc).isprintable()
     else:
         runs = _caption(engine)
         engine.unload()
     gc.collect()  # models that were refused half-way
+    assert _peak() - before < MOST
     ran = RAN.exists()
     RAN.unlink(missing_ok=True)
     assert not ran
     return runs
+
+
+def _peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _caption(engine):

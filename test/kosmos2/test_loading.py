@@ -24,7 +24,7 @@ from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2
 
 from kosmos_ros import shapes
 from kosmos_ros.errors import ModelLoadError
-from kosmos_ros.kosmos2 import model_files, tokenizer_file
+from kosmos_ros.kosmos2 import model_files, tokenizer_file, weight_files
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
@@ -274,9 +274,9 @@ def test_config_of_kosmos_2_is_valid(tmp_path):
     sizes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     assert sizes.items() >= FULL.items()
     numbers = sum(weight.numel() for weight in model.parameters())
-    model_files.Weights({}, sizes, {}, numbers).check(config)
+    weight_files.Weights({}, sizes, {}, numbers).check(config)
     with pytest.raises(ValueError, match="describes at least 16\\d+ numbers, but"):
-        model_files.Weights({}, sizes, {}, numbers // 2).check(config)
+        weight_files.Weights({}, sizes, {}, numbers // 2).check(config)
 
 
 def test_defaults_of_a_config_are_those_of_transformers(copied, caption):
@@ -392,6 +392,18 @@ def huge_tokenizer(model):
     os.truncate(model / TOKENIZER, 2**30)
 
 
+def many_tokens(model):
+    edit(model / "tokenizer_config.json", additional_special_tokens=["a"] * 5000)
+
+
+def many_added_tokens(model):
+    edit(model / "added_tokens.json", **{str(n): n for n in range(5000)})
+
+
+def long_token(model):
+    edit(model / "tokenizer_config.json", added_tokens_decoder={"1491": {"content": "a" * 1000}})
+
+
 def no_class(model):
     edit(model / "tokenizer_config.json", tokenizer_class="evil.Tokenizer")
 
@@ -418,11 +430,17 @@ def no_class(model):
         (weights_in_pickle, "got 'pytorch_model.bin'"),
         (pipe, "it has no config.json"),
         (endless, "it has no preprocessor_config.json"),
-        (huge_config, "config.json must have at most 4194304 bytes, got 8388608"),
+        (huge_config, "config.json must have at most 2097152 bytes, got 8388608"),
         (deep_config, "config.json must be JSON: "),
         (deep_tokenizer, "tokenizer.json must be JSON: "),
         (list_config, "config.json must be an object of JSON, got []"),
         (huge_tokenizer, "tokenizer.json must have at most 16777216 bytes, got 1073741824"),
+        (
+            many_tokens,
+            "additional_special_tokens in tokenizer_config.json must be null or at",
+        ),
+        (many_added_tokens, "added_tokens.json must have at most 4096 tokens, got 5000"),
+        (long_token, "must have tokens of at most 256 characters, got 1000"),
         (no_class, "tokenizer_class in tokenizer_config.json must be one of "),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -528,6 +546,8 @@ BOMBS = [
     ("model.vocab", [["a" * 1000, 0.0]], "must have tokens of at most 256 characters, got 1000"),
     ("model.vocab", {"a": 1}, "model.vocab in tokenizer.json must be a list of tokens"),
     ("added_tokens", [{"id": 0, "content": "a" * 1000}], "at most 256 characters, got 1000"),
+    ("model.vocab", [["a", 0]] * (2**18 + 1), "must have at most 262144 tokens, got 262145"),
+    ("added_tokens", [{"content": "a"}] * 4097, "must have at most 4096 tokens, got 4097"),
     ("added_tokens", [7], "added_tokens in tokenizer.json must be a list of tokens, got 7"),
 ]
 

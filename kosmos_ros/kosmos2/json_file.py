@@ -1,0 +1,49 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Read a JSON object of a limited size, and refuse a field of one.
+
+Knows no model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kosmos_ros.sanitize import first_line, quoted
+
+JSON_BYTES = 2 << 20
+"""Most bytes of a JSON file; those of KOSMOS-2 have less than a tenth of that."""
+
+
+def read(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:
+    """Return the object in a file. Raises ValueError if it has none or too many bytes."""
+    if not path.is_file():  # also a pipe or a device, which may have no end
+        raise ValueError(f"it has no {path.name}")
+    check_length(path, most)
+    with path.open("rb") as file:
+        return parsed(path.name, file.read(most))
+
+
+def parsed(name: str, data: bytes) -> dict[str, Any]:
+    """Return the object in `data`. Raises ValueError; `name` is for its message."""
+    try:
+        tree = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(f"{name} must be JSON: {first_line(exc)}") from exc
+    if not isinstance(tree, dict):
+        raise ValueError(f"{name} must be an object of JSON, got {quoted(tree)}")
+    return tree
+
+
+def check_length(path: Path, most: int) -> None:
+    """Raise ValueError for a file that is too large."""
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"{path.name} must have at most {most} bytes, got {size}")
+
+
+def refuse(name: str, valid: str, value: Any, file: str = "config.json") -> NoReturn:
+    """Raise the ValueError of an invalid field."""
+    raise ValueError(f"{quoted(name)[1:-1]} in {file} must be {valid}, got {quoted(value)}")
