@@ -179,14 +179,14 @@ IGNORED = [
     (CONFIG, {"distributed_config": {"tp_size": 2}, "base_model_tp_plan": {"*": "evil"}}),
     ("adapter_config.json", {"base_model_name_or_path": "somebody/model", "peft_type": "LORA"}),
     ("processor_config.json", {"processor_class": "EvilProcessor"}),
-    ("processor_config.json", {"num_patch_index_tokens": 10**9}),
+    ("processor_config.json", {"num_patch_index_tokens": 2000}),
     ("chat_template.json", {"chat_template": "{{ evil }}"}),
     (PIXELS, {"image_processor_type": "EvilProcessor", "processor_class": "Evil"}),
     ("tokenizer_config.json", {"tokenizer_file": "/etc/passwd", "vocab_file": "/etc/passwd"}),
     ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.4.0.json"]}),
     ("tokenizer_config.json", {"init_inputs": ["/etc/passwd"], "chat_template": "{{ evil }}"}),
     ("tokenizer_config.json", {"processor_class": "Evil", "name_or_path": "somebody/model"}),
-    (TOKENIZER, {"padding": {"strategy": {"Fixed": 10**9}, "pad_id": 1, "pad_token": "<pad>"}}),
+    (TOKENIZER, {"padding": {"strategy": {"Fixed": 5000}, "pad_id": 1, "pad_token": "<pad>"}}),
     (TOKENIZER, {"truncation": {"max_length": 1, "stride": 0, "strategy": "LongestFirst"}}),
 ]
 
@@ -208,15 +208,15 @@ def test_stored_quantization_is_refused_with_the_parameter_to_set(copied, name):
 
 
 LIES = [
-    ("text_config.max_position_embeddings", 20_000_000, "a whole number from 1 to 16384"),
+    ("text_config.max_position_embeddings", 16_385, "a whole number from 1 to 16384"),
     ("text_config.max_position_embeddings", -1, "a whole number from 1 to 16384"),
-    ("text_config.layers", 10**9, "a whole number from 1 to 256"),
+    ("text_config.layers", 257, "a whole number from 1 to 256"),
     ("text_config.layers", 4, "3 as in the weights"),
     ("text_config.layers", True, "a whole number from 1 to 256"),
-    ("text_config.vocab_size", 10**6, "1492 as in the weight text_model.model.embed_tokens.wei"),
+    ("text_config.vocab_size", 10_000, "1492 as in the weight text_model.model.embed_tokens.wei"),
     ("text_config.embed_dim", 256, "128 as in the weight"),
     ("text_config.embed_dim", 128.0, "a whole number from 1 to 1048576"),
-    ("text_config.ffn_dim", 2**20, "512 as in the weight text_model.model.layers.0.ffn.fc1.wei"),
+    ("text_config.ffn_dim", 1024, "512 as in the weight text_model.model.layers.0.ffn.fc1.wei"),
     ("text_config.attention_heads", 3, "a divisor of text_config.embed_dim, which is 128"),
     ("text_config.attention_heads", 0, "a whole number from 1 to 1048576"),
     ("text_config.pad_token_id", -(10**9), "a whole number from 0 to 16384"),
@@ -227,14 +227,14 @@ LIES = [
     ("text_config.add_cross_attention", True, "false"),
     ("text_config.scale_embedding", 1, "one of true, false"),
     ("text_config", 5, "an object"),
-    ("latent_query_num", 10**6, "64 as in the weight image_to_text_projection.latent_query"),
+    ("latent_query_num", 1000, "64 as in the weight image_to_text_projection.latent_query"),
     ("latent_query_num", "64", "a whole number from 1 to 1048576"),
     ("vision_config.hidden_size", 64, "128 as in the weight vision_model.model.embeddings.class"),
-    ("vision_config.intermediate_size", 2**20, "512 as in the weight"),
+    ("vision_config.intermediate_size", 1024, "512 as in the weight"),
     ("vision_config.num_hidden_layers", 7, "6 as in the weights"),
     ("vision_config.num_attention_heads", 5, "a divisor of vision_config.hidden_size"),
     ("vision_config.num_channels", 4, "3"),
-    ("vision_config.image_size", 10**6, "120 as in the weight vision_model.model.embeddings.pos"),
+    ("vision_config.image_size", 240, "120 as in the weight vision_model.model.embeddings.pos"),
     ("vision_config.image_size", 1, "120 as in the weight"),
     ("vision_config.image_size", [120, 120], "a whole number from 1 to 1048576"),
     ("vision_config.patch_size", 1, "12 as in the weight"),
@@ -342,12 +342,12 @@ def other_framework(model):
 def only_names_of_layers(model):
     """The files name each layer, but hold only a part of it, which is large."""
     tree, numbers = header(model / WEIGHTS)
-    for number in range(3, 200):
+    for number in range(3, 20):
         tree[f"text_model.model.layers.{number}.x"] = {
             "dtype": "F32", "shape": [0], "data_offsets": [0, 0],
         }  # fmt: skip
     written(model / WEIGHTS, tree, numbers)
-    edit(model / CONFIG, **{"text_config.layers": 200})
+    edit(model / CONFIG, **{"text_config.layers": 20})
 
 
 def weights_elsewhere(model):
@@ -389,7 +389,7 @@ def list_config(model):
 
 
 def huge_tokenizer(model):
-    os.truncate(model / TOKENIZER, 2**30)
+    os.truncate(model / TOKENIZER, 2**25)
 
 
 def many_tokens(model):
@@ -424,7 +424,7 @@ def no_class(model):
         (other_framework, "format in model.safetensors must be \"pt\" or absent, got {'format'"),
         (
             only_names_of_layers,
-            "config.json describes at least 40692224 numbers, but the weights have",
+            "config.json describes at least 5302784 numbers, but the weights have",
         ),
         (weights_elsewhere, "got '../model-00001-of-00001.safetensors'"),
         (weights_in_pickle, "got 'pytorch_model.bin'"),
@@ -434,7 +434,7 @@ def no_class(model):
         (deep_config, "config.json must be JSON: "),
         (deep_tokenizer, "tokenizer.json must be JSON: "),
         (list_config, "config.json must be an object of JSON, got []"),
-        (huge_tokenizer, "tokenizer.json must have at most 16777216 bytes, got 1073741824"),
+        (huge_tokenizer, "tokenizer.json must have at most 16777216 bytes, got 33554432"),
         (
             many_tokens,
             "additional_special_tokens in tokenizer_config.json must be null or at",
