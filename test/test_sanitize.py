@@ -41,6 +41,24 @@ def test_any_text_is_shown_in_one_printable_bounded_line(text):
         assert len(made) <= 10 * MAX_VALUE + 2
 
 
+@pytest.mark.parametrize("value", [["x" * 100], ("x" * 100,), [["x"] * 100], list(range(100))])
+def test_a_long_list_is_quoted_like_the_start_of_its_repr(value):
+    assert quoted(value, 20) == repr(value)[:17] + "..."
+
+
+def test_quoting_a_huge_list_makes_no_huge_text():
+    class Counted(int):
+        shown = 0
+
+        def __repr__(self):
+            Counted.shown += 1
+            return super().__repr__()
+
+    assert quoted([Counted(7)] * 100_000).endswith("7, 7,...")
+    assert Counted.shown <= MAX_VALUE
+    assert quoted(["x" * 10_000_000] * 3) == repr(["x" * 100])[: MAX_VALUE - 3] + "..."
+
+
 def test_errors_are_formatted_in_one_line():
     assert format_error(KosmosError(EVIL)) == one_line(EVIL)
     assert format_error(LookupError(EVIL)) == f"LookupError: {one_line(EVIL)}"

@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile
 
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2.query import Generation
+from kosmos_ros.ros import services
 
 
 class Goal:
@@ -276,3 +277,51 @@ def test_shutdown_aborts_running_goals_with_a_result(start):
         harness.spinner.executor.remove_node(harness.node)
         assert goal.result().message == "the node is shutting down"
         assert goal.status == GoalStatus.STATUS_ABORTED
+
+
+LARGE = {
+    "task": "brief_caption" * 100,
+    "text": "x" * 100_000,
+    "phrases": ["x" * 100_000],
+    "history": ["x" * 100_000],
+    "region_phrases": ["x" * 100_000],
+    "regions": [REGION] * 1000,
+    "camera": "x" * 100_000,
+}
+
+
+@pytest.mark.parametrize("field", LARGE)
+@pytest.mark.fault(52)
+def test_refused_goal_keeps_no_field(start, field):
+    """rclpy keeps refused goals for RESULT_KEPT, too: forty texts of 8 MB took 330 MB."""
+    harness = start()
+    goal = Goal(harness, **{"task": "question", field: LARGE[field]})
+    (kept,) = harness.node.request_services._action._goal_handles.values()
+    result = goal.result()
+    assert not result.success
+    assert result.message.startswith(field)
+    assert len(result.message) < 100
+    assert kept.request == GenerateAction.Goal()
+
+
+def test_goals_beyond_the_limit_are_rejected_until_others_are_forgotten(start, monkeypatch):
+    monkeypatch.setattr(services, "MAX_GOALS", 3)
+    monkeypatch.setattr(services, "RESULT_KEPT", 1)
+    harness = start()
+    kept = harness.node.request_services._action._goal_handles
+    for _ in range(3):
+        assert not Goal(harness, task="nonsense").result().success
+    client = ActionClient(harness.client, GenerateAction, "kosmos/generate_stream")
+    harness.until(client.server_is_ready, "an action server")
+
+    def send():
+        sent = client.send_goal_async(GenerateAction.Goal(task="nonsense"))
+        harness.until(sent.done)
+        return sent.result().accepted
+
+    assert not send()
+    assert len(kept) == 3
+    harness.until(lambda: harness.logs("a goal", "is rejected: the node keeps 3 goals", "1 s"))
+    harness.until(send, "an accepted goal")
+    assert len(kept) <= 3
+    client.destroy()
