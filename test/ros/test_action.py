@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from action_msgs.msg import GoalStatus
+from action_msgs.srv import CancelGoal
 from kosmos_msgs.action import Generate as GenerateAction
 from node_harness import FIRE_BOX, REGION, SNOWMAN_BOX, plain_image
 from rclpy.action import ActionClient
@@ -325,3 +326,22 @@ def test_goals_beyond_the_limit_are_rejected_until_others_are_forgotten(start, m
     harness.until(send, "an accepted goal")
     assert len(kept) <= 3
     client.destroy()
+
+
+def test_flood_of_cancellations_cancels_the_goal_once(start):
+    harness = start()
+    harness.engine.block()
+    goal = Goal(harness, task="brief_caption", image=plain_image())
+    harness.until(harness.engine.stepping.is_set)
+    name = "kosmos/generate_stream/_action/cancel_goal"
+    client = harness.client.create_client(CancelGoal, name, qos_profile=QoSProfile(depth=1000))
+    harness.until(client.service_is_ready)
+    flood = [client.call_async(CancelGoal.Request()) for _ in range(300)]
+    harness.until(lambda: all(future.done() for future in flood), "300 responses")
+    cancelled = [info for future in flood for info in future.result().goals_canceling]
+    assert [bytes(info.goal_id.uuid) for info in cancelled] == [bytes(goal.handle.goal_id.uuid)]
+    assert goal.result().message == "the goal was cancelled"
+    assert not harness.node.request_services.waiting
+    assert not harness.node.mailbox._posted
+    harness.engine.unblock()
+    assert harness.ask(question="What is it?", image=plain_image()).success
