@@ -186,7 +186,7 @@ class Services:
             return GoalResponse.ACCEPT
         self._node.get_logger().warning(
             f"a goal of ~/generate_stream is rejected: the node keeps {kept} goals, the most "
-            f"that it can; it forgets each one {RESULT_KEPT} s after its end",
+            f"that it can; it forgets each one {RESULT_KEPT} s after its end, by its clock",
             throttle_duration_sec=REPEAT_ERROR,
         )
         return GoalResponse.REJECT
