@@ -39,7 +39,7 @@ RESULT_KEPT = 30  # s; not longer, because each status message lists all kept go
 MAX_GOALS = 1000
 """Largest number of goals in progress and ended goals that rclpy keeps for RESULT_KEPT.
 
-More goals are rejected. Each status message lists all of them: 25 kB for 1000 goals.
+More goals are rejected. Each status message lists all of them: 28 kB for 1000 goals.
 """
 GOAL_CANCELLED = "the goal was cancelled"
 
