@@ -8,6 +8,7 @@ control the terminal that shows the log, or fill the disk.
 
 from __future__ import annotations
 
+import array
 import traceback
 
 from kosmos_ros.errors import KosmosError
@@ -20,8 +21,17 @@ def quoted(value: object, most: int = MAX_VALUE) -> str:
     """Return the repr of `value`, cut to about `most` characters; escapes take more."""
     if isinstance(value, str):
         return repr(value if len(value) <= most else value[: most - 3] + "...")
-    text = repr(value)
+    text = repr(_shortened(value, most))
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _shortened(value: object, most: int) -> object:
+    """Return `value` with its texts and lists cut, so that its repr does not fill the memory."""
+    if isinstance(value, list | tuple):
+        return type(value)([_shortened(entry, most) for entry in value[:most]])
+    if isinstance(value, str | bytes | array.array):
+        return value[:most]
+    return value
 
 
 def one_line(text: object, most: int = MAX_LINE) -> str:

@@ -41,6 +41,24 @@ def test_any_text_is_shown_in_one_printable_bounded_line(text):
         assert len(made) <= 10 * MAX_VALUE + 2
 
 
+@pytest.mark.parametrize("value", [["x" * 100], ("x" * 100,), [["x"] * 100], list(range(100))])
+def test_a_long_list_is_quoted_like_the_start_of_its_repr(value):
+    assert quoted(value, 20) == repr(value)[:17] + "..."
+
+
+def test_quoting_a_huge_list_makes_no_huge_text():
+    class Counted(int):
+        shown = 0
+
+        def __repr__(self):
+            Counted.shown += 1
+            return super().__repr__()
+
+    assert quoted([Counted(7)] * 100_000).endswith("7, 7,...")
+    assert Counted.shown <= MAX_VALUE
+    assert quoted(["x" * 10_000_000] * 3) == repr(["x" * 100])[: MAX_VALUE - 3] + "..."
+
+
 def test_errors_are_formatted_in_one_line():
     assert format_error(KosmosError(EVIL)) == one_line(EVIL)
     assert format_error(LookupError(EVIL)) == f"LookupError: {one_line(EVIL)}"
@@ -130,10 +148,11 @@ def test_text_from_outside_forges_no_lines_of_the_log_and_of_responses(ros):
     camera = client.create_publisher(Image, "image", 1)
     options = {"model": "shapes", "always_on": "true", "image_reliability": "reliable"}
     evil = EVIL.replace("\x00", "")  # NUL ends a string in a message
+    encoding = evil[:1000]  # longer ones are refused by their length
     with Program("kosmos_node", *parameters(**options)) as node:
         node.says("active: accepting frames and requests")
         spinner.until(camera.get_subscription_count, "a subscription")
-        camera.publish(Image(width=1, height=1, step=3, encoding=evil, data=bytes(3)))
+        camera.publish(Image(width=1, height=1, step=3, encoding=encoding, data=bytes(3)))
         warning = node.says("is not supported")
         assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[kosmos\]: /image: encoding 'x\\n.*", warning)
         assert harmless(warning)

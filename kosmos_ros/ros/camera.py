@@ -20,6 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from kosmos_ros.errors import CancelledError, ImageError, RequestError
+from kosmos_ros.ros import limits
 from kosmos_ros.ros.conversions import seconds
 from kosmos_ros.ros.diagnostics import CameraState
 from kosmos_ros.ros.image_subscription import ImageSubscription
@@ -131,7 +132,14 @@ class Camera:
         wanted = self.wanted()
         if not wanted:
             self._restart_events()
-        if scheduler := self.scheduler:
+        scheduler = self.scheduler
+        if scheduler is None:
+            return
+        try:
+            limits.check(message)
+        except RequestError as exc:
+            self._on_failure(ImageError(str(exc)))
+        else:
             scheduler.offer(self.name, message, wanted)
 
     def wanted(self) -> bool:

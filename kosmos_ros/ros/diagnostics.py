@@ -4,7 +4,8 @@
 
 Levels of a camera: STALE, no image has arrived for `stale_timeout`; ERROR, the newest frame could
 not be described; WARN, more than half of the images are lost; otherwise OK. Levels of the model:
-ERROR, it cannot be used; WARN, it is loading, not active or short of memory; otherwise OK.
+ERROR, it cannot be used; WARN, it is loading, not active or short of memory, or another node has
+the same name; otherwise OK.
 """
 
 from __future__ import annotations
@@ -81,17 +82,22 @@ def model_status(
     waiting: int,
     memory: int,
     backoff: str,
+    namesakes: int = 0,
 ) -> DiagnosticStatus:
     """Return the status of the model; `memory` is the device memory in use, in bytes.
 
-    `backoff` names the limit that applies because memory is short; empty: none.
+    `backoff` names the limit that applies because memory is short; empty: none. `namesakes` is the
+    number of other nodes with the same name.
     """
     message = availability_status(f"{node}: model", availability, model)
     if backoff and availability.ready:
         message.level, message.message = DiagnosticStatus.WARN, f"memory is short: {backoff}"
+    elif namesakes and availability.ready:
+        message.level, message.message = DiagnosticStatus.WARN, "another node has this name"
     values = {
         "requests waiting": str(waiting),
         "short of memory": backoff,
+        "other nodes of this name": str(namesakes),
         "device memory (MB)": f"{memory / 1e6:.0f}",
         "process memory (MB)": f"{psutil.Process().memory_info().rss / 1e6:.0f}",
     }

@@ -23,11 +23,12 @@ from rclpy.task import Future
 from rclpy.validate_topic_name import validate_topic_name
 
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.ros import diagnostics, parameters
+from kosmos_ros.ros import diagnostics, namesakes, parameters
 from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
 from kosmos_ros.ros.model_host import HUNG, ModelHost, load_engine
+from kosmos_ros.ros.namesakes import Namesakes
 from kosmos_ros.ros.process import run, spin_once
 from kosmos_ros.ros.services import Services
 from kosmos_ros.sanitize import format_traceback, quoted
@@ -59,6 +60,7 @@ class KosmosNode(ManagedNode):
         self, load: Callable[[NodeSettings], CaptionEngine] = load_engine, **options: Any
     ) -> None:
         super().__init__("kosmos", **options)
+        parameters.limit_requests(self)
         parameters.declare(self, NodeSettings)
         self._node_values = parameters.Current(self, NodeSettings)
         self._delivery = Delivery(self._log_bug)
@@ -80,11 +82,13 @@ class KosmosNode(ManagedNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.request_services = Services(self, self)
         self._ports = Ports()
+        self._namesakes = Namesakes(self)
         # Simulated time may stop, but warnings and timeouts must go on.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=steady)
         self.create_timer(PORTS_PERIOD, self._check_ports, clock=steady)
+        self.create_timer(namesakes.PERIOD, self._namesakes.check, clock=steady)
         for text in parameters.unknown(self):
             self.get_logger().warning(text)
         self.on_availability(self.host.availability)
@@ -238,6 +242,7 @@ class KosmosNode(ManagedNode):
             self.scheduler.waiting(),
             host.memory,
             host.backoff_level,
+            self._namesakes.count,
         )
         cameras = [
             diagnostics.camera_status(name, camera.state(), self.unavailable())

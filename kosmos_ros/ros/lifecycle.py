@@ -3,12 +3,13 @@
 """A lifecycle node whose transitions may take long. Knows states; no model.
 
 rclpy runs a transition inside the executor, and no other callback runs meanwhile. Loading a model
-takes minutes, during which services must respond that it is loading. Therefore each transition
-runs in its own thread here.
+takes minutes, during which services must respond that it is loading. Therefore transitions run in
+a thread of their own here, one after the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections import deque
@@ -19,6 +20,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidHandle
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.task import Future
@@ -27,6 +29,13 @@ from kosmos_ros.sanitize import format_traceback, one_line
 
 MAILBOX_PERIOD = 0.5  # s between checks for results whose guard condition did not wake rclpy
 LAST_TRANSITION_TIMEOUT = 1.0  # s for a transition to end before the node is destroyed
+REPEAT_WARNING = 5.0  # s between two warnings about refused transitions
+
+MAX_WAITING = 8
+"""Largest number of requested transitions that wait for the running one; more are refused.
+
+A lifecycle manager requests one at a time. One more place is for a shutdown.
+"""
 
 LABELS = {
     Transition.TRANSITION_CONFIGURE: "configure",
@@ -40,11 +49,18 @@ LABELS = {
 
 
 class ManagedNode(LifecycleNodeMixin, Node):
-    """A lifecycle node that runs `on_configure` and so on outside the executor, one at a time."""
+    """A lifecycle node that runs `on_configure` and so on outside the executor, one at a time.
+
+    One thread runs the transitions that clients of `~/change_state` request, in their order.
+    """
 
     def __init__(self, name: str, **options: Any) -> None:
         # Before Node.__init__, because rclpy calls destroy_node if it cannot make the node.
         self._transition = threading.Lock()
+        self._running = ""  # name of the running transition
+        self._requested: deque[tuple[str, Future]] = deque()  # waiting transitions
+        self._serving = False  # a thread runs the requested transitions
+        self._queue = threading.Lock()  # protects the two fields above
         Node.__init__(self, name, **options)
         for transition in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error"):
             callback = getattr(self, f"on_{transition}")
@@ -83,22 +99,44 @@ class ManagedNode(LifecycleNodeMixin, Node):
     async def _on_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response
     ) -> ChangeState.Response:
-        trigger = self._find_trigger(request.transition)
-        if trigger is None:
-            response.success = False
-            return response
-        done: Future = Future()
-
-        def change() -> None:
-            self.mailbox.post(done, self._run_transition(trigger))
-
-        threading.Thread(target=change, name="transition", daemon=True).start()
-        response.success = await done
+        label = request.transition.label or LABELS.get(request.transition.id, "")
+        done = self._enqueue(label) if label in LABELS.values() else None
+        response.success = bool(done and await done)
         return response
 
-    def _find_trigger(self, transition: Transition) -> Callable[[], Any] | None:
-        label = transition.label or LABELS.get(transition.id)
-        return getattr(self, f"trigger_{label}", None)
+    def _enqueue(self, label: str) -> Future | None:
+        """Let a transition run after those that wait. Return its result, or None if refused."""
+        done: Future = Future()
+        with self._queue:
+            waiting = len(self._requested)
+            accepted = waiting < MAX_WAITING + (label == "shutdown")
+            if accepted:
+                self._requested.append((label, done))
+                if not self._serving:
+                    self._serving = True
+                    threading.Thread(
+                        target=self._run_requested, name="transitions", daemon=True
+                    ).start()
+        if accepted:
+            return done
+        self.get_logger().warning(
+            f"the transition {label} is refused: {self._running or 'another one'} is running, "
+            f"and {waiting} others wait; try again later",
+            throttle_duration_sec=REPEAT_WARNING,
+        )
+        return None
+
+    def _run_requested(self) -> None:
+        """Run the requested transitions until none waits."""
+        while True:
+            with self._queue:
+                if not self._requested:
+                    self._serving = False
+                    return
+                label, done = self._requested.popleft()
+            success = self._run_transition(getattr(self, f"trigger_{label}"))
+            with contextlib.suppress(InvalidHandle):  # the node was destroyed meanwhile
+                self.mailbox.post(done, success)
 
     def _run_callback(
         self, callback: Callable[[LifecycleState], TransitionCallbackReturn], state: LifecycleState
@@ -116,15 +154,21 @@ class ManagedNode(LifecycleNodeMixin, Node):
         with self._transition:
             if "_state_machine" not in self.__dict__:
                 return False  # destroyed
+            self._running = trigger.__name__.removeprefix("trigger_")
             try:
                 return bool(trigger() == TransitionCallbackReturn.SUCCESS)
             except RuntimeError as exc:  # RCLError
                 if self.context.ok():
-                    self.get_logger().warning(one_line(str(exc).partition(", at ")[0]))
+                    self.get_logger().warning(
+                        one_line(str(exc).partition(", at ")[0]),
+                        throttle_duration_sec=REPEAT_WARNING,
+                    )
                 return False
             except Exception as exc:  # the client of change_state waits for a response
                 self.get_logger().error(format_traceback(exc))
                 return False
+            finally:
+                self._running = ""
 
 
 class Mailbox:

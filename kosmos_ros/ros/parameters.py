@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -18,17 +19,35 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    GetParameterTypes,
+    ListParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from kosmos_ros.errors import ConfigError, KosmosError
+from kosmos_ros.errors import ConfigError, KosmosError, RequestError
+from kosmos_ros.ros import limits
 from kosmos_ros.sanitize import MAX_VALUE, format_error, one_line
-from kosmos_ros.settings import validated
+from kosmos_ros.settings import MAX_ENTRIES, validated
 
 Values = TypeVar("Values")
 
+REPEAT_WARNING = 5.0  # s between two warnings about refused requests
+DEPTH_RECURSIVE = ListParameters.Request.DEPTH_RECURSIVE  # all names
 NOT_SET = Parameter.Type.NOT_SET
+MAX_NAMES = 1000
+"""Largest number of entries in a request for parameters.
+
+A node with more parameters accepts as many entries as it has parameters. The time to set each one
+grows with the number of cameras, and no other callback runs meanwhile.
+"""
+
 NULL = "null"  # rcl also reads null in a parameter file as this text
 UNSET = (None, NULL)
 
@@ -69,6 +88,12 @@ def declare(
             raise ConfigError(
                 f"parameter {change.name} must have a value; "
                 "set it to the string 'null' to unset it"
+            )
+        if isinstance(change.value, list) and len(change.value) > MAX_ENTRIES:
+            # `validated` does not count empty strings, but rclpy keeps them.
+            raise ConfigError(
+                f"parameter {change.name} must have at most {MAX_ENTRIES} entries, "
+                f"got {len(change.value)}"
             )
         value = validated(field, change.value, prefix)
         try:
@@ -111,6 +136,8 @@ class Current(Generic[Values]):
     def __init__(self, node: Node, kind: type[Values], prefix: str = "") -> None:
         self._node, self._kind, self._prefix = node, kind, prefix
         self._changed = False
+        names = [field.name for field in _fields(kind)]
+        self._names = {*names, *(prefix + name for name in names)}
         self.values = read(node, kind, prefix)
         # Before Iron, rclpy calls back only before it stores a change, not after.
         after = getattr(node, "add_post_set_parameters_callback", None)
@@ -123,15 +150,61 @@ class Current(Generic[Values]):
         """Read the values again if a parameter has changed. Call from the executor's thread."""
         if self._changed:
             self._changed = False
-            self._read([])
+            self.values = read(self._node, self._kind, self._prefix)
         return self.values
 
     def _read(self, changes: list[Parameter]) -> None:
-        self.values = read(self._node, self._kind, self._prefix)
+        if any(change.name in self._names for change in changes):
+            self.values = read(self._node, self._kind, self._prefix)
 
     def _note_change(self, changes: list[Parameter]) -> SetParametersResult:
         self._changed = True
         return SetParametersResult(successful=True)
+
+
+def limit_requests(node: Node) -> None:
+    """Let the parameter services of rclpy refuse requests with long texts or too many entries."""
+    for service in node.services:
+        if refusal := REFUSALS.get(service.srv_type):
+            service.callback = functools.partial(_respond, node, service.callback, refusal)
+
+
+def _respond(
+    node: Node,
+    respond: Callable[[Any, Any], Any],
+    refusal: Callable[[Any, str], Any],
+    request: Any,
+    response: Any,
+) -> Any:
+    declared = len(node.list_parameters([], DEPTH_RECURSIVE).names)
+    try:
+        limits.check(request, entries=max(MAX_NAMES, declared))
+    except RequestError as exc:
+        node.get_logger().warning(
+            f"a request for parameters is refused: {exc}", throttle_duration_sec=REPEAT_WARNING
+        )
+        return refusal(request, str(exc))
+    return respond(request, response)
+
+
+def _no_change(reason: str) -> SetParametersResult:
+    return SetParametersResult(successful=False, reason=reason)
+
+
+REFUSALS: dict[Any, Callable[[Any, str], Any]] = {
+    SetParameters: lambda request, reason: SetParameters.Response(
+        results=[_no_change(reason)] * len(request.parameters)
+    ),
+    SetParametersAtomically: lambda request, reason: SetParametersAtomically.Response(
+        result=_no_change(reason)
+    ),
+    # As for a name that is not declared.
+    GetParameters: lambda request, reason: GetParameters.Response(),
+    GetParameterTypes: lambda request, reason: GetParameterTypes.Response(),
+    DescribeParameters: lambda request, reason: DescribeParameters.Response(),
+    ListParameters: lambda request, reason: ListParameters.Response(),
+}
+"""The response of each parameter service to a request that is too large."""
 
 
 def unknown(node: Node) -> list[str]:

@@ -21,11 +21,12 @@ from kosmos_ros.errors import ConfigError, RequestError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, check_region, join_captions, region_cells
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, Template
+from kosmos_ros.ros import limits
 from kosmos_ros.ros.conversions import box_from, seconds
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.serving.node_settings import FIELDS, CameraSettings
 from kosmos_ros.serving.work import Observation
-from kosmos_ros.settings import MAX_ENTRIES, validated
+from kosmos_ros.settings import validated
 
 ToMessage = Callable[[Observation, Prompt, Caption], GroundedCaption]
 """Makes the message of one caption."""
@@ -40,10 +41,8 @@ class CheckedRequest:
 
 
 def check(request: Any) -> None:
-    """Check the fields that several kinds of requests have. Raises RequestError."""
-    for name, kind in request.get_fields_and_field_types().items():
-        if kind.startswith("sequence<") and (count := len(getattr(request, name))) > MAX_ENTRIES:
-            raise RequestError(f"{name} has {count} entries; it must have at most {MAX_ENTRIES}")
+    """Check sizes, and the fields that several kinds of requests have. Raises RequestError."""
+    limits.check(request)
     if request.max_new_tokens:
         _validated("max_new_tokens", request.max_new_tokens)
     if (age := seconds(request.max_age)) < 0:

@@ -16,16 +16,15 @@ from typing import Any, Protocol
 from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
-from sensor_msgs.msg import Image
 
 from kosmos_ros.errors import CancelledError, KosmosError, NotReadyError, RequestError
 from kosmos_ros.kosmos2.grounding import Caption
 from kosmos_ros.kosmos2.prompts import Prompt
-from kosmos_ros.ros import requests
+from kosmos_ros.ros import limits, requests
 from kosmos_ros.ros.conversions import observation_message, seconds
 from kosmos_ros.ros.lifecycle import ManagedNode
 from kosmos_ros.ros.requests import CheckedRequest
@@ -36,7 +35,12 @@ from kosmos_ros.serving.work import Observation, Work
 
 REPEAT_ERROR = 5.0  # s between two log messages about failed requests
 BURST = 1000  # requests that may arrive at once; each gets a response or a refusal
-RESULT_KEPT = 120  # s; not longer, because each status message lists all kept goals
+RESULT_KEPT = 30  # s; not longer, because each status message lists all kept goals
+MAX_GOALS = 1000
+"""Largest number of goals in progress and ended goals that rclpy keeps for RESULT_KEPT.
+
+More goals are rejected. Each status message lists all of them: 28 kB for 1000 goals.
+"""
 GOAL_CANCELLED = "the goal was cancelled"
 
 Check = Callable[[Any, CameraSettings], CheckedRequest]
@@ -97,6 +101,7 @@ class Services:
             GenerateAction,
             "~/generate_stream",
             self._stream,
+            goal_callback=self._accept,
             cancel_callback=self._cancel,
             callback_group=group,
             goal_service_qos_profile=burst,
@@ -166,7 +171,7 @@ class Services:
         except Exception as exc:  # every client gets a result
             result = self._refusal(GenerateAction.Result, exc)
         finally:
-            request.image = Image()  # free it now; rclpy keeps an ended goal for RESULT_KEPT
+            limits.clear(request)  # free it now; rclpy keeps an ended goal for RESULT_KEPT
         if result.success:
             goal.succeed()
         elif goal.is_cancel_requested:
@@ -174,6 +179,17 @@ class Services:
         else:
             goal.abort()
         return result
+
+    def _accept(self, request: GenerateAction.Goal) -> GoalResponse:
+        kept = len(self._action._goal_handles)  # rclpy has no public method
+        if kept < MAX_GOALS:
+            return GoalResponse.ACCEPT
+        self._node.get_logger().warning(
+            f"a goal of ~/generate_stream is rejected: the node keeps {kept} goals, the most "
+            f"that it can; it forgets each one {RESULT_KEPT} s after its end, by its clock",
+            throttle_duration_sec=REPEAT_ERROR,
+        )
+        return GoalResponse.REJECT
 
     def _cancel(self, goal: Any) -> CancelResponse:
         if work := self._goals.get(bytes(goal.goal_id.uuid)):

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from action_msgs.msg import GoalStatus
+from action_msgs.srv import CancelGoal
 from kosmos_msgs.action import Generate as GenerateAction
 from node_harness import FIRE_BOX, REGION, SNOWMAN_BOX, plain_image
 from rclpy.action import ActionClient
@@ -17,6 +18,7 @@ from rclpy.qos import QoSProfile
 
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2.query import Generation
+from kosmos_ros.ros import services
 
 
 class Goal:
@@ -276,3 +278,70 @@ def test_shutdown_aborts_running_goals_with_a_result(start):
         harness.spinner.executor.remove_node(harness.node)
         assert goal.result().message == "the node is shutting down"
         assert goal.status == GoalStatus.STATUS_ABORTED
+
+
+LARGE = {
+    "task": "brief_caption" * 100,
+    "text": "x" * 100_000,
+    "phrases": ["x" * 100_000],
+    "history": ["x" * 100_000],
+    "region_phrases": ["x" * 100_000],
+    "regions": [REGION] * 1000,
+    "camera": "x" * 100_000,
+}
+
+
+@pytest.mark.parametrize("field", LARGE)
+@pytest.mark.fault(52)
+def test_refused_goal_keeps_no_field(start, field):
+    """rclpy keeps refused goals for RESULT_KEPT, too: forty texts of 8 MB took 330 MB."""
+    harness = start()
+    goal = Goal(harness, **{"task": "question", field: LARGE[field]})
+    (kept,) = harness.node.request_services._action._goal_handles.values()
+    result = goal.result()
+    assert not result.success
+    assert result.message.startswith(field)
+    assert len(result.message) < 100
+    assert kept.request == GenerateAction.Goal()
+
+
+def test_goals_beyond_the_limit_are_rejected_until_others_are_forgotten(start, monkeypatch):
+    monkeypatch.setattr(services, "MAX_GOALS", 3)
+    monkeypatch.setattr(services, "RESULT_KEPT", 1)
+    harness = start()
+    kept = harness.node.request_services._action._goal_handles
+    for _ in range(3):
+        assert not Goal(harness, task="nonsense").result().success
+    client = ActionClient(harness.client, GenerateAction, "kosmos/generate_stream")
+    harness.until(client.server_is_ready, "an action server")
+
+    def send():
+        sent = client.send_goal_async(GenerateAction.Goal(task="nonsense"))
+        harness.until(sent.done)
+        return sent.result().accepted
+
+    assert not send()
+    assert len(kept) == 3
+    harness.until(lambda: harness.logs("a goal", "is rejected: the node keeps 3 goals", "1 s"))
+    harness.until(send, "an accepted goal")
+    assert len(kept) <= 3
+    client.destroy()
+
+
+def test_flood_of_cancellations_cancels_the_goal_once(start):
+    harness = start()
+    harness.engine.block()
+    goal = Goal(harness, task="brief_caption", image=plain_image())
+    harness.until(harness.engine.stepping.is_set)
+    name = "kosmos/generate_stream/_action/cancel_goal"
+    client = harness.client.create_client(CancelGoal, name, qos_profile=QoSProfile(depth=1000))
+    harness.until(client.service_is_ready)
+    flood = [client.call_async(CancelGoal.Request()) for _ in range(300)]
+    harness.until(lambda: all(future.done() for future in flood), "300 responses")
+    cancelled = [info for future in flood for info in future.result().goals_canceling]
+    assert [bytes(info.goal_id.uuid) for info in cancelled] == [bytes(goal.handle.goal_id.uuid)]
+    assert goal.result().message == "the goal was cancelled"
+    assert not harness.node.request_services.waiting
+    assert not harness.node.mailbox._posted
+    harness.engine.unblock()
+    assert harness.ask(question="What is it?", image=plain_image()).success

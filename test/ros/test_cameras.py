@@ -254,3 +254,38 @@ def test_requests_for_a_silent_camera_leave_room_for_others(start):
         harness.ask_client.call_async(Ask.Request(question="What?", camera="rear"))
     harness.until(lambda: harness.node.scheduler.waiting() == 2)
     assert harness.ask(question="What?", image=plain_image()).success
+
+
+@pytest.mark.parametrize("field", ["frame_id", "encoding"])
+def test_frame_with_a_long_text_is_refused_and_the_one_before_serves_requests(start, field):
+    """Every result has the frame_id of its image: a hundred results had 400 MB."""
+    harness = start(max_rate=0).subscribe_to_captions()
+    good = harness.send(sec=1)
+    harness.until(lambda: harness.captions, "a caption")
+    bad, limit = plain_image(sec=2), {"frame_id": 255, "encoding": 1000}[field]
+    setattr(bad.header if field == "frame_id" else bad, field, "x" * (limit + 1))
+    harness.deliver(harness.image_publisher, bad, harness.camera)
+    harness.until(
+        lambda: harness.logs(
+            f"/image: {field}" if field == "encoding" else "/image: header.frame_id",
+            f"must have at most {limit} characters, got {limit + 1}",
+        )
+    )
+    assert harness.camera.throughput.failed == 1
+    assert harness.node.scheduler.dropped("") == 1
+    assert harness.ask(question="What is it?").result.header == good.header
+    last = harness.send(sec=3)
+    harness.until(lambda: len(harness.captions) == 2, "a caption")
+    assert harness.captions[-1].header == last.header
+    assert harness.captions[-1].frames_dropped == 1
+    assert not harness.camera.throughput.failing
+
+
+def test_request_image_with_a_long_frame_id_is_refused(start):
+    harness = start()
+    image = plain_image()
+    image.header.frame_id = "x" * 256
+    response = harness.ask(question="What is it?", image=image)
+    assert response.message == ("image.header.frame_id must have at most 255 characters, got 256")
+    image.header.frame_id = "x" * 255
+    assert harness.ask(question="What is it?", image=image).result.header == image.header

@@ -16,9 +16,10 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from node_harness import FakeEngine, plain_image
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 
 from kosmos_ros.errors import DeviceLostError, ModelLoadError
-from kosmos_ros.ros.lifecycle import ManagedNode
+from kosmos_ros.ros.lifecycle import MAX_WAITING, ManagedNode
 from kosmos_ros.serving.availability import Phase
 
 
@@ -27,7 +28,9 @@ class Manager:
 
     def __init__(self, harness):
         self.harness = harness
-        self._change = harness.client.create_client(ChangeState, "kosmos/change_state")
+        self._change = harness.client.create_client(
+            ChangeState, "kosmos/change_state", qos_profile=QoSProfile(depth=1000)
+        )
         self._get = harness.client.create_client(GetState, "kosmos/get_state")
 
     def request(self, label):
@@ -327,4 +330,97 @@ def test_destroying_the_node_lets_a_transition_end(ros, monkeypatch):
     for thread in threading.enumerate():
         if thread.name == "autostart":
             thread.join(10)
+    assert not crashes
+
+
+@pytest.fixture
+def loading(start_managed):
+    """Provide a node that loads until `end.set()`: harness, manager, end."""
+    end, engine = threading.Event(), FakeEngine()
+
+    def load(settings):
+        assert end.wait(60)
+        return engine
+
+    harness, manager = start_managed(engine=engine, load=load)
+    yield harness, manager, end
+    end.set()
+
+
+def test_flood_of_transitions_makes_one_thread(loading):
+    """Before, each request that waited for the running transition had a thread."""
+    harness, manager, end = loading
+    configured = manager.request("configure")
+    harness.until(lambda: manager.state == "configuring")
+    before = threading.active_count()
+    waiting = [manager.request("cleanup") for _ in range(MAX_WAITING)]
+    harness.until(lambda: len(harness.node._requested) == MAX_WAITING)
+    assert not any(manager("cleanup") for _ in range(200))
+    assert harness.until(
+        lambda: harness.logs("the transition cleanup is refused: configure is running")
+    ).endswith("and 8 others wait; try again later")
+    assert threading.active_count() <= before
+    end.set()
+    harness.until(lambda: all(future.done() for future in (configured, *waiting)))
+    assert configured.result().success
+    assert sum(future.result().success for future in waiting) == 1  # one cleanup has an effect
+    assert manager.state == "unconfigured"
+    assert manager("configure")
+
+
+def test_transitions_run_in_the_order_of_their_requests(loading):
+    harness, manager, end = loading
+    order = ["configure", "activate", "deactivate", "activate", "deactivate", "cleanup"]
+    requested = [manager.request(label) for label in order]
+    harness.until(lambda: len(harness.node._requested) == len(order) - 1)
+    end.set()
+    harness.until(lambda: all(future.done() for future in requested))
+    assert all(future.result().success for future in requested)
+    assert manager.state == "unconfigured"
+
+
+def test_shutdown_has_its_own_place_behind_a_flood_of_transitions(loading):
+    harness, manager, end = loading
+    manager.request("configure")
+    harness.until(lambda: manager.state == "configuring")
+    for _ in range(MAX_WAITING):
+        manager.request("activate")
+    harness.until(lambda: len(harness.node._requested) == MAX_WAITING)
+    assert not manager("activate")
+    shutdown, late = manager.request("shutdown"), manager.request("shutdown")
+    harness.until(late.done)
+    assert not late.result().success
+    assert not shutdown.done()
+    end.set()
+    harness.until(shutdown.done)
+    assert shutdown.result().success
+    assert manager.state == "finalized"
+
+
+@pytest.mark.parametrize("label", ["x" * 1_000_000, "state_machine", "__class__"])
+def test_only_transitions_can_be_requested(start_managed, label):
+    harness, manager = start_managed()
+    assert not manager(label)
+    assert manager.state == "unconfigured"
+
+
+def test_destroying_the_node_ends_the_waiting_transitions(ros, monkeypatch):
+    begun, end, crashes = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", crashes.append)
+
+    class Slow(ManagedNode):
+        def on_configure(self, state):
+            begun.set()
+            end.wait()
+            return TransitionCallbackReturn.SUCCESS
+
+    node = Slow("slow")
+    waiting = [node._enqueue(label) for label in ("configure", "activate", "cleanup")]
+    assert all(waiting)
+    assert begun.wait(10)
+    (thread,) = [each for each in threading.enumerate() if each.name == "transitions"]
+    threading.Timer(0.1, end.set).start()
+    node.destroy_node()
+    thread.join(10)
+    assert not thread.is_alive()
     assert not crashes

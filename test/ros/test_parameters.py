@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameters: defaults, types, ranges and changes at run time. test_docs.py checks their docs."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
+from rcl_interfaces.srv import (
+    DescribeParameters,
+    GetParameters,
+    GetParameterTypes,
+    ListParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ConfigError
@@ -174,3 +183,105 @@ def test_null_restores_the_common_value_of_a_camera(start):
     assert rate("max_rate", 3.0) == 3.0
     refused = harness.node.set_parameters([Parameter("max_rate", value="null")])[0]
     assert refused.reason == "parameter max_rate must be a number, got 'null' (str)"
+
+
+@pytest.fixture
+def request_parameters(start):
+    """Provide a node and a function that requests parameters over DDS."""
+    harness = start()
+
+    def call(kind, **fields):
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in kind.__name__)[1:]
+        client = harness.client.create_client(kind, f"kosmos/{name}")
+        return harness.spinner.call(client, kind.Request(**fields))
+
+    return harness, call
+
+
+def change(name, value):
+    return Parameter(name, value=value).to_parameter_msg()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("x" * 100_000, 1, "name must have at most 1000 characters, got 100000"),
+        ("prompt", "x" * 100_000, "string_value must have at most 1000 characters, got 100000"),
+        # White space at its ends is not part of the phrase, but rclpy keeps it.
+        ("phrases", ["a dog" + " " * 1000], "must have at most 1000 characters, got 1005"),
+        ("phrases", [""] * 101, "string_array_value has 101 entries; it must have at most 100"),
+    ],
+)
+def test_parameters_that_are_too_large_are_refused_and_not_kept(
+    request_parameters, name, value, reason
+):
+    harness, call = request_parameters
+    before = harness.node.get_parameters_by_prefix("")
+    changes = [change("max_rate", 7.0), change(name, value)]
+    response = call(SetParameters, parameters=changes)
+    assert [result.successful for result in response.results] == [False, False]
+    result = call(SetParametersAtomically, parameters=changes).result
+    assert not result.successful
+    for refused in (*response.results, result):
+        assert refused.reason.startswith("parameters.")
+        assert refused.reason.endswith(reason)
+        assert len(refused.reason) < 200
+    after = harness.node.get_parameters_by_prefix("")
+    assert {n: p.value for n, p in after.items()} == {n: p.value for n, p in before.items()}
+    harness.until(lambda: harness.logs("a request for parameters is refused: parameters."))
+
+
+@pytest.mark.parametrize("count", [1001, 20_000])
+def test_request_with_too_many_parameters_is_refused_at_once(request_parameters, count):
+    """A hundred thousand valid changes blocked the executor until SIGALRM ended the process."""
+    harness, call = request_parameters
+    results = call(SetParameters, parameters=[change("max_rate", 7.0)] * count).results
+    assert len(results) == count
+    reason = f"parameters has {count} entries; it must have at most 1000"
+    assert {(result.successful, result.reason) for result in results} == {(False, reason)}
+    assert parameters.read(harness.node, CameraSettings).max_rate == 1.0
+    names = ["max_rate"] * count
+    assert not call(GetParameters, names=names).values
+    assert not call(GetParameterTypes, names=names).types
+    assert not call(DescribeParameters, names=names).descriptors
+    assert not call(ListParameters, prefixes=names).result.names
+
+
+def test_a_whole_parameter_file_can_be_set_at_once(start):
+    """A dump has every parameter of every camera."""
+    names = [f"camera_{number}" for number in range(60)]
+    harness = start(cameras=names)
+    client = harness.client.create_client(SetParameters, "kosmos/set_parameters")
+    fields = [f for f in FIELDS.values() if not f.metadata["read_only"] and f.default != ()]
+    fields = [f for f in fields if f.name in {f.name for f in dataclasses.fields(CameraSettings)}]
+    changes = [change(f"{name}.{field.name}", field.default) for name in names for field in fields]
+    assert len(changes) > 600
+    request = SetParameters.Request(parameters=changes)
+    assert all(result.successful for result in harness.spinner.call(client, request).results)
+
+
+def test_empty_strings_count_as_entries_of_a_changed_list(start):
+    harness = start()
+    (result,) = harness.node.set_parameters([Parameter("phrases", value=[""] * 101)])
+    assert result.reason == "parameter phrases must have at most 100 entries, got 101"
+    (result,) = harness.node.set_parameters([Parameter("phrases", value=[""] * 99 + ["a dog"])])
+    assert result.successful
+    assert harness.camera.settings.phrases == ("a dog",)
+
+
+def test_a_change_of_one_camera_is_read_by_that_camera_only(start, monkeypatch):
+    """Reading the parameters of all cameras took long with many cameras."""
+    harness = start(cameras=["left", "right"])
+    cameras, reads, read = harness.node.cameras, [], parameters.read
+
+    def note(node, kind, prefix=""):
+        reads.append(prefix)
+        return read(node, kind, prefix)
+
+    monkeypatch.setattr(parameters, "read", note)
+    harness.set_parameter("left.max_rate", 3.0)
+    assert reads == ["left."]
+    harness.set_parameter("max_rate", 5.0)
+    assert sorted(reads[1:]) == ["", "left.", "right."]
+    rates = [camera.settings.max_rate for camera in cameras.values()]
+    assert (rates, harness.node.defaults().max_rate) == ([3.0, 5.0], 5.0)

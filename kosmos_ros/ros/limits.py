@@ -1,0 +1,60 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Limit the text and the lists of messages from outside, before anything keeps or copies them.
+
+DDS delivers strings and lists of any size. Knows the fields of messages, but not their meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kosmos_ros.errors import RequestError
+from kosmos_ros.kosmos2.prompts import MAX_TEXT
+from kosmos_ros.settings import MAX_ENTRIES
+
+MAX_CHARACTERS = {"frame_id": 255}
+"""Longest text of a field by its name; MAX_TEXT for all others.
+
+Every result has the frame_id of its image, and so has each of its detections. Names of frames are
+short: REP 105 and tf2 use names such as camera_optical_frame.
+"""
+
+DATA = "sequence<uint8>"
+"""Type of the fields with the bytes of an image. Its decoder checks their number."""
+
+
+def check(message: Any, entries: int = MAX_ENTRIES, prefix: str = "") -> None:
+    """Check every text and list of `message`, also those of the messages in it.
+
+    Its own lists may have `entries` entries, and lists in its messages MAX_ENTRIES. `prefix` comes
+    before the names of fields in errors. Raises RequestError, which names the field, its size and
+    the limit.
+    """
+    for name, kind in message.get_fields_and_field_types().items():
+        if kind != DATA:
+            most = MAX_CHARACTERS.get(name, MAX_TEXT)
+            _check_value(prefix + name, getattr(message, name), entries, most)
+
+
+def clear(message: Any) -> None:
+    """Replace every field of `message` with its default value, so that its memory is freed."""
+    empty = type(message)()
+    for name in message.get_fields_and_field_types():
+        setattr(message, name, getattr(empty, name))
+
+
+def _check_value(name: str, value: Any, entries: int, characters: int) -> None:
+    if isinstance(value, str):
+        if len(value) > characters:
+            raise RequestError(
+                f"{name} must have at most {characters} characters, got {len(value)}"
+            )
+    elif hasattr(value, "get_fields_and_field_types"):
+        check(value, prefix=f"{name}.")
+    elif hasattr(value, "__len__") and len(value) > entries:
+        raise RequestError(f"{name} has {len(value)} entries; it must have at most {entries}")
+    elif isinstance(value, Sequence) and not isinstance(value, bytes):
+        for entry in value:
+            _check_value(name, entry, MAX_ENTRIES, characters)
