@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import reprlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from kosmos_ros import shapes
 from kosmos_ros.errors import ConfigError, ModelLoadError, UnreachableError
 from kosmos_ros.kosmos2 import download
 from kosmos_ros.kosmos2.cache import COMMIT, HASHES, Entry, Snapshot
-from kosmos_ros.sanitize import quoted
+from kosmos_ros.sanitize import MAX_VALUE, one_line, quoted
 
 COMMITS = {"microsoft/kosmos-2-patch14-224": "e91cfbcb4ce051b6a55bfb5f96165a3bbf5eb82c"}
 """Model: the commit to use if the revision is empty."""
@@ -252,9 +253,8 @@ def _entry(file: Any) -> Entry | None:
         case {"rfilename": str(name), "blobId": str(hash), "size": int(size)}:
             entry = Entry(name, size, hash, "SHA-1 of git")
         case _:
-            raise ModelLoadError(
-                f"{download.address()} must list name, size and hash, got {quoted(file)}"
-            )
+            got = one_line(reprlib.repr(file), MAX_VALUE)  # repr fails if it is nested too deeply
+            raise ModelLoadError(f"{download.address()} must list name, size and hash, got {got}")
     most = MAX_TOTAL if WEIGHTS.fullmatch(name) else MAX_SMALL
     if not HASHES[entry.kind].fullmatch(hash):
         raise ModelLoadError(f"{name} must have a hash as {entry.kind}, got {quoted(hash)}")

@@ -666,6 +666,14 @@ def test_a_list_of_the_wrong_shape_is_refused_in_one_line(hub, here, change):
     assert not here.exists()
 
 
+def test_a_nested_list_is_refused_at_every_depth():
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 200, limit + 10):
+        body = b"[" * depth + b"]" * depth
+        with pytest.raises(ModelLoadError, match="must list name, size and hash|is no hub"):
+            module.listed(b'{"sha": "%s", "siblings": [%s]}' % (b"1" * 40, body))
+
+
 # Endless, slow, compressed ---------------------------------------------------------------------
 
 OK = b"HTTP/1.1 200 OK\r\n"
