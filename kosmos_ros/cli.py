@@ -210,11 +210,11 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from kosmos_ros.kosmos2 import hub
+    from kosmos_ros.kosmos2 import download, hub
 
     files = hub.fetch(options.model, options.revision)
     where = f"they are in {files.folder}"
-    print(f"all files match the hashes of {hub.hub()}; {where}", file=sys.stderr)
+    print(f"all files match the hashes of {download.address()}; {where}", file=sys.stderr)
     # Quotes keep YAML from reading a commit as a number.
     print(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0

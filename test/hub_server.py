@@ -2,11 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Hugging Face hub on this machine with one model, for tests of downloads."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import select
+import socket
+import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -26,20 +31,27 @@ DECOYS = {  # files that must never be downloaded
 class Hub:
     """Serves `files` (bytes by name) of one model at `revisions` (commit by name).
 
-    `requests` lists the method, the name of the file (or "api") and the first byte of each
-    request. `lies` replace the contents of files, but not their listed hashes. If `stop_at` is
-    set, a response with weights stops at that byte, sets `stopped` and waits for `go_on`.
+    `requests` lists the name of the file (or "api") and the first byte of each request;
+    `authorizations` has the header of each. `lies` replace the contents of files, but not their
+    listed hashes. If `stop_at` is set, a response with weights stops at that byte, sets `stopped`,
+    waits for `go_on` and continues, or ends if `hang_up` is set.
+
+    To be hostile, `headers` (a dictionary by name of the file or "api") change those of a
+    response, and `answers` (functions by the same names) replace it: they get the handler, and
+    `sent` is the number of bytes that `endless` responses have sent.
     """
 
-    def __init__(self, model=MODEL):
+    def __init__(self, model=MODEL, certificate=None):
         self.model = model
         self.files = {path.name: path.read_bytes() for path in shapes.MODEL_DIR.iterdir()}
         self.files |= DECOYS
         self.commit = "1" * 40
         self.revisions = {"main": self.commit, "v1": self.commit}
         self.lies = {}
-        self.requests = []
-        self.stop_at = 0
+        self.headers, self.answers = {}, {}
+        self.requests, self.authorizations = [], []
+        self.sent = 0
+        self.stop_at, self.hang_up = 0, False
         self.stopped, self.go_on = threading.Event(), threading.Event()
         hub = self
 
@@ -50,7 +62,12 @@ class Hub:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self.address = f"{'https' if certificate else 'http'}://{self.host}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self):
@@ -61,12 +78,11 @@ class Hub:
     def environment(self, home, **more):
         """The environment of a process that downloads from this hub to the folder `home`."""
         more = {"HF_ENDPOINT": self.address, "HF_HUB_OFFLINE": "0"} | more
-        return os.environ | {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | more
+        return os.environ | {"HF_HOME": str(home)} | more
 
     def fetched(self):
-        """Name and first byte of each GET of a file, in order."""
-        gets = [(name, first) for method, name, first in self.requests if method == "GET"]
-        return [(name, first) for name, first in gets if name != "api"]
+        """Name and first byte of each request for a file, in order."""
+        return [(name, first) for name, first in self.requests if name != "api"]
 
     def hash(self, name):
         """The hash that the hub lists: SHA-256 of the weights, git's SHA-1 of other files."""
@@ -85,12 +101,6 @@ class Hub:
             siblings.append(sibling)
         return {"id": self.model, "sha": commit, "siblings": siblings}
 
-    def tree(self, commit):
-        return [
-            {"type": "file", "oid": self.hash(name), "size": len(data), "path": name}
-            for name, data in self.files.items()
-        ]
-
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -98,69 +108,96 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_HEAD(self):
-        self.answer(head=True)
-
     def do_GET(self):
-        self.answer(head=False)
-
-    def answer(self, head):
+        self.hub.authorizations.append(self.headers.get("Authorization"))
         path = unquote(urlsplit(self.path).path)
-        api = f"/api/models/{self.hub.model}"
-        if match := re.fullmatch(rf"{api}(?:/revision/(.+))?", path):
-            self.api(match[1] or "main", self.hub.listing)
-        elif match := re.fullmatch(rf"{api}/tree/(.+)", path):  # for older versions of the hub
-            self.api(match[1], self.hub.tree)
+        if match := re.fullmatch(rf"/api/models/{self.hub.model}/revision/(.+)", path):
+            self.api(match[1])
         elif match := re.fullmatch(rf"/{self.hub.model}/resolve/([^/]+)/(.+)", path):
-            self.file(match[1], match[2], head)
+            self.file(match[1], match[2])
         else:
             self.refuse("RepoNotFound")
+
+    def do_CONNECT(self):
+        """Be a proxy: pass bytes on in both directions."""
+        host, _, port = self.path.partition(":")
+        self.hub.requests.append(("CONNECT", int(port)))
+        self.send_response(200)
+        self.end_headers()
+        with socket.create_connection((host, int(port))) as far:
+            ends = {self.connection: far, far: self.connection}
+            while readable := select.select(list(ends), [], [])[0]:
+                for end in readable:
+                    data = end.recv(65536)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    ends[end].sendall(data)
 
     def commit_of(self, revision):
         revisions = self.hub.revisions
         return revision if revision in revisions.values() else revisions.get(revision)
 
-    def api(self, revision, listing):
-        self.hub.requests.append(("GET", "api", 0))
+    def api(self, revision):
+        self.hub.requests.append(("api", 0))
+        if answer := self.hub.answers.get("api"):
+            return answer(self)
         if not (commit := self.commit_of(revision)):
             return self.refuse("RevisionNotFound")
-        body = json.dumps(listing(commit)).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.send("api", 200, {}, json.dumps(self.hub.listing(commit)).encode())
 
-    def file(self, revision, name, head):
+    def file(self, revision, name):
         if not (commit := self.commit_of(revision)):
             return self.refuse("RevisionNotFound")
         if name not in self.hub.files:
             return self.refuse("EntryNotFound")
         data = self.hub.lies.get(name, self.hub.files[name])
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         first = int(wanted[1]) if wanted else 0
-        end = min(int(wanted[2]) + 1, len(data)) if wanted and wanted[2] else len(data)
-        self.hub.requests.append((self.command, name, first))
-        self.send_response(206 if wanted else 200)
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{self.hub.hash(name)}"')
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(end - first))
+        self.hub.requests.append((name, first))
+        if answer := self.hub.answers.get(name):
+            return answer(self)
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{self.hub.hash(name)}"'}
         if wanted:
-            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(data)}")
+            headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+        self.send(name, 206 if wanted else 200, headers, data[first:], first)
+
+    def send(self, name, status, headers, body=b"", first=0):
+        headers = {"Content-Length": str(len(body))} | headers | self.hub.headers.get(name, {})
+        self.send_response(status)
+        for key, value in headers.items():
+            if value is not None:
+                self.send_header(key, value)
         self.end_headers()
-        if head:
+        stop = self.hub.stop_at - first
+        if name != WEIGHTS or not 0 < stop < len(body):
+            self.wfile.write(body)
             return
-        stop = self.hub.stop_at if name == WEIGHTS and self.hub.stop_at else len(data)
-        self.wfile.write(data[first : min(end, stop)])
+        self.wfile.write(body[:stop])
         self.wfile.flush()
-        if stop < end:
-            self.hub.stopped.set()
-            self.hub.go_on.wait()
-            self.close_connection = True
+        self.hub.stopped.set()
+        self.hub.go_on.wait()
+        self.close_connection = self.hub.hang_up
+        if not self.hub.hang_up:
+            self.wfile.write(body[stop:])
 
     def refuse(self, code):
-        self.send_response(404)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        self.send("", 404, {"X-Error-Code": code})
+
+    def endless(self, piece):
+        """Send a piece again and again until the client hangs up."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(piece)
+                self.hub.sent += len(piece)
+
+    def slow(self, text, pause, until):
+        """Send bytes with pauses until the client hangs up, at most for `until` seconds."""
+        self.close_connection = True
+        end = time.monotonic() + until
+        with contextlib.suppress(OSError):
+            self.wfile.write(text)
+            while time.monotonic() < end:
+                self.wfile.write(b"a")
+                time.sleep(pause)

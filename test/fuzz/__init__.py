@@ -15,9 +15,21 @@ once showed a bug. To keep the meaning of these inputs, append to tables that by
 """
 
 import importlib
+import os
 from pathlib import Path
 
-TARGETS = ("raw", "compressed", "files", "parse", "prompt", "request", "parameter", "model")
+TARGETS = (
+    "raw",
+    "compressed",
+    "files",
+    "parse",
+    "prompt",
+    "request",
+    "parameter",
+    "hub",
+    "model",
+)
+SHARED = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a folder in memory
 CORPUS = Path(__file__).parents[1] / "corpus"
 
 

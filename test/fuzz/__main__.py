@@ -62,7 +62,7 @@ def hunt(target, options):
     corpus = fuzz.CORPUS / target
     module = fuzz.load(target)
     runs = options.runs or getattr(module, "RUNS", 100_000)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=fuzz.SHARED) as folder:
         seeds, words = Path(folder, "seeds"), Path(folder, "words")
         seeds.mkdir()
         for number, seed in enumerate(module.SEEDS):
@@ -79,7 +79,12 @@ def hunt(target, options):
         command = [sys.executable, "-m", "fuzz.hunt", target, corpus, *arguments]
         begun = time.monotonic()
         with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+            command,
+            env=os.environ | {"TMPDIR": folder},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         ) as process:
             inputs, findings, tail = _follow(process.stderr, target, runs)
         if process.returncode:

@@ -75,6 +75,7 @@ BROKEN = (
     ("prompt", "kosmos_ros.kosmos2.prompts.plain_text", lambda name, text: text),
     ("request", "kosmos_ros.ros.requests.check", lambda *args: 1 / 0),
     ("parameter", "fuzz.parameter.validated", lambda field, value: value),
+    ("hub", "kosmos_ros.kosmos2.cache.Snapshot._put", lambda _, path, __: path.write_text("")),
     ("model", "fuzz.model.Engine.load", lambda *args, **options: 1 / 0),
 )
 

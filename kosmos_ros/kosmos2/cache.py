@@ -1,0 +1,163 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Keep the files of one commit of a model in the cache of huggingface_hub.
+
+`blobs` has the files by hash, `snapshots/COMMIT` links to them, `refs` the commits of branches.
+Nothing is written elsewhere, and nothing but blobs and links is removed, whatever a hub lists and
+whatever links the cache has. Knows no names of models and no listing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kosmos_ros.errors import ModelLoadError, UnreachableError
+from kosmos_ros.kosmos2 import download
+
+COMMIT = re.compile("[0-9a-f]{40}")
+HASHES = {"SHA-256": re.compile("[0-9a-f]{64}"), "SHA-1 of git": COMMIT}
+HASH_CHUNK = 1 << 20  # bytes that are hashed at a time
+PROGRESS = 1 << 20  # bytes; a connection that brought so many before it ended is worth another
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file as the hub lists it."""
+
+    name: str
+    size: int  # bytes
+    hash: str  # hexadecimal
+    kind: str  # of the hash, one of HASHES: SHA-256 of the file, or git's SHA-1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit of a model in the cache.
+
+    Methods raise ModelLoadError, UnreachableError as `download.append`, and OSError of the disk.
+    """
+
+    repo: Path  # the folder of the model
+    commit: str  # as COMMIT
+
+    @property
+    def folder(self) -> Path:
+        return self.repo / "snapshots" / self.commit
+
+    def complete(self, entry: Entry, path: str) -> None:
+        """Download a file from `path` of the hub if it is missing or damaged, and link it."""
+        link = self._make("snapshots", self.commit) / entry.name
+        blob = self._make("blobs") / entry.hash
+        if _sound(link, entry):
+            return
+        part = blob.with_name(f"{entry.hash}.part")
+        with _locked(part) as file:
+            if not blob.is_symlink() and _sound(blob, entry):
+                part.unlink()
+            else:
+                blob.unlink(missing_ok=True)
+                self._download(path, file, part, entry)
+                part.rename(blob)
+        try:
+            self._put(link, lambda new: new.symlink_to(f"../../blobs/{entry.hash}"))
+        except OSError:  # FAT and some network shares have no links
+            blob.replace(link)
+
+    def name(self, revision: str) -> None:
+        """Record that a branch or tag means this commit."""
+        *above, name = revision.split("/")
+        path = self._make("refs", *above) / name
+        self._put(path, lambda new: new.write_text(self.commit))
+
+    def _make(self, *names: str) -> Path:
+        """Return a folder of the cache; make it if it is missing."""
+        folder = self.repo
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            folder = folder / name
+            if folder.is_symlink():
+                raise ModelLoadError(f"{folder} must be a folder, got a link; remove it")
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def _download(self, path: str, file: io.FileIO, part: Path, entry: Entry) -> None:
+        """Complete the file at `part` and check it. Resumes where a killed process stopped."""
+        expected = {"etag": entry.hash, "x-repo-commit": self.commit}
+        if file.seek(0, os.SEEK_END) > entry.size:
+            file.truncate(0)
+        with _bar(entry.name, entry.size) as bar:
+            while (size := file.seek(0, os.SEEK_END)) < entry.size:
+                bar.update(size - bar.n)
+                try:
+                    download.append(path, file, entry.size, expected, bar.update)
+                except UnreachableError:
+                    if file.tell() - size < PROGRESS:
+                        raise
+        got = _hash(part, entry)
+        if got != entry.hash:
+            part.unlink()
+            raise ModelLoadError(
+                f"{entry.name} must have the {entry.kind} {entry.hash}, got {got}; it was removed"
+            )
+
+    def _put(self, path: Path, make: Callable[[Path], object]) -> None:
+        """Replace what is at a path by what `make` makes, without following a link there."""
+        with tempfile.TemporaryDirectory(dir=self.repo / "blobs") as folder:
+            new = Path(folder, "new")
+            make(new)
+            new.replace(path)
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[io.FileIO]:
+    """Open a file that only one process may write at a time, and that is in no other place."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    while True:
+        with open(os.open(part, flags, 0o666), "r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink > 1:
+                part.unlink(missing_ok=True)
+            elif _same(part, file):  # the process that had the lock may have renamed its file
+                yield file
+                return
+
+
+def _same(path: Path, file: io.FileIO) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _sound(path: Path, entry: Entry) -> bool:
+    """Return whether a file has the listed contents."""
+    return (
+        path.is_file() and path.stat().st_size == entry.size and _hash(path, entry) == entry.hash
+    )
+
+
+def _hash(path: Path, entry: Entry) -> str:
+    # git also hashes a header: git-scm.com/book, "Git Internals - Git Objects".
+    header = b"blob %d\0" % entry.size
+    digest = hashlib.sha256() if entry.kind == "SHA-256" else hashlib.sha1(header)
+    with path.open("rb") as file, _bar(f"check {entry.name}", entry.size) as bar:
+        while chunk := file.read(HASH_CHUNK):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()
+
+
+def _bar(name: str, size: int) -> tqdm:
+    # None: show the bar only in a terminal.
+    return tqdm(total=size, desc=name, unit="B", unit_scale=True, disable=None)

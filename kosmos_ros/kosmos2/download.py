@@ -1,0 +1,303 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Read from a Hugging Face hub over HTTP, within limits that no server can exceed.
+
+Limits the size, the pace and the redirects of every response, and hides passwords in addresses.
+Knows no models, no cache and no hashes but those in headers.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.client
+import io
+import math
+import os
+import re
+import socket
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import huggingface_hub
+from huggingface_hub import constants
+
+from kosmos_ros.errors import ModelLoadError, UnreachableError
+from kosmos_ros.sanitize import first_line, one_line, quoted
+
+CONNECT = 10.0  # s for a connection, and again for TLS
+PATIENCE = 60.0  # s of waiting in which a server must send MIN_BYTES or end its response
+MIN_BYTES = 60_000
+HEADERS = 1 << 18  # bytes of status lines and headers of one response
+PIECE = 1 << 16  # bytes that are read at a time
+REDIRECTS = 10
+REDIRECTIONS = (301, 302, 303, 307, 308)
+BUSY = (408, 429)  # HTTP: request timeout, too many requests
+MAX_MESSAGE = 200  # characters of the hub's own message
+FAILURES = (OSError, http.client.HTTPException, ValueError)  # of urllib
+
+LOG_IN = "check the name, or log in with 'hf auth login'"
+REFUSALS = {  # header X-Error-Code: message
+    "GatedRepo": "accept the terms of the model at {hub} and log in with 'hf auth login' and an "
+    "account that may read it",
+    "RevisionNotFound": "{hub} has no such revision of it",
+    "RepoNotFound": "{hub} has no model of this name that you may read; " + LOG_IN,
+}
+
+
+def address() -> str:
+    """Return the hub's address for messages."""
+    return masked(constants.ENDPOINT)
+
+
+def masked(text: str) -> str:
+    """Remove user names, passwords and query strings from the addresses in a text."""
+    text = re.sub(r"(?<=//)\S*@", "", text)
+    return re.sub(r"(?<=://)([^\s?]*)\?[^\s'\"]*", r"\1", text)
+
+
+def read(path: str, most: int) -> bytes:
+    """Return the body at a path of the hub, which may have `most` bytes.
+
+    Raises UnreachableError if the network or the hub fails; ModelLoadError if the hub refuses.
+    """
+    response, _ = _request(path, {})
+    with response:
+        body = response.receive(most + 1)
+    if len(body) > most:
+        raise ModelLoadError(f"{address()}: {path} must have at most {most} bytes")
+    if response.length:
+        raise UnreachableError(f"{address()}: the connection ended within a response")
+    return body
+
+
+def append(
+    path: str, file: io.FileIO, size: int, expected: dict[str, str], seen: Callable[[int], object]
+) -> None:
+    """Download the rest of a file of `size` bytes from a path of the hub to the end of `file`.
+
+    Reads no body unless the hub's headers have the `expected` values: of "etag", "x-repo-commit".
+    Calls `seen` with each number of bytes. Raises as `read`, and OSError of the disk; what has
+    arrived stays in `file`.
+    """
+    first = file.seek(0, os.SEEK_END)
+    response, told = _request(path, {"Range": f"bytes={first}-"} if first else {})
+    with response:
+        _check_headers(told, expected | {"x-linked-size": str(size)})
+        if response.status == HTTPStatus.OK:  # all of the file, as if the hub knows no ranges
+            file.truncate(0)
+            first = file.seek(0)
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {first}-"):
+            raise ModelLoadError(f"{address()} must send the bytes from {first} on")
+        left = size - first
+        if response.length not in (None, left):
+            raise ModelLoadError(f"{address()} must send {left} bytes, offers {response.length}")
+        while data := response.receive(min(PIECE, left + 1)):
+            left -= len(data)
+            if left < 0:
+                raise ModelLoadError(f"{address()} must send {size} bytes, got more")
+            _write(file, data)
+            seen(len(data))
+    if left:
+        raise UnreachableError(f"{address()}: the connection ended {left} bytes too early")
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:  # a disk that is nearly full takes a part first, and then raises
+        view = view[file.write(view) :]
+
+
+def _check_headers(told: dict[str, str], expected: dict[str, str]) -> None:
+    """Compare a file's headers; a hub that does not tell its size is read up to the listed one."""
+    etag = told.get("x-linked-etag", told.get("etag", ""))
+    told = {"x-linked-size": expected["x-linked-size"]} | told
+    told["etag"] = etag.removeprefix("W/").strip('"')
+    for name, value in expected.items():
+        if told.get(name) != value:
+            raise ModelLoadError(
+                f"{address()} must answer with the {name} {value}, got {quoted(told.get(name))}"
+            )
+
+
+def _request(path: str, headers: dict[str, str]) -> tuple[_Response, dict[str, str]]:
+    """Return the response to a GET after redirects, and the headers of the hub's own responses."""
+    if constants.HF_HUB_OFFLINE:
+        raise ModelLoadError("HF_HUB_OFFLINE is set and forbids downloads; unset it")
+    hub, password = _endpoint()
+    url, told = hub + path, dict[str, str]()
+    headers = {"User-Agent": "kosmos_ros", "Accept-Encoding": "identity"} | headers
+    if authorization := password or _token():
+        headers["Authorization"] = authorization
+    for _ in range(REDIRECTS + 1):
+        response = _open(url, headers)
+        if _origin(url) == _origin(hub):
+            told |= {name.lower(): str(value) for name, value in response.headers.items()}
+        if response.status not in REDIRECTIONS:
+            _check_response(response)
+            return response, told
+        response.close()
+        target = _redirected(url, response.headers.get("Location", ""))
+        if _origin(target) != _origin(url):
+            headers.pop("Authorization", None)  # the token is for the hub alone
+        url = target
+    raise ModelLoadError(f"{address()} must redirect at most {REDIRECTS} times")
+
+
+def _endpoint() -> tuple[str, str]:
+    """Return the hub's address without user and password, and the header that they make."""
+    scheme, separator, rest = constants.ENDPOINT.partition("://")
+    if not separator:
+        raise ModelLoadError("HF_ENDPOINT must begin with http:// or https://")
+    netloc, slash, path = rest.partition("/")
+    user, _, host = netloc.rpartition("@")
+    hub = _checked(f"{scheme}://{host}{slash}{path}", "HF_ENDPOINT")
+    return hub, user and f"Basic {base64.b64encode(unquote(user).encode()).decode()}"
+
+
+def _token() -> str:
+    # Not build_hf_headers: it downloads a list of agents from the hub, without limits.
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return ""
+    token = huggingface_hub.get_token()
+    return f"Bearer {token}" if token else ""
+
+
+def _checked(url: str, what: str) -> str:
+    """Return an address to which a request can be sent, or raise ModelLoadError."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not re.fullmatch("[!-~]+", url) or "@" in parts.netloc:
+        raise ModelLoadError(f"{what} must be an http or https address, got {quoted(masked(url))}")
+    return url
+
+
+def _redirected(url: str, location: str) -> str:
+    what = f"a redirect of {_origin(url)}"
+    try:
+        target = urljoin(url, location)
+    except ValueError:
+        target = location
+    if url.startswith("https:") and _checked(target, what).startswith("http:"):
+        raise ModelLoadError(f"{what} must keep to https, got {quoted(masked(target))}")
+    return _checked(target, what)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _check_response(response: _Response) -> None:
+    """Raise an error unless a response has a plain body."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        if encoding.lower() != "identity":
+            raise ModelLoadError(f"{address()} must not compress, got {quoted(encoding)}")
+        return
+    unknown = "RepoNotFound" if response.status == HTTPStatus.UNAUTHORIZED else ""
+    code = response.headers.get("X-Error-Code") or unknown
+    if code in REFUSALS:
+        raise ModelLoadError(REFUSALS[code].format(hub=address()))
+    busy = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status in BUSY
+    message = response.headers.get("X-Error-Message") or response.reason
+    kind = UnreachableError if busy else ModelLoadError
+    raise kind(f"{address()} answers {response.status} {one_line(message, MAX_MESSAGE)}")
+
+
+class _Paced(io.RawIOBase):
+    """The bytes that a socket receives, at a least pace and up to a limit."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._bytes = sock.makefile("rb", buffering=0)
+        self._waited = 0.0  # s since the last MIN_BYTES began
+        self._got = 0
+        self.limit = HEADERS  # bytes that may still come
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(max(PATIENCE - self._waited, 1e-3))
+        begun = time.monotonic()
+        try:
+            count = self._bytes.readinto(buffer) or 0
+            self._waited += time.monotonic() - begun  # a slow disk is no fault of the server
+        except TimeoutError:
+            count, self._waited = 0, math.inf
+        self._got += count
+        self.limit -= count
+        if self._got >= MIN_BYTES:
+            self._waited, self._got = 0.0, 0
+        if self._waited > PATIENCE:
+            raise TimeoutError(f"less than {MIN_BYTES} bytes in {PATIENCE:g} s")
+        if self.limit < 0:
+            raise http.client.HTTPException("a response with too long headers or chunks")
+        return count
+
+    def close(self) -> None:
+        self._bytes.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self._paced = _Paced(sock)
+        self.fp = io.BufferedReader(self._paced)
+
+    def receive(self, count: int) -> bytes:
+        """Return up to `count` bytes of the body; fewer at its end."""
+        # The limit, because chunks of size -1 would make `read` read without an end.
+        self._paced.limit = 2 * count + HEADERS
+        try:
+            return self.read(count)
+        except FAILURES as exc:
+            raise UnreachableError(f"{address()}: {first_line(exc)}") from exc
+
+
+class _Plain(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _Secure(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _Handler(urllib.request.AbstractHTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Plain, request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Secure, request, context=_tls())
+
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def _open(url: str, headers: dict[str, str]) -> _Response:
+    """Send one GET through the proxies of the environment; follows no redirect."""
+    opener = urllib.request.OpenerDirector()
+    opener.add_handler(urllib.request.ProxyHandler())
+    opener.add_handler(_Handler())
+    try:
+        return opener.open(urllib.request.Request(url, headers=headers), timeout=CONNECT)
+    except ValueError:  # its text would show the token
+        raise ModelLoadError(f"{_origin(url)}: the token or the address is invalid") from None
+    except FAILURES as exc:
+        raise UnreachableError(
+            f"{_origin(url)}: {first_line(getattr(exc, 'reason', exc))}"
+        ) from exc
