@@ -70,6 +70,7 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
         ("memory", lambda: engine.memory(subject)),
         ("overhead", lambda: node.overhead(subject, runs)),
         ("dropped frames", lambda: node.dropped(4.0 if options.quick else 20.0)),
+        ("idle node", lambda: node.idle(4.0 if options.quick else 20.0)),
     ]
 
 

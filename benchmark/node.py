@@ -1,21 +1,22 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the node around the model: messages, pixels, and frames that it drops."""
+"""Measure the node around the model: messages, pixels, frames that it drops, and idle time."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import psutil
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import GroundedCaption
 from PIL import Image as Pillow
 from rclpy.node import Node
@@ -29,10 +30,11 @@ from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.ros.bridge import ImageDecoder
 from kosmos_ros.ros.conversions import caption_message
 
-FULL_HD = (1920, 1080)  # pixels
+FULL_HD, HD = (1920, 1080), (1280, 720)  # pixels
 RATE = 30.0  # Hz
 SETTLE = 2.0  # s of frames before the next look at whether the node drops them
 PATIENCE = 60.0  # s
+SHARE = "% of a core"
 SUBSCRIBER = """
 import sys, rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -109,6 +111,18 @@ def dropped(seconds: float) -> Iterator[Result]:
         yield Result(name, node, "ms", "a bare subscriber", bare)
 
 
+def idle(seconds: float) -> Iterator[Result]:
+    """Measure the CPU time of a node that nobody listens to, without a camera and with one."""
+    command = _command({"model": "shapes"})
+    alone = _share(None, seconds, *command)
+    yield Result("idle node without a camera, CPU time", alone, SHARE)
+    image = _raw(HD)
+    node = _share(image, seconds, *command)
+    bare = _share(image, seconds, *_subscriber_command("raw"))
+    name = f"idle node with a 720p camera (raw, {RATE:g} Hz), CPU time"
+    yield Result(name, node, SHARE, "a bare subscriber", bare)
+
+
 def _node_command(kind: str) -> list[str]:
     transport = "raw" if kind == "raw" else "compressed"
     values = {
@@ -118,6 +132,11 @@ def _node_command(kind: str) -> list[str]:
         "image_transport": transport,
         "image_reliability": "reliable",  # like the bare subscriber
     }
+    return _command(values)
+
+
+def _command(values: Mapping[str, str]) -> list[str]:
+    """Return the command that runs kosmos_node with these parameters."""
     parameters = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
     return ["-m", "kosmos_ros.ros.kosmos_node", "--ros-args", *parameters]
 
@@ -128,35 +147,63 @@ def _subscriber_command(kind: str) -> list[str]:
     return ["-c", SUBSCRIBER, "compressed", "image/compressed"]
 
 
-def _cost(message: Any, seconds: float, *command: str) -> float:
-    """Return the milliseconds of CPU time for each frame that a program receives and drops."""
+@contextlib.contextmanager
+def _running(*command: str) -> Iterator[tuple[Node, list[DiagnosticArray], psutil.Process]]:
+    """Run a program. Yield a node to talk to it, its reports on /diagnostics, and its process."""
     rclpy.init()
     node = Node("camera")
-    topic = "image" if isinstance(message, Image) else "image/compressed"
-    publisher = node.create_publisher(type(message), topic, 1)
     reports: list[DiagnosticArray] = []
     node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 10)
     with subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as program:
         try:
-            _until(publisher.get_subscription_count, f"a subscriber ({' '.join(command)[:60]})")
-            process = psutil.Process(program.pid)
-            # Wait until the model has loaded and described its first frame.
-            for _ in range(int(PATIENCE / SETTLE)):
-                _send(publisher, message, SETTLE)
-                if _dropped(node, reports):
-                    break
-            # An idle program uses little time beside that of the frames.
-            _until(lambda: process.cpu_percent(1.0) < 20, "an idle program")
-            had, before = _dropped(node, reports), _used(process)
-            _send(publisher, message, seconds)
-            used = _used(process) - before
-            arrived = _dropped(node, reports) - had
+            yield node, reports, psutil.Process(program.pid)
         finally:
             program.kill()
     node.destroy_node()
     rclpy.try_shutdown()
+
+
+def _share(message: Image | None, seconds: float, *command: str) -> float:
+    """Return the percentage of a core that a program uses while images arrive (None: no image)."""
+    with _running(*command) as (node, reports, process):
+
+        def ready() -> bool:  # the first status is that of the model
+            rclpy.spin_once(node, timeout_sec=0.1)
+            return bool(reports and reports[-1].status[0].level == DiagnosticStatus.OK)
+
+        _until(ready, "a program that is ready")
+        if message is not None:
+            publisher = node.create_publisher(Image, "image", 1)
+            _until(publisher.get_subscription_count, "a subscriber")
+        for duration in (SETTLE, seconds):
+            before, begun = _used(process), time.monotonic()
+            if message is None:
+                time.sleep(duration)
+            else:
+                _send(publisher, message, duration)
+            share = (_used(process) - before) / (time.monotonic() - begun) * 100
+    return share
+
+
+def _cost(message: Any, seconds: float, *command: str) -> float:
+    """Return the milliseconds of CPU time for each frame that a program receives and drops."""
+    with _running(*command) as (node, reports, process):
+        topic = "image" if isinstance(message, Image) else "image/compressed"
+        publisher = node.create_publisher(type(message), topic, 1)
+        _until(publisher.get_subscription_count, f"a subscriber ({' '.join(command)[:60]})")
+        # Wait until the model has loaded and described its first frame.
+        for _ in range(int(PATIENCE / SETTLE)):
+            _send(publisher, message, SETTLE)
+            if _dropped(node, reports):
+                break
+        # An idle program uses little time beside that of the frames.
+        _until(lambda: process.cpu_percent(1.0) < 20, "an idle program")
+        had, before = _dropped(node, reports), _used(process)
+        _send(publisher, message, seconds)
+        used = _used(process) - before
+        arrived = _dropped(node, reports) - had
     return used / arrived * 1e3
 
 
@@ -199,13 +246,18 @@ def _send(publisher: Any, message: Any, seconds: float) -> None:
 
 def _messages() -> tuple[Image, CompressedImage]:
     (pixels,) = frames(1, size=FULL_HD)
-    width, height = FULL_HD
-    raw = Image(width=width, height=height, encoding="rgb8", step=3 * width)
-    raw.data = np.ascontiguousarray(pixels).tobytes()
     file = io.BytesIO()
     Pillow.fromarray(pixels).save(file, "JPEG", quality=90)
+    return _raw(FULL_HD), CompressedImage(format="rgb8; jpeg compressed", data=file.getvalue())
+
+
+def _raw(size: tuple[int, int]) -> Image:
+    (pixels,) = frames(1, size=size)
+    width, height = size
+    raw = Image(width=width, height=height, encoding="rgb8", step=3 * width)
+    raw.data = np.ascontiguousarray(pixels).tobytes()
     assert serialize_message(raw)
-    return raw, CompressedImage(format="rgb8; jpeg compressed", data=file.getvalue())
+    return raw
 
 
 def _median(call: Callable[[int], object], runs: int) -> float:

@@ -64,6 +64,7 @@ class Camera:
             declare(node, CameraSettings, self._prefix, check)
         self._parameters = Current(node, CameraSettings, self._prefix)
         self._plan = Plan(self.settings, frozenset())
+        self._wanted = False  # the latest result of `wanted`, which is slow
         self._outputs = [(output, self._publisher(output)) for output in OUTPUTS]
         self._watchlists = {standing.name: Watchlist(standing.first) for standing in STANDING}
         self.throughput = Throughput()
@@ -73,6 +74,7 @@ class Camera:
             self.settings.image_transport,
             self.settings.image_reliability,
             self._on_image,
+            self._needs_frames,
         )
         # First words of its log lines.
         self._label = f"camera {name}: " if name else f"{self.subscription.topic}: "
@@ -98,6 +100,7 @@ class Camera:
     def watch(self, loading: bool) -> None:
         """Apply changed limits. Warn about missing and lost images, but not at every call."""
         self.refresh()
+        self._look_for_listeners()
         if scheduler := self.scheduler:
             self._limit(scheduler)
         if self.subscription.check(self.settings.stale_timeout, loading):
@@ -127,11 +130,9 @@ class Camera:
 
     # Executor's thread ---------------------------------------------------------------------
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
+    def _on_image(self, message: Image | CompressedImage, age: float = 0.0) -> None:
         self.refresh()
-        wanted = self.wanted()
-        if not wanted:
-            self._restart_events()
+        self._look_for_listeners()
         scheduler = self.scheduler
         if scheduler is None:
             return
@@ -140,7 +141,18 @@ class Camera:
         except RequestError as exc:
             self._on_failure(ImageError(str(exc)))
         else:
-            scheduler.offer(self.name, message, wanted)
+            sampling = self.subscription.sampling
+            scheduler.offer(self.name, message, self._wanted, age, sampling)
+
+    def _look_for_listeners(self) -> None:
+        self._wanted = self.wanted()
+        if not self._wanted:
+            self._restart_events()
+
+    def _needs_frames(self) -> bool:
+        """Return whether every frame must be read. The executor calls this before each wait."""
+        scheduler = self.scheduler
+        return scheduler is not None and (self._wanted or scheduler.awaited(self.name))
 
     def wanted(self) -> bool:
         """Return whether the model should describe frames."""

@@ -19,9 +19,11 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from kosmos_ros.ros.image_subscription import LOST_SHARE, ImageSubscription
 from kosmos_ros.serving.availability import Availability, Phase
+from kosmos_ros.serving.gate import LOOK_PERIOD
 from kosmos_ros.serving.throughput import Throughput
 
 PERIOD = 1.0  # s
+UNKNOWN = "unknown"  # value of a measurement that needs every image, while images are skipped
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
     now = time.monotonic()
     arrivals, throughput = state.subscription.arrivals, state.throughput
     silence, lost = arrivals.silence(now), arrivals.lost(now)
+    sampling = state.subscription.sampling
+    rate = arrivals.rate(arrivals.last if sampling and arrivals.last else now)
     level, message = DiagnosticStatus.OK, "images are described"
     if 0 < state.stale_timeout < silence:
         level, message = DiagnosticStatus.STALE, f"no image on {state.subscription.topic}"
@@ -60,9 +64,11 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
         level, message = DiagnosticStatus.WARN, f"{lost:.0%} of the images are lost"
     values = {
         "topic": state.subscription.topic,
-        "image rate (Hz)": f"{arrivals.rate(now):.2f}",
+        "images read": f"one in {LOOK_PERIOD:g} s, nobody needs more" if sampling else "all",
+        "image rate (Hz)": f"{rate:.2f}" if rate or not sampling else UNKNOWN,
         "image age (s)": f"{silence:.2f}",
-        "lost share": f"{lost:.2f}",
+        "lost share": UNKNOWN if sampling else f"{lost:.2f}",
+        "lost": str(state.subscription.missed),
         "described rate (Hz)": f"{throughput.rate(now):.2f}",
         "described": str(throughput.count),
         "dropped": str(state.dropped),

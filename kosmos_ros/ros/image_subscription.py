@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -22,11 +24,12 @@ from kosmos_ros.ros.conversions import seconds
 from kosmos_ros.ros.parameters import given
 from kosmos_ros.sanitize import MAX_VALUE, one_line
 from kosmos_ros.serving.arrivals import Arrivals
+from kosmos_ros.serving.gate import LOOK_PERIOD, Gate
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 """Message type and topic suffix of each image_transport."""
@@ -51,9 +54,30 @@ keeps its place in the queue, and rclpy's next take never returns (processGapMsg
 StatefulReader.cpp, add_instance of ReadTakeCommand.hpp; Fast DDS 2.14.5, 3.2.2).
 """
 
+UNKNOWN = 2**64 - 1  # sequence number of middleware that has none
+
+
+class _Gated(MutuallyExclusiveCallbackGroup):
+    """Let the executor take messages and events of a subscription only while `taking()`.
+
+    The executor asks before it waits. If not, it does not wait for the subscription at all, and
+    the middleware keeps the newest message. Events must wait, too: with Fast DDS a new message
+    wakes an executor that waits for an event of the same subscription.
+    """
+
+    def __init__(self, taking: Callable[[], bool]) -> None:
+        super().__init__()
+        self._taking = taking
+
+    def can_execute(self, entity: Any) -> bool:
+        return self._taking() and bool(super().can_execute(entity))
+
 
 class ImageSubscription:
-    """Subscribe to `name` (remappable) by `transport` and pass each message to `on_image`.
+    """Subscribe to `name` (remappable) by `transport` and pass messages to `on_image`.
+
+    `on_image` receives each message, and the seconds since it arrived. While `needed()` is false,
+    about one message in LOOK_PERIOD is taken from the middleware, to see that images arrive.
 
     `reliability` is best_effort, which connects to every publisher; reliable; or auto, which is
     reliable while every publisher offers it and best_effort otherwise. The queue holds the newest
@@ -66,12 +90,22 @@ class ImageSubscription:
         name: str,
         transport: str,
         reliability: str,
-        on_image: Callable[[Image | CompressedImage], None],
+        on_image: Callable[[Image | CompressedImage, float], None],
+        needed: Callable[[], bool],
     ) -> None:
         self._type, suffix = TRANSPORTS[transport]
         self.arrivals = Arrivals(time.monotonic())
         self._node = node
         self._on_image = on_image
+        self._needed = needed
+        self._gate = Gate()
+        self._group = _Gated(self._taking)
+        self._single = False  # the topic has one publisher, so its images have one sequence
+        self._reported = 0  # images that the middleware has lost since the newest one
+        self._reported_in_all = 0
+        self._skipped = False  # messages before the next one may have been skipped
+        self._sequence: int | None = None  # number of the newest message, by its publisher
+        self._stale_timeout = 0.0  # s
         self._stale = False
         self._warned_at = float("-inf")  # s, monotonic
         # Most cameras offer reliable, and a change from reliable to best effort is safe.
@@ -94,13 +128,23 @@ class ImageSubscription:
         self.topic: str = subscription.topic_name  # the full name may be remapped, too
 
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
+        try:
+            return self._create(overrides, message_lost=self._on_loss)
+        except UnsupportedEventTypeError:  # of this middleware
+            return self._create(overrides)
+
+    def _create(self, overrides: QoSOverridingOptions | None, **events: Any) -> Subscription:
         return self._node.create_subscription(
             self._type,
             self._name,
-            self._receive,
+            # Humble has no callbacks with information about the message.
+            self._receive if hasattr(Subscription, "CallbackType") else self._receive_alone,
             self._qos,
+            callback_group=self._group,
             # rclpy warns of an incompatible publisher before auto can adapt to it.
-            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=not self._auto),
+            event_callbacks=SubscriptionEventCallbacks(
+                use_default_callbacks=not self._auto, **events
+            ),
             qos_overriding_options=overrides,
         )
 
@@ -128,6 +172,7 @@ class ImageSubscription:
             )
             self._resubscribe_at = now + delay
             self.arrivals.restart(self._resubscribe_at)
+            self._sequence = None  # images are not lost while there is no subscription
             self._node.get_logger().info(f"{self.topic}: requesting {wanted.name}; {reason}")
         if not self._subscription and now >= self._resubscribe_at:
             self._subscription = self._subscribe()
@@ -141,6 +186,11 @@ class ImageSubscription:
         """Return the number of publishers of the topic."""
         return int(self._node.count_publishers(self.topic))
 
+    @property
+    def missed(self) -> int:
+        """Number of images that are known to be lost: a lower bound."""
+        return max(self.arrivals.missed, self._reported_in_all)
+
     def check(self, stale_timeout: float, loading: bool) -> bool:
         """Return whether no image arrived for `stale_timeout` seconds (0: never), and warn.
 
@@ -148,6 +198,8 @@ class ImageSubscription:
         is `loading`, this process is too busy to receive every image, so loss is ignored.
         """
         now = time.monotonic()
+        self._stale_timeout = stale_timeout
+        self._single = self.publishers() == 1
         if self._auto:
             self._adapt(now)
         stale = 0 < stale_timeout < self.arrivals.silence(now)
@@ -168,17 +220,75 @@ class ImageSubscription:
         self._warned_at = now
         self._node.get_logger().warning(text)
 
-    def _receive(self, message: Image | CompressedImage) -> None:
-        self.arrivals.arrived(time.monotonic(), seconds(message.header.stamp))
+    @property
+    def sampling(self) -> bool:
+        """Whether images are skipped because nobody needs them."""
+        return self._gate.closed
+
+    def _taking(self) -> bool:
+        """Return whether the executor may take an image now."""
+        closed = self._gate.closed
+        taking = self._gate.update(time.monotonic(), self._needed())
+        if closed and taking:
+            self._take()
+        return taking
+
+    def _take(self) -> None:
+        """Take the newest image that has arrived, without waiting for one.
+
+        After an image that was not taken, Fast DDS wakes the executor again and again while the
+        next one arrives in parts, until something is taken or found missing.
+        """
+        subscription, executor = self._subscription, self._node.executor
+        if subscription is None or executor is None:
+            return
+        with subscription.handle:
+            taken = subscription.handle.take_message(self._type, False)
+        if taken:  # a message, and information about it
+            executor.create_task(self._receive, *taken)
+
+    def _receive(self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
+        now, stamp = time.monotonic(), seconds(message.header.stamp)
+        sequence, age = _sequence(info), 0.0
+        if self._skipped:
+            age = self._waited(info, now)
+        self.arrivals.arrived(now - age, stamp, self._sent(sequence), self._skipped)
+        self._reported = 0
+        self._sequence = sequence
+        # With a short timeout, images that are skipped would look like a silent camera.
+        brief = 0 < self._stale_timeout < 2 * LOOK_PERIOD
+        self._gate.passed(now, brief or self._needed())
+        self._skipped = self._gate.closed
         if self._stale:
             self._stale, self._warned_at = False, float("-inf")
             self._node.get_logger().info(f"images arrive on {self.topic}")
-        self._on_image(message)
+        self._on_image(message, age)
+
+    def _on_loss(self, status: Any) -> None:
+        """Count images that the middleware has lost; a reliable Fast DDS reports almost none."""
+        self._reported += status.total_count_change
+        self._reported_in_all += status.total_count_change
+
+    def _receive_alone(self, message: Image | CompressedImage) -> None:
+        self._receive(message, {})
+
+    def _waited(self, info: Mapping[str, Any], now: float) -> float:
+        """Return the seconds that a message has waited in the middleware; 0 if unknown."""
+        age = time.time() - float(info.get("received_timestamp") or 0) * 1e-9
+        longest = now - (self.arrivals.last or now)
+        return age if 0 < age < longest else 0.0
+
+    def _sent(self, sequence: int | None) -> int | None:
+        """Return how many images the publisher has sent since the one before; None: unknown."""
+        if sequence is None or self._sequence is None or not self._single:
+            return None
+        sent = sequence - self._sequence
+        return sent if sent > 0 else None
 
     def _describe_loss(self, now: float, lost: float) -> str:
         return (
             f"about {lost:.0%} of the images on {self.topic} do not reach this node "
-            f"({self.arrivals.rate(now):.1f} images/s arrive): "
+            f"({self.arrivals.rate(now):.1f} images/s arrive, {self.missed} are lost so far): "
             f"this computer is too busy, or {self._cures()}"
         )
 
@@ -220,6 +330,8 @@ class ImageSubscription:
             text += f"; {len(publishers)} publishers in all"
         if all(map(self._problem, publishers)):
             return text
+        if self._reported:
+            return f"{text}; {self._reported} images are lost since then: {self._cures()}"
         stopped = self.arrivals.last is not None
         return f"{text}; perhaps {'the camera has stopped' if stopped else self._cures()}"
 
@@ -242,3 +354,9 @@ def _type_name(publisher: TopicEndpointInfo) -> str:
 def _node_name(publisher: TopicEndpointInfo) -> str:
     name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
     return one_line(name, MAX_VALUE)
+
+
+def _sequence(info: Mapping[str, Any]) -> int | None:
+    """Return the number that the publisher has given to a message; None: unknown."""
+    number = info.get("publication_sequence_number")
+    return None if number in (None, UNKNOWN) else int(number)

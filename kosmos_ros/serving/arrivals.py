@@ -8,8 +8,17 @@ Knows arrival times and stamps only. Knows no ROS and no images. Times are in se
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import NamedTuple
+
+
+class _Frame(NamedTuple):
+    arrived: float  # s, monotonic
+    stamp: float  # s, of its header
+    sent: int | None  # frames sent since the one before, this one included; None: unknown
+    skipped: bool  # frames before this one were left unread on purpose
 
 
 @dataclass
@@ -20,14 +29,28 @@ class Arrivals:
     window: float = 10.0  # s over which rate and loss are measured
     last: float | None = None  # s, monotonic, of the newest arrival
     _judged_from: float = float("-inf")  # s, monotonic; earlier frames do not count as lost
-    _arrivals: deque[tuple[float, float]] = field(default_factory=deque)  # arrival, stamp
+    missed: int = 0  # frames that were sent but did not arrive, as far as known
+    _frames: deque[_Frame] = field(default_factory=deque)
 
-    def arrived(self, now: float, stamp: float) -> None:
-        """Record a frame: `now` by the monotonic clock, `stamp` from its header."""
+    def arrived(
+        self, now: float, stamp: float, sent: int | None = None, skipped: bool = False
+    ) -> None:
+        """Record a frame: `now` by the monotonic clock, `stamp` from its header.
+
+        `sent` is the number of frames that the camera has sent since the frame before, this one
+        included; None if unknown. `skipped`: those between were left unread on purpose, and are
+        not lost.
+        """
+        if skipped:
+            self.forget(now)
+            if sent is None:  # the rate is unknown, too
+                self._frames.clear()
+        elif sent:
+            self.missed += sent - 1
         self.last = now
-        self._arrivals.append((now, stamp))
-        while now - self._arrivals[0][0] > self.window:
-            self._arrivals.popleft()
+        self._frames.append(_Frame(now, stamp, sent, skipped))
+        while now - self._frames[0].arrived > self.window:
+            self._frames.popleft()
 
     def forget(self, now: float) -> None:
         """Ignore all loss before `now`."""
@@ -42,26 +65,37 @@ class Arrivals:
         return max(0.0, now - (self.started if self.last is None else self.last))
 
     def rate(self, now: float) -> float:
-        """Return the frames per second that arrived within the window; 0 for fewer than two."""
-        recent = [arrived for arrived, _ in self._arrivals if now - arrived <= self.window]
-        elapsed = now - recent[0] if len(recent) > 1 else 0.0
-        return (len(recent) - 1) / elapsed if elapsed > 0 else 0.0
+        """Return the frames per second within the window; 0 for fewer than two.
+
+        Frames that were lost do not count. Frames that were skipped on purpose count.
+        """
+        recent = self._since(now - self.window)
+        elapsed = now - recent[0].arrived if len(recent) > 1 else 0.0
+        count = sum((frame.sent or 1) if frame.skipped else 1 for frame in recent[1:])
+        return count / elapsed if elapsed > 0 else 0.0
 
     def lost(self, now: float) -> float:
         """Return the share of frames, in [0, 1], that were sent within the window but lost.
 
-        The share is computed for each half of the window, and the lower one counts. A change of
-        the camera's rate therefore does not look like loss. The camera's period is the lowest
-        decile of the intervals between successive stamps, and not the shortest one, because a
-        single late stamp makes the next interval too short. A camera that always loses every
-        second frame looks like one of half the rate. The share is 0 when a half has fewer than 3
-        frames, or stamps that repeat or go back.
+        It is exact if the number of sent frames is known. Otherwise it is estimated from stamps,
+        for each half of the window, and the lower one counts. A change of the camera's rate
+        therefore does not look like loss. The camera's period is the lowest decile of the
+        intervals between successive stamps, and not the shortest one, because a single late stamp
+        makes the next interval too short. A camera that always loses every second frame looks
+        like one of half the rate. The share is 0 for fewer than 3 frames (in a half), or stamps
+        that repeat or go back.
         """
+        frames = self._since(max(now - self.window, self._judged_from))
+        sent = [frame.sent for frame in frames[1:] if frame.sent]
+        if len(sent) == len(frames) - 1:
+            return 1 - len(frames) / (sum(sent) + 1) if len(frames) > 2 else 0.0
         halves: tuple[list[float], list[float]] = ([], [])
-        for arrived, stamp in self._arrivals:
-            if arrived >= self._judged_from and now - arrived <= self.window:
-                halves[now - arrived < self.window / 2].append(stamp)
+        for frame in frames:
+            halves[now - frame.arrived < self.window / 2].append(frame.stamp)
         return min(map(_lost, halves))
+
+    def _since(self, start: float) -> Sequence[_Frame]:
+        return [frame for frame in self._frames if frame.arrived >= start]
 
 
 def _lost(stamps: list[float]) -> float:

@@ -39,6 +39,13 @@ class Frame:
     arrived: float  # s
 
 
+CATCH_UP = 0.1
+"""Seconds that a request waits for a newer frame of a camera whose frames are read only rarely.
+
+The newest frame is often still on its way to this process, because a large image arrives in parts.
+"""
+
+
 class Taken(NamedTuple):
     """A request with the frame that it needs, if any; or a frame to describe."""
 
@@ -51,6 +58,8 @@ class _Slot:
     limits: Limits = field(default_factory=Limits)
     newest: Frame | None = None
     pending: bool = False  # `newest` waits to be described
+    sampled: bool = False  # the camera may have sent frames after `newest` that nobody read
+    catching_up: float = float("-inf")  # s; until then requests wait for a newer frame
     dropped: int = 0
     started: float = float("-inf")  # s, when its last frame was taken
     turn: int = 0  # number of its last frame, counted over all cameras
@@ -68,12 +77,24 @@ class Scheduler:
     _closed: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def offer(self, camera: str, image: Any, wanted: bool = True) -> None:
-        """Replace the camera's newest frame. If not `wanted`, only requests use it."""
+    def offer(
+        self,
+        camera: str,
+        image: Any,
+        wanted: bool = True,
+        age: float = 0.0,
+        sampled: bool = False,
+    ) -> None:
+        """Replace the camera's newest frame. If not `wanted`, only requests use it.
+
+        `age` is the time since it arrived. `sampled`: the caller reads the frames that follow it
+        only now and then, unless the camera is `awaited`.
+        """
         with self._changed:
             slot = self._slots.setdefault(camera, _Slot())
             slot.dropped += slot.pending
-            slot.newest = Frame(camera, image, self.clock())
+            slot.newest = Frame(camera, image, self.clock() - age)
+            slot.sampled, slot.catching_up = sampled, float("-inf")
             # A camera with a pending frame needs no second wake-up for a newer frame.
             if self._requests or wanted > slot.pending:
                 self._changed.notify()
@@ -94,6 +115,9 @@ class Scheduler:
                     "try again later"
                 )
             self._requests.append(request)
+            for slot in self._slots_of(request):
+                if slot.sampled:  # once, so that many requests cannot extend the time
+                    slot.sampled, slot.catching_up = False, now + CATCH_UP
             self._changed.notify()
 
     def withdraw(self, request: Work) -> None:
@@ -130,10 +154,12 @@ class Scheduler:
         If both are None, call again when a frame or a request arrives.
         """
         with self._changed:
-            item = self._next_request(now)
+            item, due = self._next_request(now)
             if item is not None or not frames:
-                return item, None
-            return self._next_frame(now)
+                return item, due
+            item, frame_due = self._next_frame(now)
+            moments = [moment for moment in (due, frame_due) if moment is not None]
+            return item, None if item else min(moments, default=None)
 
     def expired(self) -> list[tuple[Work, bool]]:
         """Remove and return the requests whose deadline has passed.
@@ -173,6 +199,11 @@ class Scheduler:
         with self._changed:
             return len(self._requests)
 
+    def awaited(self, camera: str) -> bool:
+        """Return whether a request waits that may use a frame of `camera`."""
+        with self._changed:
+            return any(camera in request.cameras for request in self._requests)
+
     def dropped(self, camera: str) -> int:
         """Return how many frames of `camera` were to be described but were not."""
         with self._changed:
@@ -185,22 +216,33 @@ class Scheduler:
             self._requests.clear()
             self._changed.notify_all()
 
-    def _next_request(self, now: float) -> Taken | None:
+    def _next_request(self, now: float) -> tuple[Taken | None, float | None]:
+        due: list[float] = []
         for request in self._requests:
-            if now < request.deadline and self._servable(request, now):
+            if now >= request.deadline:
+                continue
+            if self._servable(request, now):
                 self._requests.remove(request)
-                return Taken(request, self._frame_of(request))
-        return None
+                return Taken(request, self._frame_of(request)), None
+            due += [slot.catching_up for slot in self._catching_up(request, now)]
+        return None, min(due, default=None)
 
     def _servable(self, request: Work, now: float) -> bool:
+        if self._catching_up(request, now):
+            return False
         frame = self._frame_of(request)
         if frame is None:
             return not request.cameras
         return not 0 < request.max_age < now - frame.arrived
 
+    def _slots_of(self, request: Work) -> list[_Slot]:
+        return [self._slots[camera] for camera in request.cameras if camera in self._slots]
+
+    def _catching_up(self, request: Work, now: float) -> list[_Slot]:
+        return [slot for slot in self._slots_of(request) if now < slot.catching_up]
+
     def _frame_of(self, request: Work) -> Frame | None:
-        slots = (self._slots.get(camera) for camera in request.cameras)
-        frames = [slot.newest for slot in slots if slot and slot.newest]
+        frames = [slot.newest for slot in self._slots_of(request) if slot.newest]
         return max(frames, key=lambda frame: frame.arrived, default=None)
 
     def _next_frame(self, now: float) -> tuple[Taken | None, float | None]:

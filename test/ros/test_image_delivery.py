@@ -5,19 +5,43 @@
 test_image_subscription.py tests the warnings with publishers, time and a log that the test sets.
 """
 
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from kosmos_msgs.msg import GroundedCaption
+from kosmos_msgs.srv import Ask
 from node_harness import FakeEngine, plain_image
+from programs import Program
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
+
+from kosmos_ros.serving import gate
+
+LARGE_AND_LOSSY = """
+import array, time, rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+rclpy.init()
+qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+publisher = rclpy.create_node("large").create_publisher(Image, "image", qos)
+image = Image(height=1, width=10**7, step=3 * 10**7, encoding="rgb8")
+image.data = array.array("B", bytes(image.step))
+while True:
+    publisher.publish(image)
+    time.sleep(0.2)
+"""
+
+OLD, NEW = (10, 20, 30), (200, 100, 50)  # colours
 
 
 @pytest.mark.fault(21, 22)
@@ -196,3 +220,125 @@ def test_loss_is_logged_with_remedies_only_after_loading(start, ready):
     else:
         harness.until(lambda: not arrivals.lost(time.monotonic()), "arrivals that are forgotten")
         assert not harness.logs("do not reach")
+
+
+@pytest.fixture
+def idle(start, monkeypatch):
+    """Return a node that nobody listens to, and that does not look at another image by itself."""
+    monkeypatch.setattr(gate, "LOOK_PERIOD", 1e6)
+    harness = start(max_rate=0)
+    harness.send(OLD)
+    assert harness.camera.subscription.sampling
+    return harness
+
+
+def test_images_that_nobody_needs_are_not_read(idle):
+    arrivals = idle.camera.subscription.arrivals
+    looked = arrivals.last
+    sent = []
+
+    def send():
+        sent.append(idle.image_publisher.publish(plain_image(NEW)))
+
+    idle.client.create_timer(0.02, send)
+    statuses = idle.collect(DiagnosticArray, "/diagnostics")
+    idle.until(lambda: len(sent) > 20 and len(statuses) > 1)
+    assert arrivals.last == looked
+    (values,) = (
+        {pair.key: pair.value for pair in status.values}
+        for status in statuses[-1].status
+        if status.name == "/kosmos: camera"
+    )
+    assert values["images read"].endswith("nobody needs more")
+    assert (values["image rate (Hz)"], values["lost share"]) == ("unknown", "unknown")
+    assert values["lost"] == "0"
+
+
+def test_a_request_uses_the_newest_image_though_nobody_has_read_it(idle):
+    idle.image_publisher.publish(plain_image(NEW))
+    assert idle.ask(question="What is it?").success
+    assert idle.engine.mean_colours == [NEW]
+    idle.until(lambda: not idle.camera._needs_frames())
+    idle.send(OLD)  # the gate stays open for one more image
+    assert idle.camera.subscription.sampling
+
+
+def test_a_request_uses_the_last_image_of_a_camera_that_has_stopped(idle):
+    for _ in range(2):
+        assert idle.ask(question="What is it?").success
+    assert idle.engine.mean_colours == [OLD, OLD]
+
+
+def test_requests_that_wait_for_the_model_use_the_newest_image_when_they_begin(idle):
+    idle.engine.block()
+    own = idle.ask_client.call_async(Ask.Request(question="0?", image=plain_image(OLD)))
+    idle.until(idle.engine.stepping.is_set)
+    waiting = [idle.ask_client.call_async(Ask.Request(question="1?")) for _ in range(8)]
+    idle.until(lambda: idle.node.scheduler.waiting())
+    idle.send(OLD)
+    idle.send(NEW)
+    idle.engine.unblock()
+    idle.until(lambda: own.done() and all(future.done() for future in waiting))
+    assert idle.engine.mean_colours[-1] == NEW
+
+
+def test_the_newest_image_is_described_as_soon_as_somebody_listens(idle):
+    idle.image_publisher.publish(plain_image(NEW, sec=8))
+    captions = idle.collect(GroundedCaption, "kosmos/captions")
+    idle.until(lambda: captions)
+    assert captions[0].header.stamp.sec == 8
+    assert idle.engine.mean_colours == [NEW]
+    for sec in (9, 10):  # from now on every image is read
+        idle.send(OLD, sec=sec)
+        idle.until(lambda sec=sec: captions[-1].header.stamp.sec == sec)
+
+
+def test_switching_a_camera_off_stops_reading_its_images(idle):
+    captions = idle.collect(GroundedCaption, "kosmos/captions")
+    idle.until(idle.camera.wanted)
+    idle.send(NEW)
+    idle.until(lambda: captions)
+    idle.set_parameter("enabled", False)
+    idle.until(lambda: not idle.camera._needs_frames())
+    idle.send(NEW)  # after the last image that was needed, one more is read
+    assert idle.camera.subscription.sampling
+
+
+def test_an_idle_camera_follows_the_reliability_of_its_publishers(idle):
+    subscription = idle.camera.subscription
+    lossy = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    second = idle.client.create_publisher(Image, "image", lossy)
+    idle.until(lambda: subscription.reliability == "best_effort")
+    idle.client.destroy_publisher(second)
+    idle.until(lambda: subscription._subscription is None)
+    idle.until(lambda: subscription._subscription)
+    idle.wait_for_image_connection()
+    idle.image_publisher.publish(plain_image(NEW))
+    idle.until(lambda: idle.ask(question="?").success and idle.engine.mean_colours[-1] == NEW)
+
+
+@pytest.mark.parametrize("malformed", [b"", b"\0", b"\0\1\0\0", b"\xff" * 64])
+def test_images_that_cannot_be_read_count_as_lost(start, malformed):
+    """rclpy shows nothing of them, but the next image tells that one is missing."""
+    harness = start(max_rate=0).subscribe_to_captions()
+    harness.until(lambda: harness.camera.subscription._single)
+    harness.send()
+    before = harness.camera.subscription.missed
+    harness.image_publisher.publish(malformed)
+    harness.image_publisher.publish(serialize_message(plain_image())[:-100])
+    harness.send()
+    assert harness.camera.subscription.missed >= before + 2
+    harness.until(lambda: harness.captions)
+
+
+def test_images_that_are_too_large_to_arrive_are_named_as_lost(start, tmp_path):
+    harness = start(stale_timeout=0.0, image_reliability="best_effort")
+    script = tmp_path / "large.py"
+    script.write_text(LARGE_AND_LOSSY)
+    harness.client.destroy_publisher(harness.image_publisher)
+    with Program(Path(sys.executable), script):
+        harness.until(lambda: harness.camera.subscription.missed)
+        harness.set_parameter("stale_timeout", 0.1)
+        text = harness.until(lambda: harness.logs("no image on /image", "images are lost since"))
+    assert "/large offers Image with BEST_EFFORT" in text
+    assert "large images are lost in transport; set" in text

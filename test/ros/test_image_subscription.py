@@ -12,12 +12,15 @@ from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from kosmos_ros.ros import image_subscription
 from kosmos_ros.ros.image_subscription import (
     MAX_PUBLISHERS,
     REPEAT_WARNING,
     RESUBSCRIBE_DELAY,
+    UNKNOWN,
     ImageSubscription,
 )
+from kosmos_ros.serving.gate import LOOK_PERIOD
 
 
 class Subscriber:
@@ -29,17 +32,24 @@ class Subscriber:
         self.infos, self.warnings, self.news = [], [], []
         log = SimpleNamespace(warning=self.warnings.append, info=self.news.append)
         monkeypatch.setattr(
-            "kosmos_ros.ros.image_subscription.time", SimpleNamespace(monotonic=lambda: self.now)
+            "kosmos_ros.ros.image_subscription.time",
+            SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.now),
         )
         monkeypatch.setattr(self.node, "get_logger", lambda: log)
-        self.images = []
+        self.images, self.ages = [], []
+        self.needed = True
         self.subscription = ImageSubscription(
-            self.node, "image", transport, reliability, self.images.append
+            self.node, "image", transport, reliability, self._on_image, lambda: self.needed
         )
         monkeypatch.setattr(self.node, "get_publishers_info_by_topic", lambda topic: self.infos)
+        monkeypatch.setattr(self.node, "count_publishers", lambda topic: len(self.infos))
         # A computer without a setting that helps.
         monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
         monkeypatch.setenv("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?max_msg_size=4MB")
+
+    def _on_image(self, message, age):
+        self.images.append(message)
+        self.ages.append(age)
 
     def offer(self, name="camera", kind="sensor_msgs/msg/Image", reliability="RELIABLE"):
         self.infos.append(
@@ -49,6 +59,14 @@ class Subscriber:
                 topic_type=kind,
                 qos_profile=SimpleNamespace(reliability=ReliabilityPolicy[reliability]),
             )
+        )
+
+    def receive(self, after, number=UNKNOWN, waited=0.0):
+        """Receive image `number` of its publisher, `after` seconds from now."""
+        self.now += after
+        received = round((self.now - waited) * 1e9)
+        self.subscription._receive(
+            Image(), {"publication_sequence_number": number, "received_timestamp": received}
         )
 
     def check(self, after, stale_timeout=1.0, loading=False):
@@ -169,7 +187,7 @@ def test_the_first_image_after_silence_is_reported_once(subscribe):
     subscriber = subscribe()
     subscriber.check(after=2.0)
     for _ in range(2):
-        subscriber.subscription._receive(Image())
+        subscriber.subscription._receive(Image(), {})
     assert subscriber.news == ["images arrive on /image"]
     assert len(subscriber.images) == 2
     assert not subscriber.check(after=0.5)
@@ -199,3 +217,118 @@ def test_auto_follows_the_publishers_and_waits_before_it_becomes_reliable(subscr
         "/image: requesting BEST_EFFORT; not all publishers offer RELIABLE",
         "/image: requesting RELIABLE; all publishers offer it",
     ]
+
+
+def test_images_are_left_unread_while_nobody_needs_them(subscribe):
+    subscriber = subscribe()
+    taking = subscriber.subscription._taking
+    subscriber.receive(after=0.0)
+    assert taking()
+    subscriber.needed = False
+    assert taking()  # until the next image has arrived
+    subscriber.receive(after=0.25)
+    assert subscriber.subscription.sampling
+    assert not taking()
+    subscriber.now += LOOK_PERIOD
+    assert taking()
+    subscriber.receive(after=0.0)
+    assert not taking()
+    subscriber.needed = True
+    assert taking()
+
+
+@pytest.mark.parametrize(
+    ("stale_timeout", "sampling"), [(0.0, True), (1.5, False), (2 * LOOK_PERIOD, True)]
+)
+def test_a_short_timeout_keeps_every_image_read(subscribe, stale_timeout, sampling):
+    subscriber = subscribe()
+    subscriber.needed = False
+    subscriber.check(after=0.0, stale_timeout=stale_timeout)
+    subscriber.receive(after=0.0)
+    assert subscriber.subscription.sampling is sampling
+
+
+def test_the_age_of_an_image_that_waited_unread_is_known(subscribe):
+    subscriber = subscribe()
+    subscriber.needed = False
+    subscriber.receive(after=0.0, waited=0.5)  # the executor has taken it at once
+    subscriber.receive(after=1.0, waited=0.75)
+    subscriber.receive(after=1.0, waited=2.5)  # impossible: the clock has been set
+    subscriber.receive(after=1.0, waited=-0.5)
+    assert subscriber.ages == pytest.approx([0.0, 0.75, 0.0, 0.0])
+    assert subscriber.subscription.arrivals.silence(subscriber.now) == 0.0
+
+
+def test_the_rate_of_a_camera_is_known_from_the_images_that_it_numbers(subscribe):
+    subscriber = subscribe()
+    subscriber.needed = False
+    subscriber.offer()
+    for second in range(5):
+        subscriber.check(after=0.0, stale_timeout=0.0)
+        subscriber.receive(after=1.0, number=100 + 30 * second)
+    assert subscriber.subscription.arrivals.rate(subscriber.now) == 30.0
+    assert subscriber.subscription.missed == 0
+
+
+@pytest.mark.parametrize("numbers", [[UNKNOWN] * 3, [None] * 3, [100, 50, 20]])
+def test_the_rate_is_unknown_without_useful_numbers(subscribe, numbers):
+    subscriber = subscribe()
+    subscriber.needed = False
+    subscriber.offer()
+    for number in numbers:
+        subscriber.check(after=0.0, stale_timeout=0.0)
+        subscriber.receive(after=1.0, number=number)
+    assert subscriber.subscription.arrivals.rate(subscriber.now) == 0.0
+
+
+def test_numbers_of_two_publishers_count_nothing(subscribe):
+    subscriber = subscribe()
+    for name in ("left", "right"):
+        subscriber.offer(name)
+    subscriber.check(after=0.0)
+    for number in (1, 1000, 2, 1001):
+        subscriber.receive(after=0.1, number=number)
+    assert subscriber.subscription.missed == 0
+
+
+def test_images_that_are_missing_between_numbers_are_lost(subscribe):
+    subscriber = subscribe()
+    subscriber.offer()
+    subscriber.check(after=0.0)
+    for number in (1, 2, 9, 10, 20):
+        subscriber.receive(after=0.5, number=number)
+    assert subscriber.subscription.missed == 15
+    subscriber.check(after=0.0)
+    (text,) = subscriber.warnings
+    assert text.startswith("about 75% of the images on /image do not reach this node (2.0 images")
+    assert "15 are lost so far" in text
+
+
+def test_images_that_the_middleware_has_lost_are_named_as_the_cause_of_silence(subscribe):
+    subscriber = subscribe()
+    subscriber.offer()
+    for change in (3, 4):
+        subscriber.subscription._on_loss(SimpleNamespace(total_count_change=change))
+    subscriber.check(after=2.0)
+    (text,) = subscriber.warnings
+    assert "; 7 images are lost since then: large images are lost in transport; set" in text
+    assert subscriber.subscription.missed == 7
+    subscriber.receive(after=0.0)
+    subscriber.check(after=2.0)
+    assert subscriber.warnings[1].endswith("; perhaps the camera has stopped")
+
+
+def test_middleware_without_the_event_of_lost_messages_is_used_without_it(subscribe, monkeypatch):
+    made = []
+
+    class Callbacks(image_subscription.SubscriptionEventCallbacks):
+        def create_event_handlers(self, *arguments):
+            made.append(self.message_lost)
+            if self.message_lost:
+                raise image_subscription.UnsupportedEventTypeError("unsupported")
+            return super().create_event_handlers(*arguments)
+
+    monkeypatch.setattr(image_subscription, "SubscriptionEventCallbacks", Callbacks)
+    subscriber = subscribe()
+    assert made == [subscriber.subscription._on_loss, None]
+    assert subscriber.subscription.topic == "/image"

@@ -134,7 +134,7 @@ def test_frames_older_than_the_window_are_not_kept():
     arrivals = Arrivals(0.0, window=10.0)
     for second in range(100):
         arrivals.arrived(float(second), float(second))
-    assert [arrived for arrived, _ in arrivals._arrivals] == list(range(89, 100))
+    assert [frame.arrived for frame in arrivals._frames] == list(range(89, 100))
 
 
 def test_a_frame_at_the_moment_of_forgetting_still_counts():
@@ -143,3 +143,47 @@ def test_a_frame_at_the_moment_of_forgetting_still_counts():
     assert arrivals.lost(1010.0) == pytest.approx(0.4)  # three of five in each half
     arrivals.forget(1000.001)
     assert arrivals.lost(1010.0) == 0.0  # two frames in a half are too few to judge
+
+
+def numbered(*frames):
+    """Return arrivals of (seconds, frames sent since the one before, skipped on purpose)."""
+    arrivals = Arrivals(0.0)
+    for second, sent, skipped in frames:
+        arrivals.arrived(second, 0.0, sent, skipped)
+    return arrivals
+
+
+def test_the_loss_is_exact_if_the_number_of_sent_frames_is_known():
+    arrivals = numbered((0.0, None, False), (1.0, 1, False), (2.0, 6, False), (3.0, 2, False))
+    assert arrivals.missed == 6
+    assert arrivals.lost(3.0) == pytest.approx(0.6)  # 4 of 10 arrived, with useless stamps
+    assert arrivals.rate(3.0) == 1.0
+
+
+def test_two_frames_are_too_few_to_judge_a_loss():
+    assert numbered((0.0, None, False), (1.0, 100, False)).lost(1.0) == 0.0
+
+
+def test_frames_that_are_skipped_on_purpose_are_not_lost_but_count_in_the_rate():
+    arrivals = numbered(*((float(second), 30, True) for second in range(5)))
+    assert (arrivals.missed, arrivals.lost(4.0), arrivals.rate(4.0)) == (0, 0.0, 30.0)
+
+
+def test_the_loss_counts_from_the_first_frame_after_those_that_were_skipped():
+    frames = [(0.0, None, False), (1.0, 30, True), (1.1, 1, False), (1.2, 1, False)]
+    assert numbered(*frames).lost(1.2) == 0.0
+    assert numbered(*frames, (1.3, 6, False)).lost(1.3) == pytest.approx(1 - 4 / 9)
+
+
+def test_no_rate_is_known_after_an_unknown_number_of_skipped_frames():
+    arrivals = numbered((0.0, None, False), (0.1, None, False), (1.0, None, True))
+    assert arrivals.rate(1.0) == 0.0
+    arrivals.arrived(1.5, 0.0)
+    assert arrivals.rate(1.5) == 2.0
+
+
+def test_stamps_show_the_loss_again_if_a_number_is_unknown():
+    arrivals = arrivals_of([n / 10 for n in range(100)])
+    arrivals.arrived(1010.0, 10.0, sent=500)
+    assert arrivals.lost(1010.0) == pytest.approx(0, abs=0.05)
+    assert arrivals.missed == 499

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import CancelledError, QueueFullError
-from kosmos_ros.serving.scheduler import Frame, Limits, Scheduler
+from kosmos_ros.serving.scheduler import CATCH_UP, Frame, Limits, Scheduler
 from kosmos_ros.serving.work import Work
 
 
@@ -686,3 +686,69 @@ def test_frames_and_limits_are_immutable_and_a_frame_is_equal_only_to_itself():
         limits.max_rate = 2.0
     assert frame != dataclasses.replace(frame)  # images are arrays, which have no truth value
     assert limits == Limits(max_rate=1.0, max_image_age=0.0)
+
+
+def test_a_request_waits_for_a_newer_frame_of_a_camera_that_is_read_rarely():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "old", wanted=False, sampled=True)
+    request = asked("?", 1e6, ("left",))
+    scheduler.submit(request)
+    assert scheduler.awaited("left") and not scheduler.awaited("right")
+    assert scheduler.next(clock.now) == (None, clock.now + CATCH_UP)
+    assert scheduler.next(clock.now, frames=False) == (None, clock.now + CATCH_UP)
+    scheduler.offer("left", "new", wanted=False, sampled=True)
+    item = taken(scheduler, clock.now)
+    assert (item.request, item.frame.image) == (request, "new")
+    assert not scheduler.awaited("left")
+
+
+def test_a_request_uses_the_newest_frame_if_no_newer_one_comes():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "old", wanted=False, sampled=True)
+    scheduler.submit(asked("?", 1e6, ("left",)))
+    assert taken(scheduler, clock.now + CATCH_UP / 2) is None
+    assert taken(scheduler, clock.now + CATCH_UP).frame.image == "old"
+
+
+def test_many_requests_cannot_extend_the_time_in_which_they_wait_for_a_newer_frame():
+    clock, scheduler = new_scheduler()
+    begun = clock.now
+    scheduler.offer("left", "old", wanted=False, sampled=True)
+    for _ in range(8):
+        scheduler.submit(asked("?", 1e6, ("left",)))
+        clock.now += CATCH_UP / 8
+    clock.now = begun + CATCH_UP
+    assert taken(scheduler, clock.now).frame.image == "old"
+
+
+def test_a_request_does_not_wait_for_the_cameras_of_others():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "old", wanted=False, sampled=True)
+    scheduler.offer("right", "new", wanted=False)
+    for cameras, image in (((), None), (("right",), "new")):
+        scheduler.submit(asked("?", 1e6, cameras))
+        item = taken(scheduler, clock.now)
+        assert (item.frame and item.frame.image) == image
+
+
+def test_a_frame_to_describe_does_not_wait_for_the_request_that_catches_up():
+    clock, scheduler = new_scheduler(max_rate=1.0)
+    scheduler.offer("right", "first")
+    assert taken(scheduler, clock.now).frame.image == "first"
+    scheduler.offer("right", "second")
+    scheduler.offer("left", "old", wanted=False, sampled=True)
+    scheduler.submit(asked("?", 1e6, ("left",)))
+    assert scheduler.next(clock.now) == (None, clock.now + CATCH_UP)
+    clock.now += 1.0
+    assert taken(scheduler, clock.now).request
+    assert taken(scheduler, clock.now).frame.image == "second"
+
+
+def test_the_age_of_a_frame_counts_from_its_arrival():
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "old", wanted=False, age=3.0)
+    scheduler.submit(asked("?", 1e6, ("left",), max_age=2.0))
+    assert taken(scheduler, clock.now) is None
+    scheduler.offer("left", "new", wanted=False, age=1.5)
+    item = taken(scheduler, clock.now)
+    assert (item.frame.image, item.frame.arrived) == ("new", clock.now - 1.5)

@@ -98,7 +98,8 @@ class Watcher:
             values = {pair.key: pair.value for pair in status.values}
             if "described" not in values:
                 continue
-            rate += float(values["image rate (Hz)"])
+            known = values["image rate (Hz)"]
+            rate += 0.0 if known == "unknown" else float(known)
             for name in COUNTS:
                 self._count(status.name, name, int(values[name]))
         self.rates.append(rate)

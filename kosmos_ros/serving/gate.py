@@ -1,0 +1,38 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Decide when the frames of a camera are read, because reading a frame costs time.
+
+While nobody needs frames, one frame in LOOK_PERIOD is read, to see that the camera works. Knows no
+ROS and no images. Times are in seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOOK_PERIOD = 1.0  # s between two frames that are read while nobody needs frames
+
+
+@dataclass
+class Gate:
+    """The gate of one camera. One thread at a time may use it."""
+
+    _closed_until: float = float("-inf")  # s
+
+    def update(self, now: float, needed: bool) -> bool:
+        """Return whether frames are read now. An open gate stays open until a frame has passed.
+
+        `needed`: somebody needs every frame.
+        """
+        if needed or now >= self._closed_until:
+            self._closed_until = float("-inf")
+        return not self.closed
+
+    def passed(self, now: float, needed: bool) -> None:
+        """Record a frame that has been read. Close the gate if nobody needs the next one."""
+        self._closed_until = float("-inf") if needed else now + LOOK_PERIOD
+
+    @property
+    def closed(self) -> bool:
+        """Whether frames are left unread."""
+        return self._closed_until > float("-inf")
