@@ -25,8 +25,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from kosmos_ros.entry import CUT_OFF
 from kosmos_ros.ros.conversions import image_message
-from kosmos_ros.ros.kosmos_node import CUT_OFF
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
