@@ -8,6 +8,7 @@ seconds and may fail. Knows the names of these modules; no ROS and no model.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -23,8 +24,8 @@ BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = r
 """Exit codes of the nodes; docs/interface.md explains them."""
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
-END_LIMIT = int(signal.SIGUSR1)
-"""Seconds that a program may take to react to a signal: 10 on Linux. See `catch_signals`."""
+REMINDER = signal.SIGUSR1
+"""Its number is also the seconds that a program may take to react to a signal: 10 on Linux."""
 
 _THREADS = "allow more processes and threads (ulimit -u, TasksMax, --pids-limit), or end some"
 _FILES = "allow more open files (ulimit -n, LimitNOFILE)"
@@ -99,7 +100,17 @@ def run_program(
             traceback.print_exc()
             return BROKEN
         print(f"{module.rpartition('.')[2]}: {reason}", file=sys.stderr)
-        return ENVIRONMENT
+        # Libraries that have started only half way may crash at a normal exit.
+        leave(ENVIRONMENT)
+        return ENVIRONMENT  # in a test that replaces os._exit
+
+
+def leave(code: int) -> None:
+    """End the process at once, without the exit handlers of Python and of native libraries."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def trouble(error: Exception) -> str:
@@ -118,10 +129,10 @@ def trouble(error: Exception) -> str:
 def catch_signals() -> int:
     """Let SIGINT and SIGTERM write into a pipe, and return the pipe's end to read from.
 
-    SIGALRM ends the process END_LIMIT seconds later, unless the caller has set another timer:
+    SIGALRM ends the process REMINDER seconds later, unless the caller has set another timer:
     a process may be unable to start a thread, and native code may block the main thread. Native
-    code that holds Python's global lock blocks all Python code. Therefore the kernel sends SIGUSR1
-    for each byte in the pipe, and the handler of this signal is the C library's `alarm`, which
+    code that holds Python's global lock blocks all Python code. Therefore the kernel sends the
+    signal REMINDER for each byte in the pipe, and its handler is the C library's `alarm`, which
     takes the signal's number as seconds.
     """
     import ctypes  # not earlier, since Ctrl-C prints a traceback until `run_program` begins
@@ -133,9 +144,9 @@ def catch_signals() -> int:
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         library.signal.argtypes = ctypes.c_int, ctypes.c_void_p
-        library.signal(signal.SIGUSR1, ctypes.cast(library.alarm, ctypes.c_void_p))
+        library.signal(REMINDER, ctypes.cast(library.alarm, ctypes.c_void_p))
         fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(reader, fcntl.F_SETSIG, signal.SIGUSR1)
+        fcntl.fcntl(reader, fcntl.F_SETSIG, REMINDER)
         fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
     return reader
 

@@ -51,6 +51,7 @@ def test_other_errors_are_not_the_environments(error):
 def program(monkeypatch):
     """Return a function that runs a program whose `main` is given, and returns its exit code."""
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(entry.os, "_exit", lambda _: None)
 
     def run(main):
         module = ModuleType("some_program")
@@ -88,6 +89,7 @@ def test_a_bug_is_a_traceback_and_code_5(program, capsys):
 
 def test_a_module_that_is_missing_is_named(capsys, monkeypatch):
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(entry.os, "_exit", lambda _: None)
     assert entry.run_program("no_such_package.node") == 7
     assert capsys.readouterr().err.startswith(
         "node: ModuleNotFoundError: No module named 'no_such_package'; install it"

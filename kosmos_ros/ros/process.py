@@ -22,7 +22,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
 
-from kosmos_ros.entry import BAD_ARGUMENT, BAD_PARAMETER, SIGNALS, catch_signals
+from kosmos_ros.entry import BAD_ARGUMENT, BAD_PARAMETER, SIGNALS, catch_signals, leave
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.sanitize import format_traceback, one_line, quoted
 
@@ -100,9 +100,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     code = int(node.finished.result()) if node.finished.done() else 0
     if not threads_ended:
         # A thread in native code cannot be stopped, and would crash a normal exit of Python.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
     return code
 
 
