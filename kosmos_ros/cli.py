@@ -9,14 +9,20 @@ Progress and errors go to standard error.
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # before the imports that take long
+    from kosmos_ros.entry import kosmos
+
+    sys.exit(kosmos())
+
 import argparse
 import itertools
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kosmos_ros.entry import INTERRUPTED, output_failed
 from kosmos_ros.errors import ConfigError, GenerationError, ImageError, KosmosError, RegionError
 from kosmos_ros.images.decode import load
 from kosmos_ros.images.drawing import annotate
@@ -41,7 +47,8 @@ def main(args: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     0: success. 1: an image, the question or the model failed. 2: an option is invalid. As in
-    shells, 130: Ctrl-C; 141: the program that reads standard output has ended.
+    shells, 130: Ctrl-C; 141: the program that reads standard output has ended. See entry.py for
+    codes of exceptions.
     """
     options = _parser().parse_args(args)
     try:
@@ -50,7 +57,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"kosmos: {one_line(exc)}", file=sys.stderr)
         return 2 if isinstance(exc, ConfigError) else 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -277,11 +284,7 @@ def _write(value: dict[str, Any]) -> None:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()  # so that the reader of a pipe gets each line at once
     except OSError as exc:
-        # Python flushes again at exit, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(exc, BrokenPipeError):
-            sys.exit(141)
-        sys.exit(f"kosmos: standard output: {exc.strerror}")
+        output_failed("kosmos", exc)
 
 
 def _task(text: str) -> str:
@@ -330,7 +333,3 @@ def _save(folder: Path, name: str, image: np.ndarray) -> Path:
             exc.filename = str(path)
         raise
     return path
-
-
-if __name__ == "__main__":
-    sys.exit(main())

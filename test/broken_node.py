@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run kosmos_node with an engine that breaks: broken_node.py HOW [ARGUMENTS].
 
-HOW: lost (the device is lost), hangs (a step never ends), holds (it also keeps Python's lock).
+HOW: lost (the device is lost), bug (an exception ends the worker), hangs (a step never ends),
+holds (it also keeps Python's lock). As the prefix of a launch file, the command is followed by the
+path of the node that it replaces.
 """
 
 import ctypes
@@ -19,6 +21,11 @@ from kosmos_ros.ros.process import run
 class Broken(FakeEngine):
     """An engine that works until a prompt contains "break"."""
 
+    broken = False
+
+    def memory(self):
+        return 1 // 0 if self.broken else super().memory()
+
     def step(self):
         if any("break" in query.prompt for query in self.added):
             if sys.argv[1] == "lost":
@@ -29,9 +36,13 @@ class Broken(FakeEngine):
                 for _ in range(2):  # after the second one, the first has set the alarm
                     turns.acquire()
                 ctypes.PyDLL(None).sleep(1000)
+            if sys.argv[1] == "bug":
+                self.broken = True
+                return super().step()
             threading.Event().wait()
         return super().step()
 
 
 if __name__ == "__main__":
-    sys.exit(run(lambda: KosmosNode(lambda settings: Broken()), [sys.argv[0], *sys.argv[2:]]))
+    arguments = [word for word in sys.argv if not word.endswith("/kosmos_node")]
+    sys.exit(run(lambda: KosmosNode(lambda settings: Broken()), [arguments[0], *arguments[2:]]))

@@ -10,6 +10,12 @@ model.
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long
+    from kosmos_ros.entry import camera_node
+
+    sys.exit(camera_node())
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +172,3 @@ def _truth_message(view: View, header: Header) -> GroundedCaption:
 def main(args: list[str] | None = None) -> int:
     """Run camera_node until SIGINT or SIGTERM."""
     return run(CameraNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,12 @@ and waits for an event: topics, services, the action and parameters. Knows no mo
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long
+    from kosmos_ros.entry import demo_node
+
+    sys.exit(demo_node())
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +35,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 
+from kosmos_ros.entry import output_failed
 from kosmos_ros.errors import ConfigError, RequestError
 from kosmos_ros.ros import parameters
 from kosmos_ros.ros.process import run
@@ -321,13 +328,12 @@ def _corners(box: BoundingBox) -> str:
 
 
 def _say(text: str) -> None:
-    print(one_line(text), flush=True)
+    try:
+        print(one_line(text), flush=True)
+    except OSError as exc:
+        output_failed("demo_node", exc)
 
 
 def main(args: list[str] | None = None) -> int:
     """Run demo_node. Exit code 0: captions arrived and every request succeeded."""
     return run(DemoNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

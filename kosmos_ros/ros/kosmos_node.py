@@ -10,6 +10,12 @@ work into the scheduler. A second thread owns the model, and a third one publish
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long
+    from kosmos_ros.entry import kosmos_node
+
+    sys.exit(kosmos_node())
+
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,12 +28,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from rclpy.validate_topic_name import validate_topic_name
 
+from kosmos_ros.entry import CUT_OFF, HUNG
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.ros import diagnostics, namesakes, parameters
 from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
-from kosmos_ros.ros.model_host import HUNG, ModelHost, load_engine
+from kosmos_ros.ros.model_host import ModelHost, load_engine
 from kosmos_ros.ros.namesakes import Namesakes
 from kosmos_ros.ros.process import run, spin_once
 from kosmos_ros.ros.services import Services
@@ -39,7 +46,6 @@ from kosmos_ros.serving.scheduler import Scheduler
 from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import CaptionEngine
 
-CUT_OFF = 6  # exit code; the others are in model_host.py
 WATCH_PERIOD = 0.1  # s between two checks of cameras, deadlines and the worker
 PORTS_PERIOD = 1.0  # s between two checks of Fast DDS's shared memory
 MIN_PATIENCE = 30.0  # s for one callback of the executor, far more than a busy machine needs
@@ -314,7 +320,3 @@ def _returned(success: bool) -> TransitionCallbackReturn:
 def main(args: list[str] | None = None) -> int:
     """Run kosmos_node until SIGINT or SIGTERM."""
     return run(KosmosNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from kosmos_ros.entry import BAD_PARAMETER, BROKEN, DEVICE_LOST, HUNG
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
 from kosmos_ros.ros.bridge import ImageDecoder
 from kosmos_ros.sanitize import format_error
@@ -22,7 +23,6 @@ from kosmos_ros.serving.scheduler import Scheduler
 from kosmos_ros.serving.work import Deliver, Work
 from kosmos_ros.serving.worker import CaptionEngine, Decode, Worker
 
-BAD_PARAMETER, DEVICE_LOST, HUNG, BROKEN = 1, 3, 4, 5  # exit codes
 RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Seconds between attempts to load a model whose download failed. The last value repeats."""
 REPEAT_BUG = 5.0  # s between two log messages about unexpected errors

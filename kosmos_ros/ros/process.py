@@ -17,19 +17,34 @@ from typing import Any
 
 import rclpy
 import rclpy.utilities
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
 
+from kosmos_ros.entry import BAD_ARGUMENT, BAD_PARAMETER, SIGNALS, catch_signals, leave
 from kosmos_ros.errors import KosmosError
-from kosmos_ros.sanitize import format_traceback, one_line
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from kosmos_ros.sanitize import format_traceback, one_line, quoted
 
 REPEAT_ERROR = 5.0  # s between log lines about failing callbacks
 
 STOP_TIMEOUT = 2.0
 """Seconds for a node's threads to end. ros2 launch sends SIGTERM 5 s after SIGINT."""
+
+START_PATIENCE = 120.0  # s for ROS and the node to start, far more than a busy machine needs
+END_PATIENCE = 30.0  # s for the process to end once it stops, also for Python's own end
+
+STDERR = 2  # file descriptor
+
+DOMAIN, MAX_DOMAIN = "ROS_DOMAIN_ID", 232  # environment variable, and its largest value
+
+REFUSALS = (KosmosError, ParameterException, NameValidationException, InvalidQosOverridesError)
+"""Errors about parameters and names."""
+WRONG_SETTINGS = {
+    "Unexpected QoS override": BAD_PARAMETER,
+    "external configuration": BAD_ARGUMENT,  # --log-config-file
+}
+"""Text in a RuntimeError of rclpy that a setting of the user causes: exit code."""
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
@@ -39,37 +54,44 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     `stop(seconds) -> bool`, which ends the node's threads and returns whether they have ended; it
     may spin the node's executor. The node may have `patience`: the seconds that one callback of
     the executor may take, or 0 for no limit. After that time the stacks of all threads are printed
-    and SIGALRM ends the process.
+    and SIGALRM ends the process. It also ends a process that hangs while it starts or stops, and
+    one that does not react to a signal.
 
-    Returns the exit code: the result of `finished`; 0 after a signal; 1 if the node cannot be
-    made (a KosmosError, or a name, QoS override or ROS parameter that rclpy refuses); 2 for
-    arguments that rcl refuses or that are not ROS arguments.
+    Returns the exit code: the result of `finished`; 0 after a signal; 1 if the node refuses its
+    parameters; 2 for arguments or a ROS domain that ROS refuses. Raises what else keeps the node
+    from being made, such as RuntimeError if no thread can be started.
     """
+    if reason := _wrong_argument(args):
+        return _refuse(BAD_ARGUMENT, reason)
+    # After the stacks, the default action of the signal ends the process.
+    faulthandler.register(signal.SIGALRM, file=STDERR, chain=True)
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    signals = catch_signals()
+    # Native code may block while it holds Python's global lock, as Fast DDS does under rclpy
+    # (Fast-DDS #6485). It then stops every Python thread, but not the kernel's timer.
+    signal.setitimer(signal.ITIMER_REAL, START_PATIENCE)
+    signalled = threading.Event()
     try:
         # rclpy's own signal handlers end the context at once, before pending responses are sent.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as exc:  # RCLError: rcl cannot read the arguments or a parameter file
-        return _refuse(2, f"{type(exc).__name__}: {exc}")
-    if unknown := rclpy.utilities.remove_ros_args(args)[1:]:
-        return _refuse(
-            2,
-            f"unknown argument {one_line(unknown[0], 100)}; "
-            "set parameters with --ros-args -p NAME:=VALUE",
-        )
-    executor = SingleThreadedExecutor()
-    signalled = threading.Event()
-    _on_signal(lambda: executor.create_task(signalled.set))
-    try:
+        executor = SingleThreadedExecutor()
+        _start_reading(signals, signalled, executor)
         node = make_node()
-    except (KosmosError, ParameterException, RuntimeError) as exc:
-        return _refuse(1, f"{type(exc).__name__}: {exc}")
+    except (*REFUSALS, RuntimeError) as exc:
+        reason = f"{type(exc).__name__}: {exc}"
+        if code := _code_of(exc, reason):
+            return _refuse(code, reason)
+        rclpy.try_shutdown()
+        raise
     threads_ended = False
     try:
         executor.add_node(node)
         _spin(node, signalled)
+        signal.set_wakeup_fd(-1)  # another signal must not shorten the time to stop
+        signal.setitimer(signal.ITIMER_REAL, END_PATIENCE)
         threads_ended = node.stop(STOP_TIMEOUT)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         # Python takes a while to exit. Another Ctrl-C must not change the exit code meanwhile.
         sys.unraisablehook = _report_unless_late_signal
         for number in SIGNALS:
@@ -78,9 +100,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     code = int(node.finished.result()) if node.finished.done() else 0
     if not threads_ended:
         # A thread in native code cannot be stopped, and would crash a normal exit of Python.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
     return code
 
 
@@ -97,6 +117,35 @@ def spin_once(node: Any, timeout: float | None = None) -> None:
         node.get_logger().error(format_traceback(exc), throttle_duration_sec=REPEAT_ERROR)
 
 
+def _wrong_argument(args: list[str] | None) -> str:
+    """Return what is wrong with the command line or the ROS domain; empty if ROS accepts them."""
+    # Fast DDS ends the process with code 1 if the number is too large.
+    if (domain := os.environ.get(DOMAIN)) and not _is_domain(domain):
+        return f"{DOMAIN} must be a number from 0 to {MAX_DOMAIN}, got {quoted(domain)}"
+    try:
+        unknown = rclpy.utilities.remove_ros_args(args)[1:]
+    except RuntimeError as exc:  # rcl cannot read the arguments or a parameter file
+        return f"{type(exc).__name__}: {exc}"
+    if not unknown:
+        return ""
+    return (
+        f"unknown argument {one_line(unknown[0], 100)}; "
+        "set parameters with --ros-args -p NAME:=VALUE"
+    )
+
+
+def _is_domain(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10 and int(text) <= MAX_DOMAIN
+
+
+def _code_of(error: Exception, reason: str) -> int:
+    """Return the exit code for an error that the user has to correct; 0 for another one."""
+    codes = [code for part, code in WRONG_SETTINGS.items() if part in reason]
+    if isinstance(error, REFUSALS):
+        return BAD_PARAMETER
+    return codes[0] if codes else 0
+
+
 def _refuse(code: int, reason: str) -> int:
     print(one_line(reason), file=sys.stderr)
     rclpy.try_shutdown()
@@ -105,13 +154,8 @@ def _refuse(code: int, reason: str) -> int:
 
 def _spin(node: Any, signalled: threading.Event) -> None:
     """Spin until the node has finished or a signal has arrived."""
-    if sys.stderr:
-        # chain: the default action of the signal follows the stacks, and ends the process.
-        faulthandler.register(signal.SIGALRM, chain=True)
     # Not spin_until_future_complete, which adds a callback to the future at every iteration.
     while not (node.finished.done() or signalled.is_set()):
-        # Native code may block while it holds Python's global lock, as Fast DDS does under rclpy
-        # (Fast-DDS #6485). It then stops every Python thread, but not the kernel's timer.
         signal.setitimer(signal.ITIMER_REAL, getattr(node, "patience", 0.0))
         spin_once(node)
 
@@ -122,20 +166,16 @@ def _report_unless_late_signal(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _on_signal(act: Callable[[], Any]) -> None:
-    """Call `act` in a separate thread for each SIGINT and SIGTERM.
+def _start_reading(pipe: int, signalled: threading.Event, executor: Any) -> None:
+    """Set `signalled` and wake the executor for each byte in the pipe, in a separate thread.
 
-    A Python handler would wait until the main thread leaves native code, where it waits for
-    messages. The file descriptor, however, is written at once.
+    A Python handler of the signal would wait until the main thread leaves native code, where it
+    waits for messages.
     """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)  # set_wakeup_fd requires it
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
 
-    def wait() -> None:
-        while os.read(reader, 1):
-            act()
+    def read() -> None:
+        while os.read(pipe, 1):
+            signalled.set()
+            executor.create_task(lambda: None)
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    threading.Thread(target=read, name="signals", daemon=True).start()

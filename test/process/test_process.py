@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kosmos_node as a process: start, end, exit codes, and steps of the system clock."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -25,11 +26,12 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from kosmos_ros.entry import CUT_OFF
 from kosmos_ros.ros.conversions import image_message
-from kosmos_ros.ros.kosmos_node import CUT_OFF
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
+PYTHON = Path(sys.executable)
 SHAPES = parameters(model="shapes")
 
 WITHOUT = """
@@ -94,6 +96,24 @@ def test_sigterm_right_after_the_start_is_not_a_crash(library):
     assert clean(node), node.output
 
 
+def test_five_nodes_that_start_at_once_become_ready_and_end():
+    """As at the start of a robot. The engine is a fake one: torch would need minutes."""
+    broken = Path(__file__).parents[1] / "broken_node.py"
+    with contextlib.ExitStack() as running:
+        nodes = [
+            running.enter_context(
+                Program(PYTHON, "-u", broken, "never", "--ros-args", "-r", f"__ns:=/robot{number}")
+            )
+            for number in range(5)
+        ]
+        for node in nodes:
+            node.says("active: ")
+        for node in nodes:
+            node.process.send_signal(signal.SIGINT)
+        assert [node.ends() for node in nodes] == [0] * 5
+        assert all(clean(node) for node in nodes)
+
+
 @pytest.mark.fault(52)
 def test_a_node_cut_off_from_shared_memory_ends_with_its_own_code():
     """Replace the node's port as Fast DDS does if it believes that the node is dead."""
@@ -127,7 +147,7 @@ def test_auto_without_a_gpu_uses_and_logs_the_cpu():
 @pytest.mark.fault(35)
 def test_a_node_without_torch_runs_and_names_the_install_command(client, missing):
     remedy = f"{sys.executable} -m pip install -r requirements.txt"
-    with Program(Path(sys.executable), "-u", "-c", WITHOUT.format(missing), *SHAPES) as node:
+    with Program(PYTHON, "-u", "-c", WITHOUT.format(missing), *SHAPES) as node:
         node.says(remedy)
         asking = client.create_client(Ask, "kosmos/ask")
         response = Spinner(client).call(asking, Ask.Request(question="What is it?"))

@@ -439,7 +439,8 @@ def test_bug_in_a_callback_does_not_end_the_process(ros, monkeypatch):
 
     monkeypatch.setattr(process.rclpy, "init", lambda **_: None)
     monkeypatch.setattr(process.rclpy, "shutdown", lambda **_: None)
-    monkeypatch.setattr(process, "_on_signal", lambda act: None)
-    monkeypatch.setattr(process.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(process, "_start_reading", lambda *_: None)
+    for name in ("signal", "setitimer", "set_wakeup_fd"):
+        monkeypatch.setattr(process.signal, name, lambda *_, **__: None)
     assert process.run(Buggy, []) == 7
     assert rclpy.ok()

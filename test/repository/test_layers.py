@@ -13,8 +13,9 @@ import pytest
 import kosmos_ros
 
 PACKAGE = Path(kosmos_ros.__file__).parent
-BASE = {"errors", "sanitize", "settings"}
+BASE = {"entry", "errors", "sanitize", "settings"}
 MAY_IMPORT = {
+    "entry": {"errors", "sanitize"},
     "errors": set(),
     "sanitize": {"errors"},
     "settings": {"errors", "sanitize"},

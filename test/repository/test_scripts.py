@@ -5,6 +5,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,17 @@ def test_valid_arguments_lead_to_the_set_up(clone, script, arguments):
     done = run(clone, script, *arguments)
     assert done.returncode == 77
     assert "set-up was run" in done.stderr
+
+
+def test_an_audit_without_network_fails_and_says_that_nothing_was_checked(clone):
+    with socket.socket() as closed:  # bound, but it does not listen: connections are refused
+        closed.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = run(clone, "audit", HTTPS_PROXY=proxy, https_proxy=proxy)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("scripts/audit: no version was checked, because https://pypi.org/")
+    assert "Connection refused" in line and "set HTTPS_PROXY" in line
 
 
 def test_setup_takes_no_arguments(clone):

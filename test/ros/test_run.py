@@ -13,6 +13,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import rclpy
 from rclpy.node import Node
+from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.task import Future
 
 from kosmos_ros.errors import ConfigError
@@ -27,6 +28,8 @@ def handlers(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     yield
     signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
         signal.signal(number, handler)
     rclpy.try_shutdown()
@@ -89,14 +92,42 @@ def test_an_argument_outside_ros_args_ends_the_process_with_2(capsys):
     assert not rclpy.ok()
 
 
-@pytest.mark.parametrize("error", [ConfigError("max_rate must be positive"), RuntimeError("rcl")])
-def test_a_node_that_cannot_be_made_ends_the_process_with_1(capsys, error):
+@pytest.mark.parametrize("domain", ["-1", "233", "abc", "9" * 100])
+def test_an_invalid_domain_ends_the_process_with_2(capsys, monkeypatch, domain):
+    """Fast DDS alone would end the process with code 1."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    assert run(Finished, ["node"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ROS_DOMAIN_ID must be a number from 0 to 232, got '")
+    assert domain[:20] in line
+    assert not rclpy.ok()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("max_rate must be positive"),
+        InvalidQosOverridesError("depth"),
+        RuntimeError("Unexpected QoS override for policy `reliability`: `perhaps`"),
+    ],
+)
+def test_a_node_that_refuses_its_parameters_ends_the_process_with_1(capsys, error):
+    assert run(raising(error), ["node"]) == 1
+    assert capsys.readouterr().err == f"{type(error).__name__}: {error}\n"
+    assert not rclpy.ok()
+
+
+def test_other_errors_of_a_new_node_are_raised_and_end_the_context():
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run(raising(RuntimeError("can't start new thread")), ["node"])
+    assert not rclpy.ok()
+
+
+def raising(error):
     def make():
         raise error
 
-    assert run(make, ["node"]) == 1
-    assert capsys.readouterr().err == f"{type(error).__name__}: {error}\n"
-    assert not rclpy.ok()
+    return make
 
 
 def test_only_the_race_of_a_late_signal_is_suppressed(monkeypatch):

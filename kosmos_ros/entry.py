@@ -1,0 +1,175 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The start and the end of every program: standard streams, signals and exit codes.
+
+A program's own module is imported after its streams and signals are safe, since importing takes
+seconds and may fail. Knows the names of these modules; no ROS and no model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from kosmos_ros.sanitize import one_line
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = range(1, 8)
+"""Exit codes of the nodes; docs/interface.md explains them."""
+INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
+
+REMINDER = signal.SIGUSR1
+"""Its number is also the seconds that a program may take to react to a signal: 10 on Linux."""
+
+_THREADS = "allow more processes and threads (ulimit -u, TasksMax, --pids-limit), or end some"
+_FILES = "allow more open files (ulimit -n, LimitNOFILE)"
+_MEMORY = "free memory, or allow the process more (ulimit -v, MemoryMax, --memory)"
+REMEDIES = {
+    "can't start new thread": _THREADS,
+    "Resource temporarily unavailable": _THREADS,
+    "Too many open files": _FILES,
+    "Cannot allocate memory": _MEMORY,
+    "bad_alloc": _MEMORY,
+    "failed to map segment": _MEMORY,
+    "MemoryError": _MEMORY,
+    "log directory": "set ROS_LOG_DIR to a folder that this user can write to",
+    "logging directory": "set HOME, or set ROS_LOG_DIR to a folder that this user can write to",
+    "No space left on device": "free space on the disk",
+    "No module named": "install it, or source the setup files of ROS and of this workspace",
+}
+"""Text of an error that is the environment's: what helps. The first text that is found counts."""
+
+
+def kosmos() -> int:
+    """Run the command kosmos, which handles KeyboardInterrupt."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+    def start(main: Callable[[], int]) -> int:
+        # A shell without job control lets its background commands ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+        catch_signals()
+        try:
+            return main()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return run_program("kosmos_ros.cli", start)
+
+
+def kosmos_node() -> int:
+    """Run kosmos_node."""
+    return run_program("kosmos_ros.ros.kosmos_node")
+
+
+def camera_node() -> int:
+    """Run camera_node."""
+    return run_program("kosmos_ros.ros.camera_node")
+
+
+def demo_node() -> int:
+    """Run demo_node."""
+    return run_program("kosmos_ros.ros.demo_node")
+
+
+def run_program(
+    module: str, start: Callable[[Callable[[], int]], int] = lambda main: main()
+) -> int:
+    """Import a module, call its `main` by means of `start`, and return the exit code.
+
+    While the module is imported, signals have their default action.
+
+    Returns 7 after printing one line if the environment does not let the program start or go on,
+    and 5 after printing a traceback of any other exception.
+    """
+    _open_streams()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent may have blocked some
+    try:
+        return start(importlib.import_module(module).main)
+    except Exception as exc:
+        if not (reason := trouble(exc)):
+            traceback.print_exc()
+            return BROKEN
+        print(f"{module.rpartition('.')[2]}: {reason}", file=sys.stderr)
+        # Libraries that have started only half way may crash at a normal exit.
+        leave(ENVIRONMENT)
+        return ENVIRONMENT  # in a test that replaces os._exit
+
+
+def leave(code: int) -> None:
+    """End the process at once, without the exit handlers of Python and of native libraries."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def trouble(error: Exception) -> str:
+    """Return in one line what the environment lacks, and what helps.
+
+    Empty if the error has another cause.
+    """
+    text = f"{type(error).__name__}: {error}"
+    remedy = next((remedy for part, remedy in REMEDIES.items() if part in text), "")
+    ours = isinstance(error, (ImportError, MemoryError, OSError))
+    if ours or remedy or type(error).__module__.startswith("rclpy"):
+        return one_line(text) + (f"; {remedy}" if remedy else "")
+    return ""
+
+
+def catch_signals() -> int:
+    """Let SIGINT and SIGTERM write into a pipe, and return the pipe's end to read from.
+
+    SIGALRM ends the process REMINDER seconds later, unless the caller has set another timer:
+    a process may be unable to start a thread, and native code may block the main thread. Native
+    code that holds Python's global lock blocks all Python code. Therefore the kernel sends the
+    signal REMINDER for each byte in the pipe, and its handler is the C library's `alarm`, which
+    takes the signal's number as seconds.
+    """
+    import ctypes  # not earlier, since Ctrl-C prints a traceback until `run_program` begins
+    import fcntl
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)  # set_wakeup_fd requires it
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        library.signal.argtypes = ctypes.c_int, ctypes.c_void_p
+        library.signal(REMINDER, ctypes.cast(library.alarm, ctypes.c_void_p))
+        fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(reader, fcntl.F_SETSIG, REMINDER)
+        fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
+    return reader
+
+
+def output_failed(program: str, error: OSError) -> NoReturn:
+    """End the program because standard output takes no more text."""
+    # Python flushes again at exit, which would fail again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        sys.exit(BROKEN_PIPE)
+    sys.exit(f"{program}: standard output: {error.strerror}")
+
+
+def _open_streams() -> None:
+    """Open standard streams that are closed on /dev/null.
+
+    Otherwise a file or socket takes the number of such a stream, and gets its text.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The system chooses the lowest number that is free. Children get the stream, too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False, errors="backslashreplace"))

@@ -1,0 +1,96 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of the environment are told from bugs, each with what helps."""
+
+import errno
+import os
+import sys
+from types import ModuleType
+
+import pytest
+
+from kosmos_ros import entry
+
+
+class RCLError(RuntimeError):
+    __module__ = "rclpy._rclpy_pybind11"
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("pthread_create failed: Resource temporarily unavailable"), "ulimit -u"),
+        (RCLError("error creating node: Failed to create std::thread: Resource"), ""),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/some/file.py"), "ulimit -n"),
+        (RuntimeError("eventfd_select_interrupter: Too many open files"), "ulimit -n"),
+        (MemoryError(), "ulimit -v"),
+        (ImportError("libx.so: failed to map segment from shared object"), "ulimit -v"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "ulimit -v"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "free space on the disk"),
+        (RCLError("Failed to create log directory '/x/log': 13"), "set ROS_LOG_DIR"),
+        (RCLError("Failed to get logging directory"), "set HOME"),
+        (RCLError("failed to initialize rcl: error not set"), ""),
+        (ModuleNotFoundError("No module named 'kosmos_msgs'"), "setup files"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/x"), ""),
+    ],
+)
+def test_trouble_names_the_error_and_the_remedy(error, remedy):
+    line = entry.trouble(error)
+    assert line.startswith(f"{type(error).__name__}: {error}")
+    assert remedy in line
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("x"), KeyError("x")])
+def test_other_errors_are_not_the_environments(error):
+    assert entry.trouble(error) == ""
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Return a function that runs a program whose `main` is given, and returns its exit code."""
+    monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(entry.os, "_exit", lambda _: None)
+
+    def run(main):
+        module = ModuleType("some_program")
+        module.main = main
+        monkeypatch.setitem(sys.modules, "some_program", module)
+        return entry.run_program("some_program")
+
+    return run
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+def test_the_result_of_main_is_the_exit_code(program):
+    assert program(lambda: 3) == 3
+
+
+def test_trouble_of_the_environment_is_one_line_and_code_7(program, capsys):
+    assert program(raising(OSError(errno.EMFILE, "Too many open files", "a\nb"))) == 7
+    assert capsys.readouterr().err == (
+        "some_program: OSError: [Errno 24] Too many open files: 'a\\nb'; "
+        "allow more open files (ulimit -n, LimitNOFILE)\n"
+    )
+
+
+def test_a_bug_is_a_traceback_and_code_5(program, capsys):
+    assert program(raising(LookupError("a bug"))) == 5
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback") and err.endswith("LookupError: a bug\n")
+
+
+def test_a_module_that_is_missing_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(entry.os, "_exit", lambda _: None)
+    assert entry.run_program("no_such_package.node") == 7
+    assert capsys.readouterr().err.startswith(
+        "node: ModuleNotFoundError: No module named 'no_such_package'; install it"
+    )
