@@ -57,8 +57,7 @@ def decode_raw(
     layout = check_raw(len(buffer), width, height, encoding, step, max_pixels)
     step = _plane_step(layout, len(buffer), width, height, step)
     planes = layout.split(buffer, width, height, step, is_bigendian)
-    native = (plane.astype(plane.dtype.newbyteorder("="), copy=False) for plane in planes)
-    return np.ascontiguousarray(layout.convert(*native))
+    return np.ascontiguousarray(layout.convert(*planes))
 
 
 def check_raw(
