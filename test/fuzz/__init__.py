@@ -17,7 +17,18 @@ once showed a bug. To keep the meaning of these inputs, append to tables that by
 import importlib
 from pathlib import Path
 
-TARGETS = ("raw", "compressed", "files", "parse", "prompt", "request", "parameter", "model")
+TARGETS = (
+    "raw",
+    "compressed",
+    "jpeg",
+    "png",
+    "files",
+    "parse",
+    "prompt",
+    "request",
+    "parameter",
+    "model",
+)
 CORPUS = Path(__file__).parents[1] / "corpus"
 
 
