@@ -163,6 +163,8 @@ _REDUCED: dict[str, Callable[[Any], bytes]] = {
     "JPEG": structure.jpeg,
     "PNG": structure.png,
     "WebP": bytes,
+    "GIF": structure.gif,
+    "TIFF": structure.tiff,
 }
 """Formats that are read as a whole, and the function that removes their metadata."""
 
@@ -253,6 +255,8 @@ def _decode(source: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
             image = _FORMATS[format][1](source)
             del source  # the image holds it until it is loaded
             check_size(*image.size, max_pixels)
+            if any(tile[0] == "bmp_rle" for tile in image.tile):
+                raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
             return _rgb(image)
         except _BROKEN as exc:
             raise ImageError(

@@ -83,7 +83,7 @@ def run(data):
         return False
     check(image)
     reduced = png(file)
-    assert png(reduced) == reduced
+    assert {part[4:8] for part in chunks(reduced)[1:]} <= {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
     assert len(reduced) <= len(file)
     # Pillow composes the frames of an animation, and is slow with many bombs.
     if b"acTL" not in file and len(file) < 4096:
