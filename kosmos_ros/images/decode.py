@@ -229,8 +229,12 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
         with open(path, "rb", opener=_open) as file:
             format = _sniff(file.read(SNIFFED), FILE_FORMATS, str(path))
             file.seek(0)
-            source = _whole(file, max_pixels) if format in _REDUCED else file
-            return _decode(source, format, str(path), max_pixels)
+            return _decode(
+                _whole(file, max_pixels) if format in _REDUCED else file,
+                format,
+                str(path),
+                max_pixels,
+            )
     except ImageSizeError as exc:
         raise ImageSizeError(f"{os.fspath(path)}: {exc}") from exc
     except OSError as exc:

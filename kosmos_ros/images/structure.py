@@ -49,6 +49,7 @@ _PARTS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 _SCREEN = 13  # bytes of a GIF's header and screen descriptor
 _EXTENSION, _CONTROL, _FRAME = 0x21, 0xF9, 0x2C
+_DISPOSAL = 0b11100  # bits about the next frame, for which Pillow already allocates an image
 
 _SIDES = {256: 322, 257: 323}  # width and length of the image -> of its tiles (TIFF 6.0)
 _SHORT = 3  # type of a field
@@ -130,7 +131,7 @@ def gif(data: Any) -> bytes:
     """
     data = memoryview(data)
     start = at = _SCREEN + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
-    control, blocks = data[:0], 0
+    control, blocks = bytearray(), 0
     while data[at] == _EXTENSION:
         begun, size = at, 1  # of the extension's kind
         at += 1
@@ -144,8 +145,9 @@ def gif(data: Any) -> bytes:
                     f"got {blocks} or more; save the image again with a common program"
                 )
         at += 1
-        if data[begun + 1] == _CONTROL:  # has the transparent colour
-            control = data[begun:at]
+        if data[begun + 1] == _CONTROL and data[begun + 2]:  # has the transparent colour
+            control = bytearray(data[begun:at])
+            control[3] &= ~_DISPOSAL
     if data[at] != _FRAME:
         raise ValueError("no frame")
     return b"".join([data[:start], control, data[at:]])

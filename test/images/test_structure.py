@@ -3,6 +3,7 @@
 """The number of parts of an image is limited, and the parts left out do not change a pixel."""
 
 import io
+import resource
 import struct
 import zlib
 
@@ -190,6 +191,18 @@ def test_the_place_of_a_gifs_frame_shows_its_transparent_colour(tmp_path):
     data[6:10] = struct.pack("<HH", 8, 2)
     shown = load(saved(tmp_path, data), LIMIT)
     assert shown[0].tolist() == [[255, 0, 0]] * 4 + [[1, 2, 3]] * 4
+
+
+@pytest.mark.parametrize("disposal", range(8))
+def test_no_memory_is_taken_for_the_frame_after_a_gifs_first(disposal, tmp_path):
+    """Pillow would allocate it before the size is known."""
+    start = b"GIF89a" + struct.pack("<HHBBB", 5, 4, 0x80, 0, 0) + bytes(6)
+    control = b"!\xf9\4" + bytes([disposal << 2 | 1, 0, 0, 0, 0])
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 40_000, 30_000, 0) + b"\2\0;"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageSizeError, match="got 40000 x 30000"):
+        load(saved(tmp_path, start + control + frame), LIMIT)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024  # KiB
 
 
 def tiff(order, fields, pixels=bytes(16 * 16 * 3)):
