@@ -9,13 +9,14 @@ cv_bridge.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
 import struct
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -31,8 +32,19 @@ from PIL import (
 )
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
-from kosmos_ros.images.encodings import ENCODINGS, Converter, Encoding, depth, grey, narrow
+from kosmos_ros.images import structure
+from kosmos_ros.images.encodings import ENCODINGS, Encoding, depth, grey, narrow, rows_of
 from kosmos_ros.sanitize import one_line, quoted
+
+MAX_SIDE = 32_750
+"""Largest width or height in pixels.
+
+Half of libjpeg's limit of 65,500: the strip below a drawn image is at most as tall as the image,
+and the drawing must fit a JPEG. It also bounds the memory of resizing, which first makes an image
+of the same height and of the model's width.
+"""
+METADATA = 64 << 20
+"""Bytes that a compressed image may have besides 8 for each pixel: a motion photo has a film."""
 
 
 def decode_raw(
@@ -57,8 +69,7 @@ def decode_raw(
     layout = check_raw(len(buffer), width, height, encoding, step, max_pixels)
     step = _plane_step(layout, len(buffer), width, height, step)
     planes = layout.split(buffer, width, height, step, is_bigendian)
-    native = (plane.astype(plane.dtype.newbyteorder("="), copy=False) for plane in planes)
-    return np.ascontiguousarray(layout.convert(*native))
+    return np.ascontiguousarray(layout.convert(*planes))
 
 
 def check_raw(
@@ -97,13 +108,17 @@ def check_raw(
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageSizeError if an image has no pixels or more than `max_pixels`."""
+    """Raise ImageSizeError if an image has no pixels, more than `max_pixels` or a long side."""
     if width < 1 or height < 1:
         raise ImageSizeError(f"image must have at least 1 x 1 pixels, got {width} x {height}")
     if width * height > max_pixels:
         raise ImageSizeError(
             f"image must have at most {max_pixels} pixels (max_image_pixels), "
             f"got {width} x {height} = {width * height}"
+        )
+    if max(width, height) > MAX_SIDE:
+        raise ImageSizeError(
+            f"each side of an image must have at most {MAX_SIDE} pixels, got {width} x {height}"
         )
 
 
@@ -140,16 +155,28 @@ _FORMATS: dict[str, tuple[bytes, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
     "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
     "TIFF": (rb"II\*\0|MM\0\*", TiffImagePlugin.TiffImageFile),
 }
+SNIFFED = 16  # bytes that decide the format
 MESSAGE_FORMATS = ("JPEG", "PNG", "WebP")
 FILE_FORMATS = tuple(_FORMATS)
 
-_MODES: dict[str, Converter] = {
-    "I;16": lambda pixels: grey(narrow(pixels)),
-    "I;16B": lambda pixels: grey(narrow(pixels)),
-    "I": lambda pixels: grey(narrow(pixels.clip(0, 65535))),
-    "F": depth,
+_REDUCED: dict[str, Callable[[Any], bytes]] = {
+    "JPEG": structure.jpeg,
+    "PNG": structure.png,
+    "WebP": bytes,
+    "GIF": structure.gif,
+    "TIFF": structure.tiff,
 }
-"""Pillow's modes of one channel with more than 8 bits -> converter."""
+"""Formats that are read as a whole, and the function that removes their metadata."""
+
+_MODES: dict[str, Callable[[Image.Image], np.ndarray]] = {
+    "I;16": lambda image: grey(narrow(_plane(image))),
+    "I;16B": lambda image: grey(narrow(_plane(image))),
+    "I": lambda image: grey(narrow(_plane(image).clip(0, 65535))),
+    "F": lambda image: _plane(image),
+    # Pillow warns if a palette with alpha is converted straight to RGB.
+    "P": lambda image: np.asarray(image.convert("RGBA").convert("RGB")),
+}
+"""Pillow's modes that need more than a conversion to RGB -> the pixels of a part of an image."""
 
 _BROKEN = (
     OSError,
@@ -167,7 +194,7 @@ _BROKEN = (
 )
 """Errors that Pillow's readers raise for invalid data."""
 
-_strict = threading.Lock()  # while ImageFile.LOAD_TRUNCATED_IMAGES is False
+_pillow = threading.Lock()  # while Pillow has the settings of `_settings`
 
 
 def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
@@ -180,8 +207,10 @@ def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
     Raises EncodingError for another compression, ImageSizeError if the image has more than
     `max_pixels`, and ImageError if it is truncated or broken.
     """
+    view = _bytes(data)
     try:
-        return _decode(io.BytesIO(_bytes(data)), MESSAGE_FORMATS, quoted(format), max_pixels)
+        kind = _sniff(bytes(view[:SNIFFED]), MESSAGE_FORMATS, quoted(format))
+        return _decode(view, kind, quoted(format), max_pixels)
     except EncodingError as exc:
         raise EncodingError(
             f"{exc}; convert other transports (compressedDepth, theora, ffmpeg) with "
@@ -198,7 +227,14 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
     """
     try:
         with open(path, "rb", opener=_open) as file:
-            return _decode(file, FILE_FORMATS, str(path), max_pixels)
+            format = _sniff(file.read(SNIFFED), FILE_FORMATS, str(path))
+            file.seek(0)
+            return _decode(
+                _whole(file, max_pixels) if format in _REDUCED else file,
+                format,
+                str(path),
+                max_pixels,
+            )
     except ImageSizeError as exc:
         raise ImageSizeError(f"{os.fspath(path)}: {exc}") from exc
     except OSError as exc:
@@ -212,33 +248,54 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _decode(file: BinaryIO, formats: tuple[str, ...], name: str, max_pixels: int) -> np.ndarray:
-    format = _sniff(file, formats, name)
-    read = _FORMATS[format][1]
-    # Other code in this process may have set Pillow to accept truncated files.
-    with _strict:
-        lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+def _decode(source: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
+    """Decode the bytes of a format in _REDUCED, or a file of another format."""
+    with _settings():
         try:
             if format == "WebP":  # its reader allocates two images before it knows the size
-                check_size(*_webp_size(file), max_pixels)
-            image = read(file)
+                check_size(*_webp_size(source), max_pixels)
+            if reduced := _REDUCED.get(format):
+                source = io.BytesIO(reduced(source))
+            image = _FORMATS[format][1](source)
+            del source  # the image holds it until it is loaded
             check_size(*image.size, max_pixels)
-            if format == "PNG":
-                image.verify()  # the chunks' checksums, which decoding ignores
-                file.seek(0)
-                image = read(file)
+            if any(tile[0] == "bmp_rle" for tile in image.tile):
+                raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
             return _rgb(image)
         except _BROKEN as exc:
             raise ImageError(
                 f"{name} is a broken or truncated {format} image: {one_line(exc, 200)}"
             ) from exc
+
+
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """Let Pillow refuse truncated files, and accept images of any size: `check_size` decides.
+
+    Other code in this process may have set it otherwise.
+    """
+    with _pillow:
+        lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
         finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = lenient, most
 
 
-def _sniff(file: BinaryIO, formats: tuple[str, ...], name: str) -> str:
-    head = file.read(16)
-    file.seek(0)
+def _whole(file: BinaryIO, max_pixels: int) -> bytes:
+    """Return all bytes of a file. Raises ImageSizeError if they are too many for `max_pixels`."""
+    most = METADATA + 8 * max_pixels
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise ImageSizeError(
+            f"a compressed image must have at most {most} bytes (8 for each of max_image_pixels "
+            f"{max_pixels} and {METADATA} more), got more"
+        )
+    return data
+
+
+def _sniff(head: bytes, formats: tuple[str, ...], name: str) -> str:
     for format in formats:
         if re.match(_FORMATS[format][0], head, re.DOTALL):
             return format
@@ -250,10 +307,9 @@ def _sniff(file: BinaryIO, formats: tuple[str, ...], name: str) -> str:
     )
 
 
-def _webp_size(file: BinaryIO) -> tuple[int, int]:
+def _webp_size(data: Any) -> tuple[int, int]:
     """Read width and height from the first chunk (RFC 9649, sections 2.5 to 2.7)."""
-    head = file.read(30)
-    file.seek(0)
+    head = bytes(data[:30])
 
     def number(start: int, end: int) -> int:
         return int.from_bytes(head[start:end], "little")
@@ -268,9 +324,20 @@ def _webp_size(file: BinaryIO) -> tuple[int, int]:
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    if convert := _MODES.get(image.mode):
-        return convert(np.asarray(image)[..., np.newaxis])
-    if image.mode == "P":
-        # Pillow warns if a palette with alpha is converted straight to RGB.
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    """Convert an image to RGB (H, W, 3) uint8.
+
+    The image is converted a few rows at a time: Pillow has 4 bytes for each RGB pixel, and each
+    of its conversions makes a copy.
+    """
+    image.load()
+    convert = _MODES.get(image.mode, lambda part: np.asarray(part.convert("RGB")))
+    width, height = image.size
+    one = convert(image.crop((0, 0, 1, 1)))
+    pixels = np.empty((height, width, one.shape[2]), one.dtype)
+    for rows in rows_of(height, width):
+        pixels[rows] = convert(image.crop((0, rows.start, width, rows.stop)))
+    return depth(pixels) if image.mode == "F" else pixels
+
+
+def _plane(image: Image.Image) -> np.ndarray:
+    return np.asarray(image)[..., np.newaxis]

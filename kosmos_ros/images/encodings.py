@@ -10,7 +10,7 @@ compression, no files and no ROS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -20,7 +20,7 @@ from kosmos_ros.errors import EncodingError, ImageError
 from kosmos_ros.sanitize import one_line
 
 Converter = Callable[..., np.ndarray]
-"""One array for each plane, (rows, columns, values) in native byte order -> (H, W, 3) uint8 RGB.
+"""One array for each plane, (rows, columns, values) in any byte order -> (H, W, 3) uint8 RGB.
 
 A plane has one row and column for each of its blocks; see `Plane`."""
 
@@ -90,6 +90,9 @@ class Encoding:
         return step * plane.values * first.width // (first.values * plane.width)
 
 
+BLOCK = 1 << 18
+"""Pixels that are converted at a time where a conversion needs more memory than its result."""
+
 _NARROW = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 
 
@@ -122,15 +125,51 @@ def narrow(pixels: np.ndarray) -> np.ndarray:
 
 def depth(pixels: np.ndarray) -> np.ndarray:
     """Convert depth (H, W, 1), uint16 or float, to grey by the rule in ENCODINGS."""
-    known = np.isfinite(pixels)
-    if pixels.dtype.kind == "u":
-        known &= pixels != 0
-    shown = np.zeros(pixels.shape, np.uint8)
-    if known.any():
+    lowest, highest = math.inf, -math.inf
+    for rows in rows_of(*pixels.shape[:2]):
+        values = pixels[rows][_known(pixels[rows])]
+        if values.size:
+            lowest = min(lowest, float(values.min()))
+            highest = max(highest, float(values.max()))
+    span = highest - lowest or 1.0
+
+    def shown(pixels: np.ndarray) -> np.ndarray:
+        known = _known(pixels)
+        levels = np.zeros(pixels.shape, np.uint8)
         values = pixels[known].astype(np.float64)
-        low, high = values.min(), values.max()
-        shown[known] = np.rint((values - low) * 255.0 / ((high - low) or 1.0))
-    return grey(shown)
+        levels[known] = np.rint((values - lowest) * 255.0 / span)
+        return grey(levels)
+
+    return in_blocks(shown)(pixels)
+
+
+def _known(pixels: np.ndarray) -> np.ndarray:
+    """Return which depths are known."""
+    known: np.ndarray = pixels != 0 if pixels.dtype.kind == "u" else np.isfinite(pixels)
+    return known
+
+
+def rows_of(height: int, width: int) -> Iterator[slice]:
+    """Yield slices of whole rows with about BLOCK pixels each."""
+    rows = max(1, BLOCK // width)
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
+
+
+def in_blocks(convert: Converter) -> Converter:
+    """Return `convert`, applied to a few rows at a time so that its temporaries stay small.
+
+    Each pixel of its result must depend only on the same row of the planes.
+    """
+
+    def converted(*planes: np.ndarray) -> np.ndarray:
+        height, width = planes[0].shape[:2]
+        rgb = np.empty((height, width, 3), np.uint8)
+        for rows in rows_of(height, width):
+            rgb[rows] = convert(*(plane[rows] for plane in planes))
+        return rgb
+
+    return converted
 
 
 def _chain(first: Converter, second: Converter) -> Converter:
@@ -145,7 +184,8 @@ def _opencv(code: str) -> Converter:
         call = cv2.cvtColor if len(planes) == 1 else cv2.cvtColorTwoPlane
         try:
             rgb: np.ndarray = call(
-                *map(np.ascontiguousarray, planes), getattr(cv2, f"COLOR_{code}")
+                *(np.ascontiguousarray(plane, plane.dtype.newbyteorder("=")) for plane in planes),
+                getattr(cv2, f"COLOR_{code}"),
             )
         except cv2.error as exc:
             raise ImageError(
@@ -202,11 +242,11 @@ ENCODINGS: dict[str, Encoding] = {
     "8UC1": Encoding("u1", _ONE, grey),
     "8UC3": Encoding("u1", _THREE, _backward),
     "8UC4": Encoding("u1", _FOUR, _backward),
-    "rgb16": Encoding("u2", _THREE, _chain(narrow, _forward)),
-    "rgba16": Encoding("u2", _FOUR, _chain(narrow, _forward)),
-    "bgr16": Encoding("u2", _THREE, _chain(narrow, _backward)),
-    "bgra16": Encoding("u2", _FOUR, _chain(narrow, _backward)),
-    "mono16": Encoding("u2", _ONE, _chain(narrow, grey)),
+    "rgb16": Encoding("u2", _THREE, in_blocks(_chain(narrow, _forward))),
+    "rgba16": Encoding("u2", _FOUR, in_blocks(_chain(narrow, _forward))),
+    "bgr16": Encoding("u2", _THREE, in_blocks(_chain(narrow, _backward))),
+    "bgra16": Encoding("u2", _FOUR, in_blocks(_chain(narrow, _backward))),
+    "mono16": Encoding("u2", _ONE, in_blocks(_chain(narrow, grey))),
     "16UC1": Encoding("u2", _ONE, depth),
     "32FC1": Encoding("f4", _ONE, depth),
     **{
@@ -215,7 +255,7 @@ ENCODINGS: dict[str, Encoding] = {
     },
     **{
         f"bayer_{pattern}16": Encoding(
-            "u2", _ONE, _chain(_opencv(f"Bayer{name}2RGB"), narrow), smallest=3
+            "u2", _ONE, _chain(_opencv(f"Bayer{name}2RGB"), in_blocks(narrow)), smallest=3
         )
         for pattern, name in _BAYER.items()
     },
@@ -225,7 +265,7 @@ ENCODINGS: dict[str, Encoding] = {
     "yuv422_yuy2": Encoding("u1", _YUV422, _yuyv),
     "nv12": Encoding("u1", _YUV420, _opencv("YUV2RGB_NV12")),
     "nv21": Encoding("u1", _YUV420, _opencv("YUV2RGB_NV21")),
-    "nv24": Encoding("u1", _YUV444, _nv24),
+    "nv24": Encoding("u1", _YUV444, in_blocks(_nv24)),
 }
 """Every raw encoding, named as in sensor_msgs/image_encodings.hpp (and nv12).
 

@@ -103,8 +103,8 @@ class Worker:
         self.memory = 0  # bytes of device memory
         self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
-        self._called = math.inf  # s, monotonic: when the current call of the engine began
-        self._batch = Batch(lambda: self._closing.is_set() or host.paused(), deliver)
+        self._called = math.inf  # s, monotonic: when the current step of the thread began
+        self._batch = Batch(lambda: self._closing.is_set() or host.paused(), self._post)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -129,7 +129,12 @@ class Worker:
         return self._batch.backoff
 
     def stuck(self) -> float:
-        """Return the seconds since the current call of the engine began; 0 if there is none."""
+        """Return the seconds since the current step of the thread began.
+
+        A step is a call of the engine, the decoding of one image, or anything else that the
+        thread does between two of them. 0 while it loads the model, waits for work or waits for
+        the delivery thread, which is watched by itself.
+        """
         return max(0.0, time.monotonic() - self._called)
 
     def _run(self) -> None:
@@ -137,14 +142,16 @@ class Worker:
         try:
             engine, self._decode = self._host.load()
             if not self._closing.is_set():
-                self._host.loaded(engine)
+                with self._watched():
+                    self._host.loaded(engine)
             while self._turn(engine):
                 pass
         except Exception as exc:  # of any type, because waiting clients need a response
             error = exc
             self.close()
         if engine is not None and not isinstance(error, DeviceLostError):
-            engine.unload()
+            with self._watched():
+                engine.unload()
         self._host.ended(error)
 
     def _turn(self, engine: CaptionEngine) -> bool:
@@ -152,15 +159,24 @@ class Worker:
 
         Waits for work while nothing is in progress.
         """
-        if time.monotonic() >= self._measured + MEMORY_PERIOD:
-            self._measured, self.memory = time.monotonic(), engine.memory()
-        batch = self._batch
-        batch.max_rows = self._host.settings.max_batch_size
-        intake = batch.prepare()
+        with self._watched():
+            if time.monotonic() >= self._measured + MEMORY_PERIOD:
+                self._measured, self.memory = time.monotonic(), engine.memory()
+            self._batch.max_rows = self._host.settings.max_batch_size
+            intake = self._batch.prepare()
         taken = self._scheduler.take(*intake) if intake else []
+        with self._watched():
+            return self._work(engine, taken)
+
+    def _work(
+        self, engine: CaptionEngine, taken: Sequence[tuple[Work | None, Frame | None]]
+    ) -> bool:
+        """Decode and encode what was taken, and write one more token of every prompt."""
+        batch = self._batch
         jobs: list[Job] = []
         for work, frame in taken:
-            self._begin(work, frame, jobs)
+            with self._watched():
+                self._begin(work, frame, jobs)
         if not jobs and (again := batch.next_retry()):
             jobs = [again]
         if batch.idle and not jobs and not taken:
@@ -171,13 +187,22 @@ class Worker:
         return True
 
     @contextlib.contextmanager
-    def _calling(self) -> Iterator[None]:
-        """Record the time of a call of the engine, for `stuck`."""
+    def _watched(self) -> Iterator[None]:
+        """Record when a step began, for `stuck`. The step around it begins anew afterwards."""
+        inside = self._called < math.inf
         self._called = time.monotonic()
         try:
             yield
         finally:
-            self._called = math.inf
+            self._called = time.monotonic() if inside else math.inf
+
+    def _post(self, call: Callable[[], None], urgent: bool) -> None:
+        """Hand a call over to the delivery thread. This may wait for that thread."""
+        self._called = math.inf
+        try:
+            self._deliver(call, urgent)
+        finally:
+            self._called = time.monotonic()
 
     def _begin(self, work: Work | None, frame: Frame | None, jobs: list[Job]) -> None:
         """Append the job of some work, with its decoded image and its prompts.
@@ -212,7 +237,7 @@ class Worker:
         error = None
         try:
             if fresh:
-                with self._calling():
+                with self._watched():
                     encoded = engine.encode_batch(list(fresh.values()))
                 known |= zip(fresh, encoded, strict=True)
         except Exception as exc:  # of any type, because the next images may be fine
@@ -229,20 +254,20 @@ class Worker:
         queries = self._batch.step()
         error = None
         try:
-            with self._calling():
+            with self._watched():
                 if queries:
                     engine.add(queries)
                 ended = engine.step() if self._batch.running else ()
         except Exception as exc:  # of any type, because the next images may be fine
             error = self._stripped(exc)
         if error:
-            with self._calling():
+            with self._watched():
                 engine.clear()
             del queries  # they hold the encoded images
             self._retry(engine, error, self._batch.jobs)
             return
         for job in self._batch.finish(ended):
-            self._deliver(functools.partial(job.deliver, time.monotonic()), job.work.urgent)
+            self._post(functools.partial(job.deliver, time.monotonic()), job.work.urgent)
 
     def _retry(
         self, engine: CaptionEngine, error: Exception, jobs: Sequence[Job], encoding: bool = False
@@ -256,14 +281,14 @@ class Worker:
         for job in jobs:
             job.encoded = None  # device memory, which `tidy` gives back
         if isinstance(error, OutOfMemoryError):
-            with self._calling():
+            with self._watched():
                 engine.tidy()
         for job in given_up:
             self._fail(job.work, error)
 
     def _fail(self, work: Work, error: Exception) -> None:
         """Hand over an error, after everything that was handed over before."""
-        self._deliver(functools.partial(work.failed, error), work.urgent)
+        self._post(functools.partial(work.failed, error), work.urgent)
 
     def _stripped(self, error: Exception) -> Exception:
         """Return the error without its traceback, whose frames keep large tensors alive."""

@@ -21,6 +21,8 @@ from pathlib import Path
 TARGETS = (
     "raw",
     "compressed",
+    "jpeg",
+    "png",
     "files",
     "parse",
     "prompt",

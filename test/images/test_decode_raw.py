@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from raw_images import CASES, DUSK, LIMIT, RED, message_data, u16
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
-from kosmos_ros.images.decode import check_raw, decode_raw
+from kosmos_ros.images.decode import MAX_SIDE, check_raw, decode_raw
 from kosmos_ros.images.encodings import ENCODINGS
 from kosmos_ros.sanitize import quoted
 
@@ -128,15 +128,28 @@ def test_the_pixel_limit_is_inclusive_and_named():
         decode_raw(bytes(100), 10, 10, "mono8", 10, False, 99)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (2**32 - 1, 1), (1, 2**32 - 1)])
-def test_sides_of_one_pixel_and_of_the_largest_number_follow_the_limit(width, height):
-    """The check allocates nothing, so it can pass an image of 4 GiB."""
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (MAX_SIDE, 1), (1, MAX_SIDE), (MAX_SIDE, MAX_SIDE)]
+)
+def test_sides_of_one_pixel_and_the_longest_sides_follow_the_limit(width, height):
+    """The check allocates nothing, so it can pass an image of 1 GB."""
     pixels = width * height
     assert check_raw(pixels, width, height, "mono8", width, pixels) is ENCODINGS["mono8"]
     with pytest.raises(ImageSizeError, match=f"at most {pixels - 1} pixels .*, got .* = {pixels}"):
         check_raw(pixels, width, height, "mono8", width, pixels - 1)
     with pytest.raises(ImageSizeError, match=f"expected at least {pixels} "):
         check_raw(pixels - 1, width, height, "mono8", width, pixels)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (1, 2**32 - 1)]
+)
+@pytest.mark.fault(15)
+def test_a_longer_side_is_refused_however_few_pixels_the_image_has(width, height):
+    with pytest.raises(
+        ImageSizeError, match=f"each side .* at most {MAX_SIDE} pixels, got {width} x {height}"
+    ):
+        check_raw(width * height, width, height, "mono8", width, width * height)
 
 
 # Rows of the first plane's length that all planes together have, for each row of the image.

@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
+from kosmos_ros.images.decode import MAX_SIDE
 from kosmos_ros.images.drawing import annotate
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.ros import outputs
@@ -239,3 +240,20 @@ def test_detections_are_in_pixels_with_the_phrase_as_their_class():
     center = detection.bbox.center.position
     assert (center.x, center.y) == (100.0, 75.0)
     assert (detection.bbox.size_x, detection.bbox.size_y) == (100.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, MAX_SIDE), (60, MAX_SIDE), (MAX_SIDE, 1), (MAX_SIDE, 60)]
+)
+def test_the_longest_frames_can_be_drawn_and_published_as_a_jpeg(width, height):
+    """The strip of text may be as tall as the frame; libjpeg's limit is 65,500 pixels."""
+    caption = Caption("a dog " * 5000, (Phrase("a dog", 0, 5, (MAN,)),))
+    plan = Plan(SETTINGS, (TASK,))
+    image = np.zeros((height, width, 3), np.uint8)
+    observation = Observation("front", HEADER, image, tuple(plan.prompts), 0, (caption,))
+    frame = DescribedFrame(observation, plan.read([caption]), (), "shapes", now=12.0)
+    (raw,) = messages("annotated", frame)
+    (jpeg,) = messages("annotated/compressed", frame)
+    drawn = Pillow.open(io.BytesIO(jpeg.data.tobytes()))
+    assert drawn.size == (raw.width, raw.height) == frame.annotated.shape[1::-1]
+    assert (raw.width, raw.height > height) == (width, True)

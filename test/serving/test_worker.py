@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker's thread without ROS, with an engine that needs one step for each token."""
 
+import math
 import threading
 from types import SimpleNamespace
 
@@ -386,6 +387,94 @@ def test_a_worker_is_stuck_for_as_long_as_a_call_of_the_engine_lasts(monkeypatch
     assert turns.worker.stuck() == 0.0
     turns.now += 100.0
     assert turns.worker.stuck() == 0.0
+
+
+WATCHED = ("measure the memory", "decode", "find the work", "make the prompts", "log a bug")
+
+
+@pytest.mark.parametrize("step", WATCHED)
+def test_everything_that_runs_in_the_models_thread_is_watched(monkeypatch, step):
+    turns = Turns(monkeypatch)
+    worker, rig, engine = turns.worker, turns.rig, turns.engine
+    stuck = []
+
+    def during(name, call):
+        def taking(*arguments):
+            if name == step:
+                turns.now += 5.0
+                stuck.append(worker.stuck())
+            return call(*arguments)
+
+        return taking
+
+    engine.memory = during("measure the memory", engine.memory)
+    worker._decode = during("decode", worker._decode)
+    rig.frame_work = during("find the work", rig.frame_work)
+    rig.log_bug = during("log a bug", rig.log_bug)
+    engine.refuses = lambda prompts: ValueError("wrong shape")
+    work = rig.work("one", ["a"], 1, image=Message(3))
+    object.__setattr__(work, "prompts", during("make the prompts", work.prompts))
+    rig.scheduler.submit(work)
+    rig.offer("front", ["b"], 1)
+    turns.turn()
+    assert set(stuck) == {5.0}
+    assert worker.stuck() == 0.0
+
+
+def test_each_image_has_the_whole_time_for_its_decoding(monkeypatch):
+    turns = Turns(monkeypatch, most=3)
+    stuck = []
+
+    def decode(message, max_pixels):
+        turns.now += 7.0
+        stuck.append(turns.worker.stuck())
+        return message.pixels
+
+    turns.worker._decode = decode
+    for name in "abc":
+        turns.rig.ask(name, [name], 1)
+    turns.turn()
+    assert stuck == [7.0] * 3
+
+
+def test_a_worker_that_waits_for_the_delivery_thread_is_not_stuck(monkeypatch):
+    """Delivery is watched by itself; after it, the model has its whole time again."""
+    turns = Turns(monkeypatch)
+    stuck = []
+
+    def deliver(call, urgent):
+        turns.now += 50.0
+        stuck.append(turns.worker.stuck())
+
+    turns.worker._deliver = deliver
+    turns.engine.refuses = lambda prompts: GenerationError("bad")
+    turns.rig.ask("one", ["a"], 1)
+    turns.turn()
+    assert stuck == [0.0]
+    assert turns.worker.stuck() == 0.0
+
+
+@pytest.mark.parametrize("step", ["loaded", "unload"])
+def test_the_beginning_and_the_end_are_watched_too(step):
+    rig = Rig(Stepper())
+    stuck, started = [], threading.Event()
+    owner = rig if step == "loaded" else rig.engine
+    call = getattr(owner, step)
+
+    def watched(*arguments):
+        assert started.wait(WAIT)
+        stuck.append(worker._called)
+        call(*arguments)
+
+    setattr(owner, step, watched)
+    worker = rig.start()
+    started.set()
+    assert rig.ready.wait(WAIT)
+    worker.close()
+    assert worker.join(WAIT)
+    assert len(stuck) == 1
+    assert stuck[0] < math.inf
+    assert worker.stuck() == 0.0
 
 
 def test_giving_back_memory_is_a_call_of_the_engine_too(monkeypatch):
