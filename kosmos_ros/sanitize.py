@@ -42,7 +42,7 @@ def one_line(text: object, most: int = MAX_LINE) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def format_error(error: Exception) -> str:
+def format_error(error: BaseException) -> str:
     """Return the message of an error; its type comes first unless it is a KosmosError."""
     text = one_line(error)
     return text if isinstance(error, KosmosError) else f"{type(error).__name__}: {text}"

@@ -85,6 +85,7 @@ class CameraNode(Node):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("camera", **options)
+        parameters.limit_requests(self)
         self.finished: Future = Future()  # never gets a result: only a signal ends this node
         self._settings = settings = parameters.declare(self, CameraNodeSettings)
         size = settings.width, settings.height

@@ -79,6 +79,7 @@ class DemoNode(Node):
 
     def __init__(self) -> None:
         super().__init__("kosmos_demo")
+        parameters.limit_requests(self)
         self.finished: Future = Future()
         settings = parameters.declare(self, DemoSettings)
         self._out, self._keep = Path(settings.out), settings.keep

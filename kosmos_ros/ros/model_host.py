@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from kosmos_ros.entry import BAD_PARAMETER, BROKEN, DEVICE_LOST, HUNG
+from kosmos_ros.entry import BAD_PARAMETER, BROKEN, DEVICE_LOST, ENVIRONMENT, HUNG, trouble
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
 from kosmos_ros.ros.bridge import ImageDecoder
 from kosmos_ros.sanitize import format_error
@@ -126,7 +126,11 @@ class ModelHost:
         self._unreachable, self._level, self._loaded = None, "", False
         self._become(Phase.LOADING, info={})
         self.scheduler = Scheduler(self.settings.queue_size)
-        self.worker = Worker(self.scheduler, self, self._deliver)
+        try:
+            self.worker = Worker(self.scheduler, self, self._deliver)
+        except RuntimeError as exc:  # no thread can be started
+            self.ended(exc)
+            return False
         if self._shutting_down.is_set():  # `begin_shutdown` was called before there was a worker
             self.worker.close()
         self._settled.wait()
@@ -275,8 +279,8 @@ class ModelHost:
         if not self._loaded:
             reason = f"the model cannot be used: {reason}"
         self._owner.get_logger().error(reason)
-        if isinstance(error, ConfigError) and self._owner.starting:
-            self._owner.exit(BAD_PARAMETER)  # before others can react to a failed model
+        if self._owner.starting and (code := _final(error)):
+            self._owner.exit(code)  # before others can react to a failed model
             return
         self._become(Phase.FAILED, reason)
         if isinstance(error, DeviceLostError):
@@ -294,3 +298,13 @@ class ModelHost:
             if self.availability is not before:
                 self._owner.on_availability(self.availability)
             return self.availability is not before
+
+
+def _final(error: Exception) -> int:
+    """Return the exit code for an error that no retry within this process helps; 0: another one.
+
+    A ModelLoadError is not final: clients can then read its reason.
+    """
+    if isinstance(error, ConfigError):
+        return BAD_PARAMETER
+    return ENVIRONMENT if trouble(error) and not isinstance(error, KosmosError) else 0

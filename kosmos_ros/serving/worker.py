@@ -20,7 +20,7 @@ import numpy as np
 
 from kosmos_ros.errors import CancelledError, DeviceLostError, KosmosError, OutOfMemoryError
 from kosmos_ros.kosmos2.query import Generation, Query
-from kosmos_ros.sanitize import format_traceback
+from kosmos_ros.sanitize import format_error, format_traceback
 from kosmos_ros.serving.batch import Batch
 from kosmos_ros.serving.memory_backoff import MemoryBackoff
 from kosmos_ros.serving.node_settings import NodeSettings
@@ -146,8 +146,9 @@ class Worker:
                     self._host.loaded(engine)
             while self._turn(engine):
                 pass
-        except Exception as exc:  # of any type, because waiting clients need a response
-            error = exc
+        except BaseException as exc:  # of any type, because waiting clients need a response
+            # A library in Rust raises a BaseException for a bug of its own.
+            error = exc if isinstance(exc, Exception) else RuntimeError(format_error(exc))
             self.close()
         if engine is not None and not isinstance(error, DeviceLostError):
             with self._watched():

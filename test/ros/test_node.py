@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
 from kosmos_ros.errors import DeviceLostError, ModelLoadError
+from kosmos_ros.ros import model_host
 
 
 def test_frame_becomes_caption_with_its_header_and_boxes_in_pixels(start):
@@ -196,6 +197,29 @@ def test_lost_device_ends_the_node_with_exit_code_3(start):
     harness.until(lambda: states and states[-1].level == DiagnosticStatus.ERROR)
     assert harness.ask(question="And now?", image=plain_image()).message == "CUDA error: gone"
     assert len(harness.engine.prompts) == 1
+
+
+def no_thread(*_):
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "Too many files")]
+)
+def test_lack_of_the_environment_while_loading_ends_the_node_with_exit_code_7(start, error):
+    def load(settings):
+        raise error
+
+    harness = start(load=load, wait=False)
+    harness.until(harness.node.finished.done)
+    assert harness.node.finished.result() == 7
+
+
+def test_worker_without_a_thread_ends_the_node_with_exit_code_7(start, monkeypatch):
+    monkeypatch.setattr(model_host, "Worker", no_thread)
+    harness = start(wait=False)
+    harness.until(harness.node.finished.done)
+    assert harness.node.finished.result() == 7
 
 
 SHUTDOWN_WHILE_THE_MODEL_WORKS = """

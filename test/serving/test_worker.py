@@ -699,3 +699,18 @@ def test_what_the_engine_has_begun_is_cleared_after_an_error(monkeypatch):
     assert (turns.engine.cleared, turns.engine.rows) == (1, {})
     turns.turn()
     assert turns.engine.steps[-1] == ["a"]
+
+
+class Panic(BaseException):
+    """What a library in Rust raises for a bug of its own; `except Exception` does not catch it."""
+
+
+def test_a_panic_ends_the_worker_and_is_reported():
+    rig = Rig(Stepper())
+    rig.engine.refuses = lambda prompts: Panic("index out of range")
+    worker = rig.start()
+    rig.ask("one", ["a"], 1)
+    assert rig.over.wait(WAIT)
+    assert worker.join(WAIT)
+    assert (type(rig.error), str(rig.error)) == (RuntimeError, "Panic: index out of range")
+    assert rig.engine.unloaded == 1
