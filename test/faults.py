@@ -193,8 +193,8 @@ FAULTS = (
     ),
     Fault(
         38,
-        "pickled weights, code next to the weights",
-        "They are not fetched, not read and never run.",
+        "pickled weights, code next to the weights, fields that name code",
+        "They are not fetched, not read and never run. Nothing asks on the terminal.",
     ),
     Fault(
         39,
@@ -283,8 +283,8 @@ FAULTS = (
     ),
     Fault(
         55,
-        "repeated Ctrl-C; SIGTERM right after the start",
-        "No traceback. The exit code is 0 once the node exists, and SIGTERM's own before.",
+        "repeated Ctrl-C; SIGINT or SIGTERM right after the start",
+        "No traceback. The exit code is 0 once the node exists, and the signal's own before.",
     ),
     Fault(56, "the context ends while the worker runs", "The worker notices and ends by itself."),
     Fault(
@@ -362,5 +362,98 @@ FAULTS = (
         70,
         "rate 0, tiny, 1e9",
         "0 runs as fast as the model; a tiny rate sleeps and wakes; other values are refused.",
+    ),
+    Fault(
+        71,
+        "a hub that sends paths, or a cache with links",
+        "Nothing outside the model's own folders of the cache is written or removed. The "
+        "download is refused in one line.",
+    ),
+    Fault(
+        72,
+        "a hub that answers with another commit",
+        "The answer is refused. A commit is never looked up as a branch.",
+    ),
+    Fault(
+        73,
+        "a hub that is endless, slow or compressed",
+        "The response is given up after its listed size, after 60 s with less than 60 kB, or at "
+        "once. The partial file is kept.",
+    ),
+    Fault(
+        74,
+        "a password in `HF_ENDPOINT`, a redirect to another host",
+        "No message has the password. The other host receives no token, and a redirect never "
+        "leaves TLS.",
+    ),
+    Fault(
+        75,
+        "a model's files that lie: sizes, steps of the tokenizer, JSON that is huge or nested",
+        "One line refuses the model with the field, its value and the valid values, before "
+        "anything of that size is allocated.",
+    ),
+    Fault(
+        76,
+        "thousands of scans, segments, chunks or blocks in an image",
+        "The frame is refused before it is decoded. The error has the number and the limit.",
+    ),
+    Fault(
+        77,
+        "an image of one very long row; every encoding and format",
+        "Sides are limited. Decoding, resizing, drawing and compressing take memory of a small "
+        "multiple of the pixels.",
+    ),
+    Fault(
+        78,
+        "decoding that hangs",
+        "It is watched like the model: the process ends after `hard_timeout`.",
+    ),
+    Fault(
+        79,
+        "a client that sends huge texts, lists or a huge frame_id",
+        "The request or frame is refused with the name of the field and the limit. No copy is "
+        "kept.",
+        note="40 refused goals with 8 MB of text each take 25 MB; without the limit, 325 MB. 200 "
+        "answers about an image with a frame_id of 4 MB take 12 MB; without the limit, 425 MB.",
+    ),
+    Fault(
+        80,
+        "a flood of goals, cancellations or transitions",
+        "At most 1000 goals are kept and 8 transitions wait; more are refused at once. A "
+        "shutdown has its own place. One thread runs all transitions.",
+        note="6000 transitions while the model loads leave 20 threads; without the limit, 1744.",
+    ),
+    Fault(
+        81,
+        "two nodes of one name",
+        "Both warn in the log and in diagnostics until one has ended.",
+    ),
+    Fault(
+        82,
+        "a camera that starts and stops ten times a second",
+        "Its images arrive again at once. Neither memory nor threads grow.",
+    ),
+    Fault(
+        83,
+        "images that are too large to arrive, malformed messages",
+        "They are counted as lost once another image arrives, and named in the warnings.",
+        note="If every image of a camera is malformed, neither rclpy nor the middleware reports "
+        "anything.",
+    ),
+    Fault(
+        84,
+        "no log folder, thread, file descriptor or memory at the start",
+        "One line names the lack and a remedy. The exit code is 7, and the launch file starts "
+        "the node again.",
+    ),
+    Fault(
+        85,
+        "a hang in native code, at the start or after a signal",
+        "SIGALRM ends the process: 120 s after the start, or 10 s after the signal.",
+    ),
+    Fault(
+        86,
+        "closed or broken standard streams",
+        "The node works until a signal. No file or socket receives its log.",
     ),
 )

@@ -34,7 +34,7 @@ def measured():
     return {name: (pixels, memory) for name, pixels, memory in lines}
 
 
-@pytest.mark.fault(15)
+@pytest.mark.fault(15, 77)
 @pytest.mark.parametrize("name", memory_of_images.kinds())
 def test_an_image_takes_a_small_multiple_of_its_pixels(name, measured):
     pixels, memory = measured[name]

@@ -46,6 +46,7 @@ def progressive(scans):
     )
 
 
+@pytest.mark.fault(76)
 def test_a_jpeg_may_have_scans_up_to_the_limit():
     assert decode_compressed(progressive(MAX_SCANS), "", LIMIT).shape == (48, 64, 3)
     for scans in (MAX_SCANS + 1, 100_000):
@@ -53,6 +54,7 @@ def test_a_jpeg_may_have_scans_up_to_the_limit():
             decode_compressed(progressive(scans), "", LIMIT)
 
 
+@pytest.mark.fault(76)
 def test_scans_are_counted_wherever_libjpeg_finds_them(monkeypatch):
     """Fill bytes, restart markers, tables and metadata between scans hide none."""
     monkeypatch.setattr(structure, "MAX_SCANS", 3)
@@ -86,6 +88,7 @@ def test_scans_of_a_thumbnail_and_after_the_end_do_not_count():
 
 @pytest.mark.parametrize("marker", [0xC4, 0xDB, 0xE0, 0xE1, 0xFE, 0xDD])
 @pytest.mark.parametrize("place", ["start", "end"])
+@pytest.mark.fault(76)
 def test_a_jpeg_may_have_segments_up_to_the_limit(marker, place):
     data = EXAMPLES["JPEG"]
     at = 2 if place == "start" else len(data) - 2
@@ -114,6 +117,7 @@ def test_no_reader_sees_the_metadata_of_a_jpeg(monkeypatch):
     assert np.abs(image.astype(int) - picture()).mean() < 3
 
 
+@pytest.mark.fault(76)
 def test_a_large_png_may_have_a_chunk_for_each_kilobyte():
     rows = np.insert(noise(300, 300).reshape(300, 900), 0, 0, axis=1)  # a filter byte each
     file = png(300, 300, 8, 2, rows.tobytes())
@@ -133,6 +137,7 @@ def test_a_large_png_may_have_a_chunk_for_each_kilobyte():
 
 
 @pytest.mark.parametrize("kind", [b"tEXt", b"IDAT", b"fdAT", b"tRNS", b"abcd"])
+@pytest.mark.fault(76)
 def test_a_million_chunks_are_refused(kind):
     file = EXAMPLES["PNG"]
     at = file.index(b"IDAT") - 4
@@ -165,6 +170,7 @@ def saved(folder, data):
 
 
 @pytest.mark.parametrize("block", [b"", b"\1a", b"\xff" + b"a" * 255])
+@pytest.mark.fault(76)
 def test_a_gif_may_have_blocks_up_to_the_limit(block, tmp_path):
     data = encoded(picture(), "GIF")
     at = data.index(b",\0\0\0\0")
@@ -232,6 +238,7 @@ def test_a_tiff_keeps_its_pixels_and_loses_its_metadata(order, tmp_path):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("number", [258, 273, 279, 320])
+@pytest.mark.fault(76)
 def test_a_tiff_with_too_many_values_is_refused(order, number, tmp_path):
     data = tiff(order, {number: (4, [8] * (MAX_VALUES + 1))})
     with pytest.raises(
@@ -263,6 +270,7 @@ def test_a_run_length_encoded_bmp_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.fault(76)
 def test_a_file_of_far_more_bytes_than_pixels_is_not_read(name, tmp_path, monkeypatch):
     path = saved(tmp_path, EXAMPLES[name])
     most = METADATA + 8 * LIMIT

@@ -429,7 +429,7 @@ PATHS = (
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", ["blobId", "sha256", "sha"])
-@pytest.mark.fault(37)
+@pytest.mark.fault(71)
 def test_a_listed_hash_that_is_a_path_is_refused(hub, here, precious, path, kind):
     def listing(commit):
         info = Hub.listing(hub, commit)
@@ -448,7 +448,7 @@ def test_a_listed_hash_that_is_a_path_is_refused(hub, here, precious, path, kind
 @pytest.mark.parametrize("value", [path for path in PATHS if path.isascii()])
 @pytest.mark.parametrize("header", ["ETag", "X-Linked-ETag", "X-Repo-Commit"])
 @pytest.mark.parametrize("name", ["config.json", WEIGHTS])
-@pytest.mark.fault(37)
+@pytest.mark.fault(71)
 def test_headers_that_differ_from_the_list_are_refused(hub, here, precious, name, header, value):
     hub.headers[name] = {header: value}
     refused("must answer with the (etag|x-repo-commit) [0-9a-f]+, got ")
@@ -460,6 +460,7 @@ def test_headers_that_differ_from_the_list_are_refused(hub, here, precious, name
 @pytest.mark.parametrize(
     "name", ["../precious", "/precious", "refs/main", "model-0000\u0661-of-00001.safetensors"]
 )
+@pytest.mark.fault(71)
 def test_a_listed_name_that_is_a_path_is_not_downloaded(hub, here, precious, name):
     hub.files[name] = b"hostile"
     fetch(MODEL)
@@ -467,13 +468,14 @@ def test_a_listed_name_that_is_a_path_is_not_downloaded(hub, here, precious, nam
 
 
 @pytest.mark.parametrize("name", ["../precious", "/etc/passwd", 1, None, ["a"], {"a": 1}])
+@pytest.mark.fault(71)
 def test_an_index_names_only_weights(hub, here, precious, name):
     hub.files[INDEX] = json.dumps({"weight_map": {"a": name}}).encode()
     hub.files["model-00001-of-00001.safetensors"] = hub.files.pop(WEIGHTS)
     refused(f"it has no a valid {INDEX}")
 
 
-@pytest.mark.fault(37)
+@pytest.mark.fault(72)
 def test_another_commit_than_the_pinned_one_is_refused(hub, here):
     hub.revisions["1" * 40] = "2" * 40
     hub.listing = lambda commit: Hub.listing(hub, "2" * 40)
@@ -481,7 +483,7 @@ def test_another_commit_than_the_pinned_one_is_refused(hub, here):
     assert not here.exists()
 
 
-@pytest.mark.fault(37)
+@pytest.mark.fault(72)
 def test_a_commit_is_never_looked_up_as_a_branch(hub, here):
     folder = fetch(MODEL).folder
     (folder.parents[1] / "refs" / ("3" * 40)).write_text(hub.commit)
@@ -503,6 +505,7 @@ def test_a_branch_in_the_cache_means_a_commit_or_nothing(hub, here, precious, te
 @pytest.mark.parametrize(
     "revision", ["../x", "a/../../x", "/x", "a//b", ".", "a\n", "\0", "x" * 300]
 )
+@pytest.mark.fault(71)
 def test_a_revision_that_is_a_path_is_refused(here, revision):
     with pytest.raises(ConfigError, match="revision must be a branch, tag or commit, got "):
         fetch(MODEL, revision)
@@ -530,6 +533,7 @@ def test_huggingface_hub_recognizes_the_cache(hub, here):
 # Links in the cache ----------------------------------------------------------------------------
 
 
+@pytest.mark.fault(71)
 def test_a_link_to_a_file_of_the_user_is_replaced_and_the_file_kept(hub, here, precious):
     for name in ("config.json", WEIGHTS):
         link = fetch(MODEL).folder / name
@@ -545,6 +549,7 @@ def test_a_link_to_a_file_of_the_user_is_replaced_and_the_file_kept(hub, here, p
 
 @pytest.mark.parametrize("suffix", ["", ".part"])
 @pytest.mark.parametrize("how", [os.symlink, os.link])
+@pytest.mark.fault(71)
 def test_a_blob_that_is_a_link_is_replaced_or_refused(hub, here, precious, how, suffix):
     repo = fetch(MODEL).folder.parents[1]
     blob = repo / "blobs" / hub.hash(WEIGHTS)
@@ -569,6 +574,7 @@ def test_a_blob_that_is_a_folder_is_named(hub, here, precious, suffix):
 @pytest.mark.parametrize(
     "place", ["blobs", "snapshots", "refs", "refs/a", f"snapshots/{'1' * 40}"]
 )
+@pytest.mark.fault(71)
 def test_a_folder_of_the_cache_that_is_a_link_is_refused(hub, here, tmp_path, precious, place):
     hub.revisions["a/b"] = hub.commit
     folder = tmp_path / "folder"
@@ -580,6 +586,7 @@ def test_a_folder_of_the_cache_that_is_a_link_is_refused(hub, here, tmp_path, pr
     assert not list(folder.iterdir())
 
 
+@pytest.mark.fault(71)
 def test_a_branch_that_is_a_link_is_replaced(hub, here, precious):
     ref = fetch(MODEL).folder.parents[1] / "refs" / "main"
     ref.unlink()
@@ -659,7 +666,7 @@ def test_a_server_that_sends_no_json_is_no_hub(hub, here, body):
         ),
     ],
 )
-@pytest.mark.fault(37)
+@pytest.mark.fault(71)
 def test_a_list_of_the_wrong_shape_is_refused_in_one_line(hub, here, change):
     hub.listing = lambda commit: change(Hub.listing(hub, commit))
     refused("must (list|have)|it has no")
@@ -694,7 +701,7 @@ ENDLESS = {  # name: what comes first, what comes again and again
 
 @pytest.mark.parametrize("name", ENDLESS)
 @pytest.mark.parametrize("place", ["api", "config.json", WEIGHTS])
-@pytest.mark.fault(37)
+@pytest.mark.fault(73)
 def test_an_endless_response_is_left_early(hub, here, place, name):
     start, piece = ENDLESS[name]
     told = b"X-Repo-Commit: %s\r\nETag: %s\r\n" % (
@@ -715,6 +722,7 @@ def test_an_endless_response_is_left_early(hub, here, place, name):
 
 @pytest.mark.parametrize("place", ["api", "config.json", WEIGHTS])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity, gzip"])
+@pytest.mark.fault(73)
 def test_a_compressed_response_is_refused(hub, here, place, encoding):
     hub.headers[place] = {"Content-Encoding": encoding}
     refused(f"must not compress, got '{encoding}'")
@@ -722,6 +730,7 @@ def test_a_compressed_response_is_refused(hub, here, place, encoding):
 
 @pytest.mark.parametrize("header", ["Content-Length", "X-Linked-Size"])
 @pytest.mark.parametrize("size", [6_000_000_000, 1])
+@pytest.mark.fault(73)
 def test_a_file_of_another_size_is_refused(hub, here, header, size):
     hub.headers["config.json"] = {header: str(size)}
     refused("must (send|answer with)")
@@ -729,7 +738,7 @@ def test_a_file_of_another_size_is_refused(hub, here, header, size):
 
 @pytest.mark.parametrize("slow", ["line", "headers", "body"])
 @pytest.mark.parametrize("place", ["api", WEIGHTS])
-@pytest.mark.fault(36)
+@pytest.mark.fault(36, 73)
 def test_a_hub_that_sends_a_byte_now_and_then_is_given_up(hub, here, monkeypatch, place, slow):
     monkeypatch.setattr(download, "PATIENCE", 0.3)
     commit, etag = hub.commit.encode(), hub.hash(WEIGHTS).encode()
@@ -766,12 +775,14 @@ def moved(to):
     ],
 )
 @pytest.mark.parametrize("place", ["api", "config.json"])
+@pytest.mark.fault(73)
 def test_a_wild_redirect_is_refused(hub, here, place, to, reason):
     hub.answers[place] = moved(to)
     assert "hunter2" not in str(refused(reason))
     assert len(hub.requests) < 20
 
 
+@pytest.mark.fault(74)
 def test_a_redirect_to_another_host_gets_no_token(hub, run, tmp_path):
     other = Hub()
     other.headers[WEIGHTS] = {"ETag": '"of another server"', "X-Repo-Commit": None}
@@ -791,6 +802,7 @@ def test_a_redirect_to_another_host_gets_no_token(hub, run, tmp_path):
         other.close()
 
 
+@pytest.mark.fault(74)
 def test_a_password_in_the_address_is_used_and_never_shown(hub, run, find, tmp_path):
     secret = {"HF_ENDPOINT": f"http://user:hunter2@{hub.host}"}
     code, out, err = run("fetch", "--model", MODEL, **secret)
@@ -863,6 +875,7 @@ def test_downloads_over_tls_go_through_the_proxy_of_the_environment(hub, run, se
     assert len(hub.requests) == len(server.requests)
 
 
+@pytest.mark.fault(74)
 def test_a_redirect_never_leaves_tls(hub, run, secure):
     server, environment = secure
     server.answers["config.json"] = moved(f"{hub.address}/config.json?hunter2")

@@ -241,7 +241,7 @@ LIES = [
 ]
 
 
-@pytest.mark.fault(38)
+@pytest.mark.fault(75)
 @pytest.mark.parametrize(("name", "value", "valid"), LIES)
 def test_a_config_that_lies_is_refused_with_the_field_and_the_valid_value(
     copied, name, value, valid
@@ -252,7 +252,7 @@ def test_a_config_that_lies_is_refused_with_the_field_and_the_valid_value(
 
 
 @pytest.mark.process
-@pytest.mark.fault(38)
+@pytest.mark.fault(75)
 def test_the_command_allocates_no_more_than_the_files_hold(copied, picture):
     """transformers would make a table of 4 GB."""
     edit(copied / CONFIG, **{"text_config.max_position_embeddings": 2_000_000})
@@ -408,7 +408,7 @@ def no_class(model):
     edit(model / "tokenizer_config.json", tokenizer_class="evil.Tokenizer")
 
 
-@pytest.mark.fault(37, 38)
+@pytest.mark.fault(75)
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -552,7 +552,7 @@ BOMBS = [
 ]
 
 
-@pytest.mark.fault(38)
+@pytest.mark.fault(75)
 @pytest.mark.parametrize(("part", "value", "reason"), BOMBS)
 def test_a_tokenizer_that_could_make_much_of_little_is_refused(copied, part, value, reason):
     edit(copied / TOKENIZER, **{part: value})
@@ -580,7 +580,7 @@ def test_steps_of_the_tokenizer_of_kosmos_2_are_accepted(copied):
     assert tokenizer.decode([1, 1]) == "a a"
 
 
-@pytest.mark.fault(37)
+@pytest.mark.fault(75)
 def test_a_panic_of_a_library_is_a_model_that_cannot_be_loaded(monkeypatch):
     """It is no Exception, and would end a node."""
     tree = json.loads((shapes.MODEL_DIR / TOKENIZER).read_text())

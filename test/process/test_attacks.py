@@ -52,6 +52,7 @@ def usage(node):
     return lambda: (process.memory_info().rss, process.num_threads(), process.num_fds())
 
 
+@pytest.mark.fault(79)
 def test_large_texts_of_clients_fill_no_memory(client, spinner, usage):
     """Before: 8 MB for each refused goal, and 410 MB for one request with a frame_id of 4 MB."""
     asking = client.create_client(Ask, "kosmos/ask")
@@ -84,6 +85,7 @@ def test_large_texts_of_clients_fill_no_memory(client, spinner, usage):
     assert spinner.call(asking, Ask.Request(question="What is it?", image=image)).success
 
 
+@pytest.mark.fault(82)
 def test_camera_that_starts_and_stops_all_the_time_leaves_nothing_behind(client, spinner, usage):
     """A driver with a bad cable makes and destroys its publisher, perhaps with another QoS."""
     asking = client.create_client(Ask, "kosmos/ask")

@@ -35,6 +35,7 @@ NODES = ("camera_node", "demo_node", "kosmos_node")
 
 
 @pytest.mark.parametrize("name", NODES)
+@pytest.mark.fault(84)
 def test_a_log_folder_that_cannot_be_written_is_code_7_and_named(name, tmp_path):
     file = tmp_path / "log"
     file.touch()
@@ -79,6 +80,7 @@ def few_threads(tmp_path_factory):
 
 
 @pytest.mark.parametrize("left", [0, 1])  # ROS's log takes the first one, signals the second one
+@pytest.mark.fault(84)
 def test_a_lack_of_threads_is_code_7_and_named(few_threads, left):
     environment = {**os.environ, "LD_PRELOAD": str(few_threads), "THREADS_LEFT": str(left)}
     environment["OPENBLAS_NUM_THREADS"] = "1"
@@ -89,6 +91,7 @@ def test_a_lack_of_threads_is_code_7_and_named(few_threads, left):
     assert "Traceback" not in program.output
 
 
+@pytest.mark.fault(84)
 def test_a_lack_of_file_descriptors_is_code_7_and_named():
     limited = Path(shutil.which("prlimit") or pytest.skip("prlimit is not installed"))
     command = (sys.executable, "-m", MODULES["camera_node"])
@@ -109,6 +112,7 @@ def client(ros):
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-", "<&-"])
+@pytest.mark.fault(86)
 def test_a_node_with_closed_streams_runs_until_a_signal(client, closed):
     """Without standard streams, a pipe or socket of the process would take their numbers."""
     script = f"exec {sys.executable} -m {MODULES['camera_node']} {closed}"
@@ -124,6 +128,7 @@ def test_a_node_with_closed_streams_runs_until_a_signal(client, closed):
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-"])
 @pytest.mark.parametrize("name", ["kosmos", "demo_node"])
+@pytest.mark.fault(86)
 def test_a_program_with_closed_streams_ends_with_its_own_code(name, closed, tmp_path):
     arguments = {
         "kosmos": f"ask {tmp_path}/missing.png What?",
@@ -135,6 +140,7 @@ def test_a_program_with_closed_streams_ends_with_its_own_code(name, closed, tmp_
     assert not program.has("Traceback"), program.output
 
 
+@pytest.mark.fault(86)
 def test_a_reader_that_closes_the_pipe_does_not_end_the_node(client):
     """`kosmos_node 2>&1 | head -1` does so."""
     command = [*CHILD, PYTHON, "-m", MODULES["kosmos_node"], *parameters(model="shapes")]
@@ -150,6 +156,7 @@ def test_a_reader_that_closes_the_pipe_does_not_end_the_node(client):
 SAY = "from kosmos_ros.ros.demo_node import _say; {}; [_say('a line') for _ in range(1000)]"
 
 
+@pytest.mark.fault(86)
 def test_a_full_disk_ends_the_demo_and_is_named():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -186,6 +193,7 @@ def slow_import(tmp_path):
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", MODULES)
+@pytest.mark.fault(55)
 def test_a_signal_during_imports_ends_the_program_quietly(name, sign, slow_import):
     with Program(PYTHON, "-u", "-m", MODULES[name], env=slow_import) as program:
         program.says("importing")
@@ -261,6 +269,7 @@ sys.exit(kosmos())
 
 
 @pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.fault(85)
 def test_a_signal_ends_a_process_that_hangs_in_any_phase(phase):
     with Program(PYTHON, "-c", HANG + PHASES[phase]) as program:
         program.says("hanging")
@@ -276,6 +285,7 @@ def test_a_blocked_signal_still_ends_the_program():
         assert program.stop() == 0, program.output
 
 
+@pytest.mark.fault(85)
 def test_a_node_that_hangs_when_it_starts_ends_by_itself():
     code = HANG + "process.START_PATIENCE = 1.0\n" + PHASES["init"]
     with Program(PYTHON, "-c", code) as program:

@@ -292,7 +292,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("field", LARGE)
-@pytest.mark.fault(52)
+@pytest.mark.fault(52, 79)
 def test_refused_goal_keeps_no_field(start, field):
     """rclpy keeps refused goals for RESULT_KEPT, too: forty texts of 8 MB took 330 MB."""
     harness = start()
@@ -305,6 +305,7 @@ def test_refused_goal_keeps_no_field(start, field):
     assert kept.request == GenerateAction.Goal()
 
 
+@pytest.mark.fault(80)
 def test_goals_beyond_the_limit_are_rejected_until_others_are_forgotten(start, monkeypatch):
     monkeypatch.setattr(services, "MAX_GOALS", 3)
     monkeypatch.setattr(services, "RESULT_KEPT", 1)
@@ -328,6 +329,7 @@ def test_goals_beyond_the_limit_are_rejected_until_others_are_forgotten(start, m
     client.destroy()
 
 
+@pytest.mark.fault(80)
 def test_flood_of_cancellations_cancels_the_goal_once(start):
     harness = start()
     harness.engine.block()

@@ -318,6 +318,7 @@ def test_an_idle_camera_follows_the_reliability_of_its_publishers(idle):
 
 
 @pytest.mark.parametrize("malformed", [b"", b"\0", b"\0\1\0\0", b"\xff" * 64])
+@pytest.mark.fault(83)
 def test_images_that_cannot_be_read_count_as_lost(start, malformed):
     """rclpy shows nothing of them, but the next image tells that one is missing."""
     harness = start(max_rate=0).subscribe_to_captions()
@@ -331,6 +332,7 @@ def test_images_that_cannot_be_read_count_as_lost(start, malformed):
     harness.until(lambda: harness.captions)
 
 
+@pytest.mark.fault(83)
 def test_images_that_are_too_large_to_arrive_are_named_as_lost(start, tmp_path):
     harness = start(stale_timeout=0.0, image_reliability="best_effort")
     script = tmp_path / "large.py"

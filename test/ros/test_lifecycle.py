@@ -347,6 +347,7 @@ def loading(start_managed):
     end.set()
 
 
+@pytest.mark.fault(80)
 def test_flood_of_transitions_makes_one_thread(loading):
     """Before, each request that waited for the running transition had a thread."""
     harness, manager, end = loading
@@ -379,6 +380,7 @@ def test_transitions_run_in_the_order_of_their_requests(loading):
     assert manager.state == "unconfigured"
 
 
+@pytest.mark.fault(80)
 def test_shutdown_has_its_own_place_behind_a_flood_of_transitions(loading):
     harness, manager, end = loading
     manager.request("configure")

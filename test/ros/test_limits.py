@@ -50,6 +50,7 @@ def test_every_kind_of_text_is_known():
 
 
 @pytest.mark.parametrize(("kind", "path"), TEXTS)
+@pytest.mark.fault(79)
 def test_every_text_has_a_limit(kind, path):
     most = 255 if path[-1] == "frame_id" else 1000
     limits.check(with_text(kind, path, "\u20ac" * most))
@@ -91,6 +92,7 @@ def test_bytes_of_an_image_are_not_limited_here():
         ),
     ],
 )
+@pytest.mark.fault(79)
 def test_every_list_has_a_limit(request_, reason):
     with pytest.raises(RequestError) as raised:
         limits.check(request_, entries=10)

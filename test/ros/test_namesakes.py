@@ -14,6 +14,7 @@ from rclpy.node import Node
 from kosmos_ros.ros import namesakes
 
 
+@pytest.mark.fault(81)
 def test_another_node_of_the_same_name_is_reported_until_it_is_gone(start, monkeypatch):
     monkeypatch.setattr(namesakes, "GRACE", 0.0)
     monkeypatch.setattr(namesakes, "PERIOD", 0.1)
@@ -69,6 +70,7 @@ def clock(monkeypatch):
     return clock
 
 
+@pytest.mark.fault(81)
 def test_the_name_of_a_killed_process_is_no_other_node(clock):
     """The graph keeps it for 20 s, and a launch file may restart the node at once."""
     node = FakeNode()

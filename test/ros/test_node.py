@@ -206,6 +206,7 @@ def no_thread(*_):
 @pytest.mark.parametrize(
     "error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "Too many files")]
 )
+@pytest.mark.fault(84)
 def test_lack_of_the_environment_while_loading_ends_the_node_with_exit_code_7(start, error):
     def load(settings):
         raise error
@@ -215,6 +216,7 @@ def test_lack_of_the_environment_while_loading_ends_the_node_with_exit_code_7(st
     assert harness.node.finished.result() == 7
 
 
+@pytest.mark.fault(84)
 def test_worker_without_a_thread_ends_the_node_with_exit_code_7(start, monkeypatch):
     monkeypatch.setattr(model_host, "Worker", no_thread)
     harness = start(wait=False)

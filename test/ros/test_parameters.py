@@ -212,6 +212,7 @@ def change(name, value):
         ("phrases", [""] * 101, "string_array_value has 101 entries; it must have at most 100"),
     ],
 )
+@pytest.mark.fault(79)
 def test_parameters_that_are_too_large_are_refused_and_not_kept(
     request_parameters, name, value, reason
 ):
@@ -232,6 +233,7 @@ def test_parameters_that_are_too_large_are_refused_and_not_kept(
 
 
 @pytest.mark.parametrize("count", [1001, 20_000])
+@pytest.mark.fault(79)
 def test_request_with_too_many_parameters_is_refused_at_once(request_parameters, count):
     """A hundred thousand valid changes blocked the executor until SIGALRM ended the process."""
     harness, call = request_parameters

@@ -393,6 +393,7 @@ WATCHED = ("measure the memory", "decode", "find the work", "make the prompts", 
 
 
 @pytest.mark.parametrize("step", WATCHED)
+@pytest.mark.fault(78)
 def test_everything_that_runs_in_the_models_thread_is_watched(monkeypatch, step):
     turns = Turns(monkeypatch)
     worker, rig, engine = turns.worker, turns.rig, turns.engine
@@ -455,6 +456,7 @@ def test_a_worker_that_waits_for_the_delivery_thread_is_not_stuck(monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["loaded", "unload"])
+@pytest.mark.fault(78)
 def test_the_beginning_and_the_end_are_watched_too(step):
     rig = Rig(Stepper())
     stuck, started = [], threading.Event()
