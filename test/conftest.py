@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import gc
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,9 @@ os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # With more threads than cores, threads of several processes wait ten times longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell's background commands ignore Ctrl-C, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hypothesis' own profile: the same examples in every run, and no deadline on a busy machine.
 settings.load_profile("ci")
