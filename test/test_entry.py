@@ -87,6 +87,21 @@ def test_a_bug_is_a_traceback_and_code_5(program, capsys):
     assert err.startswith("Traceback") and err.endswith("LookupError: a bug\n")
 
 
+class Panic(BaseException):
+    """What a library in Rust raises for a bug of its own; `except Exception` does not catch it."""
+
+
+def test_a_panic_of_a_library_is_code_5_and_not_1(program, capsys):
+    assert program(raising(Panic("index out of range"))) == 5
+    assert capsys.readouterr().err.endswith("Panic: index out of range\n")
+
+
+@pytest.mark.parametrize("end", [SystemExit(2), KeyboardInterrupt()])
+def test_an_end_that_the_program_chooses_is_left_alone(program, end):
+    with pytest.raises(type(end)):
+        program(raising(end))
+
+
 def test_a_module_that_is_missing_is_named(capsys, monkeypatch):
     monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
     monkeypatch.setattr(entry.os, "_exit", lambda _: None)
