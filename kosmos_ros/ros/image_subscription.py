@@ -228,28 +228,26 @@ class ImageSubscription:
     def _taking(self) -> bool:
         """Return whether the executor may take an image now."""
         closed = self._gate.closed
-        taking = self._gate.update(time.monotonic(), self._needed())
-        if closed and taking:
+        if self._gate.update(time.monotonic(), self._needed()) and closed:
             self._take()
-        return taking
+        return not self._gate.closed
 
     def _take(self) -> None:
-        """Take the newest image that has arrived, without waiting for one.
+        """Take and pass on the newest image that has arrived, without waiting for one.
 
         After an image that was not taken, Fast DDS wakes the executor again and again while the
         next one arrives in parts, until something is taken or found missing.
         """
-        subscription, executor = self._subscription, self._node.executor
-        if subscription is None or executor is None:
-            return
-        with subscription.handle:
-            taken = subscription.handle.take_message(self._type, False)
-        if taken:  # a message, and information about it
-            executor.create_task(self._receive, *taken)
+        if subscription := self._subscription:
+            with subscription.handle:
+                taken = subscription.handle.take_message(self._type, False)
+            if taken:  # a message, and information about it
+                self._receive(*taken)
 
     def _receive(self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
         now, stamp = time.monotonic(), seconds(message.header.stamp)
-        sequence, age = _sequence(info), 0.0
+        # Several publishers number their images independently.
+        sequence, age = _sequence(info) if self._single else None, 0.0
         if self._skipped:
             age = self._waited(info, now)
         self.arrivals.arrived(now - age, stamp, self._sent(sequence), self._skipped)
@@ -280,7 +278,7 @@ class ImageSubscription:
 
     def _sent(self, sequence: int | None) -> int | None:
         """Return how many images the publisher has sent since the one before; None: unknown."""
-        if sequence is None or self._sequence is None or not self._single:
+        if sequence is None or self._sequence is None:
             return None
         sent = sequence - self._sequence
         return sent if sent > 0 else None

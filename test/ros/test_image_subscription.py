@@ -291,6 +291,19 @@ def test_numbers_of_two_publishers_count_nothing(subscribe):
     assert subscriber.subscription.missed == 0
 
 
+def test_numbers_of_a_publisher_that_has_left_count_nothing(subscribe):
+    subscriber = subscribe()
+    for name in ("left", "right"):
+        subscriber.offer(name)
+    subscriber.check(after=0.0)
+    subscriber.receive(after=0.1, number=1)
+    del subscriber.infos[0]
+    subscriber.check(after=0.0)
+    for number in (1001, 1002, 1004):
+        subscriber.receive(after=0.1, number=number)
+    assert subscriber.subscription.missed == 1
+
+
 def test_images_that_are_missing_between_numbers_are_lost(subscribe):
     subscriber = subscribe()
     subscriber.offer()
