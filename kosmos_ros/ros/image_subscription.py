@@ -225,10 +225,14 @@ class ImageSubscription:
         """Whether images are skipped because nobody needs them."""
         return self._gate.closed
 
+    def _all_needed(self) -> bool:
+        # With a short timeout, images that are skipped would look like a silent camera.
+        return 0 < self._stale_timeout < 2 * LOOK_PERIOD or self._needed()
+
     def _taking(self) -> bool:
         """Return whether the executor may take an image now."""
         closed = self._gate.closed
-        if self._gate.update(time.monotonic(), self._needed()) and closed:
+        if self._gate.update(time.monotonic(), self._all_needed()) and closed:
             self._take()
         return not self._gate.closed
 
@@ -253,9 +257,7 @@ class ImageSubscription:
         self.arrivals.arrived(now - age, stamp, self._sent(sequence), self._skipped)
         self._reported = 0
         self._sequence = sequence
-        # With a short timeout, images that are skipped would look like a silent camera.
-        brief = 0 < self._stale_timeout < 2 * LOOK_PERIOD
-        self._gate.passed(now, brief or self._needed())
+        self._gate.passed(now, self._all_needed())
         self._skipped = self._gate.closed
         if self._stale:
             self._stale, self._warned_at = False, float("-inf")
