@@ -123,7 +123,8 @@ def trouble(error: BaseException) -> str:
     text = f"{type(error).__name__}: {error}"
     remedy = next((remedy for part, remedy in REMEDIES.items() if part in text), "")
     ours = isinstance(error, (ImportError, MemoryError, OSError))
-    if ours or remedy or type(error).__module__.startswith("rclpy"):
+    # Other errors of rclpy, such as InvalidHandle, are bugs.
+    if ours or remedy or "RCLError" in {kind.__name__ for kind in type(error).__mro__}:
         return one_line(text) + (f"; {remedy}" if remedy else "")
     return ""
 

@@ -42,7 +42,13 @@ def test_trouble_names_the_error_and_the_remedy(error, remedy):
     assert line.isprintable()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("x"), KeyError("x")])
+class InvalidHandle(RuntimeError):
+    __module__ = "rclpy._rclpy_pybind11"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), ValueError("x"), KeyError("x"), InvalidHandle("a bug")]
+)
 def test_other_errors_are_not_the_environments(error):
     assert entry.trouble(error) == ""
 
