@@ -90,12 +90,14 @@ def run_program(
     and 5 after printing a traceback of any other exception.
     """
     _open_streams()
-    for number in SIGNALS:
+    for number in (*SIGNALS, signal.SIGALRM):  # the parent may have ignored some
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent may have blocked some
     try:
         return start(importlib.import_module(module).main)
-    except Exception as exc:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:  # a library in Rust raises one for a bug of its own
         if not (reason := trouble(exc)):
             traceback.print_exc()
             return BROKEN
@@ -113,7 +115,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def trouble(error: Exception) -> str:
+def trouble(error: BaseException) -> str:
     """Return in one line what the environment lacks, and what helps.
 
     Empty if the error has another cause.
@@ -121,7 +123,8 @@ def trouble(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     remedy = next((remedy for part, remedy in REMEDIES.items() if part in text), "")
     ours = isinstance(error, (ImportError, MemoryError, OSError))
-    if ours or remedy or type(error).__module__.startswith("rclpy"):
+    # Other errors of rclpy, such as InvalidHandle, are bugs.
+    if ours or remedy or "RCLError" in {kind.__name__ for kind in type(error).__mro__}:
         return one_line(text) + (f"; {remedy}" if remedy else "")
     return ""
 

@@ -42,7 +42,13 @@ def test_trouble_names_the_error_and_the_remedy(error, remedy):
     assert line.isprintable()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("x"), KeyError("x")])
+class InvalidHandle(RuntimeError):
+    __module__ = "rclpy._rclpy_pybind11"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), ValueError("x"), KeyError("x"), InvalidHandle("a bug")]
+)
 def test_other_errors_are_not_the_environments(error):
     assert entry.trouble(error) == ""
 
@@ -85,6 +91,21 @@ def test_a_bug_is_a_traceback_and_code_5(program, capsys):
     assert program(raising(LookupError("a bug"))) == 5
     err = capsys.readouterr().err
     assert err.startswith("Traceback") and err.endswith("LookupError: a bug\n")
+
+
+class Panic(BaseException):
+    """What a library in Rust raises for a bug of its own; `except Exception` does not catch it."""
+
+
+def test_a_panic_of_a_library_is_code_5_and_not_1(program, capsys):
+    assert program(raising(Panic("index out of range"))) == 5
+    assert capsys.readouterr().err.endswith("Panic: index out of range\n")
+
+
+@pytest.mark.parametrize("end", [SystemExit(2), KeyboardInterrupt()])
+def test_an_end_that_the_program_chooses_is_left_alone(program, end):
+    with pytest.raises(type(end)):
+        program(raising(end))
 
 
 def test_a_module_that_is_missing_is_named(capsys, monkeypatch):

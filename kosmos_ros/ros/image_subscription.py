@@ -225,39 +225,39 @@ class ImageSubscription:
         """Whether images are skipped because nobody needs them."""
         return self._gate.closed
 
+    def _all_needed(self) -> bool:
+        # With a short timeout, images that are skipped would look like a silent camera.
+        return 0 < self._stale_timeout < 2 * LOOK_PERIOD or self._needed()
+
     def _taking(self) -> bool:
         """Return whether the executor may take an image now."""
         closed = self._gate.closed
-        taking = self._gate.update(time.monotonic(), self._needed())
-        if closed and taking:
+        if self._gate.update(time.monotonic(), self._all_needed()) and closed:
             self._take()
-        return taking
+        return not self._gate.closed
 
     def _take(self) -> None:
-        """Take the newest image that has arrived, without waiting for one.
+        """Take and pass on the newest image that has arrived, without waiting for one.
 
         After an image that was not taken, Fast DDS wakes the executor again and again while the
         next one arrives in parts, until something is taken or found missing.
         """
-        subscription, executor = self._subscription, self._node.executor
-        if subscription is None or executor is None:
-            return
-        with subscription.handle:
-            taken = subscription.handle.take_message(self._type, False)
-        if taken:  # a message, and information about it
-            executor.create_task(self._receive, *taken)
+        if subscription := self._subscription:
+            with subscription.handle:
+                taken = subscription.handle.take_message(self._type, False)
+            if taken:  # a message, and information about it
+                self._receive(*taken)
 
     def _receive(self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
         now, stamp = time.monotonic(), seconds(message.header.stamp)
-        sequence, age = _sequence(info), 0.0
+        # Several publishers number their images independently.
+        sequence, age = _sequence(info) if self._single else None, 0.0
         if self._skipped:
             age = self._waited(info, now)
         self.arrivals.arrived(now - age, stamp, self._sent(sequence), self._skipped)
         self._reported = 0
         self._sequence = sequence
-        # With a short timeout, images that are skipped would look like a silent camera.
-        brief = 0 < self._stale_timeout < 2 * LOOK_PERIOD
-        self._gate.passed(now, brief or self._needed())
+        self._gate.passed(now, self._all_needed())
         self._skipped = self._gate.closed
         if self._stale:
             self._stale, self._warned_at = False, float("-inf")
@@ -280,7 +280,7 @@ class ImageSubscription:
 
     def _sent(self, sequence: int | None) -> int | None:
         """Return how many images the publisher has sent since the one before; None: unknown."""
-        if sequence is None or self._sequence is None or not self._single:
+        if sequence is None or self._sequence is None:
             return None
         sent = sequence - self._sequence
         return sent if sent > 0 else None

@@ -107,24 +107,27 @@ class ManagedNode(LifecycleNodeMixin, Node):
     def _enqueue(self, label: str) -> Future | None:
         """Let a transition run after those that wait. Return its result, or None if refused."""
         done: Future = Future()
-        with self._queue:
-            waiting = len(self._requested)
-            accepted = waiting < MAX_WAITING + (label == "shutdown")
-            if accepted:
-                self._requested.append((label, done))
-                if not self._serving:
-                    self._serving = True
-                    threading.Thread(
-                        target=self._run_requested, name="transitions", daemon=True
-                    ).start()
-        if accepted:
-            return done
+        try:
+            with self._queue:
+                waiting = len(self._requested)
+                if waiting < MAX_WAITING + (label == "shutdown"):
+                    self._serve()
+                    self._requested.append((label, done))
+                    return done
+            reason = f"{self._running or 'another one'} is running, and {waiting} others wait"
+        except RuntimeError as exc:  # no thread can be started
+            reason = one_line(exc)
         self.get_logger().warning(
-            f"the transition {label} is refused: {self._running or 'another one'} is running, "
-            f"and {waiting} others wait; try again later",
+            f"the transition {label} is refused: {reason}; try again later",
             throttle_duration_sec=REPEAT_WARNING,
         )
         return None
+
+    def _serve(self) -> None:
+        """Start the thread that runs the requested transitions, unless it runs."""
+        if not self._serving:
+            threading.Thread(target=self._run_requested, name="transitions", daemon=True).start()
+            self._serving = True
 
     def _run_requested(self) -> None:
         """Run the requested transitions until none waits."""

@@ -33,7 +33,7 @@ from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ConfigError, KosmosError, RequestError
 from kosmos_ros.ros import limits
-from kosmos_ros.sanitize import MAX_VALUE, format_error, one_line
+from kosmos_ros.sanitize import MAX_VALUE, format_error, one_line, quoted
 from kosmos_ros.settings import MAX_ENTRIES, validated
 
 Values = TypeVar("Values")
@@ -41,6 +41,7 @@ Values = TypeVar("Values")
 REPEAT_WARNING = 5.0  # s between two warnings about refused requests
 DEPTH_RECURSIVE = ListParameters.Request.DEPTH_RECURSIVE  # all names
 NOT_SET = Parameter.Type.NOT_SET
+TYPES = {kind.value for kind in Parameter.Type}
 MAX_NAMES = 1000
 """Largest number of entries in a request for parameters.
 
@@ -179,12 +180,23 @@ def _respond(
     declared = len(node.list_parameters([], DEPTH_RECURSIVE).names)
     try:
         limits.check(request, entries=max(MAX_NAMES, declared))
+        _check_types(request)
     except RequestError as exc:
         node.get_logger().warning(
             f"a request for parameters is refused: {exc}", throttle_duration_sec=REPEAT_WARNING
         )
         return refusal(request, str(exc))
     return respond(request, response)
+
+
+def _check_types(request: Any) -> None:
+    """Raise RequestError for a type that rclpy does not know; its exception is no response."""
+    for change in getattr(request, "parameters", ()):
+        if change.value.type not in TYPES:
+            raise RequestError(
+                f"parameter {quoted(change.name)} has the unknown type {change.value.type}; it "
+                f"must be from {min(TYPES)} to {max(TYPES)}"
+            )
 
 
 def _no_change(reason: str) -> SetParametersResult:
@@ -204,7 +216,7 @@ REFUSALS: dict[Any, Callable[[Any, str], Any]] = {
     DescribeParameters: lambda request, reason: DescribeParameters.Response(),
     ListParameters: lambda request, reason: ListParameters.Response(),
 }
-"""The response of each parameter service to a request that is too large."""
+"""The response of each parameter service to a request that it cannot take."""
 
 
 def unknown(node: Node) -> list[str]:

@@ -150,10 +150,12 @@ class Worker:
             # A library in Rust raises a BaseException for a bug of its own.
             error = exc if isinstance(exc, Exception) else RuntimeError(format_error(exc))
             self.close()
-        if engine is not None and not isinstance(error, DeviceLostError):
-            with self._watched():
-                engine.unload()
-        self._host.ended(error)
+        try:
+            if engine is not None and not isinstance(error, DeviceLostError):
+                with self._watched():
+                    engine.unload()
+        finally:
+            self._host.ended(error)
 
     def _turn(self, engine: CaptionEngine) -> bool:
         """Take work and write one more token of every prompt. Return False once closed and idle.

@@ -276,6 +276,14 @@ def test_a_signal_ends_a_process_that_hangs_in_any_phase(phase):
         assert program.stop() == -signal.SIGALRM, program.output
 
 
+def test_a_hang_ends_even_if_the_parent_ignores_sigalrm():
+    """A process inherits the signals that its parent ignores."""
+    ignoring = "import signal; signal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+    with Program(PYTHON, "-c", ignoring + HANG + PHASES["command"]) as program:
+        program.says("hanging")
+        assert program.stop() == -signal.SIGALRM, program.output
+
+
 def test_a_blocked_signal_still_ends_the_program():
     """A process inherits the signals that its parent blocks."""
     blocking = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [2, 15]); "

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
+from conftest import Spinner
 from rclpy.node import Node
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -248,6 +249,31 @@ def test_a_short_timeout_keeps_every_image_read(subscribe, stale_timeout, sampli
     assert subscriber.subscription.sampling is sampling
 
 
+def test_a_timeout_that_becomes_short_applies_at_once(subscribe):
+    subscriber = subscribe()
+    subscriber.needed = False
+    subscriber.check(after=0.0, stale_timeout=5.0)
+    subscriber.receive(after=0.0)
+    assert not subscriber.subscription._taking()
+    subscriber.check(after=0.1, stale_timeout=0.5)
+    assert subscriber.subscription._taking()
+
+
+def test_an_unread_image_is_passed_on_as_soon_as_it_is_taken(subscribe):
+    """Otherwise the executor could pass on the next image before it."""
+    subscriber = subscribe()
+    subscriber.needed = False
+    subscriber.receive(after=0.0)
+    camera = subscriber.node.create_publisher(Image, "image", 1)
+    spinner = Spinner(subscriber.node)
+    spinner.until(camera.get_subscription_count, "a connection")
+    camera.publish(Image(height=7))
+    # The gate is closed, so the executor itself takes no image.
+    spinner.until(lambda: subscriber.subscription._take() or subscriber.images[1:], "an image")
+    assert subscriber.images[1].height == 7
+    assert subscriber.subscription.sampling
+
+
 def test_the_age_of_an_image_that_waited_unread_is_known(subscribe):
     subscriber = subscribe()
     subscriber.needed = False
@@ -289,6 +315,19 @@ def test_numbers_of_two_publishers_count_nothing(subscribe):
     for number in (1, 1000, 2, 1001):
         subscriber.receive(after=0.1, number=number)
     assert subscriber.subscription.missed == 0
+
+
+def test_numbers_of_a_publisher_that_has_left_count_nothing(subscribe):
+    subscriber = subscribe()
+    for name in ("left", "right"):
+        subscriber.offer(name)
+    subscriber.check(after=0.0)
+    subscriber.receive(after=0.1, number=1)
+    del subscriber.infos[0]
+    subscriber.check(after=0.0)
+    for number in (1001, 1002, 1004):
+        subscriber.receive(after=0.1, number=number)
+    assert subscriber.subscription.missed == 1
 
 
 def test_images_that_are_missing_between_numbers_are_lost(subscribe):

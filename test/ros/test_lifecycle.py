@@ -380,6 +380,21 @@ def test_transitions_run_in_the_order_of_their_requests(loading):
     assert manager.state == "unconfigured"
 
 
+@pytest.mark.fault(84)
+def test_a_lack_of_threads_refuses_one_transition_and_not_the_next_ones(
+    start_managed, monkeypatch
+):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    harness, manager = start_managed()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert not manager("configure")
+    harness.until(lambda: harness.logs("configure is refused: can't start new thread; try again"))
+    monkeypatch.undo()
+    assert manager("configure")
+
+
 @pytest.mark.fault(80)
 def test_shutdown_has_its_own_place_behind_a_flood_of_transitions(loading):
     harness, manager, end = loading

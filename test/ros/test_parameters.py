@@ -10,6 +10,8 @@ import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import (
     DescribeParameters,
     GetParameters,
@@ -247,6 +249,22 @@ def test_request_with_too_many_parameters_is_refused_at_once(request_parameters,
     assert not call(GetParameterTypes, names=names).types
     assert not call(DescribeParameters, names=names).descriptors
     assert not call(ListParameters, prefixes=names).result.names
+
+
+@pytest.mark.fault(79)
+def test_a_parameter_of_an_unknown_type_is_refused(request_parameters):
+    """rclpy alone raises an exception, and the client waits for ever."""
+    harness, call = request_parameters
+    unknown = ParameterMessage(name="max_rate", value=ParameterValue(type=200))
+    response = call(SetParameters, parameters=[change("max_rate", 7.0), unknown])
+    result = call(SetParametersAtomically, parameters=[unknown]).result
+    for refused in (*response.results, result):
+        assert not refused.successful
+        assert refused.reason == (
+            "parameter 'max_rate' has the unknown type 200; it must be from 0 to 9"
+        )
+    assert len(response.results) == 2
+    assert parameters.read(harness.node, CameraSettings).max_rate == 1.0
 
 
 def test_a_whole_parameter_file_can_be_set_at_once(start):

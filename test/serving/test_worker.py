@@ -703,6 +703,24 @@ def test_what_the_engine_has_begun_is_cleared_after_an_error(monkeypatch):
     assert turns.engine.steps[-1] == ["a"]
 
 
+def test_an_engine_that_cannot_be_unloaded_ends_the_worker(monkeypatch):
+    """The host waits for this call before it can load another model."""
+
+    def unload():
+        raise error
+
+    error, crashes = RuntimeError("out of order"), []
+    monkeypatch.setattr(threading, "excepthook", crashes.append)
+    rig = Rig(Stepper())
+    rig.engine.unload = unload
+    worker = rig.start()
+    assert rig.ready.wait(WAIT)
+    worker.close()
+    assert rig.over.wait(WAIT)
+    assert worker.join(WAIT)
+    assert [crash.exc_value for crash in crashes] == [error]
+
+
 class Panic(BaseException):
     """What a library in Rust raises for a bug of its own; `except Exception` does not catch it."""
 
