@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of the environment are told from bugs, each with what helps."""
+"""Errors of the environment are distinguished from bugs, and each names a remedy."""
 
 import errno
 import os
@@ -94,7 +94,7 @@ def test_a_bug_is_a_traceback_and_code_5(program, capsys):
 
 
 class Panic(BaseException):
-    """What a library in Rust raises for a bug of its own; `except Exception` does not catch it."""
+    """The error of a library in Rust for a bug of its own; `except Exception` does not catch it."""
 
 
 def test_a_panic_of_a_library_is_code_5_and_not_1(program, capsys):

@@ -59,7 +59,7 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Weights:
-    """What the headers of a model's safetensors files say."""
+    """The contents of the headers of a model's safetensors files."""
 
     files: dict[str, Path]  # name: file
     shapes: dict[str, tuple[int, ...]]  # of each weight with a format in FLOATS

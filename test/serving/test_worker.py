@@ -722,7 +722,7 @@ def test_an_engine_that_cannot_be_unloaded_ends_the_worker(monkeypatch):
 
 
 class Panic(BaseException):
-    """What a library in Rust raises for a bug of its own; `except Exception` does not catch it."""
+    """The error of a library in Rust for a bug of its own; `except Exception` does not catch it."""
 
 
 def test_a_panic_ends_the_worker_and_is_reported():
