@@ -94,7 +94,7 @@ def test_a_bug_is_a_traceback_and_code_5(program, capsys):
 
 
 class Panic(BaseException):
-    """The error of a library in Rust for a bug of its own; `except Exception` does not catch it."""
+    """The error of a library in Rust for its own bug; `except Exception` does not catch it."""
 
 
 def test_a_panic_of_a_library_is_code_5_and_not_1(program, capsys):

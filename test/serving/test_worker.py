@@ -722,7 +722,7 @@ def test_an_engine_that_cannot_be_unloaded_ends_the_worker(monkeypatch):
 
 
 class Panic(BaseException):
-    """The error of a library in Rust for a bug of its own; `except Exception` does not catch it."""
+    """The error of a library in Rust for its own bug; `except Exception` does not catch it."""
 
 
 def test_a_panic_ends_the_worker_and_is_reported():
