@@ -57,8 +57,14 @@ def address() -> str:
 
 def masked(text: str) -> str:
     """Remove user names, passwords and query strings from the addresses in a text."""
-    text = re.sub(r"(?<=//)\S*@", "", text)
-    return re.sub(r"(?<=://)([^\s?]*)\?[^\s'\"]*", r"\1", text)
+    return re.sub(r"\S+", _masked, text)
+
+
+def _masked(word: re.Match[str]) -> str:
+    # In linear time: one regular expression for addresses would be tried at each slash.
+    scheme, slashes, rest = word[0].partition("//")
+    rest = re.sub(r"\?[^'\"]*", "", rest.rpartition("@")[2])
+    return scheme + slashes + rest
 
 
 def read(path: str, most: int) -> bytes:

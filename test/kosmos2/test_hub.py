@@ -832,6 +832,27 @@ def test_a_password_in_the_address_is_used_and_never_shown(hub, run, find, tmp_p
     assert not [text for text in texts if "hunter2" in str(text) or "ter2" in str(text)]
 
 
+def test_a_long_address_is_masked_at_once():
+    """The interpreter's lock is held meanwhile; the square of this length would take minutes."""
+    code = "from kosmos_ros.kosmos2.download import masked; print(len(masked('://' * 100_000)))"
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    assert done([sys.executable, "-c", code], environment) == (0, "300000", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see 'https://a:b@host/c?d=e', or http://f?g", "see 'https://host/c', or http://f"),
+        ("http://a@b@host//c@d?e?f", "http://d"),
+        ("//a:b@host", "//host"),
+        ("is model@v1 here? yes", "is model@v1 here? yes"),
+    ],
+)
+@pytest.mark.fault(74)
+def test_only_secrets_of_an_address_are_removed(text, shown):
+    assert download.masked(text) == shown
+
+
 def test_downloads_go_through_the_proxy_of_the_environment(hub, run):
     code, _, err = run(
         "fetch", "--model", MODEL, HF_ENDPOINT="http://hub.invalid", http_proxy=hub.address
