@@ -26,7 +26,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from kosmos_ros import shapes
 from kosmos_ros.errors import ConfigError, ModelLoadError, UnreachableError
-from kosmos_ros.kosmos2 import download
+from kosmos_ros.kosmos2 import download, json_file
 from kosmos_ros.kosmos2.cache import COMMIT, HASHES, Entry, Snapshot
 from kosmos_ros.sanitize import MAX_VALUE, one_line, quoted
 
@@ -53,6 +53,7 @@ NAMES = {*OPTIONAL, *(name for names in REQUIRED for name in names)}
 MAX_LISTING = 10_000_000  # bytes; KOSMOS-2's has 10 kB
 MAX_SMALL = 32 << 20  # bytes of a file other than weights; the largest of KOSMOS-2 has 5 MB
 MAX_TOTAL = 64 << 30  # bytes of all files, 10 times KOSMOS-2
+MAX_PARTS = 100  # files of weights; each has a header that is kept. transformers makes them 5 GB
 MAX_REVISION = 255  # bytes of a name of a branch
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of a quota, of a file
 
@@ -203,18 +204,18 @@ def _missing(folder: Path) -> str:
             return names[0]
     parts = {"model.safetensors"}
     if (folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
-        parts = _parts((folder / INDEX).read_bytes())
+        parts = _parts(folder)
         if not parts:
-            return f"a valid {INDEX}"
+            return f"valid {INDEX}"
     return next((name for name in sorted(parts) if not (folder / name).is_file()), "")
 
 
-def _parts(index: bytes) -> set[str]:
-    """Return the names of weights in an index; none if it is not valid."""
+def _parts(folder: Path) -> set[str]:
+    """Return the names of weights in the index of a folder; none if it is not valid."""
     try:
-        names = json.loads(index)["weight_map"].values()
+        names = json_file.read(folder / INDEX)["weight_map"].values()
         return set(names) if all(map(WEIGHTS.fullmatch, names)) else set()
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return set()
 
 
@@ -230,11 +231,17 @@ def listed(body: bytes) -> tuple[str, list[Entry]]:
         case _:
             raise ModelLoadError(f"{download.address()} must list a commit and files")
     names = {entry.name for entry in entries}
+    weights = names - NAMES
     if len(names) < len(entries) or sum(entry.size for entry in entries) > MAX_TOTAL:
         raise ModelLoadError(
             f"{download.address()} must list each file once, with at most {MAX_TOTAL} bytes in all"
         )
-    if not any(map(WEIGHTS.fullmatch, names)):
+    if len(weights) > MAX_PARTS:
+        raise ModelLoadError(
+            f"{download.address()} must list at most {MAX_PARTS} files of weights, "
+            f"got {len(weights)}"
+        )
+    if not weights:
         raise ModelLoadError("it has no model.safetensors; weights in other formats are not read")
     for alternatives in REQUIRED:
         if not names.intersection(alternatives):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.kosmos2 import json_file
-from kosmos_ros.kosmos2.hub import INDEX, WEIGHTS
+from kosmos_ros.kosmos2.hub import INDEX, MAX_PARTS, WEIGHTS
 from kosmos_ros.sanitize import quoted
 
 HEADER_BYTES = 2 << 20
@@ -150,6 +150,9 @@ def _indexed(folder: Path) -> list[str]:
         if not WEIGHTS.fullmatch(name):
             valid = "names such as model-00001-of-00002.safetensors"
             json_file.refuse("weight_map", valid, name, INDEX)
+    if len(names) > MAX_PARTS:
+        valid = f"an object with at most {MAX_PARTS} files"
+        json_file.refuse("weight_map", valid, len(names), INDEX)
     return sorted(names)
 
 

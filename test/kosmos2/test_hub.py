@@ -29,7 +29,8 @@ from kosmos_ros.errors import ConfigError, KosmosError, ModelLoadError, Unreacha
 from kosmos_ros.kosmos2 import cache, download
 from kosmos_ros.kosmos2 import hub as module
 from kosmos_ros.kosmos2.download import PIECE
-from kosmos_ros.kosmos2.hub import COMMITS, FULL, INDEX, fetch
+from kosmos_ros.kosmos2.hub import COMMITS, FULL, INDEX, MAX_PARTS, fetch
+from kosmos_ros.kosmos2.json_file import JSON_BYTES
 from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
@@ -472,7 +473,27 @@ def test_a_listed_name_that_is_a_path_is_not_downloaded(hub, here, precious, nam
 def test_an_index_names_only_weights(hub, here, precious, name):
     hub.files[INDEX] = json.dumps({"weight_map": {"a": name}}).encode()
     hub.files["model-00001-of-00001.safetensors"] = hub.files.pop(WEIGHTS)
-    refused(f"it has no a valid {INDEX}")
+    refused(f"it has no valid {INDEX}")
+
+
+@pytest.mark.fault(71)
+def test_an_index_has_the_limit_of_a_json_file(hub, here):
+    hub.files["model-00001-of-00001.safetensors"] = hub.files.pop(WEIGHTS)
+    index = b'{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
+    hub.files[INDEX] = index.ljust(JSON_BYTES)
+    fetch(MODEL)
+    hub.files[INDEX] += b" "
+    refused(f"it has no valid {INDEX}")
+
+
+@pytest.mark.fault(71)
+def test_files_of_weights_may_be_listed_up_to_the_limit(hub, here):
+    hub.files |= {f"model-{n:05}-of-00099.safetensors": b"" for n in range(MAX_PARTS - 1)}
+    fetch(MODEL)
+    hub.files["model-00099-of-00099.safetensors"] = b""
+    hub.requests.clear()
+    refused(f"must list at most {MAX_PARTS} files of weights, got {MAX_PARTS + 1}")
+    assert not hub.fetched()
 
 
 @pytest.mark.fault(72)
@@ -985,7 +1006,7 @@ def test_all_files_of_split_weights_are_required(hub, find, run, tmp_path):
     assert f"lacks {parts[1]}" in find(local_files_only="local")[2]
     (snapshot(tmp_path) / INDEX).unlink()
     (snapshot(tmp_path) / INDEX).write_text('{"weight_map": ')
-    assert f"lacks a valid {INDEX}" in find(local_files_only="local")[2]
+    assert f"lacks valid {INDEX}" in find(local_files_only="local")[2]
 
 
 @pytest.mark.fault(37)

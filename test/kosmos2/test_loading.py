@@ -26,6 +26,7 @@ from kosmos_ros import shapes
 from kosmos_ros.errors import ModelLoadError
 from kosmos_ros.kosmos2 import model_files, tokenizer_file, weight_files
 from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.hub import MAX_PARTS
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -462,6 +463,18 @@ def test_weights_in_several_files_are_loaded(copied, caption):
     assert answers(copied) == caption
     save_file(weights, copied / "model-00002-of-00002.safetensors", {"format": "pt"})
     assert "is in model-00001-of-00002.safetensors and in model-00002" in refused(copied)
+
+
+def test_an_index_may_name_files_up_to_the_limit(copied):
+    files = [f"model-{n:05}-of-00101.safetensors" for n in range(MAX_PARTS + 1)]
+    for file in files:
+        save_file({}, copied / file)
+    (copied / WEIGHTS).unlink()
+    edit(copied / INDEX, weight_map=dict(enumerate(files[:-1])))
+    assert f"at most {MAX_PARTS} files" not in refused(copied)
+    edit(copied / INDEX, weight_map=dict(enumerate(files)))
+    valid = f"an object with at most {MAX_PARTS} files"
+    assert f"weight_map in {INDEX} must be {valid}, got 101" in refused(copied)
 
 
 def test_an_image_processor_saved_by_transformers_5_is_read(copied, caption):
