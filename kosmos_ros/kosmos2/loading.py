@@ -132,6 +132,7 @@ def _read(
     if quantization != "none" and not _ours(quantization, place):
         options["quantization_config"] = _bitsandbytes(quantization, dtype)
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # its warnings quote the files unescaped
     with model_files.reduced(folder) as (copy, weights):
         config = Kosmos2Config.from_pretrained(str(copy), **own)
         weights.check(config)

@@ -477,6 +477,18 @@ def test_an_index_may_name_files_up_to_the_limit(copied):
     assert f"weight_map in {INDEX} must be {valid}, got 101" in refused(copied)
 
 
+@pytest.mark.process
+def test_names_of_weights_never_reach_the_log(copied, picture):
+    """transformers would list unknown weights as they are."""
+    weights = load_file(copied / WEIGHTS)
+    forged = {f"{n}\n[FATAL] forged \x1b[31m": torch.zeros(1) for n in range(100)}
+    save_file(weights | forged, copied / WEIGHTS, {"format": "pt"})
+    code, out, err, _ = run(copied, picture)
+    assert code == 0, err
+    assert out
+    assert "forged" not in err
+
+
 def test_an_image_processor_saved_by_transformers_5_is_read(copied, caption):
     steps = json.loads((copied / PIXELS).read_text())
     (copied / PIXELS).unlink()
