@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep the files of one commit of a model in the cache of huggingface_hub.
 
-`blobs` has the files by hash, `snapshots/COMMIT` links to them, `refs` the commits of branches.
-Nothing is written elsewhere, and nothing but blobs and links is removed, whatever a hub lists and
-whatever links the cache has. Knows no names of models and no listing.
+`blobs` contains the files, named by hash. `snapshots/COMMIT` links to them. `refs` contains the
+commits of branches. Writes only there and removes only blobs and links, whatever a hub lists and
+whatever links the cache contains. Knows no names of models and no lists of a hub.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kosmos_ros.kosmos2 import download
 COMMIT = re.compile("[0-9a-f]{40}")
 HASHES = {"SHA-256": re.compile("[0-9a-f]{64}"), "SHA-1 of git": COMMIT}
 HASH_CHUNK = 1 << 20  # bytes that are hashed at a time
-PROGRESS = 1 << 20  # bytes; a lost connection that brought at least this is opened again
+PROGRESS = 1 << 20  # bytes; a download goes on if its lost connection has brought at least this
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,26 @@ class Entry:
     name: str
     size: int  # bytes
     hash: str  # hexadecimal
-    kind: str  # of the hash, one of HASHES: SHA-256 of the file, or git's SHA-1
+    kind: str  # kind of the hash, a key of HASHES: SHA-256 of the file, or git's SHA-1
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """One commit of a model in the cache.
 
-    Methods raise ModelLoadError, UnreachableError as `download.append`, and OSError of the disk.
+    Methods raise ModelLoadError and UnreachableError like `download.append`, and OSError if the
+    disk fails.
     """
 
     repo: Path  # the folder of the model
-    commit: str  # as COMMIT
+    commit: str  # 40 hexadecimal digits
 
     @property
     def folder(self) -> Path:
         return self.repo / "snapshots" / self.commit
 
     def complete(self, entry: Entry, path: str) -> None:
-        """Download a file from `path` of the hub if it is missing or damaged, and link it."""
+        """Download a file from a path on the hub if it is missing or damaged, and link to it."""
         link = self._make("snapshots", self.commit) / entry.name
         blob = self._make("blobs") / entry.hash
         if _sound(link, entry):
@@ -75,7 +76,7 @@ class Snapshot:
             blob.replace(link)
 
     def name(self, revision: str) -> None:
-        """Record that a branch or tag means this commit."""
+        """Record that a branch or tag refers to this commit."""
         *above, name = revision.split("/")
         path = self._make("refs", *above) / name
         self._put(path, lambda new: new.write_text(self.commit))
@@ -112,7 +113,7 @@ class Snapshot:
             )
 
     def _put(self, path: Path, make: Callable[[Path], object]) -> None:
-        """Replace what is at a path by what `make` makes, without following a link there."""
+        """Replace a file or link by the one that `make` creates. Does not follow the old link."""
         with tempfile.TemporaryDirectory(dir=self.repo / "blobs") as folder:
             new = Path(folder, "new")
             make(new)
@@ -121,14 +122,14 @@ class Snapshot:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[io.FileIO]:
-    """Open a file that only one process may write at a time, and that is in no other place."""
+    """Open a file for one process at a time. A file that has a second hard link is replaced."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     while True:
         with open(os.open(part, flags, 0o666), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink > 1:
                 part.unlink(missing_ok=True)
-            elif _same(part, file):  # the process that had the lock may have renamed its file
+            elif _same(part, file):  # the process that held the lock may have renamed the file
                 yield file
                 return
 

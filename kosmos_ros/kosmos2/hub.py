@@ -55,7 +55,7 @@ MAX_SMALL = 32 << 20  # bytes of a file other than weights; the largest of KOSMO
 MAX_TOTAL = 64 << 30  # bytes of all files, 10 times KOSMOS-2
 MAX_PARTS = 100  # files of weights; each has a header that is kept. transformers makes them 5 GB
 MAX_REVISION = 255  # bytes of a name of a branch
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of a quota, of a file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota or a file is full
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
 
 
 def fetch(model: str, revision: str = "") -> Files:
-    """Download the files of a Hugging Face id that are missing or damaged, and return all.
+    """Download the missing and damaged files of a Hugging Face id. Return all files.
 
     Resumes an interrupted download, compares every file with the hash that the hub lists, and
-    removes a file that differs. Raises ConfigError for a name that is no id; ModelLoadError if
+    removes a file that differs. Raises ConfigError if `model` is not an id; ModelLoadError if
     the hub refuses the model or its files are wrong; UnreachableError if the network or the hub
     fails, so that a retry may help.
     """
@@ -115,16 +115,16 @@ def fetch(model: str, revision: str = "") -> Files:
         path = f"/api/models/{model}/revision/{quote(revision, safe='')}?blobs=true"
         commit, entries = listed(download.read(path, MAX_LISTING))
         if COMMIT.fullmatch(revision) and commit != revision:
-            raise ModelLoadError(f"{download.address()} offers another commit, {commit}")
+            raise ModelLoadError(f"{download.address()} must list commit {revision}, got {commit}")
         snapshot = Snapshot(repo, commit)
         for entry in entries:
             snapshot.complete(entry, f"/{model}/resolve/{commit}/{entry.name}")
         if missing := _missing(snapshot.folder):
-            raise ModelLoadError(f"it has no {missing}")
+            raise ModelLoadError(f"it lacks {missing}")
         if not COMMIT.fullmatch(revision):
             snapshot.name(revision)
         return Files(snapshot.folder, commit)
-    except OSError as exc:  # of the disk: `download` translates those of the network
+    except OSError as exc:  # an error of the disk; `download` translates errors of the network
         raise ModelLoadError(f"{named} cannot be fetched: {_of_disk(exc, repo)}") from exc
     except ModelLoadError as exc:
         raise type(exc)(download.masked(f"{named} cannot be fetched: {exc}")) from exc
@@ -155,7 +155,7 @@ def _directory(model: str, revision: str) -> Files | None:
 def _of_disk(exc: OSError, repo: Path) -> str:
     reason = f"{exc.filename or repo}: {exc.strerror or exc}"
     if exc.errno in FULL:
-        return f"disk full: {reason}; free space there, then the download continues"
+        return f"disk full: {reason}; free space there, and the next download continues"
     return reason
 
 
@@ -188,7 +188,7 @@ def _repo(model: str) -> Path:
 
 
 def _cached(repo: Path, revision: str) -> Path | None:
-    """Return the folder of a revision, if it is in the cache. A commit is never looked up."""
+    """Return the folder of a revision, if it is in the cache. A commit needs no entry in refs."""
     ref = repo / "refs" / revision
     if not COMMIT.fullmatch(revision) and ref.is_file():
         with ref.open("rb") as file:
@@ -206,7 +206,7 @@ def _missing(folder: Path) -> str:
     if (folder / INDEX).is_file() and not (folder / "model.safetensors").is_file():
         parts = _parts(folder)
         if not parts:
-            return f"valid {INDEX}"
+            return f"a valid {INDEX}"
     return next((name for name in sorted(parts) if not (folder / name).is_file()), "")
 
 
@@ -224,7 +224,9 @@ def listed(body: bytes) -> tuple[str, list[Entry]]:
     try:
         info = json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise UnreachableError(f"{download.address()} is no hub: it lists no files") from exc
+        raise UnreachableError(
+            f"{download.address()} must list files in JSON; check the network and HF_ENDPOINT"
+        ) from exc
     match info:
         case {"sha": str(commit), "siblings": list(files)} if COMMIT.fullmatch(commit):
             entries = [entry for file in files if (entry := _entry(file))]
@@ -251,7 +253,7 @@ def listed(body: bytes) -> tuple[str, list[Entry]]:
 
 
 def _entry(file: Any) -> Entry | None:
-    """Return a listed file; None if it is not to be downloaded."""
+    """Return a listed file, or None if the model does not need it."""
     match file:
         case {"rfilename": str(name)} if name not in NAMES and not WEIGHTS.fullmatch(name):
             return None
@@ -261,10 +263,12 @@ def _entry(file: Any) -> Entry | None:
             entry = Entry(name, size, hash, "SHA-1 of git")
         case _:
             got = one_line(reprlib.repr(file), MAX_VALUE)  # repr fails if it is nested too deeply
-            raise ModelLoadError(f"{download.address()} must list name, size and hash, got {got}")
+            raise ModelLoadError(
+                f"{download.address()} must list name, size and hash of each file, got {got}"
+            )
     most = MAX_TOTAL if WEIGHTS.fullmatch(name) else MAX_SMALL
     if not HASHES[entry.kind].fullmatch(hash):
-        raise ModelLoadError(f"{name} must have a hash as {entry.kind}, got {quoted(hash)}")
+        raise ModelLoadError(f"{name} must have a {entry.kind} in hex, got {quoted(hash)}")
     if isinstance(size, bool) or not 0 <= size <= most:
         raise ModelLoadError(f"{name} must have 0 to {most} bytes, got {quoted(size)}")
     return entry

@@ -35,7 +35,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 SMALL_MODEL = 50_000_000
 """Number of parameters below which threads wait for each other longer than they compute."""
 PANIC = "PanicException"
-"""Name of the BaseException that libraries in Rust raise for a bug of theirs; it has no module."""
+"""Name of the BaseException that a Rust library raises for its own bug. It cannot be imported."""
 QUANTIZATIONS = ("none", "int8", "nf4")
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """PIL.Image.Resampling: mode of torch's interpolate."""
@@ -89,7 +89,7 @@ def load(
         loaded, processor = _read(model, files.folder, place, DTYPES[kind], quantization)
     except ModelLoadError:
         raise
-    except BaseException as exc:  # tokenizers raises Exception itself, and panics of Rust
+    except BaseException as exc:  # tokenizers raises plain Exceptions and panics
         if not isinstance(exc, Exception) and type(exc).__name__ != PANIC:
             raise
         reason = first_line(exc)
@@ -137,7 +137,7 @@ def _read(
         config = Kosmos2Config.from_pretrained(str(copy), **own)
         weights.check(config)
         processor = Kosmos2Processor.from_pretrained(str(copy), **own)
-        # The tokenizer may be that of a sentencepiece file.
+        # A tokenizer from a sentencepiece file has not been checked yet.
         tokenizer_file.checked(json.loads(processor.tokenizer.backend_tokenizer.to_str()))
         try:
             loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(

@@ -1,11 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Make a copy of a model's files that has only what KOSMOS-2 needs.
+"""Make a copy of a model's files with only the fields that KOSMOS-2 needs.
 
-transformers obeys whatever a model's files say. A field may name code to run, another model, a
-kernel or a file to load, and a size that nothing in the weights confirms. The copy has only the
-fields that are listed here, within the limits that are listed here, and links to the weights.
-Knows JSON and the headers of safetensors; knows neither torch nor transformers.
+transformers trusts a model's files. A field may name code to run, another model, a kernel or a
+file to load, or a size that the weights do not have. The copy contains only the fields that are
+listed here, within their limits, and links to the weights. Knows JSON and the headers of
+safetensors; knows neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from kosmos_ros.sanitize import quoted
 TOKENIZER_BYTES = 16 << 20
 """Most bytes of a tokenizer's file; the tokenizer of KOSMOS-2 takes a third of that."""
 MAX_CONTEXT = 16_384
-"""Most positions of the text model, whose table is not in the files. KOSMOS-2 has 2048."""
+"""Most positions of the text model. The files do not contain their table. KOSMOS-2 has 2048."""
 MAX_LAYERS = 256
-"""Most layers of the text model, and of the vision model. KOSMOS-2 has 24 of each."""
+"""Most layers of the text model and of the vision model. KOSMOS-2 has 24 in each."""
 MAX_SIZE = 1 << 20
-"""Most of any other size. The files confirm these sizes; KOSMOS-2's largest is 65037."""
+"""Largest value of other sizes, most of which the files confirm. KOSMOS-2's largest is 65037."""
 
 MODEL_TYPE = "kosmos-2"
 QUANTIZED = ("quantization_config", "compression_config")
-"""Fields with which transformers loads another library for weights that are stored quantized."""
+"""Fields for quantized weights. transformers would load another library for them."""
 ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
 
 
@@ -47,7 +47,7 @@ class Rule:
 
 
 def _whole(low: int, high: int) -> Rule:
-    # A bool is an int, too.
+    # type, because isinstance also accepts a bool.
     return Rule(
         f"a whole number from {low} to {high}", lambda v: type(v) is int and low <= v <= high
     )
@@ -194,7 +194,7 @@ def _config(folder: Path) -> dict[str, Any]:
     for name in QUANTIZED:
         if tree.get(name) is not None:
             raise ValueError(
-                f"{name} in config.json is not supported, got {quoted(tree[name])}; take the "
+                f"{name} in config.json is not supported, got {quoted(tree[name])}; use "
                 f"weights that are not quantized, remove {name}, and set the parameter "
                 "quantization to nf4 or int8 instead"
             )
@@ -217,7 +217,7 @@ def _part(tree: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _pixels(folder: Path) -> dict[str, Any]:
-    """Return the fields of the image processor. transformers 5 saves them with the processor's."""
+    """Return the fields of the image processor. transformers 5 saves them in the processor's."""
     name, part = "processor_config.json", None
     if (folder / name).is_file():
         part = json_file.read(folder / name).get("image_processor")
@@ -228,7 +228,7 @@ def _pixels(folder: Path) -> dict[str, Any]:
 
 
 def _spm(folder: Path) -> list[str]:
-    """Return the name of the sentencepiece file, if it is there and needed."""
+    """Return the name of the sentencepiece file, if it is needed, in a list."""
     name = "sentencepiece.bpe.model"
     path = folder / name
     if (folder / "tokenizer.json").is_file():

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check the steps and the tokens of a tokenizer.json.
 
-A tokenizer's steps could make a text of gigabytes of a short question, or run a regular expression
-without end. Only the steps that KOSMOS-2's tokenizer needs are accepted, and each token has a
-limited length. Knows only that file.
+A tokenizer's steps could turn a short question into gigabytes of text, or run a regular expression
+for ever. Only the steps that KOSMOS-2's tokenizer needs are accepted, and the length of each token
+is limited. Knows only that file.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MAX_ADDED = 4096
 """Most tokens in addition to the vocabulary, because the time to add them grows with the square of
 their number. KOSMOS-2 has 1040."""
 TOKEN_LENGTH = 256
-"""Most characters of a token. sentencepiece makes 16; KOSMOS-2's longest tag has 30."""
+"""Most characters of a token. Tokens of sentencepiece have up to 16, tags of KOSMOS-2 up to 30."""
 EXPANSION = 64
-"""Most bytes by which a normalizer may replace a character. Unicode's NFKC makes 33 at most."""
+"""Most bytes by which a normalizer may replace a character. Unicode's NFKC needs up to 33."""
 STEPS = 8
 """Most steps of a normalizer, a pre-tokenizer or a decoder; KOSMOS-2 has one or two of each."""
 BLOCK = 256
-"""Units of a trie that differ in their last byte. A trie has whole blocks."""
+"""Units in one block of a trie, which differ in their last byte. A trie has whole blocks."""
 INNER = {bytes([byte]) for byte in range(0x80, 0xC0)}
-"""Bytes of UTF-8 at which no character starts."""
+"""Bytes of UTF-8 that do not start a character."""
 SPACES = {"Regex": " {2,}"}
-"""The only regular expression: that of sentencepiece for repeated spaces."""
+"""The only accepted regular expression: sentencepiece's own, for repeated spaces."""
 
 TYPES = {
     "normalizer": ("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Precompiled", "Replace", "Strip"),
@@ -50,8 +50,8 @@ LISTS = {
 def checked(tree: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a tokenizer.json that the engine uses. Raises ValueError.
 
-    Truncation, padding and the post-processor are left out: the engine adds its own start, and
-    each of them could repeat a text.
+    Leaves out truncation, padding and the post-processor. The engine does not need them, and they
+    could repeat a text.
     """
     model = tree.get("model")
     if not isinstance(model, dict) or model.get("type") != "Unigram":
@@ -78,7 +78,7 @@ def checked(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_tokens(name: str, tokens: Any, key: int | str, most: int) -> None:
-    """Check the number of tokens and the text of each, which is its value of `key`."""
+    """Check the number of tokens and the length of each text, which is `token[key]`."""
     tokens = tokens if isinstance(tokens, list) else [tokens]
     if len(tokens) > most:
         raise ValueError(
@@ -150,7 +150,8 @@ def _check_replace(name: str, step: dict[str, Any]) -> None:
 def _check_table(text: Any) -> None:
     """Refuse a table of sentencepiece that is damaged or makes a text much longer.
 
-    Its first 4 bytes are the length of a trie, which precedes the texts; a zero ends each text.
+    The table contains the length of a trie in 4 bytes, the trie, and the texts that replace
+    others. A zero ends each text.
     """
     try:
         data = base64.b64decode(text, validate=True)
@@ -167,10 +168,10 @@ def _check_table(text: Any) -> None:
 
 
 def _inside(trie: bytes, texts: bytes) -> bool:
-    """Return whether no step in a trie of darts-clone leaves it or the texts.
+    """Return whether all indices in a trie of darts-clone are within the trie and the texts.
 
-    A step from unit i with the byte b leads to unit i ^ offset ^ b. The tokenizers library checks
-    no index, and would panic. github.com/s-yata/darts-clone, darts.h, DoubleArrayUnit.
+    The byte b leads from unit i to unit i ^ offset ^ b. The tokenizers library does not check
+    these indices and would panic. github.com/s-yata/darts-clone, darts.h, DoubleArrayUnit.
     """
     if len(trie) % (4 * BLOCK):
         return False

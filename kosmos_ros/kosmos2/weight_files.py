@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare a model's configuration with the headers of its weights.
 
-transformers allocates what the configuration describes. Knows the headers of safetensors and the
-names of KOSMOS-2's weights; reads no numbers.
+transformers allocates memory for the sizes in the configuration. Knows the headers of safetensors
+and the names of KOSMOS-2's weights; reads no numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADER_BYTES = 2 << 20
 """Most bytes of a header of safetensors. KOSMOS-2 has about 900 weights of 120 bytes each."""
 WHOLE = "model.safetensors"
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Format of a weight in safetensors: bytes of a number."""
+"""Number format in safetensors: bytes of a number."""
 
 _TEXT = ("text_config.vocab_size", "text_config.embed_dim")
 _VISION = "vision_config.hidden_size"
@@ -43,7 +43,7 @@ SHAPES = {
     ),
 }  # fmt: skip
 """Weight: the field of config.json for each of its dimensions."""
-POSITIONS = "vision_model.model.embeddings.position_embedding.weight"  # one for each patch, and 1
+POSITIONS = "vision_model.model.embeddings.position_embedding.weight"  # a row per patch, and 1
 LAYERS = {
     "text_config.layers": re.compile(r"text_model\.model\.layers\.(\d+)\."),
     "vision_config.num_hidden_layers": re.compile(
@@ -54,7 +54,7 @@ HEADS = {
     "text_config.attention_heads": "text_config.embed_dim",
     "vision_config.num_attention_heads": _VISION,
 }
-"""Field: the field that it must divide."""
+"""Field with a number of heads: the field with the width that this number must divide."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,15 @@ class Weights:
     """The contents of the headers of a model's safetensors files."""
 
     files: dict[str, Path]  # name: file
-    shapes: dict[str, tuple[int, ...]]  # of each weight with a format in FLOATS
+    shapes: dict[str, tuple[int, ...]]  # weight with a format in FLOATS: its shape
     places: dict[str, str]  # weight: name of its file
-    numbers: int  # of all weights in `shapes`
+    numbers: int  # how many numbers all weights in `shapes` have
 
     def check(self, config: Any) -> None:
-        """Raise ValueError if a Kosmos2Config describes other sizes than those of the weights.
+        """Raise ValueError if the sizes in a Kosmos2Config differ from those of the weights.
 
-        transformers would allocate what the config describes, and make up the missing weights.
+        transformers would allocate memory for the sizes in the config, and choose missing weights
+        at random.
         """
         for weight, fields in SHAPES.items():
             for field, size in zip(fields, self.shapes.get(weight, ()), strict=False):
@@ -116,7 +117,7 @@ def _field(config: Any, field: str) -> int:
 
 
 def read(folder: Path) -> Weights:
-    """Read the headers of all files of weights."""
+    """Read the headers of all files of weights. Raises ValueError if a file is not valid."""
     files = {name: folder / name for name in _names(folder)}
     shapes: dict[str, tuple[int, ...]] = {}
     places: dict[str, str] = {}
@@ -131,7 +132,7 @@ def read(folder: Path) -> Weights:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names of the files of weights, all of which exist."""
+    """Return the names of the files of weights. Raises ValueError if one is missing."""
     whole = (folder / WHOLE).is_file() or not (folder / INDEX).is_file()
     names = [WHOLE] if whole else _indexed(folder)
     for name in names:
@@ -157,10 +158,10 @@ def _indexed(folder: Path) -> list[str]:
 
 
 def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...] | None]]:
-    """Yield each weight of a safetensors file with its shape; None if it has no float format.
+    """Yield each weight of a safetensors file with its shape, or None if it has no float format.
 
-    huggingface.co/docs/safetensors specifies: 8 bytes with the length of the header, the header
-    in JSON, the numbers.
+    The file contains the length of the header in 8 bytes, the header in JSON, and the numbers:
+    huggingface.co/docs/safetensors.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -190,7 +191,7 @@ def _shape(file: str, weight: str, entry: Any, most: int) -> tuple[int, ...] | N
         valid = False
     if not valid:
         raise ValueError(
-            f"weight {quoted(weight)} in {file} must have a shape and a place that fit its "
-            f"{most} bytes, got {quoted(entry)}; the file is damaged or incomplete"
+            f"weight {quoted(weight)} in {file} must have a shape and a place that fit the "
+            f"{most} bytes of data, got {quoted(entry)}; the file is damaged or incomplete"
         )
     return None if size is None else shape

@@ -79,7 +79,7 @@ SEEDS = (
     *(bytes([ENDLESS]) + END.join((*parts, tail)) for parts in ((), (listing(),))
       for tail in (_CHUNKED, honest("config.json"), response("500 Broken"), response("100 C"))),
     *(b"\0" + response(status, X_Error_Code=code) for status in ("401 No", "404 None", "503 Busy")
-      for code in ("", *download.REFUSALS)),
+      for code in ("", *download.ERROR_MESSAGES)),
     *(b"\0" + response("302 Found", Location=place) + END + listing() + END + END.join(_FILES)
       for place in ("/else", "http://other.invalid/a?b", "ftp://a", "http://a:b@c/")),
     b"\0" + END.join((listing(), _CHUNKED, _FILES[1])),

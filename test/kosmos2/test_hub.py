@@ -253,7 +253,8 @@ def test_only_a_damaged_file_is_downloaded_again(hub, run, tmp_path, name):
 def test_the_error_names_an_unknown_revision(hub, run, tmp_path):
     code, _, err = run("fetch", "--model", MODEL, "--revision", "v9")
     assert code == 1
-    assert f"of revision 'v9' cannot be fetched: {hub.address} has no such revision of it" in err
+    reason = f"{hub.address} has no such revision of this model"
+    assert f"of revision 'v9' cannot be fetched: {reason}" in err
     assert not snapshot(tmp_path).exists()
 
 
@@ -328,7 +329,7 @@ def test_the_error_names_a_path_that_cannot_be_written(hub, run, tmp_path):
         (403, "GatedRepo", ModelLoadError, "accept the terms .* log in with 'hf auth login'"),
         (401, "", ModelLoadError, "has no model of this name that you may read"),
         (404, "RepoNotFound", ModelLoadError, "has no model of this name that you may read"),
-        (404, "RevisionNotFound", ModelLoadError, "has no such revision of it"),
+        (404, "RevisionNotFound", ModelLoadError, "has no such revision of this model"),
     ],
 )
 @pytest.mark.parametrize("place", ["api", "config.json"])
@@ -442,7 +443,7 @@ def test_a_listed_hash_that_is_a_path_is_refused(hub, here, precious, path, kind
         return info | ({"sha": path} if kind == "sha" else {})
 
     hub.listing = listing
-    refused("must have a hash as SHA-|must list a commit and files")
+    refused("must have a SHA-|must list a commit and files")
     assert not here.exists()
 
 
@@ -473,7 +474,7 @@ def test_a_listed_name_that_is_a_path_is_not_downloaded(hub, here, precious, nam
 def test_an_index_names_only_weights(hub, here, precious, name):
     hub.files[INDEX] = json.dumps({"weight_map": {"a": name}}).encode()
     hub.files["model-00001-of-00001.safetensors"] = hub.files.pop(WEIGHTS)
-    refused(f"it has no valid {INDEX}")
+    refused(f"it lacks a valid {INDEX}")
 
 
 def test_an_index_has_the_limit_of_a_json_file(hub, here):
@@ -482,7 +483,7 @@ def test_an_index_has_the_limit_of_a_json_file(hub, here):
     hub.files[INDEX] = index.ljust(JSON_BYTES)
     fetch(MODEL)
     hub.files[INDEX] += b" "
-    refused(f"it has no valid {INDEX}")
+    refused(f"it lacks a valid {INDEX}")
 
 
 def test_files_of_weights_may_be_listed_up_to_the_limit(hub, here):
@@ -498,7 +499,7 @@ def test_files_of_weights_may_be_listed_up_to_the_limit(hub, here):
 def test_another_commit_than_the_pinned_one_is_refused(hub, here):
     hub.revisions["1" * 40] = "2" * 40
     hub.listing = lambda commit: Hub.listing(hub, "2" * 40)
-    refused(f"{hub.address} offers another commit, {'2' * 40}", revision="1" * 40)
+    refused(f"{hub.address} must list commit {'1' * 40}, got {'2' * 40}", revision="1" * 40)
     assert not here.exists()
 
 
@@ -649,7 +650,7 @@ SIBLING = {"rfilename": "config.json", "size": 2, "blobId": "0" * 40}
 @pytest.mark.fault(36)
 def test_a_server_that_sends_no_json_is_no_hub(hub, here, body):
     hub.answers["api"] = lambda handler: handler.send("api", 200, {}, body)
-    refused(f"{hub.address} is no hub: it lists no files", UnreachableError)
+    refused(f"{hub.address} must list files in JSON; check the network", UnreachableError)
 
 
 @pytest.mark.parametrize(
@@ -696,7 +697,7 @@ def test_a_nested_list_is_refused_at_every_depth():
     limit = sys.getrecursionlimit()
     for depth in range(limit - 200, limit + 10):
         body = b"[" * depth + b"]" * depth
-        with pytest.raises(ModelLoadError, match="must list name, size and hash|is no hub"):
+        with pytest.raises(ModelLoadError, match="must list name, size and hash|must list files"):
             module.listed(b'{"sha": "%s", "siblings": [%s]}' % (b"1" * 40, body))
 
 
@@ -744,7 +745,7 @@ def test_an_endless_response_is_left_early(hub, here, place, name):
 @pytest.mark.fault(73)
 def test_a_compressed_response_is_refused(hub, here, place, encoding):
     hub.headers[place] = {"Content-Encoding": encoding}
-    refused(f"must not compress, got '{encoding}'")
+    refused(f"must not compress responses, got encoding '{encoding}'")
 
 
 @pytest.mark.parametrize("header", ["Content-Length", "X-Linked-Size"])
@@ -764,7 +765,7 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_given_up(hub, here, monkeypatch
     told = OK + b"X-Repo-Commit: %s\r\nETag: %s\r\n" % (commit, etag)
     start = {"line": b"", "headers": told + b"X: "}.get(slow, told + b"\r\n" + bytes(PIECE))
     hub.answers[place] = lambda handler: handler.slow(start, pause=0.02, until=20)
-    refused(f"{hub.address}: less than 60000 bytes in 0.3 s", UnreachableError)
+    refused(f"{hub.address}: received less than 60000 bytes in 0.3 s", UnreachableError)
     if (place, slow) == (WEIGHTS, "body"):
         (part,) = here.rglob("*.part")
         assert part.stat().st_size == PIECE
@@ -920,7 +921,7 @@ def test_a_redirect_never_leaves_tls(hub, run, secure):
     server.answers["config.json"] = moved(f"{hub.address}/config.json?hunter2")
     code, _, err = run("fetch", "--model", MODEL, **environment)
     assert code == 1
-    assert f"must keep to https, got '{hub.address}/config.json'" in err
+    assert f"must stay on https, got '{hub.address}/config.json'" in err
     assert not hub.requests
 
 
@@ -1012,7 +1013,7 @@ def test_find_never_returns_another_revision(hub, find, run):
     for revision in ("v9", "3" * 40):
         code, out, err = find(revision)
         assert (code, out) == (1, "")
-        assert "has no such revision of it" in err
+        assert "has no such revision of this model" in err
         assert f"of revision '{revision}' cannot be fetched" in err
         assert f"download it with 'kosmos fetch --model {MODEL} --revision {revision}'" in err
 

@@ -434,7 +434,7 @@ def no_class(model):
         (huge_config, "config.json must have at most 2097152 bytes, got 8388608"),
         (deep_config, "config.json must be JSON: "),
         (deep_tokenizer, "tokenizer.json must be JSON: "),
-        (list_config, "config.json must be an object of JSON, got []"),
+        (list_config, "config.json must be a JSON object, got []"),
         (huge_tokenizer, "tokenizer.json must have at most 16777216 bytes, got 33554432"),
         (
             many_tokens,
