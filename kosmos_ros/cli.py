@@ -47,8 +47,8 @@ def main(args: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     0: success. 1: an image, the question or the model failed. 2: an option is invalid. As in
-    shells, 130: Ctrl-C; 141: the program that reads standard output has ended. See entry.py for
-    codes of exceptions.
+    shells, 130: Ctrl-C; 141: the program that reads standard output has ended. Other
+    exceptions have the codes in entry.py.
     """
     options = _parser().parse_args(args)
     try:

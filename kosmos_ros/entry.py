@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The start and the end of every program: standard streams, signals and exit codes.
+"""Start and end every program: standard streams, signals and exit codes.
 
-A program's own module is imported after its streams and signals are safe, since importing takes
-seconds and may fail. Knows the names of these modules; no ROS and no model.
+Importing a program's module takes seconds and may fail. Therefore the streams and signals are
+prepared first. Knows the names of these modules; no ROS and no model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = r
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
 REMINDER = signal.SIGUSR1
-"""Its number is also the seconds that a program may take to react to a signal: 10 on Linux."""
+"""Its number, 10 on Linux, is also the seconds in which a program must react to a signal."""
 
 _THREADS = "allow more processes and threads (ulimit -u, TasksMax, --pids-limit), or end some"
 _FILES = "allow more open files (ulimit -n, LimitNOFILE)"
@@ -43,11 +43,11 @@ REMEDIES = {
     "No space left on device": "free space on the disk",
     "No module named": "install it, or source the setup files of ROS and of this workspace",
 }
-"""Text of an error that is the environment's: what helps. The first text that is found counts."""
+"""Text of an error that the environment causes: remedy. The first text that matches counts."""
 
 
 def kosmos() -> int:
-    """Run the command kosmos, which handles KeyboardInterrupt."""
+    """Run the command kosmos. Ctrl-C raises KeyboardInterrupt in it."""
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
     def start(main: Callable[[], int]) -> int:
@@ -82,12 +82,11 @@ def demo_node() -> int:
 def run_program(
     module: str, start: Callable[[Callable[[], int]], int] = lambda main: main()
 ) -> int:
-    """Import a module, call its `main` by means of `start`, and return the exit code.
+    """Import a module, call `start` with its `main`, and return the exit code.
 
-    While the module is imported, signals have their default action.
-
-    Returns 7 after printing one line if the environment does not let the program start or go on,
-    and 5 after printing a traceback of any other exception.
+    Signals have their default action during the import. If the environment lacks something that
+    the program needs, prints one line and returns 7. For any other exception, prints a traceback
+    and returns 5.
     """
     _open_streams()
     for number in (*SIGNALS, signal.SIGALRM):  # the parent may have ignored some
@@ -97,14 +96,14 @@ def run_program(
         return start(importlib.import_module(module).main)
     except (SystemExit, KeyboardInterrupt):
         raise
-    except BaseException as exc:  # a library in Rust raises one for a bug of its own
+    except BaseException as exc:  # a library in Rust raises one for its own bug
         if not (reason := trouble(exc)):
             traceback.print_exc()
             return BROKEN
         print(f"{module.rpartition('.')[2]}: {reason}", file=sys.stderr)
-        # Libraries that have started only half way may crash at a normal exit.
+        # Libraries that have not started completely may crash at a normal exit.
         leave(ENVIRONMENT)
-        return ENVIRONMENT  # in a test that replaces os._exit
+        return ENVIRONMENT  # reached only in tests that replace os._exit
 
 
 def leave(code: int) -> None:
@@ -116,9 +115,9 @@ def leave(code: int) -> None:
 
 
 def trouble(error: BaseException) -> str:
-    """Return in one line what the environment lacks, and what helps.
+    """Return one line with an error that the environment causes, and its remedy.
 
-    Empty if the error has another cause.
+    Returns an empty string if the error has another cause.
     """
     text = f"{type(error).__name__}: {error}"
     remedy = next((remedy for part, remedy in REMEDIES.items() if part in text), "")
@@ -130,13 +129,12 @@ def trouble(error: BaseException) -> str:
 
 
 def catch_signals() -> int:
-    """Let SIGINT and SIGTERM write into a pipe, and return the pipe's end to read from.
+    """Let SIGINT and SIGTERM write into a pipe, and return the file descriptor to read from.
 
-    SIGALRM ends the process REMINDER seconds later, unless the caller has set another timer:
-    a process may be unable to start a thread, and native code may block the main thread. Native
-    code that holds Python's global lock blocks all Python code. Therefore the kernel sends the
-    signal REMINDER for each byte in the pipe, and its handler is the C library's `alarm`, which
-    takes the signal's number as seconds.
+    After such a signal, SIGALRM ends the process REMINDER seconds later, unless the caller sets
+    another timer. No Python code is needed for that, because native code may block all of it: the
+    kernel sends the signal REMINDER for each byte in the pipe, and its handler is the C library's
+    `alarm`, which takes the signal's number as seconds.
     """
     import ctypes  # not earlier, since Ctrl-C prints a traceback until `run_program` begins
     import fcntl
@@ -155,7 +153,7 @@ def catch_signals() -> int:
 
 
 def output_failed(program: str, error: OSError) -> NoReturn:
-    """End the program because standard output takes no more text."""
+    """End the program because standard output cannot be written."""
     # Python flushes again at exit, which would fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
@@ -164,15 +162,15 @@ def output_failed(program: str, error: OSError) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Open standard streams that are closed on /dev/null.
+    """Open /dev/null in place of closed standard streams.
 
-    Otherwise a file or socket takes the number of such a stream, and gets its text.
+    Otherwise a file or socket could get the number of a closed stream and receive its text.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            # The system chooses the lowest number that is free. Children get the stream, too.
+            # The system chooses the lowest free number. Child processes inherit the stream.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False, errors="backslashreplace"))

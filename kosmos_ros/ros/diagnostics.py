@@ -23,7 +23,7 @@ from kosmos_ros.serving.gate import LOOK_PERIOD
 from kosmos_ros.serving.throughput import Throughput
 
 PERIOD = 1.0  # s
-UNKNOWN = "unknown"  # value of a measurement that needs every image, while images are skipped
+UNKNOWN = "unknown"  # value of a measurement that requires all images, while images are skipped
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
         level, message = DiagnosticStatus.WARN, f"{lost:.0%} of the images are lost"
     values = {
         "topic": state.subscription.topic,
-        "images read": f"one in {LOOK_PERIOD:g} s, nobody needs more" if sampling else "all",
+        "images read": f"one every {LOOK_PERIOD:g} s (idle)" if sampling else "all",
         "image rate (Hz)": f"{rate:.2f}" if rate or not sampling else UNKNOWN,
         "image age (s)": f"{silence:.2f}",
         "lost share": UNKNOWN if sampling else f"{lost:.2f}",

@@ -54,15 +54,15 @@ keeps its place in the queue, and rclpy's next take never returns (processGapMsg
 StatefulReader.cpp, add_instance of ReadTakeCommand.hpp; Fast DDS 2.14.5, 3.2.2).
 """
 
-UNKNOWN = 2**64 - 1  # sequence number of middleware that has none
+NO_NUMBER = 2**64 - 1  # sequence number of a message if the middleware does not number messages
 
 
 class _Gated(MutuallyExclusiveCallbackGroup):
     """Let the executor take messages and events of a subscription only while `taking()`.
 
-    The executor asks before it waits. If not, it does not wait for the subscription at all, and
-    the middleware keeps the newest message. Events must wait, too: with Fast DDS a new message
-    wakes an executor that waits for an event of the same subscription.
+    The executor calls `can_execute` before it waits. If the result is false, it does not wait for
+    the subscription, and the middleware keeps the newest message. This includes events: with Fast
+    DDS a new message wakes an executor that waits for an event of the same subscription.
     """
 
     def __init__(self, taking: Callable[[], bool]) -> None:
@@ -76,8 +76,8 @@ class _Gated(MutuallyExclusiveCallbackGroup):
 class ImageSubscription:
     """Subscribe to `name` (remappable) by `transport` and pass messages to `on_image`.
 
-    `on_image` receives each message, and the seconds since it arrived. While `needed()` is false,
-    about one message in LOOK_PERIOD is taken from the middleware, to see that images arrive.
+    `on_image` receives each message and the seconds since it arrived. While `needed()` is false,
+    about one message per LOOK_PERIOD is taken from the middleware, to see that images arrive.
 
     `reliability` is best_effort, which connects to every publisher; reliable; or auto, which is
     reliable while every publisher offers it and best_effort otherwise. The queue holds the newest
@@ -101,10 +101,10 @@ class ImageSubscription:
         self._gate = Gate()
         self._group = _Gated(self._taking)
         self._single = False  # the topic has one publisher, so its images have one sequence
-        self._reported = 0  # images that the middleware has lost since the newest one
-        self._reported_in_all = 0
-        self._skipped = False  # messages before the next one may have been skipped
-        self._sequence: int | None = None  # number of the newest message, by its publisher
+        self._reported = 0  # losses that the middleware reported since the newest image
+        self._reported_in_all = 0  # losses that the middleware reported since the start
+        self._skipped = False  # messages before the next one may have been skipped on purpose
+        self._sequence: int | None = None  # the publisher's number of the newest message
         self._stale_timeout = 0.0  # s
         self._stale = False
         self._warned_at = float("-inf")  # s, monotonic
@@ -130,7 +130,7 @@ class ImageSubscription:
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
         try:
             return self._create(overrides, message_lost=self._on_loss)
-        except UnsupportedEventTypeError:  # of this middleware
+        except UnsupportedEventTypeError:  # this middleware does not report losses
             return self._create(overrides)
 
     def _create(self, overrides: QoSOverridingOptions | None, **events: Any) -> Subscription:
@@ -188,7 +188,7 @@ class ImageSubscription:
 
     @property
     def missed(self) -> int:
-        """Number of images that are known to be lost: a lower bound."""
+        """Number of images that are known to be lost. More may be lost."""
         return max(self.arrivals.missed, self._reported_in_all)
 
     def check(self, stale_timeout: float, loading: bool) -> bool:
@@ -226,7 +226,7 @@ class ImageSubscription:
         return self._gate.closed
 
     def _all_needed(self) -> bool:
-        # With a short timeout, images that are skipped would look like a silent camera.
+        # With a short timeout, skipped images would look like a silent camera.
         return 0 < self._stale_timeout < 2 * LOOK_PERIOD or self._needed()
 
     def _taking(self) -> bool:
@@ -239,8 +239,8 @@ class ImageSubscription:
     def _take(self) -> None:
         """Take and pass on the newest image that has arrived, without waiting for one.
 
-        After an image that was not taken, Fast DDS wakes the executor again and again while the
-        next one arrives in parts, until something is taken or found missing.
+        If an image was not taken, Fast DDS wakes the executor again and again while the next one
+        arrives in parts. An attempt to take an image ends this, even if there is none.
         """
         if subscription := self._subscription:
             with subscription.handle:
@@ -265,7 +265,7 @@ class ImageSubscription:
         self._on_image(message, age)
 
     def _on_loss(self, status: Any) -> None:
-        """Count images that the middleware has lost; a reliable Fast DDS reports almost none."""
+        """Count reported losses. With reliable delivery Fast DDS reports almost none."""
         self._reported += status.total_count_change
         self._reported_in_all += status.total_count_change
 
@@ -279,7 +279,7 @@ class ImageSubscription:
         return age if 0 < age < longest else 0.0
 
     def _sent(self, sequence: int | None) -> int | None:
-        """Return how many images the publisher has sent since the one before; None: unknown."""
+        """Return how many images the publisher sent since the last one received; None: unknown."""
         if sequence is None or self._sequence is None:
             return None
         sent = sequence - self._sequence
@@ -288,7 +288,7 @@ class ImageSubscription:
     def _describe_loss(self, now: float, lost: float) -> str:
         return (
             f"about {lost:.0%} of the images on {self.topic} do not reach this node "
-            f"({self.arrivals.rate(now):.1f} images/s arrive, {self.missed} are lost so far): "
+            f"({self.arrivals.rate(now):.1f} images/s arrive, {self.missed} lost so far): "
             f"this computer is too busy, or {self._cures()}"
         )
 
@@ -331,7 +331,7 @@ class ImageSubscription:
         if all(map(self._problem, publishers)):
             return text
         if self._reported:
-            return f"{text}; {self._reported} images are lost since then: {self._cures()}"
+            return f"{text}; {self._reported} images have been lost since then: {self._cures()}"
         stopped = self.arrivals.last is not None
         return f"{text}; perhaps {'the camera has stopped' if stopped else self._cures()}"
 
@@ -357,6 +357,6 @@ def _node_name(publisher: TopicEndpointInfo) -> str:
 
 
 def _sequence(info: Mapping[str, Any]) -> int | None:
-    """Return the number that the publisher has given to a message; None: unknown."""
+    """Return the publisher's number of a message; None: unknown."""
     number = info.get("publication_sequence_number")
-    return None if number in (None, UNKNOWN) else int(number)
+    return None if number in (None, NO_NUMBER) else int(number)

@@ -3,8 +3,8 @@
 """A lifecycle node whose transitions may take long. Knows states; no model.
 
 rclpy runs a transition inside the executor, and no other callback runs meanwhile. Loading a model
-takes minutes, during which services must respond that it is loading. Therefore transitions run in
-a thread of their own here, one after the other.
+takes minutes, during which services must respond that it is loading. Therefore transitions run one
+after the other in a separate thread here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LAST_TRANSITION_TIMEOUT = 1.0  # s for a transition to end before the node is de
 REPEAT_WARNING = 5.0  # s between two warnings about refused transitions
 
 MAX_WAITING = 8
-"""Largest number of requested transitions that wait for the running one; more are refused.
+"""Largest number of requested transitions that wait for the running one. More are refused.
 
-A lifecycle manager requests one at a time. One more place is for a shutdown.
+A lifecycle manager requests one at a time. One more shutdown may wait.
 """
 
 LABELS = {
@@ -51,7 +51,7 @@ LABELS = {
 class ManagedNode(LifecycleNodeMixin, Node):
     """A lifecycle node that runs `on_configure` and so on outside the executor, one at a time.
 
-    One thread runs the transitions that clients of `~/change_state` request, in their order.
+    One thread runs the transitions that clients request with `~/change_state`, in order.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -59,8 +59,8 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self._transition = threading.Lock()
         self._running = ""  # name of the running transition
         self._requested: deque[tuple[str, Future]] = deque()  # waiting transitions
-        self._serving = False  # a thread runs the requested transitions
-        self._queue = threading.Lock()  # protects the two fields above
+        self._serving = False  # whether a thread runs the requested transitions
+        self._queue = threading.Lock()  # protects _requested and _serving
         Node.__init__(self, name, **options)
         for transition in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error"):
             callback = getattr(self, f"on_{transition}")
@@ -105,7 +105,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         return response
 
     def _enqueue(self, label: str) -> Future | None:
-        """Let a transition run after those that wait. Return its result, or None if refused."""
+        """Append a transition to the queue. Return the future of its result; None if refused."""
         done: Future = Future()
         try:
             with self._queue:

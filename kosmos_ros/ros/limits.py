@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Limit the text and the lists of messages from outside, before anything keeps or copies them.
+"""Limit texts and lists in messages from outside before the node keeps or copies them.
 
 DDS delivers strings and lists of any size. Knows the fields of messages, but not their meaning.
 """
@@ -15,22 +15,22 @@ from kosmos_ros.kosmos2.prompts import MAX_TEXT
 from kosmos_ros.settings import MAX_ENTRIES
 
 MAX_CHARACTERS = {"frame_id": 255}
-"""Longest text of a field by its name; MAX_TEXT for all others.
+"""Name of a field: its longest text. Other fields have MAX_TEXT.
 
-Every result has the frame_id of its image, and so has each of its detections. Names of frames are
-short: REP 105 and tf2 use names such as camera_optical_frame.
+Every result, and each detection in it, contains the frame_id of the image. Names of frames are
+short, such as camera_optical_frame (REP 105, tf2).
 """
 
 DATA = "sequence<uint8>"
-"""Type of the fields with the bytes of an image. Its decoder checks their number."""
+"""Type of fields that contain the bytes of an image. The decoder checks their number."""
 
 
 def check(message: Any, entries: int = MAX_ENTRIES, prefix: str = "") -> None:
-    """Check every text and list of `message`, also those of the messages in it.
+    """Check every text and list in `message` and in the messages that it contains.
 
-    Its own lists may have `entries` entries, and lists in its messages MAX_ENTRIES. `prefix` comes
-    before the names of fields in errors. Raises RequestError, which names the field, its size and
-    the limit.
+    Lists in `message` itself may have up to `entries` entries, other lists up to MAX_ENTRIES.
+    `prefix` precedes the names of fields in errors. Raises RequestError, which names the field,
+    its size and the limit.
     """
     for name, kind in message.get_fields_and_field_types().items():
         if kind != DATA:
@@ -39,7 +39,7 @@ def check(message: Any, entries: int = MAX_ENTRIES, prefix: str = "") -> None:
 
 
 def clear(message: Any) -> None:
-    """Replace every field of `message` with its default value, so that its memory is freed."""
+    """Set every field of `message` to its default value, which frees memory."""
     empty = type(message)()
     for name in message.get_fields_and_field_types():
         setattr(message, name, getattr(empty, name))

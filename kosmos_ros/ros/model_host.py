@@ -128,7 +128,7 @@ class ModelHost:
         self.scheduler = Scheduler(self.settings.queue_size)
         try:
             self.worker = Worker(self.scheduler, self, self._deliver)
-        except RuntimeError as exc:  # no thread can be started
+        except RuntimeError as exc:  # the system cannot start a thread
             self.ended(exc)
             return False
         if self._shutting_down.is_set():  # `begin_shutdown` was called before there was a worker
@@ -301,9 +301,9 @@ class ModelHost:
 
 
 def _final(error: Exception) -> int:
-    """Return the exit code for an error that no retry within this process helps; 0: another one.
+    """Return the exit code if an error must end the node while it starts, otherwise 0.
 
-    A ModelLoadError is not final: clients can then read its reason.
+    A ModelLoadError does not end the node, so that clients can read the reason.
     """
     if isinstance(error, ConfigError):
         return BAD_PARAMETER

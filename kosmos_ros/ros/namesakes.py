@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Notice other nodes with the full name of a node, whose topics and services they share.
+"""Notice other nodes with the same full name as a node.
 
-Each request then reaches both nodes, and a client uses the response that comes first. ROS itself
-does not report this. Knows only the names in the ROS graph.
+Such nodes share topics and services: each request reaches all of them, and a client uses the first
+response. ROS itself does not report this. Knows only the names in the ROS graph.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import time
 from rclpy.node import Node
 
 PERIOD = 5.0  # s between two checks
-GRACE = 30.0  # s; after a crash, the graph keeps the name of the killed process for 20 s
-REPEAT_WARNING = 60.0  # s
+GRACE = 30.0  # s until a node counts: the graph keeps the name of a killed process for 20 s
+REPEAT_WARNING = 60.0  # s between two warnings
 
 
 class Namesakes:
-    """Count the other nodes with the full name of `node`, and warn of them."""
+    """Count the other nodes with the full name of `node`, and warn about them."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._since = math.inf  # s, monotonic: when the first one was seen
-        self.count = 0  # other nodes that have been there for GRACE
+        self._since = math.inf  # s, monotonic; when the first one was seen
+        self.count = 0  # other nodes, once they have been seen for GRACE
 
     def check(self) -> None:
-        """Count again. Warn at most every REPEAT_WARNING seconds, and tell when they are gone."""
+        """Count again. Warn while there are any, and log once that they are gone."""
         node, now, before = self._node, time.monotonic(), self.count
         names = node.get_node_names_and_namespaces()
         others = names.count((node.get_name(), node.get_namespace())) - 1

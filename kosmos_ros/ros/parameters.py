@@ -45,8 +45,8 @@ TYPES = {kind.value for kind in Parameter.Type}
 MAX_NAMES = 1000
 """Largest number of entries in a request for parameters.
 
-A node with more parameters accepts as many entries as it has parameters. The time to set each one
-grows with the number of cameras, and no other callback runs meanwhile.
+A node with more parameters accepts as many entries as it has parameters. The time to set a
+parameter grows with the number of cameras, and no other callback runs meanwhile.
 """
 
 NULL = "null"  # rcl also reads null in a parameter file as this text
@@ -164,7 +164,7 @@ class Current(Generic[Values]):
 
 
 def limit_requests(node: Node) -> None:
-    """Let the parameter services of rclpy refuse requests with long texts or too many entries."""
+    """Let rclpy's parameter services refuse requests whose texts or lists are too long."""
     for service in node.services:
         if refusal := REFUSALS.get(service.srv_type):
             service.callback = functools.partial(_respond, node, service.callback, refusal)
@@ -190,7 +190,7 @@ def _respond(
 
 
 def _check_types(request: Any) -> None:
-    """Raise RequestError for a type that rclpy does not know; its exception is no response."""
+    """Raise RequestError for an unknown type. rclpy would raise an error and send no response."""
     for change in getattr(request, "parameters", ()):
         if change.value.type not in TYPES:
             raise RequestError(
@@ -210,13 +210,13 @@ REFUSALS: dict[Any, Callable[[Any, str], Any]] = {
     SetParametersAtomically: lambda request, reason: SetParametersAtomically.Response(
         result=_no_change(reason)
     ),
-    # As for a name that is not declared.
+    # The same response as for undeclared names.
     GetParameters: lambda request, reason: GetParameters.Response(),
     GetParameterTypes: lambda request, reason: GetParameterTypes.Response(),
     DescribeParameters: lambda request, reason: DescribeParameters.Response(),
     ListParameters: lambda request, reason: ListParameters.Response(),
 }
-"""The response of each parameter service to a request that it cannot take."""
+"""Parameter service: its response to a request that it refuses."""
 
 
 def unknown(node: Node) -> list[str]:

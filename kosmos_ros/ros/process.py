@@ -32,19 +32,24 @@ STOP_TIMEOUT = 2.0
 """Seconds for a node's threads to end. ros2 launch sends SIGTERM 5 s after SIGINT."""
 
 START_PATIENCE = 120.0  # s for ROS and the node to start, far more than a busy machine needs
-END_PATIENCE = 30.0  # s for the process to end once it stops, also for Python's own end
+END_PATIENCE = 30.0  # s for the node to stop and for Python to exit
 
 STDERR = 2  # file descriptor
 
 DOMAIN, MAX_DOMAIN = "ROS_DOMAIN_ID", 232  # environment variable, and its largest value
 
-REFUSALS = (KosmosError, ParameterException, NameValidationException, InvalidQosOverridesError)
+SETTING_ERRORS = (
+    KosmosError,
+    ParameterException,
+    NameValidationException,
+    InvalidQosOverridesError,
+)
 """Errors about parameters and names."""
 WRONG_SETTINGS = {
     "Unexpected QoS override": BAD_PARAMETER,
     "external configuration": BAD_ARGUMENT,  # --log-config-file
 }
-"""Text in a RuntimeError of rclpy that a setting of the user causes: exit code."""
+"""Text of a RuntimeError that rclpy raises for a wrong setting: exit code."""
 
 
 def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
@@ -58,8 +63,8 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     one that does not react to a signal.
 
     Returns the exit code: the result of `finished`; 0 after a signal; 1 if the node refuses its
-    parameters; 2 for arguments or a ROS domain that ROS refuses. Raises what else keeps the node
-    from being made, such as RuntimeError if no thread can be started.
+    parameters; 2 for arguments or a ROS domain that ROS refuses. Raises any other error of the
+    start, such as RuntimeError if the system cannot start a thread.
     """
     if reason := _wrong_argument(args):
         return _refuse(BAD_ARGUMENT, reason)
@@ -78,7 +83,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         _start_reading(signals, signalled, executor)
         node = make_node()
-    except (*REFUSALS, RuntimeError) as exc:
+    except (*SETTING_ERRORS, RuntimeError) as exc:
         reason = f"{type(exc).__name__}: {exc}"
         if code := _code_of(exc, reason):
             return _refuse(code, reason)
@@ -88,7 +93,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     try:
         executor.add_node(node)
         _spin(node, signalled)
-        signal.set_wakeup_fd(-1)  # another signal must not shorten the time to stop
+        signal.set_wakeup_fd(-1)  # another signal must not shorten END_PATIENCE
         signal.setitimer(signal.ITIMER_REAL, END_PATIENCE)
         threads_ended = node.stop(STOP_TIMEOUT)
     finally:
@@ -118,7 +123,7 @@ def spin_once(node: Any, timeout: float | None = None) -> None:
 
 
 def _wrong_argument(args: list[str] | None) -> str:
-    """Return what is wrong with the command line or the ROS domain; empty if ROS accepts them."""
+    """Return the reason why ROS refuses the command line or the ROS domain; empty: none."""
     # Fast DDS ends the process with code 1 if the number is too large.
     if (domain := os.environ.get(DOMAIN)) and not _is_domain(domain):
         return f"{DOMAIN} must be a number from 0 to {MAX_DOMAIN}, got {quoted(domain)}"
@@ -139,9 +144,9 @@ def _is_domain(text: str) -> bool:
 
 
 def _code_of(error: Exception, reason: str) -> int:
-    """Return the exit code for an error that the user has to correct; 0 for another one."""
+    """Return the exit code for an error in the user's settings; 0 for other errors."""
     codes = [code for part, code in WRONG_SETTINGS.items() if part in reason]
-    if isinstance(error, REFUSALS):
+    if isinstance(error, SETTING_ERRORS):
         return BAD_PARAMETER
     return codes[0] if codes else 0
 
@@ -167,10 +172,10 @@ def _report_unless_late_signal(unraisable: Any) -> None:
 
 
 def _start_reading(pipe: int, signalled: threading.Event, executor: Any) -> None:
-    """Set `signalled` and wake the executor for each byte in the pipe, in a separate thread.
+    """Start a thread that sets `signalled` and wakes the executor for each byte in the pipe.
 
-    A Python handler of the signal would wait until the main thread leaves native code, where it
-    waits for messages.
+    Python runs a signal handler only after the main thread has left native code, in which it waits
+    for messages.
     """
 
     def read() -> None:

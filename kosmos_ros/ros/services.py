@@ -37,9 +37,9 @@ REPEAT_ERROR = 5.0  # s between two log messages about failed requests
 BURST = 1000  # requests that may arrive at once; each gets a response or a refusal
 RESULT_KEPT = 30  # s; not longer, because each status message lists all kept goals
 MAX_GOALS = 1000
-"""Largest number of goals in progress and ended goals that rclpy keeps for RESULT_KEPT.
+"""Largest number of goals that rclpy keeps: those in progress, and ended ones for RESULT_KEPT.
 
-More goals are rejected. Each status message lists all of them: 28 kB for 1000 goals.
+More goals are rejected. Each status message lists all kept goals: 28 kB for 1000 goals.
 """
 GOAL_CANCELLED = "the goal was cancelled"
 
@@ -171,7 +171,7 @@ class Services:
         except Exception as exc:  # every client gets a result
             result = self._refusal(GenerateAction.Result, exc)
         finally:
-            limits.clear(request)  # free it now; rclpy keeps an ended goal for RESULT_KEPT
+            limits.clear(request)  # frees memory; rclpy keeps an ended goal for RESULT_KEPT
         if result.success:
             goal.succeed()
         elif goal.is_cancel_requested:
@@ -185,8 +185,8 @@ class Services:
         if kept < MAX_GOALS:
             return GoalResponse.ACCEPT
         self._node.get_logger().warning(
-            f"a goal of ~/generate_stream is rejected: the node keeps {kept} goals, the most "
-            f"that it can; it forgets each one {RESULT_KEPT} s after its end, by its clock",
+            f"a goal of ~/generate_stream is rejected: the node keeps {kept} goals and cannot "
+            f"keep more; it forgets each one {RESULT_KEPT} s after its end; try again later",
             throttle_duration_sec=REPEAT_ERROR,
         )
         return GoalResponse.REJECT

@@ -17,7 +17,7 @@ from typing import NamedTuple
 class _Frame(NamedTuple):
     arrived: float  # s, monotonic
     stamp: float  # s, of its header
-    sent: int | None  # frames sent since the one before, this one included; None: unknown
+    sent: int | None  # frames sent since the last one received, with this one; None: unknown
     skipped: bool  # frames before this one were left unread on purpose
 
 
@@ -29,7 +29,7 @@ class Arrivals:
     window: float = 10.0  # s over which rate and loss are measured
     last: float | None = None  # s, monotonic, of the newest arrival
     _judged_from: float = float("-inf")  # s, monotonic; earlier frames do not count as lost
-    missed: int = 0  # frames that were sent but did not arrive, as far as known
+    missed: int = 0  # frames that are known to be lost
     _frames: deque[_Frame] = field(default_factory=deque)
 
     def arrived(
@@ -37,9 +37,9 @@ class Arrivals:
     ) -> None:
         """Record a frame: `now` by the monotonic clock, `stamp` from its header.
 
-        `sent` is the number of frames that the camera has sent since the frame before, this one
-        included; None if unknown. `skipped`: those between were left unread on purpose, and are
-        not lost.
+        `sent` is the number of frames that the camera has sent since the last recorded frame,
+        including this one; None if unknown. `skipped`: the frames between them were left unread on
+        purpose and are not lost.
         """
         if skipped:
             self.forget(now)
@@ -65,9 +65,9 @@ class Arrivals:
         return max(0.0, now - (self.started if self.last is None else self.last))
 
     def rate(self, now: float) -> float:
-        """Return the frames per second within the window; 0 for fewer than two.
+        """Return the frames per second within the window; 0 for fewer than two frames.
 
-        Frames that were lost do not count. Frames that were skipped on purpose count.
+        Lost frames do not count. Frames that were skipped on purpose count.
         """
         recent = self._since(now - self.window)
         elapsed = now - recent[0].arrived if len(recent) > 1 else 0.0
@@ -77,13 +77,13 @@ class Arrivals:
     def lost(self, now: float) -> float:
         """Return the share of frames, in [0, 1], that were sent within the window but lost.
 
-        It is exact if the number of sent frames is known. Otherwise it is estimated from stamps,
-        for each half of the window, and the lower one counts. A change of the camera's rate
-        therefore does not look like loss. The camera's period is the lowest decile of the
+        The share is exact if the number of sent frames is known. Otherwise it is estimated from
+        stamps, for each half of the window, and the lower share counts. A change of the camera's
+        rate therefore does not look like loss. The camera's period is the lowest decile of the
         intervals between successive stamps, and not the shortest one, because a single late stamp
         makes the next interval too short. A camera that always loses every second frame looks
-        like one of half the rate. The share is 0 for fewer than 3 frames (in a half), or stamps
-        that repeat or go back.
+        like one of half the rate. The share is 0 for fewer than 3 frames in the window or
+        in a half, and for stamps that repeat or go back.
         """
         frames = self._since(max(now - self.window, self._judged_from))
         sent = [frame.sent for frame in frames[1:] if frame.sent]

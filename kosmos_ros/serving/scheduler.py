@@ -40,7 +40,7 @@ class Frame:
 
 
 CATCH_UP = 0.1
-"""Seconds that a request waits for a newer frame of a camera whose frames are read only rarely.
+"""Seconds that a request waits for a newer frame of an idle camera, whose frames are read rarely.
 
 The newest frame is often still on its way to this process, because a large image arrives in parts.
 """
@@ -58,8 +58,8 @@ class _Slot:
     limits: Limits = field(default_factory=Limits)
     newest: Frame | None = None
     pending: bool = False  # `newest` waits to be described
-    sampled: bool = False  # the camera may have sent frames after `newest` that nobody read
-    catching_up: float = float("-inf")  # s; until then requests wait for a newer frame
+    sampled: bool = False  # the camera may have sent newer frames that were left unread
+    catching_up: float = float("-inf")  # s; requests wait for a newer frame until this time
     dropped: int = 0
     started: float = float("-inf")  # s, when its last frame was taken
     turn: int = 0  # number of its last frame, counted over all cameras
@@ -87,7 +87,7 @@ class Scheduler:
     ) -> None:
         """Replace the camera's newest frame. If not `wanted`, only requests use it.
 
-        `age` is the time since it arrived. `sampled`: the caller reads the frames that follow it
+        `age` is the seconds since the frame arrived. `sampled`: the caller reads the next frames
         only now and then, unless the camera is `awaited`.
         """
         with self._changed:
@@ -116,7 +116,7 @@ class Scheduler:
                 )
             self._requests.append(request)
             for slot in self._slots_of(request):
-                if slot.sampled:  # once, so that many requests cannot extend the time
+                if slot.sampled:  # only the first request sets the time; more cannot extend it
                     slot.sampled, slot.catching_up = False, now + CATCH_UP
             self._changed.notify()
 
@@ -200,7 +200,7 @@ class Scheduler:
             return len(self._requests)
 
     def awaited(self, camera: str) -> bool:
-        """Return whether a request waits that may use a frame of `camera`."""
+        """Return whether a waiting request may use a frame of `camera`."""
         with self._changed:
             return any(camera in request.cameras for request in self._requests)
 

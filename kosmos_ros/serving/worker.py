@@ -129,11 +129,11 @@ class Worker:
         return self._batch.backoff
 
     def stuck(self) -> float:
-        """Return the seconds since the current step of the thread began.
+        """Return the seconds since the current step of the thread began; 0 between steps.
 
-        A step is a call of the engine, the decoding of one image, or anything else that the
-        thread does between two of them. 0 while it loads the model, waits for work or waits for
-        the delivery thread, which is watched by itself.
+        A step is a call of the engine, the decoding of one image, or the work between two of them.
+        Loading the model, waiting for work and waiting for the delivery thread are not steps; the
+        node watches the delivery thread separately.
         """
         return max(0.0, time.monotonic() - self._called)
 
@@ -147,7 +147,7 @@ class Worker:
             while self._turn(engine):
                 pass
         except BaseException as exc:  # of any type, because waiting clients need a response
-            # A library in Rust raises a BaseException for a bug of its own.
+            # A library in Rust raises a BaseException for its own bug.
             error = exc if isinstance(exc, Exception) else RuntimeError(format_error(exc))
             self.close()
         try:
@@ -174,7 +174,7 @@ class Worker:
     def _work(
         self, engine: CaptionEngine, taken: Sequence[tuple[Work | None, Frame | None]]
     ) -> bool:
-        """Decode and encode what was taken, and write one more token of every prompt."""
+        """Decode and encode the images of new work, and write one more token of every prompt."""
         batch = self._batch
         jobs: list[Job] = []
         for work, frame in taken:
@@ -191,7 +191,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Record when a step began, for `stuck`. The step around it begins anew afterwards."""
+        """Record when a step began, for `stuck`. An outer step then begins again."""
         inside = self._called < math.inf
         self._called = time.monotonic()
         try:
@@ -200,7 +200,7 @@ class Worker:
             self._called = time.monotonic() if inside else math.inf
 
     def _post(self, call: Callable[[], None], urgent: bool) -> None:
-        """Hand a call over to the delivery thread. This may wait for that thread."""
+        """Hand a call over to the delivery thread. May wait for that thread."""
         self._called = math.inf
         try:
             self._deliver(call, urgent)

@@ -323,7 +323,9 @@ def test_goals_beyond_the_limit_are_rejected_until_others_are_forgotten(start, m
 
     assert not send()
     assert len(kept) == 3
-    harness.until(lambda: harness.logs("a goal", "is rejected: the node keeps 3 goals", "1 s"))
+    harness.until(
+        lambda: harness.logs("a goal", "is rejected: the node keeps 3 goals", "1 s after")
+    )
     harness.until(send, "an accepted goal")
     assert len(kept) <= 3
     client.destroy()

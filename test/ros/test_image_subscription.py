@@ -16,9 +16,9 @@ from sensor_msgs.msg import Image
 from kosmos_ros.ros import image_subscription
 from kosmos_ros.ros.image_subscription import (
     MAX_PUBLISHERS,
+    NO_NUMBER,
     REPEAT_WARNING,
     RESUBSCRIBE_DELAY,
-    UNKNOWN,
     ImageSubscription,
 )
 from kosmos_ros.serving.gate import LOOK_PERIOD
@@ -62,7 +62,7 @@ class Subscriber:
             )
         )
 
-    def receive(self, after, number=UNKNOWN, waited=0.0):
+    def receive(self, after, number=NO_NUMBER, waited=0.0):
         """Receive image `number` of its publisher, `after` seconds from now."""
         self.now += after
         received = round((self.now - waited) * 1e9)
@@ -296,7 +296,7 @@ def test_the_rate_of_a_camera_is_known_from_the_images_that_it_numbers(subscribe
     assert subscriber.subscription.missed == 0
 
 
-@pytest.mark.parametrize("numbers", [[UNKNOWN] * 3, [None] * 3, [100, 50, 20]])
+@pytest.mark.parametrize("numbers", [[NO_NUMBER] * 3, [None] * 3, [100, 50, 20]])
 def test_the_rate_is_unknown_without_useful_numbers(subscribe, numbers):
     subscriber = subscribe()
     subscriber.needed = False
@@ -340,7 +340,7 @@ def test_images_that_are_missing_between_numbers_are_lost(subscribe):
     subscriber.check(after=0.0)
     (text,) = subscriber.warnings
     assert text.startswith("about 75% of the images on /image do not reach this node (2.0 images")
-    assert "15 are lost so far" in text
+    assert "15 lost so far" in text
 
 
 def test_images_that_the_middleware_has_lost_are_named_as_the_cause_of_silence(subscribe):
@@ -350,7 +350,7 @@ def test_images_that_the_middleware_has_lost_are_named_as_the_cause_of_silence(s
         subscriber.subscription._on_loss(SimpleNamespace(total_count_change=change))
     subscriber.check(after=2.0)
     (text,) = subscriber.warnings
-    assert "; 7 images are lost since then: large images are lost in transport; set" in text
+    assert "; 7 images have been lost since then: large images are lost in transport; set" in text
     assert subscriber.subscription.missed == 7
     subscriber.receive(after=0.0)
     subscriber.check(after=2.0)
