@@ -112,7 +112,7 @@ def dropped(seconds: float) -> Iterator[Result]:
 
 
 def idle(seconds: float) -> Iterator[Result]:
-    """Measure the CPU time of a node that nobody listens to, without a camera and with one."""
+    """Measure the CPU time of a node without subscribers, without a camera and with one."""
     command = _command({"model": "shapes"})
     alone = _share(None, seconds, *command)
     yield Result("idle node without a camera, CPU time", alone, SHARE)
@@ -149,7 +149,7 @@ def _subscriber_command(kind: str) -> list[str]:
 
 @contextlib.contextmanager
 def _running(*command: str) -> Iterator[tuple[Node, list[DiagnosticArray], psutil.Process]]:
-    """Run a program. Yield a node to talk to it, its reports on /diagnostics, and its process."""
+    """Run a program. Yield a node, the program's messages on /diagnostics, and its process."""
     rclpy.init()
     node = Node("camera")
     reports: list[DiagnosticArray] = []

@@ -26,7 +26,7 @@ def quoted(value: object, most: int = MAX_VALUE) -> str:
 
 
 def _shortened(value: object, most: int) -> object:
-    """Return `value` with its texts and lists cut, so that its repr does not fill the memory."""
+    """Return `value` with its texts and lists cut, so that its repr takes little memory."""
     if isinstance(value, list | tuple):
         return type(value)([_shortened(entry, most) for entry in value[:most]])
     if isinstance(value, str | bytes | array.array):

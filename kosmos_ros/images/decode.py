@@ -39,12 +39,12 @@ from kosmos_ros.sanitize import one_line, quoted
 MAX_SIDE = 32_750
 """Largest width or height in pixels.
 
-Half of libjpeg's limit of 65,500: the strip below a drawn image is at most as tall as the image,
-and the drawing must fit a JPEG. It also bounds the memory of resizing, which first makes an image
-of the same height and of the model's width.
+A drawn image with the strip below it must fit a JPEG. The strip is at most as tall as the image,
+and libjpeg allows 65,500 pixels. The limit also bounds the memory of resizing, which first makes
+an image of the same height and the model's width.
 """
 METADATA = 64 << 20
-"""Bytes that a compressed image may have besides 8 for each pixel: a motion photo has a film."""
+"""Most bytes of a compressed image in addition to 8 per pixel. A motion photo contains a film."""
 
 
 def decode_raw(
@@ -108,7 +108,7 @@ def check_raw(
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageSizeError if an image has no pixels, more than `max_pixels` or a long side."""
+    """Raise ImageSizeError if an image has no pixel, more than `max_pixels` or too long a side."""
     if width < 1 or height < 1:
         raise ImageSizeError(f"image must have at least 1 x 1 pixels, got {width} x {height}")
     if width * height > max_pixels:
@@ -155,7 +155,7 @@ _FORMATS: dict[str, tuple[bytes, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
     "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
     "TIFF": (rb"II\*\0|MM\0\*", TiffImagePlugin.TiffImageFile),
 }
-SNIFFED = 16  # bytes that decide the format
+SNIFFED = 16  # bytes at the start that decide the format
 MESSAGE_FORMATS = ("JPEG", "PNG", "WebP")
 FILE_FORMATS = tuple(_FORMATS)
 
@@ -166,7 +166,7 @@ _REDUCED: dict[str, Callable[[Any], bytes]] = {
     "GIF": structure.gif,
     "TIFF": structure.tiff,
 }
-"""Formats that are read as a whole, and the function that removes their metadata."""
+"""Formats that are read as a whole: the function that removes their metadata."""
 
 _MODES: dict[str, Callable[[Image.Image], np.ndarray]] = {
     "I;16": lambda image: grey(narrow(_plane(image))),
@@ -176,7 +176,7 @@ _MODES: dict[str, Callable[[Image.Image], np.ndarray]] = {
     # Pillow warns if a palette with alpha is converted straight to RGB.
     "P": lambda image: np.asarray(image.convert("RGBA").convert("RGB")),
 }
-"""Pillow's modes that need more than a conversion to RGB -> the pixels of a part of an image."""
+"""Pillow's modes that need more than `convert("RGB")` -> function from an image to its pixels."""
 
 _BROKEN = (
     OSError,
@@ -194,7 +194,7 @@ _BROKEN = (
 )
 """Errors that Pillow's readers raise for invalid data."""
 
-_pillow = threading.Lock()  # while Pillow has the settings of `_settings`
+_pillow = threading.Lock()  # held while Pillow has the settings of `_settings`
 
 
 def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
@@ -249,7 +249,7 @@ def _open(path: str, flags: int) -> int:
 
 
 def _decode(source: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
-    """Decode the bytes of a format in _REDUCED, or a file of another format."""
+    """Decode an image to RGB. `source` is bytes for a format in _REDUCED, otherwise a file."""
     with _settings():
         try:
             if format == "WebP":  # its reader allocates two images before it knows the size
@@ -257,7 +257,7 @@ def _decode(source: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
             if reduced := _REDUCED.get(format):
                 source = io.BytesIO(reduced(source))
             image = _FORMATS[format][1](source)
-            del source  # the image holds it until it is loaded
+            del source  # the image keeps it until the pixels are loaded
             check_size(*image.size, max_pixels)
             if any(tile[0] == "bmp_rle" for tile in image.tile):
                 raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
@@ -270,9 +270,9 @@ def _decode(source: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    """Let Pillow refuse truncated files, and accept images of any size: `check_size` decides.
+    """Let Pillow refuse truncated files and accept images of any size, which `check_size` limits.
 
-    Other code in this process may have set it otherwise.
+    Other code in this process may have chosen other settings.
     """
     with _pillow:
         lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
@@ -284,13 +284,13 @@ def _settings() -> Iterator[None]:
 
 
 def _whole(file: BinaryIO, max_pixels: int) -> bytes:
-    """Return all bytes of a file. Raises ImageSizeError if they are too many for `max_pixels`."""
+    """Return all bytes of a file. Raises ImageSizeError if there are too many for `max_pixels`."""
     most = METADATA + 8 * max_pixels
     data = file.read(most + 1)
     if len(data) > most:
         raise ImageSizeError(
-            f"a compressed image must have at most {most} bytes (8 for each of max_image_pixels "
-            f"{max_pixels} and {METADATA} more), got more"
+            f"a compressed image must have at most {most} bytes (8 for each of the "
+            f"{max_pixels} pixels of max_image_pixels, and {METADATA} more), got more"
         )
     return data
 
@@ -326,8 +326,8 @@ def _webp_size(data: Any) -> tuple[int, int]:
 def _rgb(image: Image.Image) -> np.ndarray:
     """Convert an image to RGB (H, W, 3) uint8.
 
-    The image is converted a few rows at a time: Pillow has 4 bytes for each RGB pixel, and each
-    of its conversions makes a copy.
+    Converts a few rows at a time, because Pillow needs 4 bytes for each RGB pixel and copies the
+    image for each conversion.
     """
     image.load()
     convert = _MODES.get(image.mode, lambda part: np.asarray(part.convert("RGB")))

@@ -91,7 +91,7 @@ class Encoding:
 
 
 BLOCK = 1 << 18
-"""Pixels that are converted at a time where a conversion needs more memory than its result."""
+"""Pixels to convert at a time, if a conversion needs more memory than its result."""
 
 _NARROW = ((np.arange(65536) + 128) // 257).astype(np.uint8)
 
@@ -144,7 +144,7 @@ def depth(pixels: np.ndarray) -> np.ndarray:
 
 
 def _known(pixels: np.ndarray) -> np.ndarray:
-    """Return which depths are known."""
+    """Return a mask of the depths that are known."""
     known: np.ndarray = pixels != 0 if pixels.dtype.kind == "u" else np.isfinite(pixels)
     return known
 
@@ -157,9 +157,9 @@ def rows_of(height: int, width: int) -> Iterator[slice]:
 
 
 def in_blocks(convert: Converter) -> Converter:
-    """Return `convert`, applied to a few rows at a time so that its temporaries stay small.
+    """Return a converter that calls `convert` for a few rows at a time, to save memory.
 
-    Each pixel of its result must depend only on the same row of the planes.
+    Each pixel of the result must depend only on the same row of the planes.
     """
 
     def converted(*planes: np.ndarray) -> np.ndarray:

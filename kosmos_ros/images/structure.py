@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reduce JPEG, PNG, GIF and TIFF files to the parts that decide their pixels.
 
-Decoders see only these parts. Their time and memory grow with the number of parts as well as with
-the size, so the parts are counted. Those that do not change a pixel (EXIF, profiles, text,
-thumbnails, further frames) are left out: no reader parses or unpacks them. Knows no pixel.
+Decoders receive only these parts. Their time and memory grow with the size and with the number of
+parts, so this number is limited. Parts that do not change a pixel (EXIF, profiles, text,
+thumbnails, further frames) are left out: no reader parses or unpacks them. Knows no pixels.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any
 from kosmos_ros.errors import ImageSizeError
 
 MAX_SCANS = 32
-"""Most scans of a JPEG. Each one takes a pass over all pixels. Without options, libjpeg writes 10
-scans for a progressive colour image and MozJPEG about as many."""
+"""Most scans of a JPEG. Each one takes a pass over all pixels. libjpeg and MozJPEG write about 10
+scans for a progressive colour image by default."""
 MAX_SEGMENTS = 1000
-"""Most segments of a JPEG, of up to 64 KiB. The longest colour profile takes 255 of them, and so
-does a depth map or a thermal image of 16 MB."""
+"""Most segments of a JPEG. A segment has up to 64 KiB, so the longest colour profile takes 255
+segments, as does a depth map or a thermal image of 16 MB."""
 MAX_CHUNKS = 1000
-"""Most chunks of a small PNG; one of more bytes may also have one for each CHUNK_BYTES."""
+"""Most chunks of a PNG, in addition to one chunk for each CHUNK_BYTES of the file."""
 CHUNK_BYTES = 1024
-"""Least average size of the chunks of a large PNG. libpng writes the pixels in chunks of 8 KiB."""
+"""Smallest average size of the chunks of a large PNG. libpng writes pixels in chunks of 8 KiB."""
 
 MAX_BLOCKS = 10_000
-"""Most blocks of a GIF before its first frame, of up to 255 bytes."""
+"""Most blocks of a GIF before its first frame. A block has up to 255 bytes."""
 MAX_VALUES = 1 << 18
-"""Most values of one field of a TIFF. The places of its strips are one for each row and plane."""
+"""Most values of one field of a TIFF. The largest field has one value for each row and plane."""
 TILE_SIDE = 1024
-"""Longest side of a TIFF's tile that is longer than the image, in pixels."""
+"""Longest side, in pixels, of a tile of a small TIFF. A tile may be larger than the image."""
 
 # A marker is a byte of FF and a byte that is not 0 or FF. Between the pixels of a scan, restart
 # markers (D0 to D7) have no meaning for the structure (ITU-T T.81, B.1.1.2 and E.1.4).
@@ -49,7 +49,7 @@ _PARTS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 _SCREEN = 13  # bytes of a GIF's header and screen descriptor
 _EXTENSION, _CONTROL, _FRAME = 0x21, 0xF9, 0x2C
-_DISPOSAL = 0b11100  # bits about the next frame, for which Pillow already allocates an image
+_DISPOSAL = 0b11100  # bits about the next frame; because of them Pillow allocates an image
 
 _SIDES = {256: 322, 257: 323}  # width and length of the image -> of its tiles (TIFF 6.0)
 _SHORT = 3  # type of a field
@@ -57,14 +57,14 @@ _FIELDS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324}
     | {325, 338, 339, 347, 529, 530, 531, 532, *range(512, 522)}
 )
-"""Fields that decide the pixels. Not among them: the orientation, as for the other formats."""
+"""Fields that decide the pixels. The orientation is ignored, as in the other formats."""
 
 
 def jpeg(data: Any) -> bytes:
-    """Return a JPEG (any buffer of bytes) without metadata before its first scan.
+    """Return a JPEG (any buffer of bytes) without the metadata before its first scan.
 
-    Markers are found as libjpeg finds them (jdmarker.c, next_marker), so that it sees no scan that
-    was not counted here. Raises ImageSizeError if there are more than MAX_SCANS scans or
+    Finds markers in the same way as libjpeg (jdmarker.c, next_marker), so that libjpeg finds no
+    scan that was not counted here. Raises ImageSizeError if there are more than MAX_SCANS scans or
     MAX_SEGMENTS segments, and ValueError if there is no scan.
     """
     data = memoryview(data)
@@ -99,7 +99,7 @@ def _count(counts: dict[str, int], name: str, most: int) -> None:
 def png(data: Any) -> bytes:
     """Return a PNG (any buffer of bytes) with only the chunks that decide the pixels.
 
-    All checksums are compared, up to the chunk IEND. Raises ImageSizeError if there are more than
+    Compares all checksums up to the chunk IEND. Raises ImageSizeError if there are more than
     MAX_CHUNKS chunks and one for each CHUNK_BYTES, and ValueError if a chunk is broken.
     """
     data = memoryview(data)
@@ -124,7 +124,7 @@ def png(data: Any) -> bytes:
 
 
 def gif(data: Any) -> bytes:
-    """Return a GIF (any buffer of bytes) without comments before its first frame.
+    """Return a GIF (any buffer of bytes) without the comments before its first frame.
 
     Raises ImageSizeError if there are more than MAX_BLOCKS blocks, and ValueError or IndexError if
     there is no frame.

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A model's files run no code, ask nobody, reach no network and allocate only what they hold."""
+"""A model's files run no code, use no terminal or network and allocate only their own sizes."""
 
 import base64
 import json

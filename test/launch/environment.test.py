@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Test that kosmos.launch.py starts the node until its environment is mended."""
+"""Test that kosmos.launch.py starts the node again until its environment is repaired."""
 
 import sys
 import tempfile

@@ -54,7 +54,7 @@ def usage(node):
 
 @pytest.mark.fault(79)
 def test_large_texts_of_clients_fill_no_memory(client, spinner, usage):
-    """Before: 8 MB for each refused goal, and 410 MB for one request with a frame_id of 4 MB."""
+    """Without limits, a refused goal takes 8 MB, and a request with a frame_id of 4 MB 410 MB."""
     asking = client.create_client(Ask, "kosmos/ask")
     image = plain_image()
     assert spinner.call(asking, Ask.Request(question="What is it?", image=image)).success

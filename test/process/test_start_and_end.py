@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""How programs start and end if their environment is in trouble: files, threads, streams, signals.
+"""Programs start and end properly in a broken environment: files, threads, streams, signals.
 
 Each test of an environment breaks it for real, and a signal must end the process in every phase.
 """

@@ -294,7 +294,7 @@ LARGE = {
 @pytest.mark.parametrize("field", LARGE)
 @pytest.mark.fault(52, 79)
 def test_refused_goal_keeps_no_field(start, field):
-    """rclpy keeps refused goals for RESULT_KEPT, too: forty texts of 8 MB took 330 MB."""
+    """rclpy keeps refused goals for RESULT_KEPT, too: forty texts of 8 MB would take 330 MB."""
     harness = start()
     goal = Goal(harness, **{"task": "question", field: LARGE[field]})
     (kept,) = harness.node.request_services._action._goal_handles.values()

@@ -259,7 +259,7 @@ def test_requests_for_a_silent_camera_leave_room_for_others(start):
 @pytest.mark.parametrize("field", ["frame_id", "encoding"])
 @pytest.mark.fault(79)
 def test_frame_with_a_long_text_is_refused_and_the_one_before_serves_requests(start, field):
-    """Every result has the frame_id of its image: a hundred results had 400 MB."""
+    """Every result has the frame_id of its image: a hundred results could take 400 MB."""
     harness = start(max_rate=0).subscribe_to_captions()
     good = harness.send(sec=1)
     harness.until(lambda: harness.captions, "a caption")

@@ -349,7 +349,7 @@ def loading(start_managed):
 
 @pytest.mark.fault(80)
 def test_flood_of_transitions_makes_one_thread(loading):
-    """Before, each request that waited for the running transition had a thread."""
+    """Each request that waits for the running transition could have its own thread."""
     harness, manager, end = loading
     configured = manager.request("configure")
     harness.until(lambda: manager.state == "configuring")

@@ -237,7 +237,7 @@ def test_parameters_that_are_too_large_are_refused_and_not_kept(
 @pytest.mark.parametrize("count", [1001, 20_000])
 @pytest.mark.fault(79)
 def test_request_with_too_many_parameters_is_refused_at_once(request_parameters, count):
-    """A hundred thousand valid changes blocked the executor until SIGALRM ended the process."""
+    """A hundred thousand valid changes would block the executor until SIGALRM ends the process."""
     harness, call = request_parameters
     results = call(SetParameters, parameters=[change("max_rate", 7.0)] * count).results
     assert len(results) == count
@@ -290,7 +290,7 @@ def test_empty_strings_count_as_entries_of_a_changed_list(start):
 
 
 def test_a_change_of_one_camera_is_read_by_that_camera_only(start, monkeypatch):
-    """Reading the parameters of all cameras took long with many cameras."""
+    """Reading the parameters of all cameras takes long if there are many."""
     harness = start(cameras=["left", "right"])
     cameras, reads, read = harness.node.cameras, [], parameters.read
 
