@@ -13,10 +13,12 @@ import contextlib
 import io
 import os
 import re
+import stat
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -146,27 +148,28 @@ def _bytes(data: Any) -> memoryview:
 
 # Compressed images -----------------------------------------------------------------------------
 
+
+@dataclass(frozen=True)
+class _Format:
+    """A compression: its first bytes, the function that removes metadata, and Pillow's reader."""
+
+    signature: bytes
+    reduce: Callable[[Any], bytes]
+    read: Callable[[BinaryIO], ImageFile.ImageFile]
+
+
 # Image.open would try every format, and has pixel limits and warnings of its own.
-_FORMATS: dict[str, tuple[bytes, Callable[[BinaryIO], ImageFile.ImageFile]]] = {
-    "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    "WebP": (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
-    "BMP": (rb"BM", BmpImagePlugin.BmpImageFile),
-    "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
-    "TIFF": (rb"II\*\0|MM\0\*", TiffImagePlugin.TiffImageFile),
+_FORMATS = {
+    "JPEG": _Format(rb"\xff\xd8\xff", structure.jpeg, JpegImagePlugin.JpegImageFile),
+    "PNG": _Format(rb"\x89PNG\r\n\x1a\n", structure.png, PngImagePlugin.PngImageFile),
+    "WebP": _Format(rb"RIFF....WEBP", bytes, WebPImagePlugin.WebPImageFile),
+    "BMP": _Format(rb"BM", structure.bmp, BmpImagePlugin.BmpImageFile),
+    "GIF": _Format(rb"GIF8[79]a", structure.gif, GifImagePlugin.GifImageFile),
+    "TIFF": _Format(rb"II\*\0|MM\0\*", structure.tiff, TiffImagePlugin.TiffImageFile),
 }
 SNIFFED = 16  # bytes at the start that decide the format
 MESSAGE_FORMATS = ("JPEG", "PNG", "WebP")
 FILE_FORMATS = tuple(_FORMATS)
-
-_REDUCED: dict[str, Callable[[Any], bytes]] = {
-    "JPEG": structure.jpeg,
-    "PNG": structure.png,
-    "WebP": bytes,
-    "GIF": structure.gif,
-    "TIFF": structure.tiff,
-}
-"""Formats that are read as a whole: the function that removes their metadata."""
 
 _MODES: dict[str, Callable[[Image.Image], np.ndarray]] = {
     "I;16": lambda image: grey(narrow(_plane(image))),
@@ -227,14 +230,11 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
     """
     try:
         with open(path, "rb", opener=_open) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ImageError(f"{os.fspath(path)} must be a regular file")
             format = _sniff(file.read(SNIFFED), FILE_FORMATS, str(path))
             file.seek(0)
-            return _decode(
-                _whole(file, max_pixels) if format in _REDUCED else file,
-                format,
-                str(path),
-                max_pixels,
-            )
+            return _decode(_whole(file, max_pixels), format, str(path), max_pixels)
     except ImageSizeError as exc:
         raise ImageSizeError(f"{os.fspath(path)}: {exc}") from exc
     except OSError as exc:
@@ -244,20 +244,18 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
 
 
 def _open(path: str, flags: int) -> int:
-    """Open a file, or a named pipe without waiting for its writer."""
+    """Open a file. Does not wait for the writer of a named pipe, which `load` then refuses."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _decode(source: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
-    """Decode an image to RGB. `source` is bytes for a format in _REDUCED, otherwise a file."""
+def _decode(data: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
+    """Decode an image of a known format to RGB. `name` is for errors."""
     with _settings():
         try:
             if format == "WebP":  # its reader allocates two images before it knows the size
-                check_size(*_webp_size(source), max_pixels)
-            if reduced := _REDUCED.get(format):
-                source = io.BytesIO(reduced(source))
-            image = _FORMATS[format][1](source)
-            del source  # the image keeps it until the pixels are loaded
+                check_size(*_webp_size(data), max_pixels)
+            image = _FORMATS[format].read(io.BytesIO(_FORMATS[format].reduce(data)))
+            del data  # the image keeps its bytes until the pixels are loaded
             check_size(*image.size, max_pixels)
             if any(tile[0] == "bmp_rle" for tile in image.tile):
                 raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
@@ -297,7 +295,7 @@ def _whole(file: BinaryIO, max_pixels: int) -> bytes:
 
 def _sniff(head: bytes, formats: tuple[str, ...], name: str) -> str:
     for format in formats:
-        if re.match(_FORMATS[format][0], head, re.DOTALL):
+        if re.match(_FORMATS[format].signature, head, re.DOTALL):
             return format
     if not head:
         raise ImageSizeError("the image has 0 bytes of data")

@@ -31,6 +31,8 @@ MAX_BLOCKS = 10_000
 """Most blocks of a GIF before its first frame. A block has up to 255 bytes."""
 MAX_VALUES = 1 << 18
 """Most values of one field of a TIFF. The largest field has one value for each row and plane."""
+BMP_HEADER = 124
+"""Most bytes of a BMP's header after the first 14: those of BITMAPV5HEADER, the longest one."""
 TILE_SIDE = 1024
 """Longest side, in pixels, of a tile of a small TIFF. A tile may be larger than the image."""
 
@@ -52,7 +54,7 @@ _EXTENSION, _CONTROL, _FRAME = 0x21, 0xF9, 0x2C
 _DISPOSAL = 0b11100  # bits about the next frame; because of them Pillow allocates an image
 
 _SIDES = {256: 322, 257: 323}  # width and length of the image -> of its tiles (TIFF 6.0)
-_SHORT = 3  # type of a field
+_NUMBERS = {3: "H", 4: "I"}  # types SHORT and LONG of a field: format of struct
 _FIELDS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324}
     | {325, 338, 339, 347, 529, 530, 531, 532, *range(512, 522)}
@@ -166,7 +168,7 @@ def tiff(data: Any) -> bytes:
     fields: dict[int, bytes] = {}
     sides: dict[int, int] = {}
     for place in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(f"{order}HHI", data, place)
+        tag, _, number = struct.unpack_from(f"{order}HHI", data, place)
         if tag not in _FIELDS or tag in fields:
             continue
         if number > MAX_VALUES:
@@ -175,8 +177,8 @@ def tiff(data: Any) -> bytes:
                 f"field {tag}; save the image again with a common program"
             )
         fields[tag] = bytes(data[place : place + 12])
-        value = order + ("H" if kind == _SHORT else "I")
-        (sides[tag],) = struct.unpack_from(value, data, place + 8)
+        if tag in _SIDES or tag in _SIDES.values():
+            sides[tag] = _side(data, order, place)
     for image, tile in _SIDES.items():
         most = max(TILE_SIDE, 2 * sides.get(image, 0))
         if sides.get(tile, 0) > most:
@@ -187,3 +189,28 @@ def tiff(data: Any) -> bytes:
     page = struct.pack(f"{order}H", len(fields)) + b"".join(fields.values()) + bytes(4)
     rest, end = data[8:], len(data) + len(data) % 2
     return b"".join([data[:4], struct.pack(f"{order}I", end), rest, bytes(len(data) % 2), page])
+
+
+def _side(data: memoryview, order: str, place: int) -> int:
+    """Return the value of a TIFF's field. Raises ImageSizeError unless it is one number in it."""
+    tag, kind, number = struct.unpack_from(f"{order}HHI", data, place)
+    if kind not in _NUMBERS or number != 1:  # the value would be elsewhere in the file
+        raise ImageSizeError(
+            f"field {tag} of a TIFF image must have one number of the types "
+            f"{', '.join(map(str, _NUMBERS))}, got {number} of type {kind}"
+        )
+    (side,) = struct.unpack_from(order + _NUMBERS[kind], data, place + 8)
+    return int(side)
+
+
+def bmp(data: Any) -> bytes:
+    """Return a BMP (any buffer of bytes) unchanged.
+
+    Raises ImageSizeError for a header that is longer than any known one: Pillow would copy it.
+    """
+    length = int.from_bytes(data[14:18], "little")
+    if length > BMP_HEADER:
+        raise ImageSizeError(
+            f"the header of a BMP image must have at most {BMP_HEADER} bytes, got {length}"
+        )
+    return bytes(data)

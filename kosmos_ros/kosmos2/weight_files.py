@@ -25,12 +25,15 @@ HEADER_BYTES = 2 << 20
 WHOLE = "model.safetensors"
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Number format in safetensors: bytes of a number."""
+MAX_RANK = 8
+"""Most dimensions of a weight. KOSMOS-2's have 1 to 4. The time of their product is quadratic."""
 
+_EMBEDDING, _HEAD = "text_model.model.embed_tokens.weight", "text_model.lm_head.weight"
 _TEXT = ("text_config.vocab_size", "text_config.embed_dim")
 _VISION = "vision_config.hidden_size"
 SHAPES = {
-    "text_model.model.embed_tokens.weight": _TEXT,
-    "text_model.lm_head.weight": _TEXT,
+    _EMBEDDING: _TEXT,
+    _HEAD: _TEXT,
     "text_model.model.layers.0.ffn.fc1.weight": ("text_config.ffn_dim", _TEXT[1]),
     "image_to_text_projection.latent_query": ("latent_query_num", _TEXT[1]),
     "vision_model.model.embeddings.class_embedding": (_VISION,),
@@ -43,6 +46,8 @@ SHAPES = {
     ),
 }  # fmt: skip
 """Weight: the field of config.json for each of its dimensions."""
+TIED = {_EMBEDDING: _HEAD, _HEAD: _EMBEDDING}
+"""Weights that share their numbers, so that a file may have only one of them."""
 POSITIONS = "vision_model.model.embeddings.position_embedding.weight"  # a row per patch, and 1
 LAYERS = {
     "text_config.layers": re.compile(r"text_model\.model\.layers\.(\d+)\."),
@@ -73,7 +78,7 @@ class Weights:
         at random.
         """
         for weight, fields in SHAPES.items():
-            for field, size in zip(fields, self.shapes.get(weight, ()), strict=False):
+            for field, size in zip(fields, self._shape(weight, len(fields)), strict=True):
                 _check_equal(config, field, size, f"the weight {weight}")
         for field, pattern in LAYERS.items():
             count = len({m[1] for name in self.shapes if (m := pattern.match(name))})
@@ -85,8 +90,17 @@ class Weights:
         self._check_patches(config.vision_config.image_size, config.vision_config.patch_size)
         self._check_total(config)
 
+    def _shape(self, weight: str, rank: int) -> tuple[int, ...]:
+        """Return the shape of a weight. Raises ValueError unless it has `rank` dimensions."""
+        shape = self.shapes.get(weight, self.shapes.get(TIED.get(weight, "")))
+        if shape is None:
+            raise ValueError(f"it has no weight {weight} of a floating-point format")
+        if len(shape) != rank:
+            raise ValueError(f"the weight {weight} must have {rank} dimensions, got {len(shape)}")
+        return shape
+
     def _check_patches(self, image: int, patch: int) -> None:
-        rows = self.shapes.get(POSITIONS, (0,))[0]
+        rows, _ = self._shape(POSITIONS, 2)
         if image < patch or (image // patch) ** 2 + 1 != rows:
             side = math.isqrt(max(rows - 1, 0)) * patch
             json_file.refuse(
@@ -184,7 +198,8 @@ def _shape(file: str, weight: str, entry: Any, most: int) -> tuple[int, ...] | N
         size = FLOATS.get(entry["dtype"])
         shape = tuple(entry["shape"])
         begin, end = entry["data_offsets"]
-        valid = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and end <= most
+        valid = len(shape) <= MAX_RANK and end <= most
+        valid = valid and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
         if size is not None:
             valid = valid and math.prod(shape) * size == end - begin
     except (LookupError, TypeError, ValueError):

@@ -3,6 +3,7 @@
 """JPEG, PNG and WebP images, and files: the right pixels, or a named error before decoding."""
 
 import array
+import contextlib
 import errno
 import io
 import os
@@ -367,7 +368,15 @@ def test_message_formats_are_part_of_the_file_formats():
     assert set(MESSAGE_FORMATS) < set(FILE_FORMATS)
 
 
-def test_a_named_pipe_without_a_writer_is_refused_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(ImageError, match="pipe.jpg"):
-        load(tmp_path / "pipe.jpg", LIMIT)
+@pytest.mark.parametrize("written", [None, b"", b"\xff\xd8\xff"])
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path, written):
+    """The pipe has no writer, one that has written nothing, or one that has begun."""
+    path = tmp_path / "pipe.jpg"
+    os.mkfifo(path)
+    with contextlib.ExitStack() as writer:
+        if written is not None:
+            pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            writer.callback(os.close, pipe)
+            os.write(pipe, written)
+        with pytest.raises(ImageError, match="pipe.jpg must be a regular file"):
+            load(path, LIMIT)

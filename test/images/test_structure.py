@@ -16,6 +16,7 @@ from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images import structure
 from kosmos_ros.images.decode import METADATA, decode_compressed, load
 from kosmos_ros.images.structure import (
+    BMP_HEADER,
     CHUNK_BYTES,
     MAX_BLOCKS,
     MAX_CHUNKS,
@@ -258,6 +259,35 @@ def test_a_tiff_with_a_huge_tile_is_refused(order, kind, side, tmp_path):
     tiles[side] = (kind, [TILE_SIDE + 16])
     with pytest.raises(ImageSizeError, match=f"at most {TILE_SIDE} pixels, got {TILE_SIDE + 16}"):
         load(saved(tmp_path, tiff(order, tiles)), LIMIT)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "values"), [(16, [20, 0]), (16, [20]), (3, [16, 16]), (1, [16])])
+@pytest.mark.parametrize("side", [256, 257, 322, 323])
+def test_a_tiff_whose_sides_are_elsewhere_in_the_file_is_refused(
+    order, kind, values, side, tmp_path
+):
+    """Libtiff would read the side from a place that was not checked."""
+    reason = (
+        f"field {side} of a TIFF image must have one number .* got {len(values)} of type {kind}"
+    )
+    with pytest.raises(ImageSizeError, match=reason):
+        load(saved(tmp_path, tiff(order, {side: (kind, values)})), LIMIT)
+
+
+def bmp(length):
+    """Return a BMP of 8 x 8 pixels whose header claims and has `length` bytes."""
+    fields = struct.pack("<IiiHHIIiiII", length, 8, 8, 1, 24, 0, 0, 0, 0, 0, 0).ljust(
+        length, b"\0"
+    )
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + length) + fields + bytes(192)
+
+
+def test_a_bmp_may_have_a_header_up_to_the_longest_known(tmp_path):
+    for length in (40, BMP_HEADER):
+        assert load(saved(tmp_path, bmp(length)), LIMIT).shape == (8, 8, 3)
+    with pytest.raises(ImageSizeError, match=f"at most {BMP_HEADER} bytes, got {BMP_HEADER + 1}"):
+        load(saved(tmp_path, bmp(BMP_HEADER + 1)), LIMIT)
 
 
 def test_a_run_length_encoded_bmp_is_refused(tmp_path):

@@ -1004,7 +1004,7 @@ def test_all_files_of_split_weights_are_required(hub, find, run, tmp_path):
     assert f"lacks {parts[1]}" in find(local_files_only="local")[2]
     (snapshot(tmp_path) / INDEX).unlink()
     (snapshot(tmp_path) / INDEX).write_text('{"weight_map": ')
-    assert f"lacks valid {INDEX}" in find(local_files_only="local")[2]
+    assert f"lacks a valid {INDEX}" in find(local_files_only="local")[2]
 
 
 @pytest.mark.fault(37)

@@ -4,6 +4,7 @@
 
 import base64
 import json
+import math
 import os
 import pty
 import shutil
@@ -27,6 +28,7 @@ from kosmos_ros.errors import ModelLoadError
 from kosmos_ros.kosmos2 import model_files, tokenizer_file, weight_files
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.hub import MAX_PARTS
+from kosmos_ros.kosmos2.weight_files import TIED
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -336,6 +338,34 @@ def far_away(model):
     written(model / WEIGHTS, tree, numbers)
 
 
+def no_latent_query(model):
+    """transformers would allocate 8 GB for a weight that config.json alone describes."""
+    tree, numbers = header(model / WEIGHTS)
+    tree["another"] = tree.pop("image_to_text_projection.latent_query")
+    written(model / WEIGHTS, tree, numbers)
+    edit(model / CONFIG, latent_query_num=2**20)
+
+
+def flat_latent_query(model):
+    tree, numbers = header(model / WEIGHTS)
+    entry = tree["image_to_text_projection.latent_query"]
+    entry["shape"] = [math.prod(entry["shape"])]
+    written(model / WEIGHTS, tree, numbers)
+
+
+def flat_positions(model):
+    tree, numbers = header(model / WEIGHTS)
+    entry = tree["vision_model.model.embeddings.position_embedding.weight"]
+    entry["shape"] = [math.prod(entry["shape"])]
+    written(model / WEIGHTS, tree, numbers)
+
+
+def many_dimensions(model):
+    tree, numbers = header(model / WEIGHTS)
+    tree["many"] = {"dtype": "F32", "shape": [9] * 10**5 + [0], "data_offsets": [0, 0]}
+    written(model / WEIGHTS, tree, numbers)
+
+
 def other_framework(model):
     save_file(load_file(model / WEIGHTS), model / WEIGHTS, {"format": "tf"})
 
@@ -422,6 +452,10 @@ def no_class(model):
         (large_shape, "'image_to_text_projection.latent_query' in model.safetensors must have"),
         (negative_shape, "'image_to_text_projection.latent_query' in model.safetensors must have"),
         (far_away, "'image_to_text_projection.latent_query' in model.safetensors must have"),
+        (no_latent_query, "it has no weight image_to_text_projection.latent_query of a floating"),
+        (flat_latent_query, "image_to_text_projection.latent_query must have 2 dimensions, got 1"),
+        (flat_positions, "position_embedding.weight must have 2 dimensions, got 1"),
+        (many_dimensions, "weight 'many' in model.safetensors must have a shape and a place"),
         (other_framework, "format in model.safetensors must be \"pt\" or absent, got {'format'"),
         (
             only_names_of_layers,
@@ -449,6 +483,14 @@ def no_class(model):
 def test_files_that_lie_about_their_content_are_refused(copied, damage, reason):
     damage(copied)
     assert reason in refused(copied)
+
+
+@pytest.mark.parametrize("name", ["text_model.model.embed_tokens", "text_model.lm_head"])
+def test_either_of_two_tied_weights_is_enough(copied, caption, name):
+    weights = load_file(copied / WEIGHTS)
+    (numbers,) = (weights.pop(tied) for tied in TIED if tied in weights)
+    save_file(weights | {f"{name}.weight": numbers}, copied / WEIGHTS, {"format": "pt"})
+    assert answers(copied) == caption
 
 
 def test_weights_in_several_files_are_loaded(copied, caption):
