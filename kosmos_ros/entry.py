@@ -146,9 +146,10 @@ def catch_signals() -> int:
         library = ctypes.CDLL(None)
         library.signal.argtypes = ctypes.c_int, ctypes.c_void_p
         library.signal(REMINDER, ctypes.cast(library.alarm, ctypes.c_void_p))
-        fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(reader, fcntl.F_SETSIG, REMINDER)
-        fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
+        with contextlib.suppress(OSError):  # a sandbox's kernel may not have it
+            fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(reader, fcntl.F_SETSIG, REMINDER)
+            fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
     return reader
 
 

@@ -221,6 +221,22 @@ def ros():
 
 
 @pytest.fixture
+def client(ros):
+    """Provide a node of the test."""
+    from rclpy.node import Node
+
+    node = Node("client")
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def spinner(client):
+    """Provide a Spinner for the test's node."""
+    return Spinner(client)
+
+
+@pytest.fixture
 def start(ros):
     """Provide a function that starts KosmosNode and returns its NodeHarness; end the nodes.
 

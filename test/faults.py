@@ -366,66 +366,68 @@ FAULTS = (
     Fault(
         71,
         "a hub that sends paths, or a cache with links",
-        "Nothing outside the model's own folders of the cache is written or removed. The "
-        "download is refused in one line.",
+        "The node writes and removes nothing outside the model's own folders of the cache. It "
+        "refuses the download in one line.",
     ),
     Fault(
         72,
         "a hub that answers with another commit",
-        "The answer is refused. A commit is never looked up as a branch.",
+        "The node refuses the answer. A commit never resolves through a file of a branch.",
     ),
     Fault(
         73,
         "a hub that is endless, slow or compressed",
-        "The response is given up after its listed size, after 60 s with less than 60 kB, or at "
-        "once. The partial file is kept.",
+        "The node stops reading after the listed size, after 60 s with less than 60 kB, or at "
+        "once if the response is compressed. It keeps the partial file.",
     ),
     Fault(
         74,
         "a password in `HF_ENDPOINT`, a redirect to another host",
-        "No message has the password. The other host receives no token, and a redirect never "
-        "leaves TLS.",
+        "No message contains the password. The other host receives no token, and a redirect "
+        "never goes from https to http.",
     ),
     Fault(
         75,
-        "a model's files that lie: sizes, steps of the tokenizer, JSON that is huge or nested",
-        "One line refuses the model with the field, its value and the valid values, before "
-        "anything of that size is allocated.",
+        "a model's files with false sizes, harmful tokenizer steps, huge or nested JSON",
+        "The node refuses the model before it allocates anything of that size. The error is one "
+        "line with the field, its value and the valid values.",
     ),
     Fault(
         76,
         "thousands of scans, segments, chunks or blocks in an image",
-        "The frame is refused before it is decoded. The error has the number and the limit.",
+        "The node refuses the frame before it decodes it. The error names the number and the "
+        "limit.",
     ),
     Fault(
         77,
         "an image of one very long row; every encoding and format",
         "Sides are limited. Decoding, resizing, drawing and compressing take memory of a small "
         "multiple of the pixels.",
+        note="A crafted WebP takes more; see [SECURITY.md](../SECURITY.md#known-limits).",
     ),
     Fault(
         78,
         "decoding that hangs",
-        "It is watched like the model: the process ends after `hard_timeout`.",
+        "`hard_timeout` covers decoding, too: the process ends after that time.",
     ),
     Fault(
         79,
         "a client that sends huge texts, lists or a huge frame_id",
-        "The request or frame is refused with the name of the field and the limit. No copy is "
-        "kept.",
+        "The node refuses the request or frame and names the field and the limit. It keeps no "
+        "copy.",
         note="40 refused goals with 8 MB of text each take 25 MB; without the limit, 325 MB. 200 "
         "answers about an image with a frame_id of 4 MB take 12 MB; without the limit, 425 MB.",
     ),
     Fault(
         80,
         "a flood of goals, cancellations or transitions",
-        "At most 1000 goals are kept and 8 transitions wait; more are refused at once. A "
-        "shutdown has its own place. One thread runs all transitions.",
+        "The node keeps at most 1000 goals. At most 8 transitions and one more shutdown wait. "
+        "More are refused at once. One thread runs all transitions.",
         note="6000 transitions while the model loads leave 20 threads; without the limit, 1744.",
     ),
     Fault(
         81,
-        "two nodes of one name",
+        "two nodes with the same name",
         "Both warn in the log and in diagnostics until one has ended.",
     ),
     Fault(
@@ -436,15 +438,15 @@ FAULTS = (
     Fault(
         83,
         "images that are too large to arrive, malformed messages",
-        "They are counted as lost once another image arrives, and named in the warnings.",
+        "The node counts them as lost once another image arrives, and names them in its warnings.",
         note="If every image of a camera is malformed, neither rclpy nor the middleware reports "
         "anything.",
     ),
     Fault(
         84,
         "no log folder, thread, file descriptor or memory at the start",
-        "One line names the lack and a remedy. The exit code is 7, and the launch file starts "
-        "the node again.",
+        "One line names what is missing and a remedy. The exit code is 7, and the launch file "
+        "starts the node again.",
     ),
     Fault(
         85,

@@ -50,8 +50,8 @@ OPTIONAL = (
 NAMES = {*OPTIONAL, *(name for names in REQUIRED for name in names)}
 """Files that are downloaded in addition to the weights: no code, no pickle."""
 
-MAX_LISTING = 10_000_000  # bytes; KOSMOS-2's has 10 kB
-MAX_SMALL = 32 << 20  # bytes of a file other than weights; the largest of KOSMOS-2 has 5 MB
+MAX_LISTING = 1_000_000  # bytes; KOSMOS-2's has 10 kB
+MAX_SMALL = 16 << 20  # bytes of a file other than weights; the largest of KOSMOS-2 has 5 MB
 MAX_TOTAL = 64 << 30  # bytes of all files, 10 times KOSMOS-2
 MAX_PARTS = 100  # files of weights; each has a header that is kept. transformers makes them 5 GB
 MAX_REVISION = 255  # bytes of a name of a branch

@@ -264,6 +264,7 @@ def test_a_tiff_with_a_huge_tile_is_refused(order, kind, side, tmp_path):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("kind", "values"), [(16, [20, 0]), (16, [20]), (3, [16, 16]), (1, [16])])
 @pytest.mark.parametrize("side", [256, 257, 322, 323])
+@pytest.mark.fault(76)
 def test_a_tiff_whose_sides_are_elsewhere_in_the_file_is_refused(
     order, kind, values, side, tmp_path
 ):
@@ -283,6 +284,7 @@ def bmp(length):
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 14 + length) + fields + bytes(192)
 
 
+@pytest.mark.fault(76)
 def test_a_bmp_may_have_a_header_up_to_the_longest_known(tmp_path):
     for length in (40, BMP_HEADER):
         assert load(saved(tmp_path, bmp(length)), LIMIT).shape == (8, 8, 3)

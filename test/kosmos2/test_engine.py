@@ -501,7 +501,7 @@ def truncated(model):
 
 def one_weight_short(model):
     weights = load_file(model / "model.safetensors")
-    weights.pop("image_to_text_projection.latent_query")
+    weights.pop("image_to_text_projection.dense.bias")
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -569,7 +569,7 @@ def without_config(model):
     [
         (pickled, "has no model.safetensors; weights in other formats are not read"),
         (truncated, "cannot be loaded: weight .* got .*; the file is damaged or incomplete"),
-        (one_weight_short, "lacks 1 weights, such as 'image_to_text_projection.latent_query'"),
+        (one_weight_short, "lacks 1 weights, such as 'image_to_text_projection.dense.bias'"),
         (another_kind, "model_type in config.json must be 'kosmos-2', got 'llava'"),
         (another_size, "must make images of 120 pixels, got \\[200\\]"),
         (another_resampling, "resample must be one of .0, 2, 3., got 1"),

@@ -477,6 +477,7 @@ def test_an_index_names_only_weights(hub, here, precious, name):
     refused(f"it lacks a valid {INDEX}")
 
 
+@pytest.mark.fault(71)
 def test_an_index_has_the_limit_of_a_json_file(hub, here):
     hub.files["model-00001-of-00001.safetensors"] = hub.files.pop(WEIGHTS)
     index = b'{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
@@ -486,6 +487,7 @@ def test_an_index_has_the_limit_of_a_json_file(hub, here):
     refused(f"it lacks a valid {INDEX}")
 
 
+@pytest.mark.fault(71)
 def test_files_of_weights_may_be_listed_up_to_the_limit(hub, here):
     hub.files |= {f"model-{n:05}-of-00099.safetensors": b"" for n in range(MAX_PARTS - 1)}
     fetch(MODEL)
@@ -868,6 +870,7 @@ def test_a_long_address_is_masked_at_once():
         ("is model@v1 here? yes", "is model@v1 here? yes"),
     ],
 )
+@pytest.mark.fault(74)
 def test_only_secrets_of_an_address_are_removed(text, shown):
     assert download.masked(text) == shown
 

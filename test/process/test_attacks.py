@@ -9,32 +9,18 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import psutil
-from conftest import Spinner
 from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.srv import Ask, Ground
 from node_harness import plain_image
 from programs import Program, parameters
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 MB = 1_000_000
 LARGE = 8 * MB  # characters of one text
-
-
-@pytest.fixture
-def client(ros):
-    node = Node("client")
-    yield node
-    node.destroy_node()
-
-
-@pytest.fixture
-def spinner(client):
-    return Spinner(client)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import numpy as np
 import psutil
-from conftest import Spinner
 from diagnostic_msgs.msg import DiagnosticArray
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask
@@ -29,18 +28,6 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
 FAST = parameters(model="shapes", max_rate=0, image_reliability="reliable")
-
-
-@pytest.fixture
-def client(ros):
-    node = Node("client")
-    yield node
-    node.destroy_node()
-
-
-@pytest.fixture
-def spinner(client):
-    return Spinner(client)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from conftest import PATIENCE, Spinner
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask
 from programs import Program, parameters
-from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -40,13 +39,6 @@ sys.modules[{!r}] = None
 from kosmos_ros.ros.kosmos_node import main
 sys.exit(main(["kosmos_node", *sys.argv[1:]]))
 """
-
-
-@pytest.fixture
-def client(ros):
-    node = Node("client")
-    yield node
-    node.destroy_node()
 
 
 def clean(program):

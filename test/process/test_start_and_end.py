@@ -19,7 +19,6 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 from conftest import PATIENCE, Spinner
 from kosmos_msgs.srv import Ask
 from programs import CHILD, Program, parameters
-from rclpy.node import Node
 
 PYTHON = Path(sys.executable)
 MODULES = {
@@ -99,13 +98,6 @@ def test_a_lack_of_file_descriptors_is_code_7_and_named():
         assert program.ends() == 7, program.output
     assert program.has("Too many open files; allow more open files (ulimit -n, LimitNOFILE)")
     assert "Traceback" not in program.output
-
-
-@pytest.fixture
-def client(ros):
-    node = Node("client")
-    yield node
-    node.destroy_node()
 
 
 # Streams -----------------------------------------------------------------------------------

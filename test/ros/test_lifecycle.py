@@ -312,7 +312,9 @@ def test_request_during_a_transition_is_refused(start_managed, monkeypatch):
     assert harness.ask(question="What?").message == "the node is not active"
 
 
-def test_destroying_the_node_lets_a_transition_end(ros, monkeypatch):
+@pytest.fixture
+def slow(ros, monkeypatch):
+    """Provide a node, and the events of the begin and the end of its on_configure."""
     begun, end, crashes = threading.Event(), threading.Event(), []
     monkeypatch.setattr(threading, "excepthook", crashes.append)
 
@@ -322,7 +324,12 @@ def test_destroying_the_node_lets_a_transition_end(ros, monkeypatch):
             end.wait()
             return TransitionCallbackReturn.SUCCESS
 
-    node = Slow("slow")
+    yield Slow("slow"), begun, end
+    assert not crashes
+
+
+def test_destroying_the_node_lets_a_transition_end(slow):
+    node, begun, end = slow
     node.autostart(lambda: False)
     assert begun.wait(10)
     threading.Timer(0.1, end.set).start()
@@ -330,7 +337,6 @@ def test_destroying_the_node_lets_a_transition_end(ros, monkeypatch):
     for thread in threading.enumerate():
         if thread.name == "autostart":
             thread.join(10)
-    assert not crashes
 
 
 @pytest.fixture
@@ -421,17 +427,8 @@ def test_only_transitions_can_be_requested(start_managed, label):
     assert manager.state == "unconfigured"
 
 
-def test_destroying_the_node_ends_the_waiting_transitions(ros, monkeypatch):
-    begun, end, crashes = threading.Event(), threading.Event(), []
-    monkeypatch.setattr(threading, "excepthook", crashes.append)
-
-    class Slow(ManagedNode):
-        def on_configure(self, state):
-            begun.set()
-            end.wait()
-            return TransitionCallbackReturn.SUCCESS
-
-    node = Slow("slow")
+def test_destroying_the_node_ends_the_waiting_transitions(slow):
+    node, begun, end = slow
     waiting = [node._enqueue(label) for label in ("configure", "activate", "cleanup")]
     assert all(waiting)
     assert begun.wait(10)
@@ -440,4 +437,3 @@ def test_destroying_the_node_ends_the_waiting_transitions(ros, monkeypatch):
     node.destroy_node()
     thread.join(10)
     assert not thread.is_alive()
-    assert not crashes
