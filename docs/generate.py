@@ -37,7 +37,7 @@ YAML_HEAD = """\
 # description, edit kosmos_ros/serving/node_settings.py.
 # Parameters marked "Fixed." are read at start. The others can be changed at any time:
 #   ros2 param set /kosmos max_rate 2.0
-# [""] is an empty list of strings. ROS cannot express it in another way.
+# null unsets a parameter: it has its default then, or a camera's parameter the common value.
 /**:
   ros__parameters:
 """
@@ -99,7 +99,7 @@ def values(field: Field, form: str = "`{}`") -> list[str]:
 def default(field: Field) -> str:
     """Return the default of a parameter as YAML."""
     if isinstance(field.default, tuple):
-        return '[""]'
+        return "[]"
     text = str(yaml.safe_dump(field.default)).partition("\n")[0]
     return '""' if text == "''" else text
 

@@ -8,6 +8,7 @@ argument or a command-line option of the same name. Knows no ROS and no command 
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -19,11 +20,14 @@ from kosmos_ros.sanitize import quoted
 MAX_ENTRIES = 100
 """Largest number of entries in a list, in parameters and in requests."""
 
+NULLS = ("null", "Null", "NULL", "~", "None")
+"""Texts that ROS makes of YAML's null: rcl of a file, `ros2 param load` of a value."""
+
 KINDS: dict[type, str] = {
     bool: "true or false",
     int: "an integer",
     float: "a number",
-    str: "a string",
+    str: "a string in quotes",
     tuple: "a list of strings",
 }
 """Names of the parameter types in error messages."""
@@ -37,13 +41,15 @@ def parameter(
     choices: Iterable[str] = (),
     check: Callable[[str], object] | None = None,
     prompt: Callable[[str], Any] | None = None,
+    example: str = "",
     read_only: bool = False,
 ) -> Any:
     """Return a dataclass field that is a parameter.
 
     `limits` are inclusive. `check` raises KosmosError for an invalid string; it is called for a
     string that is not empty, or for each entry of a list. `prompt` makes the model's prompt of a
-    string, and serves as its `check`.
+    string, and serves as its `check`. `example` is a value as YAML, for error messages; empty:
+    the default.
     """
     metadata = {
         "description": description,
@@ -51,6 +57,7 @@ def parameter(
         "choices": tuple(choices),
         "check": check or prompt,
         "prompt": prompt,
+        "example": example,
         "read_only": read_only,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -59,20 +66,17 @@ def parameter(
 def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> Any:
     """Check `value` and return it as the type of `field`.
 
-    Accepts an integer for a float or a string. Removes empty strings from a list, because ROS
-    cannot express an empty list of strings. Raises ConfigError, which names the parameter as
-    `prefix` + its name, if the type is wrong or the value is out of range.
+    Accepts an integer for a float or a string, and any empty array for a list. Removes line feeds
+    at the ends of strings, which a block of YAML has, and empty strings and nulls from lists.
+    Raises ConfigError, which names the parameter as `prefix` + its name, if the type is wrong or
+    the value is out of range.
     """
     name = prefix + field.name
     kind: Any = type(field.default)
-    if kind in (float, str) and type(value) is int:
-        with contextlib.suppress(OverflowError):  # an integer too large for a float
-            value = kind(value)
-    if kind is tuple and _are_strings(value):
-        value = tuple(text for text in value if text)
+    value = _converted(kind, value)
     if type(value) is not kind:
-        got = f"{quoted(value)} ({type(value).__name__})"
-        raise ConfigError(f"parameter {name} must be {KINDS[kind]}, got {got}")
+        shown = list(value) if isinstance(value, array.array) else value
+        raise ConfigError(f"parameter {name} must be {_form(field)}, got {quoted(shown)}")
     if kind is tuple and len(value) > MAX_ENTRIES:
         raise ConfigError(
             f"parameter {name} must have at most {MAX_ENTRIES} entries, got {len(value)}"
@@ -93,9 +97,37 @@ def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> An
     return value
 
 
+def _converted(kind: type, value: Any) -> Any:
+    """Return `value` as `kind` if that loses nothing, otherwise unchanged."""
+    if kind in (float, str) and type(value) is int:
+        with contextlib.suppress(OverflowError):  # an integer too large for a float
+            return kind(value)
+    if kind is str and isinstance(value, str):
+        return _text(value)
+    if kind is tuple and _are_strings(value):
+        return tuple(text for text in map(_text, value) if text and text not in NULLS)
+    return value
+
+
+def _text(value: str) -> str:
+    return value.strip("\r\n")
+
+
+def _form(field: dataclasses.Field[Any]) -> str:
+    """Return which values a parameter may have, for an error message."""
+    if choices := field.metadata["choices"]:
+        return f"one of {', '.join(choices)}"
+    example = field.metadata["example"]
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+        example = str(field.default)
+    elif isinstance(field.default, tuple) and field.default:
+        example = f"[{', '.join(field.default)}]"
+    return KINDS[type(field.default)] + (f" such as {example}" if example else "")
+
+
 def _are_strings(value: Any) -> bool:
     return (
-        isinstance(value, Sequence)
-        and not isinstance(value, str)
+        isinstance(value, Sequence | array.array)
+        and not isinstance(value, str | bytes)
         and all(isinstance(text, str) for text in value)
     )

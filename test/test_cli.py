@@ -440,7 +440,11 @@ def test_an_invalid_question_is_refused_in_one_line(
     [
         (["--max-new-tokens", "0"], 2, "max_new_tokens must be 1 to 1024, got 0"),
         (["--max-new-tokens", "-5"], 2, "max_new_tokens must be 1 to 1024, got -5"),
-        (["--max-new-tokens", "many"], 2, "max_new_tokens must be an integer, got 'many' .str."),
+        (
+            ["--max-new-tokens", "many"],
+            2,
+            "max_new_tokens must be an integer such as 128, got 'many'",
+        ),
         (["--max-image-pixels", "0"], 2, "max_image_pixels must be 1 to 1000000000, got 0"),
         (["--device", "cuda:99"], 2, "device 'cuda:99' does not exist: torch .* finds"),
         (["--device", "gpu"], 2, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),

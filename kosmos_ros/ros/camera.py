@@ -7,10 +7,9 @@ Its topics are `~/captions` and so on for the only camera, `~/<name>/captions` f
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from rclpy.node import Node
@@ -25,7 +24,7 @@ from kosmos_ros.ros.conversions import seconds
 from kosmos_ros.ros.diagnostics import CameraState
 from kosmos_ros.ros.image_subscription import ImageSubscription
 from kosmos_ros.ros.outputs import OUTPUTS, DescribedFrame, Output
-from kosmos_ros.ros.parameters import Current, declare
+from kosmos_ros.ros.parameters import Group
 from kosmos_ros.sanitize import format_error, one_line
 from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.events import Event, Watchlist
@@ -40,10 +39,7 @@ REPEAT_CUT = 60.0  # s between two warnings about truncated texts
 
 
 class Camera:
-    """The camera `name`, with images on `topic`. Raises ConfigError for an invalid parameter.
-
-    `check` raises KosmosError for a new value of a parameter that cannot be used.
-    """
+    """The camera `name`, with images on `topic`."""
 
     def __init__(
         self,
@@ -52,7 +48,7 @@ class Camera:
         topic: str,
         model: str,
         delivery: Delivery,
-        check: Callable[[dataclasses.Field[Any], Any], object],
+        parameters: Group[CameraSettings],
     ) -> None:
         self.name = name
         self.scheduler: Scheduler | None = None  # while the node is active
@@ -60,9 +56,7 @@ class Camera:
         self._model = model
         self._delivery = delivery
         self._prefix = f"{name}." if name else ""
-        if name:
-            declare(node, CameraSettings, self._prefix, check)
-        self._parameters = Current(node, CameraSettings, self._prefix)
+        self._parameters = parameters
         self._plan = Plan(self.settings, frozenset())
         self._wanted = False  # the latest result of `wanted`, which is slow
         self._outputs = [(output, self._publisher(output)) for output in OUTPUTS]
@@ -87,10 +81,6 @@ class Camera:
         """The camera's parameters."""
         return self._parameters.values
 
-    def refresh(self) -> CameraSettings:
-        """Return the parameters, read again after changes. Call from the executor's thread."""
-        return self._parameters.refresh()
-
     def begin(self, scheduler: Scheduler) -> None:
         """Start to offer frames to `scheduler`."""
         self._restart_events()
@@ -99,7 +89,6 @@ class Camera:
 
     def watch(self, loading: bool) -> None:
         """Apply changed limits. Warn about missing and lost images, but not at every call."""
-        self.refresh()
         self._look_for_listeners()
         if scheduler := self.scheduler:
             self._limit(scheduler)
@@ -131,7 +120,6 @@ class Camera:
     # Executor's thread ---------------------------------------------------------------------
 
     def _on_image(self, message: Image | CompressedImage, age: float = 0.0) -> None:
-        self.refresh()
         self._look_for_listeners()
         scheduler = self.scheduler
         if scheduler is None:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from kosmos_msgs.msg import GroundedCaption
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage, Image
@@ -32,8 +31,8 @@ from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.images.sources import View, open_source
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.kosmos2.prompts import Prompt
-from kosmos_ros.ros import parameters
 from kosmos_ros.ros.conversions import caption_message, compressed_message, image_message
+from kosmos_ros.ros.parameters import ParameterNode
 from kosmos_ros.ros.process import run
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
@@ -80,14 +79,13 @@ class CameraNodeSettings:
     )
 
 
-class CameraNode(Node):
+class CameraNode(ParameterNode):
     """Publish images like a camera. Raises ConfigError for an invalid parameter or source."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("camera", **options)
-        parameters.limit_requests(self)
         self.finished: Future = Future()  # never gets a result: only a signal ends this node
-        self._settings = settings = parameters.declare(self, CameraNodeSettings)
+        self._settings = settings = self.declare(CameraNodeSettings).values
         size = settings.width, settings.height
         if any(size) and not all(size):
             raise ConfigError(
@@ -108,7 +106,7 @@ class CameraNode(Node):
             f"publishing {one_line(settings.source)} on {self._raw.topic_name} "
             f"at {settings.rate:g} Hz"
         )
-        for text in parameters.unknown(self):
+        for text in self.unknown():
             self.get_logger().warning(text)
 
     def stop(self, timeout: float) -> bool:

@@ -29,7 +29,6 @@ from PIL import Image as Pillow
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
@@ -37,7 +36,7 @@ from sensor_msgs.msg import Image
 
 from kosmos_ros.entry import output_failed
 from kosmos_ros.errors import ConfigError, RequestError
-from kosmos_ros.ros import parameters
+from kosmos_ros.ros.parameters import ParameterNode
 from kosmos_ros.ros.process import run
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
@@ -71,7 +70,7 @@ class DemoSettings:
     keep: bool = parameter(False, "Continue until interrupted.", read_only=True)
 
 
-class DemoNode(Node):
+class DemoNode(ParameterNode):
     """Print captions with their boxes, save annotated frames, then make each kind of request.
 
     Each method of the tour shows one way to use kosmos_node.
@@ -79,9 +78,8 @@ class DemoNode(Node):
 
     def __init__(self) -> None:
         super().__init__("kosmos_demo")
-        parameters.limit_requests(self)
         self.finished: Future = Future()
-        settings = parameters.declare(self, DemoSettings)
+        settings = self.declare(DemoSettings).values
         self._out, self._keep = Path(settings.out), settings.keep
         try:
             self._out.mkdir(parents=True, exist_ok=True)
@@ -173,7 +171,7 @@ class DemoNode(Node):
         _say(f"event: {event.subject} came into view")
         for phrase in event.phrases:
             _show_phrase(phrase)
-        await self._wait(self._set_parameters(phrases=[""]))
+        await self._wait(self._set_parameters(phrases=[]))
 
     async def _wait(self, future: Future) -> Any:
         """Return the result of `future`, and restart the timeout for the next one."""

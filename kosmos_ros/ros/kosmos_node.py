@@ -30,12 +30,13 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from kosmos_ros.entry import CUT_OFF, HUNG
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.ros import diagnostics, namesakes, parameters
+from kosmos_ros.ros import diagnostics, namesakes
 from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
 from kosmos_ros.ros.model_host import ModelHost, load_engine
 from kosmos_ros.ros.namesakes import Namesakes
+from kosmos_ros.ros.parameters import Group
 from kosmos_ros.ros.process import run, spin_once
 from kosmos_ros.ros.services import Services
 from kosmos_ros.sanitize import format_traceback, quoted
@@ -66,13 +67,10 @@ class KosmosNode(ManagedNode):
         self, load: Callable[[NodeSettings], CaptionEngine] = load_engine, **options: Any
     ) -> None:
         super().__init__("kosmos", **options)
-        parameters.limit_requests(self)
-        parameters.declare(self, NodeSettings)
-        self._node_values = parameters.Current(self, NodeSettings)
+        self._node_values = self.declare(NodeSettings)
         self._delivery = Delivery(self._log_bug)
         self.host = ModelHost(self, load, self._delivery.post)
-        parameters.declare(self, CameraSettings, check=self.host.check_prompts)
-        self._camera_values = parameters.Current(self, CameraSettings)
+        self._camera_values = self.declare(CameraSettings, check=self.host.check_prompts)
         self.finished: Future = Future()
         self._model_info = self.create_publisher(
             DiagnosticStatus,
@@ -81,7 +79,7 @@ class KosmosNode(ManagedNode):
         )
         self.cameras = {
             name: Camera(
-                self, name, topic, self.settings.model, self._delivery, self.host.check_prompts
+                self, name, topic, self.settings.model, self._delivery, self._declare_camera(name)
             )
             for name, topic in _cameras(self.settings)
         }
@@ -95,11 +93,16 @@ class KosmosNode(ManagedNode):
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=steady)
         self.create_timer(PORTS_PERIOD, self._check_ports, clock=steady)
         self.create_timer(namesakes.PERIOD, self._namesakes.check, clock=steady)
-        for text in parameters.unknown(self):
+        for text in self.unknown():
             self.get_logger().warning(text)
         self.on_availability(self.host.availability)
         if self.settings.autostart:
             self.autostart(self.host.wait_to_retry)
+
+    def _declare_camera(self, name: str) -> Group[CameraSettings]:
+        if not name:
+            return self._camera_values
+        return self.declare(CameraSettings, f"{name}.", self.host.check_prompts)
 
     @property
     def settings(self) -> NodeSettings:
@@ -108,7 +111,7 @@ class KosmosNode(ManagedNode):
 
     def defaults(self) -> CameraSettings:
         """Return the parameters of a camera that has no values of its own."""
-        return self._camera_values.refresh()
+        return self._camera_values.values
 
     @property
     def scheduler(self) -> Scheduler:
@@ -202,7 +205,7 @@ class KosmosNode(ManagedNode):
 
     def camera_settings(self) -> Mapping[str, CameraSettings]:
         """Return the parameters of each camera by its name."""
-        return {name: camera.refresh() for name, camera in self.cameras.items()}
+        return {name: camera.settings for name, camera in self.cameras.items()}
 
     def describe_sources(self, cameras: Sequence[str]) -> str:
         """Return the topics of cameras and their publishers, for a response without an image."""
@@ -213,7 +216,6 @@ class KosmosNode(ManagedNode):
         )
 
     def _watch(self) -> None:
-        self._node_values.refresh()
         if reason := self.unavailable():  # requests may have arrived during the change
             self.request_services.refuse_all(reason)
         self.request_services.expire()

@@ -25,6 +25,7 @@ from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallba
 from rclpy.node import Node
 from rclpy.task import Future
 
+from kosmos_ros.ros.parameters import ParameterNode
 from kosmos_ros.sanitize import format_traceback, one_line
 
 MAILBOX_PERIOD = 0.5  # s between checks for results whose guard condition did not wake rclpy
@@ -48,7 +49,7 @@ LABELS = {
 }
 
 
-class ManagedNode(LifecycleNodeMixin, Node):
+class ManagedNode(LifecycleNodeMixin, ParameterNode):
     """A lifecycle node that runs `on_configure` and so on outside the executor, one at a time.
 
     One thread runs the transitions that clients request with `~/change_state`, in order.
@@ -61,7 +62,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         self._requested: deque[tuple[str, Future]] = deque()  # waiting transitions
         self._serving = False  # whether a thread runs the requested transitions
         self._queue = threading.Lock()  # protects _requested and _serving
-        Node.__init__(self, name, **options)
+        ParameterNode.__init__(self, name, **options)
         for transition in ("configure", "activate", "deactivate", "cleanup", "shutdown", "error"):
             callback = getattr(self, f"on_{transition}")
             setattr(self, f"on_{transition}", functools.partial(self._run_callback, callback))

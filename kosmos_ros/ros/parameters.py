@@ -1,8 +1,11 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Declare, read and check a node's ROS parameters, from the fields of a dataclass.
+"""Declare and check a node's ROS parameters, from the fields of a dataclass.
 
 settings.py describes the fields. Knows no effect of a parameter.
+
+A parameter has the type of its field, whatever a client or a file sends: an integer becomes a
+double, and any empty array an empty list of strings. rclpy stores only what has been checked here.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import (
@@ -27,21 +30,29 @@ from rcl_interfaces.srv import (
     SetParameters,
     SetParametersAtomically,
 )
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from kosmos_ros.errors import ConfigError, KosmosError, RequestError
 from kosmos_ros.ros import limits
 from kosmos_ros.sanitize import MAX_VALUE, format_error, one_line, quoted
-from kosmos_ros.settings import MAX_ENTRIES, validated
+from kosmos_ros.settings import NULLS, validated
 
 Values = TypeVar("Values")
 
 REPEAT_WARNING = 5.0  # s between two warnings about refused requests
 DEPTH_RECURSIVE = ListParameters.Request.DEPTH_RECURSIVE  # all names
-NOT_SET = Parameter.Type.NOT_SET
-TYPES = {kind.value for kind in Parameter.Type}
+TYPES = {
+    bool: Parameter.Type.BOOL,
+    int: Parameter.Type.INTEGER,
+    float: Parameter.Type.DOUBLE,
+    str: Parameter.Type.STRING,
+    tuple: Parameter.Type.STRING_ARRAY,
+}
+"""ROS types of the fields' types."""
+
+KNOWN_TYPES = {kind.value for kind in Parameter.Type}
+MAX_KEPT = 200  # characters of the names of parameters that do not follow a change
 MAX_NAMES = 1000
 """Largest number of entries in a request for parameters.
 
@@ -49,125 +60,204 @@ A node with more parameters accepts as many entries as it has parameters. The ti
 parameter grows with the number of cameras, and no other callback runs meanwhile.
 """
 
-NULL = "null"  # rcl also reads null in a parameter file as this text
-UNSET = (None, NULL)
+Check = Callable[["dataclasses.Field[Any]", Any], object]
+"""Raises KosmosError for a new value of a field that cannot be used."""
 
 
-def declare(
-    node: Node,
-    kind: type[Values],
-    prefix: str = "",
-    check: Callable[[dataclasses.Field[Any], Any], object] = lambda field, value: None,
-) -> Values:
-    """Declare every field of `kind` on `node` and return the values. Raises ConfigError.
+class Group(Generic[Values]):
+    """The declared parameters of one dataclass with one prefix, and their values.
 
-    A parameter with a `prefix`, which ends with a dot, has no value until it is set to one other
-    than null. `ros2 param dump` writes null for a parameter without a value. `check` raises
-    KosmosError for a new value that cannot be used.
+    `common` is the group of the same dataclass without a prefix; None: this group has none.
     """
-    for field in _fields(kind):
-        name = prefix + field.name
-        # With static typing `max_rate:=1` would end the node: an integer is not a double.
-        descriptor = _descriptor(field, bool(prefix) or isinstance(field.default, float | str))
-        value = given(node).get(name)
-        # rclpy reads [] in a file or on the command line as no value.
-        empty = isinstance(field.default, tuple) and value and value.type_ is NOT_SET
-        unset = prefix and value and value.value in UNSET and not empty
-        default = None if prefix and not empty else _shown(field)
-        try:
-            node.declare_parameter(name, default, descriptor, bool(empty or unset))
-        except (InvalidParameterTypeException, InvalidParameterValueException) as exc:
-            raise ConfigError(f"parameter {name}: {one_line(exc)}") from exc
-    values = read(node, kind, prefix)
-    fields = {prefix + field.name: field for field in _fields(kind)}
 
-    def check_change(change: Parameter) -> None:
-        field = fields.get(change.name)
-        if field is None or (prefix and change.value == NULL):
-            return
-        if prefix and change.value is None:  # rclpy would undeclare the parameter
-            raise ConfigError(
-                f"parameter {change.name} must have a value; "
-                "set it to the string 'null' to unset it"
-            )
-        if isinstance(change.value, list) and len(change.value) > MAX_ENTRIES:
-            # `validated` does not count empty strings, but rclpy keeps them.
-            raise ConfigError(
-                f"parameter {change.name} must have at most {MAX_ENTRIES} entries, "
-                f"got {len(change.value)}"
-            )
-        value = validated(field, change.value, prefix)
+    def __init__(
+        self, kind: type[Values], prefix: str, check: Check, common: Group[Values] | None
+    ) -> None:
+        self.fields = {prefix + field.name: field for field in _fields(kind)}
+        self.common = common
+        self.values: Values = common.values if common else kind()
+        self._prefix, self._check = prefix, check
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Return `value` as the type of the parameter's field. Raises ConfigError."""
+        value = validated(self.fields[name], value, self._prefix)
         try:
-            check(field, value)
+            self._check(self.fields[name], value)
         except KosmosError as exc:
-            raise ConfigError(f"parameter {change.name}: {exc}") from exc
+            raise ConfigError(f"parameter {name}: {exc}") from exc
+        return value
 
-    def on_set(changes: list[Parameter]) -> SetParametersResult:
+    def default(self, name: str) -> Any:
+        """Return the value of a parameter that is not set: the common one, or the field's."""
+        field = self.fields[name]
+        return getattr(self.common.values, field.name) if self.common else field.default
+
+    def update(self, changes: dict[str, Any]) -> None:
+        """Take over the `changes` that belong to this group."""
+        own = {field.name: changes[name] for name, field in self.fields.items() if name in changes}
+        if own:
+            self.values = dataclasses.replace(self.values, **own)  # type: ignore[type-var]
+
+
+class ParameterNode(Node):
+    """A node whose parameters come from dataclasses; see `declare`."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self._groups: dict[str, Group[Any]] = {}  # by the name of each parameter
+        self._own: set[str] = set()  # parameters with a prefix that do not follow the common one
+        super().__init__(name, **options)
+        for service in self.services:
+            if refusal := REFUSALS.get(service.srv_type):
+                respond = functools.partial(_respond, self, service.callback, refusal)
+                service.callback = respond
+
+    def declare(
+        self,
+        kind: type[Values],
+        prefix: str = "",
+        check: Check = lambda field, value: None,
+    ) -> Group[Values]:
+        """Declare every field of `kind`. Return the group, which has the current values.
+
+        A parameter with a `prefix`, which ends with a dot, has the value of the parameter without
+        it until it is set. Null unsets a parameter. Raises ConfigError for an invalid value in a
+        file or on the command line. `check` is called for changes only.
+        """
+        common = self._groups[_fields(kind)[0].name] if prefix else None
+        group = Group(kind, prefix, check, common)
+        values = {}
+        for name, field in group.fields.items():
+            value, given_one = group.default(name), given(self).get(name)
+            if given_one and given_one.value not in NULLS:
+                # rclpy reads [] as no value.
+                value = [] if given_one.value is None else given_one.value
+                value = validated(field, value, prefix)
+                if prefix:
+                    self._own.add(name)
+            values[name] = value
+            self._declare_one(name, field, value)
+        group.update(values)
+        self._groups.update(dict.fromkeys(group.fields, group))
+        return group
+
+    def _declare_one(self, name: str, field: dataclasses.Field[Any], value: Any) -> None:
+        descriptor = _descriptor(field)
+        if value != ():
+            stored = list(value) if isinstance(value, tuple) else value
+            self.declare_parameter(name, stored, descriptor, ignore_override=True)
+            return
+        # rclpy takes an empty list for a list of bytes when it declares a parameter.
+        changeable = ParameterDescriptor()
+        self.declare_parameter(name, [""], changeable, ignore_override=True)
+        super().set_parameters_atomically([_parameter(name, value)])
+        self.set_descriptor(name, descriptor)
+
+    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+        """Set parameters one after the other; see `set_parameters_atomically`."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set all parameters, or none if one of them cannot be set.
+
+        rclpy's parameter services call this. A reason in a successful result says which
+        parameters with a prefix did not follow a change.
+        """
         try:
-            for change in changes:
-                check_change(change)
+            changes, own = self._resolved(parameter_list)
         except Exception as exc:  # of any type, because it would end the node
             return SetParametersResult(successful=False, reason=format_error(exc))
-        return SetParametersResult(successful=True)
+        others = [each for each in parameter_list if each.name not in self._groups]
+        stored = [_parameter(name, value) for name, value in changes.items()]
+        result = super().set_parameters_atomically([*others, *stored])
+        if result.successful:
+            self._own = own
+            for group in dict.fromkeys(self._groups.values()):
+                group.update(changes)
+            result.reason = self._kept(parameter_list)
+        return result
 
-    node.add_on_set_parameters_callback(on_set)
-    return values
+    def _resolved(self, parameters: Iterable[Parameter]) -> tuple[dict[str, Any], set[str]]:
+        """Return all values that change, by name, and the parameters with their own value.
+
+        Raises ConfigError for a parameter that is unknown, fixed or has an invalid value.
+        """
+        changes: dict[str, Any] = {}
+        own = set(self._own)
+        for parameter in parameters:
+            name, group = parameter.name, self._groups.get(parameter.name)
+            if group is None:
+                if not self.has_parameter(name):
+                    raise ConfigError(f"parameter {one_line(name, MAX_VALUE)} is unknown")
+            elif group.fields[name].metadata["read_only"]:
+                raise ConfigError(f"parameter {name} is read at start only; restart the node")
+            elif parameter.value is None or parameter.value in NULLS:
+                own.discard(name)
+                changes[name] = group.default(name)
+            else:
+                changes[name] = group.checked(name, parameter.value)
+                if group.common:
+                    own.add(name)
+        for name, group in self._groups.items():
+            common_name = group.fields[name].name
+            if group.common and name not in own and common_name in changes:
+                changes[name] = changes[common_name]
+        return changes, own
+
+    def _kept(self, parameters: Iterable[Parameter]) -> str:
+        """Return which parameters did not follow a change of the common ones; empty: all did."""
+        changed = {parameter.name for parameter in parameters}
+        kept = [
+            name
+            for name in sorted(self._own - changed)
+            if self._groups[name].fields[name].name in changed
+        ]
+        names = one_line(", ".join(kept), MAX_KEPT)
+        return f"unchanged: {names}; set one to null to let it follow" if kept else ""
+
+    def unknown(self) -> list[str]:
+        """Return a warning for each given parameter that the node has not declared."""
+        names = list(self.get_parameters_by_prefix(""))
+        lines = []
+        for name in sorted(name for name in given(self) if not self.has_parameter(name)):
+            close = difflib.get_close_matches(name, names, n=1)
+            lines.append(
+                f"parameter {one_line(name, MAX_VALUE)} is unknown"
+                + (f"; did you mean {close[0]}?" if close else "")
+            )
+        return lines
 
 
-def read(node: Node, kind: type[Values], prefix: str = "") -> Values:
-    """Return the values of the declared parameters. Raises ConfigError.
-
-    A parameter without a value uses that of the parameter without `prefix`.
-    """
-    values = {}
-    for field in _fields(kind):
-        value, used = node.get_parameter(prefix + field.name).value, prefix
-        if prefix and value in UNSET:
-            value, used = node.get_parameter(field.name).value, ""
-        values[field.name] = validated(field, value, used)
-    return kind(**values)
+def given(node: Node) -> dict[str, Parameter]:
+    """Return the parameters of a file and the command line. rclpy has no public method for it."""
+    return getattr(node, "_parameter_overrides", {})
 
 
-class Current(Generic[Values]):
-    """The values of declared parameters, read again only after a change.
-
-    Reading and checking all of them takes longer than the rest of the image callback.
-    """
-
-    def __init__(self, node: Node, kind: type[Values], prefix: str = "") -> None:
-        self._node, self._kind, self._prefix = node, kind, prefix
-        self._changed = False
-        names = [field.name for field in _fields(kind)]
-        self._names = {*names, *(prefix + name for name in names)}
-        self.values = read(node, kind, prefix)
-        # Before Iron, rclpy calls back only before it stores a change, not after.
-        after = getattr(node, "add_post_set_parameters_callback", None)
-        if after:
-            after(self._read)
-        else:
-            node.add_on_set_parameters_callback(self._note_change)
-
-    def refresh(self) -> Values:
-        """Read the values again if a parameter has changed. Call from the executor's thread."""
-        if self._changed:
-            self._changed = False
-            self.values = read(self._node, self._kind, self._prefix)
-        return self.values
-
-    def _read(self, changes: list[Parameter]) -> None:
-        if any(change.name in self._names for change in changes):
-            self.values = read(self._node, self._kind, self._prefix)
-
-    def _note_change(self, changes: list[Parameter]) -> SetParametersResult:
-        self._changed = True
-        return SetParametersResult(successful=True)
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
 
 
-def limit_requests(node: Node) -> None:
-    """Let rclpy's parameter services refuse requests whose texts or lists are too long."""
-    for service in node.services:
-        if refusal := REFUSALS.get(service.srv_type):
-            service.callback = functools.partial(_respond, node, service.callback, refusal)
+def _parameter(name: str, value: Any) -> Parameter:
+    stored = list(value) if isinstance(value, tuple) else value
+    return Parameter(name, TYPES[type(value)], stored)
+
+
+def _descriptor(field: dataclasses.Field[Any]) -> ParameterDescriptor:
+    choices, limits = field.metadata["choices"], field.metadata["limits"]
+    descriptor = ParameterDescriptor(
+        type=TYPES[type(field.default)].value,
+        description=field.metadata["description"],
+        additional_constraints=f"one of {', '.join(choices)}" if choices else "",
+        read_only=field.metadata["read_only"],
+    )
+    if limits and isinstance(field.default, float):
+        low, high = map(float, limits)
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+    elif limits:
+        descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1], step=1)]
+    return descriptor
+
+
+# Requests that are too large --------------------------------------------------------------------
 
 
 def _respond(
@@ -192,10 +282,10 @@ def _respond(
 def _check_types(request: Any) -> None:
     """Raise RequestError for an unknown type. rclpy would raise an error and send no response."""
     for change in getattr(request, "parameters", ()):
-        if change.value.type not in TYPES:
+        if change.value.type not in KNOWN_TYPES:
             raise RequestError(
                 f"parameter {quoted(change.name)} has the unknown type {change.value.type}; it "
-                f"must be from {min(TYPES)} to {max(TYPES)}"
+                f"must be from {min(KNOWN_TYPES)} to {max(KNOWN_TYPES)}"
             )
 
 
@@ -217,46 +307,3 @@ REFUSALS: dict[Any, Callable[[Any, str], Any]] = {
     ListParameters: lambda request, reason: ListParameters.Response(),
 }
 """Parameter service: its response to a request that it refuses."""
-
-
-def unknown(node: Node) -> list[str]:
-    """Return a warning for each given parameter that `node` has not declared."""
-    names = list(node.get_parameters_by_prefix(""))
-    lines = []
-    for name in sorted(name for name in given(node) if not node.has_parameter(name)):
-        close = difflib.get_close_matches(name, names, n=1)
-        lines.append(
-            f"parameter {one_line(name, MAX_VALUE)} is unknown"
-            + (f"; did you mean {close[0]}?" if close else "")
-        )
-    return lines
-
-
-def given(node: Node) -> dict[str, Parameter]:
-    """Return the parameters of a file and the command line. rclpy has no public method for it."""
-    return getattr(node, "_parameter_overrides", {})
-
-
-def _shown(field: dataclasses.Field[Any]) -> Any:
-    # rclpy takes an empty list for bytes; see settings.validated.
-    return field.default or [""] if isinstance(field.default, tuple) else field.default
-
-
-def _descriptor(field: dataclasses.Field[Any], dynamic: bool) -> ParameterDescriptor:
-    choices, limits = field.metadata["choices"], field.metadata["limits"]
-    descriptor = ParameterDescriptor(
-        description=field.metadata["description"],
-        additional_constraints=f"one of {', '.join(choices)}" if choices else "",
-        read_only=field.metadata["read_only"],
-        dynamic_typing=dynamic,
-    )
-    if limits and isinstance(field.default, float):
-        low, high = map(float, limits)
-        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-    elif limits:
-        descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1], step=1)]
-    return descriptor
-
-
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)

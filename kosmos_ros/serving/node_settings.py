@@ -99,12 +99,14 @@ class NodeSettings:
         "Names of the cameras. Each camera has its own topics, such as ~/<camera>/captions, and "
         "parameters, such as <camera>.task. Empty: one camera without a name.",
         check=check_name,
+        example="[front, rear]",
         read_only=True,
     )
     image_topics: tuple[str, ...] = parameter(
         (),
         "Image topic of each camera, in the order of cameras. Empty: <camera>/image, or image for "
         "a camera without a name.",
+        example="[front/image_raw, rear/image_raw]",
         read_only=True,
     )
     max_image_pixels: int = parameter(
@@ -171,12 +173,14 @@ class CameraSettings:
         (),
         "Phrases to locate in every frame. Their boxes are published on ~/phrases. Empty: none.",
         prompt=prompts.phrase_grounding,
+        example="[a cat, a dog]",
     )
     questions: tuple[str, ...] = parameter(
         (),
         "Questions to answer for every frame. The answers are published on ~/answers. Empty: "
         "none.",
         prompt=prompts.question,
+        example='["What is this?", "Is the door open?"]',
     )
     prompt: str = parameter(
         "",

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameters: defaults, types, ranges and changes at run time. test_docs.py checks their docs."""
 
+import contextlib
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.msg import ParameterEvent, ParameterValue
 from rcl_interfaces.srv import (
     DescribeParameters,
     GetParameters,
@@ -20,12 +22,12 @@ from rcl_interfaces.srv import (
     SetParameters,
     SetParametersAtomically,
 )
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
 
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.ros import parameters
+from kosmos_ros.ros.parameters import ParameterNode
 from kosmos_ros.serving.node_settings import FIELDS, CameraSettings, NodeSettings
-from kosmos_ros.settings import validated
+from kosmos_ros.settings import NULLS, validated
 
 ROOT = Path(__file__).parents[2]
 YAML = ROOT / "config" / "kosmos.yaml"
@@ -35,7 +37,7 @@ def test_the_parameter_file_has_every_parameter_with_its_default():
     values = yaml.safe_load(YAML.read_text())["/**"]["ros__parameters"]
     assert values.keys() == FIELDS.keys()
     for name, field in FIELDS.items():
-        default = field.default or [""] if isinstance(field.default, tuple) else field.default
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
         assert (values[name], type(values[name])) == (default, type(default)), name
 
 
@@ -59,7 +61,9 @@ def test_defaults_are_in_range(name):
         ("task", "ocr"),
         ("phrases", "a dog"),
         ("phrases", ["a dog", 1]),
+        ("phrases", b"a dog"),
         ("model", None),
+        ("model", 1e70),
     ],
 )
 @pytest.mark.fault(57)
@@ -99,7 +103,18 @@ def test_a_text_that_is_too_long_for_the_loaded_model_is_refused(start, name):
     [
         ("max_rate", -1.0, "0"),
         ("max_rate", float("nan"), "nan"),
-        ("max_rate", "fast", "must be a number, got 'fast' (str)"),
+        ("max_rate", "fast", "must be a number such as 1.0, got 'fast'"),
+        ("max_rate", [], "must be a number such as 1.0, got []"),
+        ("phrases", "a cat", "must be a list of strings such as [a cat, a dog], got 'a cat'"),
+        ("phrases", [1, 2], "must be a list of strings such as [a cat, a dog], got [1, 2]"),
+        (
+            "questions",
+            "What is this?",
+            'must be a list of strings such as ["What is this?", "Is the door open?"], '
+            "got 'What is this?'",
+        ),
+        ("phrases", ["</phrase>"], "phrases: phrase '</phrase>' contains the reserved tag"),
+        ("prompt", 1.5, "must be a string in quotes, got 1.5"),
         ("task", "ocr", "one of brief_caption, detailed_caption"),
         ("max_new_tokens", 0, "0"),
         ("model", "shapes", "read"),
@@ -111,7 +126,13 @@ def test_invalid_change_is_refused_with_the_reason(start, name, value, reason):
     harness = start()
 
     def values():
-        return [parameters.read(harness.node, kind) for kind in (NodeSettings, CameraSettings)]
+        stored = harness.node.get_parameters_by_prefix("").values()
+        described = harness.node.describe_parameters([each.name for each in stored])
+        return (
+            [(each.name, each.type_, each.value) for each in stored],
+            [descriptor.type for descriptor in described],
+            (harness.node.settings, harness.node.defaults()),
+        )
 
     before = values()
     result = harness.node.set_parameters([Parameter(name, value=value)])[0]
@@ -135,21 +156,29 @@ def test_changed_task_applies_from_the_next_frame(start):
     assert harness.engine.prompts == ["<grounding> An image of", "Describe this image in detail:"]
     invalid = [Parameter("task", value="brief_caption"), Parameter("max_rate", value=-1.0)]
     assert not harness.node.set_parameters_atomically(invalid).successful
-    assert parameters.read(harness.node, CameraSettings).task == "detailed_caption"
+    assert harness.node.defaults().task == "detailed_caption"
 
 
 @pytest.mark.fault(57)
-def test_integer_is_accepted_for_a_float(start):
+def test_integer_becomes_a_double_for_a_float(start):
+    """Otherwise a client that reads `double_value` would get 0."""
     harness = start(max_rate=2)
-    assert harness.camera.settings.max_rate == 2.0
-    assert harness.node.set_parameters([Parameter("max_rate", value=3)])[0].successful
-    assert parameters.read(harness.node, CameraSettings).max_rate == 3.0
+
+    def stored():
+        parameter = harness.node.get_parameter("max_rate")
+        described = harness.node.describe_parameter("max_rate").type
+        return parameter.type_, parameter.value, described, harness.camera.settings.max_rate
+
+    double = Parameter.Type.DOUBLE
+    assert stored() == (double, 2.0, double.value, 2.0)
+    harness.set_parameter("max_rate", 3)
+    assert stored() == (double, 3.0, double.value, 3.0)
 
 
 @pytest.mark.fault(57)
 def test_warning_of_an_unknown_parameter_suggests_the_likely_name(start):
     harness = start(max_rat=1.0, zzz=True)
-    assert parameters.unknown(harness.node) == [
+    assert harness.node.unknown() == [
         "parameter max_rat is unknown; did you mean max_rate?",
         "parameter zzz is unknown",
     ]
@@ -163,28 +192,169 @@ def test_empty_lists_are_accepted_on_the_command_line(start):
     assert [s.questions for s in settings] == [(), ()]
 
 
-def test_null_restores_the_common_value_of_a_camera(start):
-    harness = start(cli_args=["--ros-args", "-p", "cameras:=[left]", "-p", "left.max_rate:=null"])
-    (camera,) = harness.node.cameras.values()
+@pytest.fixture
+def declare(ros):
+    """Provide a function that declares the parameters of the node's camera `left`.
 
-    def rate(name, value):
-        done = harness.node.set_parameters([Parameter(name, value=value)])
-        assert done[0].successful, done[0].reason
-        camera.refresh()
-        return camera.settings.max_rate
+    It returns the node and the group of parameters. `text` is the part of a parameter file.
+    """
+    with contextlib.ExitStack() as ends:
 
-    assert rate("max_rate", 4.0) == 4.0
-    assert rate("left.max_rate", 2.0) == 2.0
-    assert rate("left.max_rate", "null") == 4.0
-    # rclpy would undeclare the parameter, and the node would end when it reads it.
-    unset = Parameter("left.max_rate", Parameter.Type.NOT_SET)
-    (refused,) = harness.node.set_parameters([unset])
-    assert refused.reason == (
-        "parameter left.max_rate must have a value; set it to the string 'null' to unset it"
-    )
-    assert rate("max_rate", 3.0) == 3.0
-    refused = harness.node.set_parameters([Parameter("max_rate", value="null")])[0]
-    assert refused.reason == "parameter max_rate must be a number, got 'null' (str)"
+        def make(text=""):
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                file.write(f"/**:\n  ros__parameters:\n    cameras: [left]\n    {text}\n")
+                file.flush()
+                arguments = ["--ros-args", "--params-file", file.name]
+                node = ParameterNode("kosmos", cli_args=arguments)
+            ends.callback(node.destroy_node)
+            node.declare(NodeSettings)
+            node.declare(CameraSettings)
+            return node, node.declare(CameraSettings, "left.")
+
+        yield make
+
+
+EMPTY = [kind for kind in Parameter.Type if kind.name.endswith("_ARRAY")]
+
+
+def test_an_empty_array_of_any_type_is_an_empty_list(declare):
+    """`ros2 param set` sends a BOOL_ARRAY for []."""
+    node, left = declare()
+    for name in ("phrases", "left.phrases"):
+        for kind in EMPTY:
+            for setting in (node.set_parameters_atomically, lambda ps: node.set_parameters(ps)[0]):
+                assert setting([Parameter(name, value=["a dog"])]).successful
+                assert left.values.phrases == ("a dog",)
+                assert setting([Parameter(name, kind, [])]).successful
+                stored = node.get_parameter(name)
+                assert (stored.type_, stored.value) == (Parameter.Type.STRING_ARRAY, [])
+                assert left.values.phrases == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("phrases: []", ()),
+        ("phrases: ['']", ()),
+        ("phrases: null", ()),
+        ("phrases: ~", ()),
+        ("phrases: [null, a dog]", ("a dog",)),
+        ("phrases:\n      - |\n        a dog\n", ("a dog",)),
+        ("prompt: null", ""),
+        ("prompt: |\n      a dog\n", "a dog"),
+        ("prompt: >\n      a\n      dog\n", "a dog"),
+        ("task: Null", "brief_caption"),
+        ("task: |\n      question\n", "question"),
+        ("min_score: NULL", FIELDS["min_score"].default),
+        ("max_rate: null", 1.0),
+        ("max_rate: 2", 2.0),
+        ("grounded: ~", True),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "left."])
+def test_values_of_a_file_mean_what_they_mean_in_yaml(declare, prefix, text, expected):
+    node, left = declare(prefix + text)
+    name = text.partition(":")[0]
+    assert getattr(left.values, name) == expected
+    stored = node.get_parameter(prefix + name)
+    assert stored.value == (list(expected) if isinstance(expected, tuple) else expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "default"),
+    [
+        ("max_rate", 4.0, 1.0),
+        ("task", "question", "brief_caption"),
+        ("prompt", "a dog", ""),
+        ("phrases", ["a dog"], []),
+        ("event_frames", 7, 3),
+        ("enabled", False, True),
+    ],
+)
+def test_null_restores_the_default(declare, name, value, default):
+    node, left = declare()
+    for null in (*NULLS, None):  # None: `ros2 param delete`
+        for new, expected in ((value, value), (null, default)):
+            assert node.set_parameters([Parameter(name, value=new)])[0].successful
+            assert node.get_parameter(name).value == expected
+            assert node.get_parameter(f"left.{name}").value == expected
+
+
+def test_a_camera_without_an_own_value_follows_the_common_one(start):
+    harness = start(cameras=["left", "right"], **{"right.max_rate": 9.0})
+
+    def rates():
+        values = [harness.node.get_parameter(f"{name}.max_rate").value for name in CAMERAS]
+        assert values == [harness.node.cameras[name].settings.max_rate for name in CAMERAS]
+        return values
+
+    CAMERAS = ("left", "right")
+    assert rates() == [1.0, 9.0]
+    events = harness.collect(ParameterEvent, "/parameter_events")
+    harness.until(lambda: harness.node.count_subscribers("/parameter_events"))
+    result = harness.node.set_parameters([Parameter("max_rate", value=4.0)])[0]
+    assert result.successful
+    assert result.reason == "unchanged: right.max_rate; set one to null to let it follow"
+    assert rates() == [4.0, 9.0]
+    harness.until(lambda: any(event.changed_parameters for event in events))
+    changed = [change for event in events for change in event.changed_parameters]
+    assert {change.name: change.value.double_value for change in changed} == {
+        "max_rate": 4.0,
+        "left.max_rate": 4.0,
+    }
+    harness.set_parameter("left.max_rate", 2)
+    harness.set_parameter("right.max_rate", "null")
+    assert rates() == [2.0, 4.0]
+    together = [Parameter("left.max_rate", value="null"), Parameter("max_rate", value=6.0)]
+    assert harness.node.set_parameters_atomically(together).reason == ""
+    assert rates() == [6.0, 6.0]
+    refused = [Parameter("left.max_rate", value=3.0), Parameter("max_rate", value=-1.0)]
+    assert not harness.node.set_parameters_atomically(refused).successful
+    harness.set_parameter("max_rate", 5.0)
+    assert rates() == [5.0, 5.0]
+
+
+def test_a_dump_of_all_parameters_restores_them(start, tmp_path):
+    """`ros2 param dump` writes what GetParameters returns, as nested names."""
+    harness = start(cameras=["left", "right"], phrases=["a dog"], max_rate=2, prompt="null")
+    harness.set_parameter("left.phrases", [])
+    harness.set_parameter("right.max_rate", 5.0)
+
+    def values(node):
+        return {name: each.value for name, each in node.get_parameters_by_prefix("").items()}
+
+    def is_own(name):
+        return not name.startswith("qos_overrides")
+
+    before = {name: value for name, value in values(harness.node).items() if is_own(name)}
+    assert None not in before.values()
+    dump: dict = {}
+    for name, value in before.items():
+        *folders, last = name.split(".")
+        place = dump
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = value
+    file = tmp_path / "dump.yaml"
+    file.write_text(yaml.safe_dump({"/kosmos": {"ros__parameters": dump}}))
+    again = start(cli_args=["--ros-args", "--params-file", str(file)])
+    after = {name: value for name, value in values(again.node).items() if is_own(name)}
+    assert after == before
+    changes = [
+        parameter
+        for name, parameter in parameter_dict_from_yaml_file(str(file)).items()
+        if name not in ("use_sim_time", "start_type_description_service")
+        and not harness.node.describe_parameter(name).read_only
+    ]
+    setting = harness.client.create_client(SetParameters, "kosmos/set_parameters")
+    results = harness.spinner.call(setting, SetParameters.Request(parameters=changes)).results
+    assert [result.reason for result in results if not result.successful] == []
+    assert {n: v for n, v in values(harness.node).items() if is_own(n)} == before
+
+
+def test_an_unknown_parameter_is_refused_by_name(start):
+    (result,) = start().node.set_parameters([Parameter("max_rat", value=1.0)])
+    assert (result.successful, result.reason) == (False, "parameter max_rat is unknown")
 
 
 @pytest.fixture
@@ -243,7 +413,7 @@ def test_request_with_too_many_parameters_is_refused_at_once(request_parameters,
     assert len(results) == count
     reason = f"parameters has {count} entries; it must have at most 1000"
     assert {(result.successful, result.reason) for result in results} == {(False, reason)}
-    assert parameters.read(harness.node, CameraSettings).max_rate == 1.0
+    assert harness.node.defaults().max_rate == 1.0
     names = ["max_rate"] * count
     assert not call(GetParameters, names=names).values
     assert not call(GetParameterTypes, names=names).types
@@ -264,7 +434,7 @@ def test_a_parameter_of_an_unknown_type_is_refused(request_parameters):
             "parameter 'max_rate' has the unknown type 200; it must be from 0 to 9"
         )
     assert len(response.results) == 2
-    assert parameters.read(harness.node, CameraSettings).max_rate == 1.0
+    assert harness.node.defaults().max_rate == 1.0
 
 
 def test_a_whole_parameter_file_can_be_set_at_once(start):
@@ -280,28 +450,8 @@ def test_a_whole_parameter_file_can_be_set_at_once(start):
     assert all(result.successful for result in harness.spinner.call(client, request).results)
 
 
-def test_empty_strings_count_as_entries_of_a_changed_list(start):
+def test_empty_strings_of_a_changed_list_are_not_kept(start):
     harness = start()
-    (result,) = harness.node.set_parameters([Parameter("phrases", value=[""] * 101)])
-    assert result.reason == "parameter phrases must have at most 100 entries, got 101"
-    (result,) = harness.node.set_parameters([Parameter("phrases", value=[""] * 99 + ["a dog"])])
-    assert result.successful
+    harness.set_parameter("phrases", [""] * 99 + ["a dog"])
+    assert harness.node.get_parameter("phrases").value == ["a dog"]
     assert harness.camera.settings.phrases == ("a dog",)
-
-
-def test_a_change_of_one_camera_is_read_by_that_camera_only(start, monkeypatch):
-    """Reading the parameters of all cameras takes long if there are many."""
-    harness = start(cameras=["left", "right"])
-    cameras, reads, read = harness.node.cameras, [], parameters.read
-
-    def note(node, kind, prefix=""):
-        reads.append(prefix)
-        return read(node, kind, prefix)
-
-    monkeypatch.setattr(parameters, "read", note)
-    harness.set_parameter("left.max_rate", 3.0)
-    assert reads == ["left."]
-    harness.set_parameter("max_rate", 5.0)
-    assert sorted(reads[1:]) == ["", "left.", "right."]
-    rates = [camera.settings.max_rate for camera in cameras.values()]
-    assert (rates, harness.node.defaults().max_rate) == ([3.0, 5.0], 5.0)
