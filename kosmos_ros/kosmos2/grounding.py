@@ -73,9 +73,9 @@ class Box:
 class Phrase:
     """Words of a caption, and the boxes of what they mean."""
 
-    text: str  # caption[start:end]; empty for a box without words
-    start: int  # code points from the start of the caption
-    end: int  # code points, exclusive
+    text: str  # caption[start:end] if there are boxes; empty for a box without words
+    start: int  # code points from the start of the caption; 0 without boxes
+    end: int  # code points, exclusive; 0 without boxes
     boxes: tuple[Box, ...]  # in [0, 1]; none if a requested phrase is not in the image
 
 
@@ -113,18 +113,18 @@ def join_captions(
 ) -> Caption:
     """Join the captions of several grounding prompts, one for each of `phrases`, into one.
 
-    Its text is a list of the phrases. It contains the boxes whose score is at least `min_score`,
-    and no other words of the model.
+    It contains the boxes whose score is at least `min_score`. Its text names the phrases that have
+    boxes, each once: "a cat, a dog and a bird". Its phrases are all of `phrases` in order; one
+    without boxes has start and end 0.
     """
-    text = ""
-    found = []
-    for phrase, caption in zip(phrases, captions, strict=True):
-        text += ", " if text else ""
-        first = caption.phrases[:1]
-        boxes = first[0].boxes if first and first[0].start == 0 else ()
-        kept = tuple(box for box in boxes if box.score >= min_score)
-        found.append(Phrase(phrase, len(text), len(text) + len(phrase), kept))
-        text += phrase
+    boxes = [_located(caption, min_score) for caption in captions]
+    present = dict.fromkeys(phrase for phrase, own in zip(phrases, boxes, strict=True) if own)
+    text, starts = enumerated(list(present))
+    spans = {phrase: (start, start + len(phrase)) for phrase, start in zip(present, starts)}
+    found = [
+        Phrase(phrase, *(spans[phrase] if own else (0, 0)), own)
+        for phrase, own in zip(phrases, boxes)
+    ]
     tokens = sum(caption.generated_tokens for caption in captions)
     weighted = sum(caption.score * caption.generated_tokens for caption in captions)
     return Caption(
@@ -135,6 +135,24 @@ def join_captions(
         tokens,
         any(caption.truncated for caption in captions),
     )
+
+
+def enumerated(names: Sequence[str]) -> tuple[str, list[int]]:
+    """Return `names` as "a, b and c", and the index at which each begins."""
+    text, starts = "", []
+    for number, name in enumerate(names):
+        if number:
+            text += " and " if number == len(names) - 1 else ", "
+        starts.append(len(text))
+        text += name
+    return text, starts
+
+
+def _located(caption: Caption, min_score: float) -> tuple[Box, ...]:
+    """Return the boxes of the phrase with which the answer to a grounding prompt begins."""
+    first = caption.phrases[:1]
+    boxes = first[0].boxes if first and first[0].start == 0 else ()
+    return tuple(box for box in boxes if box.score >= min_score)
 
 
 def parse(text: str, location_scores: Sequence[float]) -> tuple[str, tuple[Phrase, ...]]:
@@ -243,9 +261,10 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
     the image. The indices are the floor of the upper-left corner and the ceiling - 1 of the
     lower-right one (`coordinate_to_patch_index` of Hugging Face's processing_kosmos2.py), so
     the box that `cell_box` returns for two indices gives these indices again.
-    Raises RegionError for a box that is not finite, empty, inverted or outside the image.
+    Raises RegionError for a box that is not finite, empty, inverted or outside the image, and for
+    one in fractions of an image that is given in pixels.
     """
-    check_region(box)
+    check_region(box, width, height)
     x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (box.x_min, box.x_max))
     y1, y2 = (min(max(y / height, 0.0), 1.0) for y in (box.y_min, box.y_max))
     if x1 >= x2 or y1 >= y2:
@@ -257,14 +276,28 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
     return upper_left, lower_right
 
 
-def check_region(box: Box) -> None:
-    """Raise RegionError for a box that is not finite, empty or inverted."""
+def check_region(box: Box, width: float = 1.0, height: float = 1.0) -> None:
+    """Raise RegionError for a box that is not finite, empty or inverted.
+
+    If `width` and `height` of the image in pixels are given, also for a box within the first
+    pixel: its numbers are fractions of the image, a common mistake. In an image of GRID pixels or
+    less, the first pixel can be a whole cell, and so a published box.
+    """
     if not all(map(math.isfinite, (box.x_min, box.y_min, box.x_max, box.y_max))):
         raise RegionError(f"region {_shown(box)} must have finite numbers")
     if box.x_min >= box.x_max or box.y_min >= box.y_max:
         raise RegionError(
             f"region {_shown(box)} is empty or inverted: "
             "x_min must be less than x_max, and y_min less than y_max"
+        )
+    if (
+        min(box.x_min, box.y_min) >= 0
+        and max(box.x_max, box.y_max) <= 1
+        and (max(width, height) > GRID)
+    ):
+        raise RegionError(
+            f"region {_shown(box)} must be in pixels of the image (0, 0, {width:g}, {height:g}), "
+            f"not in fractions of it; multiply x by {width:g} and y by {height:g}"
         )
 
 

@@ -29,7 +29,7 @@ from std_msgs.msg import Header
 
 from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.images.sources import View, open_source
-from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
+from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase, enumerated
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.ros.conversions import caption_message, compressed_message, image_message
 from kosmos_ros.ros.parameters import ParameterNode
@@ -149,15 +149,15 @@ def _raw_message(image: np.ndarray, header: Header, encoding: str) -> Image:
 
 
 def _truth_message(view: View, header: Header) -> GroundedCaption:
-    text, phrases = "", []
-    for words, box in view.truth or ():
-        text += ", " if text else ""
-        boxes = (Box(*box, score=1.0),)
-        phrases.append(Phrase(words, len(text), len(text) + len(words), boxes))
-        text += words
+    truth = view.truth or []
+    text, starts = enumerated([words for words, _ in truth])
+    phrases = tuple(
+        Phrase(words, start, start + len(words), (Box(*box, score=1.0),))
+        for start, (words, box) in zip(starts, truth, strict=True)
+    )
     height, width, _ = view.image.shape
     return caption_message(
-        Caption(text, tuple(phrases), score=1.0),
+        Caption(text, phrases, score=1.0),
         header=header,
         camera="",
         size=(width, height),

@@ -8,7 +8,7 @@ import sys
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers.models.kosmos2.processing_kosmos2 import (
     clean_text_and_extract_entities_with_bboxes,
@@ -25,6 +25,7 @@ from kosmos_ros.kosmos2.grounding import (
     Caption,
     Phrase,
     cell_box,
+    enumerated,
     join_captions,
     parse,
     read,
@@ -297,6 +298,12 @@ def test_every_region_covers_cells_of_the_grid_or_is_an_error(x1, y1, x2, y2):
         ((-math.inf, 10, 20, 20), "must have finite numbers"),
         ((640, 0, 700, 20), "outside"),
         ((-20, -20, 0, 0), "outside"),
+        (
+            (0.1, 0.2, 0.5, 0.75),
+            r"region \(0.1, 0.2, 0.5, 0.75\) must be in pixels of the image \(0, 0, 640, 480\), "
+            "not in fractions of it; multiply x by 640 and y by 480",
+        ),
+        ((0, 0, 1, 1), "must be in pixels"),
     ],
 )
 @pytest.mark.fault(48)
@@ -316,7 +323,9 @@ def test_a_box_with_the_edges_of_a_cell_covers_this_cell_alone(x, y, width, heig
     """In units of cells, in which edges are exact, for images of any shape."""
     assert region_cells(Box(x, y, x + 1, y + 1), GRID, GRID) == (y * GRID + x,) * 2
     inside = Box((x + 0.25) / GRID, (y + 0.25) / GRID, (x + 0.75) / GRID, (y + 0.75) / GRID)
-    assert region_cells(inside.scaled(width, height), width, height) == (y * GRID + x,) * 2
+    inside = inside.scaled(width, height)
+    assume(max(inside.x_max, inside.y_max) > 1)  # otherwise it is taken for fractions
+    assert region_cells(inside, width, height) == (y * GRID + x,) * 2
 
 
 @given(st.integers(1, GRID - 1))
@@ -369,7 +378,8 @@ def caption_of(words, score, box_score=None, tokens=10, truncated=False, start=0
     return Caption(words, phrases, f"raw {words}", score, tokens, truncated)
 
 
-def test_join_captions_lists_the_phrases_with_their_boxes():
+def test_a_joined_caption_names_only_the_phrases_that_have_boxes():
+    """A program that speaks the text must not name what is not in view."""
     captions = [
         caption_of("a dog and more", 1.0, 0.5, tokens=30),
         caption_of("a cat", 0.6, 0.4999, tokens=10),
@@ -377,14 +387,43 @@ def test_join_captions_lists_the_phrases_with_their_boxes():
         caption_of("elsewhere", 0.0, 0.9, tokens=0, start=3),
     ]
     found = join_captions(["a dog", "a cat", "a cow", "a 猫"], captions, 0.5)
-    assert found.text == "a dog, a cat, a cow, a 猫"
-    assert [found.text[phrase.start : phrase.end] for phrase in found.phrases] == [
-        phrase.text for phrase in found.phrases
+    assert found.text == "a dog"
+    assert [(phrase.text, phrase.start, phrase.end) for phrase in found.phrases] == [
+        ("a dog", 0, 5),
+        ("a cat", 0, 0),
+        ("a cow", 0, 0),
+        ("a 猫", 0, 0),
     ]
     assert [len(phrase.boxes) for phrase in found.phrases] == [1, 0, 0, 0]
     assert (found.generated_tokens, found.truncated) == (40, True)
     assert found.score == pytest.approx(0.9)
     assert found.raw_text.splitlines() == [caption.raw_text for caption in captions]
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["a cat"], "a cat"),
+        (["a cat", "a dog"], "a cat and a dog"),
+        (["a cat", "a dog", "a 猫"], "a cat, a dog and a 猫"),
+    ],
+)
+def test_names_are_listed_as_in_a_sentence(names, text):
+    assert enumerated(names) == (text, [text.index(name) for name in names])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a dog", "a cat", "a 猫", "a bird"]), st.booleans())))
+def test_the_text_names_each_phrase_with_boxes_once_and_no_other(asked):
+    names = [name for name, _ in asked]
+    captions = [caption_of(name, 1.0, 0.9 if present else None) for name, present in asked]
+    found = join_captions(names, captions, 0.5)
+    assert [phrase.text for phrase in found.phrases] == names
+    present = {name for name, seen in asked if seen}
+    assert sorted(filter(None, re.split(", | and ", found.text))) == sorted(present)
+    for phrase, (_, seen) in zip(found.phrases, asked, strict=True):
+        assert bool(phrase.boxes) == seen
+        assert found.text[phrase.start : phrase.end] == (phrase.text if seen else "")
 
 
 def test_join_of_captions_without_tokens_has_score_0():

@@ -276,7 +276,7 @@ def test_the_response_has_the_phrases_in_their_order(make):
     asked = make(phrases=["a man", " a  dog "])
     response = reply(asked, seen("a man", BOX, text="a man in snow"), seen("a dog"))
     assert (response.success, response.message) == (True, "")
-    assert response.result.caption == "a man, a dog"
+    assert response.result.caption == "a man"
     assert response.result.prompt == f"{MAN}\n{DOG}"
     assert response.result.raw_text == "[1, 0]"
     kind = Ground.Response if make is ground else GenerateAction.Result

@@ -146,8 +146,8 @@ def test_answers_are_sorted_by_the_part_that_they_belong_to():
     )
     ((joined, combined),) = result.captions["phrases"]
     assert (joined.task, joined.text) == ("phrase_grounding", f"{MAN}\n{DOG}")
-    assert (combined.text, combined.raw_text) == ("a man, a dog", "raw a man\nraw a dog")
-    man, dog = Phrase("a man", 0, 5, (BOX,)), Phrase("a dog", 7, 12, ())
+    assert (combined.text, combined.raw_text) == ("a man", "raw a man\nraw a dog")
+    man, dog = Phrase("a man", 0, 5, (BOX,)), Phrase("a dog", 0, 0, ())
     assert combined.phrases == (man, dog)
     assert result.findings["phrases"] == (
         Finding("a man", True, (man,)),
@@ -159,7 +159,7 @@ def test_answers_are_sorted_by_the_part_that_they_belong_to():
 def test_a_phrase_is_found_with_a_box_of_at_least_the_least_score(min_score, found):
     made = plan("phrases", phrases=("a man",), min_score=min_score)
     result = made.read([seen("a man", BOX)])
-    phrase = Phrase("a man", 0, 5, (BOX,) if found else ())
+    phrase = Phrase("a man", 0, 5, (BOX,)) if found else Phrase("a man", 0, 0, ())
     assert result.findings["phrases"] == (Finding("a man", found, (phrase,)),)
     assert result.task == ()
 
