@@ -149,10 +149,10 @@ def _raw_message(image: np.ndarray, header: Header, encoding: str) -> Image:
 
 
 def _truth_message(view: View, header: Header) -> GroundedCaption:
-    truth = view.truth or []
+    truth = tuple(view.truth or ())
     text, starts = enumerated([words for words, _ in truth])
     phrases = tuple(
-        Phrase(words, start, start + len(words), (Box(*box, score=1.0),))
+        Phrase(words, start, start + len(words), (Box(*box, 1.0),))
         for start, (words, box) in zip(starts, truth, strict=True)
     )
     height, width, _ = view.image.shape

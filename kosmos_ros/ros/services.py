@@ -158,12 +158,16 @@ class Services:
                 raise CancelledError(GOAL_CANCELLED)
             requests.check(request)
             checked = requests.goal(request, self._settings(request))
+            sent = GenerateAction.Feedback()
 
             def progress(so_far: Observation) -> None:
+                nonlocal sent
                 message: Any = checked.reply(so_far, self._message).result
                 phrases = [phrase for phrase in message.phrases if phrase.boxes]
                 feedback = GenerateAction.Feedback(text=message.caption, phrases=phrases)
-                goal.publish_feedback(feedback)
+                if feedback != sent:  # a token may add no text, such as one of a box
+                    sent = feedback
+                    goal.publish_feedback(feedback)
 
             goal_id = bytes(goal.goal_id.uuid)
             kind = GenerateAction.Result
