@@ -103,7 +103,7 @@ class Evaluator:
 
     def _ground(self, image: torch.Tensor, task: str, words: str, shapes: list[Shape]) -> Results:
         """Expect as many boxes as shapes, each with an IoU over 0.5."""
-        boxes = self._boxes(image, words)
+        boxes = self.boxes(image, words)
         overlaps = _overlaps(boxes, shapes)
         right = min(overlaps) > 0.5
         return Results(boxes=_predicted_boxes(boxes, overlaps), answers=((task, right),))
@@ -111,7 +111,7 @@ class Evaluator:
     def _absent(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
         """Expect no box for a phrase that is not in the scene, and the answer "no"."""
         phrase = language.absent_phrase(scene, rng)
-        boxes = self._boxes(image, phrase)
+        boxes = self.boxes(image, phrase)
         answer = self._ask(image, prompts.question(f"Is there {phrase}?")).text
         right = not boxes and answer == "no."
         return Results(boxes=_predicted_boxes(boxes, []), answers=(("absent", right),))
@@ -125,7 +125,8 @@ class Evaluator:
                 answers.append((task.__name__, right))
         return Results(answers=tuple(answers))
 
-    def _boxes(self, image: torch.Tensor, words: str) -> tuple[grounding.Box, ...]:
+    def boxes(self, image: torch.Tensor, words: str) -> tuple[grounding.Box, ...]:
+        """Return the boxes of a phrase that the model is asked to locate in an encoded image."""
         phrases = self._ask(image, prompts.phrase_grounding(words)).phrases
         return phrases[0].boxes if phrases else ()
 

@@ -120,7 +120,9 @@ def join_captions(
     boxes = [_located(caption, min_score) for caption in captions]
     present = dict.fromkeys(phrase for phrase, own in zip(phrases, boxes, strict=True) if own)
     text, starts = enumerated(list(present))
-    spans = {phrase: (start, start + len(phrase)) for phrase, start in zip(present, starts, strict=True)}
+    spans = {
+        phrase: (start, start + len(phrase)) for phrase, start in zip(present, starts, strict=True)
+    }
     found = [
         Phrase(phrase, *(spans[phrase] if own else (0, 0)), own)
         for phrase, own in zip(phrases, boxes, strict=True)

@@ -59,6 +59,7 @@ class Camera:
         self._parameters = parameters
         self._plan = Plan(self.settings, frozenset())
         self._wanted = False  # the latest result of `wanted`, which is slow
+        self._empty: dict[str, str] = {}  # topic with a subscriber: why its messages are empty
         self._outputs = [(output, self._publisher(output)) for output in OUTPUTS]
         self._watchlists = {standing.name: Watchlist(standing.first) for standing in STANDING}
         self.throughput = Throughput()
@@ -90,6 +91,7 @@ class Camera:
     def watch(self, loading: bool) -> None:
         """Apply changed limits. Warn about missing and lost images, but not at every call."""
         self._look_for_listeners()
+        self._warn_of_empty_results()
         if scheduler := self.scheduler:
             self._limit(scheduler)
         if self.subscription.check(self.settings.stale_timeout, loading):
@@ -98,6 +100,19 @@ class Camera:
     def _limit(self, scheduler: Scheduler) -> None:
         limits = Limits(self.settings.max_rate, self.settings.max_image_age)
         scheduler.set_limits(self.name, limits)
+
+    def _warn_of_empty_results(self) -> None:
+        """Warn once of a topic with a subscriber whose messages cannot have content."""
+        before, self._empty = self._empty, {}
+        for output, publisher in self._outputs:
+            reason = output.empty(self.settings)
+            if reason and publisher.get_subscription_count():
+                self._empty[output.topic] = reason
+                if before.get(output.topic) != reason:
+                    self._node.get_logger().warning(
+                        f"{self._label}{publisher.topic_name} has a subscriber, but its messages "
+                        f"are empty: {reason}"
+                    )
 
     def _restart_events(self) -> None:
         """Start counting again, because frames before and after a gap are not consecutive."""

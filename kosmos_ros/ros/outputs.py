@@ -32,6 +32,9 @@ from kosmos_ros.serving.node_settings import CameraSettings
 from kosmos_ros.serving.plan import STANDING, TASK, FrameResult, PromptCaption
 from kosmos_ros.serving.work import Observation
 
+GROUNDING = "<grounding>"
+"""The tag without which a prompt in KOSMOS-2's own language is answered without boxes."""
+
 
 @dataclass(frozen=True)
 class DescribedFrame:
@@ -85,6 +88,8 @@ class Output:
     when: Callable[[CameraSettings], Collection[str]]  # parts of the plan; see plan.Plan
     make: Callable[[DescribedFrame], Iterable[Any]]  # the messages of one frame
     slow: bool = False  # takes long, so only the newest frame waits for it
+    empty: Callable[[CameraSettings], str] = lambda settings: ""
+    """Returns why no message can have content with these parameters; empty: some can."""
 
 
 def _task(settings: CameraSettings) -> Collection[str]:
@@ -93,6 +98,16 @@ def _task(settings: CameraSettings) -> Collection[str]:
 
 def _boxes(settings: CameraSettings) -> Collection[str]:
     return ("phrases",) if settings.phrases else (TASK,)
+
+
+def _no_boxes(settings: CameraSettings) -> str:
+    """Return why the detections have no boxes; empty if they may have some."""
+    if settings.phrases or settings.task == "phrase_grounding":
+        return ""
+    if settings.task == "prompt":
+        missing = GROUNDING not in settings.prompt
+        return f"parameter prompt has no {GROUNDING}" if missing else ""
+    return "" if settings.grounded else "parameter grounded is false"
 
 
 OUTPUTS: tuple[Output, ...] = (
@@ -134,4 +149,4 @@ OUTPUTS: tuple[Output, ...] = (
 """All topics of a camera: ~/<topic> for a single camera, ~/<camera>/<topic> for one of several."""
 
 if Detection2DArray is not None:
-    OUTPUTS += (Output("detections", Detection2DArray, _boxes, _detections),)
+    OUTPUTS += (Output("detections", Detection2DArray, _boxes, _detections, empty=_no_boxes),)

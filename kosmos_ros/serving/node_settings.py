@@ -188,8 +188,11 @@ class CameraSettings:
         prompt=prompts.raw,
     )
     min_score: float = parameter(
-        0.0,
-        "Lowest score of a phrase's box. Boxes with a lower score are left out. 0: keep all.",
+        0.1,
+        "Lowest score of the boxes of phrases that are asked for: parameter phrases, task "
+        "phrase_grounding and ~/ground. Boxes with a lower score are left out, and a phrase "
+        "without boxes counts as not in view. 0: keep all. The default was measured with the "
+        "embedded model only.",
         limits=(0, 1),
     )
     event_frames: int = parameter(

@@ -14,6 +14,9 @@ from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
+from kosmos_ros.ros import camera, outputs
+from kosmos_ros.ros.outputs import Output
+
 
 @pytest.mark.fault(61)
 def test_always_on_captions_without_subscribers(start):
@@ -118,3 +121,23 @@ def test_detections_have_every_box_and_may_be_empty(start):
     harness.until(lambda: len(arrays) == 3)
     names = [d.results[0].hypothesis.class_id for d in arrays[2].detections]
     assert names == ["a snowman", "a fire"]
+
+
+def test_a_subscriber_of_detections_without_boxes_is_warned_once(start, monkeypatch):
+    """Here ~/detections has texts, because vision_msgs may not be installed."""
+    detections = Output("detections", String, lambda settings: (), list, empty=outputs._no_boxes)
+    monkeypatch.setattr(camera, "OUTPUTS", (detections,))
+    harness = start(grounded=False)
+    words = "/kosmos/detections has a subscriber, but its messages are empty"
+    harness.camera.watch(loading=False)
+    assert not harness.logs(words)
+    harness.collect(String, "kosmos/detections")
+    harness.until(lambda: harness.logs(words))
+    assert harness.logs(words).startswith("/image: ")
+    assert harness.logs(words).endswith("parameter grounded is false")
+    harness.camera.watch(loading=False)
+    harness.set_parameter("grounded", True)
+    harness.camera.watch(loading=False)
+    harness.node.get_logger().info("the end")
+    harness.until(lambda: harness.logs("the end"))
+    assert len([text for text in harness.logged if words in text]) == 1

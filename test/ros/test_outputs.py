@@ -220,6 +220,22 @@ def test_detections_are_the_boxes_of_the_phrases_or_else_of_the_caption(
     assert boxes == [(phrase, x_max)]
 
 
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, ""),
+        ({"grounded": False}, "parameter grounded is false"),
+        ({"grounded": False, "task": "question"}, "parameter grounded is false"),
+        ({"grounded": False, "phrases": ("a dog",)}, ""),
+        ({"grounded": False, "task": "phrase_grounding"}, ""),
+        ({"grounded": False, "task": "prompt", "prompt": "<grounding> Hi"}, ""),
+        ({"task": "prompt", "prompt": "Hi"}, "parameter prompt has no <grounding>"),
+    ],
+)
+def test_detections_are_known_to_be_empty_if_no_prompt_asks_for_boxes(values, reason):
+    assert outputs._no_boxes(CameraSettings(**values)) == reason
+
+
 def test_the_first_answer_of_several_has_the_detections(monkeypatch):
     made = []
     monkeypatch.setattr(outputs, "detections_message", lambda *of: made.append(of))
