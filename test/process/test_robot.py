@@ -20,12 +20,15 @@ from kosmos_msgs.msg import Answer, BoundingBox, Event, GroundedCaption
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters, SetParameters, SetParametersAtomically
 from rclpy.action import ActionClient
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, get_parameter_value, parameter_value_to_python
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene, Shape
@@ -87,6 +90,8 @@ class Robot:
                 (Describe, "describe"),
                 (Generate, "generate"),
                 (SetParameters, "set_parameters"),
+                (SetParametersAtomically, "set_parameters_atomically"),
+                (GetParameters, "get_parameters"),
                 (ChangeState, "change_state"),
             )
         }
@@ -170,6 +175,59 @@ def test_two_equal_shapes_are_one_phrase_with_two_boxes(robot):
     for box, shape in zip(phrase.boxes, twins.left_to_right, strict=True):
         corners = in_pixels(shape.box, 640, 480)
         assert iou((box.x_min, box.y_min, box.x_max, box.y_max), corners) > 0.5
+
+
+def test_the_text_of_named_phrases_says_only_what_is_in_view(robot):
+    """A program that speaks the text must not say that something absent is there."""
+    asked = ["a red circle", "an elephant", "a green star", "a blue square"]
+    response = robot.call(Ground, phrases=asked, image=frame(FRONT))
+    assert [phrase.text for phrase in response.result.phrases] == asked
+    assert response.result.caption == "a red circle and a blue square"
+    response = robot.call(Ground, phrases=asked[1:3], image=frame(FRONT))
+    assert (response.success, response.result.caption) == (True, "")
+    robot.set(front__task="phrase_grounding", front__phrases=asked)
+    subscription, heard = robot.subscribe(String, "front/text")
+    robot.show({"front": FRONT}, lambda: heard)
+    assert heard[-1].data == "a red circle and a blue square"
+    robot.set(front__phrases=["an elephant"])
+    robot.show({"front": FRONT}, lambda: heard[-1].data == "")
+    robot.client.destroy_subscription(subscription)
+    robot.set(front__task="null", front__phrases="null")
+
+
+def test_a_region_in_fractions_of_the_image_is_refused(robot):
+    fractions = BoundingBox(x_min=0.1, y_min=0.2, x_max=0.3, y_max=0.5)
+    for kind, fields in ((Ask, {"question": "What is this?"}), (Describe, {})):
+        response = robot.call(kind, regions=[fractions], image=frame(FRONT), **fields)
+        assert not response.success
+        assert response.message == (
+            "region (0.1, 0.2, 0.3, 0.5) must be in pixels of the image (0, 0, 640, 480), "
+            "not in fractions of it; multiply x by 640 and y by 480"
+        )
+
+
+def test_parameters_set_on_the_command_line_mean_what_they_mean_in_yaml(robot):
+    """`ros2 param set` guesses the type of a text: an integer for 2, a BOOL_ARRAY for []."""
+
+    def set_to(name, text):
+        change = ParameterMessage(name=name, value=get_parameter_value(text))
+        (result,) = robot.call(SetParameters, parameters=[change]).results
+        assert result.successful, result.reason
+        assert robot.call(SetParametersAtomically, parameters=[change]).result.successful
+        (value,) = robot.call(GetParameters, names=[name]).values
+        return value.type, parameter_value_to_python(value)
+
+    double, strings = ParameterType.PARAMETER_DOUBLE, ParameterType.PARAMETER_STRING_ARRAY
+    assert set_to("event_seconds", "2") == (double, 2.0)
+    (value,) = robot.call(GetParameters, names=["front.event_seconds"]).values
+    assert (value.type, value.double_value) == (double, 2.0)
+    assert set_to("front.event_seconds", "7") == (double, 7.0)
+    assert set_to("front.event_seconds", "null") == (double, 2.0)
+    assert set_to("event_seconds", "null") == (double, 0.0)
+    for name in ("questions", "front.questions"):
+        assert set_to(name, '["What is this?"]') == (strings, ["What is this?"])
+        assert set_to(name, "[]") == (strings, [])
+    set_to("front.questions", "null")
 
 
 def test_each_region_is_described_separately(robot):
@@ -259,7 +317,7 @@ def test_phrases_and_questions_of_a_camera_become_topics_and_events(robot):
     check_box(appeared.phrases[0].boxes[0], "a green star", REAR)
     for subscription, _ in received.values():
         robot.client.destroy_subscription(subscription)
-    robot.set(front__phrases=[""], front__questions=[""])
+    robot.set(front__phrases=[], front__questions=[])
 
 
 def send_goal(robot, **goal):
