@@ -83,7 +83,9 @@ def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> An
         )
     limits, choices = field.metadata["limits"], field.metadata["choices"]
     if limits and not limits[0] <= value <= limits[1]:  # false for NaN, too
-        raise ConfigError(f"parameter {name} must be {limits[0]} to {limits[1]}, got {value}")
+        raise ConfigError(
+            f"parameter {name} must be {limits[0]} to {limits[1]}, got {quoted(value)}"
+        )
     if choices and value not in choices:
         raise ConfigError(
             f"parameter {name} must be one of {', '.join(choices)}, got {quoted(value)}"
