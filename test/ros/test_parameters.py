@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
@@ -312,6 +314,29 @@ def test_a_camera_without_an_own_value_follows_the_common_one(start):
     assert not harness.node.set_parameters_atomically(refused).successful
     harness.set_parameter("max_rate", 5.0)
     assert rates() == [5.0, 5.0]
+
+
+names_and_values = st.tuples(
+    st.sampled_from(["", "left.", "right."]), st.one_of(st.none(), st.integers(0, 3))
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(batches=st.lists(st.lists(names_and_values, min_size=1, max_size=3), max_size=6))
+def test_every_camera_has_its_own_rate_or_the_common_one(declare, batches):
+    node, left = declare()
+    groups = {"": left.common, "left.": left, "right.": node.declare(CameraSettings, "right.")}
+    expected: dict[str, float | None] = {"": None, "left.": None, "right.": None}
+    for batch in batches:
+        changes = [Parameter(f"{prefix}max_rate", value=value) for prefix, value in batch]
+        assert node.set_parameters_atomically(changes).successful
+        expected |= dict(batch)
+        common = 1.0 if expected[""] is None else expected[""]
+        for prefix, group in groups.items():
+            rate = common if expected[prefix] is None else expected[prefix]
+            stored = node.get_parameter(f"{prefix}max_rate")
+            assert (stored.type_, stored.value) == (Parameter.Type.DOUBLE, rate)
+            assert group.values.max_rate == rate
 
 
 def test_a_dump_of_all_parameters_restores_them(start, tmp_path):
