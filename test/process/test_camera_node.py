@@ -22,6 +22,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.images.decode import decode_compressed, decode_raw
+from kosmos_ros.kosmos2.grounding import enumerated
 from kosmos_ros.ros.camera_node import CameraNodeSettings
 from kosmos_ros.shapes.scenes import COLOURS
 
@@ -98,6 +99,7 @@ def test_shapes_are_published_with_their_truth(viewing, encoding):
         assert truth.header == image.header == jpeg.header
         assert (image.encoding, image.width, image.height, image.step) == (encoding, 320, 240, 960)
         assert (truth.image_width, truth.image_height) == (320, 240)
+        assert truth.caption == enumerated([phrase.text for phrase in truth.phrases])[0]
         rgb = pixels(image)
         for phrase in truth.phrases:
             assert truth.caption[phrase.start : phrase.end] == phrase.text

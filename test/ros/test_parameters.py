@@ -216,6 +216,27 @@ def declare(ros):
         yield make
 
 
+def test_every_parameter_is_described_with_its_type(declare):
+    """A list that is empty at the start, too."""
+    node, _ = declare()
+    types = {
+        bool: Parameter.Type.BOOL,
+        int: Parameter.Type.INTEGER,
+        float: Parameter.Type.DOUBLE,
+        str: Parameter.Type.STRING,
+        tuple: Parameter.Type.STRING_ARRAY,
+    }
+    names = [*FIELDS, *(f"left.{field.name}" for field in dataclasses.fields(CameraSettings))]
+    for name in names:
+        field, descriptor = FIELDS[name.removeprefix("left.")], node.describe_parameter(name)
+        assert descriptor.name == name
+        assert descriptor.type == types[type(field.default)].value
+        assert descriptor.description == field.metadata["description"]
+        assert descriptor.read_only == field.metadata["read_only"]
+        ranges = len(descriptor.integer_range) + len(descriptor.floating_point_range)
+        assert ranges == bool(field.metadata["limits"])
+
+
 EMPTY = [kind for kind in Parameter.Type if kind.name.endswith("_ARRAY")]
 
 
