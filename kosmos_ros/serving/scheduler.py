@@ -236,7 +236,7 @@ class Scheduler:
             return not request.cameras
         # A frame needs some time to get here, so no frame would satisfy a smaller age.
         newest = CATCH_UP if frame.arrived >= request.asked else 0.0
-        return not 0 < request.max_age or now - frame.arrived <= max(request.max_age, newest)
+        return not request.max_age > 0 or now - frame.arrived <= max(request.max_age, newest)
 
     def _slots_of(self, request: Work) -> list[_Slot]:
         return [self._slots[camera] for camera in request.cameras if camera in self._slots]
