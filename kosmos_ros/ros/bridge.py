@@ -23,8 +23,14 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import ImageError
-from kosmos_ros.images.decode import check_raw, decode_compressed, decode_raw
-from kosmos_ros.images.encodings import ENCODINGS
+from kosmos_ros.images.decode import (
+    SNIFFED,
+    check_raw,
+    check_uncompressed,
+    decode_compressed,
+    decode_raw,
+)
+from kosmos_ros.images.encodings import ENCODINGS, STRETCHED
 from kosmos_ros.sanitize import format_error, one_line
 
 TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from an SD card can take most of it
@@ -56,16 +62,20 @@ class ImageDecoder:
 
             self._bridge = CvBridge()
 
-    def decode(self, message: Image | CompressedImage, max_pixels: int) -> np.ndarray:
+    def decode(
+        self, message: Image | CompressedImage, max_pixels: int, stretch: bool = False
+    ) -> np.ndarray:
         """Decode a message to RGB (H, W, 3) uint8, which may be read-only.
 
-        Raises ImageError, EncodingError or ImageSizeError as images.decode_raw and
-        images.decode_compressed do.
+        `stretch`: spread mono16 over the whole range. Raises ImageError, EncodingError or
+        ImageSizeError as images.decode_raw and images.decode_compressed do.
         """
         if isinstance(message, CompressedImage):
-            return decode_compressed(message.data, message.format, max_pixels)
-        if (message.encoding, bool(message.is_bigendian)) not in self.served:
-            return _decode_by_table(message, max_pixels)
+            return decode_compressed(message.data, message.format, max_pixels, stretch)
+        check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
+        of_table = stretch and message.encoding in STRETCHED
+        if of_table or (message.encoding, bool(message.is_bigendian)) not in self.served:
+            return _decode_by_table(message, max_pixels, stretch)
         layout = check_raw(
             len(message.data),
             message.width,
@@ -102,7 +112,7 @@ class ImageDecoder:
         return f"big-endian {encoding if any(big for _, big in self.served) else 'frames'}"
 
 
-def _decode_by_table(message: Image, max_pixels: int) -> np.ndarray:
+def _decode_by_table(message: Image, max_pixels: int, stretch: bool = False) -> np.ndarray:
     return decode_raw(
         message.data,
         message.width,
@@ -111,6 +121,7 @@ def _decode_by_table(message: Image, max_pixels: int) -> np.ndarray:
         message.step,
         bool(message.is_bigendian),
         max_pixels,
+        stretch,
     )
 
 

@@ -240,7 +240,9 @@ class ModelHost:
         decoder = ImageDecoder()
         self._owner.get_logger().info(f"images are decoded by {decoder}")
         self._start_up = time.monotonic() - began
-        return engine, decoder.decode
+        return engine, lambda message, most: decoder.decode(
+            message, most, self.settings.stretch_mono16
+        )
 
     def loaded(self, engine: CaptionEngine) -> None:
         """Log and publish the details of the loaded engine."""

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("sensor_msgs", reason="ROS messages are not installed: scripts/setup does")
 
-from compressed_images import EXAMPLES, noise
+from compressed_images import EXAMPLES, encoded, noise
 from raw_images import CASES, LIMIT, message_data
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -93,6 +93,24 @@ def test_compressed_messages_are_decoded(decoder):
     assert decoder.decode(compressed, LIMIT).tolist() == noise().tolist()
     with pytest.raises(ImageError):
         decoder.decode(CompressedImage(format="png", data=EXAMPLES["PNG"][:-30]), LIMIT)
+
+
+def test_both_name_a_jpeg_in_a_raw_image(decoder):
+    """Some drivers do this. As rgb8 it would be noise."""
+    jpeg = EXAMPLES["JPEG"] * 99
+    for encoding in ("rgb8", "jpeg"):
+        raw = Image(width=64, height=48, encoding=encoding, step=192, data=jpeg)
+        with pytest.raises(EncodingError, match=f"encoding '{encoding}' are a JPEG file; publish"):
+            decoder.decode(raw, LIMIT)
+
+
+def test_both_stretch_grey_of_16_bits(decoder):
+    frame = message("mono16")
+    frame.data = np.array([[0, 100, 200], [300, 400, 500]], "<u2").tobytes()
+    assert decoder.decode(frame, LIMIT, True)[..., 1].tolist() == [[0, 51, 102], [153, 204, 255]]
+    assert decoder.decode(frame, LIMIT)[..., 1].tolist() == [[0, 0, 1], [1, 2, 2]]
+    png = CompressedImage(data=encoded(np.array([[7, 107, 262]], np.uint16), "PNG"))
+    assert decoder.decode(png, LIMIT, True)[..., 1].tolist() == [[0, 100, 255]]
 
 
 @pytest.mark.fault(7)
