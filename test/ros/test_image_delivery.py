@@ -16,7 +16,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask
-from node_harness import FakeEngine, plain_image
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from node_harness import LATCHED, FakeEngine, plain_image
 from programs import Program
 from rclpy.context import Context
 from rclpy.node import Node
@@ -328,9 +330,10 @@ def test_a_latched_image_is_described_for_each_first_listener_and_serves_request
     publisher = harness.client.create_publisher(Image, "image", LATCHED)
     harness.client.destroy_publisher(harness.image_publisher)
     harness.deliver(publisher, plain_image(NEW), harness.camera)
-    for transition in ("configure", "activate"):
-        getattr(harness.node, f"trigger_{transition}")()
-    harness.until(lambda: harness.node.host.availability.ready, "an active node")
+    changing = harness.client.create_client(ChangeState, "kosmos/change_state")
+    for label in ("configure", "activate"):
+        change = ChangeState.Request(transition=Transition(label=label))
+        assert harness.spinner.call(changing, change).success
     for count in (1, 2):
         captions = harness.collect(GroundedCaption, "kosmos/captions")
         subscription = list(harness.client.subscriptions)[-1]
