@@ -5,6 +5,7 @@
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,6 +112,16 @@ def test_both_stretch_grey_of_16_bits(decoder):
     assert decoder.decode(frame, LIMIT)[..., 1].tolist() == [[0, 0, 1], [1, 2, 2]]
     png = CompressedImage(data=encoded(np.array([[7, 107, 262]], np.uint16), "PNG"))
     assert decoder.decode(png, LIMIT, True)[..., 1].tolist() == [[0, 100, 255]]
+
+
+def test_cv_bridge_is_not_used_for_an_image_that_is_stretched(monkeypatch):
+    """It narrows 16 bits by its own rule."""
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    decoder = ImageDecoder()
+    decoder.served = frozenset({("mono16", False)})
+    decoder._bridge = SimpleNamespace(imgmsg_to_cv2=lambda *_: "cv_bridge")
+    assert decoder.decode(message("mono16"), LIMIT) == "cv_bridge"
+    assert decoder.decode(message("mono16"), LIMIT, True)[..., 0].max() == 255
 
 
 @pytest.mark.fault(7)
