@@ -237,7 +237,7 @@ class ModelHost:
         engine = self._load(self.settings)
         if self.settings.warm_up:
             engine.warm_up(self.settings.max_batch_size, self._owner.longest_caption())
-        decoder = ImageDecoder()
+        decoder = ImageDecoder(self._owner.get_logger().warning)
         self._owner.get_logger().info(f"images are decoded by {decoder}")
         self._start_up = time.monotonic() - began
         return engine, lambda message, most: decoder.decode(

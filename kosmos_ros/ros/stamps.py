@@ -11,7 +11,7 @@ from rclpy.node import Node
 
 from kosmos_ros.serving.events import FrameTime
 
-AHEAD = 0.1  # s that a stamp may be later than its publication; clocks of computers differ
+AHEAD = 1.0  # s that a stamp may be in the future: clocks differ, and /clock may come seldom
 OLD = 86400.0  # s; a stamp that is older comes from another clock
 STILL = 5  # consecutive frames with one stamp; a few may share a stamp, such as a stereo pair
 

@@ -114,13 +114,28 @@ def test_both_stretch_grey_of_16_bits(decoder):
     assert decoder.decode(png, LIMIT, True)[..., 1].tolist() == [[0, 100, 255]]
 
 
+def test_a_nearly_black_image_of_16_bits_causes_one_hint(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    hints = []
+    decoder = ImageDecoder(hints.append)
+    bright, dark = message("mono16"), message("mono16")
+    dark.data = np.array([[0, 4095, 200], [300, 400, 500]], "<u2").tobytes()
+    for frame, stretch in ((bright, False), (dark, True), (message("mono8"), False)):
+        decoder.decode(frame, LIMIT, stretch)
+    assert not hints
+    for _ in range(2):
+        decoder.decode(dark, LIMIT)
+    (hint,) = hints
+    assert hint.startswith("an image of encoding mono16 is nearly black; if its camera has fewer")
+
+
 def test_cv_bridge_is_not_used_for_an_image_that_is_stretched(monkeypatch):
     """It narrows 16 bits by its own rule."""
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
     decoder = ImageDecoder()
     decoder.served = frozenset({("mono16", False)})
-    decoder._bridge = SimpleNamespace(imgmsg_to_cv2=lambda *_: "cv_bridge")
-    assert decoder.decode(message("mono16"), LIMIT) == "cv_bridge"
+    decoder._bridge = SimpleNamespace(imgmsg_to_cv2=lambda *_: np.array(7))
+    assert decoder.decode(message("mono16"), LIMIT) == 7
     assert decoder.decode(message("mono16"), LIMIT, True)[..., 0].max() == 255
 
 
