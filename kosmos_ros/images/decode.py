@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ from PIL import (
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images import structure
-from kosmos_ros.images.encodings import ENCODINGS, Encoding, depth, grey, narrow, rows_of
+from kosmos_ros.images.encodings import ENCODINGS, Encoding, layout_of, rows_of
 from kosmos_ros.sanitize import one_line, quoted
 
 MAX_SIDE = 32_750
@@ -57,25 +58,33 @@ def decode_raw(
     step: int,
     is_bigendian: bool,
     max_pixels: int,
+    stretch: bool = False,
 ) -> np.ndarray:
     """Decode a raw image of `width` x `height` pixels to RGB (H, W, 3) uint8.
 
     `data` is bytes or an object with their buffer; bytes after the image are ignored. `step` is
     the length of a row of the first plane in bytes. For planar encodings without padding, `step`
     may also be the length of the data divided by `height`, as sensor_msgs/Image defines it: 3/2
-    of the width for nv12 and nv21. The result is C-contiguous and may be a read-only view of
-    `data`.
+    of the width for nv12 and nv21; or twice the width, because sensor_msgs counts two channels.
+    `stretch`: spread mono16 over the whole range, see STRETCHED. The result is C-contiguous and
+    may be a read-only view of `data`.
     Raises EncodingError and ImageSizeError as `check_raw` does, and ImageError if OpenCV fails.
     """
     buffer = _bytes(data)
-    layout = check_raw(len(buffer), width, height, encoding, step, max_pixels)
+    layout = check_raw(len(buffer), width, height, encoding, step, max_pixels, stretch)
     step = _plane_step(layout, len(buffer), width, height, step)
     planes = layout.split(buffer, width, height, step, is_bigendian)
     return np.ascontiguousarray(layout.convert(*planes))
 
 
 def check_raw(
-    length: int, width: int, height: int, encoding: str, step: int, max_pixels: int
+    length: int,
+    width: int,
+    height: int,
+    encoding: str,
+    step: int,
+    max_pixels: int,
+    stretch: bool = False,
 ) -> Encoding:
     """Check all numbers of a raw image of `length` bytes, and return its layout.
 
@@ -83,7 +92,7 @@ def check_raw(
     if the image has more than `max_pixels` pixels or a size that the encoding cannot have, if
     `step` is shorter than a row, or if the data are too short.
     """
-    layout = ENCODINGS.get(encoding)
+    layout = layout_of(encoding, stretch)
     if layout is None:
         raise EncodingError(
             f"encoding {quoted(encoding)} is not supported; expected one of {', '.join(ENCODINGS)}"
@@ -109,6 +118,21 @@ def check_raw(
     return layout
 
 
+def check_uncompressed(head: bytes, encoding: str) -> None:
+    """Raise EncodingError if `head` is the start of a compressed image and not of a raw one.
+
+    `head` has the first SNIFFED bytes of the data. Some drivers put the JPEG of a camera into an
+    Image message, with any `encoding`.
+    """
+    for kind, signature in _NEVER_RAW.items():
+        if re.match(signature, head, re.DOTALL):
+            raise EncodingError(
+                f"the data of an Image of encoding {quoted(encoding)} are a {kind} file; publish "
+                "them as sensor_msgs/CompressedImage and set image_transport:=compressed, or send "
+                "them in compressed_image of a request"
+            )
+
+
 def check_size(width: int, height: int, max_pixels: int) -> None:
     """Raise ImageSizeError if an image has no pixel, more than `max_pixels` or too long a side."""
     if width < 1 or height < 1:
@@ -127,8 +151,10 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 def _plane_step(layout: Encoding, length: int, width: int, height: int, step: int) -> int:
     """Return the bytes from one row of the first plane to the next."""
     row = layout.row_bytes(width)
-    of_all_planes = step * height == layout.size(height, row)
-    return row if of_all_planes and length < layout.size(height, step) else step
+    # Some publishers take the channels of image_encodings::numChannels, which are 2 for nv*.
+    by_channels = step == len(layout.planes) * row
+    shared = by_channels or step * height == layout.size(height, row)
+    return row if shared and length < layout.size(height, step) else step
 
 
 def _bytes(data: Any) -> memoryview:
@@ -167,19 +193,30 @@ _FORMATS = {
     "GIF": _Format(rb"GIF8[79]a", structure.gif, GifImagePlugin.GifImageFile),
     "TIFF": _Format(rb"II\*\0|MM\0\*", structure.tiff, TiffImagePlugin.TiffImageFile),
 }
+_NEVER_RAW = {
+    "JPEG": rb"\xff\xd8\xff(?:[\xe0\xe1]..(?:JFIF|Exif|AVI1)|\xdb\0[\x43\x84]\0)",
+    "PNG": _FORMATS["PNG"].signature,
+    "WebP": _FORMATS["WebP"].signature,
+}
+"""First bytes that no raw image has by chance. A JPEG begins with a segment APP0 or APP1, or with
+its quantization table, as in the streams of many webcams."""
 SNIFFED = 16  # bytes at the start that decide the format
 MESSAGE_FORMATS = ("JPEG", "PNG", "WebP")
 FILE_FORMATS = tuple(_FORMATS)
 
-_MODES: dict[str, Callable[[Image.Image], np.ndarray]] = {
-    "I;16": lambda image: grey(narrow(_plane(image))),
-    "I;16B": lambda image: grey(narrow(_plane(image))),
-    "I": lambda image: grey(narrow(_plane(image).clip(0, 65535))),
-    "F": lambda image: _plane(image),
-    # Pillow warns if a palette with alpha is converted straight to RGB.
-    "P": lambda image: np.asarray(image.convert("RGBA").convert("RGB")),
+_PLANES: dict[str, tuple[str, str]] = {
+    "L": ("u1", "mono8"),
+    "I;16": ("u2", "mono16"),
+    "I;16B": ("u2", "mono16"),
+    "I": ("u2", "mono16"),  # clipped
+    "F": ("f4", "32FC1"),
 }
-"""Pillow's modes that need more than `convert("RGB")` -> function from an image to its pixels."""
+"""Pillow's modes of one value per pixel: the type of the value, and the encoding if the message
+names none."""
+
+POSITIONAL_REPUBLISH = ("humble", "iron")
+"""Distributions whose `image_transport republish` takes transports as arguments and not as
+parameters (image_common, republish.cpp of each branch)."""
 
 _BROKEN = (
     OSError,
@@ -200,25 +237,69 @@ _BROKEN = (
 _pillow = threading.Lock()  # held while Pillow has the settings of `_settings`
 
 
-def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
+def decode_compressed(
+    data: Any, format: str, max_pixels: int, stretch: bool = False
+) -> np.ndarray:
     """Decode a JPEG, PNG or WebP image to RGB (H, W, 3) uint8, which may be read-only.
 
-    The first bytes decide the format; `format` only appears in errors. The size in the header is
-    checked before decoding. The pixels are the stored ones: EXIF rotation is not applied, alpha is
-    dropped, grey is repeated in the three channels. 16-bit grey is narrowed like mono16. Pillow
-    keeps the high byte of 16-bit colours and converts CMYK to RGB.
+    The first bytes decide the compression. If the image has one value per pixel, `format` may name
+    the raw encoding of these values, such as 16UC1 or bayer_rggb8; see `stored_encoding`. They are
+    then converted by the table of encodings.py. Otherwise grey is repeated in the three channels,
+    and 16-bit grey is narrowed like mono16, or stretched if `stretch` is set. The size in the
+    header is checked before decoding. The pixels are the stored ones: EXIF rotation is not
+    applied, alpha is dropped. Pillow keeps the high byte of 16-bit colours and converts CMYK.
     Raises EncodingError for another compression, ImageSizeError if the image has more than
     `max_pixels`, and ImageError if it is truncated or broken.
     """
     view = _bytes(data)
+    head = bytes(view[:SNIFFED])
+    if not head:  # compressed_image_transport sends this for an image that it cannot compress
+        raise ImageSizeError(
+            f"the image of format {quoted(format)} has 0 bytes of data; "
+            "its publisher could not compress it"
+        )
     try:
-        kind = _sniff(bytes(view[:SNIFFED]), MESSAGE_FORMATS, quoted(format))
-        return _decode(view, kind, quoted(format), max_pixels)
+        kind = _sniff(head, MESSAGE_FORMATS, quoted(format))
     except EncodingError as exc:
-        raise EncodingError(
-            f"{exc}; convert other transports (compressedDepth, theora, ffmpeg) with "
-            "`ros2 run image_transport republish TRANSPORT raw`"
-        ) from exc
+        raise EncodingError(f"{exc}; {_conversion(head, format)}") from exc
+    values = _Values(stored_encoding(format), stretch)
+    return _decode(view, kind, quoted(format), max_pixels, values)
+
+
+def _conversion(head: bytes, format: str) -> str:
+    """Return what turns a compression that begins with `head` into one of MESSAGE_FORMATS."""
+    if re.match(_FORMATS["TIFF"].signature, head, re.DOTALL):
+        return "set the parameter format of its compressed_image_transport to jpeg or png"
+    transport = "compressedDepth" if "compressedDepth" in format else "TRANSPORT"
+    transports = (
+        f"{transport} raw --ros-args"
+        if os.environ.get("ROS_DISTRO") in POSITIONAL_REPUBLISH
+        else f"--ros-args -p in_transport:={transport} -p out_transport:=raw"
+    )
+    return (
+        "convert other transports (compressedDepth, ffmpeg, theora) with "
+        f"`ros2 run image_transport republish {transports} "
+        f"-r in/{transport}:=TOPIC/{transport} -r out:=NEW_TOPIC`"
+    )
+
+
+def stored_encoding(format: str) -> str:
+    """Return the encoding of the values in a compressed image by its `format`; "" if unknown.
+
+    compressed_image_transport writes "ENCODING; png compressed TARGET" (compressed_publisher.cpp).
+    It converts the image to TARGET first: always for JPEG, and for PNG if the image has colours.
+    Without TARGET the PNG has the values of ENCODING: depth, or the mosaic of a Bayer pattern.
+    """
+    encoding, _, rest = format.partition(";")
+    return rest.partition("compressed")[2].strip() or encoding.strip()
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What the values of an image with one value per pixel mean."""
+
+    encoding: str = ""  # empty: the one of _PLANES
+    stretch: bool = False  # see encodings.STRETCHED
 
 
 def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
@@ -248,7 +329,9 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _decode(data: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
+def _decode(
+    data: Any, format: str, name: str, max_pixels: int, values: _Values = _Values()
+) -> np.ndarray:
     """Decode an image of a known format to RGB. `name` is for errors."""
     with _settings():
         try:
@@ -259,7 +342,7 @@ def _decode(data: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
             check_size(*image.size, max_pixels)
             if any(tile[0] == "bmp_rle" for tile in image.tile):
                 raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
-            return _rgb(image)
+            return _rgb(image, values)
         except _BROKEN as exc:
             raise ImageError(
                 f"{name} is a broken or truncated {format} image: {one_line(exc, 200)}"
@@ -321,21 +404,38 @@ def _webp_size(data: Any) -> tuple[int, int]:
             return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """Convert an image to RGB (H, W, 3) uint8.
+def _rgb(image: Image.Image, values: _Values) -> np.ndarray:
+    """Convert an image to RGB (H, W, 3) uint8."""
+    image.load()
+    if image.mode not in _PLANES:
+        # Pillow warns if a palette with alpha is converted straight to RGB.
+        first = "RGBA" if image.mode == "P" else "RGB"
+        return _pixels(image, (3,), "u1", lambda part: part.convert(first).convert("RGB"))
+    dtype, encoding = _PLANES[image.mode]
+    layout = ENCODINGS.get(values.encoding)
+    if layout and (layout.planes, layout.dtype) == (ENCODINGS[encoding].planes, dtype):
+        encoding = values.encoding
+    plane = _pixels(image, (), dtype, lambda part: part)
+    width, height = image.size
+    big_endian, step = sys.byteorder == "big", width * plane.itemsize
+    pixels = width * height
+    return decode_raw(plane, width, height, encoding, step, big_endian, pixels, values.stretch)
+
+
+def _pixels(
+    image: Image.Image,
+    values: tuple[int, ...],
+    dtype: str,
+    convert: Callable[[Image.Image], Image.Image],
+) -> np.ndarray:
+    """Return the converted image, (H, W, *values).
 
     Converts a few rows at a time, because Pillow needs 4 bytes for each RGB pixel and copies the
     image for each conversion.
     """
-    image.load()
-    convert = _MODES.get(image.mode, lambda part: np.asarray(part.convert("RGB")))
     width, height = image.size
-    one = convert(image.crop((0, 0, 1, 1)))
-    pixels = np.empty((height, width, one.shape[2]), one.dtype)
+    pixels = np.empty((height, width, *values), dtype)
     for rows in rows_of(height, width):
-        pixels[rows] = convert(image.crop((0, rows.start, width, rows.stop)))
-    return depth(pixels) if image.mode == "F" else pixels
-
-
-def _plane(image: Image.Image) -> np.ndarray:
-    return np.asarray(image)[..., np.newaxis]
+        part = np.asarray(convert(image.crop((0, rows.start, width, rows.stop))))
+        pixels[rows] = part.clip(0, 65535) if image.mode == "I" else part
+    return pixels

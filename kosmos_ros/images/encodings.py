@@ -125,25 +125,38 @@ def narrow(pixels: np.ndarray) -> np.ndarray:
 
 def depth(pixels: np.ndarray) -> np.ndarray:
     """Convert depth (H, W, 1), uint16 or float, to grey by the rule in ENCODINGS."""
+    return _stretched(pixels, _measured)
+
+
+def stretched(pixels: np.ndarray) -> np.ndarray:
+    """Convert brightness (H, W, 1) to grey: the darkest value to 0 and the brightest to 255."""
+    return _stretched(pixels, np.isfinite)
+
+
+def _stretched(pixels: np.ndarray, known: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Convert (H, W, 1) to grey, from the smallest to the largest of the values that are `known`.
+
+    `known` returns a mask of some values. All others become 0.
+    """
     lowest, highest = math.inf, -math.inf
     for rows in rows_of(*pixels.shape[:2]):
-        values = pixels[rows][_known(pixels[rows])]
+        values = pixels[rows][known(pixels[rows])]
         if values.size:
             lowest = min(lowest, float(values.min()))
             highest = max(highest, float(values.max()))
     span = highest - lowest or 1.0
 
     def shown(pixels: np.ndarray) -> np.ndarray:
-        known = _known(pixels)
+        mask = known(pixels)
         levels = np.zeros(pixels.shape, np.uint8)
-        values = pixels[known].astype(np.float64)
-        levels[known] = np.rint((values - lowest) * 255.0 / span)
+        values = pixels[mask].astype(np.float64)
+        levels[mask] = np.rint((values - lowest) * 255.0 / span)
         return grey(levels)
 
     return in_blocks(shown)(pixels)
 
 
-def _known(pixels: np.ndarray) -> np.ndarray:
+def _measured(pixels: np.ndarray) -> np.ndarray:
     """Return a mask of the depths that are known."""
     known: np.ndarray = pixels != 0 if pixels.dtype.kind == "u" else np.isfinite(pixels)
     return known
@@ -284,3 +297,13 @@ An entry has the type of a value, the planes and the converter. nv24, for exampl
 pair for each 2 x 2 pixels: `Plane(2, width=2, height=2)`. The least step, the length of the data,
 valid image sizes and the trial frames of ros/bridge.py follow from the planes.
 """
+
+STRETCHED: dict[str, Encoding] = {"mono16": Encoding("u2", _ONE, stretched)}
+"""Entries that replace those of ENCODINGS if brightness is stretched. Sensors of 10, 12 or 14 bits
+use a small part of the range of mono16, so their images are nearly black without it."""
+
+
+def layout_of(encoding: str, stretch: bool = False) -> Encoding | None:
+    """Return the entry of `encoding`, or None. `stretch`: prefer that of STRETCHED."""
+    entry = STRETCHED.get(encoding) if stretch else None
+    return entry or ENCODINGS.get(encoding)

@@ -17,18 +17,26 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import ImageError
-from kosmos_ros.images.decode import check_raw, decode_compressed, decode_raw
-from kosmos_ros.images.encodings import ENCODINGS
+from kosmos_ros.images.decode import (
+    SNIFFED,
+    check_raw,
+    check_uncompressed,
+    decode_compressed,
+    decode_raw,
+)
+from kosmos_ros.images.encodings import ENCODINGS, STRETCHED
 from kosmos_ros.sanitize import format_error, one_line
 
 TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from an SD card can take most of it
 KIND_TIMEOUT = 5  # s, for the frames of one kind
+DARK = 16  # of 255: the brightest value of a sensor with 12 bits in an image of 16 bits
 
 Kind = tuple[str, bool]
 """(encoding, is_bigendian) of a frame."""
@@ -45,10 +53,11 @@ class ImageDecoder:
 
     `served` has the kinds of frames that cv_bridge decodes correctly on this machine. The table
     decodes all others, and also rows that are padded by a part of a pixel, which cv_bridge would
-    shear. `str()` describes this for the log.
+    shear. `str()` describes this for the log. `hint` receives one text if images need `stretch`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hint: Callable[[str], object] = lambda text: None) -> None:
+        self._hint: Callable[[str], object] | None = hint  # None: already given
         self._faults = _trial()
         self.served = frozenset(kind for kind, fault in self._faults.items() if not fault)
         if self.served:
@@ -56,14 +65,30 @@ class ImageDecoder:
 
             self._bridge = CvBridge()
 
-    def decode(self, message: Image | CompressedImage, max_pixels: int) -> np.ndarray:
+    def decode(
+        self, message: Image | CompressedImage, max_pixels: int, stretch: bool = False
+    ) -> np.ndarray:
         """Decode a message to RGB (H, W, 3) uint8, which may be read-only.
 
-        Raises ImageError, EncodingError or ImageSizeError as images.decode_raw and
-        images.decode_compressed do.
+        `stretch`: spread mono16 over the whole range. Raises ImageError, EncodingError or
+        ImageSizeError as images.decode_raw and images.decode_compressed do.
         """
         if isinstance(message, CompressedImage):
-            return decode_compressed(message.data, message.format, max_pixels)
+            return decode_compressed(message.data, message.format, max_pixels, stretch)
+        check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
+        of_table = stretch and message.encoding in STRETCHED
+        if of_table:
+            return _decode_by_table(message, max_pixels, stretch)
+        image = self._decode(message, max_pixels)
+        if self._hint and message.encoding in STRETCHED and image.max() <= DARK:
+            self._hint(
+                f"an image of encoding {message.encoding} is nearly black; "
+                "if its camera has fewer than 16 bits, set stretch_mono16 to true"
+            )
+            self._hint = None
+        return image
+
+    def _decode(self, message: Image, max_pixels: int) -> np.ndarray:
         if (message.encoding, bool(message.is_bigendian)) not in self.served:
             return _decode_by_table(message, max_pixels)
         layout = check_raw(
@@ -102,7 +127,7 @@ class ImageDecoder:
         return f"big-endian {encoding if any(big for _, big in self.served) else 'frames'}"
 
 
-def _decode_by_table(message: Image, max_pixels: int) -> np.ndarray:
+def _decode_by_table(message: Image, max_pixels: int, stretch: bool = False) -> np.ndarray:
     return decode_raw(
         message.data,
         message.width,
@@ -111,6 +136,7 @@ def _decode_by_table(message: Image, max_pixels: int) -> np.ndarray:
         message.step,
         bool(message.is_bigendian),
         max_pixels,
+        stretch,
     )
 
 

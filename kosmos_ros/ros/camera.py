@@ -20,11 +20,12 @@ from std_srvs.srv import SetBool
 
 from kosmos_ros.errors import CancelledError, ImageError, RequestError
 from kosmos_ros.ros import limits
-from kosmos_ros.ros.conversions import seconds
+from kosmos_ros.ros.conversions import latency, seconds
 from kosmos_ros.ros.diagnostics import CameraState
 from kosmos_ros.ros.image_subscription import ImageSubscription
 from kosmos_ros.ros.outputs import OUTPUTS, DescribedFrame, Output
 from kosmos_ros.ros.parameters import Group
+from kosmos_ros.ros.stamps import Stamps
 from kosmos_ros.sanitize import format_error, one_line
 from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.events import Event, Watchlist
@@ -60,6 +61,8 @@ class Camera:
         self._plan = Plan(self.settings, frozenset())
         self._wanted = False  # the latest result of `wanted`, which is slow
         self._empty: dict[str, str] = {}  # topic with a subscriber: why its messages are empty
+        # The newest image, with the time of its arrival, if no other may follow it.
+        self._latched: tuple[Image | CompressedImage, float] | None = None
         self._outputs = [(output, self._publisher(output)) for output in OUTPUTS]
         self._watchlists = {standing.name: Watchlist(standing.first) for standing in STANDING}
         self.throughput = Throughput()
@@ -73,6 +76,7 @@ class Camera:
         )
         # First words of its log lines.
         self._label = f"camera {name}: " if name else f"{self.subscription.topic}: "
+        self._stamps = Stamps(node, self._label)
         owner = f" of camera {name}" if name else ""
         node.get_logger().info(f"images{owner} from {self.subscription.topic}")
         node.create_service(SetBool, self._resolved("enable"), self._on_enable)
@@ -87,14 +91,17 @@ class Camera:
         self._restart_events()
         self._limit(scheduler)
         self.scheduler = scheduler
+        self._offer_latched()
 
     def watch(self, loading: bool) -> None:
         """Apply changed limits. Warn about missing and lost images, but not at every call."""
-        self._look_for_listeners()
+        if self._look_for_listeners():
+            self._offer_latched()
         self._warn_of_empty_results()
         if scheduler := self.scheduler:
             self._limit(scheduler)
-        if self.subscription.check(self.settings.stale_timeout, loading):
+        settings = self.settings
+        if self.subscription.check(settings.stale_timeout, loading, settings.max_rate):
             self._restart_events()
 
     def _limit(self, scheduler: Scheduler) -> None:
@@ -136,6 +143,17 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage, age: float = 0.0) -> None:
         self._look_for_listeners()
+        if self.subscription.latched:
+            self._latched = message, time.monotonic() - age
+        self._offer(message, age)
+
+    def _offer_latched(self) -> None:
+        """Offer the latched image again. It came before the node was active or had a listener."""
+        if latched := self._latched:
+            message, arrived = latched
+            self._offer(message, time.monotonic() - arrived)
+
+    def _offer(self, message: Image | CompressedImage, age: float) -> None:
         scheduler = self.scheduler
         if scheduler is None:
             return
@@ -147,10 +165,12 @@ class Camera:
             sampling = self.subscription.sampling
             scheduler.offer(self.name, message, self._wanted, age, sampling)
 
-    def _look_for_listeners(self) -> None:
-        self._wanted = self.wanted()
+    def _look_for_listeners(self) -> bool:
+        """Return whether the first listener has come."""
+        before, self._wanted = self._wanted, self.wanted()
         if not self._wanted:
             self._restart_events()
+        return self._wanted and not before
 
     def _needs_frames(self) -> bool:
         """Return whether every frame must be read. The executor calls this before each wait."""
@@ -205,8 +225,8 @@ class Camera:
         if slow and result.task:
             self._delivery.post_latest(self.name, functools.partial(self._draw, slow, described))
         self._warn_of_truncation(observation, plan.settings)
-        latency = now - seconds(observation.header.stamp)
-        self.throughput.described(time.monotonic(), latency)
+        self._stamps.check(seconds(observation.header.stamp), now)
+        self.throughput.described(time.monotonic(), latency(observation, now))
 
     def _draw(self, outputs: list[tuple[Output, Any]], described: DescribedFrame) -> None:
         if self.scheduler is None:
@@ -219,7 +239,8 @@ class Camera:
     ) -> Iterator[Event]:
         """Yield the events that this frame confirms."""
         stamp = observation.header.stamp
-        details = (seconds(stamp), stamp, settings.event_frames, settings.event_seconds)
+        moment = self._stamps.time(seconds(stamp), time.monotonic())
+        details = (moment, stamp, settings.event_frames, settings.event_seconds)
         for standing in STANDING:
             watchlist = self._watchlists[standing.name]
             watchlist.keep(standing.subjects(settings))

@@ -87,8 +87,13 @@ def observation_message(
         inference_time=observation.inference_time,
         frames_dropped=observation.frames_dropped,
     )
-    message.latency = duration(now - seconds(observation.header.stamp))
+    message.latency = duration(latency(observation, now))
     return message
+
+
+def latency(observation: Observation, now: float) -> float:
+    """Return the seconds from the stamp of an observation's image to `now`; 0 if it is later."""
+    return max(0.0, now - seconds(observation.header.stamp))
 
 
 def answer_message(observation: Observation, question: str, caption: Caption) -> Answer:

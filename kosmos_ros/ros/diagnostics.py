@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Report the node's state on /diagnostics: one status for the model and one for each camera.
 
-Levels of a camera: STALE, no image has arrived for `stale_timeout`; ERROR, the newest frame could
-not be described; WARN, more than half of the images are lost; otherwise OK. Levels of the model:
-ERROR, it cannot be used; WARN, it is loading, not active or short of memory, or another node has
-the same name; otherwise OK.
+Levels of a camera: STALE, no image has arrived for `stale_timeout`, or for two periods of a slower
+camera; ERROR, the newest frame could not be described; WARN, more than half of the images are lost
+and fewer than `max_rate` arrive; otherwise OK.
+Levels of the model: ERROR, it cannot be used; WARN, it is loading, not active or short of memory,
+or another node has the same name; otherwise OK.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import psutil
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from kosmos_ros.ros.image_subscription import LOST_SHARE, ImageSubscription
+from kosmos_ros.ros.image_subscription import ImageSubscription
 from kosmos_ros.serving.availability import Availability, Phase
 from kosmos_ros.serving.gate import LOOK_PERIOD
 from kosmos_ros.serving.throughput import Throughput
@@ -50,7 +51,7 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
     sampling = state.subscription.sampling
     rate = arrivals.rate(arrivals.last if sampling and arrivals.last else now)
     level, message = DiagnosticStatus.OK, "images are described"
-    if 0 < state.stale_timeout < silence:
+    if arrivals.silent(now, state.stale_timeout):
         level, message = DiagnosticStatus.STALE, f"no image on {state.subscription.topic}"
     elif unavailable:
         message = unavailable
@@ -60,7 +61,7 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
         message = "nobody subscribes"
     elif throughput.failing:
         level, message = DiagnosticStatus.ERROR, throughput.error
-    elif lost > LOST_SHARE:
+    elif state.subscription.losing:
         level, message = DiagnosticStatus.WARN, f"{lost:.0%} of the images are lost"
     values = {
         "topic": state.subscription.topic,

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The image subscription of one camera, and its warnings when images are missing.
 
-Knows topics, QoS reliability and arrival times; never reads pixels.
+Knows topics, QoS and arrival times; never reads pixels.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import CompressedImage, Image
 
-from kosmos_ros.ros.conversions import seconds
 from kosmos_ros.ros.parameters import given
 from kosmos_ros.sanitize import MAX_VALUE, one_line
 from kosmos_ros.serving.arrivals import Arrivals
@@ -34,11 +33,16 @@ except ImportError:  # Humble
 TRANSPORTS = {"raw": (Image, ""), "compressed": (CompressedImage, "/compressed")}
 """Message type and topic suffix of each image_transport."""
 
+_TRANSPORT_OF = {kind.__name__: name for name, (kind, _) in TRANSPORTS.items()}
+
 LARGE_DATA = "LARGE_DATA?max_msg_size=4MB&sockets_size=4MB"
 """Fast DDS transports that deliver large images. Plain LARGE_DATA delivers few of them."""
 
 AUTO = "auto"
 BEST_EFFORT, RELIABLE = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
+VOLATILE, LATCHED = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
+UNKNOWN_NODE = "_NODE_NAME_UNKNOWN_"
+"""Name that rmw gives to a node whose publisher it has discovered before the node itself."""
 
 REPEAT_WARNING = 30.0  # s
 MAX_PUBLISHERS = 5  # named in one warning
@@ -76,6 +80,7 @@ class _Gated(MutuallyExclusiveCallbackGroup):
 class ImageSubscription:
     """Subscribe to `name` (remappable) by `transport` and pass messages to `on_image`.
 
+    `name` is the base topic, as for image_transport, but may also have the transport's suffix.
     `on_image` receives each message and the seconds since it arrived. While `needed()` is false,
     about one message per LOOK_PERIOD is taken from the middleware, to see that images arrive.
 
@@ -102,10 +107,12 @@ class ImageSubscription:
         self._group = _Gated(self._taking)
         self._single = False  # the topic has one publisher, so its images have one sequence
         self._reported = 0  # losses that the middleware reported since the newest image
+        self._reports = True  # the middleware reports losses
         self._reported_in_all = 0  # losses that the middleware reported since the start
         self._skipped = False  # messages before the next one may have been skipped on purpose
         self._sequence: int | None = None  # the publisher's number of the newest message
         self._stale_timeout = 0.0  # s
+        self.losing = False  # so many images are lost that too few arrive
         self._stale = False
         self._warned_at = float("-inf")  # s, monotonic
         # Most cameras offer reliable, and a change from reliable to best effort is safe.
@@ -113,12 +120,13 @@ class ImageSubscription:
         # rclpy writes the values of qos_overrides into this object.
         self._qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[initial.upper()])
         # As in image_transport, remapping `name` also moves its transports.
-        self._name = node.resolve_topic_name(name) + suffix
-        topic = node.resolve_topic_name(self._name)
-        self._override = f"qos_overrides.{topic}.subscription.reliability"
+        self._base = node.resolve_topic_name(name).removesuffix(suffix)
+        self._name = self._base + suffix
+        self._policy = f"qos_overrides.{node.resolve_topic_name(self._name)}.subscription."
+        self._override = self._policy + "reliability"
         self._overridden = self._override in given(node)
         self._auto = reliability == AUTO and not self._overridden
-        policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+        policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.DURABILITY]
         if not self._auto:
             # With auto, a parameter dump would turn the current value into an override.
             policies.append(QoSPolicyKind.RELIABILITY)
@@ -130,7 +138,8 @@ class ImageSubscription:
     def _subscribe(self, overrides: QoSOverridingOptions | None = None) -> Subscription:
         try:
             return self._create(overrides, message_lost=self._on_loss)
-        except UnsupportedEventTypeError:  # this middleware does not report losses
+        except UnsupportedEventTypeError:
+            self._reports = False
             return self._create(overrides)
 
     def _create(self, overrides: QoSOverridingOptions | None, **events: Any) -> Subscription:
@@ -178,6 +187,11 @@ class ImageSubscription:
             self._subscription = self._subscribe()
 
     @property
+    def latched(self) -> bool:
+        """Whether publishers may have sent the newest image long ago, and send no other."""
+        return bool(self._qos.durability == LATCHED)
+
+    @property
     def reliability(self) -> str:
         """The reliability that is requested now: best_effort or reliable."""
         return self._qos.reliability.name.lower()
@@ -186,34 +200,43 @@ class ImageSubscription:
         """Return the number of publishers of the topic."""
         return int(self._node.count_publishers(self.topic))
 
+    def describe_publishers(self) -> str:
+        """Return the number of publishers in words."""
+        count = self.publishers()
+        return "1 publisher" if count == 1 else f"{count} publishers"
+
     @property
     def missed(self) -> int:
         """Number of images that are known to be lost. More may be lost."""
         return max(self.arrivals.missed, self._reported_in_all)
 
-    def check(self, stale_timeout: float, loading: bool) -> bool:
+    def check(self, stale_timeout: float, loading: bool, max_rate: float = 0.0) -> bool:
         """Return whether no image arrived for `stale_timeout` seconds (0: never), and warn.
 
-        Warns about missing and lost images at most every REPEAT_WARNING seconds. While the model
-        is `loading`, this process is too busy to receive every image, so loss is ignored.
+        Warns about missing and lost images at most every REPEAT_WARNING seconds. Loss is no fault
+        if `max_rate` images per second arrive (0: never enough), because no more are described.
+        While the model is `loading`, this process is too busy to receive every image, so loss is
+        ignored.
         """
         now = time.monotonic()
         self._stale_timeout = stale_timeout
         self._single = self.publishers() == 1
         if self._auto:
             self._adapt(now)
-        stale = 0 < stale_timeout < self.arrivals.silence(now)
+        stale = self.arrivals.silent(now, stale_timeout)
         if stale and not self._stale:
             self._warned_at = float("-inf")  # a warning of loss must not delay this one
         self._stale = stale
         if loading:
             self.arrivals.forget(now)
+        enough = 0 < max_rate <= self.arrivals.rate(now)
+        self.losing = self.arrivals.lost(now) > LOST_SHARE and not enough
         if now - self._warned_at < REPEAT_WARNING:
             return stale
         if stale:
             self._warn(now, self._describe_silence(now))
-        elif (lost := self.arrivals.lost(now)) > LOST_SHARE:
-            self._warn(now, self._describe_loss(now, lost))
+        elif self.losing:
+            self._warn(now, self._describe_loss(now))
         return stale
 
     def _warn(self, now: float, text: str) -> None:
@@ -249,12 +272,16 @@ class ImageSubscription:
                 self._receive(*taken)
 
     def _receive(self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
-        now, stamp = time.monotonic(), seconds(message.header.stamp)
+        now = time.monotonic()
         # Several publishers number their images independently.
         sequence, age = _sequence(info) if self._single else None, 0.0
         if self._skipped:
             age = self._waited(info, now)
-        self.arrivals.arrived(now - age, stamp, self._sent(sequence), self._skipped)
+        sent = self._sent(sequence)
+        if self._skipped:
+            self.arrivals.sampled(now - age, sent)
+        else:
+            self.arrivals.arrived(now, self._lost(sent))
         self._reported = 0
         self._sequence = sequence
         self._gate.passed(now, self._all_needed())
@@ -285,11 +312,22 @@ class ImageSubscription:
         sent = sequence - self._sequence
         return sent if sent > 0 else None
 
-    def _describe_loss(self, now: float, lost: float) -> str:
+    def _lost(self, sent: int | None) -> int:
+        """Return how many images are known to be lost since the newest one.
+
+        The publisher's numbers also count images that a newer one has replaced here, which happens
+        if images come in bursts. Best-effort middleware reports exactly those that were lost.
+        """
+        if self._reports and self._qos.reliability == BEST_EFFORT:
+            return self._reported
+        return sent - 1 if sent else 0
+
+    def _describe_loss(self, now: float) -> str:
         return (
-            f"about {lost:.0%} of the images on {self.topic} do not reach this node "
-            f"({self.arrivals.rate(now):.1f} images/s arrive, {self.missed} lost so far): "
-            f"this computer is too busy, or {self._cures()}"
+            f"{self.arrivals.lost(now):.0%} of the images on {self.topic} are lost, or replaced "
+            f"by newer ones before this node reads them ({self.arrivals.rate(now):.1f} images/s "
+            f"are read, {self.missed} lost so far): this computer is too busy, or images arrive "
+            f"in bursts, or {self._cures()}"
         )
 
     def _cures(self) -> str:
@@ -319,7 +357,7 @@ class ImageSubscription:
         text = f"no image on {self.topic} for {self.arrivals.silence(now):.1f} s: "
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
-            return text + "no publisher; check the topic's name, remap it or set image_topics"
+            return f"{text}no publisher; {self._elsewhere()}"
         text += f"this node requests {self._qos.reliability.name}"
         for publisher in publishers[:MAX_PUBLISHERS]:
             text += (
@@ -330,6 +368,11 @@ class ImageSubscription:
             text += f"; {len(publishers)} publishers in all"
         if all(map(self._problem, publishers)):
             return text
+        if self.arrivals.last is None and any(map(self._latched, publishers)):
+            return (
+                f"{text}; perhaps its only image was sent before this node subscribed: "
+                f"set {self._policy}durability:=transient_local"
+            )
         if self._reported:
             return f"{text}; {self._reported} images have been lost since then: {self._cures()}"
         stopped = self.arrivals.last is not None
@@ -337,13 +380,43 @@ class ImageSubscription:
 
     def _problem(self, publisher: TopicEndpointInfo) -> str:
         """Return why this publisher's images cannot arrive; empty: they can."""
-        if _type_name(publisher) != self._type.__name__:
-            return f", expected {self._type.__name__}; check image_transport and the topic's name"
-        offered, requested = publisher.qos_profile.reliability, self._qos.reliability
-        if (offered, requested) != (BEST_EFFORT, RELIABLE):
+        offered, requested = publisher.qos_profile, self._qos
+        if (kind := _type_name(publisher)) != self._type.__name__:
+            return f", expected {self._type.__name__}; {self._remedy(self.topic, kind)}"
+        if (offered.durability, requested.durability) == (VOLATILE, LATCHED):
+            remedy = f"set {self._policy}durability to volatile"
+        elif (offered.reliability, requested.reliability) == (BEST_EFFORT, RELIABLE):
+            parameter = self._override if self._overridden else "image_reliability"
+            remedy = f"set {parameter} to best_effort"
+        else:
             return ""
-        parameter = self._override if self._overridden else "image_reliability"
-        return f", which cannot connect; set {parameter} to best_effort"
+        return f", which cannot connect; {remedy}"
+
+    def _latched(self, publisher: TopicEndpointInfo) -> bool:
+        """Return whether the publisher keeps images for late subscribers, but not for this one."""
+        offered = publisher.qos_profile.durability
+        return (offered, self._qos.durability) == (LATCHED, VOLATILE)
+
+    def _elsewhere(self) -> str:
+        """Return what to do if the topic has no publisher."""
+        for _, suffix in TRANSPORTS.values():
+            topic = self._base + suffix
+            for publisher in self._node.get_publishers_info_by_topic(topic):
+                kind = _type_name(publisher)
+                if topic != self.topic and kind in _TRANSPORT_OF:
+                    return f"{topic} has {kind}: {self._remedy(topic, kind)}"
+        return "check the topic's name, remap it or set image_topics"
+
+    def _remedy(self, topic: str, kind: str) -> str:
+        """Return how to receive the images of type `kind` that `topic` has."""
+        if kind not in _TRANSPORT_OF:
+            return "check the topic's name"
+        transport = _TRANSPORT_OF[kind]
+        _, suffix = TRANSPORTS[transport]
+        remedy = f"set image_transport:={transport}"
+        if topic.endswith(suffix):
+            return remedy
+        return f"{remedy} and remap {topic}{suffix}:={topic}"
 
 
 def _type_name(publisher: TopicEndpointInfo) -> str:
@@ -352,6 +425,8 @@ def _type_name(publisher: TopicEndpointInfo) -> str:
 
 
 def _node_name(publisher: TopicEndpointInfo) -> str:
+    if publisher.node_name == UNKNOWN_NODE:
+        return "a node whose name is not known yet"
     name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
     return one_line(name, MAX_VALUE)
 

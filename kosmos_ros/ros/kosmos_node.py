@@ -211,7 +211,7 @@ class KosmosNode(ManagedNode):
         """Return the topics of cameras and their publishers, for a response without an image."""
         subscriptions = [self.cameras[camera].subscription for camera in cameras]
         return "".join(
-            f" on {subscription.topic} (publishers: {subscription.publishers()})"
+            f" on {subscription.topic} ({subscription.describe_publishers()})"
             for subscription in subscriptions
         )
 

@@ -237,10 +237,12 @@ class ModelHost:
         engine = self._load(self.settings)
         if self.settings.warm_up:
             engine.warm_up(self.settings.max_batch_size, self._owner.longest_caption())
-        decoder = ImageDecoder()
+        decoder = ImageDecoder(self._owner.get_logger().warning)
         self._owner.get_logger().info(f"images are decoded by {decoder}")
         self._start_up = time.monotonic() - began
-        return engine, decoder.decode
+        return engine, lambda message, most: decoder.decode(
+            message, most, self.settings.stretch_mono16
+        )
 
     def loaded(self, engine: CaptionEngine) -> None:
         """Log and publish the details of the loaded engine."""

@@ -16,6 +16,7 @@ from typing import Any
 from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
+from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import ConfigError, RequestError
 from kosmos_ros.kosmos2 import prompts
@@ -43,12 +44,31 @@ class CheckedRequest:
 def check(request: Any) -> None:
     """Check sizes, and the fields that several kinds of requests have. Raises RequestError."""
     limits.check(request)
+    own_image(request)
     if request.max_new_tokens:
         _validated("max_new_tokens", request.max_new_tokens)
     if (age := seconds(request.max_age)) < 0:
         raise RequestError(f"max_age is {age:g} s; it must be 0 or more")
     for region in getattr(request, "regions", ()):
         check_region(box_from(region))
+
+
+def own_image(request: Any) -> Image | CompressedImage | None:
+    """Return the image in a request; None: it uses a camera's frame.
+
+    Raises RequestError if there are two. A compressed image with a format but without data is an
+    image, too: the decoder refuses it, since a frame of a camera could be a very different image.
+    """
+    raw, compressed = request.image, request.compressed_image
+    has_raw = raw.width or raw.height or len(raw.data)
+    has_compressed = compressed.format or len(compressed.data)
+    if has_raw and has_compressed:
+        raise RequestError(
+            "image and compressed_image must not both be set; leave one of them empty"
+        )
+    if has_compressed:
+        return compressed
+    return raw if has_raw else None
 
 
 def ask(request: Ask.Request, settings: CameraSettings) -> CheckedRequest:

@@ -210,7 +210,7 @@ class Services:
         progress: Callable[[Observation], None] | None = None,
     ) -> Any:
         """Queue a checked request and return its response. Raises KosmosError if refused."""
-        own_image = bool(request.image.width or request.image.height or len(request.image.data))
+        own_image = requests.own_image(request)
         future: Future = Future()
         work = Work(
             prompts=checked.prompts,
@@ -220,9 +220,10 @@ class Services:
             failed=lambda exc: self._answer(work, future, self._refusal(kind, exc)),
             max_new_tokens=request.max_new_tokens or self._settings(request).max_new_tokens,
             progress=progress,
-            image=request.image if own_image else None,
+            image=own_image,
             cameras=() if own_image else self._cameras(request),
             max_age=seconds(request.max_age),
+            asked=time.monotonic(),
             deadline=time.monotonic() + self._server.settings.request_timeout,
         )
         # Before the check below, so that a transition at this moment also refuses this request.

@@ -2,23 +2,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the input of one camera: its rate, its silence and its lost frames.
 
-Knows arrival times and stamps only. Knows no ROS and no images. Times are in seconds.
+Knows arrival times, and how many frames are known to be lost. Knows no ROS, no stamps and no
+images. Times are in seconds.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import NamedTuple
+
+INTERVALS = 5
+"""Number of the newest intervals between frames whose median is the period of a camera."""
+PATIENCE = 2.0
+"""Periods without a frame after which a slow camera is silent. A frame may be late."""
 
 
 class _Frame(NamedTuple):
     arrived: float  # s, monotonic
-    stamp: float  # s, of its header
-    sent: int | None  # frames sent since the last one received, with this one; None: unknown
-    skipped: bool  # frames before this one were left unread on purpose
+    sent: int  # frames since the one before, with this one; 1 if they were not skipped on purpose
+    lost: int  # frames that were lost since the one before
 
 
 @dataclass
@@ -31,24 +36,32 @@ class Arrivals:
     _judged_from: float = float("-inf")  # s, monotonic; earlier frames do not count as lost
     missed: int = 0  # frames that are known to be lost
     _frames: deque[_Frame] = field(default_factory=deque)
+    _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=INTERVALS))  # s
 
-    def arrived(
-        self, now: float, stamp: float, sent: int | None = None, skipped: bool = False
-    ) -> None:
-        """Record a frame: `now` by the monotonic clock, `stamp` from its header.
+    def arrived(self, now: float, lost: int = 0) -> None:
+        """Record a frame at `now` by the monotonic clock.
+
+        `lost` is the number of frames that are known to be lost since the last recorded one.
+        """
+        self.missed += lost
+        self._add(now, _Frame(now, 1, lost))
+
+    def sampled(self, now: float, sent: int | None) -> None:
+        """Record a frame before which others were left unread on purpose. They are not lost.
 
         `sent` is the number of frames that the camera has sent since the last recorded frame,
-        including this one; None if unknown. `skipped`: the frames between them were left unread on
-        purpose and are not lost.
+        including this one. None: unknown, and then the rate is unknown, too.
         """
-        if skipped:
-            self.forget(now)
-            if sent is None:  # the rate is unknown, too
-                self._frames.clear()
-        elif sent:
-            self.missed += sent - 1
+        self.forget(now)
+        if sent is None:
+            self._frames.clear()
+        self._add(now, _Frame(now, sent or 1, 0))
+
+    def _add(self, now: float, frame: _Frame) -> None:
+        if self.last is not None:
+            self._intervals.append(now - self.last)
         self.last = now
-        self._frames.append(_Frame(now, stamp, sent, skipped))
+        self._frames.append(frame)
         while now - self._frames[0].arrived > self.window:
             self._frames.popleft()
 
@@ -64,6 +77,14 @@ class Arrivals:
         """Return the seconds since the newest frame, or since the start if none has arrived."""
         return max(0.0, now - (self.started if self.last is None else self.last))
 
+    def silent(self, now: float, timeout: float) -> bool:
+        """Return whether no frame has arrived for `timeout` seconds; 0: never.
+
+        For a camera whose period is known to be longer, it takes PATIENCE periods instead.
+        """
+        period = statistics.median(self._intervals) if self._intervals else 0.0
+        return timeout > 0 and max(timeout, PATIENCE * period) < self.silence(now)
+
     def rate(self, now: float) -> float:
         """Return the frames per second within the window; 0 for fewer than two frames.
 
@@ -71,37 +92,19 @@ class Arrivals:
         """
         recent = self._since(now - self.window)
         elapsed = now - recent[0].arrived if len(recent) > 1 else 0.0
-        count = sum((frame.sent or 1) if frame.skipped else 1 for frame in recent[1:])
+        count = sum(frame.sent for frame in recent[1:])
         return count / elapsed if elapsed > 0 else 0.0
 
     def lost(self, now: float) -> float:
-        """Return the share of frames, in [0, 1], that were sent within the window but lost.
+        """Return the share of frames, in [0, 1], that are known to be lost within the window.
 
-        The share is exact if the number of sent frames is known. Otherwise it is estimated from
-        stamps, for each half of the window, and the lower share counts. A change of the camera's
-        rate therefore does not look like loss. The camera's period is the lowest decile of the
-        intervals between successive stamps, and not the shortest one, because a single late stamp
-        makes the next interval too short. A camera that always loses every second frame looks
-        like one of half the rate. The share is 0 for fewer than 3 frames in the window or
-        in a half, and for stamps that repeat or go back.
+        Stamps are no evidence: a camera that sends pairs of frames has the same stamps as a faster
+        one that loses most of its frames. The share is 0 for fewer than 3 frames.
         """
         frames = self._since(max(now - self.window, self._judged_from))
-        sent = [frame.sent for frame in frames[1:] if frame.sent]
-        if len(sent) == len(frames) - 1:
-            return 1 - len(frames) / (sum(sent) + 1) if len(frames) > 2 else 0.0
-        halves: tuple[list[float], list[float]] = ([], [])
-        for frame in frames:
-            halves[now - frame.arrived < self.window / 2].append(frame.stamp)
-        return min(map(_lost, halves))
+        if len(frames) < 3:
+            return 0.0
+        return 1 - len(frames) / (len(frames) + sum(frame.lost for frame in frames[1:]))
 
     def _since(self, start: float) -> Sequence[_Frame]:
         return [frame for frame in self._frames if frame.arrived >= start]
-
-
-def _lost(stamps: list[float]) -> float:
-    steps = [after - before for before, after in pairwise(stamps)]
-    if len(steps) < 2 or min(steps) <= 0:
-        return 0.0
-    period = sorted(steps)[len(steps) // 10]
-    sent = round((stamps[-1] - stamps[0]) / period) + 1
-    return max(0.0, 1 - len(stamps) / sent)

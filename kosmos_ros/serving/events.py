@@ -4,7 +4,7 @@
 
 The model's output for a single frame may be wrong. A new value is accepted once it has been the
 same in a number of consecutive frames and over a number of seconds. Knows no ROS and no model.
-Times are the stamps of the images, in seconds.
+Times are those of FrameTime, in seconds.
 """
 
 from __future__ import annotations
@@ -35,6 +35,29 @@ class Event:
     phrases: tuple[Phrase, ...] = ()  # the phrase that appeared, with its boxes
     answer: str = ""
     previous: str = ""  # the previous answer
+
+
+@dataclass
+class FrameTime:
+    """Times of the frames of one camera: their stamps, as long as these change.
+
+    Some drivers always send the same stamp. From then on the time elapses like a monotonic clock.
+    """
+
+    still: int = 0  # consecutive frames, up to now, that repeat the stamp of the one before
+    _stamp: float | None = None  # s, of the newest frame
+    _time: float = 0.0  # s, of the newest frame
+    _now: float = 0.0  # s, monotonic, of the newest frame
+
+    def of(self, stamp: float, now: float) -> float:
+        """Return the time of one more frame; `now` is the monotonic time, both in seconds."""
+        if stamp == self._stamp:
+            self.still += 1
+            self._time += now - self._now
+        else:
+            self.still, self._time = 0, stamp
+        self._stamp, self._now = stamp, now
+        return self._time
 
 
 @dataclass

@@ -114,6 +114,11 @@ class NodeSettings:
         "Largest image to decode (pixels). Larger images are refused.",
         limits=(1, 1_000_000_000),
     )
+    stretch_mono16: bool = parameter(
+        False,
+        "Spread the brightness of each 16-bit grey image (mono16) from its darkest to its "
+        "brightest value. Images of cameras with 10 to 14 bits are nearly black without it.",
+    )
     queue_size: int = parameter(
         8,
         "Largest number of requests that wait for the model. The same number of requests may wait "

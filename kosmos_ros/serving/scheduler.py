@@ -43,6 +43,7 @@ CATCH_UP = 0.1
 """Seconds that a request waits for a newer frame of an idle camera, whose frames are read rarely.
 
 The newest frame is often still on its way to this process, because a large image arrives in parts.
+A frame that arrives while a request waits is young enough for it for this time.
 """
 
 
@@ -233,7 +234,9 @@ class Scheduler:
         frame = self._frame_of(request)
         if frame is None:
             return not request.cameras
-        return not 0 < request.max_age < now - frame.arrived
+        # A frame needs some time to get here, so no frame would satisfy a smaller age.
+        newest = CATCH_UP if frame.arrived >= request.asked else 0.0
+        return not request.max_age > 0 or now - frame.arrived <= max(request.max_age, newest)
 
     def _slots_of(self, request: Work) -> list[_Slot]:
         return [self._slots[camera] for camera in request.cameras if camera in self._slots]

@@ -66,6 +66,7 @@ class Work:
     image: Any = None  # the request's own image message; None: a camera's frame
     cameras: tuple[str, ...] = ()  # use the newest frame of any of these
     max_age: float = 0.0  # s since the frame arrived; 0: any age
+    asked: float = math.inf  # s, monotonic, when the request was made
     deadline: float = math.inf  # s, monotonic; refused if the model has not begun by then
     stopped: threading.Event = field(default_factory=threading.Event)  # no client waits any more
 

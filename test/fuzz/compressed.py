@@ -42,7 +42,10 @@ _PICTURES = (
     picture("WebP", save_all=True, append_images=[Image.new("RGB", (5, 4))]),
 )
 # First byte 1: `mended` corrects the checksums of a PNG.
-SEEDS = tuple(b"\1" + file for file in _PICTURES)
+SEEDS = (
+    *(b"\1" + file for file in _PICTURES),
+    *(bytes([2 * number + 1]) + _PICTURES[5] for number in range(1, 6)),  # values of 16 bits
+)
 WORDS = (
     *(b"\xff" + bytes([marker]) for marker in (0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDB, 0xE1)),
     *(b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS", b"gAMA", b"iCCP", b"zTXt", b"iTXt", b"eXIf"),
@@ -52,9 +55,17 @@ WORDS = (
 )
 
 
+FORMATS = (
+    "jpeg",
+    *(f"{name}; png compressed " for name in ("16UC1", "mono16", "bayer_rggb8", "bayer_gbrg16")),
+    "32FC1; compressedDepth png",
+)
+
+
 def run(data):
+    format = FORMATS[(data[0] >> 1) % len(FORMATS) if data else 0]
     try:
-        image = decode_compressed(mended(data), "jpeg", LIMIT)
+        image = decode_compressed(mended(data), format, LIMIT, stretch=len(data) % 2 == 1)
     except ImageError:
         return False
     check(image)

@@ -20,7 +20,7 @@ from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import BoundingBox
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from fuzz.parse import SNOWMAN
@@ -41,21 +41,23 @@ _PICTURE = np.broadcast_to(np.uint8(0), (*SIZE[::-1], 3))
 _NOW = SimpleNamespace(nanoseconds=1_700_000_000_000_000_000)
 
 # After the kind and the cameras: the fields of a message in order; see `fill`.
-IMAGE, CAMERA, AGE, TOKENS = b"\1", b"\0", b"\0\0", b"\0"
-REST = IMAGE + CAMERA + AGE + TOKENS
+IMAGE, COMPRESSED, CAMERA, AGE, TOKENS = b"\1", b"\0", b"\0", b"\0\0", b"\0"
+REST = IMAGE + COMPRESSED + CAMERA + AGE + TOKENS
+JPEG = b"\0\1" + CAMERA + AGE + TOKENS
 SEEDS = (
     b"\0\0" + texts("What is it?") + b"\0\1" + BOX + b"\0" + REST + b"\1",
     b"\0\0" + texts("Is the cat here?") + b"\2" + texts("Who?", "A man.") + b"\1" + BOX + b"\1"
     + texts("the cat") + REST + b"\0",
-    b"\0\1" + texts("Why?") + b"\0\0\0\0\1\1\0\5",
+    b"\0\1" + texts("Why?") + b"\0\0\0\0\0\1\1\0\5",
     b"\1\0\2" + texts("a dog", "a fire") + b"\2" + REST,
-    b"\1\1\1" + texts("a dog") + b"\0\0\1\2\0\2",
+    b"\1\1\1" + texts("a dog") + b"\0\0\0\1\2\0\2",
+    b"\1\0\1" + texts("a dog") + b"\0" + JPEG,
     b"\2\0\2" + BOX * 2 + b"\0" + REST + b"\1",
     b"\2\0\0\1" + REST + b"\0",
-    b"\3\0" + texts("<grounding> An image of") + REST,
+    b"\3\0" + texts("<grounding> An image of") + b"\0" + texts("") + REST,
     *(
         b"\4\0" + bytes([prompts.TASKS.index(task)]) + texts(text) + phrases + b"\0" + regions
-        + b"\0\0" + REST + b"\1"
+        + b"\0" + texts("") + b"\0" + REST + b"\1"
         for task, text, phrases, regions in (
             ("brief_caption", "", b"\0", b"\0"),
             ("question", "What is it?", b"\0", b"\1" + BOX),
@@ -67,7 +69,7 @@ SEEDS = (
 )  # fmt: skip
 WORDS = (
     *(tag.encode() for tag in prompts.CONTROL_TAGS),
-    *(b"<phrase>", b"</object>", b"it", b"this", BOX, REST, b"\xff"),
+    *(b"<phrase>", b"</object>", b"it", b"this", BOX, REST, JPEG, b"\xff"),
 )
 
 
@@ -214,6 +216,15 @@ def _image(source):
     return source.choice(pictures)()
 
 
+def _compressed(source):
+    files = (
+        CompressedImage,
+        lambda: CompressedImage(data=b"\xff\xd8\xff"),
+        lambda: fill(source, CompressedImage()),
+    )
+    return source.choice(files)()
+
+
 def _box(source):
     return BoundingBox(
         **dict(zip(("x_min", "y_min", "x_max", "y_max"), source.corners(), strict=True))
@@ -243,4 +254,5 @@ _DRAWS = {
     "builtin_interfaces/Time": lambda source: fill(source, Time()),
     "std_msgs/Header": lambda source: fill(source, Header()),
     "sensor_msgs/Image": _image,
+    "sensor_msgs/CompressedImage": _compressed,
 }

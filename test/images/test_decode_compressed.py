@@ -21,7 +21,14 @@ from PIL import Image, ImageFile, WebPImagePlugin
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images import decode
-from kosmos_ros.images.decode import FILE_FORMATS, MESSAGE_FORMATS, decode_compressed, load
+from kosmos_ros.images.decode import (
+    FILE_FORMATS,
+    MESSAGE_FORMATS,
+    decode_compressed,
+    decode_raw,
+    load,
+)
+from kosmos_ros.images.encodings import ENCODINGS
 
 
 @pytest.mark.parametrize("format", ["PNG", "WebP"])
@@ -56,13 +63,114 @@ def test_the_first_bytes_decide_the_format(hint):
         b"\x00\x00\x00\x01\x67\x42",  # H.264
         encoded(picture(), "GIF"),
         encoded(picture(), "BMP"),
-        encoded(picture(), "TIFF"),
     ],
 )
 @pytest.mark.fault(17)
 def test_other_transports_are_refused_with_a_command_that_converts_them(data):
     with pytest.raises(EncodingError, match=r"'of some kind'.*begins with.*republish"):
         decode_compressed(data, "of some kind", LIMIT)
+
+
+REPUBLISH = {
+    "humble": "republish compressedDepth raw --ros-args -r in/compressedDepth:=TOPIC",
+    "jazzy": "republish --ros-args -p in_transport:=compressedDepth -p out_transport:=raw -r in/",
+    "": "republish --ros-args -p in_transport:=compressedDepth -p out_transport:=raw -r in/",
+}
+
+
+@pytest.mark.parametrize("distribution", REPUBLISH)
+def test_the_command_is_that_of_the_running_distribution(distribution, monkeypatch):
+    """Since Jazzy, republish takes the transports as parameters and ignores arguments."""
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    data = struct.pack("<iff", 0, 100.0, 0.0) + EXAMPLES["PNG"]
+    with pytest.raises(EncodingError) as caught:
+        decode_compressed(data, "16UC1; compressedDepth png", LIMIT)
+    assert f"`ros2 run image_transport {REPUBLISH[distribution]}" in str(caught.value)
+
+
+def test_a_tiff_is_refused_with_the_parameter_that_chooses_another_format():
+    with pytest.raises(EncodingError, match="set the parameter format of its compressed_image_"):
+        decode_compressed(encoded(picture(), "TIFF"), "mono8; tiff compressed ", LIMIT)
+
+
+def test_an_empty_image_is_refused_with_its_format():
+    """compressed_image_transport sends one for depth if its parameter format is jpeg."""
+    with pytest.raises(ImageSizeError) as caught:
+        decode_compressed(b"", "16UC1; jpeg compressed mono8", LIMIT)
+    assert str(caught.value) == (
+        "the image of format '16UC1; jpeg compressed mono8' has 0 bytes of data; "
+        "its publisher could not compress it"
+    )
+
+
+# compressed_image_transport converts colours, and everything for a JPEG, to a target that the
+# format names. Otherwise a PNG has the raw values (compressed_publisher.cpp).
+MOSAIC = [name for name in ENCODINGS if name.startswith("bayer")]
+SINGLE = ["mono8", "8UC1", "mono16", "16UC1", *MOSAIC]
+
+
+def values_of(encoding, width=12, height=8):
+    """Return random values (H, W) of a raw image with one value per pixel."""
+    dtype = np.dtype(ENCODINGS[encoding].dtype)
+    return np.random.default_rng(1).integers(0, 256**dtype.itemsize, (height, width), dtype)
+
+
+@pytest.mark.parametrize(
+    "format", ["{}; png compressed ", "{}; png compressed", "{};png compressed {}"]
+)
+@pytest.mark.parametrize("encoding", SINGLE)
+def test_a_png_of_raw_values_gives_the_pixels_of_the_raw_message(encoding, format):
+    """Depth would be nearly black and a Bayer mosaic a grey pattern."""
+    values = values_of(encoding)
+    step = values.strides[0]
+    raw = decode_raw(values.tobytes(), 12, 8, encoding, step, False, LIMIT)
+    for hint in (format.format(encoding, encoding), encoding):
+        assert decode_compressed(encoded(values, "PNG"), hint, LIMIT).tolist() == raw.tolist()
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["bayer_rggb8; jpeg compressed mono8", "16UC1; jpeg compressed mono8", "mono8", "jpeg", ""],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_grey_stays_grey_if_the_publisher_has_converted_it(format, kind):
+    """For a JPEG, compressed_image_transport turns a mosaic into grey."""
+    image = decode_compressed(encoded(picture()[..., 0], kind), format, LIMIT)
+    assert np.abs(image[..., 1].astype(int) - picture()[..., 0]).mean() < 3
+    assert (image == image[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        "rgba8; png compressed bgr8",
+        "bayer_rggb8; png compressed ",  # colours in a file that should have one value per pixel
+        "16UC1; png compressed ",
+        "8UC3; png compressed ",
+    ],
+)
+def test_colours_stay_colours_whatever_the_format_says(format):
+    assert decode_compressed(EXAMPLES["PNG"], format, LIMIT).tolist() == noise().tolist()
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "bayer_rggb16", "32FC1", "rgb8", "nonsense"])
+def test_values_of_8_bits_are_grey_if_the_format_names_another_type(encoding):
+    values = values_of("mono8")
+    image = decode_compressed(encoded(values, "PNG"), f"{encoding}; png compressed ", LIMIT)
+    assert image[..., 2].tolist() == values.tolist()
+
+
+def test_a_mosaic_that_is_too_small_is_refused_like_the_raw_one():
+    data = encoded(values_of("mono8", 2, 2), "PNG")
+    with pytest.raises(ImageSizeError, match="2 x 2 pixels cannot be bayer_rggb8"):
+        decode_compressed(data, "bayer_rggb8; png compressed ", LIMIT)
+
+
+@pytest.mark.parametrize("format", ["mono16; png compressed ", "png"])
+def test_16_bit_grey_of_a_sensor_with_fewer_bits_can_be_stretched(format):
+    data = encoded(np.array([[100, 2147, 4195]], np.uint16), "PNG")
+    assert decode_compressed(data, format, LIMIT)[0, :, 0].tolist() == [0, 8, 16]
+    assert decode_compressed(data, format, LIMIT, True)[0, :, 0].tolist() == [0, 127, 255]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])

@@ -11,12 +11,19 @@ import sys
 
 import numpy as np
 import pytest
+from compressed_images import EXAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 from raw_images import CASES, DUSK, LIMIT, RED, message_data, u16
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
-from kosmos_ros.images.decode import MAX_SIDE, check_raw, decode_raw
+from kosmos_ros.images.decode import (
+    MAX_SIDE,
+    SNIFFED,
+    check_raw,
+    check_uncompressed,
+    decode_raw,
+)
 from kosmos_ros.images.encodings import ENCODINGS
 from kosmos_ros.sanitize import quoted
 
@@ -251,6 +258,9 @@ def test_planes_may_share_the_step_of_the_whole_image(encoding):
     rows, expected = CASES[encoding]
     step = len(message_data(rows)) // len(expected)
     assert decode(encoding, rows, step=step).tolist() == np.array(expected).tolist()
+    # sensor_msgs counts two channels of one byte (image_encodings::numChannels).
+    shared = 2 * len(expected[0])
+    assert decode(encoding, rows, step=shared).tolist() == np.array(expected).tolist()
     for other in (step - 1, step + 1):
         with pytest.raises(ImageSizeError, match="bytes of data; expected at least"):
             decode(encoding, rows, step=other)
@@ -346,6 +356,59 @@ def test_every_16_bit_value_is_rounded_to_the_nearest():
     values = np.arange(65536, dtype=np.uint16)
     image = decode_raw(values, 256, 256, "mono16", 512, False, 65536)
     assert (image[..., 1].ravel() == np.rint(values * (255 / 65535))).all()
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_sensor_of_12_bits_can_be_stretched_from_its_darkest_to_its_brightest_value(big):
+    rows = [u16(0, 100), u16(2048, 4095)]
+    usual, wide = (
+        decode("mono16", rows, big=big, width=2, stretch=stretch)[..., 0]
+        for stretch in (False, True)
+    )
+    assert usual.tolist() == [[0, 0], [8, 16]]
+    assert wide.tolist() == [[0, 6], [128, 255]]
+
+
+@pytest.mark.parametrize("encoding", [name for name in CASES if name != "mono16"])
+def test_stretching_changes_mono16_only(encoding):
+    rows, expected = CASES[encoding]
+    assert decode(encoding, rows, stretch=True).tolist() == np.array(expected).tolist()
+
+
+def test_a_stretched_image_of_one_value_is_black():
+    assert not decode("mono16", [u16(700, 700), u16(700, 700)], width=2, stretch=True).any()
+
+
+@pytest.mark.parametrize("encoding", ["jpeg", "rgb8", "mono8"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_file_in_a_raw_image_is_named(name, encoding):
+    """As rgb8 it would be noise, if it is long enough."""
+    with pytest.raises(EncodingError) as caught:
+        check_uncompressed(EXAMPLES[name][:SNIFFED], encoding)
+    kind = name.rpartition(" ")[2]
+    assert f"encoding '{encoding}' are a {kind} file; publish them as " in str(caught.value)
+    assert "image_transport:=compressed" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "ffd8ffe000104a46494600010101",  # JFIF
+        "ffd8ffe100e04578696600004d4d",  # Exif
+        "ffd8ffe0002141564931000101",  # Motion-JPEG in AVI
+        "ffd8ffdb00840006040506050406",  # tables first, as many webcams write them
+        "ffd8ffdb00430006040506050406",
+    ],
+)
+def test_a_jpeg_of_any_camera_is_recognized(head):
+    with pytest.raises(EncodingError, match="are a JPEG file"):
+        check_uncompressed(bytes.fromhex(head), "rgb8")
+
+
+@pytest.mark.parametrize("colour", [(255, 216, 255), (137, 80, 78), (82, 73, 70)])
+def test_pixels_that_begin_like_a_file_are_pixels(colour):
+    check_uncompressed((bytes(colour) * SNIFFED)[:SNIFFED], "rgb8")
+    check_uncompressed(bytes(colour), "rgb8")
 
 
 @given(

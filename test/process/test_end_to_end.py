@@ -250,7 +250,7 @@ def test_a_publisher_of_another_message_type_is_reported():
     node = Program("kosmos_node", *arguments, "-r", "image:=camera/image_raw/compressed")
     with camera, node:
         line = node.says("/camera offers CompressedImage")
-    assert "expected Image; check image_transport" in line
+    assert "expected Image; set image_transport:=compressed" in line
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

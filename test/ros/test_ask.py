@@ -134,7 +134,7 @@ def test_question_without_an_image_names_the_silent_topic(start):
     harness = start(request_timeout=0.2)
     response = harness.ask(question="What is it?")
     assert not response.success
-    assert "no image arrived within 0.2 s on /image (publishers: 1)" in response.message
+    assert "no image arrived within 0.2 s on /image (1 publisher)" in response.message
 
 
 @pytest.mark.fault(51)

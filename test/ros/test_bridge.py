@@ -5,13 +5,14 @@
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sensor_msgs", reason="ROS messages are not installed: scripts/setup does")
 
-from compressed_images import EXAMPLES, noise
+from compressed_images import EXAMPLES, encoded, noise
 from raw_images import CASES, LIMIT, message_data
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -93,6 +94,49 @@ def test_compressed_messages_are_decoded(decoder):
     assert decoder.decode(compressed, LIMIT).tolist() == noise().tolist()
     with pytest.raises(ImageError):
         decoder.decode(CompressedImage(format="png", data=EXAMPLES["PNG"][:-30]), LIMIT)
+
+
+def test_both_name_a_jpeg_in_a_raw_image(decoder):
+    """Some drivers do this. As rgb8 it would be noise."""
+    jpeg = EXAMPLES["JPEG"] * 99
+    for encoding in ("rgb8", "jpeg"):
+        raw = Image(width=64, height=48, encoding=encoding, step=192, data=jpeg)
+        with pytest.raises(EncodingError, match=f"encoding '{encoding}' are a JPEG file; publish"):
+            decoder.decode(raw, LIMIT)
+
+
+def test_both_stretch_grey_of_16_bits(decoder):
+    frame = message("mono16")
+    frame.data = np.array([[0, 100, 200], [300, 400, 500]], "<u2").tobytes()
+    assert decoder.decode(frame, LIMIT, True)[..., 1].tolist() == [[0, 51, 102], [153, 204, 255]]
+    assert decoder.decode(frame, LIMIT)[..., 1].tolist() == [[0, 0, 1], [1, 2, 2]]
+    png = CompressedImage(data=encoded(np.array([[7, 107, 262]], np.uint16), "PNG"))
+    assert decoder.decode(png, LIMIT, True)[..., 1].tolist() == [[0, 100, 255]]
+
+
+def test_a_nearly_black_image_of_16_bits_causes_one_hint(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    hints = []
+    decoder = ImageDecoder(hints.append)
+    bright, dark = message("mono16"), message("mono16")
+    dark.data = np.array([[0, 4095, 200], [300, 400, 500]], "<u2").tobytes()
+    for frame, stretch in ((bright, False), (dark, True), (message("mono8"), False)):
+        decoder.decode(frame, LIMIT, stretch)
+    assert not hints
+    for _ in range(2):
+        decoder.decode(dark, LIMIT)
+    (hint,) = hints
+    assert hint.startswith("an image of encoding mono16 is nearly black; if its camera has fewer")
+
+
+def test_cv_bridge_is_not_used_for_an_image_that_is_stretched(monkeypatch):
+    """It narrows 16 bits by its own rule."""
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    decoder = ImageDecoder()
+    decoder.served = frozenset({("mono16", False)})
+    decoder._bridge = SimpleNamespace(imgmsg_to_cv2=lambda *_: np.array(7))
+    assert decoder.decode(message("mono16"), LIMIT) == 7
+    assert decoder.decode(message("mono16"), LIMIT, True)[..., 0].max() == 255
 
 
 @pytest.mark.fault(7)

@@ -10,7 +10,11 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from kosmos_msgs.msg import Event
+from node_harness import SNOWMAN_BOX, plain_image
 from rosgraph_msgs.msg import Clock as ClockMessage
+
+from kosmos_ros.ros.stamps import STILL
 
 
 @pytest.mark.fault(27)
@@ -63,6 +67,48 @@ def test_results_carry_any_stamp(start):
         assert harness.captions[-1].header == sent.header
     assert [caption.header.stamp.sec for caption in harness.captions] == stamps
     now = time.time()
-    future, past = (harness.captions[number].latency.sec for number in (1, 2))
-    assert future == pytest.approx(now - (2**31 - 1), abs=600)
+    newest, future, past = (harness.captions[number].latency.sec for number in (0, 1, 2))
+    assert newest == pytest.approx(now, abs=600)
+    assert future == 0
     assert past == 2**31 - 1  # the longest possible duration
+    warnings = [text for text in harness.logged if "stamps of its images" in text]
+    assert len(warnings) == 2  # one for each fault
+    assert "s old, and so is the reported latency; set use_sim_time to true" in warnings[0]
+    assert "s ahead of this node's clock, so latency is reported as 0; synch" in warnings[1]
+
+
+def test_a_clock_that_does_not_start_is_named_once(start):
+    """Stamps of this century would give a latency of minus fifty years."""
+    harness = start(use_sim_time=True, max_rate=0).subscribe_to_captions()
+    for count in (1, 2):
+        harness.send(sec=1_700_000_000 + count)
+        harness.until(lambda count=count: len(harness.captions) == count)
+    assert [caption.latency.sec for caption in harness.captions] == [0, 0]
+    assert harness.camera.throughput.latency(0.0) == 0.0
+    harness.until(lambda: harness.logs("use_sim_time is true and no time arrives on /clock"))
+    assert sum("no time arrives on /clock" in text for text in harness.logged) == 1
+
+
+def test_a_latency_is_never_negative(start):
+    harness = start(max_rate=0)
+    image = plain_image(sec=2**31 - 1)
+    response = harness.ask(question="What is it?", image=image)
+    latency = response.result.latency
+    assert (latency.sec, latency.nanosec) == (0, 0)
+
+
+def test_events_follow_the_arrival_of_frames_whose_stamps_stand_still(start):
+    """event_seconds would never pass by such stamps."""
+    harness = start(max_rate=0, phrases=["a dog"], event_frames=2, event_seconds=0.1)
+    harness.engine.outputs = {"a dog": (SNOWMAN_BOX, (1.0, 0.25))}
+    events = harness.collect(Event, "kosmos/events")
+    harness.until(lambda: harness.has_subscriber("events"))
+    harness.wait_for_image_connection()
+    frame = plain_image(sec=7)
+    harness.client.create_timer(0.05, lambda: harness.image_publisher.publish(frame))
+    harness.until(lambda: events, "an event")
+    assert (events[0].kind, events[0].subject) == (Event.APPEARED, "a dog")
+    assert (events[0].header.stamp.sec, events[0].since.sec) == (7, 7)
+    harness.until(lambda: harness.camera.throughput.count > 2 * STILL)
+    harness.until(lambda: harness.logs("the stamps of its images do not change (7 s)"))
+    assert sum("do not change" in text for text in harness.logged) == 1

@@ -10,7 +10,8 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from conftest import Spinner
 from rclpy.node import Node
-from rclpy.qos import ReliabilityPolicy
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from kosmos_ros.ros import image_subscription
@@ -27,10 +28,15 @@ from kosmos_ros.serving.gate import LOOK_PERIOD
 class Subscriber:
     """An image subscription whose publishers, time and log the test controls."""
 
-    def __init__(self, monkeypatch, reliability="reliable", transport="raw"):
-        self.node = Node("subscriber")
+    def __init__(self, monkeypatch, reliability="reliable", transport="raw", name="image", **qos):
+        overrides = [
+            Parameter(f"qos_overrides./image.subscription.{policy}", value=value)
+            for policy, value in qos.items()
+        ]
+        self.node = Node("subscriber", parameter_overrides=overrides)
         self.now = 1000.0  # s, monotonic
-        self.infos, self.warnings, self.news = [], [], []
+        self.infos, self.warnings, self.news = [], [], []  # infos: of the subscribed topic
+        self.others = {}  # topic: infos of another topic
         log = SimpleNamespace(warning=self.warnings.append, info=self.news.append)
         monkeypatch.setattr(
             "kosmos_ros.ros.image_subscription.time",
@@ -40,9 +46,13 @@ class Subscriber:
         self.images, self.ages = [], []
         self.needed = True
         self.subscription = ImageSubscription(
-            self.node, "image", transport, reliability, self._on_image, lambda: self.needed
+            self.node, name, transport, reliability, self._on_image, lambda: self.needed
         )
-        monkeypatch.setattr(self.node, "get_publishers_info_by_topic", lambda topic: self.infos)
+        monkeypatch.setattr(
+            self.node,
+            "get_publishers_info_by_topic",
+            lambda topic: self.infos if topic == self.topic else self.others.get(topic, []),
+        )
         monkeypatch.setattr(self.node, "count_publishers", lambda topic: len(self.infos))
         # A computer without a setting that helps.
         monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
@@ -52,13 +62,28 @@ class Subscriber:
         self.images.append(message)
         self.ages.append(age)
 
-    def offer(self, name="camera", kind="sensor_msgs/msg/Image", reliability="RELIABLE"):
-        self.infos.append(
+    @property
+    def topic(self):
+        return self.subscription.topic
+
+    def offer(
+        self,
+        name="camera",
+        kind="sensor_msgs/msg/Image",
+        reliability="RELIABLE",
+        durability="VOLATILE",
+        topic=None,
+    ):
+        infos = self.others.setdefault(topic, []) if topic else self.infos
+        infos.append(
             SimpleNamespace(
                 node_name=name,
                 node_namespace="/",
                 topic_type=kind,
-                qos_profile=SimpleNamespace(reliability=ReliabilityPolicy[reliability]),
+                qos_profile=SimpleNamespace(
+                    reliability=ReliabilityPolicy[reliability],
+                    durability=DurabilityPolicy[durability],
+                ),
             )
         )
 
@@ -70,10 +95,10 @@ class Subscriber:
             Image(), {"publication_sequence_number": number, "received_timestamp": received}
         )
 
-    def check(self, after, stale_timeout=1.0, loading=False):
+    def check(self, after, stale_timeout=1.0, loading=False, max_rate=0.0):
         """Check `after` seconds from now."""
         self.now += after
-        return self.subscription.check(stale_timeout, loading)
+        return self.subscription.check(stale_timeout, loading, max_rate)
 
 
 @pytest.fixture
@@ -117,8 +142,105 @@ def test_a_publisher_of_another_type_is_named(subscribe):
     assert subscriber.warnings == [
         "no image on /image for 2.0 s: this node requests RELIABLE; "
         "/jpeg offers CompressedImage with RELIABLE, expected Image; "
-        "check image_transport and the topic's name"
+        "set image_transport:=compressed and remap /image/compressed:=/image"
     ]
+
+
+COMPRESSED, RAW = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"
+
+
+@pytest.mark.parametrize(
+    ("name", "transport", "kind", "remedy"),
+    [
+        ("image/compressed", "raw", COMPRESSED, "set image_transport:=compressed"),
+        ("image", "compressed", RAW, "set image_transport:=raw"),
+        ("image", "raw", "point_cloud_msgs/msg/Cloud", "check the topic's name"),
+    ],
+)
+def test_a_publisher_of_another_type_is_named_with_its_remedy(
+    subscribe, name, transport, kind, remedy
+):
+    subscriber = subscribe(name=name, transport=transport)
+    subscriber.offer(kind=kind)
+    subscriber.check(after=2.0)
+    assert subscriber.warnings[0].endswith(f"; {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("transport", "other", "kind", "remedy"),
+    [
+        (
+            "raw",
+            "/image/compressed",
+            COMPRESSED,
+            "CompressedImage: set image_transport:=compressed",
+        ),
+        ("compressed", "/image", RAW, "Image: set image_transport:=raw"),
+        (
+            "compressed",
+            "/image",
+            COMPRESSED,
+            "CompressedImage: set image_transport:=compressed and remap /image/compressed:=/image",
+        ),
+    ],
+)
+def test_a_publisher_on_the_topic_of_another_transport_is_named(
+    subscribe, transport, other, kind, remedy
+):
+    subscriber = subscribe(transport=transport)
+    subscriber.offer(kind=kind, topic=other)
+    subscriber.check(after=2.0)
+    assert subscriber.warnings[0].endswith(f"no publisher; {other} has {remedy}")
+
+
+@pytest.mark.parametrize("name", ["image", "image/compressed", "/image/compressed"])
+def test_the_topic_of_a_transport_may_be_given_with_its_suffix_or_without(subscribe, name):
+    """The name that `ros2 topic list` shows is the one that people copy."""
+    subscriber = subscribe(name=name, transport="compressed")
+    assert subscriber.topic == "/image/compressed"
+
+
+def test_a_node_whose_name_is_unknown_is_described(subscribe):
+    subscriber = subscribe()
+    subscriber.offer(name="_NODE_NAME_UNKNOWN_")
+    subscriber.check(after=2.0)
+    (text,) = subscriber.warnings
+    assert "; a node whose name is not known yet offers Image with RELIABLE; perhaps" in text
+    assert "UNKNOWN" not in text
+
+
+def test_publishers_are_counted_in_words(subscribe):
+    subscriber = subscribe()
+    counts = []
+    for _ in range(3):
+        counts.append(subscriber.subscription.describe_publishers())
+        subscriber.offer()
+    assert counts == ["0 publishers", "1 publisher", "2 publishers"]
+
+
+def test_an_image_that_was_sent_before_the_subscription_is_named_as_the_cause(subscribe):
+    subscriber = subscribe()
+    subscriber.offer(durability="TRANSIENT_LOCAL")
+    subscriber.check(after=2.0)
+    (text,) = subscriber.warnings
+    assert text.endswith(
+        "; perhaps its only image was sent before this node subscribed: "
+        "set qos_overrides./image.subscription.durability:=transient_local"
+    )
+    subscriber.receive(after=0.0)
+    subscriber.check(after=2.0)
+    assert subscriber.warnings[1].endswith("; perhaps the camera has stopped")
+
+
+def test_a_publisher_that_keeps_no_image_cannot_connect_to_a_latched_subscription(subscribe):
+    subscriber = subscribe(durability="transient_local")
+    subscriber.offer()
+    subscriber.check(after=2.0)
+    (text,) = subscriber.warnings
+    assert text.endswith(
+        "/camera offers Image with RELIABLE, which cannot connect; "
+        "set qos_overrides./image.subscription.durability to volatile"
+    )
 
 
 def test_a_publisher_that_cannot_connect_is_named_with_the_parameter_that_helps(subscribe):
@@ -339,8 +461,70 @@ def test_images_that_are_missing_between_numbers_are_lost(subscribe):
     assert subscriber.subscription.missed == 15
     subscriber.check(after=0.0)
     (text,) = subscriber.warnings
-    assert text.startswith("about 75% of the images on /image do not reach this node (2.0 images")
-    assert "15 lost so far" in text
+    assert text.startswith(
+        "75% of the images on /image are lost, or replaced by newer ones before this node reads "
+        "them (2.0 images/s are read, 15 lost so far): "
+    )
+    assert subscriber.subscription.losing
+
+
+@pytest.mark.parametrize(("max_rate", "losing"), [(0.0, True), (2.5, True), (2.0, False)])
+def test_loss_is_no_fault_while_enough_images_arrive(subscribe, max_rate, losing):
+    """The node describes no more than `max_rate` images per second."""
+    subscriber = subscribe()
+    subscriber.offer()
+    subscriber.check(after=0.0)
+    for number in range(5):
+        subscriber.receive(after=0.5, number=10 * number)
+    subscriber.check(after=0.0, max_rate=max_rate)
+    assert subscriber.subscription.losing is losing
+    assert bool(subscriber.warnings) is losing
+
+
+def test_images_of_a_burst_that_replace_each_other_are_not_lost_with_best_effort(subscribe):
+    """Fast DDS reports the images that it has lost, and no others."""
+    subscriber = subscribe(reliability="best_effort")
+    subscriber.offer(reliability="BEST_EFFORT")
+    subscriber.check(after=0.0)
+    for number in range(10):
+        subscriber.receive(after=0.5, number=10 * number)
+    assert not subscriber.subscription.missed
+    for number in range(10, 20):
+        subscriber.subscription._on_loss(SimpleNamespace(total_count_change=8))
+        subscriber.receive(after=0.5, number=10 * number)
+    subscriber.check(after=0.0)
+    assert subscriber.subscription.missed == 80
+    assert subscriber.warnings[0].startswith("80% of the images on /image are lost")
+
+
+@pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
+@pytest.mark.parametrize("publishers", [1, 2])
+def test_pairs_of_images_and_two_publishers_raise_no_alarm(subscribe, reliability, publishers):
+    """Stamps, and numbers of two publishers, look like those of a fast camera with much loss."""
+    subscriber = subscribe(reliability=reliability)
+    for _ in range(publishers):
+        subscriber.offer(reliability=reliability.upper())
+    subscriber.check(after=0.0)
+    for pair in range(20):
+        subscriber.receive(after=0.9, number=2 * pair)
+        first = 1000 if publishers == 2 else 1
+        subscriber.receive(after=0.02, number=first + 2 * pair)
+        assert not subscriber.check(after=0.0)
+    assert (subscriber.warnings, subscriber.subscription.missed) == ([], 0)
+
+
+def test_a_slow_camera_is_silent_only_after_two_of_its_periods(subscribe):
+    subscriber = subscribe()
+    subscriber.offer()
+    subscriber.receive(after=0.0)
+    assert subscriber.check(after=9.9)  # its period is not known yet
+    subscriber.receive(after=0.1)
+    for _ in range(3):
+        assert not subscriber.check(after=9.9)
+        subscriber.receive(after=0.1)
+    assert not subscriber.check(after=20.0)
+    assert subscriber.check(after=0.5)
+    assert len(subscriber.warnings) == 2
 
 
 def test_images_that_the_middleware_has_lost_are_named_as_the_cause_of_silence(subscribe):

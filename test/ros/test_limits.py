@@ -46,6 +46,7 @@ def test_every_kind_of_text_is_known():
     assert names == {
         "question", "history", "region_phrases", "camera", "phrases", "prompt", "task", "text",
         "image.header.frame_id", "image.encoding", "header.frame_id", "encoding", "format",
+        "compressed_image.header.frame_id", "compressed_image.format", "stop",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from builtin_interfaces.msg import Duration
 from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from kosmos_ros.errors import PromptError, RegionError, RequestError
@@ -134,6 +135,36 @@ def test_a_negative_age_is_refused(kind, age, shown):
     with pytest.raises(RequestError) as raised:
         requests.check(kind(max_age=age))
     assert str(raised.value) == f"max_age is {shown} s; it must be 0 or more"
+
+
+RAW, JPEG = Image(width=2, height=1), CompressedImage(data=b"\xff\xd8\xff")
+
+
+@pytest.mark.parametrize("kind", ALL_REQUESTS)
+@pytest.mark.parametrize(
+    ("fields", "own"),
+    [
+        ({}, None),
+        ({"image": RAW}, RAW),
+        ({"image": Image(data=b"1")}, Image(data=b"1")),
+        ({"compressed_image": JPEG}, JPEG),
+        # The decoder refuses it; a frame of a camera would be another image.
+        ({"compressed_image": CompressedImage(format="jpeg")}, CompressedImage(format="jpeg")),
+    ],
+)
+def test_a_request_has_its_own_image_or_uses_a_frame(kind, fields, own):
+    request = kind(**fields)
+    requests.check(request)
+    assert requests.own_image(request) == own
+
+
+@pytest.mark.parametrize("kind", ALL_REQUESTS)
+def test_a_request_with_two_images_is_refused(kind):
+    with pytest.raises(RequestError) as raised:
+        requests.check(kind(image=RAW, compressed_image=JPEG))
+    assert str(raised.value) == (
+        "image and compressed_image must not both be set; leave one of them empty"
+    )
 
 
 LISTS = [

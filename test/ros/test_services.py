@@ -7,12 +7,16 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from builtin_interfaces.msg import Duration
+from compressed_images import EXAMPLES
 from conftest import Spinner
+from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import BoundingBox
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 from node_harness import FIRE_BOX, OUTSIDE, REGION, SNOWMAN_BOX, plain_image
+from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage
 
 
 def call(harness, kind, name, **request):
@@ -167,6 +171,48 @@ def test_invalid_request_is_refused_with_the_reason(start, kind, name, fields, r
     assert not response.success
     assert reason in response.message
     assert not harness.engine.prompts
+
+
+KINDS = {
+    "ask": (Ask, {"question": "What?"}),
+    "ground": (Ground, {"phrases": ["a dog"]}),
+    "describe": (Describe, {}),
+    "generate": (Generate, {"prompt": "An image of"}),
+}
+OWN = {"image": plain_image(), "compressed_image": CompressedImage(data=EXAMPLES["PNG"])}
+
+
+def stream(harness, **goal):
+    action = ActionClient(harness.client, GenerateAction, "kosmos/generate_stream")
+    harness.until(action.server_is_ready, "an action server")
+    sent = action.send_goal_async(GenerateAction.Goal(task="brief_caption", **goal))
+    harness.until(sent.done, "an accepted goal")
+    ended = sent.result().get_result_async()
+    harness.until(ended.done, "a result")
+    action.destroy()
+    return ended.result().result
+
+
+def asked_in_every_way(harness, **fields):
+    """Return the responses of all services and the action to a request with these fields."""
+    responses = [call(harness, kind, name, **own, **fields) for name, (kind, own) in KINDS.items()]
+    return [*responses, stream(harness, **fields)]
+
+
+@pytest.mark.parametrize("cameras", [["left", "right"], [""]])
+def test_camera_and_max_age_have_one_rule_for_requests_with_their_own_image(start, cameras):
+    """An unknown camera is refused; a known one only chooses parameters; no age is too small."""
+    harness = start(cameras=cameras, request_timeout=3600.0)
+    for name, image in OWN.items():
+        own = {name: image}
+        for response in asked_in_every_way(harness, camera="rear", **own):
+            assert response.message.startswith("camera 'rear' is unknown; ")
+        for camera in {"", cameras[0]}:
+            age = Duration(nanosec=1)
+            for response in asked_in_every_way(harness, camera=camera, max_age=age, **own):
+                assert response.success, response.message
+                results = getattr(response, "results", None) or [response.result]
+                assert [result.camera for result in results] == [""]
 
 
 def test_list_that_is_too_long_is_refused_before_its_entries(start):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosmos_ros.serving.events import Change, Debouncer, Event, Watchlist
+from kosmos_ros.serving.events import Change, Debouncer, Event, FrameTime, Watchlist
 
 
 def fed(values, frames=3, seconds=0.0, first=False, period=1.0):
@@ -45,6 +45,26 @@ def test_counting_starts_again_where_time_runs_backwards():
     assert debouncer.update(True, 1.0, "new", 2, 5.0) is None
     assert debouncer.update(True, 4.0, "later", 2, 5.0) is None
     assert debouncer.update(True, 6.0, "last", 2, 5.0) == Change(False, True, "new")
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 5.0)), min_size=1, max_size=30))
+def test_the_time_of_a_frame_is_its_stamp_or_elapses_while_the_stamp_stands(frames):
+    times = FrameTime()
+    now, before, expected = 1000.0, None, 0.0
+    for stamp, pause in frames:
+        now += pause
+        expected = expected + pause if stamp == before else stamp
+        assert times.of(stamp, now) == pytest.approx(expected)
+        before = stamp
+
+
+def test_frames_that_repeat_a_stamp_are_counted_until_it_changes():
+    times = FrameTime()
+    still = []
+    for stamp in (5.0, 5.0, 5.0, 6.0, 6.0):
+        times.of(stamp, 0.0)
+        still.append(times.still)
+    assert still == [0, 1, 2, 0, 1]
 
 
 def test_each_subject_has_its_own_value_until_it_is_removed():

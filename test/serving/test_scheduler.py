@@ -4,6 +4,7 @@
 
 import dataclasses
 import gc
+import math
 import threading
 import weakref
 
@@ -29,10 +30,11 @@ class Clock:
 CAMERAS = ("left", "right", "rear")
 
 
-def asked(name, deadline, cameras=(), max_age=0.0):
-    """Return a request with a name in place of an image."""
+def asked(name, deadline, cameras=(), max_age=0.0, at=math.inf):
+    """Return a request with a name in place of an image, made at this time."""
     nothing = (lambda *_: (), print, print, 1)
-    return Work(*nothing, image=name, deadline=deadline, cameras=cameras, max_age=max_age)
+    limits = {"deadline": deadline, "max_age": max_age, "asked": at}
+    return Work(*nothing, image=name, cameras=cameras, **limits)
 
 
 def new_scheduler(queue_size=8, **limits):
@@ -227,6 +229,28 @@ def test_an_expired_request_had_a_frame_or_waited_for_one():
         scheduler.submit(request)
     clock.now = 101.0
     assert dict(scheduler.expired()) == waits
+
+
+@pytest.mark.parametrize("max_age", [1e-9, 0.005])
+def test_the_next_frame_is_young_enough_for_a_request_of_the_smallest_age(max_age):
+    """Otherwise it would wait for ever: each frame is older when it can be taken."""
+    clock, scheduler = new_scheduler()
+    scheduler.offer("left", "before", wanted=False)
+    clock.now = 100.01  # the frame is older, though not by much
+    request = asked("now", deadline=110.0, cameras=("left",), max_age=max_age, at=clock.now)
+    scheduler.submit(request)
+    assert taken(scheduler, 100.01) is None
+    clock.now = 105.0
+    scheduler.offer("left", "after", wanted=False)
+    item = taken(scheduler, 105.0 + CATCH_UP)
+    assert (item.request, item.frame.image) == (request, "after")
+
+
+def test_a_frame_that_has_waited_for_the_model_is_too_old_for_a_request_of_a_small_age():
+    clock, scheduler = new_scheduler()
+    scheduler.submit(asked("now", 110.0, cameras=("left",), max_age=0.05, at=clock.now))
+    scheduler.offer("left", "after", wanted=False)
+    assert taken(scheduler, 100.0 + CATCH_UP + 0.001) is None
 
 
 def test_close_ends_take_and_every_waiting_request():
