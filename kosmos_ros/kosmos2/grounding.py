@@ -137,6 +137,17 @@ def join_captions(
     )
 
 
+def join_punctuation(text: str) -> str:
+    """Return `text` without the spaces before English punctuation and contractions.
+
+    Equals `clean_up_tokenization` of Hugging Face's tokenizers, which not every supported version
+    of transformers has. Tags do not change it: `</object> 's` becomes `</object>'s`.
+    """
+    for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(spaced, spaced.strip())
+    return text
+
+
 def parse(text: str, location_scores: Sequence[float]) -> tuple[str, tuple[Phrase, ...]]:
     """Split tagged `text` into plain text and its grounded phrases.
 
