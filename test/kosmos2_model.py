@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models of KOSMOS-2's classes with its tokenizer and the small files of its hub page.
 
-The weights are few and random. The vocabulary is KOSMOS-2's own if the files of
-github.com/microsoft/unilm, folder kosmos-2, are on this machine: `sentencepiece.bpe.model` and
-`dict.txt` in $KOSMOS_TOKENIZER_FILES or in shared/kosmos2 beside the repository. A small vocabulary
-of the same structure needs no files. Its ids differ.
+The weights are few and random. KOSMOS-2's own vocabulary is read from `sentencepiece.bpe.model`
+and `dict.txt` of github.com/microsoft/unilm, folder kosmos-2. They must be in the folder of
+$KOSMOS_TOKENIZER_FILES, or in shared/kosmos2 beside the repository. A small vocabulary of the same
+structure needs no files. Its ids differ.
 """
 
 import json

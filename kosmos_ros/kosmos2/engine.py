@@ -344,7 +344,8 @@ class Engine:
         """Refuse `text` of which the tokenizer made the token of `tag`, unless it is this tag."""
         if text.strip() != tag:
             raise PromptError(
-                f"the model reads {quoted(text)} in the prompt as the reserved tag {tag}; remove it"
+                f"the model reads {quoted(text)} in the prompt as the reserved tag {tag}; "
+                "remove it"
             )
 
     def check(self, prompt: str) -> None:

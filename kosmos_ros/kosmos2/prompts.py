@@ -24,8 +24,8 @@ MAX_TEXT = 1000
 """Longest question or phrase in code points; the engine counts tokens against its context."""
 
 MAX_PROMPT = 2048 * 30
-"""Longest raw prompt in code points: KOSMOS-2's context of 2048 tokens, of up to 30 characters each
-(</delimiter_of_multi_objects/>). The engine counts the tokens."""
+"""Longest raw prompt in code points. KOSMOS-2's context has 2048 tokens, and its longest token,
+</delimiter_of_multi_objects/>, has 30 characters. The engine counts the tokens."""
 
 CONTROL_TAGS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>", "</image>")
 """Tags that mark where a prompt or the image begins and ends; no prompt may contain them."""

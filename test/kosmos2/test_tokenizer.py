@@ -8,7 +8,6 @@ the same structure.
 
 import sys
 import unicodedata
-from types import SimpleNamespace
 
 import kosmos2_model
 import numpy as np
@@ -21,12 +20,21 @@ from transformers import Kosmos2Processor
 from kosmos_ros.errors import KosmosError, PromptError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
-from kosmos_ros.kosmos2.grounding import TAGS, Box, join_punctuation, parse, read, region_cells
+from kosmos_ros.kosmos2.grounding import (
+    TAG,
+    TAGS,
+    Box,
+    join_punctuation,
+    parse,
+    read,
+    region_cells,
+)
 from kosmos_ros.kosmos2.prompts import CONTROL_TAGS
 from kosmos_ros.kosmos2.query import Query
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 160, 3), np.uint8)
 BOX = "<object><patch_index_0044><patch_index_0863></object>"
+DOG = "<phrase> a dog</phrase>"
 FIRE = "<object><patch_index_0005><patch_index_0911></object>"
 DOGS, MORE, GRASS = (79, 1016), (135, 1008), (480, 1023)
 
@@ -74,20 +82,20 @@ def ids_after(engine, prompt, text):
 
 def write(engine, monkeypatch, prompt, text, stop="", end=True):
     """Return the engine's answer, and its steps, if the model writes `text` after `prompt`."""
-    tokenizer = engine._tokenizer
     ids = ids_after(engine, prompt, text)
-    script = iter([*ids, *[tokenizer.eos_token_id] * end])
-    decoder = SimpleNamespace(
-        join=lambda images, ids, limits: None,
-        step=lambda: ([next(script)], [0.5]),
-        leave=lambda row: None,
-        clear=lambda: None,
-        graphs=SimpleNamespace(fixed=False),
-    )
-    monkeypatch.setattr(engine, "_decoder", decoder)
+    script = iter([*ids, *[engine._tokenizer.eos_token_id] * end])
+    step = type(engine._decoder).step
+
+    def scripted():
+        _, *others = step(engine._decoder)
+        return [next(script)], *others
+
     steps = []
-    query = Query(None, prompt, len(ids) + end, progress=steps.append, stop=stop)
-    (answer,) = engine.generate_batch([query])
+    image = engine.encode(PICTURE)
+    query = Query(image, prompt, len(ids) + end, progress=steps.append, stop=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._decoder, "step", scripted)
+        (answer,) = engine.generate_batch([query])
     assert not isinstance(answer, KosmosError)
     return answer, steps
 
@@ -123,9 +131,8 @@ def test_a_prompt_begins_with_the_start_and_the_image(engine, processor):
 
 
 def test_the_space_after_grounding_changes_no_token(engine):
-    assert engine.token_ids("<grounding> An image of") == engine.token_ids(
-        "<grounding>An image of"
-    )
+    spaced, joined = (engine.token_ids(f"<grounding>{space}An image of") for space in (" ", ""))
+    assert spaced == joined
 
 
 @given(text=st.text(max_size=60), grounded=st.booleans())
@@ -192,8 +199,11 @@ def test_several_regions_of_one_phrase_are_boxes_of_the_processor(engine, proces
         ),
         (
             PUPPIES.format(f" {prompts.object_tags([DOGS, MORE])}", prompts.object_tags([GRASS])),
-            [64012, 64007, 1264, 17772, 64008, 64009, 64092, 65029, 64011, 64148, 65021, 64010]
-            + [1357, 12, 10, 770, 9, 64007, 4464, 64008, 64009, 64493, 65036, 64010, 106, 4],
+            [
+                *(64012, 64007, 1264, 17772, 64008, 64009, 64092, 65029, 64011, 64148, 65021),
+                *(64010, 1357, 12, 10, 770, 9, 64007, 4464, 64008, 64009, 64493, 65036, 64010),
+                *(106, 4),
+            ],
         ),
     ],
 )
@@ -309,19 +319,18 @@ def test_spaces_are_joined_as_by_hugging_face(processor, text):
         (" a dog and a cat", "cat", " a dog and a "),
         (" a dog Question: What", " Question:", " a dog"),
         (" a dog and a cat", " a", ""),
-        (f"<phrase> the object</phrase>{BOX} is an object", " is", f"<phrase> the object</phrase>{BOX}"),
-        (f"<phrase> a dog</phrase>{BOX} is an object", "object", f"<phrase> a dog</phrase>{BOX} is an "),
-        (f"<phrase> a dog</phrase>{BOX} is<phrase> it", "</object>", f"<phrase> a dog</phrase>{BOX}"),
-        (f"<phrase> a dog</phrase>{BOX}", "</phrase>", "<phrase> a dog</phrase>"),
+        (f"{DOG}{BOX} is an object", " is", f"{DOG}{BOX}"),
+        (f"{DOG}{BOX} is an object", "object", f"{DOG}{BOX} is an "),
+        (f"{DOG}{BOX} is<phrase> it", "</object>", f"{DOG}{BOX}"),
+        (f"{DOG}{BOX}", "</phrase>", DOG),
     ],
-)  # fmt: skip
+)
 def test_an_answer_ends_at_its_stop(engine, processor, monkeypatch, text, stop, kept):
     prompt = prompts.raw_template("<grounding>It is", 0, stop).fill([])
     answer, steps = write(engine, monkeypatch, prompt.text, text, prompt.stop)
     assert answer.text == kept
     assert (steps[-1].text, answer.truncated) == (kept, False)
     parse(answer.text, answer.location_scores)  # has one score for each location
-    assert answer.score == (0.5 if kept else 0.0)
     # Only the tokens of the text count.
     assert answer.tokens == len(answer.ids)
     before = engine.token_ids(prompt.text)
@@ -405,8 +414,11 @@ def test_the_engine_names_the_text_that_becomes_a_tag(engine):
 
 
 letters = st.sampled_from(
-    [*"<>/ _s", "</s>", "pad", "unk", "mask", *FORMS.get("<", []), *FORMS.get(">", [])]
-    + [*FORMS.get("/", []), *FORMS.get("s", [])[:8], "\u00ad", "\u200b", "\u2060", "\u0338"]
+    [
+        *("<", ">", "/", " ", "_", "s", "</s>", "pad", "unk", "mask"),
+        *(*FORMS["<"], *FORMS[">"], *FORMS["/"], *FORMS["s"][:8]),
+        *("\u00ad", "\u200b", "\u2060", "\u0338"),
+    ]
 )
 
 
@@ -421,11 +433,9 @@ def test_no_text_from_outside_becomes_a_tag(engine, text):
             ids = engine.token_ids(prompt)[67:]
         except PromptError:
             continue
-        written = engine._tokenizer.convert_ids_to_tokens(
-            [token for token in ids if token in tags]
-        )
-        assert written == [tag.group() for tag in prompts.TAG.finditer(prompt)
-                           if tag["index"] is None]  # fmt: skip
+        found = [token for token in ids if token in tags]
+        written = [tag.group() for tag in TAG.finditer(prompt) if tag["index"] is None]
+        assert engine._tokenizer.convert_ids_to_tokens(found) == written
 
 
 # Images --------------------------------------------------------------------------------------

@@ -384,14 +384,14 @@ def prompt_goal(text):
 
 
 @pytest.mark.parametrize("make", [generate, prompt_goal])
-@pytest.mark.parametrize("text", ["Two", f"{MAN}<object>", "<grounding> a  b "])
-def test_a_prompt_is_taken_as_it_is(make, text):
+@pytest.mark.parametrize("text", ["Two", f"{MAN}<object>", " <grounding> a  b ", "x" * 10_000])
+def test_a_prompt_is_taken_without_outer_spaces(make, text):
     asked = make(text)
-    assert texts(asked) == [text]
+    assert texts(asked) == [text.strip()]
     assert asked.prompts(1, 1)[0].task == "prompt"
 
 
-@pytest.mark.parametrize("text", ["", " \n", "a </s>", "a\x07", "x" * 1001])
+@pytest.mark.parametrize("text", ["", " \n", "a </s>", "a\x07", "x" * 61441])
 def test_a_bad_prompt_is_refused(text):
     assert "prompt" in refused(requests.generate, Generate.Request(prompt=text), PromptError)
     assert "prompt" in refused(requests.goal, goal("prompt", text=text), PromptError)
@@ -462,13 +462,15 @@ VALUES = {
     "history": HISTORY,
     "regions": [REGION],
     "region_phrases": ["it"],
+    "stop": "</object>",
 }
 USERS = {  # the tasks that have each field
     "text": ["question", "prompt"],
     "phrases": ["phrase_grounding"],
     "history": ["question"],
-    "regions": ["region_description", "question"],
+    "regions": ["region_description", "question", "prompt"],
     "region_phrases": ["question"],
+    "stop": ["prompt"],
 }
 
 
@@ -476,6 +478,8 @@ USERS = {  # the tasks that have each field
 @pytest.mark.parametrize("name", VALUES)
 def test_a_field_of_other_tasks_must_be_empty(task, name):
     own = {field: VALUES[field] for field in VALUES if task in USERS[field]}
+    if task == "prompt":
+        own["text"] = "It<object></object> is"
     if task in USERS[name]:
         assert texts(checked_goal(task, **own))
     else:
