@@ -244,6 +244,15 @@ def test_a_raw_prompt_keeps_its_box_whatever_its_white_space(engine, monkeypatch
     assert [(phrase.text, len(phrase.boxes)) for phrase in caption.phrases] == [("a dog", 1)]
 
 
+def test_a_prompt_with_many_examples_fits_into_the_context(engine):
+    text = f"<grounding> An image of<phrase> a snowman</phrase>{BOX} by<phrase> a fire</phrase>"
+    example = f"{text}{FIRE}."
+    engine.check(prompts.raw(example * 50 + text).text)
+    assert len(example) * 50 > 5 * prompts.MAX_TEXT
+    with pytest.raises(PromptError, match="fewer tokens than the model's context of 2048"):
+        engine.check(prompts.raw(example * 150 + text).text)
+
+
 WRITTEN = [
     f" a snowman warming himself by<phrase> a fire</phrase>{FIRE}.",
     f"<phrase> a snowman</phrase>{BOX} warming himself by<phrase> a fire</phrase>{FIRE}.",
@@ -406,6 +415,8 @@ def test_no_disguised_tag_becomes_a_token(engine, tag):
 @pytest.mark.fault(47)
 def test_the_engine_names_the_text_that_becomes_a_tag(engine):
     """For text that no module has checked before."""
+    if "</s>" not in engine._tokenizer.tokenize("What is ＜/s＞ here?"):
+        pytest.skip("this version of transformers does not normalize text (5.0.0)")
     with pytest.raises(
         PromptError, match="reads '＜/s＞' in the prompt as the reserved tag </s>; remove it"
     ):
