@@ -349,6 +349,45 @@ def test_an_answer_ends_at_its_stop(engine, processor, monkeypatch, text, stop, 
         assert not decoded(processor, [*before, *answer.ids[:-1]]).startswith(head + kept)
 
 
+@pytest.fixture(scope="module")
+def free(folder):
+    """An engine that may write any tokens, as Hugging Face's `generate` does."""
+    return Engine.load(str(folder), device="cpu", location_grammar=False)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS[::3], ids=lambda prompt: prompt.text[:40])
+def test_answers_and_stops_equal_those_of_generate(free, processor, prompt):
+    """Hugging Face's `stop_strings` keeps the stop text, which ours cuts off."""
+    model = free.model
+    # transformers 4 assumes a causal module without this attribute; see vision.py.
+    model.image_to_text_projection.x_attn.is_causal = False
+    inputs = processor(text=prompt.text, images=Image.fromarray(PICTURE), return_tensors="pt")
+    inputs["pixel_values"] = free.pixels(PICTURE)
+    image = free.encode(PICTURE)
+
+    def generated(**options):
+        ids = model.generate(**inputs, max_new_tokens=12, do_sample=False, **options)[0].tolist()
+        return ids[len(inputs["input_ids"][0]) :]
+
+    ids = generated()
+    whole = free.generate(image, prompt.text, 12)
+    assert list(whole.ids) == ids
+    before = inputs["input_ids"][0].tolist()
+    head = decoded(processor, before)
+    assert head + whole.text == decoded(processor, [*before, *ids])
+    words = [word for word in TAG.sub(" ", whole.text).split() if word.isalpha()]
+    if not words:
+        return
+    stop = max(words, key=len)
+    cut = free.generate(image, prompt.text, 12, stop=stop)
+    theirs = decoded(
+        processor, [*before, *generated(stop_strings=[stop], tokenizer=processor.tokenizer)]
+    )
+    assert not cut.truncated
+    assert theirs.startswith(head + cut.text + stop)
+    assert stop not in TAG.sub(" ", cut.text)
+
+
 def test_stops_are_checked():
     prompts.raw_template("It is", 0, "</object>")
     for stop in ("</object> and", "</s>", "<patch_index_1024>", "<patch_index_44>", "\n"):
