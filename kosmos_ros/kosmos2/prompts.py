@@ -190,14 +190,17 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
     If `text` ends with a phrase, with or without `<object>` after it, the caption repeats the
     phrase.
 
-    Raises PromptError if `text` is empty, longer than MAX_PROMPT or not Unicode text, contains
-    one of CONTROL_TAGS, a location beyond the grid or a control character, or has another number
-    of EMPTY_OBJECT than regions, or if `stop` is not as above.
+    Raises PromptError if `text` is empty, longer than MAX_PROMPT (also in NFKC form, which the
+    tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location beyond the grid
+    or a control character, or has another number of EMPTY_OBJECT than regions, or if `stop` is
+    not as above.
     """
     text = _without_spaces(text)
     if not text:
         raise PromptError("prompt must not be empty")
     _check_text("prompt", text, MAX_PROMPT)
+    # One character can become 18, and the tokenizer would take a second and much memory.
+    _check_text("prompt in NFKC form", unicodedata.normalize("NFKC", text), MAX_PROMPT)
     _check_tags("prompt", text)
     pieces = tuple(text.split(EMPTY_OBJECT))
     if len(pieces) - 1 != region_count:

@@ -247,6 +247,8 @@ def test_a_raw_prompt_may_be_as_long_as_the_models_context():
     prompts.raw("x" * prompts.MAX_PROMPT)
     with pytest.raises(PromptError, match="prompt must have at most 61440 characters, got 61441"):
         prompts.raw("x" * (prompts.MAX_PROMPT + 1))
+    with pytest.raises(PromptError, match="NFKC form must have at most 61440 .*, got 61452"):
+        prompts.raw("\ufdfa" * (prompts.MAX_PROMPT // 18 + 1))  # one character becomes 18
 
 
 SPACED = st.lists(st.sampled_from(["a", " ", "\u3000", "<phrase>", "<object>", "</object>"]))
