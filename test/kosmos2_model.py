@@ -46,10 +46,17 @@ NORMAL = 1
 
 
 def save(folder, kind):
-    """Write a model with the vocabulary `kind`, "small" or "kosmos2", and return its folder."""
+    """Write a model with the vocabulary `kind`, "small" or "kosmos2", and return its folder.
+
+    "small metaspace" has the pre-tokenizer of later converters, which keeps trailing spaces.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     pieces, normalizer = _published() if kind == "kosmos2" else _small()
     tokenizer = _tokenizer(pieces, normalizer)
+    if kind == "small metaspace":
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+            replacement="▁", prepend_scheme="always"
+        )
     tokenizer.save(str(folder / "tokenizer.json"))
     for name, content in HUB_FILES.items():
         (folder / name).write_text(json.dumps(content), "utf-8")

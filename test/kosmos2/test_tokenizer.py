@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """With KOSMOS-2's tokenizer, prompts and texts are those of Hugging Face's processor.
 
-Every test runs with KOSMOS-2's own vocabulary, if it is on this machine, and with a small one of
+Every test runs with KOSMOS-2's own vocabulary, if it is on this machine, and with small ones of
 the same structure.
 """
 
@@ -39,7 +39,7 @@ FIRE = "<object><patch_index_0005><patch_index_0911></object>"
 DOGS, MORE, GRASS = (79, 1016), (135, 1008), (480, 1023)
 
 
-@pytest.fixture(scope="module", params=["small", "kosmos2"])
+@pytest.fixture(scope="module", params=["small", "small metaspace", "kosmos2"])
 def kind(request):
     if request.param == "kosmos2" and not (kosmos2_model.FILES / "dict.txt").is_file():
         pytest.skip(kosmos2_model.MISSING)
