@@ -292,12 +292,12 @@ class Engine:
         row.new.append(token)
         row.probabilities.append(probability)
         row.failed = not math.isfinite(probability)
-        row.ended = token == self._end or self._stops(row)
+        row.ended = token == self._end or self._at_stop(row)
         row.stopped = row.query.stopped()
         if row.query.progress and not row.stopped:
             row.query.progress(self._read(row))
 
-    def _stops(self, row: _Row) -> bool:
+    def _at_stop(self, row: _Row) -> bool:
         """Return whether the text of a row has come to the query's stop text, and cut it off."""
         stop = row.query.stop
         if not stop:
