@@ -137,17 +137,6 @@ def join_captions(
     )
 
 
-def join_punctuation(text: str) -> str:
-    """Return `text` without the spaces before English punctuation and contractions.
-
-    Equals `clean_up_tokenization` of Hugging Face's tokenizers, which not every supported version
-    of transformers has. Tags do not change it: `</object> 's` becomes `</object>'s`.
-    """
-    for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
-        text = text.replace(spaced, spaced.strip())
-    return text
-
-
 def parse(text: str, location_scores: Sequence[float]) -> tuple[str, tuple[Phrase, ...]]:
     """Split tagged `text` into plain text and its grounded phrases.
 
@@ -294,6 +283,17 @@ def _boxes(corners: list[list[tuple[int, float]]]) -> tuple[Box, ...]:
 def _clean(words: str) -> str:
     # A NUL ends a ROS string and a lone surrogate cannot be encoded in one.
     return _UNPRINTABLE.sub(" ", words)
+
+
+def join_punctuation(text: str) -> str:
+    """Return `text` without the spaces before English punctuation and contractions.
+
+    Equals `clean_up_tokenization` of Hugging Face's tokenizers, which not every supported version
+    of transformers has. Tags do not change it: `</object> 's` becomes `</object>'s`.
+    """
+    for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(spaced, spaced.strip())
+    return text
 
 
 def _strip(
