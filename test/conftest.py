@@ -51,6 +51,7 @@ TIERS = {
     "": "unit",
     "benchmark": "ros",
     "kosmos2/test_hub.py": "process",
+    "kosmos2/test_tokenizer.py": "unit slow",
     "process": "process",
     "repository/test_docs.py": "process",
     "repository/test_fuzz.py": "ros slow",

@@ -23,12 +23,13 @@ from kosmos_ros.errors import CancelledError, GenerationError, KosmosError, Prom
 from kosmos_ros.kosmos2 import loading, prompts
 from kosmos_ros.kosmos2.decoder import Decoder
 from kosmos_ros.kosmos2.grammar import Grammar
-from kosmos_ros.kosmos2.grounding import BOX_TAGS, GRID, TAGS
+from kosmos_ros.kosmos2.grounding import BOX_TAGS, GRID, TAG, TAGS, join_punctuation
 from kosmos_ros.kosmos2.loading import DTYPES, RESAMPLING, ModelInfo, torch
 from kosmos_ros.kosmos2.query import Generation, Query, never
 from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
+from kosmos_ros.sanitize import quoted
 
 MAX_CUDA_SCALE = 24
 """Longest side of an image that the GPU resizes, as a multiple of the model's input size."""
@@ -53,14 +54,16 @@ class Engine:
         self._device = torch.device(info.device)
         self._dtype = DTYPES[info.dtype]
         self._image_tokens = int(model.config.latent_query_num)
-        # Every prompt begins with: start, <image>, the tokens of the image, </image>.
-        self._prefix = self.token_ids("")[: self._image_tokens + 3]
-        self._context = int(model.config.text_config.max_position_embeddings)
         ids = self._tokenizer.convert_tokens_to_ids
         locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
         self._location_ids = frozenset(locations)
+        # <unk> is also the token of unknown characters, which are allowed.
+        tags = {*locations, *ids(TAGS), *self._tokenizer.all_special_ids}
+        self._tag_ids = frozenset(tags - {self._tokenizer.unk_token_id})
+        # Every prompt begins with: start, <image>, the tokens of the image, </image>.
+        self._prefix = self.token_ids("")[: self._image_tokens + 3]
+        self._context = int(model.config.text_config.max_position_embeddings)
         self._end = self._tokenizer.eos_token_id
-        self._stops: dict[str, list[int]] = {}
         # Most prompts are the same for every frame.
         self._cached_ids = functools.lru_cache(CACHED_PROMPTS)(self._tokenize)
         rules: tuple[Rule, ...] = ()
@@ -289,20 +292,27 @@ class Engine:
         row.new.append(token)
         row.probabilities.append(probability)
         row.failed = not math.isfinite(probability)
-        row.ended = token == self._end
+        row.ended = token == self._end or self._at_stop(row)
         row.stopped = row.query.stopped()
-        if row.query.stop and not row.ended:
-            ids = self._stop_ids(row.query.stop)
-            row.ended = row.new[-len(ids) :] == ids
-            if row.ended and row.query.stop not in TAGS:
-                del row.new[-len(ids) :], row.probabilities[-len(ids) :]
         if row.query.progress and not row.stopped:
             row.query.progress(self._read(row))
 
-    def _stop_ids(self, text: str) -> list[int]:
-        if text not in self._stops:
-            self._stops[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self._stops[text]
+    def _at_stop(self, row: _Row) -> bool:
+        """Return whether the text of a row has come to the query's stop text, and cut it off."""
+        stop = row.query.stop
+        if not stop:
+            return False
+        if TAG.fullmatch(stop):
+            return row.new[-1] == self._tokenizer.convert_tokens_to_ids(stop)
+        text = self._text(row, row.new)
+        # A word such as "object" must not stop the answer inside a tag.
+        words = TAG.sub(lambda tag: "\0" * len(tag.group()), text)
+        if stop not in words:
+            return False
+        row.text = text[: words.index(stop)]
+        while row.new and self._text(row, row.new[:-1]).startswith(row.text):
+            del row.new[-1], row.probabilities[-1]
+        return True
 
     def _answer(self, row: _Row) -> Answer:
         if row.stopped:
@@ -312,13 +322,31 @@ class Engine:
         return self._read(row)
 
     def token_ids(self, prompt: str) -> list[int]:
-        """Return the ids that Kosmos2Processor makes: start, the image's tokens, the prompt."""
+        """Return the ids that Kosmos2Processor makes: start, the image's tokens, the prompt.
+
+        Raises PromptError for text that is no tag but becomes the token of one. KOSMOS-2's
+        tokenizer normalizes text (NFKC) and then reads full-width characters as </s>.
+        """
         text = f"<image></image> {prompt}"
-        start, *words = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = self._tokenizer(
+            text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
+        )
+        start, *words = encoded["input_ids"]
+        for token, span in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if token in self._tag_ids:
+                self._check_tag(self._tokenizer.convert_ids_to_tokens(token), text[slice(*span)])
         # Any ids except padding will do, because the image replaces their embeddings.
         first = self._tokenizer.unk_token_id + 1
         image = range(first, first + self._image_tokens)
         return [self._tokenizer.bos_token_id, start, *image, *words]
+
+    def _check_tag(self, tag: str, text: str) -> None:
+        """Refuse `text` of which the tokenizer made the token of `tag`, unless it is this tag."""
+        if text.strip() != tag:
+            raise PromptError(
+                f"the model reads {quoted(text)} in the prompt as the reserved tag {tag}; "
+                "remove it"
+            )
 
     def check(self, prompt: str) -> None:
         """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
@@ -336,6 +364,12 @@ class Engine:
             raise PromptError("prompt must not be empty")
         return ids, self._decode(ids)
 
+    def _text(self, row: _Row, new: list[int]) -> str:
+        """Return the text of the tokens `new` behind the row's prompt."""
+        # A tokenizer drops the space before the first word, so decode the prompt as well.
+        text = self._decode(row.ids + new)[len(row.head) :]
+        return join_punctuation(text) if self._tokenizer.clean_up_tokenization_spaces else text
+
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(
             ids[len(self._prefix) - 1 :],
@@ -346,9 +380,8 @@ class Engine:
 
     def _read(self, row: _Row) -> Generation:
         """Return what a row has written so far."""
-        # A tokenizer drops the space before the first word, so decode the prompt as well.
         return Generation(
-            text=self._decode(row.ids + row.new)[len(row.head) :],
+            text=self._text(row, row.new) if row.text is None else row.text,
             location_scores=tuple(
                 probability
                 for token, probability in zip(row.new, row.probabilities, strict=True)
@@ -371,6 +404,7 @@ class _Row:
     limit: int  # most tokens to write
     new: list[int] = field(default_factory=list)  # written tokens
     probabilities: list[float] = field(default_factory=list)  # of each of `new`
+    text: str | None = None  # of the answer, if stop text ended it
     ended: bool = False  # by the end token or the query's stop text
     stopped: bool = False  # by the query's `stopped`
     failed: bool = False  # the model's output is not finite

@@ -320,6 +320,17 @@ def _clean(words: str) -> str:
     return _UNPRINTABLE.sub(" ", words)
 
 
+def join_punctuation(text: str) -> str:
+    """Return `text` without the spaces before English punctuation and contractions.
+
+    Equals `clean_up_tokenization` of Hugging Face's tokenizers, which not every supported version
+    of transformers has. Tags do not change it: `</object> 's` becomes `</object>'s`.
+    """
+    for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(spaced, spaced.strip())
+    return text
+
+
 def _strip(
     text: str, found: list[tuple[int, int, tuple[Box, ...]]]
 ) -> tuple[str, tuple[Phrase, ...]]:

@@ -3,17 +3,18 @@
 """Write the prompt for a task or a question: the text that KOSMOS-2 reads after the image.
 
 Only this module knows prompt wording. The forms are those of the model card of
-microsoft/kosmos-2-patch14-224, including white space, which changes the model's answer. External
-text is checked here: KOSMOS-2's tokenizer also reads tags in a question, so a tag would change the
-prompt. Knows no images; knows bounding boxes only as cells of the grid.
+microsoft/kosmos-2-patch14-224. External text is checked here: KOSMOS-2's tokenizer also reads tags
+in a question, so a tag would change the prompt. The engine checks the tokens once more. Knows no
+images; knows bounding boxes only as cells of the grid.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from kosmos_ros.errors import ConfigError, PromptError
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, TAG
@@ -21,6 +22,10 @@ from kosmos_ros.sanitize import MAX_VALUE, quoted
 
 MAX_TEXT = 1000
 """Longest question or phrase in code points; the engine counts tokens against its context."""
+
+MAX_PROMPT = 2048 * 30
+"""Longest raw prompt in code points. KOSMOS-2's context has 2048 tokens, and its longest token,
+</delimiter_of_multi_objects/>, has 30 characters. The engine counts the tokens."""
 
 CONTROL_TAGS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>", "</image>")
 """Tags that mark where a prompt or the image begins and ends; no prompt may contain them."""
@@ -33,8 +38,18 @@ CAPTION_TASKS = {  # task: (words of the prompt, whether the caption begins with
 TASKS = (*CAPTION_TASKS, "phrase_grounding", "region_description", "question", "prompt")
 """All tasks. The parameter, the action and the command each accept some of them."""
 
+_LOCATION = re.compile(r"<patch_index_(?:0[0-9]{3}|10[01][0-9]|102[0-3])>")
+"""Location tags of the tokenizer; TAG also finds others."""
+
+EMPTY_OBJECT = "<object></object>"
+"""Tags in a raw prompt that the next region replaces."""
+
 REGION_WORDS = ("it", "this", "that", "these", "those", "them", "they")
 """Words of a question that refer to its regions if `region_phrases` is empty. The first counts."""
+
+_LABEL = re.compile(r"\b(?:Question|Answer):")
+"""Words before each question and answer of a prompt."""
+_OUTER_LABELS = re.compile(r"^(?:Question|Answer):\s*|\s*\bAnswer:$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -129,11 +144,12 @@ def question_template(
     refer to several regions. If empty, the first of REGION_WORDS in the question refers to all.
     `history` contains earlier questions and their answers in turn, the oldest first.
 
-    Raises PromptError for text that is not plain (see plain_text), for phrases that overlap or
-    are not in the question, for a wrong number of phrases, and for a history that does not end
-    with an answer.
+    The prompt adds the words "Question:" and "Answer:"; in `text` and `history` they are removed
+    at either end. Raises PromptError for these words elsewhere, for text that is not plain (see
+    plain_text), for phrases that overlap or are not in the question, for a wrong number of
+    phrases, and for a history that does not end with an answer.
     """
-    words = plain_text("question", text)
+    words = _without_labels("question", text)
     earlier = _earlier(history)
     if region_phrases and len(region_phrases) != region_count:
         raise PromptError(
@@ -142,53 +158,73 @@ def question_template(
         )
     if region_count and not region_phrases:
         region_phrases = [_region_word(words)] * region_count
-    meant: dict[str, list[int]] = {}
+    meant: dict[tuple[int, int], list[int]] = {}
     for number, phrase in enumerate(region_phrases):
-        meant.setdefault(plain_text("region phrase", phrase).lower(), []).append(number)
-    spans = sorted((*_find(phrase, words), tuple(numbers)) for phrase, numbers in meant.items())
-    for (_, end, _), (start, _, _) in pairwise(spans):
+        meant.setdefault(_find(plain_text("region phrase", phrase), words), []).append(number)
+    spans = sorted(meant)
+    for (_, end), (start, _) in pairwise(spans):
         if start < end:
             raise PromptError(f"region phrases must not overlap in question {quoted(words)}")
     pieces, position = [], 0
-    for start, end, _ in spans:
+    for start, end in spans:
         pieces.append(f"{words[position:start].rstrip()}<phrase> {words[start:end]}</phrase>")
         position = end
     pieces.append(f"{words[position:]} Answer:")
     space = "" if pieces[0].startswith("<phrase>") else " "
     pieces[0] = f"{_grounding(grounded)}{earlier}Question:{space}{pieces[0]}"
-    regions = tuple(numbers for _, _, numbers in spans)
+    regions = tuple(tuple(meant[span]) for span in spans)
     return Template("question", tuple(pieces), regions, "", stop=" Question:")
 
 
 def raw(text: str) -> Prompt:
-    """Return `text`, with tags, as a prompt.
+    """Return `text`, with tags, as a prompt without regions. See raw_template."""
+    return raw_template(text, 0).fill([])
 
+
+def raw_template(text: str, region_count: int, stop: str = "") -> Template:
+    """Return the template of `text`, a prompt with tags.
+
+    Each EMPTY_OBJECT of `text` takes the next of `region_count` regions. The answer ends at
+    `stop`, which is one tag or text without tags; empty: it ends where the model ends it. White
+    space at either end and before a tag is removed, as Hugging Face's processor and tokenizer do.
     If `text` ends with a phrase, with or without `<object>` after it, the caption repeats the
-    phrase. Raises PromptError if `text` is empty, longer than MAX_TEXT or not Unicode text, or
-    contains one of CONTROL_TAGS or a control character.
+    phrase.
+
+    Raises PromptError if `text` is empty, longer than MAX_PROMPT (also in NFKC form, which the
+    tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location beyond the grid
+    or a control character, or has another number of EMPTY_OBJECT than regions, or if `stop` is
+    not as above.
     """
-    if not text.strip():
+    text = _without_spaces(text)
+    if not text:
         raise PromptError("prompt must not be empty")
-    _check_text("prompt", text)
-    for tag in CONTROL_TAGS:
-        if tag in text:
-            raise PromptError(f"prompt {quoted(text)} contains the reserved tag {tag}; remove it")
-    phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", text)
-    return Prompt("prompt", text, phrase.group() if phrase else "")
+    _check_text("prompt", text, MAX_PROMPT)
+    # One character can become 18, and the tokenizer would take a second and much memory.
+    _check_text("prompt in NFKC form", unicodedata.normalize("NFKC", text), MAX_PROMPT)
+    _check_tags("prompt", text)
+    pieces = tuple(text.split(EMPTY_OBJECT))
+    if len(pieces) - 1 != region_count:
+        raise PromptError(
+            f"prompt {quoted(text)} must have one {EMPTY_OBJECT} for each of {region_count} "
+            f"regions, got {len(pieces) - 1}"
+        )
+    phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", pieces[-1])
+    regions = tuple((number,) for number in range(region_count))
+    return Template("prompt", pieces, regions, phrase.group() if phrase else "", _stop(stop))
 
 
 def plain_text(name: str, text: str) -> str:
     """Return `text` with one space in place of each run of white space.
 
     Raises PromptError, which calls the text `name`, if it is empty, longer than MAX_TEXT or not
-    Unicode text, or contains a tag or a control character.
+    Unicode text, or contains a control character or a tag. KOSMOS-2's tokenizer normalizes text
+    (NFKC), so a tag of full-width or other compatible characters is also refused.
     """
     text = " ".join(text.split())
     if not text:
         raise PromptError(f"{name} must not be empty")
-    _check_text(name, text)
-    tag = TAG.search(text)
-    if tag:
+    _check_text(name, text, MAX_TEXT)
+    if tag := next(_tags(text), None):
         raise PromptError(
             f"{name} {quoted(text)} contains the reserved tag {tag.group()[:MAX_VALUE]}; remove it"
         )
@@ -202,9 +238,9 @@ def object_tags(regions: Sequence[tuple[int, int]]) -> str:
     return f"{opening}{delimiter.join(boxes)}{closing}"
 
 
-def _check_text(name: str, text: str) -> None:
-    if len(text) > MAX_TEXT:
-        raise PromptError(f"{name} must have at most {MAX_TEXT} characters, got {len(text)}")
+def _check_text(name: str, text: str, most: int) -> None:
+    if len(text) > most:
+        raise PromptError(f"{name} must have at most {most} characters, got {len(text)}")
     odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
     if odd:
         raise PromptError(
@@ -213,8 +249,46 @@ def _check_text(name: str, text: str) -> None:
         )
 
 
+def _tags(text: str) -> Iterator[re.Match[str]]:
+    """Return the tags of `text` and those of its normalized form, which may have more or fewer."""
+    return chain(TAG.finditer(text), TAG.finditer(unicodedata.normalize("NFKC", text)))
+
+
+def _check_tags(name: str, text: str) -> None:
+    """Refuse tags that no prompt may contain, and locations beyond the grid."""
+    for found in _tags(text):
+        tag = found.group()
+        if tag in CONTROL_TAGS:
+            raise PromptError(f"{name} {quoted(text)} contains the reserved tag {tag}; remove it")
+        if found["index"] and not _LOCATION.fullmatch(tag):
+            raise PromptError(
+                f"{name} {quoted(text)} contains {tag[:MAX_VALUE]}, but locations are "
+                "<patch_index_0000> to <patch_index_1023>"
+            )
+
+
+def _without_spaces(text: str) -> str:
+    """Return `text` without the white space at either end and before each tag."""
+    pieces, position = [], 0
+    for tag in TAG.finditer(text):
+        pieces += [text[position : tag.start()].rstrip(), tag.group()]
+        position = tag.end()
+    return "".join([*pieces, text[position:]]).strip()
+
+
+def _stop(text: str) -> str:
+    """Return the checked stop text of a raw prompt."""
+    _check_text("stop", text, MAX_TEXT)
+    _check_tags("stop", text)
+    if next(_tags(text), None) and not TAG.fullmatch(text):
+        raise PromptError(
+            f"stop {quoted(text)} must be one tag, such as {BOX_TAGS[1]}, or text without tags"
+        )
+    return text
+
+
 def _grounding(grounded: bool) -> str:
-    # The space is in the model card. Without it the model answers "An image of" differently.
+    # The model card has the space. KOSMOS-2's tokenizer makes the same tokens without it.
     return "<grounding> " if grounded else ""
 
 
@@ -226,9 +300,22 @@ def _earlier(history: Sequence[str]) -> str:
         )
     turns = zip(history[::2], history[1::2], strict=True)
     return "".join(
-        f"Question: {plain_text('history', asked)} Answer: {plain_text('history', answer)} "
+        f"Question: {_without_labels('history', asked)} "
+        f"Answer: {_without_labels('history', answer)} "
         for asked, answer in turns
     )
+
+
+def _without_labels(name: str, text: str) -> str:
+    """Return the plain words of a question or answer, without the labels at either end."""
+    words = plain_text(name, _OUTER_LABELS.sub("", plain_text(name, text)))
+    label = _LABEL.search(unicodedata.normalize("NFKC", words))
+    if label:
+        raise PromptError(
+            f"{name} {quoted(words)} contains {label.group()!r}, which begins another question or "
+            "answer; remove it, and send earlier questions and answers as history"
+        )
+    return words
 
 
 def _region_word(words: str) -> str:

@@ -24,7 +24,7 @@ class Query:
     stopped: Callable[[], bool] = never  # called after each token; true cancels the query
     progress: Callable[[Generation], None] | None = None
     """Called after each token with the text so far."""
-    stop: str = ""  # text that ends the answer: a tag of TAGS is kept, other text is cut off
+    stop: str = ""  # ends the answer: a tag, which is kept, or text without tags, which is cut off
 
 
 @dataclass(frozen=True)

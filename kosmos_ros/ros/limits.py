@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from kosmos_ros.errors import RequestError
-from kosmos_ros.kosmos2.prompts import MAX_TEXT
+from kosmos_ros.kosmos2.prompts import MAX_PROMPT, MAX_TEXT
 from kosmos_ros.settings import MAX_ENTRIES
 
-MAX_CHARACTERS = {"frame_id": 255}
+MAX_CHARACTERS = {
+    "frame_id": 255,
+    "prompt": MAX_PROMPT,  # of Generate.srv
+    "text": MAX_PROMPT,  # of Generate.action: a prompt, or a question, which has a lower limit
+    "string_value": MAX_PROMPT,  # of ParameterValue: the parameter prompt
+}
 """Name of a field: its longest text. Other fields have MAX_TEXT.
 
 Every result, and each detection in it, contains the frame_id of the image. Names of frames are

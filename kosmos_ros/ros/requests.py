@@ -119,7 +119,7 @@ def generate(request: Generate.Request, settings: CameraSettings) -> CheckedRequ
         result = _first(observation, message)
         return Generate.Response(success=True, text=result.caption, result=result)
 
-    return CheckedRequest(_plain(prompts.raw(request.prompt)), reply)
+    return CheckedRequest(_raw(request, request.prompt), reply)
 
 
 def goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
@@ -170,7 +170,7 @@ def _question_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Ch
 
 
 def _prompt_goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedRequest:
-    return CheckedRequest(_plain(prompts.raw(request.text)), _result)
+    return CheckedRequest(_raw(request, request.text), _result)
 
 
 GOAL_TASKS = {
@@ -178,7 +178,7 @@ GOAL_TASKS = {
     "phrase_grounding": GoalTask(("phrases",), _grounding_goal),
     "region_description": GoalTask(("regions",), _region_goal),
     "question": GoalTask(("text", "history", "regions", "region_phrases"), _question_goal),
-    "prompt": GoalTask(("text",), _prompt_goal),
+    "prompt": GoalTask(("text", "regions", "stop"), _prompt_goal),
 }
 """The tasks of the action."""
 
@@ -215,6 +215,11 @@ def _question(request: Any, text: str) -> Callable[[int, int], Sequence[Prompt]]
     template = prompts.question_template(
         text, len(request.regions), request.region_phrases, request.grounded, request.history
     )
+    return _in_regions([template], [request.regions])
+
+
+def _raw(request: Any, text: str) -> Callable[[int, int], Sequence[Prompt]]:
+    template = prompts.raw_template(text, len(request.regions), request.stop)
     return _in_regions([template], [request.regions])
 
 

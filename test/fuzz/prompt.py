@@ -23,6 +23,7 @@ BOX = b"\1\x06\x04\x08\x07"  # Source.corners: 250, 22.5, 630, 397.5
 PIECES = (
     *("What is", "it", "this", "that", "They", "the cat", "on", "a mat", "the", "cat", "?") * 2,
     *("is", "<", ">", "</", "/>", "phrase", "<patch_index_", "0044", "\u0085", "\u2028", "\u200b"),
+    *("Question:", "Answer:", "＜/s＞", "\u0338"),
     *("＜phrase＞", "İ", "ſ", "ß", "é中😀", "\x07", "\ud800", "<s>", "<phrase>", "x" * 300, ""),
 )
 SEEDS = (
@@ -90,8 +91,9 @@ def _question(source):
     words = source.many(lambda: source.words(PIECES), 3)
     history = source.many(lambda: source.words(PIECES), 4)
     prompt = prompts.question(asked, regions, words, grounded, history)
-    # Regions with the same words share a phrase.
-    kinds = len({" ".join(word.split()).lower() for word in words}) or bool(regions)
+    # Regions with the same words, in upper or lower case, share a phrase.
+    kinds = prompt.text.count("<object>")
+    assert bool(regions) <= kinds <= len(regions)
     ours = ["<grounding>"] * grounded + ["<phrase>", "</phrase>", "<object>", "</object>"] * kinds
     ours += ["</delimiter_of_multi_objects/>"] * (len(regions) - kinds)
     return prompt, ours + [NAMES[len(TAGS) + cell] for region in regions for cell in region]
@@ -105,7 +107,14 @@ def _region(source):
 
 
 def _raw(source):
-    return prompts.raw(source.words((*PIECES, *NAMES[:40]))), None
+    text, stop = source.words((*PIECES, *NAMES[:40])), source.words((*PIECES, *NAMES[:20]))
+    regions = source.many(lambda: _cells(source), 3)
+    text += " and<phrase> it</phrase> <object> </object>" * len(regions)
+    prompt = prompts.raw_template(text, len(regions), stop).fill(regions)
+    assert prompt.text == prompt.text.strip()
+    assert not {tag.group() for tag in TAG.finditer(prompt.stop)} & {*prompts.CONTROL_TAGS}
+    assert prompts.EMPTY_OBJECT not in prompt.text
+    return prompt, None
 
 
 def _cells(source):

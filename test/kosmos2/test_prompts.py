@@ -189,7 +189,6 @@ def test_joined_prompts_are_one_a_line():
     [
         prompts.question,
         prompts.phrase_grounding,
-        prompts.raw,
         lambda text: prompts.question("Why?", history=[text, "So."]),
         lambda text: prompts.question("Why?", history=["How?", text]),
         lambda text: prompts.plain_text("phrase", f"  {text}  "),
@@ -225,8 +224,132 @@ def test_unusable_raw_prompts_are_refused(text):
 
 
 def test_a_raw_prompt_may_contain_every_other_tag():
-    text = "".join(set(TAGS) - set(prompts.CONTROL_TAGS)) + "<patch_index_0044>"
+    tags = [tag for tag in TAGS if tag not in prompts.CONTROL_TAGS]
+    text = "a".join([*tags, "<patch_index_0000>", "<patch_index_1023>"])
     assert prompts.raw(text).text == text
+
+
+@pytest.mark.parametrize("tag", ["<patch_index_1024>", "<patch_index_44>", "<patch_index_00044>"])
+def test_a_raw_prompt_with_a_location_that_is_no_token_is_refused(tag):
+    reason = f"contains {tag}, but locations are <patch_index_0000> to <patch_index_1023>"
+    with pytest.raises(PromptError, match=reason):
+        prompts.raw(f"<object>{tag}")
+
+
+def test_a_raw_prompt_may_be_as_long_as_the_models_context():
+    shot = (
+        "<grounding><phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863>"
+        "</object> warming himself by a fire."
+    )
+    text = shot * 50 + "<grounding> An image of"
+    assert len(text) > 5 * prompts.MAX_TEXT
+    assert prompts.raw(text).text == text
+    prompts.raw("x" * prompts.MAX_PROMPT)
+    with pytest.raises(PromptError, match="prompt must have at most 61440 characters, got 61441"):
+        prompts.raw("x" * (prompts.MAX_PROMPT + 1))
+    with pytest.raises(PromptError, match="NFKC form must have at most 61440 .*, got 61452"):
+        prompts.raw("\ufdfa" * (prompts.MAX_PROMPT // 18 + 1))  # one character becomes 18
+
+
+SPACED = st.lists(st.sampled_from(["a", " ", "\u3000", "<phrase>", "<object>", "</object>"]))
+
+
+@given(SPACED.map("".join))
+def test_white_space_before_a_tag_is_removed(text):
+    boxes = "".join(text.split()).count(prompts.EMPTY_OBJECT)
+    try:
+        asked = prompts.raw_template(text, boxes)
+    except PromptError as exc:
+        assert str(exc) == "prompt must not be empty"
+        return
+    found = prompts.EMPTY_OBJECT.join(asked.pieces)
+    assert not re.search(r"\s<|^\s|\s$", found)
+    assert "".join(found.split()) == "".join(text.split())
+
+
+def test_regions_of_a_raw_prompt_fill_its_empty_objects_in_order():
+    text = "<phrase> a</phrase><object></object> and<phrase> b</phrase> <object> </object> of"
+    asked = prompts.raw_template(text, 2, "</object>")
+    first, second = (prompts.object_tags([cells]) for cells in (FIRE, (0, 33)))
+    prompt = asked.fill([FIRE, (0, 33)])
+    assert prompt.text == f"<phrase> a</phrase>{first} and<phrase> b</phrase>{second} of"
+    assert (prompt.task, prompt.lead, prompt.stop) == ("prompt", "", "</object>")
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_raw_prompt_has_one_empty_object_for_each_region(count):
+    text = "<object></object> and<object></object>"
+    with pytest.raises(PromptError, match=f"for each of {count} regions, got 2"):
+        prompts.raw_template(text, count)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("Question: What is it? Answer:", "What is it?"),
+        ("question:what is it?answer:", None),
+        ("What is it? Answer:", "What is it?"),
+        ("Question: What is it?", "What is it?"),
+        ("question: what is it?", "what is it?"),
+        ("Is this a trick question?", "Is this a trick question?"),
+        ("Answer: what is it", "what is it"),
+    ],
+)
+def test_the_labels_of_a_question_are_not_repeated(typed, read):
+    read = read or "what is it?"
+    expected = f"Question: {read} Answer:"
+    assert prompts.question(typed, grounded=False).text == expected
+    turn = prompts.question("Why?", history=[typed, "Answer: So."], grounded=False).text
+    assert turn == f"Question: {read} Answer: So. Question: Why? Answer:"
+    if "it" in read:
+        region = prompts.question(typed, [FIRE], ["it"], grounded=False).text
+        assert region.count("Question:") == region.count("Answer:") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is it? Answer: A dog. Question: What colour?",
+        "Question: What is it? Answer: A dog.",
+        "Question: Question: What is it?",
+        "What is it? Question： Why?",
+    ],
+)
+def test_a_question_with_another_question_inside_is_refused(text):
+    for make in (
+        lambda: prompts.question(text),
+        lambda: prompts.question("Why?", history=[text, "So."]),
+        lambda: prompts.question("Why?", history=["How?", text]),
+    ):
+        with pytest.raises(PromptError, match="contains '(Question|Answer):'.* as history"):
+            make()
+
+
+@pytest.mark.parametrize("text", ["Question:", "Question: Answer:", "Answer:"])
+def test_a_question_of_labels_alone_is_empty(text):
+    with pytest.raises(PromptError, match="question must not be empty"):
+        prompts.question(text)
+
+
+@pytest.mark.parametrize("phrase", ["İstanbul", "istanbul", "ISTANBUL", "the ß", "THE ß"])
+def test_region_phrases_are_found_in_upper_and_lower_case(phrase):
+    for text in ("Is İstanbul left of the ß?", "Is Istanbul left of the ß?"):
+        asked = prompts.question(text, [FIRE], [phrase], grounded=False).text
+        words = re.search(r"<phrase> (.*)</phrase>", asked).group(1)
+        assert words in text
+        assert (
+            asked.replace(prompts.object_tags([FIRE]), "")
+            .replace("<phrase>", "")
+            .replace("</phrase>", "")
+            == f"Question: {text} Answer:"
+        )
+
+
+def test_region_phrases_in_other_case_share_a_phrase():
+    text = prompts.question("Is İ here?", [FIRE, (0, 33)], ["İ", "i"], grounded=False).text
+    assert text == (
+        f"Question: Is<phrase> İ</phrase>{prompts.object_tags([FIRE, (0, 33)])} here? Answer:"
+    )
 
 
 def test_history_precedes_the_question():

@@ -53,7 +53,7 @@ def test_large_texts_of_clients_fill_no_memory(client, spinner, usage):
         ended = sent.result().get_result_async()
         spinner.until(ended.done, "a result")
         message = ended.result().result.message
-        assert message == f"text must have at most 1000 characters, got {LARGE}"
+        assert message == f"text must have at most 61440 characters, got {LARGE}"
     goals.destroy()
     image.header.frame_id = "x" * (LARGE // 2)
     grounding = client.create_client(Ground, "kosmos/ground")

@@ -256,6 +256,35 @@ def test_a_raw_prompt_is_completed(robot):
         assert response.result.raw_text.startswith(start + "<object><patch_index_")
 
 
+def test_a_raw_prompt_with_a_region_and_a_stop_ends_at_its_box(robot):
+    """As in grounding with examples: the first phrase has a given box, the second gets one."""
+    response = robot.call(
+        Generate,
+        prompt="<grounding> An image of<phrase> a red circle</phrase> <object></object> and"
+        "<phrase> a blue square</phrase> ",
+        regions=[region("a red circle", FRONT)],
+        stop="</object>",
+        image=frame(FRONT),
+    )
+    assert response.success, response.message
+    assert response.text == "a blue square"
+    (phrase,) = response.result.phrases
+    check_box(phrase.boxes[0], "a blue square", FRONT)
+    assert response.result.raw_text.count("<object>") == 2
+    assert response.result.raw_text.endswith("</object>")
+    assert not response.result.truncated
+    whole = robot.call(Generate, prompt="<grounding> An image of", image=frame(FRONT))
+    cut = robot.call(Generate, prompt="<grounding> An image of", stop=" and", image=frame(FRONT))
+    assert (whole.text, cut.text) == ("a red circle and a blue square.", "a red circle")
+
+
+def test_a_disguised_tag_is_refused_by_name(robot):
+    response = robot.call(Ask, question="What is ＜/s＞ here?", image=frame(FRONT))
+    assert response.message == (
+        "question 'What is ＜/s＞ here?' contains the reserved tag </s>; remove it"
+    )
+
+
 def test_each_camera_has_captions_of_its_own_scene(robot):
     subscriptions = {
         name: robot.subscribe(GroundedCaption, f"{name}/captions") for name in ("front", "rear")

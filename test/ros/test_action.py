@@ -139,8 +139,12 @@ def test_goal_accepts_every_task(start, goal, prompt):
             "text must be empty for task 'brief_caption'; only question and prompt can have it",
         ),
         (
+            {"task": "brief_caption", "regions": [REGION]},
+            "regions must be empty for task 'brief_caption'",
+        ),
+        (
             {"task": "prompt", "text": "a", "regions": [REGION]},
-            "regions must be empty for task 'prompt'",
+            "one <object></object> for each of 1 regions, got 0",
         ),
         ({"task": "question", "text": ""}, "question must not be empty"),
         (

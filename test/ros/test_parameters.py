@@ -426,7 +426,7 @@ def change(name, value):
     ("name", "value", "reason"),
     [
         ("x" * 100_000, 1, "name must have at most 1000 characters, got 100000"),
-        ("prompt", "x" * 100_000, "string_value must have at most 1000 characters, got 100000"),
+        ("prompt", "x" * 100_000, "string_value must have at most 61440 characters, got 100000"),
         # White space at its ends is not part of the phrase, but rclpy keeps it.
         ("phrases", ["a dog" + " " * 1000], "must have at most 1000 characters, got 1005"),
         ("phrases", [""] * 101, "string_array_value has 101 entries; it must have at most 100"),

@@ -415,17 +415,51 @@ def prompt_goal(text):
 
 
 @pytest.mark.parametrize("make", [generate, prompt_goal])
-@pytest.mark.parametrize("text", ["Two", f"{MAN}<object>", "<grounding> a  b "])
-def test_a_prompt_is_taken_as_it_is(make, text):
+@pytest.mark.parametrize("text", ["Two", f"{MAN}<object>", " <grounding> a  b ", "x" * 10_000])
+def test_a_prompt_is_taken_without_outer_spaces(make, text):
     asked = make(text)
-    assert texts(asked) == [text]
+    assert texts(asked) == [text.strip()]
     assert asked.prompts(1, 1)[0].task == "prompt"
 
 
-@pytest.mark.parametrize("text", ["", " \n", "a </s>", "a\x07", "x" * 1001])
+@pytest.mark.parametrize("text", ["", " \n", "a </s>", "a\x07", "x" * 61441])
 def test_a_bad_prompt_is_refused(text):
     assert "prompt" in refused(requests.generate, Generate.Request(prompt=text), PromptError)
     assert "prompt" in refused(requests.goal, goal("prompt", text=text), PromptError)
+
+
+@pytest.mark.parametrize("kind", [Generate.Request, GenerateAction.Goal])
+def test_regions_and_stop_of_a_prompt_are_its_boxes_and_its_end(kind):
+    text = "<phrase> a</phrase><object></object> and<phrase> b</phrase> <object></object> of"
+    fields = {"regions": [REGION, OTHER], "stop": "</object>"}
+    asked = (
+        requests.generate(kind(prompt=text, **fields), SETTINGS)
+        if kind is Generate.Request
+        else checked_goal("prompt", text=text, **fields)
+    )
+    (prompt,) = asked.prompts(640, 480)
+    assert prompt.stop == "</object>"
+    assert prompt.text == (
+        f"<phrase> a</phrase><object>{HERE}</object> and<phrase> b</phrase>"
+        f"<object>{THERE}</object> of"
+    )
+    with pytest.raises(RegionError, match="is outside the image"):
+        asked.prompts(100, 20)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"prompt": "It<object></object> is"}, "each of 0 regions, got 1"),
+        ({"prompt": "It is", "regions": [REGION]}, "each of 1 regions, got 0"),
+        ({"prompt": "It is", "stop": "</object> and"}, "stop '</object> and' must be one tag"),
+        ({"prompt": "It is", "stop": "</s>"}, "stop '</s>' contains the reserved tag </s>"),
+    ],
+)
+def test_regions_and_stop_that_do_not_fit_the_prompt_are_refused(fields, reason):
+    assert reason in refused(requests.generate, Generate.Request(**fields), PromptError)
+    text = fields.pop("prompt")
+    assert reason in refused(requests.goal, goal("prompt", text=text, **fields), PromptError)
 
 
 def test_the_response_to_a_prompt_has_the_text_and_the_whole_output():
@@ -493,13 +527,15 @@ VALUES = {
     "history": HISTORY,
     "regions": [REGION],
     "region_phrases": ["it"],
+    "stop": "</object>",
 }
 USERS = {  # the tasks that have each field
     "text": ["question", "prompt"],
     "phrases": ["phrase_grounding"],
     "history": ["question"],
-    "regions": ["region_description", "question"],
+    "regions": ["region_description", "question", "prompt"],
     "region_phrases": ["question"],
+    "stop": ["prompt"],
 }
 
 
@@ -507,6 +543,8 @@ USERS = {  # the tasks that have each field
 @pytest.mark.parametrize("name", VALUES)
 def test_a_field_of_other_tasks_must_be_empty(task, name):
     own = {field: VALUES[field] for field in VALUES if task in USERS[field]}
+    if task == "prompt":
+        own["text"] = "It<object></object> is"
     if task in USERS[name]:
         assert texts(checked_goal(task, **own))
     else:
