@@ -424,7 +424,7 @@ def agreement(subject: Subject, count: int) -> Iterator[Result]:
         for (frame, prompt), answer in zip(requested, answers, strict=True):
             inputs = subject.inputs(views[frame], prompt)
             inputs["pixel_values"] = subject.engine.pixels(views[frame])
-            ids = subject.model.generate(**inputs, max_new_tokens=limit, do_sample=False)
+            ids = subject.written(inputs, limit)
             new = ids[0, inputs["input_ids"].shape[1] :].tolist()
             same += getattr(answer, "ids", None) == tuple(new)
             done += 1

@@ -47,7 +47,8 @@ def with_graphs(graphs, rules=()):
     engine = Engine.load("shapes", device="cpu")
     with torch.inference_mode():
         rules = (*engine._decoder._rules, *rules)
-        engine._decoder = Decoder(engine.model.text_model, rules, graphs)
+        neighbours = engine._decoder._neighbours
+        engine._decoder = Decoder(engine.model.text_model, rules, graphs, neighbours)
     return engine
 
 
@@ -416,7 +417,7 @@ class Ban:
     def __init__(self, token):
         self.token = token
 
-    def resize(self, rows): ...
+    def resize(self, rows, places): ...
 
     def join(self, first, prompts): ...
 
@@ -436,7 +437,7 @@ class Once:
         self.bias = torch.zeros(vocabulary, 1)
         self.bias[words] = float("-inf")
 
-    def resize(self, rows):
+    def resize(self, rows, places):
         self.seen = functional.pad(self.seen, (0, 0, 0, rows - len(self.seen)))
 
     def join(self, first, prompts):
@@ -501,7 +502,7 @@ TABLES = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cp
 def grammar_after(*prompts):
     """A grammar with a row for each prompt, and states of its own."""
     grammar = copy.copy(TABLES)
-    grammar.resize(len(prompts))
+    grammar.resize(len(prompts), 8)
     grammar.join(0, prompts)
     return grammar
 
@@ -560,11 +561,11 @@ def test_the_grammar_keeps_the_state_of_each_row():
     expected = [bias(grammar_after(ids))[0] for ids in prompts]
     grammar = grammar_after(*prompts)
     assert torch.equal(bias(grammar, 3), torch.stack(expected))
-    grammar.resize(4)
+    grammar.resize(4, 8)
     grammar.join(3, [[OPEN, 10]])
     assert torch.equal(bias(grammar, 3), torch.stack(expected))
     assert torch.equal(bias(grammar, 4)[3], bias(grammar_after([OPEN, 10]))[0])
     grammar.leave(3, 3)
     grammar.leave(0, 2)
-    grammar.resize(2)
+    grammar.resize(2, 8)
     assert torch.equal(bias(grammar, 2), torch.stack([expected[2], expected[1]]))
