@@ -215,9 +215,10 @@ class _Parser:
         self._corners = None
 
     def location(self, index: int) -> None:
-        if self._corners is not None and self._locations < len(self._scores):
-            point = self._points[self._locations] if self._points else None
-            self._corners[-1].append(_Corner(index, self._scores[self._locations], point))
+        place = self._locations
+        if self._corners is not None and place < len(self._scores):
+            point = self._points[place] if place < len(self._points) else None
+            self._corners[-1].append(_Corner(index, self._scores[place], point))
         self._locations += 1
 
     def tag(self, tag: str) -> None:

@@ -42,9 +42,9 @@ def engine():
     return Engine.load("shapes", device="cpu")
 
 
-def with_graphs(graphs, rules=()):
-    """An engine whose decoder has `graphs`, and `rules` after the grammar."""
-    engine = Engine.load("shapes", device="cpu")
+def with_graphs(graphs, rules=(), **options):
+    """An engine whose decoder has `graphs`, and `rules` after those of the engine."""
+    engine = Engine.load("shapes", device="cpu", **options)
     with torch.inference_mode():
         rules = (*engine._decoder._rules, *rules)
         neighbours = engine._decoder._neighbours
@@ -101,7 +101,12 @@ def alone(engine, queries):
 
 
 def near(one, other):
-    return one.ids == other.ids and one.score == pytest.approx(other.score, abs=1e-4)
+    return (
+        one.ids == other.ids
+        and one.score == pytest.approx(other.score, abs=1e-4)
+        and len(one.location_points) == len(other.location_points)
+        and np.allclose(one.location_points, other.location_points, atol=1e-4)
+    )
 
 
 def run(engine, queries, joins):
@@ -486,6 +491,27 @@ def test_several_rules_hold_whenever_rows_join_and_leave(engine, queries, graphs
     assert changed > 5
     if shapes(fixed):
         assert sum(tape.replays for tape in tapes(fixed)) > len(tapes(fixed))
+
+
+@pytest.mark.parametrize("graphs", [None, Graphs(fixed=True), Graphs(Recorder())])
+def test_no_sequence_is_written_twice_whenever_rows_join_and_leave(engine, queries, graphs):
+    options = {"no_repeat_ngram_size": 3, "location_grammar": False}
+    plain, other = with_graphs(None, **options), with_graphs(graphs, **options)
+    alone = [plain.generate_batch([query])[0] for query in queries]
+    for joins in ([3, 0, 1, 2] * 3, [30], [0, 9, 9]):
+        for answer, expected in zip(run(other, queries, joins), alone, strict=True):
+            assert near(answer, expected)
+    changed = 0
+    for query, answer in zip(queries, alone, strict=True):
+        ids = [*engine.token_ids(query.prompt), *answer.ids]
+        sequences = list(zip(ids, ids[1:], ids[2:], strict=False))
+        written = len(answer.ids)
+        assert not set(sequences[-written:]) & set(sequences[:-written])
+        assert len(set(sequences[-written:])) == written
+        changed += answer.ids != engine.generate(*inputs(query)).ids
+    assert changed > 3
+    if shapes(other):
+        assert sum(tape.replays for tape in tapes(other)) > len(tapes(other))
 
 
 def inputs(query):
