@@ -326,7 +326,7 @@ def test_a_refined_box_has_width_and_height_inside_the_image(first, last, one, o
     assert 0 <= box[0] < box[2] <= 1
     assert 0 <= box[1] < box[3] <= 1
     for side, exact in zip(box, cell_box(first, last), strict=True):
-        assert abs(side - exact) <= 0.5 / GRID
+        assert abs(side - exact) < 1 / GRID
 
 
 @given(indices, indices)
