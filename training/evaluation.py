@@ -157,8 +157,8 @@ class Evaluator:
         return refined, cells
 
 
-SIZE_CLASSES = (0, 5, 8, 11)
-"""Smallest size of the boxes in each row of the table of places, in cells of the grid."""
+SIZE_CLASSES = ((5, "up to 5 cells"), (8, "5 to 8 cells"), (11, "8 to 11 cells"), (32, "larger"))
+"""Rows of the table of places: the end of their range of Placed.cells, and their names."""
 
 Check = Callable[[Evaluator, torch.Tensor, Scene, np.random.Generator], Results]
 
@@ -318,22 +318,21 @@ def _print_table(results: Sequence[Results], as_jpeg: Sequence[Results]) -> None
 
 
 def _print_places(places: Sequence[Placed]) -> None:
-    """Print the IoU of refined boxes and of boxes at cell centres, by frame and by size."""
-    columns = ("", "boxes", "cells: mean", "p10", "refined: mean", "p10")
+    """Print the IoU of boxes at cell centres and of refined ones, by frame and by size."""
+    columns = ("IoU", "boxes", "centres, mean", "refined, mean", "centres, p10", "refined, p10")
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
+    frames = [f"{width}x{height}" for width, height in FRAME_SIZES]
     for task in ("grounding", "caption"):
-        rows: dict[str, list[Placed]] = {}
+        rows: dict[str, list[Placed]] = {
+            name: [] for name in (*frames, *(name for _, name in SIZE_CLASSES))
+        }
         for placed in (placed for placed in places if placed.task == task):
-            rows.setdefault(placed.frame, []).append(placed)
-            least = max(cells for cells in SIZE_CLASSES if placed.cells >= cells)
-            rows.setdefault(f"from {least} cells", []).append(placed)
-        for name, row in sorted(rows.items(), key=lambda item: (len(item[0]), item[0])):
-            pairs = np.array([(placed.cell_iou, placed.iou) for placed in row])
-            means, tenths = pairs.mean(0), np.quantile(pairs, 0.1, axis=0)
-            figures = " | ".join(
-                f"{v:.3f}" for both in zip(means, tenths, strict=True) for v in both
-            )
-            print(f"| {task}, {name} | {len(row)} | {figures} |")
+            rows[placed.frame].append(placed)
+            rows[next(name for end, name in SIZE_CLASSES if placed.cells <= end)].append(placed)
+        for name, row in rows.items():
+            pairs = np.array([(placed.cell_iou, placed.iou) for placed in row] or [(np.nan,) * 2])
+            figures = [*pairs.mean(0), *np.quantile(pairs, 0.1, axis=0)]
+            print(f"| {task}, {name} | {len(row)} | {' | '.join(f'{v:.3f}' for v in figures)} |")
 
 
 if __name__ == "__main__":

@@ -80,16 +80,17 @@ class NodeSettings:
     )
     no_repeat_ngram_size: int = parameter(
         -1,
-        "Number of tokens in a row that the model writes only once, so that captions do not run "
-        "in loops. -1: as the model's files say, which is 3 for the default model. 0: no limit.",
+        "Length of the sequences that a prompt and its answer contain only once (tokens), so that "
+        "captions do not run in loops. -1: as the model's files say; 3 for the default model. "
+        "0: no limit.",
         limits=(-1, 1024),
         read_only=True,
     )
     refine_boxes: bool = parameter(
         True,
         "Place the corners of boxes inside their grid cells, at the mean of the cell and its "
-        "neighbours weighted by their probabilities. If false, boxes are those of Hugging Face: "
-        "their corners are the centres of cells.",
+        "neighbours, weighted by their probabilities. If false, boxes are those of Hugging Face, "
+        "with corners at the centres of cells.",
         read_only=True,
     )
     warm_up: bool = parameter(
