@@ -163,7 +163,7 @@ class Decoder:
     def step(self) -> tuple[list[int], list[list[float]]]:
         """Return the next token of each row and the probabilities (K) of its neighbours.
 
-        These may not be finite.
+        The probabilities may not be finite.
         With graphs, the last rows may be missing: those that joined since the previous call.
         """
         ahead, self._ahead = self._ahead, None

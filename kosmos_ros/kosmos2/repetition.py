@@ -56,6 +56,8 @@ class NoRepeat:
 
     def restrict(self, scores: Tensor) -> Tensor:
         ids = self._ids[: len(scores)]
+        if self._size > ids.shape[1]:
+            return scores  # no row is that long
         begun = ids[:, ids.shape[1] + 1 - self._size :]  # the next token completes this sequence
         earlier = ids.unfold(1, self._size, 1)  # (B, windows, size)
         repeated = (earlier[..., :-1] == begun.unsqueeze(1)).all(-1)

@@ -43,8 +43,8 @@ class Rule(Protocol):
     def restrict(self, scores: Tensor) -> Tensor:
         """Return `scores` (B, vocabulary) of the first B rows, lowered for forbidden tokens.
 
-        The row with the lower scores writes the token with the highest one. -inf forbids a token
-        in any case. A finite penalty forbids it unless every other token is forbidden as well.
+        After all rules, a row writes the token with the highest score. -inf forbids a token in any
+        case; a finite penalty forbids it unless all other tokens are forbidden as well.
         `scores` itself must stay as it is: the decoder computes probabilities from it.
         """
 

@@ -42,7 +42,7 @@ prompt_lists = st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, ma
 
 @settings(max_examples=300)
 @given(
-    size=st.integers(1, 5),
+    size=st.one_of(st.integers(1, 5), st.integers(5, PLACES + 5)),
     prefix=st.lists(tokens, min_size=4, max_size=5),
     prompts=prompt_lists,
     written=st.lists(st.lists(tokens, min_size=4, max_size=4), max_size=12),
