@@ -62,6 +62,7 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
     return [
         ("latency", lambda: engine.latency(subject, runs)),
         ("one more token", lambda: engine.decode(subject, runs)),
+        ("additions to a step", lambda: engine.additions(subject, 10 * runs)),
         ("cameras", lambda: engine.cameras(subject, max(3, runs // 5))),
         ("phrases", lambda: engine.phrases(subject, max(3, runs // 8))),
         ("stages", lambda: engine.stages(subject, runs)),
@@ -82,6 +83,7 @@ def _full(options: argparse.Namespace) -> list[Part]:
     return [
         ("latency", lambda: engine.latency(subject, runs)),
         ("one more token", lambda: engine.decode(subject, runs)),
+        ("additions to a step", lambda: engine.additions(subject, runs)),
         ("Florence-2", lambda: engine.peer(runs, subject)),
         ("cameras", lambda: engine.cameras(subject, max(1, runs // 5), 16 if on_gpu else 1)),
         ("phrases", lambda: engine.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import os
@@ -23,7 +24,7 @@ from benchmark import subjects
 from benchmark.report import BOUND, GENERATE, Result
 from benchmark.subjects import BRIEF, DETAILED, Subject, frames
 from kosmos_ros.errors import CancelledError
-from kosmos_ros.kosmos2 import compat, prompts
+from kosmos_ros.kosmos2 import compat, loading, prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Query
 from kosmos_ros.serving.delivery import Delivery
@@ -102,6 +103,34 @@ def decode(subject: Subject, runs: int) -> Iterator[Result]:
     cache = image.nbytes / image.shape[1] * (image.shape[1] + TOKENS)
     bound = (_read_by_a_step(subject) + cache) / bandwidth(subject.model.device) * 1e3
     yield Result(f"{subject.name}: one more token", token, "ms", BOUND, bound)
+
+
+def additions(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure one more token with the ban on repetition, and with what refined boxes need."""
+    (frame, *_) = long_frames(subject)
+    image = subject.engine.encode(frame)
+    prompt = subject.engine.token_ids(DETAILED.text)[image.shape[1] :]
+
+    def write(size: int, refine_boxes: bool) -> Writing:
+        info = dataclasses.replace(subject.engine.info, no_repeat_ngram_size=size)
+        engine = Engine(subject.model, subject.processor, info, refine_boxes=refine_boxes)
+        return lambda tokens: lambda _: _steps(engine, image, prompt, tokens)
+
+    ways = write(0, False), write(loading.NO_REPEAT_NGRAM_SIZE, False), write(0, True)
+    plain, banned, refined = _one_more(subject, runs, *ways)
+    name = f"{subject.name}: one more token"
+    yield Result(f"{name} with no_repeat_ngram_size", banned, "ms", "without", plain)
+    yield Result(f"{name} with refine_boxes", refined, "ms", "without", plain)
+
+
+@torch.inference_mode()
+def _steps(engine: Engine, image: torch.Tensor, prompt: list[int], tokens: int) -> None:
+    """Write `tokens` tokens, also after an end token."""
+    decoder = engine._decoder
+    decoder.join([image], [prompt], [tokens])
+    for _ in range(tokens):
+        decoder.step()
+    decoder.leave(0)
 
 
 def cameras(subject: Subject, runs: int, most: int = 16) -> Iterator[Result]:
@@ -424,7 +453,7 @@ def agreement(subject: Subject, count: int) -> Iterator[Result]:
         for (frame, prompt), answer in zip(requested, answers, strict=True):
             inputs = subject.inputs(views[frame], prompt)
             inputs["pixel_values"] = subject.engine.pixels(views[frame])
-            ids = subject.model.generate(**inputs, max_new_tokens=limit, do_sample=False)
+            ids = subject.written(inputs, limit)
             new = ids[0, inputs["input_ids"].shape[1] :].tolist()
             same += getattr(answer, "ids", None) == tuple(new)
             done += 1

@@ -56,10 +56,21 @@ class Subject:
     def theirs(self, frame: np.ndarray, prompt: Prompt, tokens: int) -> int:
         """Do the same with the model card's code; return the number of written tokens."""
         inputs = self.inputs(frame, prompt)
-        ids = self.model.generate(**inputs, use_cache=True, max_new_tokens=tokens, do_sample=False)
+        ids = self.written(inputs, tokens)
         text = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
         self.processor.post_process_generation(text)
         return int(ids.shape[1] - inputs["input_ids"].shape[1])
+
+    def written(self, inputs: dict[str, Any], tokens: int) -> Any:
+        """Return the ids (1, L) of the prompt and of at most `tokens` that generate adds."""
+        return self.model.generate(
+            **inputs,
+            use_cache=True,
+            max_new_tokens=tokens,
+            do_sample=False,
+            # transformers 5 does not read it from the model's configuration.
+            no_repeat_ngram_size=self.engine.info.no_repeat_ngram_size,
+        )
 
     def inputs(self, frame: np.ndarray, prompt: Prompt) -> dict[str, Any]:
         """Return the processor's inputs for a frame and a prompt, on the model's device."""
@@ -108,6 +119,7 @@ def full(device: str, layers: int | None = None) -> Subject:
         quantization="none",
         parameters=model.num_parameters(),
         image_size=size,
+        no_repeat_ngram_size=loading.NO_REPEAT_NGRAM_SIZE,
         transformers=transformers.__version__,
         torch=torch.__version__,
     )

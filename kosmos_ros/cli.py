@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
     from kosmos_ros.kosmos2.engine import Engine
 
-MODEL = ("model", "revision", "local_files_only", "device", "dtype", "quantization", "threads")
+MODEL = (
+    "model", "revision", "local_files_only", "device", "dtype", "quantization", "threads",
+    "no_repeat_ngram_size", "refine_boxes",
+)  # fmt: skip
 COMMON = (*MODEL, "max_new_tokens", "max_image_pixels")
 """Settings of the node that are also options of this command."""
 
@@ -135,8 +138,9 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the option that sets field `name` of the settings."""
     field = FIELDS[name]
     option, text = f"--{name.replace('_', '-')}", field.metadata["description"]
-    if field.default is False:
-        parser.add_argument(option, action="store_true", help=text)
+    if isinstance(field.default, bool):
+        action: Any = argparse.BooleanOptionalAction if field.default else "store_true"
+        parser.add_argument(option, action=action, default=field.default, help=text)
         return
     if limits := field.metadata["limits"]:
         text += f" Range: {limits[0]} to {limits[1]}."

@@ -489,14 +489,28 @@ def test_the_model_is_loaded_once_with_the_given_options(kosmos, drawn, monkeypa
         "dtype": "float16",
         "quantization": "nf4",
         "threads": 3,
+        "no_repeat_ngram_size": -1,
+        "refine_boxes": False,
     }
-    words = ["--model", "some/model", "--local-files-only"]
-    for name in options.keys() - {"local_files_only"}:
-        words += [f"--{name}", str(options[name])]
+    words = ["--model", "some/model", "--local-files-only", "--no-refine-boxes"]
+    for name in options.keys() - {"local_files_only", "refine_boxes"}:
+        words += [f"--{name.replace('_', '-')}", str(options[name])]
     code, values, err = kosmos("caption", drawn / "first.png", drawn / "second.png", *words)
     assert (code, err) == (0, "")
     assert [value["model"] for value in values] == ["some/model"] * 2
     assert asked == [((), {"model": "some/model", **options})]
+
+
+def test_boxes_are_those_of_hugging_face_on_request(caption, drawn):
+    """Their corners are centres of cells; refined ones are nearer to the truth."""
+    truth, overlaps = TRUTH["first"], {}
+    for option in ("--refine-boxes", "--no-refine-boxes"):
+        (value,) = caption(drawn / "first.png", option)
+        boxes = {phrase["text"]: corners(phrase["boxes"][0]) for phrase in value["phrases"]}
+        cells = np.array(list(boxes.values())) / [WIDTH, HEIGHT, WIDTH, HEIGHT] * 32
+        assert np.allclose(cells % 1, 0.5, atol=1e-6) == (option == "--no-refine-boxes")
+        overlaps[option] = np.mean([iou(box, truth[name]) for name, box in boxes.items()])
+    assert overlaps["--refine-boxes"] > overlaps["--no-refine-boxes"]
 
 
 @pytest.mark.parametrize("words", [[], ["sing"], ["caption"], ["ask", "first.png"]])

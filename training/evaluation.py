@@ -7,7 +7,9 @@ seed [1, s, i]; the seeds of training begin with 0.
 """
 
 import argparse
+import itertools
 import json
+import math
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +27,7 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import ALIKE, Box, Scene, Shape, sample_scene
 from training import gallery, language
 from training.relations import sample_reference
-from training.results import PredictedBox, Results, metrics
+from training.results import Placed, PredictedBox, Results, metrics
 
 FRAME_SIZES: tuple[tuple[int, int], ...] = ((320, 240), (640, 360), (240, 240))
 """Width and height in pixels: 4:3, 16:9 and 1:1."""
@@ -55,26 +57,39 @@ class Evaluator:
         return self._ask(image, prompts.caption("brief_caption"))
 
     def _ask(self, image: torch.Tensor, prompt: prompts.Prompt) -> Caption:
-        return grounding.read(self.engine.generate(image, prompt.text), prompt.text, prompt.lead)
+        return self._ask_both(image, prompt)[0]
+
+    def _ask_both(self, image: torch.Tensor, prompt: prompts.Prompt) -> tuple[Caption, Caption]:
+        """Return the caption, and the same caption with corners at the centres of cells."""
+        answer = self.engine.generate(image, prompt.text)
+        refined, cells = (
+            grounding.read(generation, prompt.text, prompt.lead)
+            for generation in (answer, replace(answer, location_points=()))
+        )
+        return refined, cells
 
     def _brief(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
         """Check the phrases of the brief caption; a repeated phrase is right once."""
-        caption = self.caption(image)
+        caption, cells = self._ask_both(image, prompts.caption("brief_caption"))
         wanted = {language.group_name(group): group for group in scene.groups}
         ious: list[float] = []
         boxes: list[PredictedBox] = []
-        for phrase in caption.phrases:
+        placed: list[Placed] = []
+        for phrase, same in zip(caption.phrases, cells.phrases, strict=True):
             if group := wanted.pop(phrase.text, []):
                 overlaps = _overlaps(phrase.boxes, group)
                 ious += overlaps
                 boxes += _predicted_boxes(phrase.boxes, overlaps)
+                placed += _placed("caption", scene, phrase.boxes, same.boxes, group)
                 continue
             for box in phrase.boxes:
                 nearest = max(_overlaps([box], [shape])[0] for shape in scene.shapes)
                 boxes.append(PredictedBox(nearest, box.score, named=False))
         predicted, expected = len(caption.phrases), len(scene.groups)
         correct = expected - len(wanted)
-        return Results(predicted, expected, correct, tuple(ious), boxes=tuple(boxes))
+        return Results(
+            predicted, expected, correct, tuple(ious), boxes=tuple(boxes), placed=tuple(placed)
+        )
 
     def _detailed(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
         """Check shapes with size and place, word for word: "a small red circle at the top"."""
@@ -88,25 +103,33 @@ class Evaluator:
         """Ground one phrase of the scene, and each phrase that names several equal shapes."""
         groups = scene.groups
         group = groups[int(rng.integers(len(groups)))]
-        results = self._ground(image, "phrase_grounding", language.group_name(group), group)
+        name = language.group_name(group)
+        results = self._ground(image, scene, "phrase_grounding", name, group)
         for several in groups:
             if len(several) > 1:
                 name = language.group_name(several)
-                results += self._ground(image, "several_grounding", name, several)
+                results += self._ground(image, scene, "several_grounding", name, several)
         return results
 
     def _reference(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
         reference = sample_reference(scene, rng)
         if reference is None:
             return Results()
-        return self._ground(image, "reference_grounding", reference.text, [reference.target])
+        target = [reference.target]
+        return self._ground(image, scene, "reference_grounding", reference.text, target)
 
-    def _ground(self, image: torch.Tensor, task: str, words: str, shapes: list[Shape]) -> Results:
+    def _ground(
+        self, image: torch.Tensor, scene: Scene, task: str, words: str, shapes: list[Shape]
+    ) -> Results:
         """Expect as many boxes as shapes, each with an IoU over 0.5."""
-        boxes = self.boxes(image, words)
+        boxes, cells = self.both_boxes(image, words)
         overlaps = _overlaps(boxes, shapes)
         right = min(overlaps) > 0.5
-        return Results(boxes=_predicted_boxes(boxes, overlaps), answers=((task, right),))
+        return Results(
+            boxes=_predicted_boxes(boxes, overlaps),
+            answers=((task, right),),
+            placed=_placed("grounding", scene, boxes, cells, shapes),
+        )
 
     def _absent(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
         """Expect no box for a phrase that is not in the scene, and the answer "no"."""
@@ -127,9 +150,19 @@ class Evaluator:
 
     def boxes(self, image: torch.Tensor, words: str) -> tuple[grounding.Box, ...]:
         """Return the boxes of a phrase that the model is asked to locate in an encoded image."""
-        phrases = self._ask(image, prompts.phrase_grounding(words)).phrases
-        return phrases[0].boxes if phrases else ()
+        return self.both_boxes(image, words)[0]
 
+    def both_boxes(
+        self, image: torch.Tensor, words: str
+    ) -> tuple[tuple[grounding.Box, ...], tuple[grounding.Box, ...]]:
+        """Return the boxes of a phrase, and the same with corners at the centres of cells."""
+        both = self._ask_both(image, prompts.phrase_grounding(words))
+        refined, cells = (caption.phrases[0].boxes if caption.phrases else () for caption in both)
+        return refined, cells
+
+
+SIZE_CLASSES = ((5, "up to 5 cells"), (8, "5 to 8 cells"), (11, "8 to 11 cells"), (32, "larger"))
+"""Rows of the table of places: the end of their range of Placed.cells, and their names."""
 
 Check = Callable[[Evaluator, torch.Tensor, Scene, np.random.Generator], Results]
 
@@ -182,6 +215,27 @@ def _predicted_boxes(
     return tuple(PredictedBox(padded[place], box.score) for place, box in enumerate(boxes))
 
 
+def _placed(
+    task: str,
+    scene: Scene,
+    boxes: Sequence[grounding.Box],
+    cells: Sequence[grounding.Box],
+    shapes: Sequence[Shape],
+) -> tuple[Placed, ...]:
+    """Return the places of `boxes`, which are `cells` if they are not refined."""
+    count = min(len(boxes), len(shapes))
+    overlaps = zip(shapes, _overlaps(boxes, shapes), _overlaps(cells, shapes), strict=False)
+    return tuple(
+        Placed(task, f"{scene.width}x{scene.height}", _size(shape), *both)
+        for shape, *both in itertools.islice(overlaps, count)
+    )
+
+
+def _size(shape: Shape) -> float:
+    x1, y1, x2, y2 = shape.box
+    return math.sqrt((x2 - x1) * (y2 - y1)) * grounding.GRID
+
+
 def _mentions(text: str) -> list[str]:
     words = text.strip().removeprefix("The image shows ").removesuffix(".")
     return words.replace(" and ", ", ").split(", ")
@@ -190,10 +244,15 @@ def _mentions(text: str) -> list[str]:
 _evaluator: Evaluator  # of a worker process
 
 
-def _load(model: str, device: str, quantization: str) -> None:
+def _load(model: str, device: str, quantization: str, repeat: int) -> None:
     global _evaluator
     engine = Engine.load(
-        model, local_files_only=True, device=device, quantization=quantization, threads=1
+        model,
+        local_files_only=True,
+        device=device,
+        quantization=quantization,
+        threads=1,
+        no_repeat_ngram_size=repeat,
     )
     _evaluator = Evaluator(engine)
 
@@ -224,17 +283,23 @@ def main() -> None:
     parser.add_argument("--model", default="shapes", help="shapes (embedded), or a directory")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--quantization", default="none", help="none, int8 or nf4")
+    parser.add_argument(
+        "--no-repeat-ngram-size", type=int, default=-1, help="-1: as the model says, 0: no limit"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes, each on one core")
     parser.add_argument("--pictures", type=Path, help="folder for example frames and a chart")
     options = parser.parse_args()
     places = [(options.seed, index) for index in range(options.scenes)]
-    load = _load, (options.model, options.device, options.quantization)
-    with multiprocessing.get_context("spawn").Pool(options.workers, *load) as pool:
+    arguments = (
+        options.model, options.device, options.quantization, options.no_repeat_ngram_size,
+    )  # fmt: skip
+    with multiprocessing.get_context("spawn").Pool(options.workers, _load, arguments) as pool:
         pairs = list(tqdm(pool.imap(_evaluate, places), total=options.scenes, unit="scene"))
     results = [as_drawn for as_drawn, _ in pairs]
     _print_table(results, [as_jpeg for _, as_jpeg in pairs if as_jpeg is not None])
+    _print_places([placed for result in results for placed in result.placed])
     if options.pictures:
-        _load(options.model, options.device, options.quantization)
+        _load(*arguments)
         scenes = [held_out_scene(*place)[0] for place in places]
         gallery.write(options.pictures, _caption, scenes, results)
     measured = metrics(results)
@@ -254,6 +319,24 @@ def _print_table(results: Sequence[Results], as_jpeg: Sequence[Results]) -> None
     for task in dict.fromkeys(task for task, _ in answers):
         right = [is_right for name, is_right in answers if name == task]
         print(f"{task:20}{np.mean(right):9.3f} of {len(right)}")
+
+
+def _print_places(places: Sequence[Placed]) -> None:
+    """Print the IoU of boxes at cell centres and of refined ones, by frame and by size."""
+    columns = ("IoU", "boxes", "centres, mean", "refined, mean", "centres, p10", "refined, p10")
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
+    frames = [f"{width}x{height}" for width, height in FRAME_SIZES]
+    for task in ("grounding", "caption"):
+        rows: dict[str, list[Placed]] = {
+            name: [] for name in (*frames, *(name for _, name in SIZE_CLASSES))
+        }
+        for placed in (placed for placed in places if placed.task == task):
+            rows[placed.frame].append(placed)
+            rows[next(name for end, name in SIZE_CLASSES if placed.cells <= end)].append(placed)
+        for name, row in rows.items():
+            pairs = np.array([(placed.cell_iou, placed.iou) for placed in row] or [(np.nan,) * 2])
+            figures = [*pairs.mean(0), *np.quantile(pairs, 0.1, axis=0)]
+            print(f"| {task}, {name} | {len(row)} | {' | '.join(f'{v:.3f}' for v in figures)} |")
 
 
 if __name__ == "__main__":

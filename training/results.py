@@ -30,6 +30,17 @@ class PredictedBox:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """The place of a box for a shape that the model named."""
+
+    task: str  # caption or grounding
+    frame: str  # width x height in pixels
+    cells: float  # square root of the true area, in cells of the model's grid
+    iou: float  # with the shape
+    cell_iou: float  # the same if the corners were at the centres of their cells
+
+
+@dataclass(frozen=True)
 class Results:
     """Results of one scene in the checks that were made; `+` adds up results."""
 
@@ -40,6 +51,7 @@ class Results:
     detailed: tuple[int, int, int] = (0, 0, 0)  # the same counts for the detailed caption
     boxes: tuple[PredictedBox, ...] = ()  # of all tasks
     answers: tuple[tuple[str, bool], ...] = ()  # task, and whether its answer is right
+    placed: tuple[Placed, ...] = ()  # boxes of right phrases
 
     def __add__(self, other: "Results") -> "Results":
         first, second = self.detailed, other.detailed
@@ -51,6 +63,7 @@ class Results:
             (first[0] + second[0], first[1] + second[1], first[2] + second[2]),
             self.boxes + other.boxes,
             self.answers + other.answers,
+            self.placed + other.placed,
         )
 
 

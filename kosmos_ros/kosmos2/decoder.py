@@ -36,13 +36,19 @@ class Decoder:
     `model` is a Kosmos2TextForCausalLM. All prompts about an image begin with the image's tokens;
     these go through the model once (`prefixes`), and their keys and values serve all prompts.
     `rules` limit which tokens a row may write; the probabilities are the model's own.
+    `neighbours` (vocabulary, K) has for each token the tokens whose probabilities `step` returns
+    when a row writes it. Default: the token itself.
     `graphs` record the runs of fixed shape, and a step then begins before the tokens of the
     previous one are read. Default: CUDA graphs on a GPU with weights that are not quantized,
     because bitsandbytes' int8 product waits for the device in each call.
     """
 
     def __init__(
-        self, model: Any, rules: tuple[Rule, ...] = (), graphs: Graphs | None = None
+        self,
+        model: Any,
+        rules: tuple[Rule, ...] = (),
+        graphs: Graphs | None = None,
+        neighbours: Tensor | None = None,
     ) -> None:
         inner = model.model
         self._embeddings = inner.embed_tokens
@@ -58,6 +64,8 @@ class Decoder:
             self._device, self._dtype
         )
         self._rules = rules
+        self._neighbours = neighbours
+        self._kept = 1 if neighbours is None else neighbours.shape[1]  # probabilities
         plain = all(block.plain for block in self._blocks)
         recorded = self._device.type == "cuda" and plain
         self.graphs = graphs or Graphs(Cuda(self._device) if recorded else None)
@@ -152,13 +160,14 @@ class Decoder:
                 k, v = cache[number, :, :end].transpose(1, 3).unbind(2)
                 hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, mask))
 
-    def step(self) -> tuple[list[int], list[float]]:
-        """Return the next token of each row and its probability, which may not be finite.
+    def step(self) -> tuple[list[int], list[list[float]]]:
+        """Return the next token of each row and the probabilities (K) of its neighbours.
 
+        The probabilities may not be finite.
         With graphs, the last rows may be missing: those that joined since the previous call.
         """
         ahead, self._ahead = self._ahead, None
-        written = ahead if ahead and ahead.columns else self._launch()
+        written = ahead if ahead and ahead.places else self._launch()
         if self.graphs.fixed:
             # The device works while the host reads. For a row that ends, this step is wasted.
             self._ahead = self._launch()
@@ -250,9 +259,10 @@ class Decoder:
         self._values = functional.pad(self._values, (0, size - had_rows))
         self._ids, self._positions, self._moves = self._values
         self._starts = torch.arange(size, device=self._device) * length
-        self._written = torch.zeros(2, size, device=self._device)
+        # For each row: its next token, and the probabilities of the token's neighbours.
+        self._written = torch.zeros(size, 1 + self._kept, device=self._device)
         for rule in self._rules:
-            rule.resize(size)
+            rule.resize(size, length)
         self.graphs.clear(self._forward, self._prefill_rows)
 
     def _forward(self, count: int, reach: int, ragged: bool) -> None:
@@ -279,18 +289,21 @@ class Decoder:
         tokens = scores.argmax(-1)
         for rule in self._rules:
             rule.advance(tokens)
-        written = self._written[:, :count]
-        written[0].copy_(tokens)
-        written[1].copy_(logits.softmax(-1).gather(1, tokens.unsqueeze(1)).squeeze(1))
+        near = tokens.unsqueeze(1)
+        if self._neighbours is not None:
+            near = self._neighbours.index_select(0, tokens)
+        written = self._written[:count]
+        written[:, 0].copy_(tokens)
+        written[:, 1:].copy_(logits.softmax(-1).gather(1, near))
         ids.copy_(tokens)
         positions.add_(self._moves[:count])
 
 
 class _Written:
-    """The tokens and probabilities of one step, on their way to the host."""
+    """The tokens and probabilities (rows, 1 + K) of one step, on their way to the host."""
 
     def __init__(self, written: Tensor, rows: int, copy: bool) -> None:
-        self.columns = list(range(rows))  # for each row that still exists
+        self.places = list(range(rows))  # in `written`, of each row that still exists
         # On a GPU this copies to pinned memory, so that nothing waits (torch's _to_copy).
         self._values = written.to("cpu", non_blocking=True, copy=copy)
         # Blocking: the host's core is free while it waits.
@@ -300,15 +313,13 @@ class _Written:
 
     def leave(self, row: int) -> None:
         """Remove a row as Decoder.leave does."""
-        self.columns[row] = self.columns[-1]
-        self.columns.pop()
+        self.places[row] = self.places[-1]
+        self.places.pop()
 
-    def read(self) -> tuple[list[int], list[float]]:
-        """Wait for the tokens and return them with their probabilities."""
+    def read(self) -> tuple[list[int], list[list[float]]]:
+        """Wait for the tokens and return them with the probabilities."""
         if self._arrived:
             self._arrived.synchronize()
-        tokens, probabilities = self._values.tolist()
-        return (
-            [int(tokens[column]) for column in self.columns],
-            [probabilities[column] for column in self.columns],
-        )
+        values = self._values.tolist()
+        rows = [values[place] for place in self.places]
+        return [int(token) for token, *_ in rows], [near for _, *near in rows]

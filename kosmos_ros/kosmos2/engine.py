@@ -23,9 +23,19 @@ from kosmos_ros.errors import CancelledError, GenerationError, KosmosError, Prom
 from kosmos_ros.kosmos2 import loading, prompts
 from kosmos_ros.kosmos2.decoder import Decoder
 from kosmos_ros.kosmos2.grammar import Grammar
-from kosmos_ros.kosmos2.grounding import BOX_TAGS, GRID, TAG, TAGS, join_punctuation
+from kosmos_ros.kosmos2.grounding import (
+    BOX_TAGS,
+    GRID,
+    NEIGHBOURS,
+    TAG,
+    TAGS,
+    join_punctuation,
+    neighbours,
+    refined,
+)
 from kosmos_ros.kosmos2.loading import DTYPES, RESAMPLING, ModelInfo, torch
 from kosmos_ros.kosmos2.query import Generation, Query, never
+from kosmos_ros.kosmos2.repetition import NoRepeat
 from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
@@ -46,7 +56,12 @@ class Engine:
     """
 
     def __init__(
-        self, model: Any, processor: Any, info: ModelInfo, location_grammar: bool = True
+        self,
+        model: Any,
+        processor: Any,
+        info: ModelInfo,
+        location_grammar: bool = True,
+        refine_boxes: bool = True,
     ) -> None:
         self.info = info
         self.model = model
@@ -56,7 +71,8 @@ class Engine:
         self._image_tokens = int(model.config.latent_query_num)
         ids = self._tokenizer.convert_tokens_to_ids
         locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
-        self._location_ids = frozenset(locations)
+        self._cells = {token: cell for cell, token in enumerate(locations)}
+        self._refine = refine_boxes
         # <unk> is also the token of unknown characters, which are allowed.
         tags = {*locations, *ids(TAGS), *self._tokenizer.all_special_ids}
         self._tag_ids = frozenset(tags - {self._tokenizer.unk_token_id})
@@ -66,14 +82,18 @@ class Engine:
         self._end = self._tokenizer.eos_token_id
         # Most prompts are the same for every frame.
         self._cached_ids = functools.lru_cache(CACHED_PROMPTS)(self._tokenize)
-        rules: tuple[Rule, ...] = ()
+        vocabulary = int(model.config.text_config.vocab_size)
+        rules: list[Rule] = []
+        if info.no_repeat_ngram_size:
+            size = info.no_repeat_ngram_size
+            rules.append(NoRepeat(size, self._prefix, vocabulary, self._device))
         if location_grammar:
-            vocabulary = int(model.config.text_config.vocab_size)
             opening, closing, delimiter = ids(BOX_TAGS)
-            rules = (Grammar(vocabulary, opening, closing, delimiter, locations, self._device),)
+            rules.append(Grammar(vocabulary, opening, closing, delimiter, locations, self._device))
+        beside = _beside(vocabulary, locations).to(self._device) if refine_boxes else None
         with torch.inference_mode():
             self._vision = Vision(model)
-            self._decoder = Decoder(model.text_model, rules)
+            self._decoder = Decoder(model.text_model, tuple(rules), neighbours=beside)
         self._prefix_ids = torch.tensor(self._prefix, device=self._device)
         self._rows: list[_Row] = []  # the decoder's rows
         self._refused: list[tuple[Query, Answer]] = []  # for the next step
@@ -89,12 +109,20 @@ class Engine:
         self._offset = -mean / std
 
     @classmethod
-    def load(cls, model: str, *, location_grammar: bool = True, **options: Any) -> Engine:
+    def load(
+        cls,
+        model: str,
+        *,
+        location_grammar: bool = True,
+        refine_boxes: bool = True,
+        **options: Any,
+    ) -> Engine:
         """Load `model` with the options of loading.load; see there for the errors.
 
         `location_grammar` keeps every box well formed. If false, the model may write any tokens.
+        `refine_boxes` adds `location_points` to answers: see grounding.refined.
         """
-        return cls(*loading.load(model, **options), location_grammar)
+        return cls(*loading.load(model, **options), location_grammar, refine_boxes)
 
     @torch.inference_mode()
     def warm_up(self, most: int, tokens: int = Query.max_new_tokens) -> None:
@@ -269,8 +297,8 @@ class Engine:
             tokens, probabilities = self._decoder.step()
         # With graphs, the rows that joined last may have no token yet.
         rows = self._rows[: len(tokens)] if self._decoder.graphs.fixed else self._rows
-        for row, token, probability in zip(rows, tokens, probabilities, strict=True):
-            self._advance(row, token, probability)
+        for row, token, near in zip(rows, tokens, probabilities, strict=True):
+            self._advance(row, token, near)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]
         for number in reversed(done):
@@ -287,11 +315,11 @@ class Engine:
         with contextlib.suppress(RuntimeError):  # raised by a lost device
             self._decoder.clear()
 
-    def _advance(self, row: _Row, token: int, probability: float) -> None:
-        """Add one more token to a row."""
+    def _advance(self, row: _Row, token: int, near: list[float]) -> None:
+        """Add one more token to a row, with the probabilities of it and its neighbours."""
         row.new.append(token)
-        row.probabilities.append(probability)
-        row.failed = not math.isfinite(probability)
+        row.probabilities.append(near)
+        row.failed = not math.isfinite(near[0])
         row.ended = token == self._end or self._at_stop(row)
         row.stopped = row.query.stopped()
         if row.query.progress and not row.stopped:
@@ -380,14 +408,16 @@ class Engine:
 
     def _read(self, row: _Row) -> Generation:
         """Return what a row has written so far."""
+        located = [
+            (self._cells[token], near)
+            for token, near in zip(row.new, row.probabilities, strict=True)
+            if token in self._cells
+        ]
         return Generation(
             text=self._text(row, row.new) if row.text is None else row.text,
-            location_scores=tuple(
-                probability
-                for token, probability in zip(row.new, row.probabilities, strict=True)
-                if token in self._location_ids
-            ),
-            score=sum(row.probabilities) / max(len(row.probabilities), 1),
+            location_scores=tuple(near[0] for _, near in located),
+            location_points=tuple(refined(*corner) for corner in located) if self._refine else (),
+            score=sum(near[0] for near in row.probabilities) / max(len(row.new), 1),
             tokens=len(row.new),
             truncated=not row.ended and len(row.new) >= row.limit,
             ids=tuple(row.new),
@@ -403,7 +433,8 @@ class _Row:
     head: str  # text that the prompt's ids decode to
     limit: int  # most tokens to write
     new: list[int] = field(default_factory=list)  # written tokens
-    probabilities: list[float] = field(default_factory=list)  # of each of `new`
+    # Of each of `new` and its neighbours, as Decoder.step returns them.
+    probabilities: list[list[float]] = field(default_factory=list)
     text: str | None = None  # of the answer, if stop text ended it
     ended: bool = False  # by the end token or the query's stop text
     stopped: bool = False  # by the query's `stopped`
@@ -412,3 +443,15 @@ class _Row:
     @property
     def done(self) -> bool:
         return self.ended or self.stopped or self.failed or len(self.new) >= self.limit
+
+
+def _beside(vocabulary: int, locations: Sequence[int]) -> torch.Tensor:
+    """Return for each token itself, and for a location the tokens of its NEIGHBOURS.
+
+    (vocabulary, 9). A token stands for its own neighbours beyond the grid.
+    """
+    tokens = torch.arange(vocabulary)[:, None].repeat(1, len(NEIGHBOURS))
+    for cell, own in enumerate(locations):
+        cells = neighbours(cell)
+        tokens[own] = torch.tensor([own if at is None else locations[at] for at in cells])
+    return tokens

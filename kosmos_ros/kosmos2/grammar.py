@@ -62,7 +62,7 @@ class Grammar:
         self._following = following.to(device)  # (states, kinds)
         self._states = torch.zeros(0, dtype=torch.long, device=device)  # (rows,)
 
-    def resize(self, rows: int) -> None:
+    def resize(self, rows: int, places: int) -> None:
         self._states = functional.pad(self._states, (0, rows - len(self._states)))
 
     def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:

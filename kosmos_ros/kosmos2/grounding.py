@@ -43,6 +43,13 @@ TAGS = (
 BOX_TAGS = ("<object>", "</object>", "</delimiter_of_multi_objects/>")
 """The tags before, after and between the boxes of a phrase."""
 
+NEIGHBOURS = ((0, 0), *((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x))
+"""(y, x) steps from a cell to itself and to its eight neighbours."""
+
+MAX_OFFSET = 0.49
+"""Farthest that a corner is moved from its cell's centre, in cells: it stays inside the cell, so
+region_cells gives the cells that the model wrote."""
+
 TAG = re.compile("|".join(map(re.escape, TAGS)) + r"|<patch_index_(?P<index>[0-9]+)>")
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -97,7 +104,9 @@ def read(generation: Generation, prompt: str, lead: str = "") -> Caption:
     The caption begins with `lead`, the part of the prompt that it repeats. `lead` may contain
     tags, but no location tags.
     """
-    text, phrases = parse(lead + generation.text, generation.location_scores)
+    text, phrases = parse(
+        lead + generation.text, generation.location_scores, generation.location_points
+    )
     return Caption(
         text,
         phrases,
@@ -157,19 +166,25 @@ def _located(caption: Caption, min_score: float) -> tuple[Box, ...]:
     return tuple(box for box in boxes if box.score >= min_score)
 
 
-def parse(text: str, location_scores: Sequence[float]) -> tuple[str, tuple[Phrase, ...]]:
+def parse(
+    text: str,
+    location_scores: Sequence[float],
+    location_points: Sequence[tuple[float, float]] = (),
+) -> tuple[str, tuple[Phrase, ...]]:
     """Split tagged `text` into plain text and its grounded phrases.
 
     `location_scores` contains one probability for each location tag of `text`, in order; a box's
-    score is the geometric mean of its two. If `text` is well formed, words, spans and boxes equal
-    those of Hugging Face's `Kosmos2Processor.post_process_generation`. Otherwise: a box is
+    score is the geometric mean of its two. `location_points` contains the corner (x, y) in [0, 1]
+    of each, as `refined` returns it; empty: the corners are cell centres. If `text` is well
+    formed, words, spans and, without points, boxes equal those of Hugging Face's
+    `Kosmos2Processor.post_process_generation`. Otherwise: a box is
     dropped if it has more or fewer than two location tags, an index beyond the grid, text inside
     or no closing tag; swapped corners are put in order; a box without a phrase gets an empty
     phrase; unknown text in angle brackets stays text.
 
-    Raises GenerationError unless there is one score for each location tag.
+    Raises GenerationError unless there is one score, and one point if any, for each location tag.
     """
-    parser = _Parser(location_scores)
+    parser = _Parser(location_scores, location_points)
     position = 0
     for tag in TAG.finditer(text):
         parser.words(text[position : tag.start()])
@@ -182,19 +197,32 @@ def parse(text: str, location_scores: Sequence[float]) -> tuple[str, tuple[Phras
     return parser.result()
 
 
+@dataclass(frozen=True)
+class _Corner:
+    """A location tag of a box."""
+
+    index: int  # in the grid; may be beyond it
+    score: float  # probability
+    point: tuple[float, float] | None  # (x, y) in [0, 1]; None: the centre of its cell
+
+
 class _Parser:
     """The words and boxes that `parse` has read so far."""
 
-    def __init__(self, location_scores: Sequence[float]) -> None:
+    def __init__(
+        self,
+        location_scores: Sequence[float],
+        location_points: Sequence[tuple[float, float]],
+    ) -> None:
         self._scores = location_scores
+        self._points = location_points
         self._locations = 0  # location tags
         self._pieces: list[str] = []  # of the caption
         self._length = 0  # of the caption, in code points
         self._found: list[tuple[int, int, tuple[Box, ...]]] = []  # start, end, boxes
         self._phrase_start: int | None = None  # of a phrase that is open
         self._span: tuple[int, int] | None = None  # of a phrase that has just closed
-        # Grid indices and scores of each box of an open <object>.
-        self._corners: list[list[tuple[int, float]]] | None = None
+        self._corners: list[list[_Corner]] | None = None  # of each box of an open <object>
 
     def words(self, text: str) -> None:
         if not text:
@@ -207,8 +235,10 @@ class _Parser:
         self._corners = None
 
     def location(self, index: int) -> None:
-        if self._corners is not None and self._locations < len(self._scores):
-            self._corners[-1].append((index, self._scores[self._locations]))
+        place = self._locations
+        if self._corners is not None and place < len(self._scores):
+            point = self._points[place] if place < len(self._points) else None
+            self._corners[-1].append(_Corner(index, self._scores[place], point))
         self._locations += 1
 
     def tag(self, tag: str) -> None:
@@ -235,11 +265,12 @@ class _Parser:
             self._found.append((*(self._span or (self._length, self._length)), boxes))
 
     def result(self) -> tuple[str, tuple[Phrase, ...]]:
-        if self._locations != len(self._scores):
-            raise GenerationError(
-                f"expected {self._locations} location probabilities, one for each location tag, "
-                f"got {len(self._scores)}"
-            )
+        for kind, values in (("probabilities", self._scores), ("points", self._points)):
+            if self._locations != len(values) and (values or values is self._scores):
+                raise GenerationError(
+                    f"expected {self._locations} location {kind}, one for each location tag, "
+                    f"got {len(values)}"
+                )
         return _strip("".join(self._pieces), self._found)
 
 
@@ -254,6 +285,57 @@ def cell_box(upper_left: int, lower_right: int) -> tuple[float, float, float, fl
     y1, y2 = min(y1, y2), max(y1, y2)
     near, far = (0.0, 1.0) if x1 == x2 or y1 == y2 else (0.5, 0.5)
     return (x1 + near) / GRID, (y1 + near) / GRID, (x2 + far) / GRID, (y2 + far) / GRID
+
+
+def neighbours(cell: int) -> list[int | None]:
+    """Return the grid indices of `cell` and its neighbours, in the order of NEIGHBOURS.
+
+    A neighbour beyond the edge of the grid is None.
+    """
+    y, x = divmod(cell, GRID)
+    return [
+        (y + down) * GRID + x + right if 0 <= y + down < GRID and 0 <= x + right < GRID else None
+        for down, right in NEIGHBOURS
+    ]
+
+
+def refined(cell: int, probabilities: Sequence[float]) -> tuple[float, float]:
+    """Return the expected place (x, y) in [0, 1] of a corner for which the model wrote `cell`.
+
+    `probabilities` are those of the cell and its neighbours, in the order of NEIGHBOURS. Only
+    their ratios count. The place is inside the cell.
+    """
+    inside = [
+        (step, probability)
+        for step, index, probability in zip(
+            NEIGHBOURS, neighbours(cell), probabilities, strict=True
+        )
+        if index is not None
+    ]
+    total = sum(probability for _, probability in inside)
+    moved = [0.0, 0.0]  # y, x
+    if total > 0:  # false for NaN, too
+        for axis in (0, 1):
+            mean = sum(step[axis] * probability for step, probability in inside) / total
+            moved[axis] = min(max(mean, -MAX_OFFSET), MAX_OFFSET)
+    y, x = divmod(cell, GRID)
+    return (x + 0.5 + moved[1]) / GRID, (y + 0.5 + moved[0]) / GRID
+
+
+def point_box(
+    one: tuple[float, float], other: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """Return the box in [0, 1] of two opposite corners (x, y) in [0, 1] from `refined`.
+
+    Where both corners are in one column or row of cells, the box spans it.
+    """
+    (x1, x2), (y1, y2) = (_side(*sorted(ends)) for ends in zip(one, other, strict=True))
+    return x1, y1, x2, y2
+
+
+def _side(low: float, high: float) -> tuple[float, float]:
+    cell = math.floor(low * GRID)
+    return (low, high) if high * GRID >= cell + 1 else (cell / GRID, (cell + 1) / GRID)
 
 
 def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int, int]:
@@ -307,12 +389,20 @@ def _shown(box: Box) -> str:
     return f"({box.x_min:g}, {box.y_min:g}, {box.x_max:g}, {box.y_max:g})"
 
 
-def _boxes(corners: list[list[tuple[int, float]]]) -> tuple[Box, ...]:
+def _boxes(corners: list[list[_Corner]]) -> tuple[Box, ...]:
     return tuple(
-        Box(*cell_box(pair[0][0], pair[1][0]), score=math.sqrt(pair[0][1] * pair[1][1]))
+        _box(*pair)
         for pair in corners
-        if len(pair) == 2 and all(index < GRID * GRID for index, _ in pair)
+        if len(pair) == 2 and all(corner.index < GRID * GRID for corner in pair)
     )
+
+
+def _box(one: _Corner, other: _Corner) -> Box:
+    if one.point and other.point:
+        sides = point_box(one.point, other.point)
+    else:
+        sides = cell_box(one.index, other.index)
+    return Box(*sides, score=math.sqrt(one.score * other.score))
 
 
 def _clean(words: str) -> str:

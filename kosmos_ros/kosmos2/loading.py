@@ -37,6 +37,9 @@ SMALL_MODEL = 50_000_000
 PANIC = "PanicException"
 """Name of the BaseException that a Rust library raises for its own bug. It cannot be imported."""
 QUANTIZATIONS = ("none", "int8", "nf4")
+NO_REPEAT_NGRAM_SIZE = 3
+"""Value for the default model, if its files name none: that of KOSMOS-2's converter
+(convert_kosmos2_original_pytorch_checkpoint_to_pytorch.py of transformers)."""
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """PIL.Image.Resampling: mode of torch's interpolate."""
 
@@ -53,6 +56,7 @@ class ModelInfo:
     quantization: str
     parameters: int
     image_size: int  # pixels, side of the model's square input
+    no_repeat_ngram_size: int  # tokens in a sequence that is written only once; 0: no limit
     transformers: str  # version
     torch: str  # version
 
@@ -66,6 +70,7 @@ def load(
     dtype: str = "auto",
     quantization: str = "none",
     threads: int = 0,
+    no_repeat_ngram_size: int = -1,
 ) -> tuple[Any, Any, ModelInfo]:
     """Load `model` and its processor.
 
@@ -75,9 +80,10 @@ def load(
     capability 8.0 and above), otherwise float16. `quantization` is none, int8 or nf4. int8.py
     quantizes to int8 on a CPU, and bitsandbytes does it in all other cases. `threads` is the
     number of CPU threads of this process; 0 is one for a model below SMALL_MODEL, otherwise
-    torch's default.
+    torch's default. `no_repeat_ngram_size` is -1 for the model's own value, 0 for none, or a
+    number of tokens; see repetition.py.
     Reads only safetensors, and never runs code from the model's files.
-    Raises ConfigError for any other value, a device that does not exist, or nf4 on a CPU with too
+    Raises ConfigError for any other text, a device that does not exist, or nf4 on a CPU with too
     old a version of transformers; ModelLoadError if the files are missing,
     damaged or not a KOSMOS-2 model.
     """
@@ -86,7 +92,7 @@ def load(
     kind = _dtype(dtype, place, quantization)
     files = hub.find(model, revision, local_files_only)
     try:
-        loaded, processor = _read(model, files.folder, place, DTYPES[kind], quantization)
+        loaded, processor, size = _read(model, files.folder, place, DTYPES[kind], quantization)
     except ModelLoadError:
         raise
     except BaseException as exc:  # tokenizers raises plain Exceptions and panics
@@ -113,6 +119,7 @@ def load(
         quantization=quantization,
         parameters=parameters,
         image_size=int(loaded.config.vision_config.image_size),
+        no_repeat_ngram_size=size if no_repeat_ngram_size < 0 else no_repeat_ngram_size,
         transformers=transformers.__version__,
         torch=torch.__version__,
     )
@@ -121,8 +128,8 @@ def load(
 
 def _read(
     model: str, folder: Path, place: torch.device, dtype: torch.dtype, quantization: str
-) -> tuple[Any, Any]:
-    """Return the checked model and processor in `folder`."""
+) -> tuple[Any, Any, int]:
+    """Return the checked model and processor in `folder`, and its no_repeat_ngram_size."""
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     options: dict[str, Any] = {
         "use_safetensors": True,
@@ -136,6 +143,7 @@ def _read(
     with model_files.reduced(folder) as (copy, weights):
         config = Kosmos2Config.from_pretrained(str(copy), **own)
         weights.check(config)
+        size = model_files.no_repeat_ngram_size(copy)
         processor = Kosmos2Processor.from_pretrained(str(copy), **own)
         # A tokenizer from a sentencepiece file has not been checked yet.
         tokenizer_file.checked(json.loads(processor.tokenizer.backend_tokenizer.to_str()))
@@ -152,7 +160,9 @@ def _read(
     _check_weights(model, report)
     _check_pixels(model, processor.image_processor, int(loaded.config.vision_config.image_size))
     _check_tokens(model, processor.tokenizer, loaded.config)
-    return loaded, processor
+    if size is None:
+        size = NO_REPEAT_NGRAM_SIZE if model in hub.COMMITS else 0
+    return loaded, processor, size
 
 
 def _sizes(config: Kosmos2Config) -> str:

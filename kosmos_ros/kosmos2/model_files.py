@@ -67,6 +67,10 @@ TOKEN = Rule(
     f"null or a whole number from 0 to {MAX_SIZE}",
     lambda v: v is None or (type(v) is int and 0 <= v <= MAX_SIZE),
 )
+REPETITION = Rule(
+    f"null or a whole number from 0 to {MAX_CONTEXT}",
+    lambda v: v is None or (type(v) is int and 0 <= v <= MAX_CONTEXT),
+)
 ADDED = Rule(
     f"null or at most {tokenizer_file.MAX_ADDED} tokens",
     lambda v: v is None or (type(v) in (list, dict) and len(v) <= tokenizer_file.MAX_ADDED),
@@ -91,6 +95,7 @@ CONFIG = {
     "text_config.pad_token_id": _whole(0, MAX_CONTEXT),
     "text_config.bos_token_id": TOKEN,
     "text_config.eos_token_id": TOKEN,
+    "text_config.no_repeat_ngram_size": REPETITION,
     "vision_config.hidden_size": SIZE,
     "vision_config.intermediate_size": SIZE,
     "vision_config.num_hidden_layers": _whole(1, MAX_LAYERS),
@@ -106,7 +111,7 @@ GENERATION = {
     "bos_token_id": TOKEN,
     "eos_token_id": TOKEN,
     "pad_token_id": TOKEN,
-    "no_repeat_ngram_size": _whole(0, MAX_CONTEXT),
+    "no_repeat_ngram_size": REPETITION,
     "max_new_tokens": SIZE,
 }
 PIXELS = dict.fromkeys(
@@ -152,6 +157,19 @@ def reduced(folder: Path) -> Iterator[tuple[Path, Weights]]:
             index = {"metadata": {}, "weight_map": weights.places}
             (copy / INDEX).write_text(json.dumps(index), encoding="utf-8")
         yield copy, weights
+
+
+def no_repeat_ngram_size(copy: Path) -> int | None:
+    """Return the size that the files of a `reduced` copy name; None if they name none.
+
+    transformers 4 reads it from text_config, where the converter of KOSMOS-2 wrote it. Models
+    that transformers 5 saved have it in generation_config.json.
+    """
+    named = json_file.read(copy / "config.json")["text_config"].get("no_repeat_ngram_size")
+    path = copy / "generation_config.json"
+    if named is None and path.is_file():
+        named = json_file.read(path).get("no_repeat_ngram_size")
+    return named
 
 
 def _trees(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:

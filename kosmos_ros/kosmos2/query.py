@@ -37,3 +37,5 @@ class Generation:
     tokens: int  # generated tokens, including the end token
     truncated: bool  # ended by the token limit
     ids: tuple[int, ...] = ()  # of the generated tokens
+    location_points: tuple[tuple[float, float], ...] = ()
+    """(x, y) in [0, 1] of each location token's corner; empty: the centres of the cells."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Rule(Protocol):
-    """A limit on the next token of each row, such as grammar.Grammar.
+    """A limit on the next token of each row, such as grammar.Grammar or repetition.NoRepeat.
 
     A rule keeps the state of each row in tensors on the model's device. `restrict` and `advance`
     run in every step, where a CUDA graph may record them: they change these tensors in place,
@@ -25,8 +25,11 @@ class Rule(Protocol):
     for such a row, because `join` replaces it and nothing reads the row's tokens.
     """
 
-    def resize(self, rows: int) -> None:
-        """Hold states for `rows` rows, and keep those of the rows that remain."""
+    def resize(self, rows: int, places: int) -> None:
+        """Hold states for `rows` rows, and keep those of the rows that remain.
+
+        While a row is read, it has at most `places` tokens, those of the image included.
+        """
 
     def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:
         """Start rows `first`, `first` + 1, … with these prompts.
@@ -38,8 +41,10 @@ class Rule(Protocol):
         """Remove `row`: move the state of row `last` into its place."""
 
     def restrict(self, scores: Tensor) -> Tensor:
-        """Return `scores` (B, vocabulary) of the first B rows, with -inf for forbidden tokens.
+        """Return `scores` (B, vocabulary) of the first B rows, lowered for forbidden tokens.
 
+        After all rules, a row writes the token with the highest score. -inf forbids a token in any
+        case; a finite penalty forbids it unless all other tokens are forbidden as well.
         `scores` itself must stay as it is: the decoder computes probabilities from it.
         """
 

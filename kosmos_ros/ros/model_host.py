@@ -42,7 +42,9 @@ def load_engine(settings: NodeSettings) -> CaptionEngine:
         dtype=settings.dtype,
         quantization=settings.quantization,
         threads=settings.threads,
+        no_repeat_ngram_size=settings.no_repeat_ngram_size,
         location_grammar=settings.location_grammar,
+        refine_boxes=settings.refine_boxes,
     )
 
 

@@ -78,6 +78,21 @@ class NodeSettings:
         "which are dropped.",
         read_only=True,
     )
+    no_repeat_ngram_size: int = parameter(
+        -1,
+        "Length of the sequences that a prompt and its answer contain only once (tokens), so that "
+        "captions do not run in loops. -1: as the model's files say; 3 for the default model. "
+        "0: no limit.",
+        limits=(-1, 1024),
+        read_only=True,
+    )
+    refine_boxes: bool = parameter(
+        True,
+        "Place the corners of boxes inside their grid cells, at the mean of the cell and its "
+        "neighbours, weighted by their probabilities. If false, boxes are those of Hugging Face, "
+        "with corners at the centres of cells.",
+        read_only=True,
+    )
     warm_up: bool = parameter(
         True,
         "Caption a blank image after loading, so that the first frame is not slow.",

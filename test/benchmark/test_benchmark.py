@@ -62,6 +62,7 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
     parts = [
         engine.latency(shapes, 1),
         engine.decode(shapes, 1),
+        engine.additions(shapes, 1),
         engine.cameras(shapes, 1, most=2),
         engine.phrases(shapes, 1, most=10),
         engine.stages(shapes, 1),
@@ -69,7 +70,7 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
         node.overhead(shapes, 1),
     ]
     results = [result for part in parts for result in part]
-    assert len({(result.name, result.against) for result in results}) == len(results) == 25
+    assert len({(result.name, result.against) for result in results}) == len(results) == 27
     # One more token is a difference of two times, so noise may make it negative.
     assert all(result.value > 0 for result in results if "one more token" not in result.name)
 

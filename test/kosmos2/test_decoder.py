@@ -42,12 +42,13 @@ def engine():
     return Engine.load("shapes", device="cpu")
 
 
-def with_graphs(graphs, rules=()):
-    """An engine whose decoder has `graphs`, and `rules` after the grammar."""
-    engine = Engine.load("shapes", device="cpu")
+def with_graphs(graphs, rules=(), **options):
+    """An engine whose decoder has `graphs`, and `rules` after those of the engine."""
+    engine = Engine.load("shapes", device="cpu", **options)
     with torch.inference_mode():
         rules = (*engine._decoder._rules, *rules)
-        engine._decoder = Decoder(engine.model.text_model, rules, graphs)
+        neighbours = engine._decoder._neighbours
+        engine._decoder = Decoder(engine.model.text_model, rules, graphs, neighbours)
     return engine
 
 
@@ -100,7 +101,12 @@ def alone(engine, queries):
 
 
 def near(one, other):
-    return one.ids == other.ids and one.score == pytest.approx(other.score, abs=1e-4)
+    return (
+        one.ids == other.ids
+        and one.score == pytest.approx(other.score, abs=1e-4)
+        and len(one.location_points) == len(other.location_points)
+        and np.allclose(one.location_points, other.location_points, atol=1e-4)
+    )
 
 
 def run(engine, queries, joins):
@@ -416,7 +422,7 @@ class Ban:
     def __init__(self, token):
         self.token = token
 
-    def resize(self, rows): ...
+    def resize(self, rows, places): ...
 
     def join(self, first, prompts): ...
 
@@ -436,7 +442,7 @@ class Once:
         self.bias = torch.zeros(vocabulary, 1)
         self.bias[words] = float("-inf")
 
-    def resize(self, rows):
+    def resize(self, rows, places):
         self.seen = functional.pad(self.seen, (0, 0, 0, rows - len(self.seen)))
 
     def join(self, first, prompts):
@@ -487,6 +493,27 @@ def test_several_rules_hold_whenever_rows_join_and_leave(engine, queries, graphs
         assert sum(tape.replays for tape in tapes(fixed)) > len(tapes(fixed))
 
 
+@pytest.mark.parametrize("graphs", [None, Graphs(fixed=True), Graphs(Recorder())])
+def test_no_sequence_is_written_twice_whenever_rows_join_and_leave(engine, queries, graphs):
+    options = {"no_repeat_ngram_size": 3, "location_grammar": False}
+    plain, other = with_graphs(None, **options), with_graphs(graphs, **options)
+    alone = [plain.generate_batch([query])[0] for query in queries]
+    for joins in ([3, 0, 1, 2] * 3, [30], [0, 9, 9]):
+        for answer, expected in zip(run(other, queries, joins), alone, strict=True):
+            assert near(answer, expected)
+    changed = 0
+    for query, answer in zip(queries, alone, strict=True):
+        ids = [*engine.token_ids(query.prompt), *answer.ids]
+        sequences = list(zip(ids, ids[1:], ids[2:], strict=False))
+        written = len(answer.ids)
+        assert not set(sequences[-written:]) & set(sequences[:-written])
+        assert len(set(sequences[-written:])) == written
+        changed += answer.ids != engine.generate(*inputs(query)).ids
+    assert changed > 3
+    if shapes(other):
+        assert sum(tape.replays for tape in tapes(other)) > len(tapes(other))
+
+
 def inputs(query):
     return query.image, query.prompt, query.max_new_tokens
 
@@ -501,7 +528,7 @@ TABLES = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cp
 def grammar_after(*prompts):
     """A grammar with a row for each prompt, and states of its own."""
     grammar = copy.copy(TABLES)
-    grammar.resize(len(prompts))
+    grammar.resize(len(prompts), 8)
     grammar.join(0, prompts)
     return grammar
 
@@ -560,11 +587,11 @@ def test_the_grammar_keeps_the_state_of_each_row():
     expected = [bias(grammar_after(ids))[0] for ids in prompts]
     grammar = grammar_after(*prompts)
     assert torch.equal(bias(grammar, 3), torch.stack(expected))
-    grammar.resize(4)
+    grammar.resize(4, 8)
     grammar.join(3, [[OPEN, 10]])
     assert torch.equal(bias(grammar, 3), torch.stack(expected))
     assert torch.equal(bias(grammar, 4)[3], bias(grammar_after([OPEN, 10]))[0])
     grammar.leave(3, 3)
     grammar.leave(0, 2)
-    grammar.resize(2)
+    grammar.resize(2, 8)
     assert torch.equal(bias(grammar, 2), torch.stack([expected[2], expected[1]]))

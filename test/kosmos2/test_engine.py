@@ -28,6 +28,7 @@ from kosmos_ros.errors import (
 )
 from kosmos_ros.kosmos2 import compat, loading, prompts
 from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.grounding import GRID, read
 from kosmos_ros.kosmos2.query import Query
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
@@ -77,41 +78,86 @@ def edit(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize("prompt", PROMPTS)
-def test_answers_equal_those_of_hugging_face(engine, reference, picture, prompt):
+def generated(reference, engine, picture, prompt, limit=40, **options):
+    """The text and the new token ids of Hugging Face's generate."""
     processor, model = reference
     inputs = processor(text=prompt, images=Image.fromarray(picture), return_tensors="pt")
     assert [engine.token_ids(prompt)] == inputs["input_ids"].tolist()
-    inputs["pixel_values"] = engine.pixels(picture)
     ids = model.generate(
-        pixel_values=inputs["pixel_values"],
+        pixel_values=engine.pixels(picture),
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         image_embeds_position_mask=inputs["image_embeds_position_mask"],
-        max_new_tokens=40,
+        max_new_tokens=limit,
         do_sample=False,
+        **options,
     )
-    expected = processor.batch_decode(ids, skip_special_tokens=True)[0].split("</image>")[-1]
+    text = processor.batch_decode(ids, skip_special_tokens=True)[0]
+    return text, tuple(ids[0, inputs["input_ids"].shape[1] :].tolist())
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_answers_equal_those_of_hugging_face(engine, reference, picture, prompt):
+    text, ids = generated(reference, engine, picture, prompt)
     generation = engine.generate(engine.encode(picture), prompt, 40)
-    assert (prompt + generation.text).strip() == expected.strip()
-    assert generation.tokens == ids.shape[1] - inputs["input_ids"].shape[1]
+    assert (prompt + generation.text).strip() == text.split("</image>")[-1].strip()
+    assert generation.ids == ids
 
 
-def test_scores_are_the_probabilities_of_the_tokens(engine, reference, picture):
-    """Computed by one pass over the whole text, without the decoder."""
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_answers_without_repetition_equal_those_of_hugging_face(reference, picture, size):
+    """For every prompt, alone and in a ragged batch; only the grammar of locations is ours."""
+    engine = Engine.load("shapes", device="cpu", no_repeat_ngram_size=size, location_grammar=False)
+    image = engine.encode(picture)
+    expected = [
+        generated(reference, engine, picture, prompt, 64, no_repeat_ngram_size=size)[1]
+        for prompt in PROMPTS
+    ]
+    assert [engine.generate(image, prompt, 64).ids for prompt in PROMPTS] == expected
+    together = engine.generate_batch([Query(image, prompt, 64) for prompt in PROMPTS])
+    assert [answer.ids for answer in together] == expected
+    free = [generated(reference, engine, picture, prompt, 64)[1] for prompt in PROMPTS]
+    assert expected != free
+
+
+@pytest.mark.parametrize("task", ["brief_caption", "detailed_caption"])
+def test_boxes_without_refinement_equal_those_of_hugging_face(reference, picture, task):
+    engine = Engine.load("shapes", device="cpu", refine_boxes=False)
+    prompt = prompts.caption(task)
+    text, _ = generated(reference, engine, picture, prompt.text, 90)
+    caption, entities = reference[0].post_process_generation(text)
+    answer = engine.generate(engine.encode(picture), prompt.text, 90)
+    found = read(answer, prompt.text, prompt.text)
+    assert answer.location_points == ()
+    assert found.text == caption
+    assert [
+        (
+            phrase.text,
+            (phrase.start, phrase.end),
+            [(box.x_min, box.y_min, box.x_max, box.y_max) for box in phrase.boxes],
+        )
+        for phrase in found.phrases
+    ] == entities
+    assert len(entities) > 1
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_scores_and_corners_are_those_of_the_models_probabilities(reference, picture, size):
+    """Computed by one pass over the whole text, without the decoder and its rules."""
+    engine = Engine.load("shapes", device="cpu", no_repeat_ngram_size=size)
     processor, model = reference
-    prompt = PROMPTS[0]
+    prompt = PROMPTS[2]
     generation = engine.generate(engine.encode(picture), prompt, 64)
-    assert not generation.truncated
-    text = prompt + generation.text
-    inputs = processor(text=text, images=Image.fromarray(picture), return_tensors="pt")
-    ids = torch.cat([inputs["input_ids"], torch.tensor([[2]])], dim=1)
-    mask = torch.cat([inputs["image_embeds_position_mask"], torch.tensor([[0]])], dim=1)
+    inputs = processor(text=prompt, images=Image.fromarray(picture), return_tensors="pt")
+    added = torch.tensor([generation.ids])
+    ids = torch.cat([inputs["input_ids"], added], dim=1)
+    mask = torch.cat([inputs["image_embeds_position_mask"], torch.zeros_like(added)], dim=1)
     with torch.inference_mode():
         logits = model(
             pixel_values=engine.pixels(picture), input_ids=ids, image_embeds_position_mask=mask
         ).logits
-    chosen = logits[0, :-1].softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+    probabilities = logits[0, :-1].softmax(-1)
+    chosen = probabilities.gather(1, ids[0, 1:, None])[:, 0]
     start = len(engine.token_ids(prompt))
     assert generation.score == pytest.approx(float(chosen[start - 1 :].mean()), abs=1e-4)
     names = processor.tokenizer.convert_ids_to_tokens(ids[0, start:].tolist())
@@ -120,8 +166,24 @@ def test_scores_are_the_probabilities_of_the_tokens(engine, reference, picture):
         for name, probability in zip(names, chosen[start - 1 :], strict=True)
         if name.startswith("<patch_index_")
     ]
-    assert len(expected) >= 2
+    assert len(expected) >= 4
     assert generation.location_scores == pytest.approx(expected, abs=1e-4)
+
+    first = processor.tokenizer.convert_tokens_to_ids("<patch_index_0000>")
+    found = iter(generation.location_points)
+    for name, step in zip(names, probabilities[start - 1 :], strict=True):
+        if name.startswith("<patch_index_"):
+            y, x = divmod(int(name[13:17]), GRID)
+            rows = slice(max(y - 1, 0), y + 2)
+            columns = slice(max(x - 1, 0), x + 2)
+            weights = step[first : first + GRID**2].reshape(GRID, GRID)[rows, columns]
+            weights = (weights / weights.sum()).double()
+            middles = torch.arange(GRID) + 0.5
+            expected = weights.sum(0) @ middles[columns].double() / GRID
+            assert next(found) == pytest.approx(
+                (float(expected), float(weights.sum(1) @ middles[rows].double() / GRID)), abs=1e-5
+            )
+    assert next(found, None) is None
 
 
 @pytest.mark.fault(35)
@@ -245,6 +307,8 @@ def near(one, other):
         (one.text, one.tokens, one.truncated) == (other.text, other.tokens, other.truncated)
         and one.score == pytest.approx(other.score, abs=1e-4)
         and one.location_scores == pytest.approx(other.location_scores, abs=1e-4)
+        and len(one.location_points) == len(other.location_points)
+        and np.allclose(one.location_points, other.location_points, atol=1e-4)
     )
 
 

@@ -20,6 +20,7 @@ from kosmos_ros.errors import GenerationError, RegionError
 from kosmos_ros.kosmos2 import grounding
 from kosmos_ros.kosmos2.grounding import (
     GRID,
+    NEIGHBOURS,
     TAGS,
     Box,
     Caption,
@@ -27,8 +28,11 @@ from kosmos_ros.kosmos2.grounding import (
     cell_box,
     enumerated,
     join_captions,
+    neighbours,
     parse,
+    point_box,
     read,
+    refined,
     region_cells,
 )
 from kosmos_ros.kosmos2.query import Generation
@@ -239,6 +243,12 @@ def test_a_tag_has_one_angle_bracket_at_its_start():
     assert all(tag.rfind("<") == 0 for tag in (*TAGS, "<patch_index_0000>"))
 
 
+@pytest.mark.parametrize("points", [[(0.1, 0.1)], [(0.1, 0.1)] * 3])
+def test_a_wrong_number_of_points_is_an_error(points):
+    with pytest.raises(GenerationError, match=f"expected 2 location points.* got {len(points)}"):
+        parse(f"<phrase> a</phrase><object>{tagged(0, 33)}</object>", [0.5, 0.5], points)
+
+
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5]])
 def test_a_wrong_number_of_scores_is_an_error(scores):
     with pytest.raises(
@@ -267,6 +277,82 @@ def test_cells_give_the_boxes_of_hugging_face(first, last):
 def test_the_box_of_two_cells_covers_these_cells_again(cell, width, height):
     box = Box(*cell_box(*cell)).scaled(width, height)
     assert region_cells(box, width, height) == cell
+
+
+near = st.lists(st.floats(0, 1), min_size=9, max_size=9)
+
+
+@given(indices)
+def test_neighbours_are_at_most_one_cell_away_and_inside_the_grid(cell):
+    y, x = divmod(cell, GRID)
+    found = [divmod(other, GRID) for other in neighbours(cell) if other is not None]
+    assert found[0] == (y, x)
+    assert sorted(found) == [
+        (row, column)
+        for row in range(max(y - 1, 0), min(y + 2, GRID))
+        for column in range(max(x - 1, 0), min(x + 2, GRID))
+    ]
+
+
+@given(indices)
+def test_a_certain_corner_is_at_the_centre_of_its_cell(cell):
+    y, x = divmod(cell, GRID)
+    for probability in (1.0, 1e-30, 0.0, math.nan):
+        point = refined(cell, [probability, *[0.0] * 8])
+        assert point == ((x + 0.5) / GRID, (y + 0.5) / GRID)
+
+
+def test_a_corner_moves_towards_the_likely_neighbours():
+    """A quarter of a cell to the right and an eighth up."""
+    weights = dict.fromkeys(NEIGHBOURS, 0.0) | {(0, 0): 5, (0, 1): 2, (-1, 0): 1}
+    x, y = refined(17 * GRID + 9, [weight / 16 for weight in weights.values()])
+    assert (x * GRID, y * GRID) == (9.75, 17.375)
+    # Beyond the grid is no cell.
+    assert refined(0, [0.5, *[0.5] * 8]) == (0.99 / GRID,) * 2
+
+
+@given(cells, near, near)
+def test_a_refined_box_covers_the_cells_that_the_model_wrote(cell, first, second):
+    first[0], second[0] = max(first), max(second)
+    box = Box(*point_box(refined(cell[0], first), refined(cell[1], second)))
+    assert region_cells(box) == cell
+
+
+@given(indices, indices, near, near, st.booleans())
+def test_a_refined_box_has_width_and_height_inside_the_image(first, last, one, other, swapped):
+    """Whatever the probabilities and the order of the corners."""
+    points = refined(first, one), refined(last, other)
+    box = point_box(*points)
+    assert box == point_box(*points[::-1])
+    assert 0 <= box[0] < box[2] <= 1
+    assert 0 <= box[1] < box[3] <= 1
+    for side, exact in zip(box, cell_box(first, last), strict=True):
+        assert abs(side - exact) < 1 / GRID
+
+
+@given(indices, indices)
+def test_a_certain_box_differs_from_that_of_hugging_face_only_beside_a_single_cell(first, last):
+    """Hugging Face widens both sides of a box that is one cell high or wide."""
+    certain = [1.0, *[0.0] * 8]
+    found = point_box(refined(first, certain), refined(last, certain))
+    (y1, x1), (y2, x2) = divmod(first, GRID), divmod(last, GRID)
+    if (x1 == x2) == (y1 == y2):
+        assert found == cell_box(first, last)
+    else:
+        side = 0 if x1 == x2 else 1
+        assert found[side::2] == cell_box(first, last)[side::2]
+
+
+def test_parse_gives_each_box_its_own_points():
+    text = f"see<phrase> a</phrase><object>{tagged(0, 99)}{DELIMITER}{tagged(33, 66)}</object>"
+    points = [(0.01, 0.02), (0.12, 0.11), (0.04, 0.05), (0.07, 0.08)]
+    _, (phrase,) = parse(text + "<patch_index_0001>", [0.25] * 5, [*points, (0.9, 0.9)])
+    assert phrase.boxes == (
+        Box(0.01, 0.02, 0.12, 0.11, 0.25),
+        Box(0.04, 0.05, 0.07, 0.08, 0.25),
+    )
+    generation = Generation(text, (0.25,) * 4, 0.5, 9, False, (), tuple(points))
+    assert read(generation, "").phrases[0].boxes == phrase.boxes
 
 
 # Below 2**-53 of the image Hugging Face's rounding leaves the grid; ours does not.

@@ -25,10 +25,11 @@ from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2
 
 from kosmos_ros import shapes
 from kosmos_ros.errors import ModelLoadError
-from kosmos_ros.kosmos2 import model_files, tokenizer_file, weight_files
+from kosmos_ros.kosmos2 import hub, model_files, tokenizer_file, weight_files
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.hub import MAX_PARTS
 from kosmos_ros.kosmos2.weight_files import TIED
+from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -266,6 +267,49 @@ def test_the_command_allocates_no_more_than_the_files_hold(copied, picture):
         "config.json must be a whole number from 1 to 16384, got 2000000\n"
     )
     assert resident < RESIDENT
+
+
+CASES = [  # text_config, generation_config.json, parameter: the size
+    (None, None, -1, 0),
+    (3, None, -1, 3),
+    (3, 2, -1, 3),
+    (0, 3, -1, 0),
+    (None, 2, -1, 2),
+    (None, 0, -1, 0),
+    (3, 2, 0, 0),
+    (0, None, 4, 4),
+]
+
+
+@pytest.mark.parametrize(("config", "generation", "parameter", "expected"), CASES)
+def test_the_limit_of_repetition_is_that_of_the_models_files_unless_it_is_set(
+    copied, config, generation, parameter, expected
+):
+    edit(copied / CONFIG, **{"text_config.no_repeat_ngram_size": config})
+    edit(copied / "generation_config.json", no_repeat_ngram_size=generation)
+    engine = Engine.load(str(copied), device="cpu", no_repeat_ngram_size=parameter)
+    assert engine.info.no_repeat_ngram_size == expected
+    grey = engine.encode(np.full((48, 64, 3), 99, np.uint8))
+    same = Engine.load("shapes", device="cpu", no_repeat_ngram_size=expected)
+    prompt = PROMPT + " a red circle" * 3 + " and a"
+    assert engine.generate(grey, prompt, 12).ids == same.generate(grey, prompt, 12).ids
+
+
+def test_the_default_model_repeats_nothing_although_its_files_may_not_say_so(copied, monkeypatch):
+    """As files do that transformers 5 has saved."""
+    (copied / "generation_config.json").unlink()
+    monkeypatch.setattr(hub, "find", lambda *_: hub.Files(copied, "1" * 40))
+    for model, size in ((NodeSettings.model, 3), ("someone/kosmos-2", 0)):
+        assert Engine.load(model, device="cpu").info.no_repeat_ngram_size == size
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, True, "3", 10**9])
+@pytest.mark.parametrize("name", [CONFIG, "generation_config.json"])
+def test_an_invalid_limit_of_repetition_is_refused(copied, name, size):
+    field = "text_config.no_repeat_ngram_size" if name == CONFIG else "no_repeat_ngram_size"
+    edit(copied / name, **{field: size})
+    valid = "must be null or a whole number from 0 to 16384"
+    assert f"{field} in {name} {valid}, got {size!r}" in refused(copied)
 
 
 def test_config_of_kosmos_2_is_valid(tmp_path):
