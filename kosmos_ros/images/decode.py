@@ -34,7 +34,7 @@ from PIL import (
 )
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
-from kosmos_ros.images import structure
+from kosmos_ros.images import exif, structure
 from kosmos_ros.images.encodings import ENCODINGS, Encoding, depth, grey, narrow, rows_of
 from kosmos_ros.sanitize import one_line, quoted
 
@@ -221,20 +221,19 @@ def decode_compressed(data: Any, format: str, max_pixels: int) -> np.ndarray:
         ) from exc
 
 
-def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
+def load(path: str | os.PathLike[str], max_pixels: int, stored: bool = False) -> np.ndarray:
     """Decode an image file of FILE_FORMATS to RGB (H, W, 3) uint8.
 
-    Of an animation, only the first frame is decoded.
-    The rules and errors are those of `decode_compressed`. Float grey is shown like 32FC1.
+    Of an animation, only the first frame is decoded. The pixels are those that viewers show: they
+    are turned as the EXIF orientation says, unless `stored`. All other rules and errors are those
+    of `decode_compressed`. Float grey is shown like 32FC1.
     Raises ImageError if the file cannot be read.
     """
     try:
         with open(path, "rb", opener=_open) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ImageError(f"{os.fspath(path)} must be a regular file")
-            format = _sniff(file.read(SNIFFED), FILE_FORMATS, str(path))
-            file.seek(0)
-            return _decode(_whole(file, max_pixels), format, str(path), max_pixels)
+            return read(file, str(path), max_pixels, stored)
     except ImageSizeError as exc:
         raise ImageSizeError(f"{os.fspath(path)}: {exc}") from exc
     except OSError as exc:
@@ -243,13 +242,24 @@ def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
         raise ImageError(f"{os.fspath(path)!r}: {exc}") from exc
 
 
+def read(file: BinaryIO, name: str, max_pixels: int, stored: bool = False) -> np.ndarray:
+    """Decode an open image file at its start, as `load` does. `name` is for errors."""
+    format = _sniff(file.read(SNIFFED), FILE_FORMATS, name)
+    file.seek(0)
+    return _decode(_whole(file, max_pixels), format, name, max_pixels, stored)
+
+
 def _open(path: str, flags: int) -> int:
     """Open a file. Does not wait for the writer of a named pipe, which `load` then refuses."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _decode(data: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
-    """Decode an image of a known format to RGB. `name` is for errors."""
+def _decode(data: Any, format: str, name: str, max_pixels: int, stored: bool = True) -> np.ndarray:
+    """Decode an image of a known format to RGB. `name` is for errors.
+
+    Unless `stored`, the image is turned as its EXIF orientation says.
+    """
+    orientation = 1 if stored else exif.orientation(data, format)
     with _settings():
         try:
             if format == "WebP":  # its reader allocates two images before it knows the size
@@ -259,7 +269,7 @@ def _decode(data: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
             check_size(*image.size, max_pixels)
             if any(tile[0] == "bmp_rle" for tile in image.tile):
                 raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
-            return _rgb(image)
+            return exif.upright(_rgb(image), orientation)
         except _BROKEN as exc:
             raise ImageError(
                 f"{name} is a broken or truncated {format} image: {one_line(exc, 200)}"

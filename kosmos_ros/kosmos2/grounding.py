@@ -243,9 +243,10 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
     the image. The indices are the floor of the upper-left corner and the ceiling - 1 of the
     lower-right one (`coordinate_to_patch_index` of Hugging Face's processing_kosmos2.py), so
     the box that `cell_box` returns for two indices gives these indices again.
-    Raises RegionError for a box that is not finite, empty, inverted or outside the image.
+    Raises RegionError for a box that is not finite, empty, inverted or outside the image, and for
+    one in fractions of an image that is given in pixels.
     """
-    check_region(box)
+    check_region(box, width, height)
     x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (box.x_min, box.x_max))
     y1, y2 = (min(max(y / height, 0.0), 1.0) for y in (box.y_min, box.y_max))
     if x1 >= x2 or y1 >= y2:
@@ -257,14 +258,28 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
     return upper_left, lower_right
 
 
-def check_region(box: Box) -> None:
-    """Raise RegionError for a box that is not finite, empty or inverted."""
+def check_region(box: Box, width: float = 1.0, height: float = 1.0) -> None:
+    """Raise RegionError for a box that is not finite, empty or inverted.
+
+    If `width` and `height` of the image in pixels are given, also for a box within the first
+    pixel: its numbers are fractions of the image, a common mistake. In an image of GRID pixels or
+    less, the first pixel can be a whole cell, and so a published box.
+    """
     if not all(map(math.isfinite, (box.x_min, box.y_min, box.x_max, box.y_max))):
         raise RegionError(f"region {_shown(box)} must have finite numbers")
     if box.x_min >= box.x_max or box.y_min >= box.y_max:
         raise RegionError(
             f"region {_shown(box)} is empty or inverted: "
             "x_min must be less than x_max, and y_min less than y_max"
+        )
+    if (
+        min(box.x_min, box.y_min) >= 0
+        and max(box.x_max, box.y_max) <= 1
+        and (max(width, height) > GRID)
+    ):
+        raise RegionError(
+            f"region {_shown(box)} must be in pixels of the image (0, 0, {width:g}, {height:g}), "
+            f"not in fractions of it; multiply x by {width:g} and y by {height:g}"
         )
 
 

@@ -33,6 +33,9 @@ CAPTION_TASKS = {  # task: (words of the prompt, whether the caption begins with
 TASKS = (*CAPTION_TASKS, "phrase_grounding", "region_description", "question", "prompt")
 """All tasks. The parameter, the action and the command each accept some of them."""
 
+EMPTY_OBJECT = "<object></object>"
+"""Tags in a raw prompt that the next region replaces."""
+
 REGION_WORDS = ("it", "this", "that", "these", "those", "them", "they")
 """Words of a question that refer to its regions if `region_phrases` is empty. The first counts."""
 
@@ -161,11 +164,21 @@ def question_template(
 
 
 def raw(text: str) -> Prompt:
-    """Return `text`, with tags, as a prompt.
+    """Return `text`, with tags, as a prompt without regions. See raw_template."""
+    return raw_template(text, 0).fill([])
 
+
+def raw_template(text: str, region_count: int, stop: str = "") -> Template:
+    """Return the template of `text`, a prompt with tags.
+
+    Each EMPTY_OBJECT of `text` takes the next of `region_count` regions. The answer ends at
+    `stop`, which is one tag or text without tags; empty: it ends where the model ends it.
     If `text` ends with a phrase, with or without `<object>` after it, the caption repeats the
-    phrase. Raises PromptError if `text` is empty, longer than MAX_TEXT or not Unicode text, or
-    contains one of CONTROL_TAGS or a control character.
+    phrase.
+
+    Raises PromptError if `text` is empty, longer than MAX_TEXT or not Unicode text, contains
+    one of CONTROL_TAGS or a control character, or has another number of EMPTY_OBJECT than
+    regions.
     """
     if not text.strip():
         raise PromptError("prompt must not be empty")
@@ -173,8 +186,15 @@ def raw(text: str) -> Prompt:
     for tag in CONTROL_TAGS:
         if tag in text:
             raise PromptError(f"prompt {quoted(text)} contains the reserved tag {tag}; remove it")
-    phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", text)
-    return Prompt("prompt", text, phrase.group() if phrase else "")
+    pieces = tuple(text.split(EMPTY_OBJECT))
+    if len(pieces) - 1 != region_count:
+        raise PromptError(
+            f"prompt {quoted(text)} must have one {EMPTY_OBJECT} for each of {region_count} "
+            f"regions, got {len(pieces) - 1}"
+        )
+    phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", pieces[-1])
+    regions = tuple((number,) for number in range(region_count))
+    return Template("prompt", pieces, regions, phrase.group() if phrase else "", stop)
 
 
 def plain_text(name: str, text: str) -> str:
