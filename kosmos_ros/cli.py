@@ -19,8 +19,8 @@ import argparse
 from typing import NoReturn
 
 from kosmos_ros import __version__
+from kosmos_ros.commands import check, tasks
 from kosmos_ros.commands import options as opts
-from kosmos_ros.commands import tasks
 from kosmos_ros.commands.output import report
 from kosmos_ros.entry import INTERRUPTED
 from kosmos_ros.errors import ConfigError, KosmosError
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kosmos {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     tasks.add(commands)
+    check.add(commands)
     fetch = commands.add_parser(
         "fetch",
         help="download a model and check its files",
