@@ -224,7 +224,6 @@ def test_boxes_are_in_the_pixels_of_a_rotated_photo_as_viewers_show_it(caption, 
     assert Image.open(value["annotated"]).width == WIDTH
 
 
-@pytest.mark.fault(18)
 def test_stored_pixels_are_used_if_asked_for(caption, photo):
     (value,) = caption(photo, "--stored-pixels")
     assert (value["image_width"], value["image_height"]) == (HEIGHT, WIDTH)

@@ -246,7 +246,11 @@ def read(file: BinaryIO, name: str, max_pixels: int, stored: bool = False) -> np
     """Decode an open image file at its start, as `load` does. `name` is for errors."""
     format = _sniff(file.read(SNIFFED), FILE_FORMATS, name)
     file.seek(0)
-    return _decode(_whole(file, max_pixels), format, name, max_pixels, stored)
+    data = [_whole(file, max_pixels)]
+    orientation = 1 if stored else exif.orientation(data[0], format)
+    # No reference is left here, so that the bytes are freed before the pixels are converted.
+    image = _decode(data.pop(), format, name, max_pixels)
+    return exif.upright(image, orientation)
 
 
 def _open(path: str, flags: int) -> int:
@@ -254,12 +258,8 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _decode(data: Any, format: str, name: str, max_pixels: int, stored: bool = True) -> np.ndarray:
-    """Decode an image of a known format to RGB. `name` is for errors.
-
-    Unless `stored`, the image is turned as its EXIF orientation says.
-    """
-    orientation = 1 if stored else exif.orientation(data, format)
+def _decode(data: Any, format: str, name: str, max_pixels: int) -> np.ndarray:
+    """Decode an image of a known format to RGB. `name` is for errors."""
     with _settings():
         try:
             if format == "WebP":  # its reader allocates two images before it knows the size
@@ -269,7 +269,7 @@ def _decode(data: Any, format: str, name: str, max_pixels: int, stored: bool = T
             check_size(*image.size, max_pixels)
             if any(tile[0] == "bmp_rle" for tile in image.tile):
                 raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
-            return exif.upright(_rgb(image), orientation)
+            return _rgb(image)
         except _BROKEN as exc:
             raise ImageError(
                 f"{name} is a broken or truncated {format} image: {one_line(exc, 200)}"
