@@ -21,7 +21,7 @@ from typing import NoReturn
 from kosmos_ros import __version__
 from kosmos_ros.commands import check, tasks
 from kosmos_ros.commands import options as opts
-from kosmos_ros.commands.output import report
+from kosmos_ros.commands.output import report, write
 from kosmos_ros.entry import INTERRUPTED
 from kosmos_ros.errors import ConfigError, KosmosError
 
@@ -90,5 +90,5 @@ def _fetch(options: argparse.Namespace) -> int:
     where = f"they are in {files.folder}"
     print(f"all files match the hashes of {download.address()}; {where}", file=sys.stderr)
     # Quotes keep YAML from reading a commit as a number.
-    print(f'model: "{options.model}"\nrevision: "{files.commit}"')
+    write(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0

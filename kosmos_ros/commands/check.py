@@ -50,15 +50,15 @@ class Expected:
 
 _H200, _CPU = "NVIDIA H200", "AMD EPYC, 2 cores"
 EXPECTED = {
-    (True, "cuda", "bfloat16"): Expected(_H200, 3.34, 11.0, 2.23),
-    (True, "cuda", "int8"): Expected(_H200, 1.81, next_token=75),
-    (True, "cuda", "nf4"): Expected(_H200, 1.14, next_token=21.7),
-    (True, "cpu", "float32"): Expected(_CPU, 6.67, 3029, 177),
-    (True, "cpu", "int8"): Expected(_CPU, 2.09, next_token=81.7),
-    (True, "cpu", "nf4"): Expected(_CPU, 1.42, next_token=59.6),
-    (False, "cpu", "float32"): Expected(_CPU, first_token=6.39, next_token=0.412),
+    ("full", "cuda", "bfloat16"): Expected(_H200, 3.34, 11.0, 2.23),
+    ("full", "cuda", "int8"): Expected(_H200, 1.81, next_token=75),
+    ("full", "cuda", "nf4"): Expected(_H200, 1.14, next_token=21.7),
+    ("full", "cpu", "float32"): Expected(_CPU, 6.67, 3029, 177),
+    ("full", "cpu", "int8"): Expected(_CPU, 2.09, next_token=81.7),
+    ("full", "cpu", "nf4"): Expected(_CPU, 1.42, next_token=59.6),
+    ("shapes", "cpu", "float32"): Expected(_CPU, first_token=6.39, next_token=0.412),
 }
-"""(full size or the embedded model, kind of device, number format or quantization): figures."""
+"""(size of the model, kind of device, number format or quantization): figures."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ class Pass:
     def expected(self) -> Expected:
         """Figures to compare the speed with."""
         kind = self.info.device.partition(":")[0]
-        key = (self.info.parameters >= FULL_SIZE, kind, self.name)
+        size = "full" if self.info.parameters >= FULL_SIZE else self.info.model
+        key = (size, kind, self.name)
         return EXPECTED.get(key, Expected(""))
 
 
@@ -160,11 +161,13 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         write(json.dumps(_json(options, picture, snowman, passes, faults), allow_nan=False))
     else:
-        hint = ""
-        if not (snowman and default):
-            hint = "not compared with the model card: that needs --image snowman.png"
-            hint += "" if default else " and the default model"
-        write("\n".join(_table(options, picture, hint, passes, faults)))
+        missing = [
+            what
+            for what, given in (("--image snowman.png", snowman), ("the default model", default))
+            if not given
+        ]
+        hint = "not compared with the model card: that needs " + " and ".join(missing)
+        write("\n".join(_table(options, picture, hint if missing else "", passes, faults)))
     return 1 if faults else 0
 
 
