@@ -211,23 +211,32 @@ def _pass(
     _progress(f"loading {named['model']}")
     theirs = reference.load(**named)
     engine = theirs.engine
+    _progress(f"running in {engine.info.dtype} on {engine.info.device}")
     try:
-        _progress(f"running in {engine.info.dtype} on {engine.info.device}")
-        encoded = engine.encode(image)
-        queries = [Query(encoded, each.prompt.text, card.TOKENS) for each in examples]
-        answers = engine.generate_batch(queries)  # together, as in the node
-        rows = [
-            _row(theirs, image, example, answer, other)
-            for example, answer, other in zip(examples, answers, others, strict=True)
-        ]
+        rows = _rows_of(theirs, image, examples, others)
         prompt = examples[1].prompt.text  # a long answer
         speed = reference.measure(engine, image, prompt, card.TOKENS)
         pixels = theirs.pixel_difference(image)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return Pass(engine.info, rows, pixels, speed, peak)
     finally:
-        del theirs, encoded, queries  # they keep the weights
+        del theirs  # it keeps the weights
         engine.unload()
+
+
+def _rows_of(
+    theirs: Reference,
+    image: np.ndarray,
+    examples: Sequence[Example],
+    others: Sequence[tuple[int, ...] | None],
+) -> list[Row]:
+    encoded = theirs.engine.encode(image)
+    queries = [Query(encoded, each.prompt.text, card.TOKENS) for each in examples]
+    answers = theirs.engine.generate_batch(queries)  # together, as in the node
+    return [
+        _row(theirs, image, example, answer, other)
+        for example, answer, other in zip(examples, answers, others, strict=True)
+    ]
 
 
 def _row(

@@ -3,7 +3,9 @@
 """kosmos check with the embedded model: it agrees, and it notices each kind of difference."""
 
 import json
+import os
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from kosmos_ros import cli
 from kosmos_ros.commands import card, check
-from kosmos_ros.errors import ModelLoadError
+from kosmos_ros.errors import GenerationError, ModelLoadError
 from kosmos_ros.kosmos2 import loading
 from kosmos_ros.kosmos2.decoder import Decoder
 from kosmos_ros.kosmos2.engine import Engine
@@ -221,6 +223,30 @@ def test_a_device_too_small_for_float32_is_named_and_its_own_format_is_shown(cap
     )
 
 
+@pytest.mark.parametrize("name", ["encode_batch", "generate_batch"])
+def test_an_error_of_the_model_is_one_line(capsys, monkeypatch, name):
+    def fail(engine, items):
+        raise GenerationError("generation failed: a reason")
+
+    monkeypatch.setattr(Engine, name, fail)
+    assert cli.main(["check", *SHAPES]) == 1
+    assert capsys.readouterr() == ("", "kosmos: generation failed: a reason\n")
+
+
+def test_the_weights_of_one_format_are_freed_before_those_of_the_next_are_loaded(monkeypatch):
+    load, models = loading.load, []
+
+    def remembered(model, **options):
+        assert not any(each() for each in models)
+        loaded, *rest = load(model, **options)
+        models.append(weakref.ref(loaded))
+        return loaded, *rest
+
+    monkeypatch.setattr(loading, "load", remembered)
+    assert cli.main(["check", *SHAPES, "--dtype", "bfloat16"]) == 0
+    assert len(models) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
@@ -293,9 +319,10 @@ def test_another_picture_is_not_the_model_cards():
 
 @pytest.mark.parametrize("size", [(1024, 1024), (300, 200)])
 def test_the_model_cards_picture_is_recognised(size):
-    path = ROOT.parent / "shared" / "kosmos2" / "snowman.png"
+    folder = os.environ.get("KOSMOS_TOKENIZER_FILES", ROOT.parent / "shared" / "kosmos2")
+    path = Path(folder) / "snowman.png"
     if not path.exists():
-        pytest.skip("the model card's snowman.png is not beside this repository")
+        pytest.skip(f"{path} does not exist; set KOSMOS_TOKENIZER_FILES to a folder that has it")
     assert card.is_snowman(np.asarray(Image.open(path).convert("RGB").resize(size)))
 
 
