@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
+import itertools
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from kosmos_ros.sanitize import one_line
@@ -30,6 +32,44 @@ REMINDER = signal.SIGUSR1
 _THREADS = "allow more processes and threads (ulimit -u, TasksMax, --pids-limit), or end some"
 _FILES = "allow more open files (ulimit -n, LimitNOFILE)"
 _MEMORY = "free memory, or allow the process more (ulimit -v, MemoryMax, --memory)"
+PACKAGES = {
+    "rclpy": "ROS 2 is not set up in this shell; run 'source /opt/ros/DISTRO/setup.bash' and "
+    "'source install/setup.bash' of the workspace",
+    "kosmos_msgs": "build the workspace with kosmos_msgs and run 'source install/setup.bash'",
+}
+"""Package that every node needs: what to do if Python does not find it."""
+USAGE = """\
+usage: {name} [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE] ...]
+
+{about}
+
+  -p NAME:=VALUE      set a parameter, such as {parameter}
+  -r FROM:=TO         rename a topic, service or the node, such as {remap}
+  --params-file FILE  read parameters from a YAML file
+
+'ros2 param list {node}' and 'ros2 param describe {node} NAME' show the parameters of the running
+node. docs/interface.md has all parameters, topics, services and exit codes."""
+NODES = {
+    "kosmos_node": {
+        "about": "Describe camera images and answer questions about them with KOSMOS-2.",
+        "node": "/kosmos",
+        "parameter": "model:=shapes",
+        "remap": "image:=/camera/image_raw",
+    },
+    "camera_node": {
+        "about": "Publish drawn scenes, image files, a video or a camera as images.",
+        "node": "/camera",
+        "parameter": "source:=photo.jpg",
+        "remap": "__node:=front",
+    },
+    "demo_node": {
+        "about": "Use each interface of a running kosmos_node once, and print the results.",
+        "node": "/kosmos_demo",
+        "parameter": "cameras:=[front]",
+        "remap": "__ns:=/robot1",
+    },
+}
+"""Name of a program: what its usage says."""
 REMEDIES = {
     "can't start new thread": _THREADS,
     "Resource temporarily unavailable": _THREADS,
@@ -41,6 +81,9 @@ REMEDIES = {
     "log directory": "set ROS_LOG_DIR to a folder that this user can write to",
     "logging directory": "set HOME, or set ROS_LOG_DIR to a folder that this user can write to",
     "No space left on device": "free space on the disk",
+    "_rclpy_pybind11": "run the Python for which ROS was built, not that of conda or of another "
+    "virtual environment",
+    "cannot open shared object file": "source the setup files of ROS and of this workspace",
     "No module named": "install it, or source the setup files of ROS and of this workspace",
 }
 """Text of an error that the environment causes: remedy. The first text that matches counts."""
@@ -66,17 +109,45 @@ def kosmos() -> int:
 
 def kosmos_node() -> int:
     """Run kosmos_node."""
-    return run_program("kosmos_ros.ros.kosmos_node")
+    return _run_node("kosmos_node")
 
 
 def camera_node() -> int:
     """Run camera_node."""
-    return run_program("kosmos_ros.ros.camera_node")
+    return _run_node("camera_node")
 
 
 def demo_node() -> int:
     """Run demo_node."""
-    return run_program("kosmos_ros.ros.demo_node")
+    return _run_node("demo_node")
+
+
+def _run_node(name: str) -> int:
+    """Run a node, or print its usage if the command line has --help."""
+    _open_streams()
+    if _wants_help(sys.argv[1:]):
+        print(USAGE.format(name=name, **NODES[name]))
+        return 0
+    if missing := _missing_package():
+        print(f"{name}: {missing}", file=sys.stderr)
+        return ENVIRONMENT
+    return run_program(f"kosmos_ros.ros.{name}")
+
+
+def _wants_help(words: Sequence[str]) -> bool:
+    """Return whether --help or -h is among the arguments of the program itself."""
+    own = itertools.takewhile(lambda word: word != "--ros-args", words)
+    return any(word in ("-h", "--help") for word in own)
+
+
+def _missing_package() -> str:
+    """Return why no node can start in this shell; empty if the packages of ROS are found."""
+    for package, remedy in PACKAGES.items():
+        spec = importlib.util.find_spec(package)
+        # A folder that is no package, such as the sources of kosmos_msgs, has no origin.
+        if spec is None or spec.origin is None:
+            return f"Python finds no package {package}: {remedy}"
+    return ""
 
 
 def run_program(

@@ -50,6 +50,7 @@ FOLDER = Path(__file__).parent
 TIERS = {
     "": "unit",
     "benchmark": "ros",
+    "commands": "unit slow",
     "kosmos2/test_hub.py": "process",
     "kosmos2/test_tokenizer.py": "unit slow",
     "process": "process",

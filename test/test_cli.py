@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from kosmos_ros import cli
+from kosmos_ros.commands.batches import MAX_BATCH
 from kosmos_ros.errors import GenerationError
 from kosmos_ros.images.decode import load
 from kosmos_ros.images.drawing import annotate
@@ -205,14 +206,27 @@ def test_images_of_other_formats_are_captioned(caption, drawn, tmp_path, name):
     check(value, "second")
 
 
-@pytest.mark.fault(18)
-def test_boxes_are_in_the_stored_pixels_of_a_rotated_photo(caption, drawn, tmp_path):
+@pytest.fixture
+def photo(drawn, tmp_path):
+    """A photo that a camera held on its side took: stored turned, and shown upright."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by a quarter
-    Image.open(drawn / "second.png").save(tmp_path / "x.jpg", exif=exif)
-    (value,) = caption(tmp_path / "x.jpg", "--out", tmp_path)
+    exif[0x0112] = 6  # viewers turn it by a quarter, clockwise
+    path = tmp_path / "photo.jpg"
+    stored = Image.open(drawn / "second.png").transpose(Image.Transpose.ROTATE_90)
+    stored.save(path, exif=exif)
+    return path
+
+
+@pytest.mark.fault(18)
+def test_boxes_are_in_the_pixels_of_a_rotated_photo_as_viewers_show_it(caption, photo, tmp_path):
+    (value,) = caption(photo, "--out", tmp_path)
     check(value, "second")
     assert Image.open(value["annotated"]).width == WIDTH
+
+
+def test_stored_pixels_are_used_if_asked_for(caption, photo):
+    (value,) = caption(photo, "--stored-pixels")
+    assert (value["image_width"], value["image_height"]) == (HEIGHT, WIDTH)
 
 
 def test_16_bit_grey_gives_the_caption_of_8_bit_grey(caption, drawn, tmp_path):
@@ -264,16 +278,21 @@ def test_images_after_a_bad_one_are_captioned(kosmos, drawn, tmp_path):
 
 
 def test_an_image_that_the_model_fails_on_is_named_and_skipped(kosmos, drawn, monkeypatch):
-    generate = Engine.generate
-    calls = []
+    generate, encode = Engine.generate_batch, Engine.encode_batch
+    first = []
 
-    def fail_first(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) == 1:
+    def remember_first(engine, images):
+        encoded = encode(engine, images)
+        first.append(encoded[0])
+        return encoded
+
+    def fail_first(engine, queries):
+        if any(query.image is first[0] for query in queries):
             raise GenerationError("out of memory")
-        return generate(*arguments, **options)
+        return generate(engine, queries)
 
-    monkeypatch.setattr(Engine, "generate", fail_first)
+    monkeypatch.setattr(Engine, "encode_batch", remember_first)
+    monkeypatch.setattr(Engine, "generate_batch", fail_first)
     bad, good = drawn / "first.png", drawn / "second.png"
     code, (value,), err = kosmos("caption", bad, good, *SHAPES)
     assert (code, value["image"], err) == (1, str(good), f"kosmos: {bad}: out of memory\n")
@@ -288,7 +307,7 @@ def test_without_an_image_no_model_is_loaded(kosmos, monkeypatch, words):
 
 def test_a_number_that_json_lacks_is_not_written(kosmos, drawn, monkeypatch, capsys):
     strange = Generation("", (), float("nan"), 1, False)
-    monkeypatch.setattr(Engine, "generate", lambda *_, **__: strange)
+    monkeypatch.setattr(Engine, "generate_batch", lambda *_: [strange])
     with pytest.raises(ValueError, match="JSON"):
         kosmos("caption", drawn / "first.png", *SHAPES)
     assert capsys.readouterr().out == ""
@@ -395,31 +414,40 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["What is it?", "--region", "600,0,700,9"], 1, r"\(600, 0, 700, 9\) is outside .*270"),
+        (
+            ["What is it?", "--region", "600,0,700,9"],
+            1,
+            r"first.png: --region \(600, 0, 700, 9\) is outside .*270",
+        ),
         (
             ["What is it?", "--region", "9,0,5,9"],
             2,
-            r"\(9, 0, 5, 9\) is empty or inverted: x_min must be less",
+            r"--region \(9, 0, 5, 9\) is empty or inverted: x_min must be less",
         ),
         (["What is it?", "--region", "nan,0,5,9"], 2, r"nan, 0, 5, 9\) must have finite numbers"),
-        (["What is it?", "--region", "1,2,3"], 2, "region must be four numbers .*, got '1,2,3'"),
+        (["What is it?", "--region", "1,2,3"], 2, "--region must be four numbers .*, got '1,2,3'"),
         (
             ["What is it?", "--region", "a,b,c,d"],
             2,
             "four numbers x0,y0,x1,y1 in pixels, got 'a,b,c,d'",
         ),
+        (
+            ["What is it?", "--region", "0.1,0,0.5,1"],
+            1,
+            r"--region \(0.1, 0, 0.5, 1\) must be in pixels of the image \(0, 0, 480, 270\), not",
+        ),
         (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' must refer to"),
         (
             ["Where?", "--region-phrase", "it"],
             1,
-            "region_phrases must have one entry for each of 0 regions or none, got 1",
+            "--region-phrase must have one entry for each of 0 regions or none, got 1",
         ),
         (["Is <grounding> it?"], 1, "contains the reserved tag <grounding>; remove it"),
         ([" "], 1, "question must not be empty"),
         (
             ["Where?", "--max-image-pixels", "100"],
             1,
-            "first.png: image must have at most 100 pixels .max_image_pixels., got ",
+            "first.png: image must have at most 100 pixels .--max-image-pixels., got ",
         ),
     ],
 )
@@ -438,22 +466,18 @@ def test_an_invalid_question_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (["--max-new-tokens", "0"], 2, "max_new_tokens must be 1 to 1024, got 0"),
-        (["--max-new-tokens", "-5"], 2, "max_new_tokens must be 1 to 1024, got -5"),
-        (
-            ["--max-new-tokens", "many"],
-            2,
-            "max_new_tokens must be an integer such as 128, got 'many'",
-        ),
-        (["--max-image-pixels", "0"], 2, "max_image_pixels must be 1 to 1000000000, got 0"),
-        (["--device", "cuda:99"], 2, "device 'cuda:99' does not exist: torch .* finds"),
-        (["--device", "gpu"], 2, "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["--max-new-tokens", "0"], 2, "--max-new-tokens must be 1 to 1024, got 0"),
+        (["--max-new-tokens", "-5"], 2, "--max-new-tokens must be 1 to 1024, got -5"),
+        (["--max-new-tokens", "many"], 2, "--max-new-tokens must be an integer.*, got 'many'"),
+        (["--max-image-pixels", "0"], 2, "--max-image-pixels must be 1 to 1000000000, got 0"),
+        (["--device", "cuda:99"], 2, "--device 'cuda:99' does not exist: torch .* finds"),
+        (["--device", "gpu"], 2, "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         (
             ["--dtype", "int4"],
             2,
-            "dtype must be one of auto, float32, bfloat16, float16, got 'int4'",
+            "--dtype must be one of auto, float32, bfloat16, float16, got 'int4'",
         ),
-        (["--quantization", "q4"], 2, "quantization must be one of none, int8, nf4, got 'q4'"),
+        (["--quantization", "q4"], 2, "--quantization must be one of none, int8, nf4, got 'q4'"),
         (["--model", "/no/such"], 1, "model '/no/such': directory /no/such does not exist"),
         (["--model", "nobody/nothing", "--local-files-only"], 1, "'nobody/nothing' is not in"),
         (
@@ -465,7 +489,7 @@ def test_an_invalid_question_is_refused_in_one_line(
         (
             ["--task", "sing"],
             2,
-            "task must be one of brief_caption, detailed_caption, got 'sing'",
+            "--task must be one of brief_caption, detailed_caption, got 'sing'",
         ),
         (["--tsak", "x"], 2, "unrecognized arguments: --tsak"),
     ],
@@ -517,7 +541,9 @@ def test_boxes_are_those_of_hugging_face_on_request(caption, drawn):
 def test_an_incomplete_command_points_to_its_help(kosmos, words):
     code, _, err = kosmos(*words)
     assert code == 2
-    assert re.fullmatch("kosmos.*: .*(IMAGE|QUESTION|caption).*; see kosmos.* --help\n", err)
+    assert re.fullmatch(
+        "kosmos.*: .*(IMAGE|QUESTION|COMMAND|caption).*; see kosmos.* --help\n", err
+    )
 
 
 def test_help_describes_the_options(capsys):
@@ -548,17 +574,16 @@ def test_a_progress_bar_is_shown_for_many_images_on_a_terminal(
 
 def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(drawn):
     """`kosmos caption ... | head -1` does so."""
-    paths = [drawn / "first.png"] * 6
-    with process("caption", *paths, stdout=subprocess.PIPE) as running:
+    paths = [drawn / "first.png"] * (2 * MAX_BATCH + 1)
+    short = ("--plain", "--max-new-tokens", 1)
+    with process("caption", *paths, *short, stdout=subprocess.PIPE) as running:
         line = running.stdout.readline()
         running.stdout.close()
         code = running.wait(PATIENCE)
         assert (code, running.stderr.read()) == (141, "")
-    value = json.loads(line)
-    assert (
-        len(paths) * len(line) < io.DEFAULT_BUFFER_SIZE
-    )  # else Python would have flushed without being told
-    check(value, "first")
+    assert json.loads(line)["image"] == str(paths[0])
+    # Otherwise Python would have flushed by itself.
+    assert len(paths) * len(line) < io.DEFAULT_BUFFER_SIZE
 
 
 def test_a_full_disk_is_named(drawn):

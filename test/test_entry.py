@@ -5,7 +5,7 @@
 import errno
 import os
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -32,6 +32,8 @@ class RCLError(RuntimeError):
         (RCLError("Failed to get logging directory"), "set HOME"),
         (RCLError("failed to initialize rcl: error not set"), ""),
         (ModuleNotFoundError("No module named 'kosmos_msgs'"), "setup files"),
+        (ImportError("librcl_action.so: cannot open shared object file"), "setup files of ROS"),
+        (ImportError("No module named 'rclpy._rclpy_pybind11'"), "not that of conda"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/x"), ""),
     ],
 )
@@ -115,3 +117,58 @@ def test_a_module_that_is_missing_is_named(capsys, monkeypatch):
     assert capsys.readouterr().err.startswith(
         "node: ModuleNotFoundError: No module named 'no_such_package'; install it"
     )
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """Return a function that starts kosmos_node with arguments: exit code, whether it began."""
+
+    def run(*words):
+        began = []
+        monkeypatch.setattr(entry, "run_program", lambda module: began.append(module) or 0)
+        monkeypatch.setattr(sys, "argv", ["kosmos_node", *words])
+        return entry.kosmos_node(), bool(began)
+
+    return run
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Return a function that lets Python find only these packages, with their origins."""
+
+    def only(**origins):
+        spec = {name: SimpleNamespace(origin=origin) for name, origin in origins.items()}
+        monkeypatch.setattr(entry.importlib.util, "find_spec", spec.get)
+
+    return only
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_is_printed_without_ros(node, installed, capsys, word):
+    installed()
+    assert node(word) == (0, False)
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: kosmos_node [--ros-args") and err == ""
+    assert "model:=shapes" in out
+
+
+def test_help_among_the_arguments_of_ros_is_left_to_ros(node, installed):
+    installed(rclpy="/ros/rclpy/__init__.py", kosmos_msgs="/ros/kosmos_msgs/__init__.py")
+    assert node("--ros-args", "--help") == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ({}, "no package rclpy: ROS 2 is not set up in this shell; run 'source /opt/ros/DISTRO"),
+        ({"rclpy": "/x"}, "no package kosmos_msgs: build the workspace"),
+        # The folder of the sources, which is no package.
+        ({"rclpy": "/x", "kosmos_msgs": None}, "no package kosmos_msgs: build the workspace"),
+    ],
+)
+def test_a_shell_without_ros_is_one_line_and_code_7(node, installed, capsys, found, line):
+    installed(**found)
+    assert node() == (7, False)
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"kosmos_node: Python finds {line}")
+    assert err.count("\n") == 1

@@ -35,7 +35,7 @@ from PIL import (
 )
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
-from kosmos_ros.images import structure
+from kosmos_ros.images import exif, structure
 from kosmos_ros.images.encodings import ENCODINGS, Encoding, layout_of, rows_of
 from kosmos_ros.sanitize import one_line, quoted
 
@@ -302,26 +302,36 @@ class _Values:
     stretch: bool = False  # see encodings.STRETCHED
 
 
-def load(path: str | os.PathLike[str], max_pixels: int) -> np.ndarray:
+def load(path: str | os.PathLike[str], max_pixels: int, stored: bool = False) -> np.ndarray:
     """Decode an image file of FILE_FORMATS to RGB (H, W, 3) uint8.
 
-    Of an animation, only the first frame is decoded.
-    The rules and errors are those of `decode_compressed`. Float grey is shown like 32FC1.
+    Of an animation, only the first frame is decoded. The pixels are those that viewers show: they
+    are turned as the EXIF orientation says, unless `stored`. All other rules and errors are those
+    of `decode_compressed`. Float grey is shown like 32FC1.
     Raises ImageError if the file cannot be read.
     """
     try:
         with open(path, "rb", opener=_open) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ImageError(f"{os.fspath(path)} must be a regular file")
-            format = _sniff(file.read(SNIFFED), FILE_FORMATS, str(path))
-            file.seek(0)
-            return _decode(_whole(file, max_pixels), format, str(path), max_pixels)
+            return read(file, str(path), max_pixels, stored)
     except ImageSizeError as exc:
         raise ImageSizeError(f"{os.fspath(path)}: {exc}") from exc
     except OSError as exc:
         raise ImageError(f"{os.fspath(path)}: {exc.strerror or exc}") from exc
     except ValueError as exc:  # a NUL in the path
         raise ImageError(f"{os.fspath(path)!r}: {exc}") from exc
+
+
+def read(file: BinaryIO, name: str, max_pixels: int, stored: bool = False) -> np.ndarray:
+    """Decode an open image file at its start, as `load` does. `name` is for errors."""
+    format = _sniff(file.read(SNIFFED), FILE_FORMATS, name)
+    file.seek(0)
+    data = [_whole(file, max_pixels)]
+    orientation = 1 if stored else exif.orientation(data[0], format)
+    # No reference is left here, so that the bytes are freed before the pixels are converted.
+    image = _decode(data.pop(), format, name, max_pixels)
+    return exif.upright(image, orientation)
 
 
 def _open(path: str, flags: int) -> int:

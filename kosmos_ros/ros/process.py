@@ -24,6 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from kosmos_ros.entry import BAD_ARGUMENT, BAD_PARAMETER, SIGNALS, catch_signals, leave
 from kosmos_ros.errors import KosmosError
+from kosmos_ros.ros.arguments import bare_rule, mistaken_remaps
 from kosmos_ros.sanitize import format_traceback, one_line, quoted
 
 REPEAT_ERROR = 5.0  # s between log lines about failing callbacks
@@ -89,6 +90,8 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
             return _refuse(code, reason)
         rclpy.try_shutdown()
         raise
+    for text in mistaken_remaps(sys.argv if args is None else args, node.has_parameter):
+        node.get_logger().warning(text)
     threads_ended = False
     try:
         executor.add_node(node)
@@ -127,6 +130,9 @@ def _wrong_argument(args: list[str] | None) -> str:
     # Fast DDS ends the process with code 1 if the number is too large.
     if (domain := os.environ.get(DOMAIN)) and not _is_domain(domain):
         return f"{DOMAIN} must be a number from 0 to {MAX_DOMAIN}, got {quoted(domain)}"
+    if rule := bare_rule(sys.argv if args is None else args):
+        rule = one_line(rule, 100)
+        return f"unknown argument {rule}; set a parameter with -p {rule}, rename with -r {rule}"
     try:
         unknown = rclpy.utilities.remove_ros_args(args)[1:]
     except RuntimeError as exc:  # rcl cannot read the arguments or a parameter file

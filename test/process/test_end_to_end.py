@@ -337,11 +337,40 @@ def test_requests_beyond_the_queue_size_are_all_answered(robot):
 
 
 def test_an_argument_that_is_not_a_ros_argument_is_refused():
-    with Program("kosmos_node", "--help") as program:
+    with Program("kosmos_node", "--hlep") as program:
         assert program.ends() == 2
     assert program.lines == [
-        "unknown argument --help; set parameters with --ros-args -p NAME:=VALUE"
+        "unknown argument --hlep; set parameters with --ros-args -p NAME:=VALUE"
     ]
+
+
+def test_a_value_without_an_option_is_refused_with_the_option_to_use():
+    with Program("kosmos_node", "--ros-args", "model:=shapes") as program:
+        assert program.ends() == 2
+    assert program.lines == [
+        "unknown argument model:=shapes; set a parameter with -p model:=shapes, rename with "
+        "-r model:=shapes"
+    ]
+
+
+def test_a_remap_rule_with_the_name_of_a_parameter_causes_a_warning():
+    """Otherwise the node would load the default model of 6.7 GB without a word."""
+    words = [*parameters(autostart="false"), "-r", "model:=shapes", "-r", "image:=/camera"]
+    with Program("kosmos_node", *words) as program:
+        program.says(
+            "-r model:=shapes renames a topic, and model is a parameter, which keeps its value; "
+            "did you mean -p model:=shapes?"
+        )
+        assert program.stop() == 0
+    assert "renames" not in program.output.replace("-r model:=shapes renames", "")
+
+
+@pytest.mark.parametrize("name", ["kosmos_node", "camera_node", "demo_node"])
+def test_help_of_a_node_is_its_usage(name):
+    with Program(name, "--help") as program:
+        assert program.ends() == 0
+    assert program.lines[0].startswith(f"usage: {name} [--ros-args [-p NAME:=VALUE]")
+    assert any("set a parameter, such as" in line for line in program.lines)
 
 
 @pytest.mark.parametrize(

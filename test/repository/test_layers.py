@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "images": BASE | {"shapes", "kosmos2"},
     "serving": BASE | {"kosmos2"},
     "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
-    "cli": BASE | {"shapes", "kosmos2", "images", "serving"},
+    "commands": BASE | {"shapes", "kosmos2", "images", "serving"},
+    "cli": BASE | {"commands", "kosmos2"},
 }
 """The folders and modules of the package that each of them may import."""
 ROS = {

@@ -1,0 +1,162 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The options of the command kosmos. Those that are also parameters of the node are made of them.
+
+Knows no image and no model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kosmos_ros.errors import ConfigError, KosmosError
+from kosmos_ros.kosmos2.grounding import Box, check_region
+from kosmos_ros.sanitize import quoted
+from kosmos_ros.serving.node_settings import FIELDS
+from kosmos_ros.settings import validated
+
+MODEL = (
+    "model", "revision", "local_files_only", "device", "dtype", "quantization", "threads",
+    "no_repeat_ngram_size", "refine_boxes",
+)  # fmt: skip
+"""Settings of the node with which Engine.load is called."""
+
+_OTHER_NAMES = {
+    "region_phrases": "--region-phrase",
+    "region phrases": "--region-phrase",
+    "region phrase": "--region-phrase",
+    "phrases": "--phrase",
+    "phrase": "--phrase",
+}
+"""Names in errors whose options are called otherwise."""
+_SINGLE = ("device", "dtype", "quantization", "threads", "task", "region", "stop", "history")
+"""Options that are ordinary words. An error means the option only if it begins with the word."""
+
+
+def as_typed(error: KosmosError) -> str:
+    """Return the message of an error, with the names of options as the user types them.
+
+    Quoted text is left unchanged.
+    """
+    names = {name: f"--{name.replace('_', '-')}" for name in (*FIELDS, *_SINGLE)} | _OTHER_NAMES
+    first = "|".join([*_OTHER_NAMES, *_SINGLE])
+    anywhere = "|".join(name for name in names if "_" in name)
+    pattern = rf"'[^']*'|^(?:parameter )?({first})\b|(?<![\w/.-])(?:parameter )?({anywhere})\b"
+
+    def replaced(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        return names[name] if name else found[0]
+
+    return re.sub(pattern, replaced, str(error))
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the model and of how it runs."""
+    for name in MODEL:
+        add_setting(parser, name)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add the image files, and the options of how they are read and shown."""
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="Image file. -: read it from standard input."
+    )
+    parser.add_argument(
+        "--stored-pixels",
+        action="store_true",
+        help="Use the pixels as the file stores them. Default: turn the image as its EXIF "
+        "orientation says, as viewers show it. Boxes and regions are in these pixels.",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="Folder for annotated images. Each is saved as NAME.png, or as NAME-2.png, "
+        "NAME-3.png and so on if the name exists. No file is overwritten.",
+    )
+    for name in ("max_new_tokens", "max_image_pixels"):
+        add_setting(parser, name)
+
+
+def add_plain(parser: argparse.ArgumentParser) -> None:
+    """Add the option for text without boxes."""
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="Generate plain text without boxes, which takes less time.",
+    )
+
+
+def add_regions(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the option --region; `text` says what a region is for."""
+    parser.add_argument(
+        "--region",
+        type=_region,
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1",
+        help=f"Region in pixels of the image: {text} May be repeated. A negative X0 needs "
+        "--region=X0,Y0,X1,Y1.",
+    )
+
+
+def add_setting(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the option that sets field `name` of the node's settings."""
+    field = FIELDS[name]
+    option, text = f"--{name.replace('_', '-')}", field.metadata["description"]
+    if isinstance(field.default, bool):
+        action: Any = argparse.BooleanOptionalAction if field.default else "store_true"
+        parser.add_argument(option, action=action, default=field.default, help=text)
+        return
+    if limits := field.metadata["limits"]:
+        text += f" Range: {limits[0]} to {limits[1]}."
+    if field.default:
+        text += f" Default: {field.default}."
+    parser.add_argument(
+        option,
+        type=lambda given: validated(field, _number(type(field.default), given)),
+        default=field.default,
+        choices=field.metadata["choices"] or None,
+        metavar="N" if limits else None,
+        help=text,
+    )
+
+
+def one_of(name: str, values: Sequence[str]) -> Any:
+    """Return a converter of argparse that accepts only `values`."""
+
+    def convert(text: str) -> str:
+        if text not in values:
+            raise ConfigError(f"{name} must be one of {', '.join(values)}, got {quoted(text)}")
+        return text
+
+    return convert
+
+
+def _number(kind: type, text: str) -> Any:
+    """Return the number that `text` is, if the setting is one; otherwise the text."""
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _region(text: str) -> Box:
+    try:
+        x_min, y_min, x_max, y_max = map(float, text.split(","))
+    except ValueError as exc:
+        raise ConfigError(
+            f"region must be four numbers x0,y0,x1,y1 in pixels, got {quoted(text)}"
+        ) from exc
+    box = Box(x_min, y_min, x_max, y_max)
+    try:
+        check_region(box)
+    except KosmosError as exc:
+        raise ConfigError(str(exc)) from exc
+    return box

@@ -1,0 +1,115 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Write results as JSON lines to standard output, and everything else to standard error.
+
+Saves annotated images. Knows no model and no options.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kosmos_ros.entry import output_failed
+from kosmos_ros.images.drawing import annotate
+from kosmos_ros.kosmos2.grounding import Caption
+from kosmos_ros.kosmos2.prompts import Prompt
+from kosmos_ros.sanitize import one_line
+
+STANDARD_INPUT = "stdin"  # name of the annotated image of standard input
+
+
+def value_of(
+    name: str, image: np.ndarray, prompt: Prompt, caption: Caption, model: str
+) -> dict[str, Any]:
+    """Return the fields of kosmos_msgs/GroundedCaption that apply to a file, and its name."""
+    height, width, _ = image.shape
+    return {
+        "image": name,
+        "image_width": width,
+        "image_height": height,
+        "task": prompt.task,
+        "prompt": prompt.text,
+        "caption": caption.text,
+        "phrases": [
+            {
+                "text": phrase.text,
+                "start": phrase.start,
+                "end": phrase.end,
+                "boxes": [vars(box.scaled(width, height)) for box in phrase.boxes],
+            }
+            for phrase in caption.phrases
+        ],
+        "raw_text": caption.raw_text,
+        "score": caption.score,
+        "generated_tokens": caption.generated_tokens,
+        "truncated": caption.truncated,
+        "model": model,
+    }
+
+
+def write_line(value: dict[str, Any]) -> None:
+    """Write one JSON object as a line. Ends the program if standard output cannot be written."""
+    # ASCII, because a path need not be UTF-8 and the output may have any encoding.
+    write(json.dumps(value, allow_nan=False))
+
+
+def write(text: str) -> None:
+    """Write lines to standard output. Ends the program if that cannot be written."""
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()  # so that the reader of a pipe gets each line at once
+    except OSError as exc:
+        output_failed("kosmos", exc)
+
+
+def report(message: object) -> None:
+    """Write an error as one line to standard error, above the progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f"kosmos: {one_line(message)}", file=sys.stderr)
+
+
+def save_annotated(
+    folder: Path, name: str, image: np.ndarray, caption: Caption, value: dict[str, Any]
+) -> bool:
+    """Save the annotated image and put its path in `value`. Report a failure and return False."""
+    stem = STANDARD_INPUT if name == "-" else Path(name).stem
+    try:
+        value["annotated"] = str(_save(folder, stem, annotate(image, caption)))
+    except OSError as exc:
+        report(f"cannot write {exc.filename}: {exc.strerror or exc}")
+        return False
+    return True
+
+
+def _save(folder: Path, name: str, image: np.ndarray) -> Path:
+    """Save a PNG under the first free name: NAME.png, NAME-2.png …
+
+    Raises OSError with its filename.
+    """
+    from PIL import Image
+
+    for number in itertools.count(1):
+        path = folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+        try:
+            file = path.open("xb")
+            break
+        except FileExistsError:
+            continue
+    try:
+        with file:
+            Image.fromarray(image).save(file, "PNG")
+    except BaseException as exc:  # also Ctrl-C: leave no incomplete file
+        path.unlink(missing_ok=True)
+        if isinstance(exc, OSError):
+            exc.filename = str(path)
+        raise
+    return path
