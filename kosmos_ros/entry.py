@@ -190,7 +190,7 @@ def trouble(error: BaseException) -> str:
 
     Returns an empty string if the error has another cause.
     """
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
     remedy = next((remedy for part, remedy in REMEDIES.items() if part in text), "")
     ours = isinstance(error, (ImportError, MemoryError, OSError))
     # Other errors of rclpy, such as InvalidHandle, are bugs.

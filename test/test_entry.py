@@ -39,13 +39,17 @@ class RCLError(RuntimeError):
 )
 def test_trouble_names_the_error_and_the_remedy(error, remedy):
     line = entry.trouble(error)
-    assert line.startswith(f"{type(error).__name__}: {error}")
+    assert line.startswith(f"{type(error).__name__}: {error}".removesuffix(": "))
     assert remedy in line
     assert line.isprintable()
 
 
 class InvalidHandle(RuntimeError):
     __module__ = "rclpy._rclpy_pybind11"
+
+
+def test_an_error_without_a_text_is_named_by_its_type():
+    assert entry.trouble(MemoryError()).startswith("MemoryError; free memory")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ try:
 
     from kosmos_ros.kosmos2 import compat, hub, model_files, tokenizer_file
 except ImportError as exc:
+    if "failed to map segment" in str(exc):  # there is too little memory for torch's libraries
+        raise
     raise ModelLoadError(
         f"{exc}: {sys.executable} needs torch and transformers; "
         f"install them with '{sys.executable} -m pip install -r requirements.txt'"

@@ -279,7 +279,8 @@ class ModelHost:
         self._settled.set()
 
     def _fail(self, error: Exception) -> None:
-        reason = format_error(error)
+        ours = isinstance(error, KosmosError)
+        reason = (not ours and trouble(error)) or format_error(error)
         if not self._loaded:
             reason = f"the model cannot be used: {reason}"
         self._owner.get_logger().error(reason)

@@ -51,6 +51,24 @@ FULL = {
 """Some weights of KOSMOS-2."""
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("libtorch_cpu.so: failed to map segment from shared object", "ImportError"),
+        ("libtorch_cpu.so: cannot open shared object file", "ModelLoadError"),
+    ],
+)
+@pytest.mark.fault(84)
+def test_a_lack_of_memory_is_no_missing_package(tmp_path, text, kind):
+    (tmp_path / "torch.py").write_text(f"raise ImportError({text!r})")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import kosmos_ros.kosmos2.loading"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert last.removeprefix("kosmos_ros.errors.").startswith(f"{kind}: {text}")
+    assert ("pip install" in last) == (kind == "ModelLoadError")
+
+
 @pytest.fixture
 def copied(tmp_path):
     """A copy of the embedded model that a test may damage."""

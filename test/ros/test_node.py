@@ -204,16 +204,29 @@ def no_thread(*_):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "Too many files")]
+    ("error", "remedy"),
+    [
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (MemoryError(), "MemoryError; free memory"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "free memory"),
+        (OSError(24, "Too many open files"), "ulimit -n"),
+    ],
 )
 @pytest.mark.fault(84)
-def test_lack_of_the_environment_while_loading_ends_the_node_with_exit_code_7(start, error):
+def test_lack_of_the_environment_while_loading_ends_the_node_with_exit_code_7(
+    start, error, remedy
+):
+    connected = threading.Event()
+
     def load(settings):
+        assert connected.wait(30)
         raise error
 
     harness = start(load=load, wait=False)
+    connected.set()
     harness.until(harness.node.finished.done)
     assert harness.node.finished.result() == 7
+    harness.until(lambda: harness.logs("the model cannot be used", remedy))
 
 
 @pytest.mark.fault(84)
