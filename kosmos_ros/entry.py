@@ -124,7 +124,7 @@ def demo_node() -> int:
 
 def _run_node(name: str) -> int:
     """Run a node, or print its usage if the command line has --help."""
-    _open_streams()
+    _prepare()
     if _wants_help(sys.argv[1:]):
         print(USAGE.format(name=name, **NODES[name]))
         return 0
@@ -159,10 +159,7 @@ def run_program(
     the program needs, prints one line and returns 7. For any other exception, prints a traceback
     and returns 5.
     """
-    _open_streams()
-    for number in (*SIGNALS, signal.SIGALRM):  # the parent may have ignored some
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent may have blocked some
+    _prepare()
     try:
         return start(importlib.import_module(module).main)
     except (SystemExit, KeyboardInterrupt):
@@ -231,6 +228,14 @@ def output_failed(program: str, error: OSError) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         sys.exit(BROKEN_PIPE)
     sys.exit(f"{program}: standard output: {error.strerror}")
+
+
+def _prepare() -> None:
+    """Open the standard streams, and give signals their default action."""
+    _open_streams()
+    for number in (*SIGNALS, signal.SIGALRM):  # the parent may have ignored some
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent may have blocked some
 
 
 def _open_streams() -> None:

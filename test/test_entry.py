@@ -127,6 +127,8 @@ def test_a_module_that_is_missing_is_named(capsys, monkeypatch):
 def node(monkeypatch):
     """Return a function that starts kosmos_node with arguments: exit code, whether it began."""
 
+    monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
+
     def run(*words):
         began = []
         monkeypatch.setattr(entry, "run_program", lambda module: began.append(module) or 0)

@@ -15,7 +15,6 @@ import json
 import resource
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,108 +22,16 @@ import numpy as np
 from kosmos_ros.commands import card
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.card import Example
+from kosmos_ros.commands.findings import Pass, Row
+from kosmos_ros.commands.findings_output import as_json, table
 from kosmos_ros.commands.output import report, write
 from kosmos_ros.errors import ConfigError, KosmosError, ModelError
 from kosmos_ros.images import decode
 from kosmos_ros.kosmos2.query import Generation, Query
-from kosmos_ros.sanitize import one_line
 from kosmos_ros.serving.node_settings import NodeSettings
 
 if TYPE_CHECKING:
-    from kosmos_ros.kosmos2.loading import ModelInfo
-    from kosmos_ros.kosmos2.reference import Difference, Reference, Speed
-
-SCORE_TOLERANCE = 1e-4  # between mean probabilities in float32
-FULL_SIZE = 1_000_000_000  # parameters; KOSMOS-2 has 1.66 billion
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Figures of docs/performance.md."""
-
-    machine: str
-    weights: float = 0.0  # GB; 0: not measured
-    first_token: float = 0.0  # ms
-    next_token: float = 0.0  # ms
-
-
-_H200, _CPU = "NVIDIA H200", "AMD EPYC, 2 cores"
-EXPECTED = {
-    ("full", "cuda", "bfloat16"): Expected(_H200, 3.34, 11.0, 2.23),
-    ("full", "cuda", "int8"): Expected(_H200, 1.81, next_token=75),
-    ("full", "cuda", "nf4"): Expected(_H200, 1.14, next_token=21.7),
-    ("full", "cpu", "float32"): Expected(_CPU, 6.67, 3029, 177),
-    ("full", "cpu", "int8"): Expected(_CPU, 2.09, next_token=81.7),
-    ("full", "cpu", "nf4"): Expected(_CPU, 1.42, next_token=59.6),
-    ("shapes", "cpu", "float32"): Expected(_CPU, first_token=6.39, next_token=0.412),
-}
-"""(size of the model, kind of device, number format or quantization): figures."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example in one number format. Everything but `to_float32` compares with Hugging Face."""
-
-    title: str
-    text: str  # prompt and answer with tags
-    prompt_ids: bool  # equal
-    boxes: bool  # equal, if both read the engine's tokens
-    difference: Difference | None  # of the tokens; None: equal
-    score: float | None  # difference of the mean probabilities; None: the tokens differ
-    on_card: bool | None  # equal to the model card's output; None: it shows none
-    ids: tuple[int, ...]
-    to_float32: Difference | None = None  # of the tokens in this format and in float32
-
-    def faults(self, exact: bool) -> list[str]:
-        """Return what is wrong. `exact`: the number format is float32."""
-        found = {
-            "the prompt has other token ids than Hugging Face's processor gives": (
-                not self.prompt_ids
-            ),
-            "phrases and boxes differ from post_process_generation": not self.boxes,
-            "token ids differ from generate": exact and self.difference is not None,
-            f"the mean probability differs by more than {SCORE_TOLERANCE}": exact
-            and self.score is not None
-            and not self.score <= SCORE_TOLERANCE,
-            f"the output differs from the model card: {self.text}": exact
-            and self.on_card is False,
-        }
-        return [f"{self.title}: {text}" for text, wrong in found.items() if wrong]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """The results in one number format."""
-
-    info: ModelInfo
-    rows: list[Row]
-    pixels: float  # largest difference from the processor's pixels, in grey levels of 255
-    speed: Speed
-    process: int  # bytes, peak of the process's memory so far
-
-    @property
-    def name(self) -> str:
-        """The quantization, or the number format of weights that are not quantized."""
-        info = self.info
-        return info.dtype if info.quantization == "none" else info.quantization
-
-    @property
-    def exact(self) -> bool:
-        """Whether token ids must be those of generate."""
-        return self.name == "float32"
-
-    @property
-    def faults(self) -> list[str]:
-        """What is wrong in this number format."""
-        return [f"{self.name}: {fault}" for row in self.rows for fault in row.faults(self.exact)]
-
-    @property
-    def expected(self) -> Expected:
-        """Figures to compare the speed with."""
-        kind = self.info.device.partition(":")[0]
-        size = "full" if self.info.parameters >= FULL_SIZE else self.info.model
-        key = (size, kind, self.name)
-        return EXPECTED.get(key, Expected(""))
+    from kosmos_ros.kosmos2.reference import Reference
 
 
 def add(commands: Any) -> None:
@@ -159,7 +66,9 @@ def run(options: argparse.Namespace) -> int:
     faults = [*problem, *(fault for each in passes for fault in each.faults)]
     picture = f"{options.image}" if options.image else "drawn"
     if options.json:
-        write(json.dumps(_json(options, picture, snowman, passes, faults), allow_nan=False))
+        write(
+            json.dumps(as_json(options.model, picture, snowman, passes, faults), allow_nan=False)
+        )
     else:
         missing = [
             what
@@ -167,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
             if not given
         ]
         hint = "not compared with the model card: that needs " + " and ".join(missing)
-        write("\n".join(_table(options, picture, hint if missing else "", passes, faults)))
+        write("\n".join(table(options.model, picture, hint if missing else "", passes, faults)))
     return 1 if faults else 0
 
 
@@ -269,115 +178,3 @@ def _row(
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         report(text)
-
-
-# Output ----------------------------------------------------------------------------------------
-
-
-def _table(
-    options: argparse.Namespace,
-    picture: str,
-    hint: str,
-    passes: Sequence[Pass],
-    faults: Sequence[str],
-) -> list[str]:
-    info = passes[0].info
-    place = f"{info.device} ({info.device_name})" if info.device_name else info.device
-    lines = [
-        f"{options.model} {info.revision}".rstrip() + f" on {place}, torch {info.torch}, "
-        f"transformers {info.transformers}",
-        f"picture: {one_line(picture)}" + (f"; {hint}" if hint else ""),
-    ]
-    for each in passes:
-        lines += ["", *_rows(each), *_notes(each), "", *_figures(each)]
-    agree = [
-        f"all comparisons in float32 agree{_remark(passes)}",
-    ]
-    return [*lines, "", *([f"DIFFERS: {one_line(fault)}" for fault in faults] or agree)]
-
-
-def _remark(passes: Sequence[Pass]) -> str:
-    """Return what other number formats change, for the last line."""
-    found = [
-        f"{each.name} changes {count} of {len(each.rows)} answers"
-        for each in passes
-        if (count := sum(row.to_float32 is not None for row in each.rows))
-    ]
-    return f"; rounding in {', '.join(found)}" if found else ""
-
-
-def _rows(each: Pass) -> list[str]:
-    lines = [f"{each.name:<22}prompt ids  token ids  boxes   model card"]
-    for row in each.rows:
-        card_says = "-" if row.on_card is None else _word(row.on_card)
-        lines.append(
-            f"{row.title:<22}{_word(row.prompt_ids):<12}{_word(not row.difference):<11}"
-            f"{_word(row.boxes):<8}{card_says}"
-        )
-    return lines
-
-
-def _word(equal: bool) -> str:
-    return "equal" if equal else "differ"
-
-
-def _notes(each: Pass) -> list[str]:
-    """Return a line for each first token that differs."""
-    lines = []
-    for row in each.rows:
-        for name, found in (("generate", row.difference), ("float32", row.to_float32)):
-            if found:
-                lines.append(
-                    f"{row.title}: token {found.position + 1} is {found.token!r} "
-                    f"(probability {found.probability:.3f}) instead of {found.reference_token!r} "
-                    f"({found.reference_probability:.3f}) of {name}"
-                )
-    return lines
-
-
-def _figures(each: Pass) -> list[str]:
-    speed, expected = each.speed, each.expected
-    rows = [
-        ("memory of the weights", speed.weights / 1e9, expected.weights, "GB"),
-        ("image to first token", speed.first_token * 1e3, expected.first_token, "ms"),
-        ("one more token", speed.next_token * 1e3, expected.next_token, "ms"),
-        ("GPU memory reserved", speed.device / 1e9, 0.0, "GB"),
-        ("peak of the process", each.process / 1e9, 0.0, "GB"),
-        ("pixels, at most", each.pixels, 0.0, "of 255 from Hugging Face's"),
-    ]
-    lines = []
-    for name, value, usual, unit in rows:
-        if value or usual:
-            beside = f"   {expected.machine}: {usual:g} {unit}" if usual else ""
-            lines.append(f"{name:<22}{value:.3g} {unit}{beside}")
-    return lines
-
-
-def _json(
-    options: argparse.Namespace,
-    picture: str,
-    snowman: bool,
-    passes: Sequence[Pass],
-    faults: Sequence[str],
-) -> dict[str, Any]:
-    info = passes[0].info
-    names = ("revision", "device", "device_name", "parameters", "torch", "transformers")
-    return {
-        "agrees": not faults,
-        "faults": list(faults),
-        "model": options.model,
-        **{name: getattr(info, name) for name in names},
-        "image": picture,
-        "is_model_card_picture": snowman,
-        "formats": [
-            {
-                "name": each.name,
-                "examples": [dataclasses.asdict(row) for row in each.rows],
-                "pixel_difference": each.pixels,
-                "speed": dataclasses.asdict(each.speed),
-                "process_bytes": each.process,
-                "expected": dataclasses.asdict(each.expected),
-            }
-            for each in passes
-        ],
-    }

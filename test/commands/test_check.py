@@ -15,6 +15,7 @@ from PIL import Image
 
 from kosmos_ros import cli
 from kosmos_ros.commands import card, check
+from kosmos_ros.commands.findings import EXPECTED, SCORE_TOLERANCE
 from kosmos_ros.errors import GenerationError, ModelLoadError
 from kosmos_ros.kosmos2 import loading
 from kosmos_ros.kosmos2.decoder import Decoder
@@ -51,7 +52,7 @@ def test_the_embedded_model_agrees_with_hugging_face_in_every_example(checked):
     assert list(rows(value)) == TITLES
     for row in rows(value).values():
         assert row["prompt_ids"] and row["boxes"] and row["difference"] is None
-        assert row["score"] < check.SCORE_TOLERANCE
+        assert row["score"] < SCORE_TOLERANCE
         assert row["on_card"] is None
     assert "a red circle" in rows(value)["brief caption"]["text"]
     assert "a blue star" in rows(value)["brief caption"]["text"]
@@ -328,7 +329,7 @@ def test_the_model_cards_picture_is_recognised(size):
 
 def test_expected_figures_are_those_of_the_document():
     text = (ROOT / "docs" / "performance.md").read_text().replace(",", "")
-    for expected in check.EXPECTED.values():
+    for expected in EXPECTED.values():
         for figure in (expected.weights, expected.first_token, expected.next_token):
             assert not figure or re.search(rf"(?<![\d.]){figure:g}(?:[.]0+)?(?![\d.]*\d)", text), (
                 figure

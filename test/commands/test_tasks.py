@@ -5,6 +5,7 @@
 import functools
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 from training.evaluation import iou
 
+ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT = 480, 270
 SCENE = sample_scene(np.random.default_rng(1), WIDTH, HEIGHT)  # that the model gets right
 TRUTH = {
@@ -167,6 +169,11 @@ def test_the_version_is_printed(capsys):
         cli.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"kosmos {__version__}\n"
+
+
+def test_the_version_is_that_of_the_package():
+    assert f"version = {__version__}\n" in (ROOT / "setup.cfg").read_text()
+    assert f"<version>{__version__}</version>" in (ROOT / "package.xml").read_text()
 
 
 # Errors name the option as typed ---------------------------------------------------------------
