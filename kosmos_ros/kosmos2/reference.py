@@ -82,7 +82,7 @@ class Reference:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                no_repeat_ngram_size=getattr(self.engine.info, "no_repeat_ngram_size", 0),
+                no_repeat_ngram_size=self.engine.info.no_repeat_ngram_size,
                 return_dict_in_generate=True,
                 output_logits=True,
             )
@@ -150,13 +150,14 @@ class Reference:
         return {name: value.to(self._model.device) for name, value in made.items()}
 
 
-def load(**options: Any) -> Reference:
-    """Load a model with the options of loading.load, for the engine and for Hugging Face's code.
+def load(*, refine_boxes: bool, **options: Any) -> Reference:
+    """Load a model with the options of Engine.load, for the engine and for Hugging Face's code.
 
     The engine has no grammar of locations, which `generate` does not have either.
     """
     model, processor, info = loading.load(**options)
-    return Reference(Engine(model, processor, info, location_grammar=False), processor)
+    engine = Engine(model, processor, info, location_grammar=False, refine_boxes=refine_boxes)
+    return Reference(engine, processor)
 
 
 @dataclass(frozen=True)
