@@ -72,6 +72,8 @@ FAULTS = (
         13,
         "truncated JPEG, PNG or WebP",
         "The frame is refused, whatever Pillow's global settings are. No half-grey image results.",
+        "A JPEG that is damaged inside its scan but has its end marker is decoded, partly in "
+        "grey: Pillow does not pass on the warnings of libjpeg.",
     ),
     Fault(
         14,
@@ -240,7 +242,8 @@ FAULTS = (
     Fault(
         47,
         "the model's own tags in a question",
-        "The request is refused and the tag named: no client can insert control tokens.",
+        "The request is refused and the tag named, also in full-width or other Unicode forms. The "
+        "engine checks the tokens once more: no client can insert control tokens.",
     ),
     Fault(
         48,
@@ -457,5 +460,100 @@ FAULTS = (
         86,
         "closed or broken standard streams",
         "The node works until a signal. No file or socket receives its log.",
+    ),
+    Fault(
+        87,
+        "captions that repeat themselves",
+        "The model's `no_repeat_ngram_size` (3 for KOSMOS-2) is read from its own files and "
+        "applied as Hugging Face's `generate` applies it, with every version of transformers.",
+    ),
+    Fault(
+        88,
+        "boxes that are half a cell of the grid off",
+        "Corners are placed by the probabilities of the cells around them, inside the cell "
+        "that the model wrote. With `refine_boxes` false they are those of Hugging Face.",
+    ),
+    Fault(
+        89,
+        "a raw prompt with spaces, line feeds, a wrong location or a megabyte",
+        "White space is removed as Hugging Face does it. The node refuses everything else by "
+        "name.",
+    ),
+    Fault(
+        90,
+        "a question that contains another question",
+        "`Question:` and `Answer:` at its ends are removed. Inside they are refused.",
+    ),
+    Fault(
+        91,
+        "a compressed image of depth, a Bayer mosaic or 16-bit grey",
+        "The node decodes its values by the encoding in `format`, like those of the raw message.",
+    ),
+    Fault(
+        92,
+        "a JPEG inside a raw image",
+        "The frame is refused. The error names CompressedImage.",
+    ),
+    Fault(
+        93,
+        "an image that was sent before the node subscribed",
+        "The warning names the durability override. With it the node receives the image.",
+    ),
+    Fault(
+        94,
+        "pairs and bursts of images, two publishers on a topic",
+        "They cause no warning about loss.",
+    ),
+    Fault(
+        95,
+        "a camera slower than `stale_timeout`; stamps that stand still or are ahead",
+        "One warning names the stamps. Events follow the arrival of images. The latency is "
+        "never negative.",
+    ),
+    Fault(
+        96,
+        "a broken or a second image in a request",
+        "The request is refused with the reason.",
+    ),
+    Fault(
+        97,
+        "a parameter as another type, `null` or an empty list",
+        "The node converts the value to the parameter's type before rclpy stores it. It "
+        "refuses what it cannot convert and shows the form of the value.",
+    ),
+    Fault(
+        98,
+        "a parameter of one camera that was never set",
+        "It has the value that counts, and follows the common parameter until it is set.",
+    ),
+    Fault(
+        99,
+        "named phrases that are not in view",
+        "The text names only phrases that have boxes.",
+    ),
+    Fault(
+        100,
+        "a region in fractions of the image",
+        "It is refused, because pixels are expected.",
+    ),
+    Fault(
+        101,
+        "a subscriber of boxes that the parameters rule out",
+        "One warning names the parameter.",
+    ),
+    Fault(
+        102,
+        "a parameter given as a remap rule, a value without an option",
+        "The node warns and names `-p`. A value without an option is refused with code 2.",
+    ),
+    Fault(
+        103,
+        "a shell without ROS",
+        "One line names the missing package and the command. The exit code is 7.",
+    ),
+    Fault(
+        104,
+        "an installation that computes wrongly",
+        "`kosmos check` names the example, the first token that differs, and both probabilities.",
     ),
 )

@@ -172,6 +172,7 @@ def test_help_among_the_arguments_of_ros_is_left_to_ros(node, installed):
         ({"rclpy": "/x", "kosmos_msgs": None}, "no package kosmos_msgs: build the workspace"),
     ],
 )
+@pytest.mark.fault(103)
 def test_a_shell_without_ros_is_one_line_and_code_7(node, installed, capsys, found, line):
     installed(**found)
     assert node() == (7, False)

@@ -38,6 +38,7 @@ def data_of(format, orientation):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", SAVED)
+@pytest.mark.fault(18)
 def test_a_file_is_turned_as_its_orientation_says(format, orientation, tmp_path):
     data = data_of(format, orientation)
     path = tmp_path / "picture"

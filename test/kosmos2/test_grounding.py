@@ -312,6 +312,7 @@ def test_a_corner_moves_towards_the_likely_neighbours():
 
 
 @given(cells, near, near)
+@pytest.mark.fault(88)
 def test_a_refined_box_covers_the_cells_that_the_model_wrote(cell, first, second):
     first[0], second[0] = max(first), max(second)
     box = Box(*point_box(refined(cell[0], first), refined(cell[1], second)))
@@ -392,7 +393,7 @@ def test_every_region_covers_cells_of_the_grid_or_is_an_error(x1, y1, x2, y2):
         ((0, 0, 1, 1), "must be in pixels"),
     ],
 )
-@pytest.mark.fault(48)
+@pytest.mark.fault(48, 100)
 def test_impossible_regions_are_refused_with_the_reason(corners, reason):
     with pytest.raises(RegionError, match=reason):
         region_cells(Box(*corners), 640, 480)
@@ -464,6 +465,7 @@ def caption_of(words, score, box_score=None, tokens=10, truncated=False, start=0
     return Caption(words, phrases, f"raw {words}", score, tokens, truncated)
 
 
+@pytest.mark.fault(99)
 def test_a_joined_caption_names_only_the_phrases_that_have_boxes():
     """A program that speaks the text must not name what is not in view."""
     captions = [
@@ -500,6 +502,7 @@ def test_names_are_listed_as_in_a_sentence(names, text):
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a dog", "a cat", "a 猫", "a bird"]), st.booleans())))
+@pytest.mark.fault(99)
 def test_the_text_names_each_phrase_with_boxes_once_and_no_other(asked):
     names = [name for name, _ in asked]
     captions = [caption_of(name, 1.0, 0.9 if present else None) for name, present in asked]

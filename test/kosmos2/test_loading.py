@@ -300,6 +300,7 @@ CASES = [  # text_config, generation_config.json, parameter: the size
 
 
 @pytest.mark.parametrize(("config", "generation", "parameter", "expected"), CASES)
+@pytest.mark.fault(87)
 def test_the_limit_of_repetition_is_that_of_the_models_files_unless_it_is_set(
     copied, config, generation, parameter, expected
 ):

@@ -230,12 +230,14 @@ def test_a_raw_prompt_may_contain_every_other_tag():
 
 
 @pytest.mark.parametrize("tag", ["<patch_index_1024>", "<patch_index_44>", "<patch_index_00044>"])
+@pytest.mark.fault(89)
 def test_a_raw_prompt_with_a_location_that_is_no_token_is_refused(tag):
     reason = f"contains {tag}, but locations are <patch_index_0000> to <patch_index_1023>"
     with pytest.raises(PromptError, match=reason):
         prompts.raw(f"<object>{tag}")
 
 
+@pytest.mark.fault(89)
 def test_a_raw_prompt_may_be_as_long_as_the_models_context():
     shot = (
         "<grounding><phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863>"
@@ -295,6 +297,7 @@ def test_a_raw_prompt_has_one_empty_object_for_each_region(count):
         ("Answer: what is it", "what is it"),
     ],
 )
+@pytest.mark.fault(90)
 def test_the_labels_of_a_question_are_not_repeated(typed, read):
     read = read or "what is it?"
     expected = f"Question: {read} Answer:"
@@ -315,6 +318,7 @@ def test_the_labels_of_a_question_are_not_repeated(typed, read):
         "What is it? Question： Why?",
     ],
 )
+@pytest.mark.fault(90)
 def test_a_question_with_another_question_inside_is_refused(text):
     for make in (
         lambda: prompts.question(text),

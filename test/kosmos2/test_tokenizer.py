@@ -234,6 +234,7 @@ def test_white_space_of_a_raw_prompt_is_read_as_by_the_processor(engine, process
 
 
 @pytest.mark.parametrize("tail", ["", " ", " <object>", " <object> ", "<object>"])
+@pytest.mark.fault(89)
 def test_a_raw_prompt_keeps_its_box_whatever_its_white_space(engine, monkeypatch, tail):
     asked = prompts.raw_template(f"<grounding><phrase> a dog</phrase>{tail}", 0, "</object>")
     prompt = asked.fill([])
@@ -435,6 +436,7 @@ ASKED = {
 
 
 @pytest.mark.parametrize("tag", [*TAGS, "<patch_index_0044>"])
+@pytest.mark.fault(47)
 def test_no_disguised_tag_becomes_a_token(engine, tag):
     token = engine._tokenizer.convert_tokens_to_ids(tag)
     tried = 0
@@ -452,6 +454,7 @@ def test_no_disguised_tag_becomes_a_token(engine, tag):
     assert tried > 20
 
 
+@pytest.mark.fault(47)
 def test_the_engine_names_the_text_that_becomes_a_tag(engine):
     """For text that no module has checked before."""
     if "</s>" not in engine._tokenizer.tokenize("What is ＜/s＞ here?"):
@@ -473,6 +476,7 @@ letters = st.sampled_from(
 
 
 @given(st.lists(letters, max_size=12).map("".join))
+@pytest.mark.fault(47)
 def test_no_text_from_outside_becomes_a_tag(engine, text):
     vocabulary = engine._tokenizer.get_vocab()
     tags = {vocabulary[tag] for tag in TAGS} - {vocabulary["<unk>"]}

@@ -104,11 +104,13 @@ def robot():
     rclpy.try_shutdown()
 
 
+@pytest.mark.fault(93)
 def test_an_image_that_was_sent_before_the_node_started_is_received(robot):
     robot.until(lambda: robot.captions["latched"], "a caption")
     assert any(phrase.boxes for phrase in robot.captions["latched"][0].phrases)
 
 
+@pytest.mark.fault(93)
 def test_durability_is_named_as_the_cause_if_such_an_image_does_not_arrive(robot):
     change = SetParameters.Request(
         parameters=[Parameter("late.stale_timeout", value=0.5).to_parameter_msg()]
@@ -123,6 +125,7 @@ def test_durability_is_named_as_the_cause_if_such_an_image_does_not_arrive(robot
     assert "lost" not in line
 
 
+@pytest.mark.fault(91)
 def test_a_compressed_mosaic_is_described_like_the_raw_one(robot):
     """Also if the camera's topic is given as `ros2 topic list` shows it."""
     assert robot.program.has("images of camera mosaic from /mosaic/image/compressed")
@@ -142,12 +145,14 @@ def test_a_compressed_mosaic_is_described_like_the_raw_one(robot):
     assert any(phrase.boxes for phrase in caption.phrases)
 
 
+@pytest.mark.fault(95)
 def test_a_camera_that_is_slower_than_its_timeout_has_events(robot):
     robot.publish("slow", message_of(PIXELS), 0.5)
     robot.until(lambda: robot.events, "an event")
     assert (robot.events[0].kind, robot.events[0].subject) == (Event.APPEARED, PHRASE)
 
 
+@pytest.mark.fault(94)
 def test_pairs_of_images_from_two_publishers_raise_no_alarm(robot):
     robot.until(lambda: len(robot.captions["pairs"]) > 20, "captions")
     assert not robot.program.has("of the images on /pairs/image")

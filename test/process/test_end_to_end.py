@@ -344,6 +344,7 @@ def test_an_argument_that_is_not_a_ros_argument_is_refused():
     ]
 
 
+@pytest.mark.fault(102)
 def test_a_value_without_an_option_is_refused_with_the_option_to_use():
     with Program("kosmos_node", "--ros-args", "model:=shapes") as program:
         assert program.ends() == 2
@@ -353,6 +354,7 @@ def test_a_value_without_an_option_is_refused_with_the_option_to_use():
     ]
 
 
+@pytest.mark.fault(102)
 def test_a_remap_rule_with_the_name_of_a_parameter_causes_a_warning():
     """Otherwise the node would load the default model of 6.7 GB without a word."""
     words = [*parameters(autostart="false"), "-r", "model:=shapes", "-r", "image:=/camera"]

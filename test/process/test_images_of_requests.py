@@ -143,6 +143,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
+@pytest.mark.fault(96)
 def test_a_bad_compressed_image_is_refused_and_the_node_lives_on(client, case):
     image, reason = BAD[case]
     for response in (client.call("ask", **image), client.stream(**image)):

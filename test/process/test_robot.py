@@ -177,6 +177,7 @@ def test_two_equal_shapes_are_one_phrase_with_two_boxes(robot):
         assert iou((box.x_min, box.y_min, box.x_max, box.y_max), corners) > 0.5
 
 
+@pytest.mark.fault(99)
 def test_the_text_of_named_phrases_says_only_what_is_in_view(robot):
     """A program that speaks the text must not say that something absent is there."""
     asked = ["a red circle", "an elephant", "a green star", "a blue square"]
@@ -195,6 +196,7 @@ def test_the_text_of_named_phrases_says_only_what_is_in_view(robot):
     robot.set(front__task="null", front__phrases="null")
 
 
+@pytest.mark.fault(100)
 def test_a_region_in_fractions_of_the_image_is_refused(robot):
     fractions = BoundingBox(x_min=0.1, y_min=0.2, x_max=0.3, y_max=0.5)
     for kind, fields in ((Ask, {"question": "What is this?"}), (Describe, {})):
@@ -206,6 +208,7 @@ def test_a_region_in_fractions_of_the_image_is_refused(robot):
         )
 
 
+@pytest.mark.fault(97)
 def test_parameters_set_on_the_command_line_mean_what_they_mean_in_yaml(robot):
     """`ros2 param set` guesses the type of a text: an integer for 2, a BOOL_ARRAY for []."""
 

@@ -96,6 +96,7 @@ def test_compressed_messages_are_decoded(decoder):
         decoder.decode(CompressedImage(format="png", data=EXAMPLES["PNG"][:-30]), LIMIT)
 
 
+@pytest.mark.fault(92)
 def test_both_name_a_jpeg_in_a_raw_image(decoder):
     """Some drivers do this. As rgb8 it would be noise."""
     jpeg = EXAMPLES["JPEG"] * 99

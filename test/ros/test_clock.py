@@ -77,6 +77,7 @@ def test_results_carry_any_stamp(start):
     assert "s ahead of this node's clock, so latency is reported as 0; synch" in warnings[1]
 
 
+@pytest.mark.fault(95)
 def test_a_clock_that_does_not_start_is_named_once(start):
     """Stamps of this century would give a latency of minus fifty years."""
     harness = start(use_sim_time=True, max_rate=0).subscribe_to_captions()
@@ -89,6 +90,7 @@ def test_a_clock_that_does_not_start_is_named_once(start):
     assert sum("no time arrives on /clock" in text for text in harness.logged) == 1
 
 
+@pytest.mark.fault(95)
 def test_a_latency_is_never_negative(start):
     harness = start(max_rate=0)
     image = plain_image(sec=2**31 - 1)
@@ -97,6 +99,7 @@ def test_a_latency_is_never_negative(start):
     assert (latency.sec, latency.nanosec) == (0, 0)
 
 
+@pytest.mark.fault(95)
 def test_events_follow_the_arrival_of_frames_whose_stamps_stand_still(start):
     """event_seconds would never pass by such stamps."""
     harness = start(max_rate=0, phrases=["a dog"], event_frames=2, event_seconds=0.1)

@@ -499,6 +499,7 @@ def test_images_of_a_burst_that_replace_each_other_are_not_lost_with_best_effort
 
 @pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
 @pytest.mark.parametrize("publishers", [1, 2])
+@pytest.mark.fault(94)
 def test_pairs_of_images_and_two_publishers_raise_no_alarm(subscribe, reliability, publishers):
     """Stamps, and numbers of two publishers, look like those of a fast camera with much loss."""
     subscriber = subscribe(reliability=reliability)

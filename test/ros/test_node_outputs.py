@@ -123,6 +123,7 @@ def test_detections_have_every_box_and_may_be_empty(start):
     assert names == ["a snowman", "a fire"]
 
 
+@pytest.mark.fault(101)
 def test_a_subscriber_of_detections_without_boxes_is_warned_once(start, monkeypatch):
     """Here ~/detections has texts, because vision_msgs may not be installed."""
     detections = Output("detections", String, lambda settings: (), list, empty=outputs._no_boxes)

@@ -161,7 +161,7 @@ def test_changed_task_applies_from_the_next_frame(start):
     assert harness.node.defaults().task == "detailed_caption"
 
 
-@pytest.mark.fault(57)
+@pytest.mark.fault(57, 97)
 def test_integer_is_accepted_for_a_float(start):
     """Otherwise a client that reads `double_value` would get 0."""
     harness = start(max_rate=2)
@@ -240,6 +240,7 @@ def test_every_parameter_is_described_with_its_type(declare):
 EMPTY = [kind for kind in Parameter.Type if kind.name.endswith("_ARRAY")]
 
 
+@pytest.mark.fault(97)
 def test_an_empty_array_of_any_type_is_an_empty_list(declare):
     """`ros2 param set` sends a BOOL_ARRAY for []."""
     node, left = declare()
@@ -275,6 +276,7 @@ def test_an_empty_array_of_any_type_is_an_empty_list(declare):
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "left."])
+@pytest.mark.fault(97)
 def test_values_of_a_file_mean_what_they_mean_in_yaml(declare, prefix, text, expected):
     node, left = declare(prefix + text)
     name = text.partition(":")[0]
@@ -294,6 +296,7 @@ def test_values_of_a_file_mean_what_they_mean_in_yaml(declare, prefix, text, exp
         ("enabled", False, True),
     ],
 )
+@pytest.mark.fault(97)
 def test_null_restores_the_default(declare, name, value, default):
     node, left = declare()
     for null in (*NULLS, None):  # None: `ros2 param delete`
@@ -303,6 +306,7 @@ def test_null_restores_the_default(declare, name, value, default):
             assert node.get_parameter(f"left.{name}").value == expected
 
 
+@pytest.mark.fault(98)
 def test_a_camera_without_an_own_value_follows_the_common_one(start):
     harness = start(cameras=["left", "right"], **{"right.max_rate": 9.0})
 
@@ -344,6 +348,7 @@ names_and_values = st.tuples(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(batches=st.lists(st.lists(names_and_values, min_size=1, max_size=3), max_size=6))
+@pytest.mark.fault(98)
 def test_every_camera_has_its_own_rate_or_the_common_one(declare, batches):
     node, left = declare()
     groups = {"": left.common, "left.": left, "right.": node.declare(CameraSettings, "right.")}
@@ -360,6 +365,7 @@ def test_every_camera_has_its_own_rate_or_the_common_one(declare, batches):
             assert group.values.max_rate == rate
 
 
+@pytest.mark.fault(98)
 def test_a_dump_of_all_parameters_restores_them(start, tmp_path):
     """`ros2 param dump` writes what GetParameters returns, as nested names."""
     harness = start(cameras=["left", "right"], phrases=["a dog"], max_rate=2, prompt="null")
