@@ -8,6 +8,7 @@ prepared first. Knows the names of these modules; no ROS and no model.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import os
@@ -15,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from kosmos_ros.sanitize import one_line
@@ -52,7 +54,7 @@ def kosmos() -> int:
 
     def start(main: Callable[[], int]) -> int:
         # A shell without job control lets its background commands ignore Ctrl-C.
-        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else _interrupt)
         catch_signals()
         try:
             return main()
@@ -64,9 +66,29 @@ def kosmos() -> int:
     return run_program("kosmos_ros.cli", start)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but end at once during an import.
+
+    A native module that is being imported may abort at an exception.
+    """
+    caller = frame
+    while caller:
+        if caller.f_code.co_filename.startswith("<frozen importlib"):
+            leave(INTERRUPTED)
+        caller = caller.f_back
+    raise KeyboardInterrupt
+
+
 def kosmos_node() -> int:
-    """Run kosmos_node."""
-    return run_program("kosmos_ros.ros.kosmos_node")
+    """Run kosmos_node.
+
+    The process ends after Python's exit handlers. The interpreter would take a second or two more
+    to free the objects of torch, and launch reports an error if a node ends late.
+    """
+    codes: list[int] = []
+    atexit.register(lambda: leave(codes[0]) if codes else None)  # called last
+    codes.append(run_program("kosmos_ros.ros.kosmos_node"))
+    return codes[0]
 
 
 def camera_node() -> int:

@@ -133,15 +133,17 @@ class KosmosNode(ManagedNode):
     def stop(self, timeout: float) -> bool:
         """Respond to all waiting clients and end the threads. Return whether they have ended.
 
-        Takes at most `timeout` seconds, and spins the executor, which sends the responses.
+        Takes at most `timeout` seconds, and spins the executor, which sends the responses. Does
+        not wait for a model that is loading, because nothing can stop that.
         """
         end = time.monotonic() + timeout
+        loading = not self.host.settled
         self.host.begin_shutdown(SHUTTING_DOWN)
         if self.context.ok():
             self.request_services.refuse_all(self.unavailable())
             self._diagnose()
             self._send_last_answers(end)
-        worker_ended = self.host.join(end - time.monotonic())
+        worker_ended = self.host.join(0.0 if loading else end - time.monotonic())
         return self._delivery.close(end - time.monotonic()) and worker_ended
 
     def _send_last_answers(self, end: float) -> None:

@@ -102,6 +102,7 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         rclpy.shutdown(uninstall_handlers=False)
+    node.destroy_node()  # otherwise other nodes may see it for another 20 s
     code = int(node.finished.result()) if node.finished.done() else 0
     if not threads_ended:
         # A thread in native code cannot be stopped, and would crash a normal exit of Python.
