@@ -42,6 +42,7 @@ REMEDIES = {
     "MemoryError": _MEMORY,
     "log directory": "set ROS_LOG_DIR to a folder that this user can write to",
     "logging directory": "set HOME, or set ROS_LOG_DIR to a folder that this user can write to",
+    "Unable to resolve peer": "correct ROS_STATIC_PEERS",
     "No space left on device": "free space on the disk",
     "No module named": "install it, or source the setup files of ROS and of this workspace",
 }

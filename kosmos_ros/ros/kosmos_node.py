@@ -95,7 +95,7 @@ class KosmosNode(ManagedNode):
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=steady)
         self.create_timer(PORTS_PERIOD, self._check_ports, clock=steady)
         self.create_timer(namesakes.PERIOD, self._namesakes.check, clock=steady)
-        for text in parameters.unknown(self):
+        for text in (*parameters.unknown(self), *self._unused_remapping()):
             self.get_logger().warning(text)
         self.on_availability(self.host.availability)
         if self.settings.autostart:
@@ -109,6 +109,17 @@ class KosmosNode(ManagedNode):
     def defaults(self) -> CameraSettings:
         """Return the parameters of a camera that has no values of its own."""
         return self._camera_values.refresh()
+
+    def _unused_remapping(self) -> list[str]:
+        """Return a warning if `image` is remapped although no camera has this topic."""
+        given = self.resolve_topic_name("image")
+        topics = [topic for _, topic in _cameras(self.settings)]
+        if "image" in topics or given == self.resolve_topic_name("image", only_expand=True):
+            return []
+        return [
+            f"image is remapped to {given}, but no camera has the topic image: the topics are "
+            f"{', '.join(topics)}; use the parameter image_topics instead"
+        ]
 
     @property
     def scheduler(self) -> Scheduler:

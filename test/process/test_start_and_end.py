@@ -101,6 +101,38 @@ def test_a_lack_of_file_descriptors_is_code_7_and_named():
     assert "Traceback" not in program.output
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [("RMW_IMPLEMENTATION", "rmw_none_cpp"), ("RCUTILS_LOGGING_USE_STDOUT", "maybe")],
+)
+def test_a_variable_that_ros_cannot_use_is_code_2_and_named(name, value):
+    with Program("camera_node", env={**os.environ, name: value}) as program:
+        assert program.ends() == 2, program.output
+    (line,) = program.lines
+    assert line.startswith(f"{name} must be ") and f"got '{value}'" in line
+
+
+def test_a_missing_home_is_code_7_and_named():
+    environment = {**os.environ}
+    for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR"):
+        environment.pop(name, None)
+    with Program("camera_node", env=environment) as program:
+        assert program.ends() == 7, program.output
+    assert program.lines[-1].endswith(
+        "set HOME, or set ROS_LOG_DIR to a folder that this user can write to"
+    )
+
+
+def test_a_parameter_file_for_another_name_is_reported(tmp_path):
+    file = tmp_path / "camera.yaml"
+    file.write_text("camera: {ros__parameters: {rate: 5.0}}")
+    arguments = ("--ros-args", "-r", "__ns:=/robot", "--params-file", file)
+    with Program("camera_node", *arguments) as program:
+        line = program.says("has no section for /robot/camera")
+    assert f"parameter file {file}" in line
+    assert "it has /camera; rename the section to /** or /robot/camera" in line
+
+
 # Streams -----------------------------------------------------------------------------------
 
 
