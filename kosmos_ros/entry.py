@@ -24,6 +24,7 @@ from kosmos_ros.sanitize import one_line
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = range(1, 8)
 """Exit codes of the nodes; docs/interface.md explains them."""
+NODES = "kosmos_ros.ros."  # start of the names of their modules
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
 REMINDER = signal.SIGUSR1
@@ -108,14 +109,17 @@ def run_program(
     """Import a module, call `start` with its `main`, and return the exit code.
 
     Signals have their default action during the import. If the environment lacks something that
-    the program needs, prints one line and returns 7. For any other exception, prints a traceback
-    and returns 5.
+    the program needs, prints one line and returns 7; 2 for an environment variable that ROS
+    refuses. For any other exception, prints a traceback and returns 5.
     """
     _open_streams()
     for number in (*SIGNALS, signal.SIGALRM):  # the parent may have ignored some
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent may have blocked some
     try:
+        if reason := _wrong_variable(module):
+            print(reason, file=sys.stderr)
+            return BAD_ARGUMENT
         return start(importlib.import_module(module).main)
     except (SystemExit, KeyboardInterrupt):
         raise
@@ -127,6 +131,16 @@ def run_program(
         # Libraries that have not started completely may crash at a normal exit.
         leave(ENVIRONMENT)
         return ENVIRONMENT  # reached only in tests that replace os._exit
+
+
+def _wrong_variable(module: str) -> str:
+    """Return why ROS refuses an environment variable; empty: it does not.
+
+    The import of rclpy already ends the process for some of them.
+    """
+    if not module.startswith(NODES):
+        return ""
+    return str(importlib.import_module(f"{NODES}environment").wrong_variable())
 
 
 def leave(code: int) -> None:
