@@ -22,7 +22,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ["camera_node", "demo_node", "kosmos", "kosmos_node"]
 PARTS = ["CMakeLists.txt", "config", "kosmos_msgs", "kosmos_ros", "launch"]
-PARTS += ["package.xml", "setup.cfg", "setup.py", "pyproject.toml"]
+PARTS += ["package.xml", "setup.cfg", "setup.py", "pyproject.toml", "test"]
 
 USER = """<package format="3">
   <name>a_user</name>
