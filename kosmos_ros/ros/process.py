@@ -99,13 +99,13 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         signal.set_wakeup_fd(-1)  # another signal must not shorten END_PATIENCE
         signal.setitimer(signal.ITIMER_REAL, END_PATIENCE)
         threads_ended = node.stop(STOP_TIMEOUT)
+        node.destroy_node()  # otherwise other nodes may see it for another 20 s
     finally:
         # Python takes a while to exit. Another Ctrl-C must not change the exit code meanwhile.
         sys.unraisablehook = _report_unless_late_signal
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         rclpy.shutdown(uninstall_handlers=False)
-    node.destroy_node()  # otherwise other nodes may see it for another 20 s
     code = int(node.finished.result()) if node.finished.done() else 0
     if not threads_ended:
         # A thread in native code cannot be stopped, and would crash a normal exit of Python.
