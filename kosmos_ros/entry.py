@@ -8,6 +8,7 @@ prepared first. Knows the names of these modules; no ROS and no model.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import importlib.util
@@ -17,6 +18,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import NoReturn
 
 from kosmos_ros.sanitize import one_line
@@ -24,6 +26,7 @@ from kosmos_ros.sanitize import one_line
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = range(1, 8)
 """Exit codes of the nodes; docs/interface.md explains them."""
+FOLDER = "kosmos_ros.ros."  # start of the names of the nodes' modules
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
 REMINDER = signal.SIGUSR1
@@ -80,6 +83,7 @@ REMEDIES = {
     "MemoryError": _MEMORY,
     "log directory": "set ROS_LOG_DIR to a folder that this user can write to",
     "logging directory": "set HOME, or set ROS_LOG_DIR to a folder that this user can write to",
+    "Unable to resolve peer": "correct ROS_STATIC_PEERS",
     "No space left on device": "free space on the disk",
     "_rclpy_pybind11": "run the Python for which ROS was built, not that of conda or of another "
     "virtual environment",
@@ -95,7 +99,7 @@ def kosmos() -> int:
 
     def start(main: Callable[[], int]) -> int:
         # A shell without job control lets its background commands ignore Ctrl-C.
-        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else _interrupt)
         catch_signals()
         try:
             return main()
@@ -107,9 +111,29 @@ def kosmos() -> int:
     return run_program("kosmos_ros.cli", start)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but end at once during an import.
+
+    A native module that is being imported may abort at an exception.
+    """
+    caller = frame
+    while caller:
+        if caller.f_code.co_filename.startswith("<frozen importlib"):
+            leave(INTERRUPTED)
+        caller = caller.f_back
+    raise KeyboardInterrupt
+
+
 def kosmos_node() -> int:
-    """Run kosmos_node."""
-    return _run_node("kosmos_node")
+    """Run kosmos_node.
+
+    The process ends after Python's exit handlers. The interpreter would take a second or two more
+    to free the objects of torch, and launch reports an error if a node ends late.
+    """
+    codes: list[int] = []
+    atexit.register(lambda: leave(codes[0]) if codes else None)  # called last
+    codes.append(_run_node("kosmos_node"))
+    return codes[0]
 
 
 def camera_node() -> int:
@@ -131,7 +155,7 @@ def _run_node(name: str) -> int:
     if missing := _missing_package():
         print(f"{name}: {missing}", file=sys.stderr)
         return ENVIRONMENT
-    return run_program(f"kosmos_ros.ros.{name}")
+    return run_program(f"{FOLDER}{name}")
 
 
 def _wants_help(words: Sequence[str]) -> bool:
@@ -156,11 +180,14 @@ def run_program(
     """Import a module, call `start` with its `main`, and return the exit code.
 
     Signals have their default action during the import. If the environment lacks something that
-    the program needs, prints one line and returns 7. For any other exception, prints a traceback
-    and returns 5.
+    the program needs, prints one line and returns 7; 2 for an environment variable that ROS
+    refuses. For any other exception, prints a traceback and returns 5.
     """
     _prepare()
     try:
+        if reason := _wrong_variable(module):
+            print(reason, file=sys.stderr)
+            return BAD_ARGUMENT
         return start(importlib.import_module(module).main)
     except (SystemExit, KeyboardInterrupt):
         raise
@@ -172,6 +199,16 @@ def run_program(
         # Libraries that have not started completely may crash at a normal exit.
         leave(ENVIRONMENT)
         return ENVIRONMENT  # reached only in tests that replace os._exit
+
+
+def _wrong_variable(module: str) -> str:
+    """Return why ROS refuses an environment variable; empty: it does not.
+
+    The import of rclpy already ends the process for some of them.
+    """
+    if not module.startswith(FOLDER):
+        return ""
+    return str(importlib.import_module(f"{FOLDER}environment").wrong_variable())
 
 
 def leave(code: int) -> None:

@@ -3,27 +3,37 @@
 """Start kosmos_node: ros2 launch kosmos_ros kosmos.launch.py image:=/camera/image_raw.
 
 Every parameter of the node is also an argument. An empty argument leaves the value of params_file.
+docs/recipes.md shows how another launch file includes this one.
 """
 
+import dataclasses
 import os
 import signal
 import time
+from typing import Any
 
-from launch import Action, LaunchContext, LaunchDescription
+import yaml
+from launch import Action, LaunchContext, LaunchDescription, Substitution
 from launch.actions import (
     DeclareLaunchArgument,
+    ExecuteProcess,
+    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, TextSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.sanitize import one_line, quoted
 from kosmos_ros.serving.node_settings import FIELDS
+from kosmos_ros.settings import parameter, validated
 
 FINAL_CODES = (0, 1, 2, -signal.SIGINT, -signal.SIGTERM)
 """Exit codes after which the node is not started again.
@@ -33,23 +43,48 @@ The negative ones occur if a signal arrives before the node handles signals.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0  # s before a new start; each pause is twice the previous one
 LONG_RUN = 600.0  # s, far longer than loading takes; after such a run the pauses start over
 
-PARAMETERS = {  # name: (type of the argument, or None for YAML's rules; description)
-    **{
-        name: (str if isinstance(field.default, str) else None, field.metadata["description"])
-        for name, field in FIELDS.items()
-    },
-    "use_sim_time": (None, "Use the time of /clock instead of the system's."),
-}
+SIGTERM_TIMEOUT = "10"
+"""Seconds from SIGINT to SIGTERM: on busy cores a node may take longer than launch's own 5."""
+
+IMAGE = "image"  # default of the argument image, and the topic that it renames
+LEVELS = ("debug", "info", "warn", "error", "fatal")
+SWITCH = ("true", "false")
+OTHERS = dataclasses.make_dataclass(
+    "Others",
+    [("use_sim_time", bool, parameter(False, "Use the time of /clock instead of the system's."))],
+)
+PARAMETERS = {**FIELDS, **{field.name: field for field in dataclasses.fields(OTHERS)}}
+
+HINT = (
+    "if this value belongs to a launch file that includes kosmos.launch.py, put the include into "
+    "GroupAction(forwarding=False), because launch passes all arguments on to included files"
+)
+
+
+class FromFile(Substitution):
+    """An empty text that --show-args shows as the default of a parameter."""
+
+    def __init__(self, default: Any) -> None:
+        super().__init__()
+        self._default = default
+
+    def describe(self) -> str:
+        """Return the default in the form that the argument takes."""
+        default = list(self._default) if isinstance(self._default, tuple) else self._default
+        text = str(default).lower() if isinstance(default, bool) else repr(default)
+        return f"{text}, unless params_file has another value"
+
+    def perform(self, context: LaunchContext) -> str:
+        """Return the text of an argument that is not given."""
+        return ""
 
 
 def generate_launch_description() -> LaunchDescription:
-    # A path and not a substitution, so that --show-args shows it.
-    share = FindPackageShare("kosmos_ros").find("kosmos_ros")
     return LaunchDescription(
         [
             DeclareLaunchArgument(
                 "image",
-                default_value="image",
+                default_value=IMAGE,
                 description="Image topic of a camera without a name.",
             ),
             DeclareLaunchArgument(
@@ -58,18 +93,23 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("name", default_value="kosmos", description="Name of the node."),
             DeclareLaunchArgument(
                 "params_file",
-                default_value=os.path.join(share, "config", "kosmos.yaml"),
+                default_value=_default_file(),
                 description="YAML file with parameters. The default file has all of them.",
             ),
             *[
-                DeclareLaunchArgument(name, default_value="", description=description)
-                for name, (_, description) in PARAMETERS.items()
+                DeclareLaunchArgument(
+                    field.name,
+                    default_value=FromFile(field.default),
+                    description=_description(field),
+                )
+                for field in PARAMETERS.values()
             ],
             DeclareLaunchArgument(
                 "respawn",
                 default_value="true",
                 description="Start the node again after a crash, at growing intervals. Not after "
-                "exit codes 0 (stopped), 1 and 2 (invalid parameters or arguments).",
+                "exit codes 0 (stopped), 1 and 2 (invalid parameters or arguments). One of "
+                f"{', '.join(SWITCH)}.",
             ),
             DeclareLaunchArgument(
                 "prefix",
@@ -79,56 +119,147 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "log_level",
                 default_value="info",
-                description="Log level: debug, info, warn or error.",
+                description=f"Lowest level of the node's log lines. One of {', '.join(LEVELS)}.",
             ),
-            OpaqueFunction(function=_node),
+            OpaqueFunction(function=_start),
         ]
     )
 
 
-def _node(context: LaunchContext) -> list[Action]:
-    def value(name: str) -> str:
-        return str(LaunchConfiguration(name).perform(context))
+def _default_file() -> str:
+    # A path and not a substitution, so that --show-args shows it.
+    return os.path.join(FindPackageShare("kosmos_ros").find("kosmos_ros"), "config", "kosmos.yaml")
 
-    if not os.path.isfile(value("params_file")):
-        # launch_ros ignores a missing file.
-        raise RuntimeError(f"params_file must be a file, got {value('params_file')!r}")
-    if value("respawn").lower() not in ("true", "false"):
-        raise RuntimeError(f"respawn must be true or false, got {value('respawn')!r}")
-    given = {
-        # Not value(name): launch_ros converts only the text of a substitution to a bool.
-        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
-        for name, (kind, _) in PARAMETERS.items()
-        if value(name)
+
+def _description(field: "dataclasses.Field[Any]") -> str:
+    """Return the meaning of a parameter, and the values that it may have."""
+    text, choices, limits = (field.metadata[key] for key in ("description", "choices", "limits"))
+    text += f" One of {', '.join(choices)}." if choices else ""
+    text += f" Range: {limits[0]} to {limits[1]}." if limits else ""
+    return text + (' Form: "[first, second]".' if isinstance(field.default, tuple) else "")
+
+
+def _start(context: LaunchContext) -> list[Action]:
+    """Return the actions that start the node. Raises RuntimeError for an invalid argument.
+
+    Resolves everything now. Later the arguments have other values, or none: launch restores them
+    at the end of a GroupAction, and other includes replace them.
+    """
+    arguments = {
+        name: str(LaunchConfiguration(name).perform(context))
+        for name in ("image", "namespace", "name", "params_file", "respawn", "prefix", "log_level")
     }
+    given = {
+        name: text
+        for name in PARAMETERS
+        if (text := str(LaunchConfiguration(name).perform(context)))
+    }
+    _check(arguments, given)
+    options = {
+        "sigterm_timeout": context.launch_configurations.get("sigterm_timeout", SIGTERM_TIMEOUT),
+        "sigkill_timeout": context.launch_configurations.get("sigkill_timeout", "5"),
+        "output": "screen",
+        "emulate_tty": True,
+    }
+    node = Node(
+        package="kosmos_ros",
+        executable="kosmos_node",
+        namespace=arguments["namespace"],
+        name=arguments["name"],
+        parameters=_parameters(arguments["params_file"], given),
+        remappings=[(IMAGE, arguments["image"])],
+        arguments=_ros_arguments(arguments, context),
+        prefix=arguments["prefix"] or None,
+        exec_name="kosmos_node",  # name in the log, with any prefix
+        env=dict(context.environment),
+        **options,
+    )
+    actions: list[Action] = [node]
+    if given:
+        shown = one_line(" ".join(f"{name}:={text}" for name, text in given.items()))
+        actions.append(LogInfo(msg=f"kosmos_node gets parameters from arguments: {shown}"))
+    if arguments["respawn"].lower() == "true":
+        actions.insert(0, _restart(node, options, FIRST_PAUSE))
+    return actions
 
-    def start(pause: float) -> list[Action]:
-        node = Node(
-            package="kosmos_ros",
-            executable="kosmos_node",
-            namespace=value("namespace"),
-            name=value("name"),
-            # In this order, arguments override the file.
-            parameters=[value("params_file"), given],
-            remappings=[("image", value("image"))],
-            arguments=["--ros-args", "--log-level", value("log_level")],
-            prefix=value("prefix") or None,
-            exec_name="kosmos_node",  # name in the log, with any prefix
-            output="screen",
-            emulate_tty=True,
+
+def _ros_arguments(arguments: dict[str, str], context: LaunchContext) -> list[str]:
+    """Return the part of the command that is not made by launch_ros."""
+    above = context.launch_configurations.get("ros_namespace")  # of PushROSNamespace
+    namespace = make_namespace_absolute(prefix_namespace(above, arguments["namespace"]))
+    # The logger of this node only: those of ROS write many lines for each message.
+    logger = f"{namespace}/{arguments['name']}".strip("/").replace("//", "/").replace("/", ".")
+    words = ["--ros-args", "--log-level", f"{logger}:={arguments['log_level'].lower()}"]
+    if _is_default(arguments["params_file"]):
+        # Before the values of SetParameter, which override the defaults.
+        words += ["--params-file", arguments["params_file"]]
+    return words
+
+
+def _parameters(file: str, given: dict[str, str]) -> list[Any]:
+    """Return the parameters for launch_ros. Later ones override earlier ones."""
+    values = {
+        name: ParameterValue(
+            # Only the text of a substitution becomes a bool.
+            TextSubstitution(text=text),
+            value_type=str if isinstance(PARAMETERS[name].default, str) else None,  # None: as YAML
         )
-        started = time.monotonic()
+        for name, text in given.items()
+    }
+    return [*([] if _is_default(file) else [file]), *([values] if values else [])]
 
-        def restart(event: ProcessExited, context: LaunchContext) -> list[Action] | None:
-            if context.is_shutdown or event.returncode in FINAL_CODES:
-                return None
-            wait = FIRST_PAUSE if time.monotonic() - started > LONG_RUN else pause
-            again = OpaqueFunction(function=lambda _: start(min(2 * wait, LAST_PAUSE)))
-            return [TimerAction(period=wait, actions=[again])]
 
-        handler = OnProcessExit(target_action=node, on_exit=restart)
-        return [RegisterEventHandler(handler), node]
+def _is_default(file: str) -> bool:
+    return os.path.realpath(file) == os.path.realpath(_default_file())
 
-    if value("respawn").lower() == "false":
-        return start(FIRST_PAUSE)[1:]
-    return start(FIRST_PAUSE)
+
+def _check(arguments: dict[str, str], given: dict[str, str]) -> None:
+    """Raise RuntimeError for an argument that cannot be used."""
+    file, image = arguments["params_file"], arguments["image"]
+    if not os.path.isfile(file):
+        # launch_ros ignores a missing file.
+        raise RuntimeError(f"params_file must be a file, got {quoted(file, 200)}; {HINT}")
+    for name, choices in (("respawn", SWITCH), ("log_level", LEVELS)):
+        if arguments[name].lower() not in choices:
+            got = quoted(arguments[name])
+            raise RuntimeError(f"{name} must be one of {', '.join(choices)}, got {got}; {HINT}")
+    for name, text in given.items():
+        try:
+            field = PARAMETERS[name]
+            validated(field, text if isinstance(field.default, str) else yaml.safe_load(text))
+        except yaml.YAMLError as exc:
+            raise RuntimeError(
+                f"argument {name} must be YAML, got {quoted(text)}; {HINT}"
+            ) from exc
+        except ConfigError as exc:
+            raise RuntimeError(f"{exc}; {HINT}") from exc
+    if image != IMAGE and given.get("cameras"):
+        raise RuntimeError(
+            f"image is the topic of a camera without a name, got {quoted(image)} and cameras "
+            f"{given['cameras']}; give one topic for each camera in image_topics; {HINT}"
+        )
+
+
+def _restart(process: ExecuteProcess, options: dict[str, Any], pause: float) -> Action:
+    """Return an action that starts the process again whenever it fails, first after `pause` s."""
+    begun = time.monotonic()
+
+    def restart(event: ProcessExited, context: LaunchContext) -> Action | None:
+        if context.is_shutdown or event.returncode in FINAL_CODES:
+            return None
+        wait = FIRST_PAUSE if time.monotonic() - begun > LONG_RUN else pause
+
+        def start(_: LaunchContext) -> list[Action]:
+            again = ExecuteProcess(
+                cmd=event.cmd,
+                cwd=event.cwd,
+                env=event.env,
+                prefix="",
+                name="kosmos_node",
+                **options,
+            )
+            return [_restart(again, options, min(2 * wait, LAST_PAUSE)), again]
+
+        return TimerAction(period=wait, actions=[OpaqueFunction(function=start)])
+
+    return RegisterEventHandler(OnProcessExit(target_action=process, on_exit=restart))

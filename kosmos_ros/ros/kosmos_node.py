@@ -93,7 +93,7 @@ class KosmosNode(ManagedNode):
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=steady)
         self.create_timer(PORTS_PERIOD, self._check_ports, clock=steady)
         self.create_timer(namesakes.PERIOD, self._namesakes.check, clock=steady)
-        for text in self.unknown():
+        for text in (*self.unknown(), *self._unused_remapping()):
             self.get_logger().warning(text)
         self.on_availability(self.host.availability)
         if self.settings.autostart:
@@ -112,6 +112,17 @@ class KosmosNode(ManagedNode):
     def defaults(self) -> CameraSettings:
         """Return the parameters of a camera that has no values of its own."""
         return self._camera_values.values
+
+    def _unused_remapping(self) -> list[str]:
+        """Return a warning if `image` is remapped although no camera has this topic."""
+        given = self.resolve_topic_name("image")
+        topics = [topic for _, topic in _cameras(self.settings)]
+        if "image" in topics or given == self.resolve_topic_name("image", only_expand=True):
+            return []
+        return [
+            f"image is remapped to {given}, but no camera has the topic image: the topics are "
+            f"{', '.join(topics)}; use the parameter image_topics instead"
+        ]
 
     @property
     def scheduler(self) -> Scheduler:
@@ -136,15 +147,17 @@ class KosmosNode(ManagedNode):
     def stop(self, timeout: float) -> bool:
         """Respond to all waiting clients and end the threads. Return whether they have ended.
 
-        Takes at most `timeout` seconds, and spins the executor, which sends the responses.
+        Takes at most `timeout` seconds, and spins the executor, which sends the responses. Does
+        not wait for a model that is loading, because nothing can stop that.
         """
         end = time.monotonic() + timeout
+        loading = not self.host.settled
         self.host.begin_shutdown(SHUTTING_DOWN)
         if self.context.ok():
             self.request_services.refuse_all(self.unavailable())
             self._diagnose()
             self._send_last_answers(end)
-        worker_ended = self.host.join(end - time.monotonic())
+        worker_ended = self.host.join(0.0 if loading else end - time.monotonic())
         return self._delivery.close(end - time.monotonic()) and worker_ended
 
     def _send_last_answers(self, end: float) -> None:

@@ -135,6 +135,7 @@ class ModelHost:
             return False
         if self._shutting_down.is_set():  # `begin_shutdown` was called before there was a worker
             self.worker.close()
+            self._settled.set()
         self._settled.wait()
         return self._loaded and self.availability.phase is not Phase.FAILED
 
@@ -225,6 +226,7 @@ class ModelHost:
         self._become(Phase.ENDED, reason)
         if worker := self.worker:  # a transition may set self.worker to None meanwhile
             worker.close()
+        self._settled.set()  # a transition must not wait for the end of loading
 
     def join(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds. Return whether the worker has ended."""

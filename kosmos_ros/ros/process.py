@@ -24,8 +24,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from kosmos_ros.entry import BAD_ARGUMENT, BAD_PARAMETER, SIGNALS, catch_signals, leave
 from kosmos_ros.errors import KosmosError
+from kosmos_ros.ros import environment, parameter_files
 from kosmos_ros.ros.arguments import bare_rule, mistaken_remaps
-from kosmos_ros.sanitize import format_traceback, one_line, quoted
+from kosmos_ros.sanitize import format_traceback, one_line
 
 REPEAT_ERROR = 5.0  # s between log lines about failing callbacks
 
@@ -36,8 +37,6 @@ START_PATIENCE = 120.0  # s for ROS and the node to start, far more than a busy 
 END_PATIENCE = 30.0  # s for the node to stop and for Python to exit
 
 STDERR = 2  # file descriptor
-
-DOMAIN, MAX_DOMAIN = "ROS_DOMAIN_ID", 232  # environment variable, and its largest value
 
 SETTING_ERRORS = (
     KosmosError,
@@ -64,11 +63,12 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     one that does not react to a signal.
 
     Returns the exit code: the result of `finished`; 0 after a signal; 1 if the node refuses its
-    parameters; 2 for arguments or a ROS domain that ROS refuses. Raises any other error of the
-    start, such as RuntimeError if the system cannot start a thread.
+    parameters; 2 for arguments or environment variables that ROS refuses. Raises any other error
+    of the start, such as RuntimeError if the system cannot start a thread.
     """
     if reason := _wrong_argument(args):
         return _refuse(BAD_ARGUMENT, reason)
+    environment.warn_of_missing_profiles()
     # After the stacks, the default action of the signal ends the process.
     faulthandler.register(signal.SIGALRM, file=STDERR, chain=True)
     for number in SIGNALS:
@@ -95,10 +95,14 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     threads_ended = False
     try:
         executor.add_node(node)
+        words = sys.argv if args is None else args
+        for warning in parameter_files.unmatched(words, node.get_fully_qualified_name()):
+            node.get_logger().warning(warning)
         _spin(node, signalled)
         signal.set_wakeup_fd(-1)  # another signal must not shorten END_PATIENCE
         signal.setitimer(signal.ITIMER_REAL, END_PATIENCE)
         threads_ended = node.stop(STOP_TIMEOUT)
+        node.destroy_node()  # otherwise other nodes may see it for another 20 s
     finally:
         # Python takes a while to exit. Another Ctrl-C must not change the exit code meanwhile.
         sys.unraisablehook = _report_unless_late_signal
@@ -126,10 +130,9 @@ def spin_once(node: Any, timeout: float | None = None) -> None:
 
 
 def _wrong_argument(args: list[str] | None) -> str:
-    """Return the reason why ROS refuses the command line or the ROS domain; empty: none."""
-    # Fast DDS ends the process with code 1 if the number is too large.
-    if (domain := os.environ.get(DOMAIN)) and not _is_domain(domain):
-        return f"{DOMAIN} must be a number from 0 to {MAX_DOMAIN}, got {quoted(domain)}"
+    """Return the reason why ROS refuses the command line or the environment; empty: none."""
+    if reason := environment.wrong_variable():
+        return reason
     if rule := bare_rule(sys.argv if args is None else args):
         rule = one_line(rule, 100)
         return f"unknown argument {rule}; set a parameter with -p {rule}, rename with -r {rule}"
@@ -143,10 +146,6 @@ def _wrong_argument(args: list[str] | None) -> str:
         f"unknown argument {one_line(unknown[0], 100)}; "
         "set parameters with --ros-args -p NAME:=VALUE"
     )
-
-
-def _is_domain(text: str) -> bool:
-    return text.isdecimal() and len(text) < 10 and int(text) <= MAX_DOMAIN
 
 
 def _code_of(error: Exception, reason: str) -> int:

@@ -8,6 +8,7 @@ scripts/docs writes config/kosmos.yaml and the tables of docs/interface.md from 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass
 
@@ -28,6 +29,16 @@ def check_name(name: str) -> None:
         )
 
 
+def check_model(model: str) -> None:
+    """Raise ConfigError for a text that can be no model, such as a robot's name or a file."""
+    path = os.path.expanduser(model)
+    if os.path.isfile(path) or not ("/" in model or model == "shapes" or os.path.isdir(path)):
+        raise ConfigError(
+            f"must be shapes, a directory, or a Hugging Face id such as OWNER/NAME, "
+            f"got {quoted(model)}"
+        )
+
+
 @dataclass(frozen=True)
 class NodeSettings:
     """Values of the node's parameters."""
@@ -35,6 +46,7 @@ class NodeSettings:
     model: str = parameter(
         "microsoft/kosmos-2-patch14-224",
         'Hugging Face id, directory, or "shapes" for the small embedded model.',
+        check=check_model,
         read_only=True,
     )
     revision: str = parameter(

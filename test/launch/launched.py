@@ -9,7 +9,7 @@ from pathlib import Path
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from launch import LaunchDescription
-from launch.actions import IncludeLaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import AnyLaunchDescriptionSource
 from launch_testing.actions import ReadyToTest
 from rcl_interfaces.srv import GetParameters
@@ -21,19 +21,17 @@ FILES = Path(__file__).parents[2] / "launch"
 PATIENCE = 60.0  # s, far longer than any step takes
 
 
-def description_of(file, **arguments):
-    """Return the test description that includes one of the project's launch files."""
+def description_of(file, *before, **arguments):
+    """Return the test description that includes one of the project's launch files in a group.
+
+    The actions `before` come first in the group.
+    """
     # launch sends SIGTERM 5 s after SIGINT by default, which is too early on busy cores.
     arguments = {"sigterm_timeout": "30", **arguments}
-    return LaunchDescription(
-        [
-            IncludeLaunchDescription(
-                AnyLaunchDescriptionSource(str(FILES / file)),
-                launch_arguments=arguments.items(),
-            ),
-            ReadyToTest(),
-        ]
+    include = IncludeLaunchDescription(
+        AnyLaunchDescriptionSource(str(FILES / file)), launch_arguments=arguments.items()
     )
+    return LaunchDescription([GroupAction([*before, include]), ReadyToTest()])
 
 
 class ClientTestCase(unittest.TestCase):

@@ -22,7 +22,17 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ["camera_node", "demo_node", "kosmos", "kosmos_node"]
 PARTS = ["CMakeLists.txt", "config", "kosmos_msgs", "kosmos_ros", "launch"]
-PARTS += ["package.xml", "setup.cfg", "setup.py", "pyproject.toml"]
+PARTS += ["package.xml", "setup.cfg", "setup.py", "pyproject.toml", "test"]
+
+USER = """<package format="3">
+  <name>a_user</name>
+  <version>0.1.0</version>
+  <description>A package of a user.</description>
+  <maintainer email="user@example.com">A user</maintainer>
+  <license>Apache-2.0</license>
+  <depend>kosmos_msgs</depend>
+</package>
+"""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +93,19 @@ def test_every_source_file_has_copyright_and_licence():
     for file in files:
         head = file.read_text()[:200]
         assert "# Copyright 20" in head and "# SPDX-License-Identifier: Apache-2.0" in head, file
+
+
+def test_colcon_finds_and_orders_the_messages_through_the_link(workspace, tmp_path):
+    """README.md makes the link, so that other packages can depend on the messages alone."""
+    source = tmp_path / "src"
+    source.mkdir()
+    (source / "kosmos_ros").symlink_to(workspace[0] / "src" / "kosmos_ros")
+    (source / "kosmos_msgs").symlink_to("kosmos_ros/kosmos_msgs")
+    (source / "a_user").mkdir()
+    (source / "a_user" / "package.xml").write_text(USER)
+    command = ["python3", "-m", "colcon", "list", "--topological-order", "--names-only"]
+    listed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert listed.stdout.split() == ["kosmos_msgs", "a_user", "kosmos_ros"]
 
 
 def test_plain_colcon_installs_both_packages(workspace):

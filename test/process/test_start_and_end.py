@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,38 @@ def test_a_lack_of_file_descriptors_is_code_7_and_named():
         assert program.ends() == 7, program.output
     assert program.has("Too many open files; allow more open files (ulimit -n, LimitNOFILE)")
     assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("RMW_IMPLEMENTATION", "rmw_none_cpp"), ("RCUTILS_LOGGING_USE_STDOUT", "maybe")],
+)
+def test_a_variable_that_ros_cannot_use_is_code_2_and_named(name, value):
+    with Program("camera_node", env={**os.environ, name: value}) as program:
+        assert program.ends() == 2, program.output
+    (line,) = program.lines
+    assert line.startswith(f"{name} must be ") and f"got '{value}'" in line
+
+
+def test_a_missing_home_is_code_7_and_named():
+    environment = {**os.environ}
+    for name in ("HOME", "ROS_HOME", "ROS_LOG_DIR"):
+        environment.pop(name, None)
+    with Program("camera_node", env=environment) as program:
+        assert program.ends() == 7, program.output
+    assert program.lines[-1].endswith(
+        "set HOME, or set ROS_LOG_DIR to a folder that this user can write to"
+    )
+
+
+def test_a_parameter_file_for_another_name_is_reported(tmp_path):
+    file = tmp_path / "camera.yaml"
+    file.write_text("camera: {ros__parameters: {rate: 5.0}}")
+    arguments = ("--ros-args", "-r", "__ns:=/robot", "--params-file", file)
+    with Program("camera_node", *arguments) as program:
+        line = program.says("has no section for /robot/camera")
+    assert f"parameter file {file}" in line
+    assert "it has /camera; rename the section to /** or /robot/camera" in line
 
 
 # Streams -----------------------------------------------------------------------------------
@@ -291,3 +324,82 @@ def test_a_node_that_hangs_when_it_starts_ends_by_itself():
     with Program(PYTHON, "-c", code) as program:
         assert program.ends() == -signal.SIGALRM, program.output
     assert program.has("Current thread"), program.output  # the stacks
+
+
+# The end -----------------------------------------------------------------------------------
+
+LEAVES = """
+import rclpy.task, sys
+from rclpy.node import Node
+from kosmos_ros.ros import process
+
+class Leaving(Node):
+    def stop(self, seconds):
+        return {ended}
+
+    def destroy_node(self):
+        print("destroyed", flush=True)
+        super().destroy_node()
+
+def make():
+    node = Leaving("leaving")
+    node.finished = rclpy.task.Future()
+    node.finished.set_result(3)
+    return node
+
+sys.exit(process.run(make, ["node"]))
+"""
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_node_leaves_the_graph_before_its_process_ends(ended):
+    """Otherwise other nodes see it for another 20 s, also the one that replaces it."""
+    with Program(PYTHON, "-c", LEAVES.format(ended=ended)) as program:
+        assert program.ends() == 3, program.output
+    assert program.has("destroyed")
+
+
+def test_kosmos_node_ends_without_the_exit_of_the_interpreter():
+    """It takes a second or two to free the objects of torch."""
+    code = """
+import atexit, sys, types
+from kosmos_ros.entry import kosmos_node
+class Kept:
+    def __del__(self):
+        print("freed", flush=True)
+kept = Kept()
+def main():
+    atexit.register(print, "exit handler")
+    return 3
+sys.modules["kosmos_ros.ros.kosmos_node"] = types.SimpleNamespace(main=main)
+sys.exit(kosmos_node())
+"""
+    with Program(PYTHON, "-c", code) as program:
+        assert program.ends() == 3
+    assert program.lines == ["exit handler"]
+
+
+def test_ctrl_c_during_an_import_of_the_command_raises_nothing_in_the_module(tmp_path):
+    """A native module may abort at an exception."""
+    module = "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\n"
+    (tmp_path / "native.py").write_text(module + "except BaseException:\n    print('raised')\n")
+    code = """
+import importlib, sys, types
+from kosmos_ros.entry import kosmos
+main = lambda: print("before") or importlib.import_module("native")
+sys.modules["kosmos_ros.cli"] = types.SimpleNamespace(main=main)
+sys.exit(kosmos())
+"""
+    with Program(PYTHON, "-c", code, cwd=tmp_path) as program:
+        assert program.ends() == 130
+    assert program.lines == ["before"]
+
+
+def test_a_loading_model_does_not_delay_the_end(start, monkeypatch):
+    loading, waits = threading.Event(), []
+    node = start(load=lambda settings: loading.wait()).node
+    monkeypatch.setattr(node.host, "join", lambda seconds: waits.append(seconds))
+    assert not node.stop(PATIENCE)
+    assert waits == [0.0]
+    monkeypatch.undo()
+    loading.set()
