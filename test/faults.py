@@ -556,4 +556,35 @@ FAULTS = (
         "an installation that computes wrongly",
         "`kosmos check` names the example, the first token that differs, and both probabilities.",
     ),
+    Fault(
+        105,
+        "a node that the launch file starts again",
+        "It has the command, working directory and environment of its first start.",
+    ),
+    Fault(
+        106,
+        "arguments of another launch file",
+        "A value that cannot be meant for the node is refused with the remedy. The launch file "
+        "logs all others.",
+    ),
+    Fault(
+        107,
+        "a parameter file without a section for the node",
+        "One warning names the file, its sections and the node.",
+    ),
+    Fault(
+        108,
+        "an environment variable that ROS cannot use",
+        "One line names the variable and the valid values. The exit code is 2.",
+    ),
+    Fault(
+        109,
+        "a node that takes long to stop",
+        "It leaves the graph before its process ends. A model that is loading does not delay it.",
+    ),
+    Fault(
+        110,
+        "Ctrl-C while the command imports a library",
+        "It ends with code 130 and without a traceback.",
+    ),
 )

@@ -190,6 +190,7 @@ def after(words, word):
     return [follower for first, follower in itertools.pairwise(words) if first == word]
 
 
+@pytest.mark.fault(105)
 def test_a_restarted_node_has_the_same_command_and_environment(recorders):
     """Its names are those of its own include, although other ones have run since."""
     first, second = recorders("first"), recorders("second")
@@ -291,6 +292,7 @@ def test_the_log_level_is_that_of_the_nodes_own_logger(recorders, arguments, log
     assert after(recorder.words(), "--log-level") == [logger]
 
 
+@pytest.mark.fault(106)
 def test_arguments_of_another_launch_file_stay_out_of_a_group_without_forwarding(recorders):
     recorder = recorders(code=0)
     parent = {"model": "burger", "task": "patrol", "max_rate": "10"}
@@ -308,6 +310,7 @@ def test_arguments_of_another_launch_file_stay_out_of_a_group_without_forwarding
 @pytest.mark.parametrize(
     "name, value", [("model", "burger"), ("task", "patrol"), ("log_level", "9")]
 )
+@pytest.mark.fault(106)
 def test_an_argument_that_cannot_be_meant_for_the_node_is_refused_with_the_remedy(
     errors, name, value
 ):

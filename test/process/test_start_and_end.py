@@ -105,6 +105,7 @@ def test_a_lack_of_file_descriptors_is_code_7_and_named():
     "name, value",
     [("RMW_IMPLEMENTATION", "rmw_none_cpp"), ("RCUTILS_LOGGING_USE_STDOUT", "maybe")],
 )
+@pytest.mark.fault(108)
 def test_a_variable_that_ros_cannot_use_is_code_2_and_named(name, value):
     with Program("camera_node", env={**os.environ, name: value}) as program:
         assert program.ends() == 2, program.output
@@ -352,6 +353,7 @@ sys.exit(process.run(make, ["node"]))
 
 
 @pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.fault(109)
 def test_a_node_leaves_the_graph_before_its_process_ends(ended):
     """Otherwise other nodes see it for another 20 s, also the one that replaces it."""
     with Program(PYTHON, "-c", LEAVES.format(ended=ended)) as program:
@@ -379,6 +381,7 @@ sys.exit(kosmos_node())
     assert program.lines == ["exit handler"]
 
 
+@pytest.mark.fault(110)
 def test_ctrl_c_during_an_import_of_the_command_raises_nothing_in_the_module(tmp_path):
     """A native module may abort at an exception."""
     module = "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\n"
@@ -395,6 +398,7 @@ sys.exit(kosmos())
     assert program.lines == ["before"]
 
 
+@pytest.mark.fault(109)
 def test_a_loading_model_does_not_delay_the_end(start, monkeypatch):
     loading, waits = threading.Event(), []
     node = start(load=lambda settings: loading.wait()).node

@@ -28,6 +28,7 @@ SECTIONS = [
 
 @pytest.mark.parametrize("namespace", ["", "robot", "/a/b"])
 @pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.fault(107)
 def test_a_file_is_unmatched_exactly_if_ros_uses_none_of_its_values(
     ros, tmp_path, section, namespace
 ):
