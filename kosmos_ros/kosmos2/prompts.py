@@ -187,8 +187,8 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
     Each EMPTY_OBJECT of `text` takes the next of `region_count` regions. The answer ends at
     `stop`, which is one tag or text without tags; empty: it ends where the model ends it. White
     space at either end and before a tag is removed, as Hugging Face's processor and tokenizer do.
-    If `text` ends with a phrase, with or without `<object>` after it, the caption repeats the
-    phrase.
+    If `text` ends with a phrase, which may be open or have `<object>` after it, the caption
+    repeats the phrase.
 
     Raises PromptError if `text` is empty, longer than MAX_PROMPT (also in NFKC form, which the
     tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location beyond the grid
@@ -208,7 +208,7 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
             f"prompt {quoted(text)} must have one {EMPTY_OBJECT} for each of {region_count} "
             f"regions, got {len(pieces) - 1}"
         )
-    phrase = re.search(rf"<phrase>[^<]*</phrase>({BOX_TAGS[0]})?$", pieces[-1])
+    phrase = re.search(rf"<phrase>[^<]*(</phrase>({BOX_TAGS[0]})?)?$", pieces[-1])
     regions = tuple((number,) for number in range(region_count))
     return Template("prompt", pieces, regions, phrase.group() if phrase else "", _stop(stop))
 

@@ -34,8 +34,9 @@ class Stamps:
         if self._time.still >= STILL:
             self._warn(
                 "still",
-                f"the stamps of its images do not change ({stamp:g} s): latency is wrong, and the "
-                "times of events are those of arrival; let the camera's driver set the stamps",
+                f"the stamps of its images do not change ({stamp:g} s): latency is wrong, and "
+                "event_seconds counts from the arrival of frames; let the camera's driver set the "
+                "stamps",
             )
         return time
 

@@ -170,6 +170,8 @@ DOG = "<grounding><phrase> a dog</phrase>"
             "<phrase> a dog</phrase><object>",
             "",
         ),
+        (prompts.raw(f"{BRIEF}<phrase> a"), "prompt", "<phrase> a", ""),
+        (prompts.raw(f"{BRIEF}<phrase>"), "prompt", "<phrase>", ""),
         (prompts.raw("<phrase> a dog</phrase> and"), "prompt", "", ""),
         (prompts.joined([prompts.phrase_grounding("a dog")] * 2), "phrase_grounding", "", ""),
     ],
