@@ -239,7 +239,8 @@ class Camera:
     ) -> Iterator[Event]:
         """Yield the events that this frame confirms."""
         stamp = observation.header.stamp
-        moment = self._stamps.time(seconds(stamp), time.monotonic())
+        latched = self.subscription.latched
+        moment = self._stamps.time(seconds(stamp), time.monotonic(), latched)
         details = (moment, stamp, settings.event_frames, settings.event_seconds)
         for standing in STANDING:
             watchlist = self._watchlists[standing.name]

@@ -25,13 +25,14 @@ class Stamps:
         self._time = FrameTime()
         self._warned: set[str] = set()
 
-    def time(self, stamp: float, now: float) -> float:
+    def time(self, stamp: float, now: float, latched: bool = False) -> float:
         """Return the time of a frame in seconds: its stamp, or the elapsed time if stamps stand.
 
-        `now` is the monotonic time, in seconds.
+        `now` is the monotonic time, in seconds. `latched`: the previous frame may come
+        again.
         """
         time = self._time.of(stamp, now)
-        if self._time.still >= STILL:
+        if self._time.still >= STILL and not latched:
             self._warn(
                 "still",
                 f"the stamps of its images do not change ({stamp:g} s): latency is wrong, and "
