@@ -37,7 +37,8 @@ YAML_HEAD = """\
 # description, edit kosmos_ros/serving/node_settings.py.
 # Parameters marked "Fixed." are read at start. The others can be changed at any time:
 #   ros2 param set /kosmos max_rate 2.0
-# null unsets a parameter: it has its default then, or a camera's parameter the common value.
+# null unsets a parameter, which then has its default.
+# A camera's parameter follows the common value instead.
 /**:
   ros__parameters:
 """

@@ -235,7 +235,7 @@ def _check(arguments: dict[str, str], given: dict[str, str]) -> None:
             raise RuntimeError(f"{exc}; {HINT}") from exc
     if image != IMAGE and given.get("cameras"):
         raise RuntimeError(
-            f"image is the topic of a camera without a name, got {quoted(image)} and cameras "
+            f"image cannot be combined with cameras, got image {quoted(image)} and cameras "
             f"{given['cameras']}; give one topic for each camera in image_topics; {HINT}"
         )
 

@@ -58,9 +58,7 @@ class Row:
     def faults(self, exact: bool) -> list[str]:
         """Return what is wrong. `exact`: the number format is float32."""
         found = {
-            "the prompt has other token ids than Hugging Face's processor gives": (
-                not self.prompt_ids
-            ),
+            "token ids of the prompt differ from Hugging Face's processor": not self.prompt_ids,
             "phrases and boxes differ from post_process_generation": not self.boxes,
             "token ids differ from generate": exact and self.difference is not None,
             f"the mean probability differs by more than {SCORE_TOLERANCE}": exact

@@ -81,8 +81,8 @@ def _figures(each: Pass) -> list[str]:
         ("image to first token", speed.first_token * 1e3, expected.first_token, "ms"),
         ("one more token", speed.next_token * 1e3, expected.next_token, "ms"),
         ("GPU memory reserved", speed.device / 1e9, 0.0, "GB"),
-        ("peak of the process", each.process / 1e9, 0.0, "GB"),
-        ("pixels, at most", each.pixels, 0.0, "of 255 from Hugging Face's"),
+        ("peak process memory", each.process / 1e9, 0.0, "GB"),
+        ("largest pixel error", each.pixels, 0.0, "of 255, against Hugging Face's processor"),
     ]
     lines = []
     for name, value, usual, unit in rows:

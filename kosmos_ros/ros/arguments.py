@@ -25,7 +25,7 @@ def mistaken_remaps(words: Sequence[str], is_parameter: Callable[[str], bool]) -
         if option in _REMAP and is_parameter(name):
             shown = one_line(f"{name}{_RULE}{value}", MAX_VALUE)
             lines.append(
-                f"-r {shown} renames a topic, and {name} is a parameter, which keeps its value; "
+                f"-r {shown} renames a topic, but {name} is a parameter and keeps its value; "
                 f"did you mean -p {shown}?"
             )
     return lines

@@ -326,7 +326,7 @@ class ImageSubscription:
         return (
             f"{self.arrivals.lost(now):.0%} of the images on {self.topic} are lost, or replaced "
             f"by newer ones before this node reads them ({self.arrivals.rate(now):.1f} images/s "
-            f"are read, {self.missed} lost so far): this computer is too busy, or images arrive "
+            f"are read, {self.missed} lost so far): this computer is too busy, images arrive "
             f"in bursts, or {self._cures()}"
         )
 

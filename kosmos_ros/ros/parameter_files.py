@@ -33,7 +33,8 @@ def unmatched(words: Sequence[str], node: str) -> list[str]:
             names = one_line(", ".join(sections), MAX_SECTIONS)
             warnings.append(
                 f"parameter file {one_line(file, MAX_PATH)} has no section for {node}, so none of "
-                f"its values are used; it has {names}; rename the section to /** or {node}"
+                f"its values are used; its sections are {names}; "
+                f"rename the right one to /** or {node}"
             )
     return warnings
 

@@ -212,7 +212,11 @@ class ParameterNode(Node):
             if self._groups[name].fields[name].name in changed
         ]
         names = one_line(", ".join(kept), MAX_KEPT)
-        return f"unchanged: {names}; set one to null to let it follow" if kept else ""
+        return (
+            f"these keep their own values: {names}; set one to null to let it follow"
+            if kept
+            else ""
+        )
 
     def unknown(self) -> list[str]:
         """Return a warning for each given parameter that the node has not declared."""

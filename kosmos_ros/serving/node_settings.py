@@ -30,7 +30,7 @@ def check_name(name: str) -> None:
 
 
 def check_model(model: str) -> None:
-    """Raise ConfigError for a text that can be no model, such as a robot's name or a file."""
+    """Raise ConfigError for a text that cannot name a model, such as a robot's name or a file."""
     path = os.path.expanduser(model)
     if os.path.isfile(path) or not ("/" in model or model == "shapes" or os.path.isdir(path)):
         raise ConfigError(
@@ -92,17 +92,17 @@ class NodeSettings:
     )
     no_repeat_ngram_size: int = parameter(
         -1,
-        "Length of the sequences that a prompt and its answer contain only once (tokens), so that "
-        "captions do not run in loops. -1: as the model's files say; 3 for the default model. "
-        "0: no limit.",
+        "Length of the token sequences (n-grams) that may occur only once in a prompt and its "
+        "answer. This keeps captions from running in loops. -1: the value in the model's files, "
+        "which is 3 for the default model. 0: no limit.",
         limits=(-1, 1024),
         read_only=True,
     )
     refine_boxes: bool = parameter(
         True,
-        "Place the corners of boxes inside their grid cells, at the mean of the cell and its "
-        "neighbours, weighted by their probabilities. If false, boxes are those of Hugging Face, "
-        "with corners at the centres of cells.",
+        "Place each corner of a box inside its grid cell, at the mean of the cell and its "
+        "neighbours, weighted by their probabilities. If false, place it at the centre of the "
+        "cell, as Hugging Face's code does.",
         read_only=True,
     )
     warm_up: bool = parameter(
@@ -143,8 +143,9 @@ class NodeSettings:
     )
     stretch_mono16: bool = parameter(
         False,
-        "Spread the brightness of each 16-bit grey image (mono16) from its darkest to its "
-        "brightest value. Images of cameras with 10 to 14 bits are nearly black without it.",
+        "Stretch the brightness of each 16-bit grey image (mono16), so that its darkest value "
+        "becomes black and its brightest value white. If false, images of cameras with 10 to 14 "
+        "bits are nearly black.",
     )
     queue_size: int = parameter(
         8,
@@ -221,10 +222,10 @@ class CameraSettings:
     )
     min_score: float = parameter(
         0.1,
-        "Lowest score of the boxes of phrases that are asked for: parameter phrases, task "
-        "phrase_grounding and ~/ground. Boxes with a lower score are left out, and a phrase "
-        "without boxes counts as not in view. 0: keep all. The default was measured with the "
-        "embedded model only.",
+        "Lowest score of the boxes of requested phrases (parameter phrases, task phrase_grounding "
+        "and service ~/ground). Boxes with a lower score are left out. A phrase without boxes "
+        "counts as not in view. 0: keep all. The default was measured with the embedded model "
+        "only.",
         limits=(0, 1),
     )
     event_frames: int = parameter(

@@ -147,7 +147,7 @@ def test_another_reading_of_the_prompt_is_a_fault(checked, monkeypatch):
     monkeypatch.setattr(Engine, "token_ids", wrong)
     code, value = checked()
     assert code == 1
-    assert "float32: question: the prompt has other token ids than" in " ".join(value["faults"])
+    assert "float32: question: token ids of the prompt differ from" in " ".join(value["faults"])
     assert rows(value)["brief caption"]["prompt_ids"]
 
 

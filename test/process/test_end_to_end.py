@@ -360,7 +360,7 @@ def test_a_remap_rule_with_the_name_of_a_parameter_causes_a_warning():
     words = [*parameters(autostart="false"), "-r", "model:=shapes", "-r", "image:=/camera"]
     with Program("kosmos_node", *words) as program:
         program.says(
-            "-r model:=shapes renames a topic, and model is a parameter, which keeps its value; "
+            "-r model:=shapes renames a topic, but model is a parameter and keeps its value; "
             "did you mean -p model:=shapes?"
         )
         assert program.stop() == 0

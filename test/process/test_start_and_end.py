@@ -131,7 +131,7 @@ def test_a_parameter_file_for_another_name_is_reported(tmp_path):
     with Program("camera_node", *arguments) as program:
         line = program.says("has no section for /robot/camera")
     assert f"parameter file {file}" in line
-    assert "it has /camera; rename the section to /** or /robot/camera" in line
+    assert "its sections are /camera; rename the right one to /** or /robot/camera" in line
 
 
 # Streams -----------------------------------------------------------------------------------

@@ -48,7 +48,10 @@ def test_nested_namespaces_are_one_name(tmp_path):
     assert not unmatched(["--params-file", str(file)], "/robot/kosmos")
     (warning,) = unmatched(["--params-file", str(file)], "/kosmos")
     assert f"parameter file {file} has no section for /kosmos" in warning
-    assert "it has /robot/kosmos, /robot/eyes; rename the section to /** or /kosmos" in warning
+    assert (
+        "its sections are /robot/kosmos, /robot/eyes; rename the right one to /** or /kosmos"
+        in warning
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: b: c", "\xff", "/**: 3"])

@@ -321,7 +321,9 @@ def test_a_camera_without_an_own_value_follows_the_common_one(start):
     harness.until(lambda: harness.node.count_subscribers("/parameter_events"))
     result = harness.node.set_parameters([Parameter("max_rate", value=4.0)])[0]
     assert result.successful
-    assert result.reason == "unchanged: right.max_rate; set one to null to let it follow"
+    assert result.reason == (
+        "these keep their own values: right.max_rate; set one to null to let it follow"
+    )
     assert rates() == [4.0, 9.0]
     harness.until(lambda: any(event.changed_parameters for event in events))
     changed = [change for event in events for change in event.changed_parameters]
