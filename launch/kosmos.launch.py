@@ -227,7 +227,7 @@ def _check(arguments: dict[str, str], given: dict[str, str]) -> None:
         try:
             field = PARAMETERS[name]
             validated(field, text if isinstance(field.default, str) else yaml.safe_load(text))
-        except yaml.YAMLError as exc:
+        except (ValueError, yaml.YAMLError) as exc:  # ValueError: a date that does not exist
             raise RuntimeError(
                 f"argument {name} must be YAML, got {quoted(text)}; {HINT}"
             ) from exc

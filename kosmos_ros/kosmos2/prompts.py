@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
 
 from kosmos_ros.errors import ConfigError, PromptError
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, TAG
@@ -26,6 +26,10 @@ MAX_TEXT = 1000
 MAX_PROMPT = 2048 * 30
 """Longest raw prompt in code points. KOSMOS-2's context has 2048 tokens, and its longest token,
 </delimiter_of_multi_objects/>, has 30 characters. The engine counts the tokens."""
+
+MAX_MARKS = 30
+"""Most combining marks in a row, as in the Stream-Safe Text Format (UAX #15, section 13). Python
+takes seconds to normalize a long run of them, and no other thread runs meanwhile."""
 
 CONTROL_TAGS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>", "</image>")
 """Tags that mark where a prompt or the image begins and ends; no prompt may contain them."""
@@ -191,16 +195,16 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
     repeats the phrase.
 
     Raises PromptError if `text` is empty, longer than MAX_PROMPT (also in NFKC form, which the
-    tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location beyond the grid
-    or a control character, or has another number of EMPTY_OBJECT than regions, or if `stop` is
-    not as above.
+    tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location beyond the
+    grid, a control character or more than MAX_MARKS combining marks in a row, or has another
+    number of EMPTY_OBJECT than regions, or if `stop` is not as above.
     """
     text = _without_spaces(text)
     if not text:
         raise PromptError("prompt must not be empty")
     _check_text("prompt", text, MAX_PROMPT)
     # One character can become 18, and the tokenizer would take a second and much memory.
-    _check_text("prompt in NFKC form", unicodedata.normalize("NFKC", text), MAX_PROMPT)
+    _check_length("prompt in NFKC form", unicodedata.normalize("NFKC", text), MAX_PROMPT)
     _check_tags("prompt", text)
     pieces = tuple(text.split(EMPTY_OBJECT))
     if len(pieces) - 1 != region_count:
@@ -217,8 +221,9 @@ def plain_text(name: str, text: str) -> str:
     """Return `text` with one space in place of each run of white space.
 
     Raises PromptError, which calls the text `name`, if it is empty, longer than MAX_TEXT or not
-    Unicode text, or contains a control character or a tag. KOSMOS-2's tokenizer normalizes text
-    (NFKC), so a tag of full-width or other compatible characters is also refused.
+    Unicode text, or contains a control character, more than MAX_MARKS combining marks in a row or
+    a tag. KOSMOS-2's tokenizer normalizes text (NFKC), so a tag of full-width or other compatible
+    characters is also refused.
     """
     text = " ".join(text.split())
     if not text:
@@ -238,15 +243,30 @@ def object_tags(regions: Sequence[tuple[int, int]]) -> str:
     return f"{opening}{delimiter.join(boxes)}{closing}"
 
 
-def _check_text(name: str, text: str, most: int) -> None:
+def _check_length(name: str, text: str, most: int) -> None:
     if len(text) > most:
         raise PromptError(f"{name} must have at most {most} characters, got {len(text)}")
+
+
+def _check_text(name: str, text: str, most: int) -> None:
+    _check_length(name, text, most)
     odd = re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
     if odd:
         raise PromptError(
             f"{name} {quoted(text)} contains the control character U+{ord(odd.group()):04X}; "
             "remove it"
         )
+    marks = {char for char in set(text) if _is_mark(char)}
+    runs = (len(list(run)) for is_mark, run in groupby(text, marks.__contains__) if is_mark)
+    if (longest := max(runs, default=0)) > MAX_MARKS:
+        raise PromptError(
+            f"{name} must have at most {MAX_MARKS} combining marks in a row, got {longest}"
+        )
+
+
+def _is_mark(char: str) -> bool:
+    """Return whether a character is, in normalized form, only marks on the one before it."""
+    return all(map(unicodedata.combining, unicodedata.normalize("NFKD", char)))
 
 
 def _tags(text: str) -> Iterator[re.Match[str]]:

@@ -44,8 +44,8 @@ def _sections(file: str) -> list[str]:
     try:
         with open(file, encoding="utf-8") as stream:
             return list(_names(yaml.safe_load(stream)))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return []  # ROS reports it
+    except (OSError, ValueError, yaml.YAMLError):  # ValueError: a date that does not exist
+        return []  # ROS reports it, or reads it in another way
 
 
 def _names(tree: Any, above: str = "") -> Iterator[str]:

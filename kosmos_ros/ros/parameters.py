@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import (
@@ -59,6 +59,9 @@ MAX_NAMES = 1000
 A node with more parameters accepts as many entries as it has parameters. The time to set a
 parameter grows with the number of cameras, and no other callback runs meanwhile.
 """
+MAX_TEXTS = 1_000_000
+"""Most characters of all values in a request for parameters. While the prompts among them become
+tokens, which takes about 3 s for so many, no other callback runs."""
 
 Check = Callable[["dataclasses.Field[Any]", Any], object]
 """Raises KosmosError for a new value of a field that cannot be used."""
@@ -274,7 +277,7 @@ def _respond(
     declared = len(node.list_parameters([], DEPTH_RECURSIVE).names)
     try:
         limits.check(request, entries=max(MAX_NAMES, declared))
-        _check_types(request)
+        _check_changes(getattr(request, "parameters", ()))
     except RequestError as exc:
         node.get_logger().warning(
             f"a request for parameters is refused: {exc}", throttle_duration_sec=REPEAT_WARNING
@@ -283,9 +286,21 @@ def _respond(
     return respond(request, response)
 
 
-def _check_types(request: Any) -> None:
-    """Raise RequestError for an unknown type. rclpy would raise an error and send no response."""
-    for change in getattr(request, "parameters", ()):
+def _check_changes(changes: Sequence[Any]) -> None:
+    """Raise RequestError for too much text, or an unknown type.
+
+    For such a type rclpy would raise an error and send no response.
+    """
+    values = [change.value for change in changes]
+    total = sum(
+        len(text) for value in values for text in (value.string_value, *value.string_array_value)
+    )
+    if total > MAX_TEXTS:
+        raise RequestError(
+            f"all values together must have at most {MAX_TEXTS} characters, got {total}; send "
+            "them in several requests"
+        )
+    for change in changes:
         if change.value.type not in KNOWN_TYPES:
             raise RequestError(
                 f"parameter {quoted(change.name)} has the unknown type {change.value.type}; it "

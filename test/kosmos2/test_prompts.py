@@ -239,6 +239,24 @@ def test_a_raw_prompt_with_a_location_that_is_no_token_is_refused(tag):
         prompts.raw(f"<object>{tag}")
 
 
+# U+0F73 and U+FF9E are no marks until they are normalized.
+@pytest.mark.parametrize("marks", ["\u0300\u0316", "\u0f73\u0f71", "\uff9e\u0301"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        prompts.raw,
+        prompts.phrase_grounding,
+        prompts.question,
+        lambda text: prompts.raw_template("a", 0, stop=text),
+        lambda text: prompts.question("why?", history=[text, "so"]),
+    ],
+)
+def test_a_long_run_of_combining_marks_is_refused(make, marks):
+    make("a" + marks * 15 + "b" + marks * 15)
+    with pytest.raises(PromptError, match="must have at most 30 combining marks in a row, got 32"):
+        make("a" + marks * 16)
+
+
 @pytest.mark.fault(89)
 def test_a_raw_prompt_may_be_as_long_as_the_models_context():
     shot = (

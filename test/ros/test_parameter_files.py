@@ -54,7 +54,10 @@ def test_nested_namespaces_are_one_name(tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "a: b: c", "\xff", "/**: 3"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1, 2]", "a: b: c", "\xff", "/**: 3", "kosmos: {ros__parameters: {a: 2024-13-45}}"],
+)
 def test_a_file_without_sections_is_left_to_ros(tmp_path, text):
     file = tmp_path / "values.yaml"
     file.write_text(text, encoding="latin-1")

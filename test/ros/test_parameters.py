@@ -477,6 +477,26 @@ def test_request_with_too_many_parameters_is_refused_at_once(request_parameters,
     assert not call(ListParameters, prefixes=names).result.names
 
 
+def test_parameters_with_too_much_text_in_all_are_refused_at_once(request_parameters):
+    """The tokenizer would take minutes for a thousand of the longest prompts."""
+    harness, call = request_parameters
+    long = "x" * 50_000
+    before = harness.node.defaults().prompt
+    for parameters, total in (
+        ([change("prompt", long)] * 21, 1_050_000),
+        ([change("questions", ["x" * 1000] * 100)] * 11, 1_100_000),
+    ):
+        results = call(SetParameters, parameters=parameters).results
+        assert len(results) == len(parameters)
+        reason = f"all values together must have at most 1000000 characters, got {total}; send "
+        assert all(
+            not result.successful and result.reason.startswith(reason) for result in results
+        )
+    assert harness.node.defaults().prompt == before
+    some = [change("questions", ["x" * 1000] * 100)] * 10
+    assert all(result.successful for result in call(SetParameters, parameters=some).results)
+
+
 @pytest.mark.fault(79)
 def test_a_parameter_of_an_unknown_type_is_refused(request_parameters):
     """rclpy alone raises an exception, and the client waits for ever."""
