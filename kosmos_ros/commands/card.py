@@ -33,7 +33,7 @@ class Example:
 
     title: str
     prompt: Prompt
-    known: tuple[str, ...] = ()  # prompt and answer with tags; several pictures' versions
+    known: tuple[str, ...] = ()  # prompt and answer with tags, for each version of the picture
 
 
 @dataclass(frozen=True)

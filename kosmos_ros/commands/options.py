@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The options of the command kosmos. Those that are also parameters of the node are made of them.
+"""The options of the command kosmos. Some are also parameters of the node.
 
 Knows no image and no model.
 """
@@ -32,7 +32,7 @@ _OTHER_NAMES = {
     "phrases": "--phrase",
     "phrase": "--phrase",
 }
-"""Names in errors whose options are called otherwise."""
+"""Names in errors, and their options, which have other names."""
 _SINGLE = ("device", "dtype", "quantization", "threads", "task", "region", "stop", "history")
 """Options that are ordinary words. An error means the option only if it begins with the word."""
 
@@ -68,8 +68,9 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stored-pixels",
         action="store_true",
-        help="Use the pixels as the file stores them. Default: turn the image as its EXIF "
-        "orientation says, as viewers show it. Boxes and regions are in these pixels.",
+        help="Use the pixels as the file stores them. Default: rotate the image "
+        "according to its EXIF orientation, as viewers do. Boxes and regions are in the pixels "
+        "that are used.",
     )
     parser.add_argument(
         "--out",

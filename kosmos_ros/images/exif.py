@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Turn the image of a file as its EXIF orientation says, so that it is as viewers show it.
+"""Rotate or mirror the image of a file according to its EXIF orientation, as viewers do.
 
-Reads only the orientation, and accepts any bytes: broken metadata mean the stored pixels.
+Reads only the orientation, and accepts any bytes. With broken metadata the pixels stay as stored.
 """
 
 from __future__ import annotations

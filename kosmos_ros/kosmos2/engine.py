@@ -448,7 +448,7 @@ class _Row:
 def _beside(vocabulary: int, locations: Sequence[int]) -> torch.Tensor:
     """Return for each token itself, and for a location the tokens of its NEIGHBOURS.
 
-    (vocabulary, 9). A token stands for its own neighbours beyond the grid.
+    (vocabulary, 9). A location at the edge of the grid repeats itself for each missing neighbour.
     """
     tokens = torch.arange(vocabulary)[:, None].repeat(1, len(NEIGHBOURS))
     for cell, own in enumerate(locations):

@@ -363,9 +363,9 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
 def check_region(box: Box, width: float = 1.0, height: float = 1.0) -> None:
     """Raise RegionError for a box that is not finite, empty or inverted.
 
-    If `width` and `height` of the image in pixels are given, also for a box within the first
-    pixel: its numbers are fractions of the image, a common mistake. In an image of GRID pixels or
-    less, the first pixel can be a whole cell, and so a published box.
+    `width` and `height` are the size of the image in pixels. If they are given, a box inside the
+    first pixel is also refused, because its numbers are probably fractions of the image. Images
+    of at most GRID pixels per side are exempt: there the first pixel can contain a whole cell.
     """
     if not all(map(math.isfinite, (box.x_min, box.y_min, box.x_max, box.y_max))):
         raise RegionError(f"region {_shown(box)} must have finite numbers")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check environment variables of ROS before it starts. Knows no node.
 
-ROS and Fast DDS end the process, repeat an error for ever or say nothing for a wrong value.
+For a wrong value, ROS and Fast DDS end the process, repeat an error forever or say nothing.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ class Stamps:
         self._warned: set[str] = set()
 
     def time(self, stamp: float, now: float, latched: bool = False) -> float:
-        """Return the time of a frame in seconds: its stamp, or the elapsed time if stamps stand.
+        """Return the time of a frame in seconds: its stamp, while stamps change.
 
-        `now` is the monotonic time, in seconds. `latched`: the previous frame may come
-        again.
+        While a stamp repeats, the time advances with `now`, the monotonic time in seconds.
+        `latched`: the previous frame may come again, which is no fault.
         """
         time = self._time.of(stamp, now)
         if self._time.still >= STILL and not latched:

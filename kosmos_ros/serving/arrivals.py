@@ -80,7 +80,7 @@ class Arrivals:
     def silent(self, now: float, timeout: float) -> bool:
         """Return whether no frame has arrived for `timeout` seconds; 0: never.
 
-        For a camera whose period is known to be longer, it takes PATIENCE periods instead.
+        If PATIENCE periods of the camera are longer than `timeout`, they count instead.
         """
         period = statistics.median(self._intervals) if self._intervals else 0.0
         return timeout > 0 and max(timeout, PATIENCE * period) < self.silence(now)

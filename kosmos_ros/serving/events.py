@@ -41,7 +41,8 @@ class Event:
 class FrameTime:
     """Times of the frames of one camera: their stamps, as long as these change.
 
-    Some drivers always send the same stamp. From then on the time elapses like a monotonic clock.
+    Some drivers always send the same stamp. While a stamp repeats, the time advances with the
+    monotonic clock instead.
     """
 
     still: int = 0  # consecutive frames, up to now, that repeat the stamp of the one before

@@ -43,7 +43,8 @@ CATCH_UP = 0.1
 """Seconds that a request waits for a newer frame of an idle camera, whose frames are read rarely.
 
 The newest frame is often still on its way to this process, because a large image arrives in parts.
-A frame that arrives while a request waits is young enough for it for this time.
+A frame that arrives while a request waits is accepted up to this age, even if `max_age` is
+smaller.
 """
 
 
