@@ -30,6 +30,7 @@ from kosmos_ros.images.decode import (
     check_uncompressed,
     decode_compressed,
     decode_raw,
+    stored_encoding,
 )
 from kosmos_ros.images.encodings import ENCODINGS, STRETCHED
 from kosmos_ros.sanitize import format_error, one_line
@@ -74,15 +75,20 @@ class ImageDecoder:
         ImageSizeError as images.decode_raw and images.decode_compressed do.
         """
         if isinstance(message, CompressedImage):
-            return decode_compressed(message.data, message.format, max_pixels, stretch)
-        check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
-        of_table = stretch and message.encoding in STRETCHED
-        if of_table:
-            return _decode_by_table(message, max_pixels, stretch)
-        image = self._decode(message, max_pixels)
-        if self._hint and message.encoding in STRETCHED and image.max() <= DARK:
+            encoding = stored_encoding(message.format)
+            image = decode_compressed(message.data, message.format, max_pixels, stretch)
+        else:
+            encoding = message.encoding
+            check_uncompressed(bytes(message.data[:SNIFFED]), encoding)
+            by_table = stretch and encoding in STRETCHED
+            image = (
+                _decode_by_table(message, max_pixels, stretch)
+                if by_table
+                else self._decode(message, max_pixels)
+            )
+        if self._hint and not stretch and encoding in STRETCHED and image.max() <= DARK:
             self._hint(
-                f"an image of encoding {message.encoding} is nearly black; "
+                f"an image of encoding {encoding} is nearly black; "
                 "if its camera has fewer than 16 bits, set stretch_mono16 to true"
             )
             self._hint = None

@@ -115,12 +115,16 @@ def test_both_stretch_grey_of_16_bits(decoder):
     assert decoder.decode(png, LIMIT, True)[..., 1].tolist() == [[0, 100, 255]]
 
 
-def test_a_nearly_black_image_of_16_bits_causes_one_hint(monkeypatch):
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_nearly_black_image_of_16_bits_causes_one_hint(monkeypatch, compressed):
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
     hints = []
     decoder = ImageDecoder(hints.append)
-    bright, dark = message("mono16"), message("mono16")
-    dark.data = np.array([[0, 4095, 200], [300, 400, 500]], "<u2").tobytes()
+    bright, dark, values = message("mono16"), message("mono16"), [[0, 4095, 200], [300, 400, 500]]
+    dark.data = np.array(values, "<u2").tobytes()
+    if compressed:
+        png = encoded(np.array(values, np.uint16), "PNG")
+        dark = CompressedImage(data=png, format="mono16; png compressed ")
     for frame, stretch in ((bright, False), (dark, True), (message("mono8"), False)):
         decoder.decode(frame, LIMIT, stretch)
     assert not hints
