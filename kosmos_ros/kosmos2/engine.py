@@ -332,7 +332,7 @@ class Engine:
             return False
         if TAG.fullmatch(stop):
             return row.new[-1] == self._tokenizer.convert_tokens_to_ids(stop)
-        text = self._text(row, row.new)
+        stop, text = self._clean(stop), self._text(row, row.new)
         # A word such as "object" must not stop the answer inside a tag.
         words = TAG.sub(lambda tag: "\0" * len(tag.group()), text)
         if stop not in words:
@@ -395,7 +395,10 @@ class Engine:
     def _text(self, row: _Row, new: list[int]) -> str:
         """Return the text of the tokens `new` behind the row's prompt."""
         # A tokenizer drops the space before the first word, so decode the prompt as well.
-        text = self._decode(row.ids + new)[len(row.head) :]
+        return self._clean(self._decode(row.ids + new)[len(row.head) :])
+
+    def _clean(self, text: str) -> str:
+        """Return `text` with the spaces that the tokenizer's decoding leaves."""
         return join_punctuation(text) if self._tokenizer.clean_up_tokenization_spaces else text
 
     def _decode(self, ids: list[int]) -> str:

@@ -327,6 +327,7 @@ def test_spaces_are_joined_as_by_hugging_face(processor, text):
     ("text", "stop", "kept"),
     [
         (" a dog . A cat .", ".", " a dog"),
+        (" a dog . A cat .", " .", " a dog"),  # decoding removes the space
         (" a dog and a cat", "g a", " a do"),
         (" a dog and a cat", "cat", " a dog and a "),
         (" a dog Question: What", " Question:", " a dog"),
