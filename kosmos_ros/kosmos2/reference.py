@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,10 @@ class Difference:
     """The first token in which two answers differ."""
 
     position: int  # number of equal tokens before it
-    token: str  # of the answer that was compared
-    reference_token: str
+    token: str  # of the answer that was compared; empty: it has ended
+    reference_token: str  # empty: the reference has ended
     probability: float  # of `token`, by the reference, which read the equal tokens before it
-    reference_probability: float  # of `reference_token`
+    reference_probability: float  # of `reference_token`; both are 0 where an answer has ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,21 +130,17 @@ class Reference:
 
     def difference(self, ids: Sequence[int], answer: Answer) -> Difference | None:
         """Compare an answer's ids with those of the reference."""
-        count = min(len(ids), len(answer.ids))
-        pairs = enumerate(zip(ids, answer.ids, strict=False))
-        at = next((place for place, (one, other) in pairs if one != other), count)
-        if at == count:
-            return None  # both ended, or both have reached the limit
-        one, other = ids[at], answer.ids[at]
-        token, reference_token = self._processor.tokenizer.convert_ids_to_tokens([one, other])
-        probabilities = answer.probabilities[at]
-        return Difference(
-            position=at,
-            token=token,
-            reference_token=reference_token,
-            probability=float(probabilities[one]),
-            reference_probability=float(probabilities[other]),
+        pairs = enumerate(zip_longest(ids, answer.ids))
+        found = next((each for each in pairs if each[1][0] != each[1][1]), None)
+        if found is None:
+            return None
+        at, tokens = found
+        name = self._processor.tokenizer.convert_ids_to_tokens
+        one, other = ("" if token is None else name(token) for token in tokens)
+        mine, theirs = (
+            0.0 if None in tokens else float(answer.probabilities[at, token]) for token in tokens
         )
+        return Difference(at, one, other, mine, theirs)
 
     def _inputs(self, image: np.ndarray, prompt: str) -> dict[str, Any]:
         made = self._processor(text=prompt, images=Image.fromarray(image), return_tensors="pt")

@@ -124,6 +124,22 @@ def test_other_tokens_than_those_of_generate_are_a_fault(checked, monkeypatch):
     assert difference["probability"] < difference["reference_probability"]
 
 
+def test_an_answer_that_ends_early_is_a_fault(checked, monkeypatch):
+    advance = Engine._advance
+
+    def early(engine, row, token, near):
+        advance(engine, row, token, near)
+        row.ended = row.ended or len(row.new) == 2
+
+    monkeypatch.setattr(Engine, "_advance", early)
+    code, value = checked()
+    assert code == 1
+    assert "float32: brief caption: token ids differ from generate" in value["faults"]
+    difference = rows(value)["brief caption"]["difference"]
+    assert (difference["position"], difference["token"]) == (2, "")
+    assert difference["reference_token"]
+
+
 def test_other_probabilities_are_a_fault(checked, monkeypatch):
     read = Engine._read
 
