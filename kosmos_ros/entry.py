@@ -155,6 +155,10 @@ def _run_node(name: str) -> int:
     if missing := _missing_package():
         print(f"{name}: {missing}", file=sys.stderr)
         return ENVIRONMENT
+    # Before the import of rclpy, which ends the process for some values.
+    if reason := importlib.import_module(f"{FOLDER}environment").wrong_variable():
+        print(reason, file=sys.stderr)
+        return BAD_ARGUMENT
     return run_program(f"{FOLDER}{name}")
 
 
@@ -180,14 +184,11 @@ def run_program(
     """Import a module, call `start` with its `main`, and return the exit code.
 
     Signals have their default action during the import. If the environment lacks something that
-    the program needs, prints one line and returns 7; 2 for an environment variable that ROS
-    refuses. For any other exception, prints a traceback and returns 5.
+    the program needs, prints one line and returns 7. For any other exception, prints a traceback
+    and returns 5.
     """
     _prepare()
     try:
-        if reason := _wrong_variable(module):
-            print(reason, file=sys.stderr)
-            return BAD_ARGUMENT
         return start(importlib.import_module(module).main)
     except (SystemExit, KeyboardInterrupt):
         raise
@@ -199,16 +200,6 @@ def run_program(
         # Libraries that have not started completely may crash at a normal exit.
         leave(ENVIRONMENT)
         return ENVIRONMENT  # reached only in tests that replace os._exit
-
-
-def _wrong_variable(module: str) -> str:
-    """Return why ROS refuses an environment variable; empty: it does not.
-
-    The import of rclpy already ends the process for some of them.
-    """
-    if not module.startswith(FOLDER):
-        return ""
-    return str(importlib.import_module(f"{FOLDER}environment").wrong_variable())
 
 
 def leave(code: int) -> None:

@@ -5,6 +5,7 @@
 import contextlib
 import faulthandler
 import gc
+import json
 import os
 import signal
 import sys
@@ -220,6 +221,23 @@ def ros():
     yield rclpy
     _end_all_but(nodes, RUNNING)  # nodes before their context
     rclpy.try_shutdown()
+
+
+@pytest.fixture
+def kosmos(capsys):
+    """Return a function that runs the command: exit code, JSON lines, standard error."""
+
+    from kosmos_ros import cli
+
+    def run(*words):
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as exc:
+            code = exc.code
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return run
 
 
 @pytest.fixture

@@ -67,21 +67,6 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def kosmos(capsys):
-    """Return a function that runs the command: exit code, JSON lines, standard error."""
-
-    def run(*words):
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as exc:
-            code = exc.code
-        out, err = capsys.readouterr()
-        return code, [json.loads(line) for line in out.splitlines()], err
-
-    return run
-
-
-@pytest.fixture
 def caption(kosmos):
     """Return a function that captions images, which must succeed with no standard error."""
 

@@ -18,7 +18,7 @@ import numpy as np
 from kosmos_ros.errors import GenerationError, ImageError, KosmosError, RequestError
 from kosmos_ros.images import decode
 from kosmos_ros.kosmos2.grounding import Caption, read
-from kosmos_ros.kosmos2.prompts import Prompt
+from kosmos_ros.kosmos2.prompts import Prompt, PromptsOf
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.serving.node_settings import NodeSettings
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 MAX_BATCH = NodeSettings.max_batch_size
 """Most images that are encoded together, and most prompts that run together."""
-
-Prompts = Callable[[int, int], Sequence[Prompt]]
-"""Makes the prompts about an image of (width, height) pixels. Raises RequestError."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -65,7 +62,7 @@ class Limits:
 
 
 def described(
-    names: Iterable[str], prompts: Prompts, limits: Limits, engine: Callable[[], Engine]
+    names: Iterable[str], prompts: PromptsOf, limits: Limits, engine: Callable[[], Engine]
 ) -> Iterator[Described | Failure]:
     """Yield the captions of each image, or its failure, in the order of `names`.
 
@@ -79,7 +76,7 @@ def described(
 
 
 def _pictures(
-    names: Iterable[str], prompts: Prompts, limits: Limits
+    names: Iterable[str], prompts: PromptsOf, limits: Limits
 ) -> Iterator[Picture | Failure]:
     for name in names:
         try:

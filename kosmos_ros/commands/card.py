@@ -38,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Subject:
-    """What the prompts are about."""
+    """The words and places of one picture with which the examples are written."""
 
     thing: str  # phrase
     expression: str  # referring expression

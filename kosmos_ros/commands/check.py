@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     examples = card.examples(of_card=snowman, known=default)
     passes, problem = _passes(options, image, examples)
     faults = [*problem, *(fault for each in passes for fault in each.faults)]
-    picture = f"{options.image}" if options.image else "drawn"
+    picture = options.image or "drawn"
     if options.json:
         write(
             json.dumps(as_json(options.model, picture, snowman, passes, faults), allow_nan=False)

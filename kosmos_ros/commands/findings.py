@@ -93,7 +93,7 @@ class Pass:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong in this number format."""
+        """The differences in this number format that are faults."""
         return [f"{self.name}: {fault}" for row in self.rows for fault in row.faults(self.exact)]
 
     @property

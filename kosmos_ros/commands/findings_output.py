@@ -29,10 +29,8 @@ def table(
     ]
     for each in passes:
         lines += ["", *_rows(each), *_notes(each), "", *_figures(each)]
-    agree = [
-        f"all comparisons in float32 agree{_remark(passes)}",
-    ]
-    return [*lines, "", *([f"DIFFERS: {one_line(fault)}" for fault in faults] or agree)]
+    differences = [f"DIFFERS: {one_line(fault)}" for fault in faults]
+    return [*lines, "", *(differences or [f"all comparisons in float32 agree{_remark(passes)}"])]
 
 
 def _remark(passes: Sequence[Pass]) -> str:
@@ -88,7 +86,8 @@ def _figures(each: Pass) -> list[str]:
     for name, value, usual, unit in rows:
         if value or usual:
             beside = f"   {expected.machine}: {usual:g} {unit}" if usual else ""
-            lines.append(f"{name:<22}{value:.3g} {unit}{beside}")
+            shown = f"{value:.3g} {unit}" if value else "not measurable"
+            lines.append(f"{name:<22}{shown}{beside}")
     return lines
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kosmos_ros.commands import options as opts
-from kosmos_ros.commands.batches import Failure, Limits, Picture, Prompts, described
+from kosmos_ros.commands.batches import Failure, Limits, Picture, described
 from kosmos_ros.commands.output import report, save_annotated, value_of, write_line
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.kosmos2.grounding import Box, Caption, join_captions, region_cells
-from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, Template
+from kosmos_ros.kosmos2.grounding import Caption, join_captions
+from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, PromptsOf
 from kosmos_ros.serving.node_settings import FIELDS
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _describe(options: argparse.Namespace) -> int:
         ):
             yield prompt, caption, {"region": [box.x_min, box.y_min, box.x_max, box.y_max]}
 
-    return _run(options, _in_regions(templates, regions), results)
+    return _run(options, prompts.in_regions(templates, regions), results)
 
 
 def _ask(options: argparse.Namespace) -> int:
@@ -164,7 +164,7 @@ def _ask(options: argparse.Namespace) -> int:
         not options.plain,
         options.history,
     )
-    return _run(options, _in_regions([template], [options.region]), _each)
+    return _run(options, prompts.in_regions([template], [options.region]), _each)
 
 
 def _ground(options: argparse.Namespace) -> int:
@@ -181,7 +181,7 @@ def _ground(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> int:
     template = prompts.raw_template(options.prompt, len(options.region), options.stop)
-    return _run(options, _in_regions([template], [options.region]), _each)
+    return _run(options, prompts.in_regions([template], [options.region]), _each)
 
 
 def _each(
@@ -192,19 +192,7 @@ def _each(
         yield prompt, caption, {}
 
 
-def _in_regions(templates: Sequence[Template], regions: Sequence[Sequence[Box]]) -> Prompts:
-    """Return prompts about regions, whose grid cells depend on the image's size."""
-
-    def fill(width: int, height: int) -> list[Prompt]:
-        return [
-            template.fill([region_cells(box, width, height) for box in own])
-            for template, own in zip(templates, regions, strict=True)
-        ]
-
-    return fill
-
-
-def _run(options: argparse.Namespace, asked: Prompts, results: Results) -> int:
+def _run(options: argparse.Namespace, asked: PromptsOf, results: Results) -> int:
     """Run prompts about all images, write the results, and return the exit code."""
     from tqdm import tqdm
 

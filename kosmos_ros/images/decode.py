@@ -296,7 +296,7 @@ def stored_encoding(format: str) -> str:
 
 @dataclass(frozen=True)
 class _Values:
-    """What the values of an image with one value per pixel mean."""
+    """How to convert the values of an image that has one value per pixel."""
 
     encoding: str = ""  # empty: the one of _PLANES
     stretch: bool = False  # see encodings.STRETCHED

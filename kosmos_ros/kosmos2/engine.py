@@ -261,14 +261,14 @@ class Engine:
         rows = []
         for query in queries:
             try:
-                ids, head = self._cached_ids(query.prompt)
+                ids, tail, head = self._cached_ids(query.prompt)
                 if query.stopped():
                     raise CancelledError("generation was stopped")
             except KosmosError as exc:
                 self._refused.append((query, exc))
             else:
                 limit = min(query.max_new_tokens, self._context - len(ids))
-                rows.append(_Row(query, ids, head, limit))
+                rows.append(_Row(query, ids, tail, head, limit))
         if not rows:
             return
         self._rows += rows
@@ -380,8 +380,11 @@ class Engine:
         """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
         self._cached_ids(prompt)
 
-    def _tokenize(self, prompt: str) -> tuple[list[int], str]:
-        """Return a prompt's token ids and the text that they decode to. Raises PromptError."""
+    def _tokenize(self, prompt: str) -> tuple[list[int], list[int], str]:
+        """Return a prompt's token ids, the last of them that give text, and this text.
+
+        Raises PromptError.
+        """
         ids = self.token_ids(prompt)
         if len(ids) >= self._context:
             raise PromptError(
@@ -390,22 +393,26 @@ class Engine:
             )
         if len(ids) == len(self._prefix):
             raise PromptError("prompt must not be empty")
-        return ids, self._decode(ids)
+        for start in range(len(ids) - 1, 0, -1):
+            tail = ids[start:]
+            if head := self.decode(tail):
+                break
+        return ids, tail, head
 
     def _text(self, row: _Row, new: list[int]) -> str:
         """Return the text of the tokens `new` behind the row's prompt."""
-        # A tokenizer drops the space before the first word, so decode the prompt as well.
-        return self._clean(self._decode(row.ids + new)[len(row.head) :])
+        # A tokenizer drops the space before the first word. Decoding the whole prompt would take
+        # longer for each token than the model's step.
+        return self._clean(self.decode(row.tail + new)[len(row.head) :])
 
     def _clean(self, text: str) -> str:
         """Return `text` with the spaces that the tokenizer's decoding leaves."""
         return join_punctuation(text) if self._tokenizer.clean_up_tokenization_spaces else text
 
-    def _decode(self, ids: list[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, with tags, as the tokenizer joins them."""
         text: str = self._tokenizer.decode(
-            ids[len(self._prefix) - 1 :],
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return text
 
@@ -433,7 +440,8 @@ class _Row:
 
     query: Query
     ids: list[int]  # of the image and the prompt
-    head: str  # text that the prompt's ids decode to
+    tail: list[int]  # last ids of the prompt that give text
+    head: str  # text of `tail`
     limit: int  # most tokens to write
     new: list[int] = field(default_factory=list)  # written tokens
     # Of each of `new` and its neighbours, as Decoder.step returns them.

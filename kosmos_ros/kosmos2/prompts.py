@@ -5,19 +5,19 @@
 Only this module knows prompt wording. The forms are those of the model card of
 microsoft/kosmos-2-patch14-224. External text is checked here: KOSMOS-2's tokenizer also reads tags
 in a question, so a tag would change the prompt. The engine checks the tokens once more. Knows no
-images; knows bounding boxes only as cells of the grid.
+images, only their sizes.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise
 
 from kosmos_ros.errors import ConfigError, PromptError
-from kosmos_ros.kosmos2.grounding import BOX_TAGS, TAG
+from kosmos_ros.kosmos2.grounding import BOX_TAGS, TAG, Box, region_cells
 from kosmos_ros.sanitize import MAX_VALUE, quoted
 
 MAX_TEXT = 1000
@@ -82,6 +82,22 @@ class Template:
         boxes = (object_tags([cells[number] for number in numbers]) for numbers in self.regions)
         text = first + "".join(tags + piece for tags, piece in zip(boxes, rest, strict=True))
         return Prompt(self.task, text, self.lead, self.stop)
+
+
+PromptsOf = Callable[[int, int], Sequence[Prompt]]
+"""Makes the prompts about an image of (width, height) pixels. Raises RegionError."""
+
+
+def in_regions(templates: Sequence[Template], regions: Sequence[Sequence[Box]]) -> PromptsOf:
+    """Return the prompts of templates, each with its own regions in pixels of the image."""
+
+    def fill(width: int, height: int) -> list[Prompt]:
+        return [
+            template.fill([region_cells(box, width, height) for box in own])
+            for template, own in zip(templates, regions, strict=True)
+        ]
+
+    return fill
 
 
 def caption(task: str, grounded: bool = True) -> Prompt:

@@ -108,7 +108,7 @@ class Reference:
 
         Corners of boxes are the centres of their cells.
         """
-        text = self.engine._decode(list(ids))
+        text = self.engine.decode(ids).rpartition("</image>")[2]
         _, phrases = parse(text, [1.0] * text.count(LOCATION))
         return [
             (
@@ -162,7 +162,7 @@ class Speed:
     """How fast and how large the model is. Times in seconds, memory in bytes."""
 
     first_token: float  # from the image to the first token
-    next_token: float  # one more token; 0: the answer had only one
+    next_token: float  # one more token; 0: not measurable
     weights: int  # memory of the weights
     device: int  # GPU memory that torch has reserved; 0 on a CPU
 

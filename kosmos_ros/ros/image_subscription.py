@@ -112,7 +112,7 @@ class ImageSubscription:
         self._skipped = False  # messages before the next one may have been skipped on purpose
         self._sequence: int | None = None  # the publisher's number of the newest message
         self._stale_timeout = 0.0  # s
-        self.losing = False  # so many images are lost that too few arrive
+        self.losing = False  # most images are lost, and fewer arrive than max_rate
         self._stale = False
         self._warned_at = float("-inf")  # s, monotonic
         # Most cameras offer reliable, and a change from reliable to best effort is safe.

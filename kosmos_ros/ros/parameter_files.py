@@ -8,6 +8,7 @@ A section `kosmos:` belongs to the node /kosmos alone, and not to /robot/kosmos.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -41,6 +42,8 @@ def unmatched(words: Sequence[str], node: str) -> list[str]:
 
 def _sections(file: str) -> list[str]:
     """Return the names of the nodes in a parameter file; none if it cannot be read."""
+    if not os.path.isfile(file):  # a named pipe has been read by ROS, and would block
+        return []
     try:
         with open(file, encoding="utf-8") as stream:
             return list(_names(yaml.safe_load(stream)))

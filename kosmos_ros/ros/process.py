@@ -63,10 +63,11 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     one that does not react to a signal.
 
     Returns the exit code: the result of `finished`; 0 after a signal; 1 if the node refuses its
-    parameters; 2 for arguments or environment variables that ROS refuses. Raises any other error
+    parameters; 2 for arguments that ROS refuses. Raises any other error
     of the start, such as RuntimeError if the system cannot start a thread.
     """
-    if reason := _wrong_argument(args):
+    words = sys.argv if args is None else args
+    if reason := _wrong_argument(words):
         return _refuse(BAD_ARGUMENT, reason)
     environment.warn_of_missing_profiles()
     # After the stacks, the default action of the signal ends the process.
@@ -90,12 +91,11 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
             return _refuse(code, reason)
         rclpy.try_shutdown()
         raise
-    for text in mistaken_remaps(sys.argv if args is None else args, node.has_parameter):
+    for text in mistaken_remaps(words, node.has_parameter):
         node.get_logger().warning(text)
     threads_ended = False
     try:
         executor.add_node(node)
-        words = sys.argv if args is None else args
         for warning in parameter_files.unmatched(words, node.get_fully_qualified_name()):
             node.get_logger().warning(warning)
         _spin(node, signalled)
@@ -129,15 +129,13 @@ def spin_once(node: Any, timeout: float | None = None) -> None:
         node.get_logger().error(format_traceback(exc), throttle_duration_sec=REPEAT_ERROR)
 
 
-def _wrong_argument(args: list[str] | None) -> str:
-    """Return the reason why ROS refuses the command line or the environment; empty: none."""
-    if reason := environment.wrong_variable():
-        return reason
-    if rule := bare_rule(sys.argv if args is None else args):
+def _wrong_argument(words: list[str]) -> str:
+    """Return the reason why ROS refuses the command line; empty: none."""
+    if rule := bare_rule(words):
         rule = one_line(rule, 100)
         return f"unknown argument {rule}; set a parameter with -p {rule}, rename with -r {rule}"
     try:
-        unknown = rclpy.utilities.remove_ros_args(args)[1:]
+        unknown = rclpy.utilities.remove_ros_args(words)[1:]
     except RuntimeError as exc:  # rcl cannot read the arguments or a parameter file
         return f"{type(exc).__name__}: {exc}"
     if not unknown:

@@ -20,8 +20,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import ConfigError, RequestError
 from kosmos_ros.kosmos2 import prompts
-from kosmos_ros.kosmos2.grounding import Caption, check_region, join_captions, region_cells
-from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, Template
+from kosmos_ros.kosmos2.grounding import Caption, check_region, join_captions
+from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, PromptsOf, Template
 from kosmos_ros.ros import limits
 from kosmos_ros.ros.conversions import box_from, seconds
 from kosmos_ros.sanitize import quoted
@@ -37,7 +37,7 @@ ToMessage = Callable[[Observation, Prompt, Caption], GroundedCaption]
 class CheckedRequest:
     """A checked request: its prompts, and the function that makes its response."""
 
-    prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
+    prompts: PromptsOf  # for an image of (width, height) pixels
     reply: Callable[[Observation, ToMessage], Any]  # returns the response
 
 
@@ -56,11 +56,11 @@ def check(request: Any) -> None:
 def own_image(request: Any) -> Image | CompressedImage | None:
     """Return the image in a request; None: it uses a camera's frame.
 
-    Raises RequestError if there are two. A compressed image with a format but without data is an
-    image, too: the decoder refuses it, since a frame of a camera could be a very different image.
+    Raises RequestError if there are two. A format or encoding without data is an image, too: the
+    decoder refuses it, since a frame of a camera could be a very different image.
     """
     raw, compressed = request.image, request.compressed_image
-    has_raw = raw.width or raw.height or len(raw.data)
+    has_raw = raw.width or raw.height or raw.encoding or len(raw.data)
     has_compressed = compressed.format or len(compressed.data)
     if has_raw and has_compressed:
         raise RequestError(
@@ -191,34 +191,24 @@ def _first(observation: Observation, message: ToMessage) -> GroundedCaption:
     return message(observation, observation.prompts[0], observation.captions[0])
 
 
-def _plain(*asked: Prompt) -> Callable[[int, int], Sequence[Prompt]]:
+def _plain(*asked: Prompt) -> PromptsOf:
     """Return prompts that are the same for every image."""
     return lambda width, height: asked
 
 
-def _in_regions(
-    templates: Sequence[Template], regions: Sequence[Sequence[Any]]
-) -> Callable[[int, int], Sequence[Prompt]]:
-    """Return prompts about regions, whose grid cells depend on the image's size."""
-    boxes = [[box_from(region) for region in own] for own in regions]
-
-    def fill(width: int, height: int) -> list[Prompt]:
-        return [
-            template.fill([region_cells(box, width, height) for box in own])
-            for template, own in zip(templates, boxes, strict=True)
-        ]
-
-    return fill
+def _in_regions(templates: Sequence[Template], regions: Sequence[Sequence[Any]]) -> PromptsOf:
+    """Return prompts about regions of a request."""
+    return prompts.in_regions(templates, [[box_from(region) for region in own] for own in regions])
 
 
-def _question(request: Any, text: str) -> Callable[[int, int], Sequence[Prompt]]:
+def _question(request: Any, text: str) -> PromptsOf:
     template = prompts.question_template(
         text, len(request.regions), request.region_phrases, request.grounded, request.history
     )
     return _in_regions([template], [request.regions])
 
 
-def _raw(request: Any, text: str) -> Callable[[int, int], Sequence[Prompt]]:
+def _raw(request: Any, text: str) -> PromptsOf:
     template = prompts.raw_template(text, len(request.regions), request.stop)
     return _in_regions([template], [request.regions])
 

@@ -47,21 +47,6 @@ def picture(tmp_path_factory):
 
 
 @pytest.fixture
-def kosmos(capsys):
-    """Return a function that runs the command: exit code, JSON lines, standard error."""
-
-    def run(*words):
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as exc:
-            code = exc.code
-        out, err = capsys.readouterr()
-        return code, [json.loads(line) for line in out.splitlines()], err
-
-    return run
-
-
-@pytest.fixture
 def lines(kosmos):
     """Return a function that runs the command, which must succeed: JSON lines."""
 
@@ -241,26 +226,24 @@ def test_a_batch_gives_the_lines_of_one_image_at_a_time(kosmos, many, monkeypatc
     assert approximate(together) == approximate(expected)
 
 
-def test_images_run_together(kosmos, many, monkeypatch):
-    sizes = []
-    encode = Engine.encode_batch
+@pytest.fixture
+def sizes(monkeypatch):
+    """Return a list that receives the number of images of each run of the encoder."""
+    sizes, encode = [], Engine.encode_batch
     monkeypatch.setattr(
         Engine,
         "encode_batch",
         lambda engine, images: sizes.append(len(images)) or encode(engine, images),
     )
+    return sizes
+
+
+def test_images_run_together(kosmos, many, sizes):
     kosmos("caption", *many, *SHAPES)
     assert sizes == [MAX_BATCH - 1, len(many) - MAX_BATCH]  # one of the first group is broken
 
 
-def test_large_images_run_in_smaller_groups(kosmos, picture, monkeypatch):
-    sizes = []
-    encode = Engine.encode_batch
-    monkeypatch.setattr(
-        Engine,
-        "encode_batch",
-        lambda engine, images: sizes.append(len(images)) or encode(engine, images),
-    )
+def test_large_images_run_in_smaller_groups(kosmos, picture, sizes):
     kosmos("caption", *[picture] * 5, "--max-image-pixels", 2 * WIDTH * HEIGHT, *SHAPES)
     assert sizes == [2, 2, 1]
 

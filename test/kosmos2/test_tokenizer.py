@@ -12,7 +12,7 @@ import unicodedata
 import kosmos2_model
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import Kosmos2Processor
@@ -296,6 +296,18 @@ def test_answers_are_read_as_by_the_processor(engine, processor, monkeypatch, pr
 
 def boxes(phrase):
     return [(box.x_min, box.y_min, box.x_max, box.y_max) for box in phrase.boxes]
+
+
+@settings(max_examples=60, deadline=None)
+@given(prompt=st.sampled_from(PROMPTS), data=st.data())
+def test_the_text_of_an_answer_is_that_behind_the_whole_prompt(engine, prompt, data):
+    """Only the prompt's last tokens are decoded with the answer."""
+    ids, tail, head = engine._tokenize(prompt.text)
+    assert ids[-len(tail) :] == tail
+    most = len(engine._tokenizer) - 1
+    new = data.draw(st.lists(st.integers(0, most), max_size=12))
+    whole, before = engine.decode(ids + new), engine.decode(ids)
+    assert engine.decode(tail + new)[len(head) :] == whole[len(before) :]
 
 
 def test_punctuation_behind_a_box_joins_its_word(engine, monkeypatch):

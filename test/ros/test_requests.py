@@ -150,6 +150,7 @@ RAW, JPEG = Image(width=2, height=1), CompressedImage(data=b"\xff\xd8\xff")
         ({"compressed_image": JPEG}, JPEG),
         # The decoder refuses it; a frame of a camera would be another image.
         ({"compressed_image": CompressedImage(format="jpeg")}, CompressedImage(format="jpeg")),
+        ({"image": Image(encoding="rgb8")}, Image(encoding="rgb8")),
     ],
 )
 def test_a_request_has_its_own_image_or_uses_a_frame(kind, fields, own):
