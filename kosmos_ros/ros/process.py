@@ -63,11 +63,11 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     one that does not react to a signal.
 
     Returns the exit code: the result of `finished`; 0 after a signal; 1 if the node refuses its
-    parameters; 2 for arguments that ROS refuses. Raises any other error
+    parameters; 2 for arguments or environment variables that ROS refuses. Raises any other error
     of the start, such as RuntimeError if the system cannot start a thread.
     """
     words = sys.argv if args is None else args
-    if reason := _wrong_argument(words):
+    if reason := environment.wrong_variable() or _wrong_argument(words):
         return _refuse(BAD_ARGUMENT, reason)
     environment.warn_of_missing_profiles()
     # After the stacks, the default action of the signal ends the process.
