@@ -17,13 +17,13 @@ from typing import NamedTuple
 INTERVALS = 5
 """Number of the newest intervals between frames whose median is the period of a camera."""
 PATIENCE = 2.0
-"""Periods without a frame after which a slow camera is silent. A frame may be late."""
+"""A slow camera is silent after this number of periods without a frame. One frame may be late."""
 
 
 class _Frame(NamedTuple):
     arrived: float  # s, monotonic
-    sent: int  # frames since the one before, with this one; 1 if they were not skipped on purpose
-    lost: int  # frames that were lost since the one before
+    sent: int  # frames that it stands for: itself, and those skipped on purpose before it
+    lost: int  # frames that are known to be lost since the previous one
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Arrivals:
         self._add(now, _Frame(now, 1, lost))
 
     def sampled(self, now: float, sent: int | None) -> None:
-        """Record a frame before which others were left unread on purpose. They are not lost.
+        """Record a frame. The frames before it were left unread on purpose and are not lost.
 
         `sent` is the number of frames that the camera has sent since the last recorded frame,
         including this one. None: unknown, and then the rate is unknown, too.
@@ -98,8 +98,8 @@ class Arrivals:
     def lost(self, now: float) -> float:
         """Return the share of frames, in [0, 1], that are known to be lost within the window.
 
-        Stamps are no evidence: a camera that sends pairs of frames has the same stamps as a faster
-        one that loses most of its frames. The share is 0 for fewer than 3 frames.
+        The share is 0 for fewer than 3 frames. Stamps do not show a loss: a camera that sends
+        pairs of frames has the same stamps as a faster camera that loses most of its frames.
         """
         frames = self._since(max(now - self.window, self._judged_from))
         if len(frames) < 3:

@@ -27,7 +27,7 @@ REASONS = {
     Phase.READY: "",
     Phase.ENDED: "the node is shut down",
 }
-"""The default reason for which requests are refused in a phase."""
+"""Phase: the default reason for which it refuses requests."""
 
 FOLLOWS = {
     Phase.UNCONFIGURED: {Phase.LOADING, Phase.UNCONFIGURED, Phase.FAILED, Phase.ENDED},
@@ -49,7 +49,7 @@ class Availability:
 
     phase: Phase = Phase.UNCONFIGURED
     reason: str = REASONS[Phase.UNCONFIGURED]  # why requests are refused; empty when ready
-    info: Mapping[str, str] = field(default_factory=dict)  # of ModelInfo; empty: no model
+    info: Mapping[str, str] = field(default_factory=dict)  # fields of ModelInfo; empty: no model
 
     @property
     def ready(self) -> bool:

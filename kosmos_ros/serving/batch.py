@@ -53,8 +53,8 @@ class Batch:
     @property
     def jobs(self) -> list[Job]:
         """The jobs of all running and waiting prompts."""
-        places = (*self.running.values(), *self.waiting)
-        return list({id(job): job for job, _ in places}.values())
+        prompts = (*self.running.values(), *self.waiting)
+        return list({id(job): job for job, _ in prompts}.values())
 
     def prepare(self) -> Intake | None:
         """Return how much new work to take; None: none until some work has ended."""

@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Hashable
 
 CAPACITY = {True: 100, False: 8}
-"""Largest number of waiting calls, urgent (True) and others (False). `post` then blocks.
+"""Largest number of waiting calls: urgent (True) and others (False).
 
-So no result is lost, and memory is bounded: the call of a frame holds its image. A call takes
-about a millisecond. Slower ones go to `post_latest`, which keeps one per key.
+`post` blocks while its queue is full. No result is lost, and memory is limited, although the call
+of a frame holds its image. A call takes about a millisecond. Slower calls go to `post_latest`,
+which keeps one per key.
 """
 
 
@@ -39,7 +40,7 @@ class Delivery:
         self._thread.start()
 
     def post(self, call: Callable[[], None], urgent: bool = False) -> None:
-        """Run `call` later. Blocks while CAPACITY calls wait. Drops the call once closed.
+        """Run `call` later. Blocks while CAPACITY calls wait. Drops the call after `close`.
 
         A call must not use `post` itself, only `post_latest`.
         """
@@ -66,7 +67,8 @@ class Delivery:
     def close(self, timeout: float) -> bool:
         """Run the posted calls, then end the thread.
 
-        Return False if the thread still runs after `timeout` seconds; the other calls are dropped.
+        Return False if the thread still runs after `timeout` seconds. Calls that wait then are
+        dropped.
         """
         end = time.monotonic() + timeout
         self.flush(max(0.0, timeout))
@@ -79,7 +81,7 @@ class Delivery:
         return not self._thread.is_alive()
 
     def stuck(self) -> float:
-        """Return for how many seconds the present call has run; 0 outside one."""
+        """Return the seconds since the running call began; 0 between calls."""
         return max(0.0, time.monotonic() - self._called)
 
     def _next(self) -> bool:

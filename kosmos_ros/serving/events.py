@@ -45,7 +45,7 @@ class FrameTime:
     monotonic clock instead.
     """
 
-    still: int = 0  # consecutive frames, up to now, that repeat the stamp of the one before
+    still: int = 0  # newest frames in a row that repeat the stamp of the frame before
     _stamp: float | None = None  # s, of the newest frame
     _time: float = 0.0  # s, of the newest frame
     _now: float = 0.0  # s, monotonic, of the newest frame

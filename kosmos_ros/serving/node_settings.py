@@ -66,14 +66,14 @@ class NodeSettings:
     )
     dtype: str = parameter(
         "auto",
-        "Number format of the weights. auto: bfloat16 on a GPU that computes in it, float16 on an "
-        "older GPU, float32 on a CPU.",
+        "Number format of the weights. auto: bfloat16 on a GPU whose hardware supports it, "
+        "float16 on an older GPU, float32 on a CPU.",
         choices=("auto", "float32", "bfloat16", "float16"),
         read_only=True,
     )
     quantization: str = parameter(
         "none",
-        "Quantization of the weights. int8 and nf4 need bitsandbytes; int8 on a CPU does not.",
+        "Quantization of the weights. nf4 needs bitsandbytes, and so does int8 on a GPU.",
         choices=("none", "int8", "nf4"),
         read_only=True,
     )

@@ -160,7 +160,7 @@ class Plan:
 
     @functools.cached_property
     def _caption(self) -> list[Prompt]:
-        """The prompt of the task, unless a Standing has it. Raises RequestError."""
+        """The prompt of the parameter task; none if a Standing makes it. Raises RequestError."""
         task, settings = self.settings.task, self.settings
         if TASK not in self.parts:
             return []

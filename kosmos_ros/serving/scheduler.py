@@ -64,7 +64,7 @@ class _Slot:
     catching_up: float = float("-inf")  # s; requests wait for a newer frame until this time
     dropped: int = 0
     started: float = float("-inf")  # s, when its last frame was taken
-    turn: int = 0  # number of its last frame, counted over all cameras
+    turn: int = 0  # number of its last taken frame, counted over all cameras
 
 
 @dataclass(eq=False)
@@ -235,7 +235,7 @@ class Scheduler:
         frame = self._frame_of(request)
         if frame is None:
             return not request.cameras
-        # A frame needs some time to get here, so no frame would satisfy a smaller age.
+        # A frame takes some time to arrive, so no frame could satisfy a smaller age.
         newest = CATCH_UP if frame.arrived >= request.asked else 0.0
         return not request.max_age > 0 or now - frame.arrived <= max(request.max_age, newest)
 

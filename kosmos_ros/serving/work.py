@@ -24,7 +24,7 @@ from kosmos_ros.kosmos2.grounding import Caption, read
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.kosmos2.query import Generation, Query
 
-NOTHING = Generation("", (), 0.0, 0, False)
+NOTHING = Generation("", (), 0.0, 0, False)  # the text of a prompt before its first token
 
 Deliver = Callable[[Callable[[], None], bool], None]
 """Runs a call outside the model's thread. True: before the calls of frames. See delivery.py."""
@@ -40,7 +40,7 @@ class Observation:
     prompts: tuple[Prompt, ...]
     frames_dropped: int  # frames of its camera, so far
     captions: tuple[Caption, ...] = ()  # one for each prompt
-    inference_time: float = 0.0  # s, from the decoded image to its last token
+    inference_time: float = 0.0  # s, from the decoded image to the last token
 
     @property
     def size(self) -> tuple[int, int]:

@@ -41,13 +41,14 @@ class CaptionEngine(Protocol):
     def check(self, prompt: str) -> None:
         """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
 
-    def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]: ...
+    def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
+        """Return the encoding of each image (H, W, 3) uint8 RGB, in order."""
 
     def add(self, queries: Sequence[Query]) -> None:
         """Add queries to the running ones."""
 
     def step(self) -> Sequence[tuple[Query, Generation | KosmosError]]:
-        """Write one more token of every query. Return the queries that ended."""
+        """Write one more token for every query. Return the queries that ended."""
 
     def clear(self) -> None:
         """Remove all queries after an error of `add` or `step`."""
@@ -58,7 +59,8 @@ class CaptionEngine(Protocol):
     def memory(self) -> int:
         """Return the bytes of device memory in use. Any thread may call it."""
 
-    def unload(self) -> None: ...
+    def unload(self) -> None:
+        """Free the weights. No other call follows."""
 
 
 Decode = Callable[[Any, int], np.ndarray]
@@ -72,7 +74,8 @@ class Host(Protocol):
     """The owner of a worker. The worker's thread calls it."""
 
     @property
-    def settings(self) -> NodeSettings: ...
+    def settings(self) -> NodeSettings:
+        """The current values of the node's parameters."""
 
     def load(self) -> tuple[CaptionEngine, Decode]:
         """Return the loaded engine and the image decoder."""
@@ -103,13 +106,13 @@ class Worker:
         self.memory = 0  # bytes of device memory
         self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
-        self._called = math.inf  # s, monotonic: when the current step of the thread began
+        self._called = math.inf  # s, monotonic: when the current activity of the thread began
         self._batch = Batch(lambda: self._closing.is_set() or host.paused(), self._post)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Start to stop. Generation ends within a token; loading first completes."""
+        """Ask the thread to end. Generation ends within one token; loading first completes."""
         self._closing.set()
         self._scheduler.close()
 
@@ -129,11 +132,11 @@ class Worker:
         return self._batch.backoff
 
     def stuck(self) -> float:
-        """Return the seconds since the current step of the thread began; 0 between steps.
+        """Return the seconds since the thread's current activity began; 0 while it has none.
 
-        A step is a call of the engine, the decoding of one image, or the work between two of them.
-        Loading the model, waiting for work and waiting for the delivery thread are not steps; the
-        node watches the delivery thread separately.
+        An activity is a call of the engine, the decoding of one image, or the work between two of
+        these. Loading the model, waiting for work and waiting for the delivery thread do not
+        count. The node watches the delivery thread separately.
         """
         return max(0.0, time.monotonic() - self._called)
 
@@ -158,7 +161,7 @@ class Worker:
             self._host.ended(error)
 
     def _turn(self, engine: CaptionEngine) -> bool:
-        """Take work and write one more token of every prompt. Return False once closed and idle.
+        """Take work and write one more token for every prompt. Return False once closed and idle.
 
         Waits for work while nothing is in progress.
         """
@@ -174,7 +177,7 @@ class Worker:
     def _work(
         self, engine: CaptionEngine, taken: Sequence[tuple[Work | None, Frame | None]]
     ) -> bool:
-        """Decode and encode the images of new work, and write one more token of every prompt."""
+        """Decode and encode the images of new work, and write one more token for every prompt."""
         batch = self._batch
         jobs: list[Job] = []
         for work, frame in taken:
@@ -191,7 +194,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Record when a step began, for `stuck`. An outer step then begins again."""
+        """Time an activity for `stuck`. The time of an outer activity starts again after it."""
         inside = self._called < math.inf
         self._called = time.monotonic()
         try:
@@ -208,7 +211,7 @@ class Worker:
             self._called = time.monotonic()
 
     def _begin(self, work: Work | None, frame: Frame | None, jobs: list[Job]) -> None:
-        """Append the job of some work, with its decoded image and its prompts.
+        """Decode the image of new work, make its prompts, and append its job to `jobs`.
 
         Jobs about the same image message share the decoded image.
         """
@@ -253,7 +256,7 @@ class Worker:
         self._batch.admit(jobs)
 
     def _step(self, engine: CaptionEngine) -> None:
-        """Write one more token of every prompt that has a row."""
+        """Write one more token for every prompt that has a row."""
         queries = self._batch.step()
         error = None
         try:
