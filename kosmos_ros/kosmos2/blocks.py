@@ -20,21 +20,27 @@ from torch.nn import functional
 from kosmos_ros.kosmos2.int8 import Int8Linear
 
 Map = Callable[[Tensor], Tensor]
+"""A function of hidden states, such as a layer norm or a product with weights."""
 
 _onednn_lock = threading.Lock()  # oneDNN's switch is global
 
 LARGE_PRODUCT = 2**20
-"""Weights from which a product does not fit in the cache of a core."""
+"""Number of weights from which the weights of a product do not fit in the cache of a core."""
 FEW_ROWS = 16
-"""Most rows for which a large product is split among threads by its weights."""
+"""Largest number of rows for which the weights of a large product are split among threads."""
 WEIGHT_PARTS = 8
-"""Parts into which the weights of such a product are split."""
+"""Number of parts into which the weights of such a product are split."""
 SMALL_ACTIVATION = 2**14
-"""Most numbers for which GELU is faster without oneDNN on a CPU."""
+"""Largest number of values for which GELU is faster without oneDNN on a CPU."""
 
 
 class Block:
-    """Norm, attention, norm, two products. Call `project`, attend, then `finish`."""
+    """Norm, attention, norm, two products. Call `project`, attend, then `finish`.
+
+    `before` and `between` are the layer norms before the attention and before the products.
+    `within` and `inner` are those that only a Kosmos2TextBlock has: before the output product of
+    the attention and before the last product.
+    """
 
     def __init__(
         self,
@@ -55,7 +61,7 @@ class Block:
         self._out = linear(attention.out_proj)
         self._between = norm(between)
         self._up, self._down = linear(up), linear(down)
-        # By name, because the module of these classes is not public.
+        # Compare names, because these classes are in a private module.
         own = {"QuickGELUActivation": _quick_gelu, "GELUActivation": _gelu}
         self._activation: Map = own.get(type(activation).__name__, activation)
         self._inner = norm(inner) if inner else _same
@@ -118,13 +124,13 @@ def attend(
 
 
 def norm(module: nn.LayerNorm) -> Map:
-    """Return the module's function."""
+    """Return a function that computes the layer norm of `module`."""
     shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
     return lambda hidden: torch.layer_norm(hidden, shape, weight, bias, eps)
 
 
 def linear(module: Any) -> Map:
-    """Return the module's function, or the module itself if its weights are quantized."""
+    """Return the product with the weights of `module`, or `module` if they are quantized."""
     if type(module) is not nn.Linear:
         quantized: Map = module
         return quantized
@@ -165,7 +171,7 @@ def _product(weight: Tensor, bias: Tensor | None) -> Map:
 def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
     """Return `functional.linear` of a few rows, at nearly the bandwidth of the memory.
 
-    MKL reads the weights with one thread for a single row, and several times for a few rows.
+    MKL uses one thread for a single row, and reads the weights several times for a few rows.
     """
     columns = hidden.reshape(-1, hidden.shape[-1]).t()
     whole = len(weight) // WEIGHT_PARTS * WEIGHT_PARTS

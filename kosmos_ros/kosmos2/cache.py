@@ -28,7 +28,7 @@ from kosmos_ros.kosmos2 import download
 COMMIT = re.compile("[0-9a-f]{40}")
 HASHES = {"SHA-256": re.compile("[0-9a-f]{64}"), "SHA-1 of git": COMMIT}
 HASH_CHUNK = 1 << 20  # bytes that are hashed at a time
-PROGRESS = 1 << 20  # bytes; a download goes on if its lost connection has brought at least this
+PROGRESS = 1 << 20  # bytes that a lost connection must have delivered for a download to reconnect
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA graphs: run a function of few shapes, record each shape once, replay it from then on.
+"""Record a function once for each shape of its inputs as a CUDA graph, and replay it afterwards.
 
 A graph launches hundreds of kernels in the time of one launch, but always the same kernels on the
 same addresses. Knows tensors only.
@@ -20,7 +20,10 @@ from torch import Tensor
 from kosmos_ros.sanitize import first_line
 
 RUN_SIZES = (4, 2, 1)
-"""Images or prompts in one run of fixed shape. Larger runs gain little and hold more memory."""
+"""Numbers of images or prompts in one run of fixed shape.
+
+Larger runs gain little and hold more memory.
+"""
 
 
 class Graph(Protocol):
@@ -53,8 +56,8 @@ class _Recorded:
 class Graphs:
     """The graphs of one model. Call from one thread at a time, in inference mode.
 
-    Without a `recorder` every call runs its function. `fixed` says whether shapes are few: with a
-    recorder, or if the argument is true.
+    Without a `recorder` every call runs its function. The attribute `fixed` is true if
+    runs must have one of a few shapes: with a recorder, or if the argument is true.
     """
 
     def __init__(self, recorder: Recorder | None = None, fixed: bool = False) -> None:

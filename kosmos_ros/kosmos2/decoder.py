@@ -3,10 +3,10 @@
 """Run KOSMOS-2's text model token by token: rows join, step together and leave.
 
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
-and values of all rows. A row's position is its place in the cache, so rows of different length
-need no padding, and a joining row does not affect the others. On a GPU, steps and prompts have
-few shapes, each recorded once as a CUDA graph, and a step begins before the host has read the
-tokens of the previous one.
+and values of all rows. The position of a token in its row is also its position in the cache, so
+rows of different length need no padding, and a joining row does not affect the others. On a GPU,
+steps and prompts have few shapes, each recorded once as a CUDA graph, and a step begins before the
+host has read the tokens of the previous one.
 Knows token ids, no text and no pixels.
 """
 
@@ -25,9 +25,9 @@ from kosmos_ros.kosmos2.cuda_graphs import Cuda, Graphs, upload
 from kosmos_ros.kosmos2.rule import Rule
 
 CACHE_STEP = 64
-"""Places by which the cache grows, and by which a step's attention grows on a GPU."""
+"""Number of positions by which the cache grows, and a step's attention on a GPU."""
 PADDED_LENGTHS = (16, 64)
-"""Tokens to which prompts are padded on a GPU. Longer prompts are not padded."""
+"""Numbers of tokens to which prompts are padded on a GPU. Longer prompts are not padded."""
 
 
 class Decoder:
@@ -35,7 +35,7 @@ class Decoder:
 
     `model` is a Kosmos2TextForCausalLM. All prompts about an image begin with the image's tokens;
     these go through the model once (`prefixes`), and their keys and values serve all prompts.
-    `rules` limit which tokens a row may write; the probabilities are the model's own.
+    `rules` limit which tokens a row may write; they do not change the returned probabilities.
     `neighbours` (vocabulary, K) has for each token the tokens whose probabilities `step` returns
     when a row writes it. Default: the token itself.
     `graphs` record the runs of fixed shape, and a step then begins before the tokens of the
@@ -70,13 +70,13 @@ class Decoder:
         recorded = self._device.type == "cuda" and plain
         self.graphs = graphs or Graphs(Cuda(self._device) if recorded else None)
         self._ahead: _Written | None = None  # a step that has begun and is not read yet
-        self._lengths: list[int] = []  # places that each row has filled
+        self._lengths: list[int] = []  # positions that each row has filled
         # (3, rows): each row's next token, that token's position, and 1 for a row that exists.
         self._values = torch.zeros(3, 0, dtype=torch.long, device=self._device)
-        # (layers, rows, places, 2, heads, D)
+        # (layers, rows, positions, 2, heads, D)
         self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
         self._views: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._least = (1, CACHE_STEP)  # rows and places that the cache never falls below
+        self._least = (1, CACHE_STEP)  # rows and positions that the cache always has
         self._grow(*self._least)
 
     def prefixes(self, ids: Tensor, images: Tensor, start: int) -> list[Tensor]:
@@ -100,7 +100,11 @@ class Decoder:
     def join(
         self, prefixes: Sequence[Tensor], ids: Sequence[Sequence[int]], new: Sequence[int]
     ) -> None:
-        """Add rows: prefixes, token ids after the prefix (1 or more), and how many to write."""
+        """Add one row for each of `prefixes`, as the method `prefixes` returns them.
+
+        `ids` are the row's token ids after its prefix, at least one. `new` is the largest number
+        of tokens that the row may write.
+        """
         first, count = len(self._lengths), len(ids)
         shared = prefixes[0].shape[1]
         lengths = [shared + len(row) - 1 for row in ids]
@@ -108,7 +112,7 @@ class Decoder:
         longest = max(lengths) - shared
         if self.graphs.fixed:
             longest = next((fit for fit in self._fitting(shared) if fit >= longest > 0), longest)
-            # The step ahead runs once more for a row that has ended.
+            # A step that runs ahead writes one more token for a row that has ended.
             needed = max(needed + 1, shared + longest)
         if not first and 4 * needed < self._cache.shape[2]:
             self.shrink()  # an earlier row was much longer
@@ -150,7 +154,7 @@ class Decoder:
         longest = ids.shape[1]
         end = shared + longest
         hidden = self._embeddings(ids) * self._scale + self._encodings[shared:end]
-        # A mask of numbers, because torch converts a boolean one again in each layer.
+        # A mask of numbers, because torch would convert a boolean mask in each layer.
         mask = torch.full((longest, end), -torch.inf, dtype=self._dtype, device=self._device)
         mask = mask.triu(shared + 1)
         for number, block in enumerate(self._blocks):
@@ -163,11 +167,11 @@ class Decoder:
     def step(self) -> tuple[list[int], list[list[float]]]:
         """Return the next token of each row and the probabilities (K) of its neighbours.
 
-        The probabilities may not be finite.
-        With graphs, the last rows may be missing: those that joined since the previous call.
+        A probability is NaN if the model's output is not finite. With graphs, the rows that joined
+        since the previous call may be missing at the end.
         """
         ahead, self._ahead = self._ahead, None
-        written = ahead if ahead and ahead.places else self._launch()
+        written = ahead if ahead and ahead.indices else self._launch()
         if self.graphs.fixed:
             # The device works while the host reads. For a row that ends, this step is wasted.
             self._ahead = self._launch()
@@ -195,7 +199,7 @@ class Decoder:
             self._cache[:, row, :length] = self._cache[:, last, :length]
             self._cache[:, row, length:] = 0
             self._lengths[row] = length
-        # A mask does not keep NaN or infinity from a later row in this place.
+        # Clear the row: a mask would not hide a NaN or an infinity from the next row there.
         self._cache[:, last] = 0
         self._values[:, last] = 0
         for rule in self._rules:
@@ -212,7 +216,7 @@ class Decoder:
             return
         lengths = self._fitting(shared)
         self._grow(rows, max([positions, *(shared + length for length in lengths)]))
-        # The largest first: the smaller ones find room in its memory.
+        # Record the largest first, so that the smaller ones reuse its memory.
         sizes = [1 << power for power in range((rows - 1).bit_length() + 1)]
         first = -(-(shared + 1) // CACHE_STEP) * CACHE_STEP
         reaches = range(first, self._cache.shape[2] + 1, CACHE_STEP)
@@ -239,20 +243,20 @@ class Decoder:
             self._views, self._values = [], self._values[:, :0].clone()
             self._grow(*self._least)
 
-    def _grow(self, rows: int, places: int) -> None:
-        """Make room for `rows` rows of `places` places, and keep the contents."""
-        had_rows, had_places = self._cache.shape[1:3]
-        if rows <= had_rows and places <= had_places:
+    def _grow(self, rows: int, positions: int) -> None:
+        """Make room for `rows` rows of `positions` positions, and keep the contents."""
+        had_rows, had_positions = self._cache.shape[1:3]
+        if rows <= had_rows and positions <= had_positions:
             return
         size = max(had_rows, 1 << (rows - 1).bit_length())
         block = self._blocks[0]
-        length = max(had_places, -(-places // CACHE_STEP) * CACHE_STEP)
+        length = max(had_positions, -(-positions // CACHE_STEP) * CACHE_STEP)
         shape = (len(self._blocks), size, length, 2, block.heads, block.depth)
         old = self._cache
         self._cache = torch.zeros(shape, dtype=self._dtype, device=self._device)
         if had_rows:
-            self._cache[:, :had_rows, :had_places] = old
-        # For each layer: all places of all rows, keys, values. Making a view costs time in a step.
+            self._cache[:, :had_rows, :had_positions] = old
+        # For each layer: all positions of all rows, keys, values. Views take time to make.
         self._views = [
             (layer.flatten(0, 1), *layer.transpose(1, 3).unbind(2)) for layer in self._cache
         ]
@@ -266,7 +270,7 @@ class Decoder:
         self.graphs.clear(self._forward, self._prefill_rows)
 
     def _forward(self, count: int, reach: int, ragged: bool) -> None:
-        """Run one step of the first `count` rows, which attend to the first `reach` places."""
+        """Run one step of the first `count` rows, which attend to the first `reach` positions."""
         ids, positions = self._ids[:count], self._positions[:count]
         hidden = self._embeddings(ids) * self._scale + self._encodings.index_select(0, positions)
         mask = None
@@ -303,7 +307,7 @@ class _Written:
     """The tokens and probabilities (rows, 1 + K) of one step, on their way to the host."""
 
     def __init__(self, written: Tensor, rows: int, copy: bool) -> None:
-        self.places = list(range(rows))  # in `written`, of each row that still exists
+        self.indices = list(range(rows))  # into `written`, of each row that still exists
         # On a GPU this copies to pinned memory, so that nothing waits (torch's _to_copy).
         self._values = written.to("cpu", non_blocking=True, copy=copy)
         # Blocking: the host's core is free while it waits.
@@ -313,13 +317,13 @@ class _Written:
 
     def leave(self, row: int) -> None:
         """Remove a row as Decoder.leave does."""
-        self.places[row] = self.places[-1]
-        self.places.pop()
+        self.indices[row] = self.indices[-1]
+        self.indices.pop()
 
     def read(self) -> tuple[list[int], list[list[float]]]:
         """Wait for the tokens and return them with the probabilities."""
         if self._arrived:
             self._arrived.synchronize()
         values = self._values.tolist()
-        rows = [values[place] for place in self.places]
+        rows = [values[index] for index in self.indices]
         return [int(token) for token, *_ in rows], [near for _, *near in rows]

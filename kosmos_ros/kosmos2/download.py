@@ -33,7 +33,7 @@ from kosmos_ros.sanitize import first_line, one_line, quoted
 CONNECT = 10.0  # s to connect, and again for the TLS handshake
 PATIENCE = 60.0  # s of waiting; a server must send MIN_BYTES or end its response in this time
 MIN_BYTES = 60_000
-HEADERS = 1 << 18  # most bytes of the status lines and headers of one response
+HEADERS = 1 << 18  # limit of the status lines and headers of one response in bytes
 PIECE = 1 << 16  # bytes that are read at a time
 REDIRECTS = 10
 REDIRECTIONS = (301, 302, 303, 307, 308)
@@ -61,7 +61,7 @@ def masked(text: str) -> str:
 
 
 def _masked(word: re.Match[str]) -> str:
-    # In linear time: one regular expression for addresses would be tried at each slash.
+    # One regular expression for addresses would start at each slash and take quadratic time.
     scheme, slashes, rest = word[0].partition("//")
     rest = re.sub(r"\?[^'\"]*", "", rest.rpartition("@")[2])
     return scheme + slashes + rest

@@ -209,7 +209,7 @@ class Engine:
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """Return the model's input (1, 3, S, S), normalised, for an image (H, W, 3) uint8 RGB."""
         size = (self.info.image_size, self.info.image_size)
-        # torch's CUDA kernel keeps an image's whole filter in the 48 KiB of a block.
+        # torch's CUDA kernel keeps the whole filter in the 48 KiB of shared memory of a block.
         large = max(image.shape) > MAX_CUDA_SCALE * self.info.image_size
         # torch warns about a view of a read-only array.
         frame = (torch.from_numpy if image.flags.writeable else torch.tensor)(image)
@@ -281,7 +281,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Query, Answer]]:
-        """Write one more token of each query, and return the queries that have ended.
+        """Write one more token for each query, and return the queries that have ended.
 
         On a GPU, a query that was just added may get its first token only in the next call.
         Instead of an answer a query may have an error: PromptError for a prompt that fills the
@@ -326,7 +326,7 @@ class Engine:
             row.query.progress(self._read(row))
 
     def _at_stop(self, row: _Row) -> bool:
-        """Return whether the text of a row has come to the query's stop text, and cut it off."""
+        """Return whether a row has written its stop. Cut off a stop that is not a tag."""
         stop = row.query.stop
         if not stop:
             return False
@@ -352,8 +352,8 @@ class Engine:
     def token_ids(self, prompt: str) -> list[int]:
         """Return the ids that Kosmos2Processor makes: start, the image's tokens, the prompt.
 
-        Raises PromptError for text that is no tag but becomes the token of one. KOSMOS-2's
-        tokenizer normalizes text (NFKC) and then reads full-width characters as </s>.
+        Raises PromptError for text that is not a tag but becomes the token of a tag. KOSMOS-2's
+        tokenizer normalizes text (NFKC), so it reads </s> in full-width characters as a tag.
         """
         text = f"<image></image> {prompt}"
         encoded = self._tokenizer(
@@ -369,7 +369,7 @@ class Engine:
         return [self._tokenizer.bos_token_id, start, *image, *words]
 
     def _check_tag(self, tag: str, text: str) -> None:
-        """Refuse `text` of which the tokenizer made the token of `tag`, unless it is this tag."""
+        """Raise PromptError if `text` became the token of `tag` but is not this tag."""
         if text.strip() != tag:
             raise PromptError(
                 f"the model reads {quoted(text)} in the prompt as the reserved tag {tag}; "
@@ -381,7 +381,7 @@ class Engine:
         self._cached_ids(prompt)
 
     def _tokenize(self, prompt: str) -> tuple[list[int], list[int], str]:
-        """Return a prompt's token ids, the last of them that give text, and this text.
+        """Return a prompt's token ids, the shortest end of them that has text, and this text.
 
         Raises PromptError.
         """
@@ -400,13 +400,13 @@ class Engine:
         return ids, tail, head
 
     def _text(self, row: _Row, new: list[int]) -> str:
-        """Return the text of the tokens `new` behind the row's prompt."""
-        # A tokenizer drops the space before the first word. Decoding the whole prompt would take
-        # longer for each token than the model's step.
+        """Return the text of the tokens `new` after the row's prompt."""
+        # The tokenizer drops the space before the first word, so the end of the prompt is decoded,
+        # too. To decode the whole prompt for each token would take longer than the model's step.
         return self._clean(self.decode(row.tail + new)[len(row.head) :])
 
     def _clean(self, text: str) -> str:
-        """Return `text` with the spaces that the tokenizer's decoding leaves."""
+        """Join punctuation to the word before it, if the tokenizer's own decoding does so."""
         return join_punctuation(text) if self._tokenizer.clean_up_tokenization_spaces else text
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -440,11 +440,11 @@ class _Row:
 
     query: Query
     ids: list[int]  # of the image and the prompt
-    tail: list[int]  # last ids of the prompt that give text
+    tail: list[int]  # shortest end of the prompt's ids that has text
     head: str  # text of `tail`
-    limit: int  # most tokens to write
+    limit: int  # largest number of tokens to write
     new: list[int] = field(default_factory=list)  # written tokens
-    # Of each of `new` and its neighbours, as Decoder.step returns them.
+    # For each token of `new`: those of it and of its neighbours, as Decoder.step returns them.
     probabilities: list[list[float]] = field(default_factory=list)
     text: str | None = None  # of the answer, if stop text ended it
     ended: bool = False  # by the end token or the query's stop text
@@ -457,9 +457,10 @@ class _Row:
 
 
 def _beside(vocabulary: int, locations: Sequence[int]) -> torch.Tensor:
-    """Return for each token itself, and for a location the tokens of its NEIGHBOURS.
+    """Return the tokens (vocabulary, 9) whose probabilities are read when a token is written.
 
-    (vocabulary, 9). A location at the edge of the grid repeats itself for each missing neighbour.
+    For a location these are the tokens of its NEIGHBOURS, and itself for each neighbour beyond the
+    edge of the grid. For any other token they are itself.
     """
     tokens = torch.arange(vocabulary)[:, None].repeat(1, len(NEIGHBOURS))
     for cell, own in enumerate(locations):

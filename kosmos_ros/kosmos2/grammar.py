@@ -18,9 +18,9 @@ from kosmos_ros.kosmos2.cuda_graphs import upload
 from kosmos_ros.kosmos2.grounding import GRID
 
 CELLS = GRID * GRID
-# States: any token; the first corner; the end or another box.
+# States, by what may come next: any token; the first corner; the end or another box.
 FREE, OPENED, CLOSING = 0, 1, 2
-CORNER = 3  # + cell of the first corner: the second corner
+CORNER = 3  # + cell of the first corner; the second corner comes next
 # Kinds of tokens.
 OTHER, CLOSE, DELIMITER, OPEN = 0, 1, 2, 3
 LOCATION = 4  # + cell
@@ -62,7 +62,7 @@ class Grammar:
         self._following = following.to(device)  # (states, kinds)
         self._states = torch.zeros(0, dtype=torch.long, device=device)  # (rows,)
 
-    def resize(self, rows: int, places: int) -> None:
+    def resize(self, rows: int, positions: int) -> None:
         self._states = functional.pad(self._states, (0, rows - len(self._states)))
 
     def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:

@@ -44,11 +44,13 @@ BOX_TAGS = ("<object>", "</object>", "</delimiter_of_multi_objects/>")
 """The tags before, after and between the boxes of a phrase."""
 
 NEIGHBOURS = ((0, 0), *((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x))
-"""(y, x) steps from a cell to itself and to its eight neighbours."""
+"""(y, x) offsets from a cell to itself and to its eight neighbours."""
 
 MAX_OFFSET = 0.49
-"""Farthest that a corner is moved from its cell's centre, in cells: it stays inside the cell, so
-region_cells gives the cells that the model wrote."""
+"""Largest offset of a corner from its cell's centre along each axis, in cells.
+
+The corner stays inside its cell, so region_cells returns the cells that the model wrote.
+"""
 
 TAG = re.compile("|".join(map(re.escape, TAGS)) + r"|<patch_index_(?P<index>[0-9]+)>")
 
@@ -216,7 +218,7 @@ class _Parser:
     ) -> None:
         self._scores = location_scores
         self._points = location_points
-        self._locations = 0  # location tags
+        self._locations = 0  # location tags so far
         self._pieces: list[str] = []  # of the caption
         self._length = 0  # of the caption, in code points
         self._found: list[tuple[int, int, tuple[Box, ...]]] = []  # start, end, boxes
@@ -235,10 +237,10 @@ class _Parser:
         self._corners = None
 
     def location(self, index: int) -> None:
-        place = self._locations
-        if self._corners is not None and place < len(self._scores):
-            point = self._points[place] if place < len(self._points) else None
-            self._corners[-1].append(_Corner(index, self._scores[place], point))
+        number = self._locations
+        if self._corners is not None and number < len(self._scores):
+            point = self._points[number] if number < len(self._points) else None
+            self._corners[-1].append(_Corner(index, self._scores[number], point))
         self._locations += 1
 
     def tag(self, tag: str) -> None:
@@ -300,14 +302,14 @@ def neighbours(cell: int) -> list[int | None]:
 
 
 def refined(cell: int, probabilities: Sequence[float]) -> tuple[float, float]:
-    """Return the expected place (x, y) in [0, 1] of a corner for which the model wrote `cell`.
+    """Return the expected position (x, y) in [0, 1] of a corner for which the model wrote `cell`.
 
     `probabilities` are those of the cell and its neighbours, in the order of NEIGHBOURS. Only
-    their ratios count. The place is inside the cell.
+    their ratios count. The position is inside the cell.
     """
     inside = [
-        (step, probability)
-        for step, index, probability in zip(
+        (offset, probability)
+        for offset, index, probability in zip(
             NEIGHBOURS, neighbours(cell), probabilities, strict=True
         )
         if index is not None
@@ -316,7 +318,7 @@ def refined(cell: int, probabilities: Sequence[float]) -> tuple[float, float]:
     moved = [0.0, 0.0]  # y, x
     if total > 0:  # false for NaN, too
         for axis in (0, 1):
-            mean = sum(step[axis] * probability for step, probability in inside) / total
+            mean = sum(offset[axis] * probability for offset, probability in inside) / total
             moved[axis] = min(max(mean, -MAX_OFFSET), MAX_OFFSET)
     y, x = divmod(cell, GRID)
     return (x + 0.5 + moved[1]) / GRID, (y + 0.5 + moved[0]) / GRID
@@ -327,7 +329,7 @@ def point_box(
 ) -> tuple[float, float, float, float]:
     """Return the box in [0, 1] of two opposite corners (x, y) in [0, 1] from `refined`.
 
-    Where both corners are in one column or row of cells, the box spans it.
+    If both corners are in one column (or row) of cells, the box spans that column (or row).
     """
     (x1, x2), (y1, y2) = (_side(*sorted(ends)) for ends in zip(one, other, strict=True))
     return x1, y1, x2, y2
@@ -346,7 +348,7 @@ def region_cells(box: Box, width: float = 1.0, height: float = 1.0) -> tuple[int
     lower-right one (`coordinate_to_patch_index` of Hugging Face's processing_kosmos2.py), so
     the box that `cell_box` returns for two indices gives these indices again.
     Raises RegionError for a box that is not finite, empty, inverted or outside the image, and for
-    one in fractions of an image that is given in pixels.
+    a box whose numbers are probably fractions of the image (check_region).
     """
     check_region(box, width, height)
     x1, x2 = (min(max(x / width, 0.0), 1.0) for x in (box.x_min, box.x_max))

@@ -35,7 +35,7 @@ COMMITS = {"microsoft/kosmos-2-patch14-224": "e91cfbcb4ce051b6a55bfb5f96165a3bbf
 
 WEIGHTS = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
 INDEX = "model.safetensors.index.json"  # names the files of weights, if several
-REQUIRED = (  # one file of each line, in addition to the weights
+REQUIRED = (  # one file of each line is required, in addition to the weights
     ("config.json",),
     ("preprocessor_config.json", "processor_config.json"),
     ("tokenizer.json", "sentencepiece.bpe.model"),
@@ -53,8 +53,8 @@ NAMES = {*OPTIONAL, *(name for names in REQUIRED for name in names)}
 MAX_LISTING = 1_000_000  # bytes; KOSMOS-2's has 10 kB
 MAX_SMALL = 16 << 20  # bytes of a file other than weights; the largest of KOSMOS-2 has 5 MB
 MAX_TOTAL = 64 << 30  # bytes of all files, 10 times KOSMOS-2
-MAX_PARTS = 100  # files of weights; each has a header that is kept. transformers makes them 5 GB
-MAX_REVISION = 255  # bytes of a name of a branch
+MAX_PARTS = 100  # files of weights, of 5 GB each by default; their headers stay in memory
+MAX_REVISION = 255  # bytes of the name of a branch
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota or a file is full
 
 

@@ -3,8 +3,8 @@
 """Linear layers with 8-bit weights, for CPUs.
 
 A token takes as long as reading the weights, so smaller weights make it faster. Only weights are
-quantized, for each output by its largest magnitude. torch's kernel for them multiplies in
-bfloat16. Knows tensors only.
+quantized. Each output has its own scale, from its largest weight. torch's kernel for 8-bit weights
+multiplies in bfloat16. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Int8Linear(nn.Module):
 
 
 def quantize(model: nn.Module, keep: nn.Module) -> None:
-    """Replace every nn.Linear of `model` except `keep`."""
+    """Replace every nn.Linear of `model` except `keep` by an Int8Linear."""
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
             if type(module) is nn.Linear and module is not keep:

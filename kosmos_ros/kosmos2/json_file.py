@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from kosmos_ros.sanitize import first_line, quoted
 
 JSON_BYTES = 2 << 20
-"""Most bytes of a JSON file; those of KOSMOS-2 have less than a tenth of that."""
+"""Largest size of a JSON file in bytes. KOSMOS-2's files have less than a tenth of it."""
 
 
 def read(path: Path, most: int = JSON_BYTES) -> dict[str, Any]:

@@ -78,23 +78,23 @@ def load(
 
     `model` is "shapes" (embedded), a directory or a Hugging Face id; hub.find describes where
     its files come from. `device` is auto, cpu, cuda or cuda:N. `dtype` is auto, float32, bfloat16
-    or float16; auto is float32 on a CPU, bfloat16 on a GPU that computes in it (compute
+    or float16; auto is float32 on a CPU, bfloat16 on a GPU whose hardware supports it (compute
     capability 8.0 and above), otherwise float16. `quantization` is none, int8 or nf4. int8.py
     quantizes to int8 on a CPU, and bitsandbytes does it in all other cases. `threads` is the
     number of CPU threads of this process; 0 is one for a model below SMALL_MODEL, otherwise
     torch's default. `no_repeat_ngram_size` is -1 for the model's own value, 0 for none, or a
     number of tokens; see repetition.py.
     Reads only safetensors, and never runs code from the model's files.
-    Raises ConfigError for any other text, a device that does not exist, or nf4 on a CPU with too
+    Raises ConfigError for any other value, a device that does not exist, or nf4 on a CPU with too
     old a version of transformers; ModelLoadError if the files are missing,
     damaged or not a KOSMOS-2 model.
     """
-    place = _device(device)
-    _check_quantization(quantization, place)
-    kind = _dtype(dtype, place, quantization)
+    chosen = _device(device)
+    _check_quantization(quantization, chosen)
+    kind = _dtype(dtype, chosen, quantization)
     files = hub.find(model, revision, local_files_only)
     try:
-        loaded, processor, size = _read(model, files.folder, place, DTYPES[kind], quantization)
+        loaded, processor, size = _read(model, files.folder, chosen, DTYPES[kind], quantization)
     except ModelLoadError:
         raise
     except BaseException as exc:  # tokenizers raises plain Exceptions and panics
@@ -108,15 +108,15 @@ def load(
     parameters = loaded.num_parameters()
     if threads or (parameters < SMALL_MODEL and "OMP_NUM_THREADS" not in os.environ):
         torch.set_num_threads(threads or 1)
-    if _ours(quantization, place):
+    if _ours(quantization, chosen):
         from kosmos_ros.kosmos2 import int8  # imports torch
 
         int8.quantize(loaded, keep=loaded.text_model.lm_head)
     info = ModelInfo(
         model=model,
         revision=files.commit,
-        device=str(place),
-        device_name=torch.cuda.get_device_name(place) if place.type == "cuda" else "",
+        device=str(chosen),
+        device_name=torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "",
         dtype=kind,
         quantization=quantization,
         parameters=parameters,
@@ -129,16 +129,16 @@ def load(
 
 
 def _read(
-    model: str, folder: Path, place: torch.device, dtype: torch.dtype, quantization: str
+    model: str, folder: Path, device: torch.device, dtype: torch.dtype, quantization: str
 ) -> tuple[Any, Any, int]:
     """Return the checked model and processor in `folder`, and its no_repeat_ngram_size."""
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     options: dict[str, Any] = {
         "use_safetensors": True,
-        "device_map": {"": place},
+        "device_map": {"": device},
         compat.DTYPE: dtype,
     }
-    if quantization != "none" and not _ours(quantization, place):
+    if quantization != "none" and not _ours(quantization, device):
         options["quantization_config"] = _bitsandbytes(quantization, dtype)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its warnings quote the files unescaped
@@ -154,9 +154,9 @@ def _read(
                 str(copy), **own, **options, output_loading_info=True
             )
         except torch.OutOfMemoryError as exc:
-            free = torch.cuda.mem_get_info(place)[0] / 1e9
+            free = torch.cuda.mem_get_info(device)[0] / 1e9
             raise ModelLoadError(
-                f"model {model!r} cannot be loaded: {place} has {free:.1f} GB free. "
+                f"model {model!r} cannot be loaded: {device} has {free:.1f} GB free. "
                 f"{_sizes(config)}"
             ) from exc
     _check_weights(model, report)
@@ -205,12 +205,12 @@ def _device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _check_quantization(quantization: str, place: torch.device) -> None:
+def _check_quantization(quantization: str, device: torch.device) -> None:
     if quantization not in QUANTIZATIONS:
         raise ConfigError(
             f"quantization must be one of {', '.join(QUANTIZATIONS)}, got {quantization!r}"
         )
-    if quantization == "nf4" and place.type == "cpu" and not compat.NF4_ON_CPU:
+    if quantization == "nf4" and device.type == "cpu" and not compat.NF4_ON_CPU:
         raise ConfigError(
             "quantization 'nf4' on a CPU needs transformers 4.53 or newer, got "
             f"{transformers.__version__}; update it, or use int8 or none"
@@ -231,9 +231,9 @@ def _dtype(dtype: str, device: torch.device, quantization: str) -> str:
     return dtype
 
 
-def _ours(quantization: str, place: torch.device) -> bool:
+def _ours(quantization: str, device: torch.device) -> bool:
     """Return whether int8.py quantizes the weights, and not bitsandbytes."""
-    return quantization == "int8" and place.type == "cpu"
+    return quantization == "int8" and device.type == "cpu"
 
 
 def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
@@ -302,13 +302,13 @@ def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
         raise ModelLoadError(
             f"model {model!r}: its tokenizer must read {''.join(tags)} as {expected}, got {ids}"
         )
-    image, places = config.latent_query_num, config.text_config.max_position_embeddings
+    image, context = config.latent_query_num, config.text_config.max_position_embeddings
     if tokenizer.unk_token_id + image >= vocabulary:
         raise ModelLoadError(
             f"model {model!r}: unk_token is token {tokenizer.unk_token_id} of {vocabulary}, "
             f"but {image} tokens must follow it to stand for the image"
         )
-    if image + 3 >= places:
+    if image + 3 >= context:
         raise ModelLoadError(
-            f"model {model!r}: the {image} tokens of an image do not fit in a context of {places}"
+            f"model {model!r}: the {image} tokens of an image do not fit in a context of {context}"
         )

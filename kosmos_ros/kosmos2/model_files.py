@@ -24,13 +24,14 @@ from kosmos_ros.kosmos2.weight_files import WHOLE, Weights
 from kosmos_ros.sanitize import quoted
 
 TOKENIZER_BYTES = 16 << 20
-"""Most bytes of a tokenizer's file; the tokenizer of KOSMOS-2 takes a third of that."""
+"""Largest size of a tokenizer's file in bytes. KOSMOS-2's has a third of it."""
 MAX_CONTEXT = 16_384
-"""Most positions of the text model. The files do not contain their table. KOSMOS-2 has 2048."""
+"""Largest number of positions of the text model. The files have no weights for them that would
+confirm it. KOSMOS-2 has 2048."""
 MAX_LAYERS = 256
-"""Most layers of the text model and of the vision model. KOSMOS-2 has 24 in each."""
+"""Largest number of layers of the text model and of the vision model. KOSMOS-2 has 24 in each."""
 MAX_SIZE = 1 << 20
-"""Largest value of other sizes, most of which the files confirm. KOSMOS-2's largest is 65037."""
+"""Largest value of other sizes. The weights confirm most of them. KOSMOS-2's largest is 65037."""
 
 MODEL_TYPE = "kosmos-2"
 QUANTIZED = ("quantization_config", "compression_config")
@@ -154,7 +155,7 @@ def reduced(folder: Path) -> Iterator[tuple[Path, Weights]]:
         for name, path in weights.files.items():
             (copy / name).symlink_to(path.resolve())
         if WHOLE not in weights.files:
-            index = {"metadata": {}, "weight_map": weights.places}
+            index = {"metadata": {}, "weight_map": weights.locations}
             (copy / INDEX).write_text(json.dumps(index), encoding="utf-8")
         yield copy, weights
 

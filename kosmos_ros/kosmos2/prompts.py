@@ -28,8 +28,10 @@ MAX_PROMPT = 2048 * 30
 </delimiter_of_multi_objects/>, has 30 characters. The engine counts the tokens."""
 
 MAX_MARKS = 30
-"""Most combining marks in a row, as in the Stream-Safe Text Format (UAX #15, section 13). Python
-takes seconds to normalize a long run of them, and no other thread runs meanwhile."""
+"""Largest number of combining marks in a row: that of the Stream-Safe Text Format (UAX #15, 13).
+
+Python takes seconds to normalize a long run of them, and no other thread runs meanwhile.
+"""
 
 CONTROL_TAGS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>", "</image>")
 """Tags that mark where a prompt or the image begins and ends; no prompt may contain them."""
@@ -72,7 +74,7 @@ class Template:
 
     task: str  # one of TASKS
     pieces: tuple[str, ...]  # the prompt's text around the boxes
-    regions: tuple[tuple[int, ...], ...]  # for each gap between pieces, numbers of regions
+    regions: tuple[tuple[int, ...], ...]  # for each gap between pieces, the indices of its regions
     lead: str  # as in Prompt
     stop: str = ""  # as in Prompt
 
@@ -89,7 +91,7 @@ PromptsOf = Callable[[int, int], Sequence[Prompt]]
 
 
 def in_regions(templates: Sequence[Template], regions: Sequence[Sequence[Box]]) -> PromptsOf:
-    """Return the prompts of templates, each with its own regions in pixels of the image."""
+    """Return a function that fills each template with its own regions, in pixels of the image."""
 
     def fill(width: int, height: int) -> list[Prompt]:
         return [
@@ -219,7 +221,7 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
     if not text:
         raise PromptError("prompt must not be empty")
     _check_text("prompt", text, MAX_PROMPT)
-    # One character can become 18, and the tokenizer would take a second and much memory.
+    # NFKC can turn one character into 18: a second of work and much memory for the tokenizer.
     _check_length("prompt in NFKC form", unicodedata.normalize("NFKC", text), MAX_PROMPT)
     _check_tags("prompt", text)
     pieces = tuple(text.split(EMPTY_OBJECT))
@@ -281,7 +283,7 @@ def _check_text(name: str, text: str, most: int) -> None:
 
 
 def _is_mark(char: str) -> bool:
-    """Return whether a character is, in normalized form, only marks on the one before it."""
+    """Return whether a character in normalized form has only combining marks."""
     return all(map(unicodedata.combining, unicodedata.normalize("NFKD", char)))
 
 

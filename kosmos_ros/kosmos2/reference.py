@@ -38,8 +38,8 @@ class Difference:
     position: int  # number of equal tokens before it
     token: str  # of the answer that was compared; empty: it has ended
     reference_token: str  # empty: the reference has ended
-    probability: float  # of `token`, by the reference, which read the equal tokens before it
-    reference_probability: float  # of `reference_token`; both are 0 where an answer has ended
+    probability: float  # the reference's, of `token` after the equal tokens
+    reference_probability: float  # that of `reference_token`; both are 0 if an answer has ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Answer:
 
     prompt_ids: list[int]
     ids: tuple[int, ...]  # of the written tokens
-    probabilities: torch.Tensor  # (tokens, vocabulary) float32, by the weights alone
+    probabilities: torch.Tensor  # (tokens, vocabulary) float32, before any rule
 
     @property
     def score(self) -> float:
@@ -104,9 +104,9 @@ class Reference:
         ]
 
     def read(self, ids: Sequence[int]) -> Entities:
-        """Return what `entities` returns, as the engine decodes and grounding.py reads the ids.
+        """Return phrases and boxes as the engine decodes and grounding.py parses the ids.
 
-        Corners of boxes are the centres of their cells.
+        The result has the form of `entities`. Corners of boxes are the centres of their cells.
         """
         text = self.engine.decode(ids).rpartition("</image>")[2]
         _, phrases = parse(text, [1.0] * text.count(LOCATION))
@@ -150,7 +150,7 @@ class Reference:
 def load(*, refine_boxes: bool, **options: Any) -> Reference:
     """Load a model with the options of Engine.load, for the engine and for Hugging Face's code.
 
-    The engine has no grammar of locations, which `generate` does not have either.
+    The engine has no grammar of locations, because `generate` has none.
     """
     model, processor, info = loading.load(**options)
     engine = Engine(model, processor, info, location_grammar=False, refine_boxes=refine_boxes)

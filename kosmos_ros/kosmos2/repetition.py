@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ban on repetition: a rule that lets a row write no sequence of N tokens twice.
 
-KOSMOS-2 was published with N = 3 (no_repeat_ngram_size), without which its captions may run in
-loops. Bans the tokens that NoRepeatNGramLogitsProcessor of Hugging Face's generate bans. Knows
-token ids, no text.
+KOSMOS-2 was published with N = 3 (no_repeat_ngram_size). Without a ban its captions may run in
+loops. This rule bans the same tokens as NoRepeatNGramLogitsProcessor of Hugging Face's generate.
+Knows token ids, no text.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class NoRepeat:
     ) -> None:
         self._size = size
         self._prefix = list(prefix)
-        self._none = vocabulary  # in the places before a row's first token; no token has this id
-        # (rows, places): the tokens of each row so far, the newest one in the last place.
+        # Fills the positions before a row's first token. No token has this id.
+        self._none = vocabulary
+        # (rows, positions): the tokens of each row so far, the newest one at the end.
         self._ids = torch.zeros(0, 0, dtype=torch.long, device=device)
 
-    def resize(self, rows: int, places: int) -> None:
-        had_rows, had_places = self._ids.shape
-        added = (places - had_places, 0, 0, rows - had_rows)
+    def resize(self, rows: int, positions: int) -> None:
+        had_rows, had_positions = self._ids.shape
+        added = (positions - had_positions, 0, 0, rows - had_rows)
         self._ids = functional.pad(self._ids, added, value=self._none)
 
     def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:
@@ -61,7 +62,7 @@ class NoRepeat:
         begun = ids[:, ids.shape[1] + 1 - self._size :]  # the next token completes this sequence
         earlier = ids.unfold(1, self._size, 1)  # (B, windows, size)
         repeated = (earlier[..., :-1] == begun.unsqueeze(1)).all(-1)
-        padded = functional.pad(scores, (0, 1))  # a copy with a column for places without a token
+        padded = functional.pad(scores, (0, 1))  # a copy with a column for `_none`
         return padded.scatter_add_(1, earlier[..., -1], repeated * PENALTY)[:, :-1]
 
     def advance(self, tokens: Tensor) -> None:

@@ -25,10 +25,10 @@ class Rule(Protocol):
     for such a row, because `join` replaces it and nothing reads the row's tokens.
     """
 
-    def resize(self, rows: int, places: int) -> None:
+    def resize(self, rows: int, positions: int) -> None:
         """Hold states for `rows` rows, and keep those of the rows that remain.
 
-        While a row is read, it has at most `places` tokens, those of the image included.
+        Until a row ends, it has at most `positions` tokens, including those of the image.
         """
 
     def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:

@@ -16,18 +16,27 @@ from typing import Any
 from kosmos_ros.sanitize import quoted
 
 MAX_VOCABULARY = 1 << 18
-"""Most tokens of the vocabulary; KOSMOS-2 has 64,000 and XLM-RoBERTa 250,000."""
+"""Largest number of tokens in the vocabulary. KOSMOS-2 has 64,000 and XLM-RoBERTa 250,000."""
 MAX_ADDED = 4096
-"""Most tokens in addition to the vocabulary, because the time to add them grows with the square of
+"""Largest number of tokens beside the vocabulary. The time to add them grows with the square of
 their number. KOSMOS-2 has 1040."""
 TOKEN_LENGTH = 256
-"""Most characters of a token. Tokens of sentencepiece have up to 16, tags of KOSMOS-2 up to 30."""
+"""Largest number of characters of a token.
+
+Tokens of sentencepiece have up to 16, tags of KOSMOS-2 up to 30.
+"""
 EXPANSION = 64
-"""Most bytes by which a normalizer may replace a character. Unicode's NFKC needs up to 33."""
+"""Largest number of bytes by which a normalizer may replace a character.
+
+Unicode's NFKC needs up to 33.
+"""
 STEPS = 8
-"""Most steps of a normalizer, a pre-tokenizer or a decoder; KOSMOS-2 has one or two of each."""
+"""Largest number of steps of a normalizer, a pre-tokenizer or a decoder. KOSMOS-2 has 1 or 2."""
 BLOCK = 256
-"""Units in one block of a trie, which differ in their last byte. A trie has whole blocks."""
+"""Number of units in a block of a trie.
+
+Their indices differ in the last byte only. A trie consists of whole blocks.
+"""
 INNER = {bytes([byte]) for byte in range(0x80, 0xC0)}
 """Bytes of UTF-8 that do not start a character."""
 SPACES = {"Regex": " {2,}"}
@@ -176,11 +185,11 @@ def _inside(trie: bytes, texts: bytes) -> bool:
     if len(trie) % (4 * BLOCK):
         return False
     units = [unit for (unit,) in struct.iter_unpack("<I", trie)]
-    starts = {place for place in range(len(texts) + 1) if texts[place : place + 1] not in INNER}
-    for place, unit in enumerate(units):
+    starts = {index for index in range(len(texts) + 1) if texts[index : index + 1] not in INNER}
+    for index, unit in enumerate(units):
         if unit >> 31:  # a leaf
             continue
-        base = place ^ ((unit >> 10) << ((unit & 1 << 9) >> 6))
+        base = index ^ ((unit >> 10) << ((unit & 1 << 9) >> 6))
         if base >= len(units):
             return False
         if unit >> 8 & 1 and units[base] & ~(1 << 31) not in starts:

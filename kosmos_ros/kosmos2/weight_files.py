@@ -21,12 +21,13 @@ from kosmos_ros.kosmos2.hub import INDEX, MAX_PARTS, WEIGHTS
 from kosmos_ros.sanitize import quoted
 
 HEADER_BYTES = 2 << 20
-"""Most bytes of a header of safetensors. KOSMOS-2 has about 900 weights of 120 bytes each."""
+"""Largest header of safetensors in bytes. KOSMOS-2 has about 900 weights of 120 bytes each."""
 WHOLE = "model.safetensors"
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Number format in safetensors: bytes of a number."""
 MAX_RANK = 8
-"""Most dimensions of a weight. KOSMOS-2's have 1 to 4. The time of their product is quadratic."""
+"""Largest number of dimensions of a weight. KOSMOS-2's have 1 to 4. To multiply many sizes takes
+quadratic time."""
 
 _EMBEDDING, _HEAD = "text_model.model.embed_tokens.weight", "text_model.lm_head.weight"
 _TEXT = ("text_config.vocab_size", "text_config.embed_dim")
@@ -48,7 +49,7 @@ SHAPES = {
 """Weight: the field of config.json for each of its dimensions."""
 TIED = {_EMBEDDING: _HEAD, _HEAD: _EMBEDDING}
 """Weights that share their numbers, so that a file may have only one of them."""
-POSITIONS = "vision_model.model.embeddings.position_embedding.weight"  # a row per patch, and 1
+POSITIONS = "vision_model.model.embeddings.position_embedding.weight"  # (patches + 1, width)
 LAYERS = {
     "text_config.layers": re.compile(r"text_model\.model\.layers\.(\d+)\."),
     "vision_config.num_hidden_layers": re.compile(
@@ -68,8 +69,8 @@ class Weights:
 
     files: dict[str, Path]  # name: file
     shapes: dict[str, tuple[int, ...]]  # weight with a format in FLOATS: its shape
-    places: dict[str, str]  # weight: name of its file
-    numbers: int  # how many numbers all weights in `shapes` have
+    locations: dict[str, str]  # weight: name of its file
+    numbers: int  # total of the numbers in the weights of `shapes`
 
     def check(self, config: Any) -> None:
         """Raise ValueError if the sizes in a Kosmos2Config differ from those of the weights.
@@ -134,15 +135,16 @@ def read(folder: Path) -> Weights:
     """Read the headers of all files of weights. Raises ValueError if a file is not valid."""
     files = {name: folder / name for name in _names(folder)}
     shapes: dict[str, tuple[int, ...]] = {}
-    places: dict[str, str] = {}
+    locations: dict[str, str] = {}
     for file, path in files.items():
         for weight, shape in _header(path):
-            if weight in places:
-                raise ValueError(f"weight {quoted(weight)} is in {places[weight]} and in {file}")
-            places[weight] = file
+            if weight in locations:
+                other = locations[weight]
+                raise ValueError(f"weight {quoted(weight)} is in {other} and in {file}")
+            locations[weight] = file
             if shape is not None:
                 shapes[weight] = shape
-    return Weights(files, shapes, places, sum(map(math.prod, shapes.values())))
+    return Weights(files, shapes, locations, sum(map(math.prod, shapes.values())))
 
 
 def _names(folder: Path) -> list[str]:
@@ -206,7 +208,7 @@ def _shape(file: str, weight: str, entry: Any, most: int) -> tuple[int, ...] | N
         valid = False
     if not valid:
         raise ValueError(
-            f"weight {quoted(weight)} in {file} must have a shape and a place that fit the "
+            f"weight {quoted(weight)} in {file} must have a shape and offsets that fit the "
             f"{most} bytes of data, got {quoted(entry)}; the file is damaged or incomplete"
         )
     return None if size is None else shape

@@ -518,7 +518,7 @@ def no_class(model):
         (no_latent_query, "it has no weight image_to_text_projection.latent_query of a floating"),
         (flat_latent_query, "image_to_text_projection.latent_query must have 2 dimensions, got 1"),
         (flat_positions, "position_embedding.weight must have 2 dimensions, got 1"),
-        (many_dimensions, "weight 'many' in model.safetensors must have a shape and a place"),
+        (many_dimensions, "weight 'many' in model.safetensors must have a shape and offsets"),
         (other_framework, "format in model.safetensors must be \"pt\" or absent, got {'format'"),
         (
             only_names_of_layers,
