@@ -106,7 +106,7 @@ def decode(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 def additions(subject: Subject, runs: int) -> Iterator[Result]:
-    """Measure one more token with the ban on repetition, and with what refined boxes need."""
+    """Measure one more token with the ban on repetition, and with refined boxes."""
     (frame, *_) = long_frames(subject)
     image = subject.engine.encode(frame)
     prompt = subject.engine.token_ids(DETAILED.text)[image.shape[1] :]
@@ -344,15 +344,15 @@ class _SharedEngine:
 
 
 def _fail(error: Exception) -> None:
-    if not isinstance(error, CancelledError):  # tasks that end with the worker
+    if not isinstance(error, CancelledError):  # raised for work that ends with the worker
         raise error
 
 
 def memory(subject: Subject) -> Iterator[Result]:
     """Compare the peak of memory of eight captions at once with one caption of generate.
 
-    On a GPU: all that torch has allocated, including the weights. On a CPU: what the process
-    takes in addition; nothing if the kernel cannot reset its peak.
+    On a GPU: all memory that torch has allocated, including the weights. On a CPU: the memory that
+    the process takes in addition. Yields nothing if the kernel cannot reset its peak.
     """
     views = frames(8, 2)
 
@@ -375,7 +375,7 @@ def memory(subject: Subject) -> Iterator[Result]:
 
 
 def _device_peak(subject: Subject, call: Callable[[], None]) -> int:
-    """Return bytes."""
+    """Return the peak of the device's memory during a call, in bytes."""
     device = subject.model.device
     subject.engine.clear()
     torch.cuda.empty_cache()
@@ -385,7 +385,10 @@ def _device_peak(subject: Subject, call: Callable[[], None]) -> int:
 
 
 def _process_peak(subject: Subject, call: Callable[[], None]) -> int:
-    """Return bytes above those before the call (proc_pid_clear_refs(5), proc_pid_status(5))."""
+    """Return the peak of the process's memory during a call, above that before it, in bytes.
+
+    Sources: proc_pid_clear_refs(5), proc_pid_status(5).
+    """
     subject.engine.clear()
     subject.engine.tidy()
     RESET_PEAK.write_text("5", encoding="ascii")

@@ -32,7 +32,7 @@ from kosmos_ros.ros.conversions import caption_message
 
 FULL_HD, HD = (1920, 1080), (1280, 720)  # pixels
 RATE = 30.0  # Hz
-SETTLE = 2.0  # s of frames before the next look at whether the node drops them
+SETTLE = 2.0  # s of frames before each check that the node drops them
 PATIENCE = 60.0  # s
 SHARE = "% of a core"
 SUBSCRIBER = """

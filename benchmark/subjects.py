@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The subjects of the benchmark: an engine, and Hugging Face's own way on the same weights."""
+"""The subjects of the benchmark: an engine, and Hugging Face's own code on the same weights."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def full(device: str, layers: int | None = None) -> Subject:
 
 
 def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:
-    """Return a function by which Florence-2 base writes tokens about a 768 x 768 image.
+    """Return a function with which Florence-2 base writes tokens about a 768 x 768 image.
 
     The weights are random, the sizes from config.json of microsoft/Florence-2-base, and its task
     prompt has 10 tokens. Raises ImportError if transformers lacks it (FLORENCE_2).
@@ -174,11 +174,11 @@ def _scenes(count: int, shapes_in_each: int, size: tuple[int, int]) -> Iterator[
         yield sample_scene(rng, *size, counts=(shapes_in_each,))
 
 
-def _random(config: Kosmos2Config, place: torch.device, dtype: torch.dtype) -> Any:
+def _random(config: Kosmos2Config, device: torch.device, dtype: torch.dtype) -> Any:
     with torch.device("meta"):
         model = Kosmos2ForConditionalGeneration(config)
-    model = model.to(dtype).to_empty(device=place)
-    generator = torch.Generator(place).manual_seed(0)
+    model = model.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
@@ -187,11 +187,11 @@ def _random(config: Kosmos2Config, place: torch.device, dtype: torch.dtype) -> A
             module.weight.fill_(1.0)
             module.bias.zero_()
     model.tie_weights()
-    # The tables of positions are no weights: make them.
+    # The tables of positions are not weights, so they are still empty.
     text, vision = model.text_model.model.embed_positions, model.vision_model.model.embeddings
-    places = len(text.weights)
-    text.weights = torch.empty(0, dtype=dtype, device=place)
-    text.make_weights(places, text.embedding_dim, text.padding_idx)
-    vision.position_ids = torch.arange(vision.num_positions, device=place)[None]
+    positions = len(text.weights)
+    text.weights = torch.empty(0, dtype=dtype, device=device)
+    text.make_weights(positions, text.embedding_dim, text.padding_idx)
+    vision.position_ids = torch.arange(vision.num_positions, device=device)[None]
     model.generation_config.update(bos_token_id=0, pad_token_id=1, eos_token_id=2)
     return model.eval()

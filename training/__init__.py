@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training and evaluation of `shapes`, the embedded model. Not installed.
 
-relations   which shape lies beside which, where that is unambiguous
+relations   which shapes are left of, right of, above or below a shape
 language    scene -> training examples in KOSMOS-2's prompt language
 tokenizer   the vocabulary and its files
 data        scenes -> batches

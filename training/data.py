@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Training batches: scenes rendered in other processes, prompts packed. Knows no weights.
+"""Make training batches: render scenes in other processes and pack prompts. Knows no weights.
 
 The new images of step k depend on the run's seed and on k alone. Training uses random seeds
 [0, seed, k], evaluation [1, seed, ...], so training never sees a held-out scene.
@@ -45,6 +45,8 @@ MAX_EXAMPLES = 9  # of one image, as far as they fit
 
 @dataclass(frozen=True)
 class Step:
+    """The scenes of a training step."""
+
     number: int  # from 0, over all phases
     counts: tuple[int, ...]  # shapes per scene, evenly
     alike: float  # share of scenes with two equal shapes, among those of several shapes
@@ -102,9 +104,9 @@ def batches(
 ) -> Iterator[list[LabelledImage]]:
     """Yield `size` images for each step from `start` on: `fresh` new ones, the rest repeated.
 
-    Repeated are images among the last `stored` new ones, which are rendered again when a run is
-    resumed. Half of them are mirrored. Their number of shapes is among the step's counts. The
-    first batches are smaller.
+    The repeated images are among the last `stored` new ones. A resumed run renders these again.
+    Half of the repeated images are mirrored. Their number of shapes is among the step's counts.
+    The first batches are smaller.
     """
     store: deque[LabelledImage] = deque(maxlen=stored)
     with get_context("spawn").Pool(workers) as pool:
@@ -168,7 +170,7 @@ def _summary(shape: Shape, scene: Scene) -> tuple[int, ...]:
 def pack_prompts(
     images: list[LabelledImage], tokenizer: Tokenizer, rng: np.random.Generator, mix: TaskMix
 ) -> Prompts:
-    """Pack examples of every image behind its image tokens, as many as fit."""
+    """Pack examples of every image after its image tokens, as many as fit."""
     start_id, pad, _, _ = range(len(SPECIAL))
     shape = (len(images), PREFIX + PROMPT_TOKENS)
     ids, targets = np.full(shape, pad), np.full(shape, IGNORED)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Measures a `shapes` model on held-out scenes, with the node's own engine, prompts and grounding.
+"""Measure a `shapes` model on held-out scenes, with the node's own engine, prompts and grounding.
 
 An error in any of these therefore shows here, too. Scene `i` of seed `s` comes from the random
 seed [1, s, i]; the seeds of training begin with 0.
@@ -162,7 +162,7 @@ class Evaluator:
 
 
 SIZE_CLASSES = ((5, "up to 5 cells"), (8, "5 to 8 cells"), (11, "8 to 11 cells"), (32, "larger"))
-"""Rows of the table of places: the end of their range of Placed.cells, and their names."""
+"""Rows of the table of boxes by size: the end of their range of Placed.cells, and their names."""
 
 Check = Callable[[Evaluator, torch.Tensor, Scene, np.random.Generator], Results]
 
@@ -212,7 +212,7 @@ def _predicted_boxes(
     boxes: Sequence[grounding.Box], overlaps: Sequence[float]
 ) -> tuple[PredictedBox, ...]:
     padded = [*overlaps, *[0.0] * len(boxes)]
-    return tuple(PredictedBox(padded[place], box.score) for place, box in enumerate(boxes))
+    return tuple(PredictedBox(padded[number], box.score) for number, box in enumerate(boxes))
 
 
 def _placed(
@@ -222,7 +222,7 @@ def _placed(
     cells: Sequence[grounding.Box],
     shapes: Sequence[Shape],
 ) -> tuple[Placed, ...]:
-    """Return the places of `boxes`, which are `cells` if they are not refined."""
+    """Return how well `boxes` fit `shapes`, in order. `cells` are the same boxes, not refined."""
     count = min(len(boxes), len(shapes))
     overlaps = zip(shapes, _overlaps(boxes, shapes), _overlaps(cells, shapes), strict=False)
     return tuple(

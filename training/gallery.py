@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Draws evaluation results: frames with true and predicted boxes, and a chart of the scores.
+"""Draw evaluation results: frames with true and predicted boxes, and a chart of the scores.
 
 The seed alone decides which frames are shown: the first scenes, then the first wrong ones.
 """
@@ -32,7 +32,7 @@ TRUE, FAILED = (255, 255, 255), (214, 40, 40)
 
 
 MakeCaption = Callable[[np.ndarray], Caption]
-"""Returns the brief caption of an image of shape (H, W, 3), uint8."""
+"""Returns the brief caption of an image (H, W, 3) uint8 RGB."""
 
 
 def write(

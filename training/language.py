@@ -19,9 +19,9 @@ from training.relations import RELATIONS, beside, names, sample_reference
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four")
 
 SMALL, LARGE = 0.22, 0.34
-"""A smaller box is called small, a larger one large.
+"""A shape below SMALL is called small, one above LARGE large.
 
-Geometric mean of the sides, as a fraction of the frame.
+Both are geometric means of the sides of a box, as a fraction of the frame.
 """
 
 JITTER = 0.125  # largest offset of a region's corners, as a share of its sides
@@ -107,7 +107,7 @@ def region_description(scene: Scene, rng: np.random.Generator, grounded: bool) -
 
 
 def count_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
-    """Ask how many shapes there are, in all or of one kind or colour, which may be none."""
+    """Ask how many shapes there are, in all or of one kind or colour. The answer may be zero."""
     wanted = str(rng.choice(("all", "kind", "colour"), p=(0.5, 0.25, 0.25)))
     example, present = pick_shape(scene, rng), rng.random() < 0.7
     if wanted == "kind":
@@ -230,7 +230,7 @@ PRESENCE_TASKS: dict[MakeExample, float] = {
     colour_question: 0.06,
     beside_question: 0.08,
 }
-"""The same with more questions whether something is in the scene, which the model learns late."""
+"""The same shares with more questions about presence, which the model learns late."""
 
 WHOLE_SCENE_TASKS: dict[MakeExample, float] = {
     content_question: 0.15,
@@ -245,7 +245,7 @@ WHOLE_SCENE_TASKS: dict[MakeExample, float] = {
     colour_question: 0.03,
     beside_question: 0.09,
 }
-"""The same with more questions about the whole scene: its content and counts."""
+"""The same shares with more questions about the whole scene: its content and counts."""
 
 TASKS: tuple[MakeExample, ...] = (*CAPTION_TASKS, *BASIC_TASKS)
 

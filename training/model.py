@@ -33,7 +33,7 @@ ANYWHERE = -1  # target of a location token where every location is equally righ
 SUMMARY = ("mention", "rank", "alike", "of its kind", "of its colour", "in all")
 """Numbers from 0 to 3 about the shape of a cell: the position of its phrase in the brief caption,
 its position from left to right, and one less than the number of shapes that are alike, of its
-kind, of its colour, and in the scene. The last one is a target of cells without a shape, too."""
+kind, of its colour, and in the scene. The last one is also a target of cells without a shape."""
 IGNORED = -100  # target without a loss: the default of torch's cross_entropy
 
 MEAN = (0.5, 0.5, 0.5)
@@ -52,7 +52,7 @@ class DenseTargets:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts with their answers, packed behind the image tokens."""
+    """Prompts with their answers, packed after the image tokens."""
 
     ids: Tensor  # (B, T)
     positions: Tensor  # (B, T) rows of the position embeddings
@@ -144,7 +144,7 @@ class Learner(nn.Module):
         """
         decoder = self.kosmos.text_model.model
         embedded = functional.embedding(prompts.ids, self._embeddings())
-        first = 2  # behind <s> and <image>
+        first = 2  # after <s> and <image>
         embedded = torch.cat(
             [embedded[:, :first], tokens, embedded[:, first + tokens.shape[1] :]], dim=1
         )
@@ -181,8 +181,8 @@ class Learner(nn.Module):
         return self.kosmos
 
     def _embeddings(self) -> Tensor:
-        places = (self.rows[:, None] + self.columns[None, :]).flatten(0, 1)
-        return torch.cat([self.words, places])
+        locations = (self.rows[:, None] + self.columns[None, :]).flatten(0, 1)
+        return torch.cat([self.words, locations])
 
 
 def _blurred_loss(logits: Tensor, targets: Tensor, blur: float) -> Tensor:
@@ -213,8 +213,8 @@ def _smooth_codes() -> Tensor:
 def _position_codes(*sides: int) -> list[Tensor]:
     """Return codes (side**2, D) of variance 1 for the parts of an image cut into side x side.
 
-    The codes are sines of x and y, multiplied by one random matrix. A place has the same code for
-    every side.
+    The codes are sines of x and y, multiplied by one random matrix. A position has the same
+    code for every side.
     """
     frequencies = torch.logspace(math.log10(math.pi / 16), math.log10(math.pi * 0.9), WIDTH // 4)
     mixed = nn.init.orthogonal_(torch.empty(WIDTH, WIDTH)) * math.sqrt(2.0)

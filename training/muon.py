@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return about U V^T for matrices (N, rows, columns) = U S V^T: singular values near 1."""
+    """Return nearly U V^T for matrices (N, rows, columns) = U S V^T: singular values near 1."""
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Which shape lies left of, right of, above or below which, where that is unambiguous.
+"""Find the shapes left of, right of, above or below a shape, if that is unambiguous.
 
 Knows scenes and the words for places. Knows no prompts.
 """
@@ -17,17 +17,17 @@ RELATIONS: dict[str, tuple[int, float]] = {
     "above": (1, -1.0),
     "below": (1, 1.0),
 }
-"""Axis (0: x, 1: y) and direction along it."""
+"""Relation: its axis (0: x, 1: y) and the direction along it."""
 
 MARGIN = 0.08
-"""Smallest distance of two centres along the axis, as a fraction of the frame, that counts."""
+"""Smallest distance of two centres for a clear relation, along the axis, in fractions of the frame."""
 
-AMBIGUOUS_SHARE = 0.7  # of references, if the scene has both: only the relation tells which shape
+AMBIGUOUS_SHARE = 0.7  # share of references that need their relation, if the scene has both kinds
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Words that name one shape by its place beside another."""
+    """Words that name one shape by its relation to another."""
 
     text: str  # "the red circle left of the star"
     target: Shape

@@ -31,7 +31,7 @@ class PredictedBox:
 
 @dataclass(frozen=True)
 class Placed:
-    """The place of a box for a shape that the model named."""
+    """How well a box fits a shape that the model named."""
 
     task: str  # caption or grounding
     frame: str  # width x height in pixels

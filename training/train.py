@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Trains `shapes` from random weights: phases, schedules, checkpoints. Knows no layers.
+"""Train `shapes` from random weights: phases, schedules, checkpoints. Knows no layers.
 
 The first phase trains the image tokens alone with auxiliary heads (see model.py). The others add
 prompts, on scenes of one shape at first, then up to two, three and four. The saved weights are a
@@ -44,6 +44,8 @@ WORDS_FIRST: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Phase:
+    """A part of the training: its steps, scenes, losses and prompts."""
+
     name: str
     steps: int
     counts: tuple[int, ...]  # shapes per scene, equally often

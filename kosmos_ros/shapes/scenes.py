@@ -42,8 +42,9 @@ MAX_TURN = math.radians(15.0)
 MAX_OVERLAP = 0.05  # share of the smaller box's area
 
 APART = 1.0 / 32.0
-"""Least distance of two left edges, and of two right ones, as a fraction of the frame's width. It
-makes the order from left to right clear, also in the mirrored scene.
+"""Smallest distance of two left edges, and of two right edges, as a fraction of the frame's width.
+
+It makes the order from left to right clear, also in the mirrored scene.
 """
 
 ALIKE = 0.15
@@ -68,6 +69,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Background:
+    """What is drawn behind the shapes. Its patterns depend on `seed`."""
+
     style: str  # one of BACKGROUNDS
     colours: tuple[Rgb, Rgb]
     seed: int
@@ -88,6 +91,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
+    """Shapes on a background in a frame, seen in a light."""
+
     shapes: tuple[Shape, ...]
     width: int  # pixels
     height: int  # pixels

@@ -131,7 +131,7 @@ def test_a_row_writes_the_same_tokens_whenever_others_join(engine, queries, alon
 
 @pytest.mark.parametrize("replayed", [False, True])
 def test_steps_of_fixed_shape_write_the_same_tokens(queries, alone, replayed):
-    """With padding of rows, of attention and of prompts."""
+    """Rows, attention and prompts are padded."""
     recorder = Recorder() if replayed else None
     fixed = with_graphs(Graphs(recorder, fixed=True))
     ran, forward = set(), fixed._decoder._forward
@@ -274,7 +274,7 @@ def test_the_decoder_shares_the_models_weights(engine):
 
 @pytest.mark.fault(43)
 def test_a_row_that_is_not_finite_does_not_reach_the_row_that_takes_its_place(engine, images):
-    """Where the new row is shorter and a longer one is beside it."""
+    """The new row is shorter, and a longer one is beside it."""
     broken = Query(torch.full_like(images[0], float("nan")), "word " * 40, 20)
     short, long = Query(images[1], PROMPTS[0], 20), Query(images[1], "word " * 30, 20)
     expected = engine.generate_batch([short, long])
@@ -354,7 +354,7 @@ def test_a_row_of_fixed_shape_reaches_the_end_of_the_context(engine, recorded, i
 
 
 def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images):
-    """Where the last token of a row fills the cache."""
+    """The last token of a row fills the cache."""
     for one in (engine, recorded):
         one.clear()
     limit = 1
@@ -583,7 +583,7 @@ def test_the_grammar_allows_exactly_these_tokens(ids, allowed):
 
 
 def test_the_grammar_keeps_the_state_of_each_row():
-    """When rows join, when the first leaves, and when room grows and shrinks."""
+    """Rows join, the first one leaves, and the room grows and shrinks."""
     prompts = [OPEN], [WORD], [OPEN, 10, 10]
     expected = [bias(grammar_after(ids))[0] for ids in prompts]
     grammar = grammar_after(*prompts)

@@ -146,7 +146,7 @@ def test_boxes_without_refinement_equal_those_of_hugging_face(reference, picture
 @pytest.mark.parametrize("size", [0, 3])
 @pytest.mark.fault(88)
 def test_scores_and_corners_are_those_of_the_models_probabilities(reference, picture, size):
-    """Computed by one pass over the whole text, without the decoder and its rules."""
+    """One pass over the whole text computes them, without the decoder and its rules."""
     engine = Engine.load("shapes", device="cpu", no_repeat_ngram_size=size)
     processor, model = reference
     prompt = PROMPTS[2]
@@ -375,7 +375,7 @@ def test_an_answer_ends_with_its_stop_tag(engine, picture):
 
 
 def test_an_answer_ends_before_its_stop_words(engine, picture):
-    """Such as " Question:", with which a model may continue after an answer."""
+    """A model may continue with " Question:" after an answer."""
     image, caption = engine.encode(picture), prompts.caption("brief_caption", grounded=False).text
     whole = engine.generate(image, caption, 64)
     kind = whole.text.split()[2]
@@ -701,7 +701,7 @@ def test_a_damaged_download_is_named_with_the_command_that_repairs_it(monkeypatc
     )
 
 
-def test_the_error_for_too_little_memory_says_what_the_weights_take(monkeypatch):
+def test_the_error_for_too_little_memory_says_how_much_the_weights_take(monkeypatch):
     def fill(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 

@@ -321,7 +321,7 @@ def test_a_refined_box_covers_the_cells_that_the_model_wrote(cell, first, second
 
 @given(indices, indices, near, near, st.booleans())
 def test_a_refined_box_has_width_and_height_inside_the_image(first, last, one, other, swapped):
-    """Whatever the probabilities and the order of the corners."""
+    """The probabilities and the order of the corners are arbitrary."""
     points = refined(first, one), refined(last, other)
     box = point_box(*points)
     assert box == point_box(*points[::-1])
@@ -407,7 +407,7 @@ def test_regions_are_clipped_to_the_image():
     st.integers(0, GRID - 1), st.integers(0, GRID - 1), st.integers(1, 8000), st.integers(1, 8000)
 )
 def test_a_box_with_the_edges_of_a_cell_covers_this_cell_alone(x, y, width, height):
-    """In units of cells, in which edges are exact, for images of any shape."""
+    """Boxes are in units of cells, in which edges are exact. Images have any shape."""
     assert region_cells(Box(x, y, x + 1, y + 1), GRID, GRID) == (y * GRID + x,) * 2
     inside = Box((x + 0.25) / GRID, (y + 0.25) / GRID, (x + 0.75) / GRID, (y + 0.75) / GRID)
     inside = inside.scaled(width, height)

@@ -856,7 +856,7 @@ def test_a_password_in_the_address_is_used_and_never_shown(hub, run, find, tmp_p
 
 
 def test_a_long_address_is_masked_at_once():
-    """The interpreter's lock is held meanwhile; the square of this length would take minutes."""
+    """Masking holds the interpreter's lock. In quadratic time this length would take minutes."""
     code = "from kosmos_ros.kosmos2.download import masked; print(len(masked('://' * 100_000)))"
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     assert done([sys.executable, "-c", code], environment) == (0, "300000", "")

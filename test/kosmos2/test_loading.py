@@ -315,7 +315,7 @@ def test_the_limit_of_repetition_is_that_of_the_models_files_unless_it_is_set(
 
 
 def test_the_default_model_repeats_nothing_although_its_files_may_not_say_so(copied, monkeypatch):
-    """As files do that transformers 5 has saved."""
+    """Files that transformers 5 has saved do not say so."""
     (copied / "generation_config.json").unlink()
     monkeypatch.setattr(hub, "find", lambda *_: hub.Files(copied, "1" * 40))
     for model, size in ((NodeSettings.model, 3), ("someone/kosmos-2", 0)):
@@ -332,7 +332,7 @@ def test_an_invalid_limit_of_repetition_is_refused(copied, name, size):
 
 
 def test_config_of_kosmos_2_is_valid(tmp_path):
-    """With the shapes of its weights; the files have no numbers."""
+    """The files of this test have the shapes of its weights and no numbers."""
     Kosmos2Config(dtype="float32").save_pretrained(tmp_path)
     config = Kosmos2Config(**model_files._config(tmp_path))
     with torch.device("meta"):

@@ -181,7 +181,7 @@ def test_each_task_has_its_lead_and_stop(prompt, task, lead, stop):
     assert task in prompts.TASKS
 
 
-def test_joined_prompts_are_one_a_line():
+def test_joined_prompts_are_one_per_line():
     pair = prompts.phrase_grounding("a dog"), prompts.phrase_grounding("a cat")
     assert prompts.joined(pair).text == "\n".join(prompt.text for prompt in pair)
 
@@ -399,7 +399,7 @@ def questions_about_regions(draw):
 
 
 @given(questions_about_regions(), st.booleans(), st.data())
-def test_a_template_puts_the_boxes_of_each_region_behind_its_words(asked, grounded, data):
+def test_a_template_puts_the_boxes_of_each_region_after_its_words(asked, grounded, data):
     words, meant = asked
     phrases = [words[number].upper() for number in meant]  # upper and lower case are the same
     template = prompts.question_template(" ".join(words), len(meant), phrases, grounded)

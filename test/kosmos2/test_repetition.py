@@ -121,7 +121,7 @@ ACTIONS = st.lists(
 
 @settings(max_examples=150)
 @given(size=st.integers(1, 4), actions=ACTIONS)
-def test_each_row_keeps_its_own_text_whoever_joins_or_leaves(size, actions):
+def test_each_row_keeps_its_own_text_when_others_join_or_leave(size, actions):
     model = Model(size)
     for name, value in actions:
         if name == "join":

@@ -300,7 +300,7 @@ def boxes(phrase):
 
 @settings(max_examples=60, deadline=None)
 @given(prompt=st.sampled_from(PROMPTS), data=st.data())
-def test_the_text_of_an_answer_is_that_behind_the_whole_prompt(engine, prompt, data):
+def test_the_text_of_an_answer_is_that_after_the_whole_prompt(engine, prompt, data):
     """Only the prompt's last tokens are decoded with the answer."""
     ids, tail, head = engine._tokenize(prompt.text)
     assert ids[-len(tail) :] == tail
@@ -310,7 +310,7 @@ def test_the_text_of_an_answer_is_that_behind_the_whole_prompt(engine, prompt, d
     assert engine.decode(tail + new)[len(head) :] == whole[len(before) :]
 
 
-def test_punctuation_behind_a_box_joins_its_word(engine, monkeypatch):
+def test_punctuation_after_a_box_joins_the_word_before_it(engine, monkeypatch):
     prompt = prompts.caption("brief_caption")
     answer, _ = write(engine, monkeypatch, prompt.text, WRITTEN[2])
     caption = read(answer, prompt.text, prompt.lead)
@@ -469,7 +469,7 @@ def test_no_disguised_tag_becomes_a_token(engine, tag):
 
 @pytest.mark.fault(47)
 def test_the_engine_names_the_text_that_becomes_a_tag(engine):
-    """For text that no module has checked before."""
+    """No module has checked the text before."""
     if "</s>" not in engine._tokenizer.tokenize("What is ＜/s＞ here?"):
         pytest.skip("this version of transformers does not normalize text (5.0.0)")
     with pytest.raises(

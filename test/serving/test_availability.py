@@ -90,7 +90,7 @@ def test_a_failure_needs_a_reason():
         Availability().followed_by(Phase.FAILED)
 
 
-def test_what_runs_stays_known_until_it_is_replaced():
+def test_the_info_of_the_model_stays_until_it_is_replaced():
     loaded = Availability(Phase.LOADING).followed_by(Phase.INACTIVE, info={"device": "cpu"})
     ready = loaded.followed_by(Phase.READY)
     assert ready.info == {"device": "cpu"}

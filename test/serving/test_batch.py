@@ -258,7 +258,7 @@ def test_a_job_is_complete_with_its_last_answer():
     assert made.idle
 
 
-def test_a_finished_job_gives_its_encoded_image_back():
+def test_a_finished_job_releases_its_encoded_image():
     made, one = batch(2), request("one", 2)
     begin(made, one)
     finish(made, "one 0")
@@ -277,7 +277,7 @@ def test_an_error_in_place_of_an_answer_completes_a_job_too():
     assert one.answers == {0: stopped}
 
 
-def test_jobs_are_those_that_run_and_those_that_wait_each_once():
+def test_jobs_lists_each_running_and_waiting_job_once():
     made = batch(2)
     begin(made, request("a", 3), request("b", 2), frame("c"))
     assert names(made.jobs) == ["a", "b", "c"]

@@ -179,7 +179,7 @@ def test_close_runs_everything_posted_and_ends_the_thread(rig):
 
 
 @pytest.mark.parametrize("timeout", [SHORT, 0.0, -1.0])
-def test_close_gives_up_on_a_slow_call_and_drops_what_waits(timeout):
+def test_close_gives_up_on_a_slow_call_and_drops_waiting_calls(timeout):
     rig = Rig()
     rig.post("a")
     rig.latest("x", "b")

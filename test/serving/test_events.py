@@ -48,7 +48,7 @@ def test_counting_starts_again_where_time_runs_backwards():
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 5.0)), min_size=1, max_size=30))
-def test_the_time_of_a_frame_is_its_stamp_or_elapses_while_the_stamp_stands(frames):
+def test_the_time_of_a_frame_is_its_stamp_and_advances_while_the_stamp_repeats(frames):
     times = FrameTime()
     now, before, expected = 1000.0, None, 0.0
     for stamp, pause in frames:

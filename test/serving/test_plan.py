@@ -156,7 +156,7 @@ def test_answers_are_sorted_by_the_part_that_they_belong_to():
 
 
 @pytest.mark.parametrize(("min_score", "found"), [(0.0, True), (0.5, True), (0.5001, False)])
-def test_a_phrase_is_found_with_a_box_of_at_least_the_least_score(min_score, found):
+def test_a_phrase_is_in_view_if_a_box_has_at_least_min_score(min_score, found):
     made = plan("phrases", phrases=("a man",), min_score=min_score)
     result = made.read([seen("a man", BOX)])
     phrase = Phrase("a man", 0, 5, (BOX,)) if found else Phrase("a man", 0, 0, ())

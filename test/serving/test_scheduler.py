@@ -110,7 +110,7 @@ def test_a_request_gets_the_newest_frame_even_if_it_was_described():
     assert (item.request.image, item.frame.image) == ("q", "a")
 
 
-def test_a_request_for_a_new_frame_lets_others_pass():
+def test_a_request_that_waits_for_a_new_frame_does_not_block_others():
     clock, scheduler = new_scheduler()
     scheduler.offer("left", "old", wanted=False)
     clock.now += 5
@@ -589,7 +589,7 @@ def test_next_can_leave_frames_out():
         (9, 9, ["p", "q", "left", "right", "rear"]),
     ],
 )
-def test_take_returns_at_most_what_it_is_asked_for(most, frames, expected):
+def test_take_returns_at_most_the_requested_number(most, frames, expected):
     _, scheduler = new_scheduler()
     for camera in CAMERAS:
         scheduler.offer(camera, camera)
@@ -624,7 +624,7 @@ def test_take_waits_until_the_next_frame_is_due():
     assert pauses == [1.0, 0.5, 0.25]
 
 
-def test_the_same_limits_wake_nobody_and_new_ones_do():
+def test_new_limits_wake_the_worker_and_equal_ones_do_not():
     _, scheduler = new_scheduler()
     woken = []
     scheduler._changed.notify = lambda: woken.append("woken")

@@ -122,7 +122,7 @@ def test_a_query_ends_when_the_worker_stops():
     assert query.stopped() is True
 
 
-def test_a_query_ends_when_nobody_waits_for_it():
+def test_a_query_ends_when_its_work_is_stopped():
     recipient = Recipient(PLAIN)
     query = recipient.query()
     recipient.work.stopped.set()
@@ -232,7 +232,7 @@ def test_inference_time_ends_with_the_last_token_however_late_it_is_delivered():
     assert recipient.done[0].inference_time == 1.5
 
 
-def test_work_that_nobody_waits_for_is_not_read():
+def test_stopped_work_is_not_parsed():
     recipient = Recipient(PLAIN)
     recipient.query().progress(generation(" a"))
     recipient.job.work.stopped.set()
@@ -243,7 +243,7 @@ def test_work_that_nobody_waits_for_is_not_read():
     assert [str(error) for error in recipient.failed] == ["generation was stopped"]
 
 
-def test_a_recipient_that_cannot_take_the_captions_learns_of_its_error():
+def test_an_error_of_done_is_passed_to_failed():
     error = RuntimeError("context is invalid")
     recipient = Recipient(PLAIN, error=error)
     recipient.job.answers = {0: generation(" Yes")}
@@ -252,10 +252,10 @@ def test_a_recipient_that_cannot_take_the_captions_learns_of_its_error():
     assert recipient.failed == [error]
 
 
-# Once more ---------------------------------------------------------------------------------------
+# Trying again ------------------------------------------------------------------------------------
 
 
-def test_a_job_once_more_has_the_same_work_and_start_and_no_answers():
+def test_a_job_tried_again_keeps_its_work_and_start_and_has_no_answers():
     recipient = Recipient(LEAD, PLAIN)
     job = recipient.job
     assert job.most == sys.maxsize

@@ -479,7 +479,7 @@ def test_the_beginning_and_the_end_are_watched_too(step):
     assert worker.stuck() == 0.0
 
 
-def test_giving_back_memory_is_a_call_of_the_engine_too(monkeypatch):
+def test_freeing_memory_is_watched_too(monkeypatch):
     turns = Turns(monkeypatch)
     stuck = []
 
@@ -499,7 +499,7 @@ def test_giving_back_memory_is_a_call_of_the_engine_too(monkeypatch):
     [(OutOfMemoryError("full"), 1), (GenerationError("bad"), 0), (ValueError("bug"), 0)],
 )
 @pytest.mark.parametrize("encoding", [False, True])
-def test_memory_is_given_back_only_when_it_is_short(monkeypatch, error, tidied, encoding):
+def test_memory_is_freed_only_when_it_is_short(monkeypatch, error, tidied, encoding):
     turns = Turns(monkeypatch)
     if encoding:
         turns.engine.refuses_images = lambda images: error
@@ -691,7 +691,7 @@ def test_only_an_unknown_error_is_logged_with_its_traceback(monkeypatch, encodin
     assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
 
 
-def test_what_the_engine_has_begun_is_cleared_after_an_error(monkeypatch):
+def test_the_engine_is_cleared_after_an_error(monkeypatch):
     turns = Turns(monkeypatch, most=3)
     turns.rig.ask("one", ["a"], 9)
     turns.turn()
