@@ -216,7 +216,7 @@ BOXES = (  # left edge, top, bottom, lines of text
 
 
 def architecture() -> str:
-    """Return an SVG of a frame's way and a request's way through the threads."""
+    """Return an SVG of the path of a frame and of a request through the threads."""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="Helvetica, Arial, sans-serif" font-size="14" text-anchor="middle">',

@@ -33,6 +33,8 @@ PLURAL_SHARE = 0.15  # of absent_grounding: plural phrases such as "two red circ
 
 @dataclass(frozen=True)
 class Example:
+    """A prompt and its right answer."""
+
     prompt: str
     answer: str  # with its leading space, without the end token
     any_location: bool = False  # every location is as right as the answer's; no end token follows
@@ -67,6 +69,7 @@ def detailed_caption(scene: Scene, rng: np.random.Generator, grounded: bool) -> 
 
 
 def content_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    """Ask what is in the image. The answer is that of the brief caption."""
     prompt = prompts.question("What is in this image?", grounded=grounded)
     return Example(prompt.text, brief_caption(scene, rng, grounded).answer)
 
@@ -94,6 +97,7 @@ def reference_grounding(scene: Scene, rng: np.random.Generator, grounded: bool) 
 
 
 def region_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    """Ask for the name, the colour or the kind of the shape in a region."""
     shape = pick_shape(scene, rng)
     wording = list(REGION_QUESTIONS)[int(rng.integers(len(REGION_QUESTIONS)))]
     prompt = prompts.question(wording, [cells(jittered(shape.box, rng))], grounded=grounded)
@@ -101,6 +105,7 @@ def region_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> E
 
 
 def region_description(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    """Ask for a description of the shape in a region."""
     shape = pick_shape(scene, rng)
     prompt = prompts.region_description(cells(jittered(shape.box, rng)), grounded)
     return Example(prompt.text, f" {shape.phrase}.")
@@ -123,11 +128,13 @@ def count_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Ex
 
 
 def presence_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    """Ask whether a shape of the scene is there."""
     prompt = prompts.question(f"Is there {pick_shape(scene, rng).phrase}?", grounded=grounded)
     return Example(prompt.text, " yes.")
 
 
 def absence_question(scene: Scene, rng: np.random.Generator, grounded: bool) -> Example:
+    """Ask whether a shape is there that is not in the scene."""
     prompt = prompts.question(f"Is there {absent_phrase(scene, rng)}?", grounded=grounded)
     return Example(prompt.text, " no.")
 
@@ -294,6 +301,7 @@ def jittered(box: Box, rng: np.random.Generator) -> Box:
 
 
 def pick_shape(scene: Scene, rng: np.random.Generator) -> Shape:
+    """Return a random shape of the scene."""
     return scene.shapes[int(rng.integers(len(scene.shapes)))]
 
 

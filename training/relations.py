@@ -20,7 +20,7 @@ RELATIONS: dict[str, tuple[int, float]] = {
 """Relation: its axis (0: x, 1: y) and the direction along it."""
 
 MARGIN = 0.08
-"""Smallest distance of two centres for a clear relation, along the axis, in fractions of the frame."""
+"""Smallest distance of two centres along the axis for a clear relation, in shares of the frame."""
 
 AMBIGUOUS_SHARE = 0.7  # share of references that need their relation, if the scene has both kinds
 

@@ -50,6 +50,7 @@ def vocabulary() -> list[str]:
 
 
 def location_pieces() -> list[str]:
+    """Return the location tokens in the order of their grid cells."""
     return [f"<patch_index_{index:04d}>" for index in range(LOCATIONS)]
 
 

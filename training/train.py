@@ -154,6 +154,7 @@ class Run:
         return gradients, {name: float(loss.detach()) for name, loss in losses.items()}
 
     def save_checkpoint(self, path: Path) -> None:
+        """Write the whole state of the run. An interrupted write keeps the old file."""
         state = {
             "step": self.step,
             "learner": self.learner.state_dict(),
@@ -164,6 +165,7 @@ class Run:
         path.with_suffix(".part").replace(path)
 
     def load_checkpoint(self, path: Path) -> None:
+        """Continue from the state in a file that `save_checkpoint` wrote."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.step = state["step"]
         self.learner.load_state_dict(state["learner"])

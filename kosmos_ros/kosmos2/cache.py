@@ -54,6 +54,7 @@ class Snapshot:
 
     @property
     def folder(self) -> Path:
+        """The folder with links to the files of this commit."""
         return self.repo / "snapshots" / self.commit
 
     def complete(self, entry: Entry, path: str) -> None:

@@ -88,8 +88,9 @@ def append(
     """Download the rest of a file of `size` bytes from a path of the hub to the end of `file`.
 
     Reads the body only if the hub's headers "etag" and "x-repo-commit" have the `expected` values.
-    Calls `count` with the number of bytes of each piece that arrives. Raises the errors of `read`,
-    and OSError if the disk fails. The pieces that have arrived stay in `file`.
+    Calls `count` with the number of bytes of each piece that arrives. Raises UnreachableError and
+    ModelLoadError as `read` does, and OSError if the disk fails. The pieces that have arrived
+    stay in `file`.
     """
     first = file.seek(0, os.SEEK_END)
     response, received = _request(path, {"Range": f"bytes={first}-"} if first else {})
@@ -268,7 +269,7 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self._paced)
 
     def receive(self, count: int) -> bytes:
-        """Return up to `count` bytes of the body; fewer at its end."""
+        """Return up to `count` bytes of the body; fewer at its end. Raises UnreachableError."""
         # A chunk of size -1 would make `read` read for ever.
         self._paced.limit = 2 * count + HEADERS
         try:

@@ -220,7 +220,10 @@ def _parts(folder: Path) -> set[str]:
 
 
 def listed(body: bytes) -> tuple[str, list[Entry]]:
-    """Return the commit and the files to download, in order, that a hub's response lists."""
+    """Return the commit and the files to download, in order, that a hub's response lists.
+
+    Raises UnreachableError if the response is not JSON; ModelLoadError if the list is not valid.
+    """
     try:
         info = json.loads(body)
     except (ValueError, RecursionError) as exc:

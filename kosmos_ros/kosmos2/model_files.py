@@ -40,22 +40,22 @@ ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "quick_gelu
 
 
 @dataclass(frozen=True)
-class Rule:
+class Values:
     """The valid values of a field."""
 
     valid: str  # for messages
     accepts: Callable[[Any], bool]
 
 
-def _whole(low: int, high: int) -> Rule:
+def _whole(low: int, high: int) -> Values:
     # type, because isinstance also accepts a bool.
-    return Rule(
+    return Values(
         f"a whole number from {low} to {high}", lambda v: type(v) is int and low <= v <= high
     )
 
 
-def _one_of(*values: Any) -> Rule:
-    return Rule(
+def _one_of(*values: Any) -> Values:
+    return Values(
         "one of " + ", ".join(map(json.dumps, values)) if values[1:] else json.dumps(values[0]),
         lambda value: any(type(value) is type(v) and value == v for v in values),
     )
@@ -63,20 +63,20 @@ def _one_of(*values: Any) -> Rule:
 
 SIZE = _whole(1, MAX_SIZE)
 FLAG = _one_of(True, False)
-EPSILON = Rule("a number from 0 to 1", lambda v: type(v) in (int, float) and 0 <= v <= 1)
-TOKEN = Rule(
+EPSILON = Values("a number from 0 to 1", lambda v: type(v) in (int, float) and 0 <= v <= 1)
+TOKEN = Values(
     f"null or a whole number from 0 to {MAX_SIZE}",
     lambda v: v is None or (type(v) is int and 0 <= v <= MAX_SIZE),
 )
-REPETITION = Rule(
+REPETITION = Values(
     f"null or a whole number from 0 to {MAX_CONTEXT}",
     lambda v: v is None or (type(v) is int and 0 <= v <= MAX_CONTEXT),
 )
-ADDED = Rule(
+ADDED = Values(
     f"null or at most {tokenizer_file.MAX_ADDED} tokens",
     lambda v: v is None or (type(v) in (list, dict) and len(v) <= tokenizer_file.MAX_ADDED),
 )
-ANY = Rule("JSON", lambda _: True)  # the loader or transformers checks the value
+ANY = Values("JSON", lambda _: True)  # the loader or transformers checks the value
 
 CONFIG = {
     "model_type": _one_of(MODEL_TYPE),
@@ -180,13 +180,13 @@ def _trees(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         "preprocessor_config.json",
         _pixels(folder) | {"image_processor_type": "CLIPImageProcessor"},
     )
-    for name, rules in (
+    for name, fields in (
         ("generation_config.json", GENERATION),
         ("tokenizer_config.json", TOKENIZER),
         ("special_tokens_map.json", SPECIAL),
     ):
         if (folder / name).is_file():
-            yield name, _checked(name, json_file.read(folder / name), rules)
+            yield name, _checked(name, json_file.read(folder / name), fields)
     if (folder / "added_tokens.json").is_file():
         yield "added_tokens.json", _added(folder)
     if (folder / "tokenizer.json").is_file():
@@ -258,10 +258,10 @@ def _spm(folder: Path) -> list[str]:
     return [name]
 
 
-def _checked(file: str, tree: dict[str, Any], rules: dict[str, Rule]) -> dict[str, Any]:
-    """Return the fields that have a rule. Raises ValueError for an invalid one."""
-    known = {name: value for name, value in tree.items() if name in rules}
+def _checked(file: str, tree: dict[str, Any], fields: dict[str, Values]) -> dict[str, Any]:
+    """Return those of `fields` that a file has. Raises ValueError for an invalid one."""
+    known = {name: value for name, value in tree.items() if name in fields}
     for name, value in known.items():
-        if not rules[name].accepts(value):
-            json_file.refuse(name, rules[name].valid, value, file)
+        if not fields[name].accepts(value):
+            json_file.refuse(name, fields[name].valid, value, file)
     return known

@@ -64,6 +64,7 @@ class Shape:
 
     @property
     def phrase(self) -> str:
+        """The shape in words, such as "a red circle"."""
         return f"{article(self.colour)} {self.colour} {self.kind}"
 
 
@@ -106,6 +107,7 @@ class Scene:
 
     @property
     def left_to_right(self) -> list[Shape]:
+        """The shapes in the order of the left edges of their boxes."""
         return sorted(self.shapes, key=lambda shape: shape.box)
 
     @property
@@ -118,10 +120,12 @@ class Scene:
 
 
 def article(word: str) -> str:
+    """Return the indefinite article of a word: "a" or "an"."""
     return "an" if word[0] in "aeiou" else "a"
 
 
 def plural(kind: str) -> str:
+    """Return the plural of one of KINDS."""
     return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
