@@ -283,7 +283,7 @@ def sample_examples(
 
 
 def place(box: Box) -> str:
-    """Return where the box's centre lies, in thirds of the frame."""
+    """Return words for the third of the frame with the box's centre: "at the top left"."""
     x, y = (box[0] + box[2]) / 2.0, (box[1] + box[3]) / 2.0
     column, row = min(int(x * 3.0), 2), min(int(y * 3.0), 2)
     if (row, column) == (1, 1):

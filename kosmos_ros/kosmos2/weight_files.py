@@ -140,7 +140,8 @@ def read(folder: Path) -> Weights:
         for weight, shape in _header(path):
             if weight in locations:
                 other = locations[weight]
-                raise ValueError(f"weight {quoted(weight)} is in {other} and in {file}")
+                name = quoted(weight)
+                raise ValueError(f"weight {name} must be in one file, got {other} and {file}")
             locations[weight] = file
             if shape is not None:
                 shapes[weight] = shape

@@ -76,7 +76,7 @@ def decoded(processor, ids):
 
 
 def ids_after(engine, prompt, text):
-    """Return the ids of `text` behind `prompt`."""
+    """Return the ids of `text` after `prompt`."""
     return engine.token_ids(prompt + text)[len(engine.token_ids(prompt)) :]
 
 
@@ -180,7 +180,7 @@ def test_regions_of_a_raw_prompt_are_boxes_of_the_processor(
 ):
     cells = [region if len(region) == 2 else region_cells(Box(*region)) for region in regions]
     prompt = prompts.raw_template(text, len(cells)).fill(cells)
-    bare = PUPPIES.format("", "")  # the processor inserts boxes behind the phrases
+    bare = PUPPIES.format("", "")  # the processor inserts boxes after the phrases
     assert engine.token_ids(prompt.text) == ids_of(processor, bare, bboxes=boxes)
 
 
