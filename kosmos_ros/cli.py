@@ -16,30 +16,30 @@ if __name__ == "__main__":  # before the imports that take long
     sys.exit(kosmos())
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kosmos_ros import __version__
 from kosmos_ros.commands import check, tasks
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write
 from kosmos_ros.entry import INTERRUPTED
-from kosmos_ros.errors import ConfigError, KosmosError
+from kosmos_ros.errors import ConfigError, KosmosError, RequestError
 
 DESCRIPTION = """\
 Describe images and answer questions about them with KOSMOS-2, without ROS.
 Results are JSON objects, one per line, on standard output.
 """
 EXIT_CODES = """\
-exit codes: 0 success; 1 an image, the request or the model failed; 2 an option is invalid;
-130 Ctrl-C; 141 the program that reads standard output has ended.
+exit codes: 0 success; 1 an image, the model or the output failed; 2 an option or argument is
+invalid; 130 Ctrl-C; 141 the program that reads standard output has ended.
 """
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0: success. 1: an image, the request or the model failed, or `kosmos check` found a
-    difference. 2: an option is invalid. As in shells, 130: Ctrl-C; 141: the program that reads
+    0: success. 1: an image, the model or the output failed, or `kosmos check` found a difference.
+    2: an option or argument is invalid. As in shells, 130: Ctrl-C; 141: the program that reads
     standard output has ended. Other exceptions have the codes in entry.py.
     """
     try:
@@ -47,16 +47,26 @@ def main(args: list[str] | None = None) -> int:
         return int(options.run(options))
     except KosmosError as exc:
         report(opts.as_typed(exc))
-        return 2 if isinstance(exc, ConfigError) else 1
+        # Requests come from arguments. One that does not fit an image is a failure of that image.
+        return 2 if isinstance(exc, ConfigError | RequestError) else 1
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):
-    """Print errors in one line, without the usage, which would hide the error."""
+    """Print errors in one line, without the usage, which would hide the error.
+
+    Ends the program if the help cannot be written; argparse would hide that.
+    """
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            write(message.removesuffix("\n"))
+        else:
+            super()._print_message(message, file)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -94,7 +94,11 @@ REMEDIES = {
 
 
 def kosmos() -> int:
-    """Run the command kosmos. Ctrl-C raises KeyboardInterrupt in it."""
+    """Run the command kosmos. Ctrl-C raises KeyboardInterrupt in it.
+
+    Its results must not be lost, so writing to a closed standard output fails.
+    """
+    _open_streams(output=os.O_RDONLY)
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
     def start(main: Callable[[], int]) -> int:
@@ -266,8 +270,8 @@ def _prepare() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent may have blocked some
 
 
-def _open_streams() -> None:
-    """Open /dev/null in place of closed standard streams.
+def _open_streams(output: int = os.O_RDWR) -> None:
+    """Open /dev/null in place of closed standard streams, with mode `output` for the output.
 
     Otherwise a file or socket could get the number of a closed stream and receive its text.
     """
@@ -276,6 +280,7 @@ def _open_streams() -> None:
             os.fstat(number)
         except OSError:
             # The system chooses the lowest free number. Child processes inherit the stream.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            flags = output if name == "stdout" else os.O_RDWR
+            os.set_inheritable(os.open(os.devnull, flags), True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False, errors="backslashreplace"))

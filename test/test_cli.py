@@ -421,14 +421,14 @@ def test_a_question_and_its_regions_reach_the_model(kosmos, drawn):
             1,
             r"--region \(0.1, 0, 0.5, 1\) must be in pixels of the image \(0, 0, 480, 270\), not",
         ),
-        (["What lies here?", "--region", "1,2,9,9"], 1, "'What lies here.' must refer to"),
+        (["What lies here?", "--region", "1,2,9,9"], 2, "'What lies here.' must refer to"),
         (
             ["Where?", "--region-phrase", "it"],
-            1,
+            2,
             "--region-phrase must have one entry for each of 0 regions or none, got 1",
         ),
-        (["Is <grounding> it?"], 1, "contains the reserved tag <grounding>; remove it"),
-        ([" "], 1, "question must not be empty"),
+        (["Is <grounding> it?"], 2, "contains the reserved tag <grounding>; remove it"),
+        ([" "], 2, "question must not be empty"),
         (
             ["Where?", "--max-image-pixels", "100"],
             1,
@@ -579,6 +579,32 @@ def test_a_full_disk_is_named(drawn):
         code = running.wait(PATIENCE)
         err = running.stderr.read()
     assert (code, err) == (1, "kosmos: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_help_that_cannot_be_written_is_an_error(word):
+    command = [sys.executable, "-m", "kosmos_ros.cli", word]
+    for unbuffered in "", "1":
+        with open("/dev/full", "w") as full:
+            ended = subprocess.run(
+                command,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+                timeout=PATIENCE,
+            )
+        said = "kosmos: standard output: No space left on device\n"
+        assert (ended.returncode, ended.stderr) == (1, said)
+
+
+def test_a_closed_standard_output_is_an_error(drawn):
+    """`kosmos ... >&-` has one."""
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "kosmos_ros.cli"]
+    words = ["caption", str(drawn / "first.png"), "--plain", "--max-new-tokens", "1", *SHAPES]
+    ended = subprocess.run([*shell, *words], stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    said = "kosmos: standard output: Bad file descriptor\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 def test_ctrl_c_ends_the_command_between_whole_lines(drawn, tmp_path):

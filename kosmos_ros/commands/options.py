@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kosmos_ros.errors import ConfigError, KosmosError
+from kosmos_ros.errors import ConfigError, ImageError, KosmosError
 from kosmos_ros.kosmos2.grounding import Box, check_region
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.serving.node_settings import FIELDS
@@ -33,23 +33,33 @@ _OTHER_NAMES = {
     "phrase": "--phrase",
 }
 """Names in errors, and their options, which have other names."""
-_SINGLE = ("device", "dtype", "quantization", "threads", "task", "region", "stop", "history")
-"""Options that are ordinary words. An error means the option only if it begins with the word."""
+_SINGLE = (
+    "model", "revision", "device", "dtype", "quantization", "threads", "task", "region", "stop",
+    "history",
+)  # fmt: skip
+"""Options that are ordinary words. An error means the option if it begins with the word, or has
+'parameter' or 'as' before it."""
 
 
 def as_typed(error: KosmosError) -> str:
     """Return the message of an error, with the names of options as the user types them.
 
-    Quoted text is left unchanged.
+    Quoted text and names of files are left unchanged.
     """
     names = {name: f"--{name.replace('_', '-')}" for name in (*FIELDS, *_SINGLE)} | _OTHER_NAMES
-    first = "|".join([*_OTHER_NAMES, *_SINGLE])
-    anywhere = "|".join(name for name in names if "_" in name)
-    pattern = rf"'[^']*'|^(?:parameter )?({first})\b|(?<![\w/.-])(?:parameter )?({anywhere})\b"
+    # Errors of images begin with the name of a file, which may be any word.
+    first = "(?!)" if isinstance(error, ImageError) else "|".join([*_OTHER_NAMES, *_SINGLE])
+    anywhere = "|".join(name for name in names if "_" in name or " " in name)
+    pattern = (
+        rf"'[^']*'|(?:^(?:parameter )?|\bas )({first})(?!\.?[\w/-])(?::(?= must))?"
+        rf"|(?<![\w/.-])(?:parameter )?({anywhere})(?!\.?[\w/-])"
+    )
 
     def replaced(found: re.Match[str]) -> str:
         name = found[1] or found[2]
-        return names[name] if name else found[0]
+        if not name:
+            return found[0]
+        return ("as " if found[0].startswith("as ") else "") + names[name]
 
     return re.sub(pattern, replaced, str(error))
 

@@ -130,7 +130,7 @@ def test_generate_ends_at_the_stop_text(lines, picture):
 
 def test_a_prompt_needs_a_region_for_each_empty_object(kosmos, picture):
     code, values, err = kosmos("generate", picture, "a dog", "--region", REGIONS[0], *SHAPES)
-    assert (code, values) == (1, [])
+    assert (code, values) == (2, [])
     assert "must have one <object></object> for each of 1 regions, got 0" in err
 
 
@@ -171,15 +171,51 @@ def test_the_version_is_that_of_the_package():
         (["--min-score", "nan"], 2, "--min-score must be 0 to 1, got nan"),
         (["--min-score", "high"], 2, "--min-score must be a number"),
         (["--max-new-tokens", "0"], 2, "--max-new-tokens must be 1 to 1024, got 0"),
-        (["--phrase", " "], 1, "--phrase must not be empty"),
-        (["--phrase", "<s> min_score"], 1, "--phrase '<s> min_score' contains the reserved tag"),
+        (["--phrase", " "], 2, "--phrase must not be empty"),
+        (["--phrase", "<s> min_score"], 2, "--phrase '<s> min_score' contains the reserved tag"),
         (["--device", "gpu"], 2, "--device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["--model", "none"], 2, "--model must be shapes, a directory, or"),
+        (["--model", "/none"], 1, "--model '/none': directory /none does not exist"),
+        (["--revision", "/", "--model", "a/b"], 2, "--revision must be a branch, tag or"),
     ],
 )
 def test_an_error_names_the_option_as_typed(kosmos, picture, words, code, line):
     got, values, err = kosmos("ground", picture, "--phrase", "a dog", *words)
     assert (got, values) == (code, [])
     assert err.startswith(f"kosmos: {line}") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["ask", "What?", "--history", "Who?"], "--history must have questions and answers"),
+        (["ask", "A. Question: B?"], "send earlier questions and answers as --history"),
+        (["ask", "What?", "--region", "0,0,9,9"], "or give words of the question as --region-phr"),
+        (["generate", "An", "--stop", "</object> x"], "--stop '</object> x' must be one tag"),
+        (["generate", "<object></object>"], "must have one <object></object> for each of 0"),
+        (["generate", ""], "prompt must not be empty"),
+    ],
+)
+def test_an_invalid_argument_ends_as_wrong_use(kosmos, picture, monkeypatch, words, line):
+    monkeypatch.setattr(Engine, "load", None)  # the model must not be loaded
+    code, values, err = kosmos(words[0], picture, *words[1:])
+    assert (code, values) == (2, [])
+    assert line in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["history.png", "device.tar.gz", "phrase", "max_image_pixels.x"])
+def test_a_file_with_the_name_of_an_option_keeps_it(kosmos, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("x")
+    code, _, err = kosmos("caption", name)
+    assert code == 1
+    assert err.startswith(f"kosmos: {name} is not a JPEG")
+
+
+def test_an_empty_file_name_is_wrong_use(kosmos, picture):
+    code, values, err = kosmos("caption", picture, "", *SHAPES)
+    assert (code, values) == (2, [])
+    assert err == "kosmos: IMAGE must be the path of a file, or -, got ''\n"
 
 
 def test_a_missing_phrase_is_named(kosmos, picture):
