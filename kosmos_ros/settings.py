@@ -39,17 +39,17 @@ def parameter(
     *,
     limits: tuple[float, float] | None = None,
     choices: Iterable[str] = (),
-    check: Callable[[str], object] | None = None,
+    check: Callable[[Any], object] | None = None,
     prompt: Callable[[str], Any] | None = None,
     example: str = "",
     read_only: bool = False,
 ) -> Any:
     """Return a dataclass field that is a parameter.
 
-    `limits` are inclusive. `check` raises KosmosError for an invalid string; it is called for a
-    string that is not empty, or for each entry of a list. `prompt` makes the model's prompt of a
-    string, and serves as its `check`. `example` is a value as YAML, for error messages; empty:
-    the default.
+    `limits` are inclusive. `check` raises KosmosError for an invalid value; it is called for a
+    string that is not empty, a number other than 0, or for each entry of a list. `prompt` makes
+    the model's prompt of a string, and serves as its `check`. `example` is a value as YAML, for
+    error messages; empty: the default.
     """
     metadata = {
         "description": description,

@@ -47,7 +47,7 @@ and libjpeg allows 65,500 pixels. The limit also bounds the memory of resizing, 
 an image of the same height and the model's width.
 """
 METADATA = 64 << 20
-"""Most bytes of a compressed image in addition to 8 per pixel. A motion photo contains a film."""
+"""Most bytes of an image in addition to 8 per pixel. A motion photo contains a film."""
 
 
 def decode_raw(
@@ -148,6 +148,20 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
+def check_bytes(name: str, length: int, max_pixels: int) -> None:
+    """Raise ImageSizeError if `length` bytes are more than an image of `max_pixels` can have.
+
+    The limit is the same for raw and compressed images; no raw encoding has more than 8 bytes for
+    each pixel. `name` is the name of the image in the error.
+    """
+    most = METADATA + 8 * max_pixels
+    if length > most:
+        raise ImageSizeError(
+            f"{name} must have at most {most} bytes (8 for each of the {max_pixels} pixels of "
+            f"max_image_pixels, and {METADATA} more), got at least {length}"
+        )
+
+
 def _plane_step(layout: Encoding, length: int, width: int, height: int, step: int) -> int:
     """Return the bytes from one row of the first plane to the next."""
     row = layout.row_bytes(width)
@@ -213,6 +227,9 @@ _PLANES: dict[str, tuple[str, str]] = {
 }
 """Pillow's modes of one value per pixel: the type of the value, and the encoding if the message
 names none."""
+
+_SIGNED_OR_FLOAT = r"(?:8S|16S|32S|32F|64F)C1"
+"""Encodings of one value per pixel that JPEG, PNG and WebP cannot store (image_encodings.hpp)."""
 
 POSITIONAL_REPUBLISH = ("humble", "iron")
 """Distributions whose `image_transport republish` takes transports as arguments and not as
@@ -289,9 +306,14 @@ def stored_encoding(format: str) -> str:
     compressed_image_transport writes "ENCODING; png compressed TARGET" (compressed_publisher.cpp).
     It converts the image to TARGET first: always for JPEG, and for PNG if the image has colours.
     Without TARGET the PNG has the values of ENCODING: depth, or the mosaic of a Bayer pattern.
+    compressed_depth_image_transport writes "ENCODING; compressedDepth png" (codec.cpp). Its PNG
+    follows a header, but other publishers omit the header, and then it has the values of ENCODING.
     """
     encoding, _, rest = format.partition(";")
-    return rest.partition("compressed")[2].strip() or encoding.strip()
+    compression, _, target = rest.partition("compressed")
+    if target.startswith("Depth") and not compression.strip():
+        return encoding.strip()
+    return target.strip() or encoding.strip()
 
 
 @dataclass(frozen=True)
@@ -376,13 +398,8 @@ def _settings() -> Iterator[None]:
 
 def _whole(file: BinaryIO, max_pixels: int) -> bytes:
     """Return all bytes of a file. Raises ImageSizeError if there are too many for `max_pixels`."""
-    most = METADATA + 8 * max_pixels
-    data = file.read(most + 1)
-    if len(data) > most:
-        raise ImageSizeError(
-            f"a compressed image must have at most {most} bytes (8 for each of the "
-            f"{max_pixels} pixels of max_image_pixels, and {METADATA} more), got more"
-        )
+    data = file.read(METADATA + 8 * max_pixels + 1)
+    check_bytes("a compressed image", len(data), max_pixels)
     return data
 
 
@@ -422,6 +439,12 @@ def _rgb(image: Image.Image, values: _Values) -> np.ndarray:
         first = "RGBA" if image.mode == "P" else "RGB"
         return _pixels(image, (3,), "u1", lambda part: part.convert(first).convert("RGB"))
     dtype, encoding = _PLANES[image.mode]
+    if re.fullmatch(_SIGNED_OR_FLOAT, values.encoding) and dtype != "f4":
+        raise EncodingError(
+            f"the format names the encoding {quoted(values.encoding)}, but a {image.format} image "
+            "has only unsigned values of 8 or 16 bits, so the original values are lost; publish "
+            "the raw image and set image_transport:=raw, or convert it to 16UC1 (depth) or mono8"
+        )
     layout = ENCODINGS.get(values.encoding)
     if layout and (layout.planes, layout.dtype) == (ENCODINGS[encoding].planes, dtype):
         encoding = values.encoding

@@ -68,6 +68,9 @@ def _orientation(block: memoryview) -> int:
 def _in_jpeg(data: memoryview) -> Iterator[memoryview]:
     at = 2
     for _ in range(MAX_PARTS):
+        if data[at] == data[at + 1] == 0xFF:  # a fill byte (ITU-T T.81, section B.1.1.2)
+            at += 1
+            continue
         if data[at] != 0xFF or data[at + 1] == 0xDA:  # pixels follow
             return
         (length,) = struct.unpack_from(">H", data, at + 2)

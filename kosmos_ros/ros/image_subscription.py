@@ -210,6 +210,21 @@ class ImageSubscription:
         """Number of images that are known to be lost. More may be lost."""
         return max(self.arrivals.missed, self._reported_in_all)
 
+    def silent(self, now: float, timeout: float) -> bool:
+        """Return whether images are missing: none arrived for `timeout` seconds (0: never).
+
+        The only image of publishers that keep it for late subscribers stays valid, so no other
+        one is missing while there is such a publisher.
+        """
+        return self.arrivals.silent(now, timeout) and not self._keeps_only_image()
+
+    def _keeps_only_image(self) -> bool:
+        if not self.arrivals.single:
+            return False
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        durabilities = {publisher.qos_profile.durability for publisher in publishers}
+        return durabilities == {LATCHED}
+
     def check(self, stale_timeout: float, loading: bool, max_rate: float = 0.0) -> bool:
         """Return whether no image arrived for `stale_timeout` seconds (0: never), and warn.
 
@@ -223,7 +238,7 @@ class ImageSubscription:
         self._single = self.publishers() == 1
         if self._auto:
             self._adapt(now)
-        stale = self.arrivals.silent(now, stale_timeout)
+        stale = self.silent(now, stale_timeout)
         if stale and not self._stale:
             self._warned_at = float("-inf")  # a warning of loss must not delay this one
         self._stale = stale

@@ -276,7 +276,7 @@ def _respond(
 ) -> Any:
     declared = len(node.list_parameters([], DEPTH_RECURSIVE).names)
     try:
-        limits.check(request, entries=max(MAX_NAMES, declared))
+        _check_sizes(request, max(MAX_NAMES, declared))
         _check_changes(getattr(request, "parameters", ()))
     except RequestError as exc:
         node.get_logger().warning(
@@ -284,6 +284,19 @@ def _respond(
         )
         return refusal(request, str(exc))
     return respond(request, response)
+
+
+def _check_sizes(request: Any, entries: int) -> None:
+    """Raise RequestError for a text or list that is too long; the error names its parameter."""
+    changes = getattr(request, "parameters", None)
+    if changes is None or len(changes) > entries:
+        limits.check(request, entries)
+        return
+    for change in changes:
+        try:
+            limits.check(change)
+        except RequestError as exc:
+            raise RequestError(f"parameter {quoted(change.name)}: {exc}") from exc
 
 
 def _check_changes(changes: Sequence[Any]) -> None:

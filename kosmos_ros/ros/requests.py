@@ -19,6 +19,7 @@ from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import ConfigError, RequestError
+from kosmos_ros.images.decode import check_bytes
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, check_region, join_captions
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, PromptsOf, Template
@@ -51,6 +52,15 @@ def check(request: Any) -> None:
         raise RequestError(f"max_age is {age:g} s; it must be 0 or more")
     for region in getattr(request, "regions", ()):
         check_region(box_from(region))
+
+
+def check_image_bytes(request: Any, max_pixels: int) -> None:
+    """Check the sizes of the image data in a request. Raises ImageSizeError.
+
+    A request may wait for the model, and its image stays in memory meanwhile.
+    """
+    for name in ("image", "compressed_image"):
+        check_bytes(f"{name}.data", len(getattr(request, name).data), max_pixels)
 
 
 def own_image(request: Any) -> Image | CompressedImage | None:
@@ -130,10 +140,12 @@ def goal(request: GenerateAction.Goal, settings: CameraSettings) -> CheckedReque
             f"task {quoted(request.task)} is unknown; it must be one of {', '.join(GOAL_TASKS)}"
         )
     for name in dict.fromkeys(name for other in GOAL_TASKS.values() for name in other.fields):
-        if getattr(request, name) and name not in task.fields:
+        value = getattr(request, name)
+        if value and name not in task.fields:
+            unset = "0" if isinstance(value, float) else "empty"
             others = [known for known, other in GOAL_TASKS.items() if name in other.fields]
             raise RequestError(
-                f"{name} must be empty for task {quoted(request.task)}; "
+                f"{name} must be {unset} for task {quoted(request.task)}; "
                 f"only {' and '.join(others)} can have it"
             )
     return task.check(request, settings)
@@ -175,7 +187,7 @@ def _prompt_goal(request: GenerateAction.Goal, settings: CameraSettings) -> Chec
 
 GOAL_TASKS = {
     **dict.fromkeys(CAPTION_TASKS, GoalTask((), _caption_goal)),
-    "phrase_grounding": GoalTask(("phrases",), _grounding_goal),
+    "phrase_grounding": GoalTask(("phrases", "min_score"), _grounding_goal),
     "region_description": GoalTask(("regions",), _region_goal),
     "question": GoalTask(("text", "history", "regions", "region_phrases"), _question_goal),
     "prompt": GoalTask(("text", "regions", "stop"), _prompt_goal),

@@ -210,6 +210,7 @@ class Services:
         progress: Callable[[Observation], None] | None = None,
     ) -> Any:
         """Queue a checked request and return its response. Raises KosmosError if refused."""
+        requests.check_image_bytes(request, self._server.settings.max_image_pixels)
         own_image = requests.own_image(request)
         future: Future = Future()
         work = Work(

@@ -73,6 +73,11 @@ class Arrivals:
         """Ignore all silence and loss before `at`, which may be in the future."""
         self.started, self.last, self._judged_from = at, None, at
 
+    @property
+    def single(self) -> bool:
+        """Whether exactly one frame has arrived, so that the camera has no known period."""
+        return self.last is not None and not self._intervals
+
     def silence(self, now: float) -> float:
         """Return the seconds since the newest frame, or since the start if none has arrived."""
         return max(0.0, now - (self.started if self.last is None else self.last))

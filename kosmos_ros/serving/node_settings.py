@@ -39,6 +39,17 @@ def check_model(model: str) -> None:
         )
 
 
+MIN_HARD_TIMEOUT = 1.0  # s; shorter than some steps of the model, which would always end the node
+
+
+def _long_enough(seconds: float) -> None:
+    """Raise ConfigError for a hard_timeout, other than 0, that ends a healthy node."""
+    if seconds < MIN_HARD_TIMEOUT:
+        raise ConfigError(
+            f"must be 0 (never) or at least {MIN_HARD_TIMEOUT:g} s, got {quoted(seconds)}"
+        )
+
+
 @dataclass(frozen=True)
 class NodeSettings:
     """Values of the node's parameters."""
@@ -162,8 +173,10 @@ class NodeSettings:
         120.0,
         "Exit with code 4 if the model does not respond for this time (seconds). SIGALRM ends the "
         "process if its main thread does not respond for this time (at least 30 s, or 600 s while "
-        "the model loads). Time while the process is suspended also counts. 0: never.",
+        "the model loads). Time while the process is suspended also counts. 0: never; other "
+        "values must be at least 1.",
         limits=(0, 86400),
+        check=_long_enough,
     )
 
 

@@ -154,11 +154,28 @@ def test_colours_stay_colours_whatever_the_format_says(format):
     assert decode_compressed(EXAMPLES["PNG"], format, LIMIT).tolist() == noise().tolist()
 
 
-@pytest.mark.parametrize("encoding", ["16UC1", "bayer_rggb16", "32FC1", "rgb8", "nonsense"])
+@pytest.mark.parametrize("encoding", ["16UC1", "bayer_rggb16", "rgb8", "nonsense"])
 def test_values_of_8_bits_are_grey_if_the_format_names_another_type(encoding):
     values = values_of("mono8")
     image = decode_compressed(encoded(values, "PNG"), f"{encoding}; png compressed ", LIMIT)
     assert image[..., 2].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("values", ["mono8", "mono16"])
+@pytest.mark.parametrize(
+    "format", ["{}; png compressed ", "{}; jpeg compressed", "{}; compressedDepth png", "{}"]
+)
+@pytest.mark.parametrize("encoding", ["8SC1", "16SC1", "32SC1", "32FC1", "64FC1"])
+def test_values_that_a_png_cannot_store_are_refused_with_their_encoding(values, format, encoding):
+    data = encoded(values_of(values), "PNG")
+    with pytest.raises(EncodingError, match=f"encoding '{encoding}', but a PNG image"):
+        decode_compressed(data, format.format(encoding), LIMIT)
+
+
+@pytest.mark.parametrize("format", ["16UC1; compressedDepth png", "16UC1; compressedDepth"])
+def test_a_compressed_depth_image_without_a_header_is_depth(format):
+    data = encoded(np.array([[0, 500, 1500]], np.uint16), "PNG")
+    assert decode_compressed(data, format, LIMIT)[0, :, 0].tolist() == [0, 0, 255]
 
 
 def test_a_mosaic_that_is_too_small_is_refused_like_the_raw_one():

@@ -51,6 +51,17 @@ def test_a_file_is_turned_as_its_orientation_says(format, orientation, tmp_path)
     assert load(path, LIMIT, stored=True).shape == PIXELS.shape
 
 
+@pytest.mark.parametrize("fill", [1, 2, 100])
+def test_fill_bytes_before_a_segment_do_not_hide_the_orientation(fill, tmp_path):
+    data = data_of("JPEG", 6)
+    at = data.index(b"\xff\xe1")
+    data = data[:at] + b"\xff" * fill + data[at:]
+    assert exif.orientation(data, "JPEG") == 6
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    assert load(path, LIMIT).shape == (10, 6, 3)
+
+
 @pytest.mark.parametrize("format", ["GIF", "BMP"])
 def test_a_format_without_orientation_is_as_stored(format):
     assert exif.orientation(b"BM anything", format) == 1

@@ -227,9 +227,41 @@ def test_an_image_that_was_sent_before_the_subscription_is_named_as_the_cause(su
         "; perhaps its only image was sent before this node subscribed: "
         "set qos_overrides./image.subscription.durability:=transient_local"
     )
-    subscriber.receive(after=0.0)
+    for _ in range(2):
+        subscriber.receive(after=0.1)
     subscriber.check(after=2.0)
     assert subscriber.warnings[1].endswith("; perhaps the camera has stopped")
+
+
+@pytest.mark.parametrize("durability", ["volatile", "transient_local"])
+def test_a_latched_image_that_never_changes_is_no_silence(subscribe, durability):
+    subscriber = subscribe(durability=durability)
+    subscriber.offer(durability="TRANSIENT_LOCAL")
+    subscriber.receive(after=0.0)
+    assert not subscriber.check(after=3600.0)
+    assert not subscriber.subscription.silent(subscriber.now, 1.0)
+    assert not subscriber.warnings
+    subscriber.infos.clear()  # nobody can change the image any more
+    assert subscriber.check(after=1.0)
+    assert "no publisher" in subscriber.warnings[0]
+
+
+@pytest.mark.parametrize("durability", ["VOLATILE", "TRANSIENT_LOCAL"])
+def test_a_camera_that_sent_several_images_can_fall_silent(subscribe, durability):
+    subscriber = subscribe()
+    subscriber.offer(durability=durability)
+    for _ in range(3):
+        subscriber.receive(after=0.1)
+    assert subscriber.check(after=2.0)
+    assert subscriber.subscription.silent(subscriber.now, 1.0)
+
+
+def test_the_only_image_of_a_camera_that_keeps_none_is_followed_by_silence(subscribe):
+    subscriber = subscribe()
+    subscriber.offer(durability="TRANSIENT_LOCAL")
+    subscriber.offer(name="other", durability="VOLATILE")
+    subscriber.receive(after=0.0)
+    assert subscriber.check(after=2.0)
 
 
 def test_a_publisher_that_keeps_no_image_cannot_connect_to_a_latched_subscription(subscribe):

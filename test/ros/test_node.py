@@ -22,7 +22,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
 from kosmos_ros.errors import DeviceLostError, ModelLoadError
-from kosmos_ros.ros import model_host
+from kosmos_ros.ros import camera, model_host
 
 
 def test_frame_becomes_caption_with_its_header_and_boxes_in_pixels(start):
@@ -172,6 +172,27 @@ def test_every_bad_frame_is_counted_but_the_warning_is_throttled(start, monkeypa
     harness.until(lambda: harness.captions)
     assert harness.captions[0].frames_dropped == harness.camera.throughput.failed >= 3
     assert sum("100 bytes of data" in text for text in harness.logged) == 1
+
+
+def test_two_different_errors_of_one_camera_are_each_logged_once(start, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.ros.camera.REPEAT_ERROR", 3600.0)
+    harness = start(max_rate=0).subscribe_to_captions()
+    short, strange = plain_image(), plain_image()
+    short.data, strange.encoding = short.data[:100], "strange"
+    for count, bad in enumerate((short, strange, short, strange), 1):
+        harness.deliver(harness.image_publisher, bad, harness.camera)
+        harness.until(lambda count=count: harness.camera.throughput.failed >= count)
+    for part in ("100 bytes of data", "'strange' is not supported"):
+        assert sum(part in text for text in harness.logged) == 1
+
+
+def test_log_lines_about_errors_are_bounded_and_start_again():
+    throttle = camera._Throttle()
+    words = [chr(ord("a") + number) for number in range(20)]
+    allowed = [throttle.allows(f"image {word} has 1 byte", 0.0) for word in words]
+    assert allowed == [True] * camera.MAX_ERROR_KINDS + [False] * (20 - camera.MAX_ERROR_KINDS)
+    assert not throttle.allows("image a has 22 byte", camera.REPEAT_ERROR / 2)  # the same kind
+    assert throttle.allows("image z has 1 byte", camera.REPEAT_ERROR)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError("boom"), KeyError("boom")])

@@ -74,6 +74,17 @@ def test_wrong_types_and_values_out_of_range_are_refused_by_name(name, value):
         validated(FIELDS[name], value)
 
 
+@pytest.mark.parametrize("value", [5e-324, 0.001, 0.999])
+def test_a_hard_timeout_that_no_model_can_keep_is_refused(value):
+    with pytest.raises(ConfigError, match=r"hard_timeout: must be 0 \(never\) or at least 1 s"):
+        validated(FIELDS["hard_timeout"], value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 1.0, 86400.0])
+def test_a_hard_timeout_of_0_or_at_least_a_second_is_accepted(value):
+    assert validated(FIELDS["hard_timeout"], value) == value
+
+
 def test_a_list_with_too_many_entries_is_refused():
     assert len(validated(FIELDS["phrases"], ["a dog"] * 100)) == 100
     with pytest.raises(ConfigError, match="phrases must have at most 100 entries, got 101"):
@@ -452,12 +463,12 @@ def test_parameters_that_are_too_large_are_refused_and_not_kept(
     result = call(SetParametersAtomically, parameters=changes).result
     assert not result.successful
     for refused in (*response.results, result):
-        assert refused.reason.startswith("parameters.")
+        assert refused.reason.startswith(f"parameter '{name[:20]}")
         assert refused.reason.endswith(reason)
         assert len(refused.reason) < 200
     after = harness.node.get_parameters_by_prefix("")
     assert {n: p.value for n, p in after.items()} == {n: p.value for n, p in before.items()}
-    harness.until(lambda: harness.logs("a request for parameters is refused: parameters."))
+    harness.until(lambda: harness.logs("a request for parameters is refused: parameter '"))
 
 
 @pytest.mark.parametrize("count", [1001, 20_000])

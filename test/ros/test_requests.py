@@ -554,3 +554,22 @@ def test_a_field_of_other_tasks_must_be_empty(task, name):
         assert refused(requests.goal, bad) == (
             f"{name} must be empty for task '{task}'; only {others} can have it"
         )
+
+
+@pytest.mark.parametrize("task", sorted(GOAL_TASKS))
+def test_a_goal_may_have_a_min_score_only_if_its_task_uses_it(task):
+    goal = GenerateAction.Goal(
+        task=task,
+        min_score=0.5,
+        phrases=["a dog"] if task == "phrase_grounding" else [],
+        regions=[REGION] if task == "region_description" else [],
+        text="What?" if task in ("question", "prompt") else "",
+    )
+    if task == "phrase_grounding":
+        requests.goal(goal, SETTINGS)
+        return
+    with pytest.raises(RequestError) as raised:
+        requests.goal(goal, SETTINGS)
+    assert str(raised.value) == (
+        f"min_score must be 0 for task '{task}'; only phrase_grounding can have it"
+    )

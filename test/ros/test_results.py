@@ -85,7 +85,7 @@ def test_an_error_is_told_after_the_results_that_came_before_it(start, block):
 
 
 def test_publishing_that_hangs_ends_the_process(start, block):
-    harness = start(hard_timeout=0.3)
+    harness = start(hard_timeout=1.0)
     post(harness.node, block)
     harness.until(harness.node.finished.done)
     assert harness.node.finished.result() == 4

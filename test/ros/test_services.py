@@ -16,7 +16,7 @@ from node_harness import FIRE_BOX, OUTSIDE, REGION, SNOWMAN_BOX, plain_image
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 
 def call(harness, kind, name, **request):
@@ -213,6 +213,20 @@ def test_camera_and_max_age_have_one_rule_for_requests_with_their_own_image(star
                 assert response.success, response.message
                 results = getattr(response, "results", None) or [response.result]
                 assert [result.camera for result in results] == [""]
+
+
+def test_image_data_beyond_the_limit_are_refused_before_they_are_queued(start, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.images.decode.METADATA", 100)
+    harness = start(max_image_pixels=10)
+    monkeypatch.setattr(harness.node.scheduler, "submit", lambda work: pytest.fail("queued"))
+    raw = Image(data=bytes(181))
+    for name, image in (("image", raw), ("compressed_image", CompressedImage(data=bytes(181)))):
+        for response in asked_in_every_way(harness, **{name: image}):
+            assert not response.success
+            assert response.message == (
+                f"{name}.data must have at most 180 bytes (8 for each of the 10 pixels of "
+                "max_image_pixels, and 100 more), got at least 181"
+            )
 
 
 def test_list_that_is_too_long_is_refused_before_its_entries(start):
