@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from kosmos_ros.kosmos2 import grounding, prompts
+from kosmos_ros.kosmos2.decoder import EncodedImage
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import Caption
 from kosmos_ros.shapes.rendering import render
@@ -52,14 +52,14 @@ class Evaluator:
             results += CHECKS[check](self, image, scene, rng)
         return results
 
-    def caption(self, image: torch.Tensor) -> Caption:
+    def caption(self, image: EncodedImage) -> Caption:
         """Return the brief caption of an encoded image."""
         return self._ask(image, prompts.caption("brief_caption"))
 
-    def _ask(self, image: torch.Tensor, prompt: prompts.Prompt) -> Caption:
+    def _ask(self, image: EncodedImage, prompt: prompts.Prompt) -> Caption:
         return self._ask_both(image, prompt)[0]
 
-    def _ask_both(self, image: torch.Tensor, prompt: prompts.Prompt) -> tuple[Caption, Caption]:
+    def _ask_both(self, image: EncodedImage, prompt: prompts.Prompt) -> tuple[Caption, Caption]:
         """Return the caption, and the same caption with corners at the centres of cells."""
         answer = self.engine.generate(image, prompt.text)
         refined, cells = (
@@ -68,7 +68,7 @@ class Evaluator:
         )
         return refined, cells
 
-    def _brief(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+    def _brief(self, image: EncodedImage, scene: Scene, rng: np.random.Generator) -> Results:
         """Check the phrases of the brief caption; a repeated phrase is right once."""
         caption, cells = self._ask_both(image, prompts.caption("brief_caption"))
         wanted = {language.group_name(group): group for group in scene.groups}
@@ -91,7 +91,7 @@ class Evaluator:
             predicted, expected, correct, tuple(ious), boxes=tuple(boxes), placed=tuple(placed)
         )
 
-    def _detailed(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+    def _detailed(self, image: EncodedImage, scene: Scene, rng: np.random.Generator) -> Results:
         """Check shapes with size and place, word for word: "a small red circle at the top"."""
         example = language.detailed_caption(scene, rng, grounded=False)
         answer = self._ask(image, prompts.caption("detailed_caption")).text
@@ -99,7 +99,7 @@ class Evaluator:
         correct = (Counter(predicted) & Counter(expected)).total()
         return Results(detailed=(len(predicted), len(expected), correct))
 
-    def _phrase(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+    def _phrase(self, image: EncodedImage, scene: Scene, rng: np.random.Generator) -> Results:
         """Ground one phrase of the scene, and each phrase that names several equal shapes."""
         groups = scene.groups
         group = groups[int(rng.integers(len(groups)))]
@@ -111,7 +111,7 @@ class Evaluator:
                 results += self._ground(image, scene, "several_grounding", name, several)
         return results
 
-    def _reference(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+    def _reference(self, image: EncodedImage, scene: Scene, rng: np.random.Generator) -> Results:
         reference = sample_reference(scene, rng)
         if reference is None:
             return Results()
@@ -119,7 +119,7 @@ class Evaluator:
         return self._ground(image, scene, "reference_grounding", reference.text, target)
 
     def _ground(
-        self, image: torch.Tensor, scene: Scene, task: str, words: str, shapes: list[Shape]
+        self, image: EncodedImage, scene: Scene, task: str, words: str, shapes: list[Shape]
     ) -> Results:
         """Expect as many boxes as shapes, each with an IoU over 0.5."""
         boxes, cells = self.both_boxes(image, words)
@@ -131,7 +131,7 @@ class Evaluator:
             placed=_placed("grounding", scene, boxes, cells, shapes),
         )
 
-    def _absent(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+    def _absent(self, image: EncodedImage, scene: Scene, rng: np.random.Generator) -> Results:
         """Expect no box for a phrase that is not in the scene, and the answer "no"."""
         phrase = language.absent_phrase(scene, rng)
         boxes = self.boxes(image, phrase)
@@ -139,7 +139,7 @@ class Evaluator:
         right = not boxes and answer == "no."
         return Results(boxes=_predicted_boxes(boxes, []), answers=(("absent", right),))
 
-    def _answers(self, image: torch.Tensor, scene: Scene, rng: np.random.Generator) -> Results:
+    def _answers(self, image: EncodedImage, scene: Scene, rng: np.random.Generator) -> Results:
         answers = []
         for task in EXACT_TASKS:
             if (example := task(scene, rng, True)) is not None:
@@ -148,12 +148,12 @@ class Evaluator:
                 answers.append((task.__name__, right))
         return Results(answers=tuple(answers))
 
-    def boxes(self, image: torch.Tensor, words: str) -> tuple[grounding.Box, ...]:
+    def boxes(self, image: EncodedImage, words: str) -> tuple[grounding.Box, ...]:
         """Return the boxes of a phrase that the model is asked to locate in an encoded image."""
         return self.both_boxes(image, words)[0]
 
     def both_boxes(
-        self, image: torch.Tensor, words: str
+        self, image: EncodedImage, words: str
     ) -> tuple[tuple[grounding.Box, ...], tuple[grounding.Box, ...]]:
         """Return the boxes of a phrase, and the same with corners at the centres of cells."""
         both = self._ask_both(image, prompts.phrase_grounding(words))
@@ -164,7 +164,7 @@ class Evaluator:
 SIZE_CLASSES = ((5, "up to 5 cells"), (8, "5 to 8 cells"), (11, "8 to 11 cells"), (32, "larger"))
 """Rows of the table of boxes by size: the end of their range of Placed.cells, and their names."""
 
-Check = Callable[[Evaluator, torch.Tensor, Scene, np.random.Generator], Results]
+Check = Callable[[Evaluator, EncodedImage, Scene, np.random.Generator], Results]
 
 CHECKS: dict[str, Check] = {
     "brief": Evaluator._brief,

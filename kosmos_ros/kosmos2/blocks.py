@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,17 @@ class Block:
         own = {"QuickGELUActivation": _quick_gelu, "GELUActivation": _gelu}
         self._activation: Map = own.get(type(activation).__name__, activation)
         self._inner = norm(inner) if inner else _same
+        self._norms = before, within, between, inner
+
+    def products(self) -> list[tuple[nn.LayerNorm | None, Map]]:
+        """Return the four products, each after the norm of its input, in the order of use."""
+        maps = self._qkv, self._out, self._up, self._down
+        return list(zip(self._norms, maps, strict=True))
+
+    @property
+    def gelu(self) -> bool:
+        """Whether the activation is GELU without approximation."""
+        return self._activation is _gelu
 
     @classmethod
     def text(cls, block: Any) -> Block:
@@ -134,7 +145,7 @@ def linear(module: Any) -> Map:
     if type(module) is not nn.Linear:
         quantized: Map = module
         return quantized
-    return _product(module.weight, module.bias)
+    return Product(module.weight, module.bias)
 
 
 def fused(*modules: Any) -> Map:
@@ -142,7 +153,7 @@ def fused(*modules: Any) -> Map:
     if all(isinstance(module, Int8Linear) for module in modules):
         return Int8Linear.joined(modules)
     if any(type(module) is not nn.Linear for module in modules):
-        return lambda hidden: torch.cat([module(hidden) for module in modules], dim=-1)
+        return SideBySide(modules)
     weight = torch.cat([module.weight for module in modules])
     bias = torch.cat([module.bias for module in modules])
     # The modules use parts of the fused weights from now on, which saves a copy.
@@ -150,22 +161,34 @@ def fused(*modules: Any) -> Map:
     for module, start, end in zip(modules, ends, ends[1:], strict=False):
         module.weight = nn.Parameter(weight[start:end], requires_grad=False)
         module.bias = nn.Parameter(bias[start:end], requires_grad=False)
-    return _product(weight, bias)
+    return Product(weight, bias)
 
 
-def _product(weight: Tensor, bias: Tensor | None) -> Map:
-    across = weight.t()
-    large = weight.device.type == "cpu" and weight.numel() >= LARGE_PRODUCT
+class Product:
+    """The function of a linear layer with `weight` (O, I) and `bias` (O)."""
 
-    def product(hidden: Tensor) -> Tensor:
-        if large and hidden.numel() <= FEW_ROWS * hidden.shape[-1]:
-            return _of_few(weight, bias, hidden)
-        if bias is not None and hidden.dim() == 2:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self._across = weight.t()
+        self._large = weight.device.type == "cpu" and weight.numel() >= LARGE_PRODUCT
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if self._large and hidden.numel() <= FEW_ROWS * hidden.shape[-1]:
+            return _of_few(self.weight, self.bias, hidden)
+        if self.bias is not None and hidden.dim() == 2:
             # A step of the decoder; functional.linear would transpose the weights each time.
-            return torch.addmm(bias, hidden, across)
-        return functional.linear(hidden, weight, bias)
+            return torch.addmm(self.bias, hidden, self._across)
+        return functional.linear(hidden, self.weight, self.bias)
 
-    return product
+
+class SideBySide:
+    """The function of several modules of the same input, with their outputs side by side."""
+
+    def __init__(self, modules: Sequence[Any]) -> None:
+        self.modules = modules
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return torch.cat([module(hidden) for module in self.modules], dim=-1)
 
 
 def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:

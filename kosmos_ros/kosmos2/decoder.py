@@ -1,92 +1,179 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Run KOSMOS-2's text model token by token: rows join, step together and leave.
+"""Run KOSMOS-2's text model: rows join with a prompt, write tokens together and leave.
 
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
 and values of all rows. The position of a token in its row is also its position in the cache, so
-rows of different length need no padding, and a joining row does not affect the others. On a GPU,
-steps and prompts have few shapes, each recorded once as a CUDA graph, and a step begins before the
-host has read the tokens of the previous one.
+rows of different length need no padding, and a joining row does not affect the others.
+A pass reads all weights once. It gives a row one token, or several if the row has a draft of its
+next tokens and the draft is right. On a GPU, passes have few shapes, each recorded once as a CUDA
+graph, and without drafts a pass begins before the host has read the tokens of the previous one.
 Knows token ids, no text and no pixels.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kosmos_ros.kosmos2 import kernels
 from kosmos_ros.kosmos2.blocks import Block, attend, linear, norm
 from kosmos_ros.kosmos2.cuda_graphs import Cuda, Graphs, upload
 from kosmos_ros.kosmos2.rule import Rule
 
+if TYPE_CHECKING:
+    from kosmos_ros.kosmos2.kernels.step import Step
+
+WINDOW = 16
+"""Most tokens that a pass gives a row: those of a draft, and one more."""
 CACHE_STEP = 64
-"""Number of positions by which the cache grows, and a step's attention on a GPU."""
+"""Number of positions by which the cache grows, and a pass's attention on a GPU."""
 PADDED_LENGTHS = (16, 64)
 """Numbers of tokens to which prompts are padded on a GPU. Longer prompts are not padded."""
+
+NONE = -1
+"""Written in place of a token that follows a wrong token of a draft."""
+Token = tuple[int, list[float]]
+"""A token that a row has written, and the probabilities (K) of its neighbours."""
+
+
+@dataclass(eq=False)
+class EncodedImage:
+    """An image for the text model."""
+
+    tokens: Tensor  # (Q, H)
+    prefix: Tensor | None = None
+    """Keys and values (layers, P, 2, heads, D) of the P tokens with which all prompts about the
+    image begin; None until several prompts that join together share them."""
+
+
+@dataclass(frozen=True)
+class NewRow:
+    """A row that joins."""
+
+    image: EncodedImage
+    ids: Sequence[int]  # of the prompt, after the prefix; 1 or more
+    limit: int  # most tokens to write
+    draft: Sequence[int] = ()  # of the first tokens; fewer than `limit` and than WINDOW
 
 
 class Decoder:
     """Greedy decoding of many rows at once. Call from one thread at a time, in inference mode.
 
-    `model` is a Kosmos2TextForCausalLM. All prompts about an image begin with the image's tokens;
-    these go through the model once (`prefixes`), and their keys and values serve all prompts.
+    `model` is a Kosmos2TextForCausalLM. All prompts about an image begin with the ids `prefix`;
+    at the positions `image` of these, the image's tokens replace the embeddings.
     `rules` limit which tokens a row may write; they do not change the returned probabilities.
     `neighbours` (vocabulary, K) has for each token the tokens whose probabilities `step` returns
     when a row writes it. Default: the token itself.
-    `graphs` record the runs of fixed shape, and a step then begins before the tokens of the
-    previous one are read. Default: CUDA graphs on a GPU with weights that are not quantized,
-    because bitsandbytes' int8 product waits for the device in each call.
+    `graphs` record the passes of fixed shape. Default: CUDA graphs on a GPU. With quantized
+    weights they record only passes of Triton's kernels, because bitsandbytes' int8 product waits
+    for the device.
     """
 
     def __init__(
         self,
         model: Any,
+        prefix: Sequence[int],
+        image: slice,
         rules: tuple[Rule, ...] = (),
         graphs: Graphs | None = None,
         neighbours: Tensor | None = None,
     ) -> None:
         inner = model.model
-        self._embeddings = inner.embed_tokens
+        self._table = inner.embed_tokens.weight
         self._scale = float(inner.embed_scale)
         self._blocks = [Block.text(layer) for layer in inner.layers]
         self._norm = norm(inner.layer_norm)
         self._head = linear(model.lm_head)
-        self._device = inner.embed_tokens.weight.device
-        self._dtype = inner.embed_tokens.weight.dtype
+        self._device, self._dtype = self._table.device, self._table.dtype
         # Hugging Face's positions begin after that of the padding token.
         positions = inner.embed_positions
         self._encodings = positions.weights[positions.padding_idx + 1 :].to(
             self._device, self._dtype
         )
+        self._prefix = list(prefix)
+        self._prefix_ids = torch.tensor(self._prefix, device=self._device)
+        self._image = image
         self._rules = rules
         self._neighbours = neighbours
-        self._kept = 1 if neighbours is None else neighbours.shape[1]  # probabilities
-        plain = all(block.plain for block in self._blocks)
-        recorded = self._device.type == "cuda" and plain
+        self._window = torch.arange(WINDOW, device=self._device)
+        self._kernels = self._triton(model)
+        self._plain = all(block.plain for block in self._blocks)
+        recorded = self._device.type == "cuda" and (self._plain or self._kernels is not None)
         self.graphs = graphs or Graphs(Cuda(self._device) if recorded else None)
-        self._ahead: _Written | None = None  # a step that has begun and is not read yet
-        self._lengths: list[int] = []  # positions that each row has filled
-        # (3, rows): each row's next token, that token's position, and 1 for a row that exists.
-        self._values = torch.zeros(3, 0, dtype=torch.long, device=self._device)
-        # (layers, rows, positions, 2, heads, D)
+        self._pending: list[_Written] = []  # passes that have begun and are not read yet
+        # For each row: the position of its newest token after all passes that have begun.
+        self._newest: list[int] = []
+        # (rows, positions): token ids by position.
+        self._tokens = torch.zeros(0, 0, dtype=torch.long, device=self._device)
+        # (2, rows): the position of each row's newest token, which no pass has read yet, and 1 for
+        # a row that exists.
+        self._values = torch.zeros(2, 0, dtype=torch.long, device=self._device)
+        # (layers, rows, positions, 2, heads, D): keys and values by position.
         self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
         self._views: list[tuple[Tensor, Tensor, Tensor]] = []
         self._least = (1, CACHE_STEP)  # rows and positions that the cache always has
         self._grow(*self._least)
 
-    def prefixes(self, ids: Tensor, images: Tensor, start: int) -> list[Tensor]:
-        """Return keys and values (layers, P, 2, heads, D) of `ids` (P) with each of `images`.
+    def _triton(self, model: Any) -> Step | None:
+        """Return the pass as Triton kernels; None if they cannot run this model here."""
+        if not kernels.available(self._device, self._dtype):
+            return None
+        from kosmos_ros.kosmos2.kernels.step import Rules, Text
 
-        `images` (N, Q, H) replace the embeddings of the Q ids from `start` on.
+        limits = {key: value for rule in self._rules for key, value in rule.for_kernels().items()}
+        text = Text(
+            self._blocks,
+            model.model.layer_norm,
+            model.lm_head.weight,
+            self._table,
+            self._encodings,
+            self._scale,
+        )
+        return kernels.make(text, Rules(**limits, neighbours=self._neighbours))
+
+    def join(self, rows: Sequence[NewRow]) -> None:
+        """Add rows and begin their first pass, whose tokens the next `step` returns."""
+        first, shared = len(self._newest), len(self._prefix)
+        longest = max(self._padded(len(row.ids) + len(row.draft)) for row in rows)
+        needed = shared + max([longest, *(len(row.ids) + row.limit for row in rows)])
+        if not first and 4 * needed < self._cache.shape[2]:
+            self.shrink()  # an earlier row was much longer
+        self._grow(first + len(rows), needed + WINDOW)
+        self._newest += [shared + len(row.ids) for row in rows]
+        self._values[1, first : len(self._newest)] = 1
+        self._share([row.image for row in rows])
+        numbered = list(enumerate(rows, first))
+        for start in (0, shared):
+            group = [at for at in numbered if (at[1].image.prefix is not None) == (start > 0)]
+            self._pending += [self._begin(start, group[part]) for part in self._parts(group)]
+
+    def _parts(self, values: Sequence[Any]) -> list[slice]:
+        return self.graphs.parts(len(values)) if values else []
+
+    def _share(self, images: Sequence[EncodedImage]) -> None:
+        """Compute the prefix of each image that occurs more than once."""
+        counts = Counter(images)
+        fresh = [image for image in counts if counts[image] > 1 and image.prefix is None]
+        for part in self._parts(fresh):
+            tokens = torch.stack([image.tokens for image in fresh[part]])
+            prefixes = self.run(self._prefixes, tokens)
+            for image, prefix in zip(fresh[part], prefixes, strict=True):
+                image.prefix = prefix
+
+    def _prefixes(self, images: Tensor) -> list[Tensor]:
+        """Return keys and values (layers, P, 2, heads, D) of the prefix with each of `images`.
+
+        `images` (N, Q, H) are the tokens of N images.
         """
-        hidden = self._embeddings(ids).expand(len(images), -1, -1).clone()
-        hidden[:, start : start + images.shape[1]] = images
-        hidden = hidden * self._scale + self._encodings[: len(ids)]
+        hidden = self._embed(self._prefix_ids.expand(len(images), -1), 0, images)
         kept = []
         for number, block in enumerate(self._blocks):
             q, kv = block.project(hidden)
@@ -97,148 +184,302 @@ class Decoder:
         # Copies: a view of one image would keep the memory of all images.
         return [torch.stack(layers) for layers in zip(*kept, strict=True)]
 
-    def join(
-        self, prefixes: Sequence[Tensor], ids: Sequence[Sequence[int]], new: Sequence[int]
-    ) -> None:
-        """Add one row for each of `prefixes`, as the method `prefixes` returns them.
+    def _embed(self, ids: Tensor, start: int, images: Tensor | None) -> Tensor:
+        """Return hidden states (B, L, H) of `ids` (B, L) at the positions from `start` on."""
+        hidden = functional.embedding(ids, self._table)
+        if images is not None:
+            hidden[:, self._image] = images
+        return hidden * self._scale + self._encodings[start : start + ids.shape[1]]
 
-        `ids` are the row's token ids after its prefix, at least one. `new` is the largest number
-        of tokens that the row may write.
+    def _begin(self, start: int, rows: Sequence[tuple[int, NewRow]]) -> _Written:
+        """Begin the first pass of rows, given with their numbers.
+
+        Their first `start` positions come from the prefix of their image.
         """
-        first, count = len(self._lengths), len(ids)
-        shared = prefixes[0].shape[1]
-        lengths = [shared + len(row) - 1 for row in ids]
-        needed = max(map(sum, zip(lengths, new, strict=True)))
-        longest = max(lengths) - shared
-        if self.graphs.fixed:
-            longest = next((fit for fit in self._fitting(shared) if fit >= longest > 0), longest)
-            # A step that runs ahead writes one more token for a row that has ended.
-            needed = max(needed + 1, shared + longest)
-        if not first and 4 * needed < self._cache.shape[2]:
-            self.shrink()  # an earlier row was much longer
-        self._grow(first + count, needed)
-        rows = slice(first, first + count)
-        cache = self._cache[:, rows]
-        for row, prefix in zip(cache.unbind(1), prefixes, strict=True):
-            row[:, :shared] = prefix
-        # The next step processes the last token of a prompt, like every token after it.
-        if longest:
+        padded = self._padded(max(len(row.ids) + len(row.draft) for _, row in rows))
+        length = len(self._prefix) - start + padded
+        values = []
+        for number, row in rows:
+            prompt = [*self._prefix[start:], *row.ids]
+            text = [*prompt, *row.draft]
             # A row overwrites the padding after its end before it attends to it.
-            padded = [[*row[:-1], *[0] * (longest + 1 - len(row))] for row in ids]
-            tokens = upload(padded, self._device)
-            if self.graphs.fixed and longest in PADDED_LENGTHS:
-                numbers = torch.arange(first, first + count, device=self._device)
-                for part in self.graphs.parts(count):
-                    self.graphs(self._prefill_rows, shared, tokens[part], numbers[part])
-            else:
-                self._prefill(cache, shared, tokens)
-        self._lengths += lengths
-        values = [[row[-1] for row in ids], lengths, [1] * count]
-        self._values[:, rows] = upload(values, self._device)
-        for rule in self._rules:
-            rule.join(first, ids)
+            text += [0] * (length - len(text))
+            values.append([*text, number, len(prompt), len(row.draft)])
+            if row.image.prefix is not None:
+                self._cache[:, number, :start] = row.image.prefix
+        images = None
+        if not start:
+            images = torch.stack([row.image.tokens for _, row in rows])
+        fixed = self.graphs.fixed
+        width = WINDOW if fixed else 1 + max(len(row.draft) for _, row in rows)
+        arguments = (start, width, upload(values, self._device), images)
+        recorded = fixed and padded in PADDED_LENGTHS
+        (written,) = self.run(self._first, *arguments) if recorded else self._first(*arguments)
+        drafted = any(row.draft for _, row in rows)
+        return _Written(written, [number for number, _ in rows], drafted, copy=fixed)
 
-    def _fitting(self, shared: int) -> list[int]:
-        """Return the PADDED_LENGTHS that fit in the model's context after `shared` positions."""
-        return [length for length in PADDED_LENGTHS if shared + length <= len(self._encodings)]
+    def _padded(self, length: int) -> int:
+        """Return the tokens after the prefix of a first pass that needs `length` of them."""
+        return next((fit for fit in self._lengths() if fit >= length), length)
 
-    def _prefill_rows(self, shared: int, ids: Tensor, rows: Tensor) -> None:
-        """Run `_prefill` on any `rows` (B) of the cache."""
-        end = shared + ids.shape[1]
-        cache = self._cache[:, :, :end].index_select(1, rows)
-        self._prefill(cache, shared, ids)
-        self._cache[:, :, shared:end].index_copy_(1, rows, cache[:, :, shared:])
+    def _lengths(self) -> list[int]:
+        """Return the PADDED_LENGTHS in use, those that fit in the model's context."""
+        room = len(self._encodings) - len(self._prefix)
+        return [fit for fit in PADDED_LENGTHS if fit <= room] if self.graphs.fixed else []
 
-    def _prefill(self, cache: Tensor, shared: int, ids: Tensor) -> None:
-        """Write keys and values of `ids` (B, L) to `cache`, after `shared` filled positions."""
-        longest = ids.shape[1]
-        end = shared + longest
-        hidden = self._embeddings(ids) * self._scale + self._encodings[shared:end]
+    def _first(
+        self, start: int, width: int, values: Tensor, images: Tensor | None
+    ) -> list[Tensor]:
+        """Run the first pass of rows and return what `_choose` wrote.
+
+        `values` (B, L + 3) has for each row L token ids from position `start` on, the number of
+        the row, and how many of the ids are its prompt, and after these its draft.
+        """
+        ids = values[:, :-3]
+        rows, lengths, drafted = values[:, -3:].unbind(1)
+        end = start + ids.shape[1]
+        hidden = self._embed(ids, start, images)
         # A mask of numbers, because torch would convert a boolean mask in each layer.
-        mask = torch.full((longest, end), -torch.inf, dtype=self._dtype, device=self._device)
-        mask = mask.triu(shared + 1)
+        mask = None
+        if start:
+            shape = (ids.shape[1], end)
+            mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
+            mask = mask.triu(start + 1)
+        # The tokens after which others are chosen. Only the keys and values of the rest matter.
+        at = lengths.unsqueeze(1) - 1 + self._window[:width]
+        at = at.clamp(0, ids.shape[1] - 1)
         for number, block in enumerate(self._blocks):
             q, kv = block.project(hidden)
-            cache[number, :, shared:end] = kv
-            if number + 1 < len(self._blocks):
-                k, v = cache[number, :, :end].transpose(1, 3).unbind(2)
-                hidden = block.finish(hidden, attend(q.transpose(1, 2), k, v, mask))
+            self._cache[number, :, start:end].index_copy_(0, rows, kv)
+            if start:
+                before = self._cache[number, :, :start].index_select(0, rows)
+                kv = torch.cat([before, kv], 1)
+            k, v = kv.transpose(1, 3).unbind(2)
+            if number + 1 == len(self._blocks):
+                q, hidden = _rows(q, at), _rows(hidden, at)
+                behind = torch.arange(end, device=self._device) > (start + at).unsqueeze(2)
+                mask = torch.zeros(behind.shape, dtype=self._dtype, device=self._device)
+                mask = mask.masked_fill_(behind, -torch.inf).unsqueeze(1)
+            hidden = block.finish(
+                hidden, attend(q.transpose(1, 2), k, v, mask, causal=mask is None)
+            )
+        tokens = self._tokens[:, :end]
+        tokens[:, start:].index_copy_(0, rows, ids)
+        if start:
+            tokens[:, :start].index_copy_(0, rows, self._prefix_ids.expand(len(rows), -1))
+        newest = start + at
+        tokens = tokens.index_select(0, rows)
+        chosen, written = self._choose(hidden.flatten(0, 1), tokens, newest)
+        right = self._right(chosen, tokens, newest, drafted, written)
+        positions = newest[:, 0] + 1 + right[:, 0]
+        self._positions.index_copy_(0, rows, positions)
+        self._tokens.index_put_((rows, positions), chosen.gather(1, right)[:, 0])
+        return [written]
 
-    def step(self) -> tuple[list[int], list[list[float]]]:
-        """Return the next token of each row and the probabilities (K) of its neighbours.
+    def step(self, drafts: Sequence[Sequence[int]] | None = None) -> list[list[Token]]:
+        """Return the next tokens of each row: those of its draft that are right, and one more.
 
-        A probability is NaN if the model's output is not finite. With graphs, the rows that joined
-        since the previous call may be missing at the end.
+        `drafts` has for each row the tokens that may come next, fewer than `window`. None: no row
+        has any, in this step and the next one. A step after `join` uses no drafts, and in it the
+        rows that did not join may get no token. Probabilities may not be finite.
         """
-        ahead, self._ahead = self._ahead, None
-        written = ahead if ahead and ahead.indices else self._launch()
-        if self.graphs.fixed:
-            # The device works while the host reads. For a row that ends, this step is wasted.
-            self._ahead = self._launch()
-        return written.read()
+        pending = [written for written in self._pending if written.rows]
+        pending = pending or [self._launch(drafts or [])]
+        self._pending = []
+        if self.graphs.fixed and drafts is None and not any(one.drafted for one in pending):
+            # The device works while the host reads. For a row that ends, this pass is wasted.
+            # After drafts the host must first read how far the rows have come.
+            self._pending = [self._launch([])]
+        tokens: list[list[Token]] = [[] for _ in self._newest]
+        for written in pending:
+            for row, new in written.read():
+                tokens[row] += new
+                self._newest[row] += len(new) - 1  # the first one is counted already
+        return tokens
 
-    def _launch(self) -> _Written:
-        """Begin a step of all rows."""
-        count, reach = len(self._lengths), max(self._lengths) + 1
+    def window(self, rows: int) -> int:
+        """Return the largest number of tokens that a pass of `rows` rows gives each row."""
+        if self._plain or self._kernels is None or not self._kernels.runs(1):
+            return WINDOW
+        # Quantized weights take many times longer without the kernels.
+        return self._kernels.window(1 << (rows - 1).bit_length())
+
+    def _launch(self, drafts: Sequence[Sequence[int]]) -> _Written:
+        """Begin a pass of all rows."""
+        count, width = len(self._newest), 1 + max(map(len, drafts), default=0)
+        size, positions = count, max(self._newest) + width
+        ragged = len(set(self._newest)) > 1
         if self.graphs.fixed:
+            width = self.window(count) if width > 1 else 1
             size = 1 << (count - 1).bit_length()
-            self.graphs(self._forward, size, -(-reach // CACHE_STEP) * CACHE_STEP, True)
-        else:
-            self._forward(count, reach, ragged=len(set(self._lengths)) > 1)
-        self._lengths = [length + 1 for length in self._lengths]
-        return _Written(self._written, count, copy=self.graphs.fixed)
+            positions = -(-(max(self._newest) + width) // CACHE_STEP) * CACHE_STEP
+            ragged = True
+        values = None
+        if width > 1:
+            padded = [[*draft, *[0] * (width - 1 - len(draft)), len(draft)] for draft in drafts]
+            values = upload([*padded, *[[0] * width] * (size - count)], self._device)
+        (written,) = self._run_pass(size, positions, ragged, values)
+        self._newest = [position + 1 for position in self._newest]
+        return _Written(written, range(count), any(drafts), copy=self.graphs.fixed)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return `function(*arguments)`, from its graph unless the weights are quantized."""
+        return self.graphs(function, *arguments) if self._plain else function(*arguments)
+
+    def _run_pass(self, count: int, reach: int, ragged: bool, drafts: Tensor | None) -> Any:
+        """Return `_forward(...)`, from its graph if it can be recorded."""
+        width = 1 if drafts is None else drafts.shape[1]
+        if self._kernels is not None and self._kernels.runs(count * width):
+            # The kernels read a row's own positions, so one graph serves every reach.
+            return self.graphs(self._forward, count, self._cache.shape[2], True, drafts)
+        return self.run(self._forward, count, reach, ragged, drafts)
+
+    def _forward(
+        self, count: int, reach: int, ragged: bool, drafts: Tensor | None
+    ) -> list[Tensor]:
+        """Run a pass of the first `count` rows and return what `_choose` wrote.
+
+        They attend to the first `reach` positions. `drafts` (count, W) has for each row the W - 1
+        tokens after the newest one, and how many of these are its draft.
+        """
+        tokens, positions = self._tokens[:count, :reach], self._positions[:count].unsqueeze(1)
+        newest = positions
+        if drafts is not None:
+            newest = positions + self._window[: drafts.shape[1]]
+            tokens.scatter_(1, newest[:, 1:], drafts[:, :-1])
+        width = newest.shape[1]
+        if (written := self._run_kernels(count, width)) is not None:
+            return [written]
+        hidden = functional.embedding(tokens.gather(1, newest), self._table)
+        # No token at a position beyond the model's context is used.
+        encodings = functional.embedding(
+            newest.clamp(max=len(self._encodings) - 1), self._encodings
+        )
+        hidden = (hidden * self._scale + encodings).flatten(0, 1)
+        mask = None
+        if ragged or width > 1:
+            behind = torch.arange(reach, device=self._device) > newest.unsqueeze(2)
+            mask = torch.zeros(behind.shape, dtype=self._dtype, device=self._device)
+            mask = mask.masked_fill_(behind, -torch.inf).unsqueeze(1)
+        written_to = (self._starts[:count] + newest).flatten()
+        for block, (slots, keys, values) in zip(self._blocks, self._views, strict=True):
+            q, kv = block.project(hidden)
+            slots.index_copy_(0, written_to, kv)
+            k, v = keys.narrow(2, 0, reach), values.narrow(2, 0, reach)
+            if count < len(k):
+                k, v = k[:count], v[:count]
+            q = q.unflatten(0, (count, width)).transpose(1, 2)
+            hidden = block.finish(hidden, attend(q, k, v, mask).flatten(0, 1))
+        chosen, written = self._choose(hidden, tokens, newest)
+        moves = self._moves[:count].unsqueeze(1)
+        if drafts is not None:
+            right = self._right(chosen, tokens, newest, drafts[:, -1], written)
+            chosen = chosen.gather(1, right)
+            moves = (right + 1) * moves
+        positions.add_(moves)
+        self._tokens[:count].scatter_(1, positions, chosen)
+        return [written]
+
+    def _run_kernels(self, count: int, width: int) -> Tensor | None:
+        """Run the pass of `_forward` as Triton kernels; None if they cannot run it."""
+        if not self._kernels:
+            return None
+        from kosmos_ros.kosmos2.kernels.step import State
+
+        kept = 1 if self._neighbours is None else self._neighbours.shape[1]
+        written = torch.empty(count, width, 1 + kept, device=self._device)
+        state = State(self._cache, self._tokens, self._positions, self._moves, written)
+        return written if self._kernels(state, count, width) else None
+
+    def _choose(self, hidden: Tensor, tokens: Tensor, newest: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the tokens (B, W) after the positions `newest` (B, W) of `tokens` (B, P).
+
+        `hidden` (B * W, H) are the text model's last states. Also returns the chosen tokens with
+        the probabilities of their neighbours, as numbers (B, W, 1 + K).
+        """
+        logits = self._head(self._norm(hidden)).float()
+        scores = logits.view(*newest.shape, -1)
+        for rule in self._rules:
+            scores = rule.restrict(scores, tokens, newest)
+        chosen = scores.argmax(-1)
+        near = chosen.view(-1, 1)
+        if self._neighbours is not None:
+            near = self._neighbours.index_select(0, chosen.flatten())
+        probabilities = logits.softmax(-1).gather(1, near)
+        written = torch.cat([chosen.view(-1, 1), probabilities], 1)
+        return chosen, written.view(*newest.shape, -1)
+
+    def _right(
+        self, chosen: Tensor, tokens: Tensor, newest: Tensor, drafted: Tensor, written: Tensor
+    ) -> Tensor:
+        """Return for each row how many tokens of its draft are right (B, 1).
+
+        The draft is the `drafted` (B) tokens after the first position of `newest`. It is right up
+        to the first token that differs from the `chosen` one. What is `written` after the token
+        behind it becomes NONE.
+        """
+        right = chosen[:, :-1] == tokens.gather(1, newest[:, 1:])
+        right &= self._window[: right.shape[1]] < drafted.unsqueeze(1)
+        count = right.cumprod(1).sum(1, keepdim=True)
+        written[:, :, 0].masked_fill_(self._window[: chosen.shape[1]] > count, NONE)
+        return count
 
     def leave(self, row: int) -> None:
         """Remove a row that has had a step; the last row takes its number."""
-        last = len(self._lengths) - 1
-        if self._ahead:
-            self._ahead.leave(row)
+        last = len(self._newest) - 1
+        for written in self._pending:
+            written.leave(row, last)
         if row != last:
-            length = self._lengths[last]
+            filled = self._newest[last]
             self._values[:, row] = self._values[:, last]
-            self._cache[:, row, :length] = self._cache[:, last, :length]
-            self._cache[:, row, length:] = 0
-            self._lengths[row] = length
+            self._tokens[row] = self._tokens[last]
+            self._cache[:, row, :filled] = self._cache[:, last, :filled]
+            self._cache[:, row, filled:] = 0
+            self._newest[row] = filled
         # Clear the row: a mask would not hide a NaN or an infinity from the next row there.
         self._cache[:, last] = 0
         self._values[:, last] = 0
-        for rule in self._rules:
-            rule.leave(row, last)
-        self._lengths.pop()
+        self._newest.pop()
 
-    def warm_up(self, rows: int, positions: int, shared: int) -> None:
-        """Make room for `rows` rows of `positions` positions and record all graphs they need.
-
-        The first `shared` positions of each row are a prefix.
-        """
+    def warm_up(self, rows: int, positions: int) -> None:
+        """Make room for `rows` rows of `positions` positions and record all graphs they need."""
+        shared, lengths = len(self._prefix), self._lengths()
+        self._grow(rows, max([positions, *(shared + length for length in lengths)]) + WINDOW)
         if not self.graphs.fixed:
-            self._grow(rows, positions)
             return
-        lengths = self._fitting(shared)
-        self._grow(rows, max([positions, *(shared + length for length in lengths)]))
         # Record the largest first, so that the smaller ones reuse its memory.
-        sizes = [1 << power for power in range((rows - 1).bit_length() + 1)]
-        first = -(-(shared + 1) // CACHE_STEP) * CACHE_STEP
-        reaches = range(first, self._cache.shape[2] + 1, CACHE_STEP)
-        for size, reach in itertools.product(reversed(sizes), reversed(reaches)):
-            self.graphs(self._forward, size, reach, True)
-        for length, size in itertools.product(reversed(lengths), self.graphs.sizes(rows)):
-            ids = torch.zeros(size, length, dtype=torch.long, device=self._device)
-            self.graphs(self._prefill_rows, shared, ids, torch.arange(size, device=self._device))
+        sizes = [1 << power for power in reversed(range((rows - 1).bit_length() + 1))]
+        least = -(-(shared + 1) // CACHE_STEP) * CACHE_STEP
+        reaches = range(self._cache.shape[2], least - 1, -CACHE_STEP)
+        for drafted, size, reach in itertools.product((True, False), sizes, reaches):
+            width = self.window(size) if drafted else 1
+            drafts = self._zeros(size, width) if width > 1 else None
+            self._run_pass(size, reach, True, drafts)
+        hidden = self._table.new_zeros(rows, shared, self._table.shape[1])
+        runs = itertools.product(reversed(lengths), self.graphs.sizes(rows))
+        for length, size in runs:
+            images = hidden[:size, self._image]
+            self.run(self._first, 0, WINDOW, self._zeros(size, shared + length + 3), images)
+            self.run(self._first, shared, WINDOW, self._zeros(size, length + 3), None)
+            self.run(self._prefixes, images)
         self._least = self._cache.shape[1], self._cache.shape[2]
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.long, device=self._device)
 
     def clear(self) -> None:
         """Remove all rows and graphs, and free the cache's memory."""
-        self._lengths.clear()
+        self._newest.clear()
         self.graphs.clear()
         self._least = (1, CACHE_STEP)
         self.shrink()
 
     def shrink(self) -> None:
         """Free the part of the cache beyond the warmed-up size. There must be no rows."""
-        self._ahead = None
+        self._pending = []
         if tuple(self._cache.shape[1:3]) != self._least:
             self._cache = self._cache[:, :0, :0].clone()
+            self._tokens = self._tokens[:0, :0].clone()
             # Views keep the memory that they show.
             self._views, self._values = [], self._values[:, :0].clone()
             self._grow(*self._least)
@@ -260,54 +501,21 @@ class Decoder:
         self._views = [
             (layer.flatten(0, 1), *layer.transpose(1, 3).unbind(2)) for layer in self._cache
         ]
+        added = (0, length - had_positions, 0, size - had_rows)
+        self._tokens = functional.pad(self._tokens, added)
         self._values = functional.pad(self._values, (0, size - had_rows))
-        self._ids, self._positions, self._moves = self._values
-        self._starts = torch.arange(size, device=self._device) * length
-        # For each row: its next token, and the probabilities of the token's neighbours.
-        self._written = torch.zeros(size, 1 + self._kept, device=self._device)
-        for rule in self._rules:
-            rule.resize(size, length)
-        self.graphs.clear(self._forward, self._prefill_rows)
-
-    def _forward(self, count: int, reach: int, ragged: bool) -> None:
-        """Run one step of the first `count` rows, which attend to the first `reach` positions."""
-        ids, positions = self._ids[:count], self._positions[:count]
-        hidden = self._embeddings(ids) * self._scale + self._encodings.index_select(0, positions)
-        mask = None
-        if ragged:
-            behind = torch.arange(reach, device=self._device) > positions[:, None, None, None]
-            mask = torch.zeros(behind.shape, dtype=self._dtype, device=self._device)
-            mask.masked_fill_(behind, -torch.inf)
-        written_to = self._starts[:count] + positions
-        for block, (slots, keys, values) in zip(self._blocks, self._views, strict=True):
-            q, kv = block.project(hidden)
-            slots.index_copy_(0, written_to, kv)
-            k, v = keys.narrow(2, 0, reach), values.narrow(2, 0, reach)
-            if count < len(k):
-                k, v = k[:count], v[:count]
-            hidden = block.finish(hidden, attend(q.unsqueeze(2), k, v, mask).squeeze(1))
-        logits = self._head(self._norm(hidden)).float()
-        scores = logits
-        for rule in self._rules:
-            scores = rule.restrict(scores)
-        tokens = scores.argmax(-1)
-        for rule in self._rules:
-            rule.advance(tokens)
-        near = tokens.unsqueeze(1)
-        if self._neighbours is not None:
-            near = self._neighbours.index_select(0, tokens)
-        written = self._written[:count]
-        written[:, 0].copy_(tokens)
-        written[:, 1:].copy_(logits.softmax(-1).gather(1, near))
-        ids.copy_(tokens)
-        positions.add_(self._moves[:count])
+        self._positions, self._moves = self._values
+        self._starts = torch.arange(size, device=self._device).unsqueeze(1) * length
+        self.graphs.clear(self._forward, self._first)
 
 
 class _Written:
-    """The tokens and probabilities (rows, 1 + K) of one step, on their way to the host."""
+    """What a pass wrote (B, W, 1 + K) for the rows of these numbers, on its way to the host."""
 
-    def __init__(self, written: Tensor, rows: int, copy: bool) -> None:
-        self.indices = list(range(rows))  # into `written`, of each row that still exists
+    def __init__(self, written: Tensor, rows: Sequence[int], drafted: bool, copy: bool) -> None:
+        self.drafted = drafted  # a row may have more than one token
+        # For each row that still exists, by its number: its index in `written`.
+        self.rows = {row: index for index, row in enumerate(rows)}
         # On a GPU this copies to pinned memory, so that nothing waits (torch's _to_copy).
         self._values = written.to("cpu", non_blocking=True, copy=copy)
         # Blocking: the host's core is free while it waits.
@@ -315,15 +523,26 @@ class _Written:
         if self._arrived:
             self._arrived.record(torch.cuda.current_stream(written.device))
 
-    def leave(self, row: int) -> None:
-        """Remove a row as Decoder.leave does."""
-        self.indices[row] = self.indices[-1]
-        self.indices.pop()
+    def leave(self, row: int, last: int) -> None:
+        """Remove a row as Decoder.leave does; `last` is the last row of the decoder."""
+        moved = self.rows.pop(last, None)
+        if row != last:
+            self.rows.pop(row, None)
+            if moved is not None:
+                self.rows[row] = moved
 
-    def read(self) -> tuple[list[int], list[list[float]]]:
-        """Wait for the tokens and return them with the probabilities."""
+    def read(self) -> list[tuple[int, list[Token]]]:
+        """Wait for the tokens and return those of each row, by its number."""
         if self._arrived:
             self._arrived.synchronize()
         values = self._values.tolist()
-        rows = [values[index] for index in self.indices]
-        return [int(token) for token, *_ in rows], [near for _, *near in rows]
+        return [
+            (row, [(int(token), near) for token, *near in values[index] if token != NONE])
+            for row, index in self.rows.items()
+        ]
+
+
+def _rows(values: Tensor, at: Tensor) -> Tensor:
+    """Return values[b, at[b, w]] (B, W, ...) of `values` (B, L, ...)."""
+    begin = torch.arange(len(at), device=at.device).unsqueeze(1) * values.shape[1]
+    return values.flatten(0, 1).index_select(0, (begin + at).flatten()).unflatten(0, at.shape)

@@ -21,7 +21,8 @@ import numpy as np
 
 from kosmos_ros.errors import CancelledError, GenerationError, KosmosError, PromptError
 from kosmos_ros.kosmos2 import loading, prompts
-from kosmos_ros.kosmos2.decoder import Decoder
+from kosmos_ros.kosmos2.decoder import WINDOW, Decoder, EncodedImage, NewRow
+from kosmos_ros.kosmos2.drafts import Draft, Drafts
 from kosmos_ros.kosmos2.grammar import Grammar
 from kosmos_ros.kosmos2.grounding import (
     BOX_TAGS,
@@ -45,6 +46,12 @@ MAX_CUDA_SCALE = 24
 """Longest side of an image that the GPU resizes, as a multiple of the model's input size."""
 CACHED_PROMPTS = 256
 """Number of prompts whose token ids are cached."""
+DRAFT_COST = {"cpu": {1: 3.0, 2: 4.0, 4: 5.5, 8: 6.5}, "cuda": {1: 1.5, 2: 2.2}}
+"""Time of a pass that checks drafts, in passes without drafts, by the number of rows.
+
+Drafts that give fewer tokens do not pay. A pass without drafts is bound by reading the weights, so
+on a GPU the other tokens cost little; a CPU also needs the time of their multiplications. Measured
+with the embedded model on a CPU with two threads; estimated for a GPU."""
 
 Answer = Generation | KosmosError
 
@@ -72,6 +79,7 @@ class Engine:
         ids = self._tokenizer.convert_tokens_to_ids
         locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
         self._cells = {token: cell for cell, token in enumerate(locations)}
+        self._drafts = Drafts(locations)
         self._refine = refine_boxes
         # <unk> is also the token of unknown characters, which are allowed.
         tags = {*locations, *ids(TAGS), *self._tokenizer.all_special_ids}
@@ -85,16 +93,17 @@ class Engine:
         vocabulary = int(model.config.text_config.vocab_size)
         rules: list[Rule] = []
         if info.no_repeat_ngram_size:
-            size = info.no_repeat_ngram_size
-            rules.append(NoRepeat(size, self._prefix, vocabulary, self._device))
+            rules.append(NoRepeat(info.no_repeat_ngram_size))
         if location_grammar:
             opening, closing, delimiter = ids(BOX_TAGS)
             rules.append(Grammar(vocabulary, opening, closing, delimiter, locations, self._device))
         beside = _beside(vocabulary, locations).to(self._device) if refine_boxes else None
         with torch.inference_mode():
             self._vision = Vision(model)
-            self._decoder = Decoder(model.text_model, tuple(rules), neighbours=beside)
-        self._prefix_ids = torch.tensor(self._prefix, device=self._device)
+            places = slice(2, 2 + self._image_tokens)
+            self._decoder = Decoder(
+                model.text_model, self._prefix, places, tuple(rules), neighbours=beside
+            )
         self._rows: list[_Row] = []  # the decoder's rows
         self._refused: list[tuple[Query, Answer]] = []  # for the next step
         steps = processor.image_processor
@@ -137,7 +146,7 @@ class Engine:
         try:
             positions = min(len(self.token_ids(prompt)) + tokens, self._context)
             with translated("warm-up failed"):
-                self._decoder.warm_up(most, positions, len(self._prefix))
+                self._decoder.warm_up(most, positions)
             grey = np.full((size, size, 3), 128, np.uint8)
             for count in self._decoder.graphs.sizes(most):
                 (image, *_) = self.encode_batch([grey] * count)
@@ -173,38 +182,33 @@ class Engine:
         with contextlib.suppress(AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
-    def encode(self, image: np.ndarray) -> torch.Tensor:
+    def encode(self, image: np.ndarray) -> EncodedImage:
         """Return the encoding of an image (H, W, 3) uint8 RGB of any size, for Query.image.
 
-        The encoding has the text model's keys and values of the image tokens, with which every
-        prompt about the image begins: (layers, tokens, 2, heads, depth). The whole image is
-        stretched to the model's square and not cropped, so a box in [0, 1] of the square is the
-        same box in [0, 1] of the image.
+        The whole image is stretched to the model's square and not cropped, so a box in [0, 1] of
+        the square is the same box in [0, 1] of the image.
         Raises GenerationError, or DeviceLostError if the device has failed for good.
         """
         return self.encode_batch([image])[0]
 
     @torch.inference_mode()
-    def encode_batch(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    def encode_batch(self, images: Sequence[np.ndarray]) -> list[EncodedImage]:
         """Encode several images in one pass, as `encode` does. Their sizes may differ."""
         with translated("encoding the image failed"):
             pixels = torch.cat([self.pixels(image) for image in images])
-            graphs, encoded = self._decoder.graphs, []
-            for part in graphs.parts(len(pixels)):
-                encoded += graphs(self._encode, pixels[part])
-            return encoded
+            decoder = self._decoder
+            slices = decoder.graphs.parts(len(pixels))
+            parts = (decoder.run(self._encode, pixels[part]) for part in slices)
+            return [EncodedImage(tokens) for part in parts for tokens in part]
 
     def _encode(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Return the encoding of each of the pixels (N, 3, S, S)."""
-        return self.prefixes(self.image_tokens(pixels))
+        """Return the tokens (Q, H) of each image, of pixels (N, 3, S, S)."""
+        # Copies: a view of one image would keep the memory of all images.
+        return [tokens.clone() for tokens in self.image_tokens(pixels)]
 
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the image tokens (N, Q, H) of pixels (N, 3, S, S): a stage of `encode`."""
         return self._vision(pixels)
-
-    def prefixes(self, tokens: torch.Tensor) -> list[torch.Tensor]:
-        """Return the encoding of each image from its tokens (N, Q, H): a stage of `encode`."""
-        return self._decoder.prefixes(self._prefix_ids, tokens, start=2)
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """Return the model's input (1, 3, S, S), normalised, for an image (H, W, 3) uint8 RGB."""
@@ -223,7 +227,7 @@ class Engine:
 
     def generate(
         self,
-        image: torch.Tensor,
+        image: EncodedImage,
         prompt: str,
         max_new_tokens: int = 128,
         stopped: Callable[[], bool] = never,
@@ -268,16 +272,31 @@ class Engine:
                 self._refused.append((query, exc))
             else:
                 limit = min(query.max_new_tokens, self._context - len(ids))
-                rows.append(_Row(query, ids, tail, head, limit))
+                draft = Draft(query.earlier.ids, self._drafts) if query.earlier else None
+                rows.append(_Row(query, ids, tail, head, limit, draft))
         if not rows:
             return
         self._rows += rows
         with translated("generation failed"):
+            drafts = self._propose(rows) or [[]] * len(rows)
             self._decoder.join(
-                [row.query.image for row in rows],
-                [row.ids[len(self._prefix) :] for row in rows],
-                [row.limit for row in rows],
+                [
+                    NewRow(row.query.image, row.ids[len(self._prefix) :], row.limit, draft)
+                    for row, draft in zip(rows, drafts, strict=True)
+                ]
             )
+
+    def _propose(self, rows: Sequence[_Row]) -> list[list[int]] | None:
+        """Return a draft of the next tokens of each row; None if drafts do not pay."""
+        window = self._decoder.window(len(rows))
+        gains = sum(min(row.gain, window) for row in rows)
+        if gains <= self._draft_cost(len(rows)) * len(rows):
+            return None
+        return [row.propose(window) for row in rows]
+
+    def _draft_cost(self, rows: int) -> float:
+        costs = DRAFT_COST[self._device.type]
+        return next((cost for most, cost in costs.items() if rows <= most), max(costs.values()))
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Query, Answer]]:
@@ -294,11 +313,11 @@ class Engine:
         if not self._rows:
             return ended
         with translated("generation failed"):
-            tokens, probabilities = self._decoder.step()
-        # With graphs, the rows that joined last may have no token yet.
-        rows = self._rows[: len(tokens)] if self._decoder.graphs.fixed else self._rows
-        for row, token, near in zip(rows, tokens, probabilities, strict=True):
-            self._advance(row, token, near)
+            written = self._decoder.step(self._propose(self._rows))
+        for row, tokens in zip(self._rows, written, strict=True):
+            for token, near in tokens:
+                if not row.done:
+                    self._advance(row, token, near)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]
         for number in reversed(done):
@@ -431,7 +450,13 @@ class Engine:
             tokens=len(row.new),
             truncated=not row.ended and len(row.new) >= row.limit,
             ids=tuple(row.new),
+            gain=self._gain(row),
         )
+
+    def _gain(self, row: _Row) -> float:
+        """Return Generation.gain, whether or not the row has used its drafts."""
+        earlier = row.query.earlier
+        return self._drafts.gain(earlier.ids, row.new, WINDOW) if earlier and row.done else 1.0
 
 
 @dataclass(eq=False)
@@ -443,6 +468,7 @@ class _Row:
     tail: list[int]  # shortest end of the prompt's ids that has text
     head: str  # text of `tail`
     limit: int  # largest number of tokens to write
+    draft: Draft | None
     new: list[int] = field(default_factory=list)  # written tokens
     # For each token of `new`: those of it and of its neighbours, as Decoder.step returns them.
     probabilities: list[list[float]] = field(default_factory=list)
@@ -450,6 +476,16 @@ class _Row:
     ended: bool = False  # by the end token or the query's stop text
     stopped: bool = False  # by the query's `stopped`
     failed: bool = False  # the model's output is not finite
+
+    @property
+    def gain(self) -> float:
+        """Tokens that a pass with drafts is expected to give."""
+        return self.query.earlier.gain if self.query.earlier else 1.0
+
+    def propose(self, window: int) -> list[int]:
+        """Return a draft of the next tokens, for a pass of `window` tokens."""
+        room = min(window, self.limit - len(self.new)) - 1
+        return self.draft.propose(self.new, room) if self.draft else []
 
     @property
     def done(self) -> bool:

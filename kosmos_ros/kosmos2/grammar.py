@@ -9,12 +9,11 @@ that is neither above nor left of it, then `</object>` or the delimiter. Knows t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from kosmos_ros.kosmos2.cuda_graphs import upload
 from kosmos_ros.kosmos2.grounding import GRID
 
 CELLS = GRID * GRID
@@ -24,6 +23,8 @@ CORNER = 3  # + cell of the first corner; the second corner comes next
 # Kinds of tokens.
 OTHER, CLOSE, DELIMITER, OPEN = 0, 1, 2, 3
 LOCATION = 4  # + cell
+BOX_TOKENS = 3
+"""Tokens of an unfinished box: its opening or the delimiter, and two corners."""
 
 
 class Grammar:
@@ -55,36 +56,27 @@ class Grammar:
         following[OPENED, LOCATION:] = cells + CORNER
         following[CORNER:, LOCATION:] = CLOSING
 
-        # Copies on the host, because reading from the device would wait for it.
-        self._host_following, self._host_kinds = following, kinds
+        kinds_count = LOCATION + CELLS
         self._kinds = kinds.to(device)  # (vocabulary,)
         self._bias = torch.where(allowed, 0.0, float("-inf")).to(device)  # (states, kinds)
         self._following = following.to(device)  # (states, kinds)
-        self._states = torch.zeros(0, dtype=torch.long, device=device)  # (rows,)
+        self._rows = self._following * kinds_count  # where each state's row of `_following` begins
+        self._back = torch.arange(1 - BOX_TOKENS, 1, device=device)
 
-    def resize(self, rows: int, positions: int) -> None:
-        self._states = functional.pad(self._states, (0, rows - len(self._states)))
+    def restrict(self, scores: Tensor, tokens: Tensor, newest: Tensor) -> Tensor:
+        bias = self._bias.index_select(0, self._states(tokens, newest))
+        return scores + bias.index_select(1, self._kinds).view_as(scores)
 
-    def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:
-        states = [self._after(ids) for ids in prompts]
-        self._states[first : first + len(states)] = upload(states, self._states.device)
+    def for_kernels(self) -> dict[str, Any]:
+        return {"grammar": (self._kinds, self._bias, self._following)}
 
-    def leave(self, row: int, last: int) -> None:
-        if row != last:
-            self._states[row] = self._states[last]
+    def _states(self, tokens: Tensor, newest: Tensor) -> Tensor:
+        """Return the state (B * W,) after each `newest` token.
 
-    def restrict(self, scores: Tensor) -> Tensor:
-        states = self._states[: len(scores)]
-        return scores + self._bias.index_select(0, states).index_select(1, self._kinds)
-
-    def advance(self, tokens: Tensor) -> None:
-        states = self._states[: len(tokens)]
-        kinds = self._kinds.index_select(0, tokens)
-        states.copy_(self._following.take(states * (LOCATION + CELLS) + kinds))
-
-    def _after(self, ids: Sequence[int]) -> int:
-        """Return the state after `ids`, which may break the grammar."""
-        state = FREE
-        for token in ids[-3:]:  # an opening and two corners; earlier tokens change nothing
-            state = int(self._host_following[state, self._host_kinds[token]])
-        return state
+        Three tokens decide it, an opening and two corners; earlier tokens change nothing.
+        """
+        positions = (newest.unsqueeze(2) + self._back).flatten(1).clamp_(min=0)
+        kinds = self._kinds.take(tokens.gather(1, positions)).view(-1, BOX_TOKENS)
+        first, second, third = kinds.unbind(1)
+        state = self._rows.take(first)  # from FREE, whose row is the first
+        return self._following.take(self._rows.take(state.add_(second)).add_(third))

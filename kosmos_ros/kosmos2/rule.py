@@ -7,8 +7,7 @@ Knows token ids, no text and no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -16,37 +15,22 @@ from torch import Tensor
 class Rule(Protocol):
     """A limit on the next token of each row, such as grammar.Grammar or repetition.NoRepeat.
 
-    A rule keeps the state of each row in tensors on the model's device. `restrict` and `advance`
-    run in every step, where a CUDA graph may record them: they change these tensors in place,
-    move nothing between host and device, and run the same operations for every state. Only
-    `resize` may move the tensors to other addresses; the decoder records its steps again then.
-
-    A step of fixed shape also runs rows that no prompt has joined. The rule may write any state
-    for such a row, because `join` replaces it and nothing reads the row's tokens.
+    A rule is a function of a row's tokens and keeps no state of its own, so that the decoder may
+    score several tokens of a row in one pass and discard some of them.
     """
 
-    def resize(self, rows: int, positions: int) -> None:
-        """Hold states for `rows` rows, and keep those of the rows that remain.
+    def restrict(self, scores: Tensor, tokens: Tensor, newest: Tensor) -> Tensor:
+        """Return `scores` (B, W, vocabulary), lowered for forbidden tokens.
 
-        Until a row ends, it has at most `positions` tokens, including those of the image.
-        """
-
-    def join(self, first: int, prompts: Sequence[Sequence[int]]) -> None:
-        """Start rows `first`, `first` + 1, … with these prompts.
-
-        A prompt is its token ids after the image; what precedes them is the same for all rows.
-        """
-
-    def leave(self, row: int, last: int) -> None:
-        """Remove `row`: move the state of row `last` into its place."""
-
-    def restrict(self, scores: Tensor) -> Tensor:
-        """Return `scores` (B, vocabulary) of the first B rows, lowered for forbidden tokens.
-
+        `tokens` (B, P) has the token ids of each row, those of the image and the prompt included.
+        scores[b, w] belong to the token that follows tokens[b, : newest[b, w] + 1]; `newest` is
+        (B, W). The ids behind those are meaningless, but they are token ids.
         After all rules, a row writes the token with the highest score. -inf forbids a token in any
         case; a finite penalty forbids it unless all other tokens are forbidden as well.
-        `scores` itself must stay as it is: the decoder computes probabilities from it.
+        `scores` itself must stay as it is: the decoder computes probabilities from it. A CUDA
+        graph may record the call, so it must move nothing between host and device and must run the
+        same operations for all tokens.
         """
 
-    def advance(self, tokens: Tensor) -> None:
-        """Add the token (B,) that each of the first B rows has just written."""
+    def for_kernels(self) -> dict[str, Any]:
+        """Return the rule as fields of kernels.step.Rules."""

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A row writes the same tokens alone and beside rows that join and leave at any moment.
 
-The tests also run the decoder as on a GPU: in few shapes, one step ahead, with recorded steps
-(tape.py).
+It also writes the same ones with drafts, whatever the drafts are. The tests also run the decoder
+as on a GPU: in few shapes, one step ahead, with recorded steps (tape.py).
 """
 
-import copy
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,16 +15,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tape import Recorder
-from torch.nn import functional
 
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Graphs
-from kosmos_ros.kosmos2.decoder import CACHE_STEP, PADDED_LENGTHS, Decoder, _Written
-from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.decoder import (
+    CACHE_STEP,
+    PADDED_LENGTHS,
+    WINDOW,
+    Decoder,
+    EncodedImage,
+    _Written,
+)
+from kosmos_ros.kosmos2.engine import DRAFT_COST, Engine
 from kosmos_ros.kosmos2.grammar import CELLS, Grammar
 from kosmos_ros.kosmos2.grounding import GRID
-from kosmos_ros.kosmos2.query import Query
+from kosmos_ros.kosmos2.query import Earlier, Query
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -37,6 +43,9 @@ PROMPTS = [
 ]
 
 
+COST = DRAFT_COST["cpu"][1]  # of one row
+
+
 @pytest.fixture(scope="module")
 def engine():
     return Engine.load("shapes", device="cpu")
@@ -46,9 +55,10 @@ def with_graphs(graphs, rules=(), **options):
     """An engine whose decoder has `graphs`, and `rules` after those of the engine."""
     engine = Engine.load("shapes", device="cpu", **options)
     with torch.inference_mode():
-        rules = (*engine._decoder._rules, *rules)
-        neighbours = engine._decoder._neighbours
-        engine._decoder = Decoder(engine.model.text_model, rules, graphs, neighbours)
+        old = engine._decoder
+        rules = (*old._rules, *rules)
+        model = engine.model.text_model
+        engine._decoder = Decoder(model, old._prefix, old._image, rules, graphs, old._neighbours)
     return engine
 
 
@@ -136,19 +146,100 @@ def test_steps_of_fixed_shape_write_the_same_tokens(queries, alone, replayed):
     fixed = with_graphs(Graphs(recorder, fixed=True))
     ran, forward = set(), fixed._decoder._forward
 
-    def _forward(count, reach, ragged):
+    def _forward(count, reach, ragged, drafts):
         ran.add((count, reach))
-        forward(count, reach, ragged)
+        return forward(count, reach, ragged, drafts)
 
     fixed._decoder._forward = _forward
     for answer, expected in zip(run(fixed, queries, [3, 0, 1, 2] * 3), alone, strict=True):
         assert near(answer, expected)
-    assert not fixed._decoder._values[1:3].any()  # positions of removed rows must not move
+    assert not fixed._decoder._values.any()  # positions of removed rows must not move
     assert {count for count, _ in ran} <= {1, 2, 4, 8, 16, 32}
     assert all(reach % CACHE_STEP == 0 for _, reach in ran)
     assert len(ran) < 20
     if recorder:
         assert sum(tape.replays for tape in recorder.tapes) > len(recorder.tapes)
+
+
+def drafted(query, answer, kind, rng):
+    """The query with an earlier answer: the right one, a changed one, or any tokens."""
+    ids = np.array(answer.ids)
+    changed = rng.random(len(ids)) < {"right": 0.0, "changed": 0.2, "any": 1.0}[kind]
+    ids[changed] = rng.integers(1492, size=changed.sum())
+    keep = int(rng.integers(len(ids) + 1)) if kind == "changed" else len(ids)
+    return replace(query, earlier=Earlier(tuple(ids.tolist())[:keep]))
+
+
+@pytest.mark.parametrize("graphs", [None, Graphs(fixed=True), Graphs(Recorder())])
+@settings(max_examples=6)
+@given(joins=st.lists(st.integers(0, 4), max_size=20), seed=st.integers(0, 99))
+def test_drafts_change_no_answer(queries, alone, graphs, joins, seed):
+    """In batches of rows with and without drafts."""
+    one = with_graphs(graphs)
+    rng = np.random.default_rng(seed)
+    asked = []
+    for query, answer in zip(queries, alone, strict=True):
+        kind = rng.choice(["none", "right", "changed", "any"])
+        asked.append(query if kind == "none" else drafted(query, answer, kind, rng))
+    for query, answer, expected in zip(asked, run(one, asked, joins), alone, strict=True):
+        assert near(answer, expected), query.prompt
+    assert not one._decoder._values.any()
+
+
+@pytest.mark.parametrize("words", range(42, 57, 2))
+def test_no_pass_begins_before_a_draft_of_unknown_length_is_read(engine, recorded, images, words):
+    """Where drafts pay for a joining row, but not for the whole batch."""
+    prompt = "word " * words
+    expected = engine.generate(images[0], prompt, 24)
+    plain = [Query(image, PROMPTS[1], 30) for image in images]
+    query = Query(images[0], prompt, 24, earlier=Earlier(expected.ids, COST + 1))
+    found = run(recorded, [*plain, query], [3, 1])
+    assert near(found[-1], expected)
+    for answer, other in zip(found, engine.generate_batch(plain), strict=False):
+        assert near(answer, other)
+
+
+@pytest.mark.parametrize("graphs", [None, Graphs(Recorder())])
+def test_rules_hold_in_a_draft(queries, graphs):
+    """A ban on repetition depends on all tokens before, those of the draft included."""
+    options = {"no_repeat_ngram_size": 2}
+    plain, other = with_graphs(None, **options), with_graphs(graphs, **options)
+    rng = np.random.default_rng(5)
+    for query in queries:
+        (expected,) = plain.generate_batch([query])
+        for kind in ("right", "changed"):
+            (answer,) = other.generate_batch([drafted(query, expected, kind, rng)])
+            assert near(answer, expected)
+
+
+@pytest.mark.parametrize("graphs", [None, Graphs(Recorder())])
+def test_a_right_draft_gives_an_answer_in_few_passes(engine, images, graphs, monkeypatch):
+    one, passes = with_graphs(graphs), []
+    expected = engine.generate(images[0], PROMPTS[1], 60)
+    launch = one._decoder._launch
+    monkeypatch.setattr(
+        one._decoder, "_launch", lambda drafts: passes.append(drafts) or launch(drafts)
+    )
+    query = Query(images[0], PROMPTS[1], 60, earlier=Earlier(expected.ids))
+    (answer,) = one.generate_batch([query])
+    assert near(answer, expected)
+    assert 1 + len(passes) == -(-len(expected.ids) // WINDOW)
+    assert answer.gain == len(expected.ids) / (1 + len(passes))
+    assert all(0 < len(draft) < WINDOW for (draft,) in passes)
+
+
+def test_drafts_that_do_not_pay_are_not_used(engine, images, monkeypatch):
+    passes, launch = [], engine._decoder._launch
+    monkeypatch.setattr(
+        engine._decoder, "_launch", lambda drafts: passes.append(drafts) or launch(drafts)
+    )
+    expected = engine.generate(images[0], PROMPTS[1], 60)
+    for gain, uses in ((0.9 * COST, False), (1.1 * COST, True)):
+        passes.clear()
+        query = Query(images[0], PROMPTS[1], 60, earlier=Earlier(expected.ids, gain))
+        (answer,) = engine.generate_batch([query])
+        assert any(passes) == uses
+        assert (answer.ids, answer.gain > COST) == (expected.ids, True)
 
 
 class Client:
@@ -211,13 +302,16 @@ def test_a_step_begins_before_the_previous_one_is_read(monkeypatch, engine, reco
     for one in (engine, recorded):
         launch = one._decoder._launch
         monkeypatch.setattr(
-            one._decoder, "_launch", lambda launch=launch: events.append("begun") or launch()
+            one._decoder,
+            "_launch",
+            lambda drafts, launch=launch: events.append("begun") or launch(drafts),
         )
         query = Query(images[0], PROMPTS[0], 3, stopped=lambda: events.append("asked"))
         one.generate_batch([query])
         found[one], events[:] = events[1:], []  # `stopped` is called once before the first step
-    assert found[engine] == ["begun", "read", "asked"] * 3
-    assert found[recorded] == ["begun", *["begun", "read", "asked"] * 3]
+    # The first pass began when the row joined.
+    assert found[engine] == ["read", "asked", *["begun", "read", "asked"] * 2]
+    assert found[recorded] == ["begun", "read", "asked"] * 3
 
 
 def test_a_joining_row_waits_only_for_the_current_step(recorded, images):
@@ -231,7 +325,7 @@ def test_a_joining_row_waits_only_for_the_current_step(recorded, images):
     recorded.add([two])
     while recorded._rows:
         recorded.step()
-    assert "".join(events) == "aa" + "ab" * 4 + "bb"
+    assert "".join(events) == "a" + "ab" * 5 + "b"
 
 
 @pytest.mark.parametrize("count", range(1, 8))
@@ -240,12 +334,12 @@ def test_images_in_runs_of_fixed_size_encode_the_same(engine, recorded, pictures
         found = recorded.encode_batch(turn[:count])
         expected = engine.encode_batch(turn[:count])
         for one, other in zip(found, expected, strict=True):
-            assert torch.allclose(one, other, atol=1e-5)
+            assert torch.allclose(one.tokens, other.tokens, atol=1e-5)
             # It must not keep the memory of the other images.
-            assert one.untyped_storage().nbytes() == one.nbytes
-    kept = [one.clone() for one in found]
+            assert one.tokens.untyped_storage().nbytes() == one.tokens.nbytes
+    kept = [one.tokens.clone() for one in found]
     recorded.encode_batch(pictures[:count])
-    assert all(torch.equal(one, other) for one, other in zip(found, kept, strict=True))
+    assert all(torch.equal(one.tokens, other) for one, other in zip(found, kept, strict=True))
 
 
 @settings(max_examples=15)
@@ -257,10 +351,12 @@ def test_padding_of_prompts_changes_no_answer(engine, recorded, images, words):
         recorded.generate_batch(queries), engine.generate_batch(queries), strict=True
     ):
         assert near(answer, expected)
-    for shared, (count, length), rows in shapes(recorded).get("_prefill_rows", ()):
-        assert (shared, rows) == (len(recorded._prefix), (count,))
+    shared = len(recorded._prefix)
+    for start, width, (count, length), _ in shapes(recorded).get("_first", ()):
+        assert start in (0, shared)
+        assert width == WINDOW
         assert count in RUN_SIZES
-        assert length in PADDED_LENGTHS
+        assert start + length - 3 - shared in PADDED_LENGTHS
 
 
 def test_the_decoder_shares_the_models_weights(engine):
@@ -275,7 +371,8 @@ def test_the_decoder_shares_the_models_weights(engine):
 @pytest.mark.fault(43)
 def test_a_row_that_is_not_finite_does_not_reach_the_row_that_takes_its_place(engine, images):
     """The new row is shorter, and a longer one is beside it."""
-    broken = Query(torch.full_like(images[0], float("nan")), "word " * 40, 20)
+    nan = EncodedImage(torch.full_like(images[0].tokens, float("nan")))
+    broken = Query(nan, "word " * 40, 20)
     short, long = Query(images[1], PROMPTS[0], 20), Query(images[1], "word " * 30, 20)
     expected = engine.generate_batch([short, long])
     engine.clear()
@@ -293,7 +390,7 @@ def test_warm_up_makes_room_for_the_longest_caption(images):
     warm.generate_batch([Query(image, PROMPTS[0], 300) for image in images[:2]])
     assert len(tapes(warm)) == made
     warm.warm_up(1, 10**6)
-    assert warm._decoder._cache.shape[2] == warm._context
+    assert warm._decoder._cache.shape[2] == warm._context + CACHE_STEP
 
 
 @pytest.mark.parametrize("most", [1, 3, 6])
@@ -303,11 +400,23 @@ def test_warm_up_records_all_graphs(images, pictures, most):
     found, rows = shapes(warm), [size for size in (1, 2, 4, 8) if size < 2 * most]
     sizes = [size for size in RUN_SIZES if size <= most]
     side, shared = warm.info.image_size, len(warm._prefix)
+    tokens = (warm._image_tokens, warm.model.config.text_config.embed_dim)
+    steps = [(size, reach) for size in rows for reach in (128, 192, 256)]
+    starts = [(size, length) for size in sizes for length in PADDED_LENGTHS]
     assert found == {
-        "_forward": {(size, reach, True) for size in rows for reach in (128, 192, 256)},
+        "_forward": {
+            (size, reach, True, drafts)
+            for size, reach in steps
+            for drafts in (None, (size, WINDOW))
+        },
         "_encode": {((size, 3, side, side),) for size in sizes},
-        "_prefill_rows": {
-            (shared, (size, length), (size,)) for size in sizes for length in PADDED_LENGTHS
+        "_prefixes": {((size, *tokens),) for size in sizes},
+        "_first": {
+            *((shared, WINDOW, (size, length + 3), None) for size, length in starts),
+            *(
+                (0, WINDOW, (size, shared + length + 3), (size, *tokens))
+                for size, length in starts
+            ),
         },
     }
     made = len(tapes(warm))
@@ -317,6 +426,7 @@ def test_warm_up_records_all_graphs(images, pictures, most):
         encoded = warm.encode_batch(pictures[:count])
         for prompt in texts:
             warm.generate_batch([Query(image, prompt, 60) for image in encoded])
+            warm.generate_batch([Query(encoded[0], prompt, 60)] * count)
     assert len(tapes(warm)) == made
 
 
@@ -326,7 +436,7 @@ def test_a_new_cache_is_recorded_again(images, pictures):
     made = len(tapes(one))
     expected = one.generate(images[0], PROMPTS[0], 30)
     one.add([Query(images[0], PROMPTS[0], 500) for _ in range(5)])
-    assert one._decoder._cache.shape[1:3] == (8, 9 * CACHE_STEP)
+    assert one._decoder._cache.shape[1:3] == (8, 10 * CACHE_STEP)
     one.step()
     assert len(tapes(one)) > made
     made = len(tapes(one))
@@ -358,7 +468,7 @@ def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images
     for one in (engine, recorded):
         one.clear()
     limit = 1
-    prompt = "<grounding>" * (3 * CACHE_STEP + 1 - limit - len(engine._prefix))
+    prompt = "<grounding>" * (3 * CACHE_STEP - WINDOW - limit - len(engine._prefix))
     queries = [Query(images[0], prompt, limit), Query(images[1], PROMPTS[0], 30)]
     expected = engine.generate_batch(queries)
     assert expected[0].truncated
@@ -370,7 +480,7 @@ def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images
 def test_clear_frees_the_cache(engine, images):
     engine.clear()
     engine.add([Query(images[0], PROMPTS[0], 500) for _ in range(9)])
-    assert engine._decoder._cache.shape[1:3] == (16, 9 * CACHE_STEP)
+    assert engine._decoder._cache.shape[1:3] == (16, 10 * CACHE_STEP)
     engine.clear()
     assert not engine._rows
     assert engine._decoder._cache.shape[1:3] == (1, CACHE_STEP)
@@ -417,49 +527,28 @@ def test_tidy_frees_the_cache_of_long_answers_unless_rows_need_it(engine, images
 
 
 class Ban:
-    """A rule without state: forbids one token."""
+    """A rule that forbids one token."""
 
     def __init__(self, token):
         self.token = token
 
-    def resize(self, rows, places): ...
-
-    def join(self, first, prompts): ...
-
-    def leave(self, row, last): ...
-
-    def restrict(self, scores):
-        return scores.index_fill(1, self.token, float("-inf"))
-
-    def advance(self, tokens): ...
+    def restrict(self, scores, tokens, newest):
+        return scores.index_fill(2, self.token, float("-inf"))
 
 
 class Once:
-    """A rule with a large state: forbids the `words` that a row has read or written."""
+    """A rule that forbids the `words` that a row has read or written."""
 
     def __init__(self, vocabulary, words):
-        self.seen = torch.zeros(0, vocabulary)  # (rows, vocabulary), 0 or -inf
-        self.bias = torch.zeros(vocabulary, 1)
+        self.bias = torch.zeros(vocabulary)
         self.bias[words] = float("-inf")
 
-    def resize(self, rows, places):
-        self.seen = functional.pad(self.seen, (0, 0, 0, rows - len(self.seen)))
-
-    def join(self, first, prompts):
-        for row, ids in enumerate(prompts, first):
-            self.seen[row] = 0
-            self.seen[row, list(ids)] = self.bias[list(ids), 0]
-
-    def leave(self, row, last):
-        self.seen[row] = self.seen[last]
-
-    def restrict(self, scores):
-        return scores + self.seen[: len(scores)]
-
-    def advance(self, tokens):
-        bias = self.bias.index_select(0, tokens)
-        seen = self.seen[: len(tokens)]
-        seen.scatter_(1, tokens[:, None], torch.minimum(seen.gather(1, tokens[:, None]), bias))
+    def restrict(self, scores, tokens, newest):
+        places = torch.arange(tokens.shape[1])
+        behind = places > newest.unsqueeze(2)
+        bias = self.bias.take(tokens).unsqueeze(1).expand_as(behind).masked_fill(behind, 0)
+        index = tokens.unsqueeze(1).expand_as(behind)
+        return scores.scatter_reduce(2, index, bias, "sum")
 
 
 VOCABULARY, WORDS, BANNED = 1492, range(98, 176), 108  # of the embedded model; " square"
@@ -471,7 +560,7 @@ def with_toy_rules(graphs):
 
 @pytest.mark.parametrize("graphs", [Graphs(fixed=True), Graphs(Recorder())])
 def test_several_rules_hold_whenever_rows_join_and_leave(engine, queries, graphs):
-    """The grammar, a rule without state, and a rule with much state for each row."""
+    """The grammar and two other rules."""
     plain, fixed = with_toy_rules(None), with_toy_rules(graphs)
     alone = [plain.generate_batch([query])[0] for query in queries]
     for one in (plain, fixed):
@@ -526,17 +615,11 @@ NAMES = {OPEN: "<", CLOSE: ">", DELIMITER: "|", WORD: "w"}
 TABLES = Grammar(10 + CELLS, OPEN, CLOSE, DELIMITER, LOCATIONS, torch.device("cpu"))
 
 
-def grammar_after(*prompts):
-    """A grammar with a row for each prompt, and states of its own."""
-    grammar = copy.copy(TABLES)
-    grammar.resize(len(prompts), 8)
-    grammar.join(0, prompts)
-    return grammar
-
-
-def bias(grammar, rows=1):
-    """0 or -inf for each row and token."""
-    return grammar.restrict(torch.zeros(rows, 10 + CELLS))
+def bias(*texts, places=9):
+    """0 or -inf for each text, of at most `places` tokens, and each token after it."""
+    tokens = torch.tensor([[*ids, *[OPEN] * (places - len(ids))] for ids in texts])
+    newest = torch.tensor([[len(ids) - 1] for ids in texts])
+    return TABLES.restrict(torch.zeros(len(texts), 1, 10 + CELLS), tokens, newest)[:, 0]
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -545,13 +628,10 @@ def test_everything_written_under_the_grammar_is_well_formed(seed):
     # Tags are likely, because random tokens would hardly ever begin a box.
     likely = torch.zeros(10 + CELLS)
     likely[[OPEN, CLOSE, DELIMITER]] = 6.0
-    grammar, ids = grammar_after([WORD]), []
+    ids = []
     for _ in range(40):
         logits = torch.randn(10 + CELLS, generator=generator) + likely
-        token = grammar.restrict(logits[None]).argmax(-1)
-        ids.append(int(token))
-        grammar.advance(token)
-        assert torch.equal(bias(grammar_after(ids)), bias(grammar))
+        ids.append(int((logits + bias([WORD, *ids], places=41)[0]).argmax()))
     text = "".join(NAMES.get(token, "L" if token >= 10 else "w") for token in ids)
     whole, begun = r"(?:[w>L]|[<|]LL(?:[|]LL)*>)*", r"(?:[<|](?:LL[|])*L{0,2})?"
     assert re.fullmatch(whole + begun, text), text
@@ -578,21 +658,16 @@ def test_everything_written_under_the_grammar_is_well_formed(seed):
     ],
 )
 def test_the_grammar_allows_exactly_these_tokens(ids, allowed):
-    found = set(torch.nonzero(bias(grammar_after(ids))[0] == 0)[:, 0].tolist())
+    found = set(torch.nonzero(bias(ids)[0] == 0)[:, 0].tolist())
     assert found == (allowed or set(range(10 + CELLS)))
 
 
-def test_the_grammar_keeps_the_state_of_each_row():
-    """Rows join, the first one leaves, and the room grows and shrinks."""
-    prompts = [OPEN], [WORD], [OPEN, 10, 10]
-    expected = [bias(grammar_after(ids))[0] for ids in prompts]
-    grammar = grammar_after(*prompts)
-    assert torch.equal(bias(grammar, 3), torch.stack(expected))
-    grammar.resize(4, 8)
-    grammar.join(3, [[OPEN, 10]])
-    assert torch.equal(bias(grammar, 3), torch.stack(expected))
-    assert torch.equal(bias(grammar, 4)[3], bias(grammar_after([OPEN, 10]))[0])
-    grammar.leave(3, 3)
-    grammar.leave(0, 2)
-    grammar.resize(2, 8)
-    assert torch.equal(bias(grammar, 2), torch.stack([expected[2], expected[1]]))
+def test_the_grammar_scores_several_places_of_each_row():
+    rows = [OPEN, 10, 20, CLOSE, WORD], [WORD, OPEN, 50, 60, DELIMITER]
+    newest = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
+    scores = torch.zeros(2, 4, 10 + CELLS)
+    found = TABLES.restrict(scores, torch.tensor(rows), newest)
+    for row, places, one in zip(rows, newest.tolist(), found, strict=True):
+        for place, value in zip(places, one, strict=True):
+            assert torch.equal(value, bias(row[: place + 1])[0])
+    assert not scores.any()

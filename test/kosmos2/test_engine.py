@@ -27,6 +27,7 @@ from kosmos_ros.errors import (
     PromptError,
 )
 from kosmos_ros.kosmos2 import compat, loading, prompts
+from kosmos_ros.kosmos2.decoder import EncodedImage
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import GRID, read
 from kosmos_ros.kosmos2.query import Query
@@ -318,8 +319,8 @@ def near(one, other):
 def test_a_ragged_batch_gives_the_answers_of_single_queries(engine, picture):
     other = render(sample_scene(np.random.default_rng(6), 320, 240))
     seen = engine.encode_batch([picture, other])
-    for tokens, image in zip(seen, (picture, other), strict=True):
-        assert torch.allclose(tokens, engine.encode(image), atol=1e-5)
+    for one, image in zip(seen, (picture, other), strict=True):
+        assert torch.allclose(one.tokens, engine.encode(image).tokens, atol=1e-5)
     queries = [
         Query(tokens, prompt, limit)
         for prompt in PROMPTS
@@ -335,7 +336,7 @@ def test_a_ragged_batch_gives_the_answers_of_single_queries(engine, picture):
 @pytest.mark.fault(43)
 def test_a_failing_query_does_not_change_the_others(engine, picture):
     image = engine.encode(picture)
-    broken = torch.full_like(image, float("nan"))
+    broken = EncodedImage(torch.full_like(image.tokens, float("nan")))
     answers = engine.generate_batch(
         [
             Query(image, PROMPTS[0], 40),
@@ -490,8 +491,9 @@ def test_other_number_formats_answer_nearly_the_same(engine, picture, dtype):
     other = Engine.load("shapes", device="cpu", dtype=dtype)
     assert other.info.dtype == dtype
     image, expected = other.encode(picture), engine.encode(picture)
-    assert image.dtype == other.pixels(picture).dtype == getattr(torch, dtype)
-    assert float((image.float() - expected).norm() / expected.norm()) < 0.05
+    assert image.tokens.dtype == other.pixels(picture).dtype == getattr(torch, dtype)
+    error = image.tokens.float() - expected.tokens
+    assert float(error.norm() / expected.tokens.norm()) < 0.05
     for prompt in PROMPTS:
         one, right = other.generate(image, prompt, 8), engine.generate(expected, prompt, 8)
         assert one.ids[0] == right.ids[0]

@@ -277,7 +277,7 @@ def test_fetch_resolves_a_tag_to_its_commit(hub, run, find):
 def test_the_error_names_a_missing_network(run, environment, reason):
     code, _, err = run("fetch", "--model", MODEL, **environment)
     assert code == 1
-    assert re.fullmatch(f"kosmos: model '{MODEL}' cannot be fetched: {reason}", err)
+    assert re.fullmatch(f"kosmos: --model '{MODEL}' cannot be fetched: {reason}", err)
 
 
 def test_the_error_names_an_unknown_model(run):

@@ -86,9 +86,9 @@ def write(engine, monkeypatch, prompt, text, stop="", end=True):
     script = iter([*ids, *[engine._tokenizer.eos_token_id] * end])
     step = type(engine._decoder).step
 
-    def scripted():
-        _, *others = step(engine._decoder)
-        return [next(script)], *others
+    def scripted(drafts):
+        ((_, near),) = step(engine._decoder, drafts)[0]
+        return [[(next(script), near)]]
 
     steps = []
     image = engine.encode(PICTURE)

@@ -1,0 +1,85 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The decoder's step as Triton kernels, for GPUs and weights that have them.
+
+`chain` lets kernels overlap. `linear`, `attention` and `sampling` contain the kernels, `tiles`
+their sizes. `weights` finds what they read, `step` launches them. Without Triton, or for other
+GPUs or weights, `make` returns None, and the decoder runs torch's kernels. Knows tensors only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from packaging.version import Version
+
+if TYPE_CHECKING:
+    from kosmos_ros.kosmos2.kernels.step import Rules, Step, Text
+
+DTYPES = (torch.bfloat16, torch.float16)
+CAPABILITY = (8, 0)
+"""Lowest compute capability: tensor cores with bfloat16, and asynchronous copies."""
+TRITON = Version("3.5")
+"""Lowest version: earlier ones cannot chain kernels."""
+CHAINING_CAPABILITY = (9, 0)
+"""Lowest compute capability with programmatic dependent launch."""
+LEAST_SHARED_MEMORY = 99 * 1024  # bytes, of a program on a GPU of capability 8.0 or higher
+
+
+def importable() -> bool:
+    """Return whether there is a Triton that can chain kernels."""
+    try:
+        import triton
+    except ImportError:
+        return False
+    return Version(triton.__version__) >= TRITON
+
+
+def available(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether the kernels can run: Triton, a GPU of capability 8.0, a 16-bit type.
+
+    Triton's interpreter (TRITON_INTERPRET=1) also runs them on a CPU, for tests.
+    """
+    if dtype not in DTYPES or not importable():
+        return False
+    if device.type == "cpu":
+        import triton
+
+        return bool(triton.knobs.runtime.interpret)
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= CAPABILITY
+
+
+def make(text: Text, rules: Rules) -> Step | None:
+    """Return the step of a model, or None if the kernels cannot run it.
+
+    Logs a warning if they should, but Triton cannot use the GPU's driver or a C compiler.
+    """
+    device = text.head.device
+    if not available(device, text.head.dtype):
+        return None
+    from kosmos_ros.kosmos2.kernels.step import FAILURES, Step, supports, warn
+    from kosmos_ros.kosmos2.kernels.tiles import tiles
+
+    if not supports(text):
+        return None
+    chained, shared = False, LEAST_SHARED_MEMORY
+    if device.type == "cuda":
+        chained = torch.cuda.get_device_capability(device) >= CHAINING_CAPABILITY
+        try:
+            shared = _shared_memory(device)
+        except FAILURES as exc:
+            warn(exc)
+            return None
+    sizes = tiles(shared)
+    return Step(text, rules, sizes, chained) if sizes else None
+
+
+def _shared_memory(device: torch.device) -> int:
+    """Return the bytes of shared memory that a program can have."""
+    import triton
+
+    utils = triton.runtime.driver.active.utils  # its first use runs a C compiler
+    return int(utils.get_device_properties(device.index)["max_shared_mem"])
