@@ -32,7 +32,7 @@ ROS = {
     "rclpy", "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "kosmos_msgs",
     "lifecycle_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs", "vision_msgs",
 }  # fmt: skip
-TORCH = {"torch", "transformers", "accelerate", "bitsandbytes"}
+TORCH = {"torch", "transformers", "accelerate", "bitsandbytes", "triton"}
 MAY_NOT_IMPORT = {
     **dict.fromkeys(MAY_IMPORT.keys() - {"ros"}, ROS),
     **dict.fromkeys(MAY_IMPORT.keys() - {"kosmos2"}, TORCH),

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "benchmark": ("benchmark",),
+    "compile-kernels": ("compiled_kernels",),
     "evaluate-shapes": ("training.evaluation",),
     "fetch-weights": ("kosmos_ros.cli", "fetch"),
     "fuzz": ("fuzz",),

@@ -1,0 +1,393 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of products x (M, K) @ w (N, K).T, each with what comes before and after it.
+
+A layer norm comes before the product of a block. With its gain g and shift s,
+
+    norm(x) @ w.T + bias = scale * rstd(x) * ((x * g / scale) @ w.T - mean(x) * sums) + offset
+
+where `sums` (N) = (g / scale) @ w.T and `offset` (N) = s @ w.T + bias are computed once. So the
+weights stay as they are, and the norm takes no kernel of its own. `scale` is a power of two that
+makes g / scale at most 1, so that no product with it overflows in float16.
+
+One row: a program multiplies and adds BN outputs on the ordinary cores, and finds mean and rstd
+itself. 2 to 16 rows: tensor cores multiply. There the kernel that wrote x also wrote x * g / scale
+and, for each of its tiles, the mean and the sum of squared differences from it (`moments`,
+(tiles, 2, 16) float32), because each program of the product would have to repeat that work.
+
+After the product comes one of these:
+QKV   queries to `out` (M, H); keys and values to the cache, at each row's position
+ADD   the residual; `out` (M, N)
+GELU  `out` (M, N)
+The head has kernels of its own. They write the logits and what `sampling.choose` needs of each
+tile. Knows tensors only.
+"""
+
+import triton
+import triton.language as tl
+
+from kosmos_ros.kosmos2.kernels.chain import begin, end, wait
+
+ROWS = tl.constexpr(16)
+"""Rows of a tensor core's tile, and most rows of a step."""
+QKV, ADD, GELU = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+PLAIN, INT8, NF4 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+"""Formats of weights, as weights.py describes them."""
+BLOCK = tl.constexpr(64)
+"""Inputs that have the same scale in NF4."""
+ROW_TENSORS = ("tokens", "positions", "moves", "written")
+"""State of the rows. A kernel is not compiled again if their addresses are aligned otherwise."""
+VECTOR = tl.constexpr(16)
+"""Bytes that a thread loads at once."""
+
+
+@triton.jit
+def normed(y, centre, away, squares, sums, scale, eps, K: tl.constexpr):
+    """Return the products y (BN) after a norm, from sums of differences and of their squares.
+
+    Moments about any of the numbers are far more exact than about 0 if the mean is large.
+    """
+    off = tl.sum(away, 0) / K
+    variance = tl.sum(squares, 0) / K - off * off
+    return scale * tl.rsqrt(variance + eps) * (y - (centre + off) * sums)
+
+
+@triton.jit
+def gained_of(numbers, gain, at):
+    """Return numbers * gain, rounded as `write_gained` does.
+
+    So a row alone and beside others differs only in the order in which products are added.
+    """
+    product = numbers * tl.load(gain + at).to(tl.float32)
+    return product.to(gain.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
+def inputs_of(BK: tl.constexpr, FORMAT: tl.constexpr):
+    """Return BK inputs: for each load of a thread those that it reads, of NF4 every second one."""
+    STEP: tl.constexpr = 2 if FORMAT == NF4 else 1
+    GROUP: tl.constexpr = BLOCK if FORMAT == NF4 else VECTOR if FORMAT == INT8 else VECTOR // 2
+    within = tl.arange(0, GROUP // STEP) * STEP
+    return tl.arange(0, BK // GROUP)[:, None] * GROUP + within[None, :]
+
+
+@triton.jit
+def part_of(w, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr):
+    """Return the weights, or the bytes of NF4, of outputs n and BK inputs from `here` on."""
+    IN_BYTE: tl.constexpr = 2 if FORMAT == NF4 else 1
+    k = inputs_of(BK, FORMAT) // IN_BYTE
+    rows = n[:, None, None].to(tl.int64) * (K // IN_BYTE)
+    return tl.load(w + rows + (here // IN_BYTE + k)[None, :, :])
+
+
+@triton.jit
+def one_row(
+    x, w, scales, n, first, gain, sums, scale, eps,
+    K: tl.constexpr, BK: tl.constexpr, NORM: tl.constexpr, FORMAT: tl.constexpr,
+):  # fmt: skip
+    """Return outputs n (BN) of the product of x (K) with w, after a layer norm if NORM.
+
+    `first`: part_of w from 0 on. `sums` (BN).
+    """
+    k = inputs_of(BK, FORMAT)
+    total = tl.zeros((n.shape[0], k.shape[0]), tl.float32)
+    if NORM:
+        centre = tl.load(x).to(tl.float32)
+        away = tl.zeros((k.shape[0],), tl.float32)
+        squares = tl.zeros((k.shape[0],), tl.float32)
+    for part in tl.static_range(K // BK):
+        here = part * BK
+        numbers = tl.load(x + here + k).to(tl.float32)
+        if NORM:
+            apart = numbers - centre
+            away += tl.sum(apart, 1)
+            squares += tl.sum(apart * apart, 1)
+            numbers = gained_of(numbers, gain, here + k)
+        weight = first if part == 0 else part_of(w, n, here, K, BK, FORMAT)
+        total += tl.sum(weight.to(tl.float32) * numbers[None, :, :], 2)
+    y = tl.sum(total, 1)
+    if FORMAT == INT8:
+        y *= tl.load(scales + n)
+    return normed(y, centre, away, squares, sums, scale, eps, K) if NORM else y
+
+
+@triton.jit
+def one_row_nf4(
+    x, w, scales, code, n, first, gain, sums, scale, eps, K: tl.constexpr, BK: tl.constexpr
+):
+    """Return what `one_row` does after a norm, with weights of 4 bits: two of them in a byte."""
+    k = inputs_of(BK, NF4)
+    blocks = scales + n[:, None].to(tl.int64) * (K // BLOCK)
+    blocks += tl.arange(0, BK // BLOCK)[None, :]
+    total = tl.zeros((n.shape[0], BK // BLOCK), tl.float32)
+    centre = tl.load(x).to(tl.float32)
+    away = tl.zeros((BK // BLOCK,), tl.float32)
+    squares = tl.zeros((BK // BLOCK,), tl.float32)
+    for part in tl.static_range(K // BK):
+        here = part * BK
+        even = tl.load(x + here + k).to(tl.float32)
+        odd = tl.load(x + here + k + 1).to(tl.float32)
+        away += tl.sum(even + odd - 2 * centre, 1)
+        squares += tl.sum((even - centre) * (even - centre) + (odd - centre) * (odd - centre), 1)
+        even = gained_of(even, gain, here + k)
+        odd = gained_of(odd, gain, here + k + 1)
+        both = (first if part == 0 else part_of(w, n, here, K, BK, NF4)).to(tl.int32)
+        block = tl.load(blocks + here // BLOCK)[:, :, None]
+        upper = (tl.load(code + (both >> 4)) * block).to(x.dtype.element_ty).to(tl.float32)
+        lower = (tl.load(code + (both & 15)) * block).to(x.dtype.element_ty).to(tl.float32)
+        total += tl.sum(upper * even[None, :, :] + lower * odd[None, :, :], 2)
+    return normed(tl.sum(total, 1), centre, away, squares, sums, scale, eps, K)
+
+
+@triton.jit
+def decoded(w, scales, code, n, k, half, here, K: tl.constexpr, FORMAT: tl.constexpr):
+    """Return the weights of outputs n and inputs here + k as 16-bit numbers, or as int8.
+
+    `half` is half of k. n and k have the same dimensions.
+    """
+    if FORMAT == NF4:
+        both = tl.load(w + n.to(tl.int64) * (K // 2) + (here // 2 + half)).to(tl.int32)
+        at = scales + n.to(tl.int64) * (K // BLOCK) + (here + 2 * half) // BLOCK
+        block = tl.load(at)
+        weight = tl.interleave(
+            tl.load(code + (both >> 4)) * block, tl.load(code + (both & 15)) * block
+        )
+    else:
+        weight = tl.load(w + n.to(tl.int64) * K + (here + k))
+    return weight
+
+
+@triton.jit
+def few_rows(
+    x, w, scales, code, n, moments, sums, scale, eps, M,
+    K: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
+    TILES: tl.constexpr, FIT: tl.constexpr, NORM: tl.constexpr, FORMAT: tl.constexpr,
+):  # fmt: skip
+    """Return outputs n (BN) of the products (ROWS, BN) of M rows of x, on tensor cores.
+
+    With NORM, x has been multiplied by the gain, and moments of its rows come from TILES tiles.
+    FIT is the next power of two. SPLIT groups of warps each have a part of every BK * SPLIT.
+    """
+    BN: tl.constexpr = n.shape[0]
+    m = tl.arange(0, ROWS)
+    exists = m < M
+    if NORM:  # loaded early, used late
+        tile = tl.arange(0, FIT)
+        known = (tile < TILES)[:, None] & exists[None, :]
+        at = moments + tile[:, None] * (2 * ROWS) + m[None, :]
+        means = tl.load(at, known, 0.0)
+        squares = tl.load(at + ROWS, known, 0.0)
+    if SPLIT == 1:
+        k = tl.arange(0, BK)[None, :]
+        half = tl.arange(0, BK // 2)[None, :]
+        y = tl.zeros((ROWS, BN), tl.float32)
+        for here in tl.range(0, K, BK, num_stages=STAGES):
+            weight = decoded(w, scales, code, n[:, None], k, half, here, K, FORMAT)
+            numbers = tl.load(x + m[:, None] * K + here + k, exists[:, None], 0.0)
+            y = tl.dot(numbers, tl.trans(weight.to(x.dtype.element_ty)), y)
+    else:
+        group = tl.arange(0, SPLIT)[:, None, None]
+        k = group * BK + tl.arange(0, BK)[None, None, :]
+        half = group * (BK // 2) + tl.arange(0, BK // 2)[None, None, :]
+        parts = tl.zeros((SPLIT, ROWS, BN), tl.float32)
+        for here in tl.range(0, K, BK * SPLIT, num_stages=STAGES):
+            weight = decoded(w, scales, code, n[None, :, None], k, half, here, K, FORMAT)
+            numbers = tl.load(x + m[None, :, None] * K + here + k, exists[None, :, None], 0.0)
+            weight = tl.permute(weight.to(x.dtype.element_ty), (0, 2, 1))
+            parts = tl.dot(numbers, weight, parts)
+        y = tl.sum(parts, 0)
+    if FORMAT == INT8:
+        y *= tl.load(scales + n)[None, :]
+    if NORM:
+        mean = tl.sum(means, 0) / TILES
+        apart = tl.where(known, means - mean[None, :], 0.0)
+        spread = tl.sum(squares, 0) + tl.sum(apart * apart, 0) * (K // TILES)
+        rstd = tl.rsqrt(spread / K + eps)
+        y = scale * rstd[:, None] * (y - mean[:, None] * sums[None, :])
+    return y
+
+
+@triton.jit
+def write_gained(y, gain, gained, moments, m, n, tile, M, N: tl.constexpr):
+    """Write what the next norm needs of the tile y (rows, BN): y * gain (M, N), and moments.
+
+    Tiles must be full, unless there is only one; its columns behind N must be 0.
+    """
+    inside = (n < N)[None, :]
+    product = (y * gain.to(tl.float32)[None, :]).to(gained.dtype.element_ty)
+    tl.store(gained + m[:, None] * N + n[None, :], product, (m < M)[:, None] & inside)
+    WIDTH: tl.constexpr = y.shape[1] if y.shape[1] < N else N
+    mean = tl.sum(y, 1) / WIDTH
+    apart = tl.where(inside, y - mean[:, None], 0.0)
+    at = moments + tile * (2 * ROWS) + m
+    tl.store(at, mean, m < M)
+    tl.store(at + ROWS, tl.sum(apart * apart, 1), m < M)
+
+
+@triton.jit
+def write(
+    y, residual, place, out, cache, m, n, there, stride, window,
+    N: tl.constexpr, H: tl.constexpr, AFTER: tl.constexpr,
+):  # fmt: skip
+    """Do what comes after the product y (rows, BN), write and return it.
+
+    `there` (rows, BN): which of its numbers exist. Queries, keys and values have the columns n of
+    3 * H. `place` (rows): of each row in the cache. `stride`: numbers between two rows of the
+    cache, each of which has `window` rows here. `out` may be None.
+    """
+    if AFTER == QKV:
+        query = y.to(out.dtype.element_ty)
+        at = out + m[:, None] * H + n[None, :]
+        tl.store(at, query, there & (n < H)[None, :])
+        row = cache + (m // window).to(tl.int64) * stride + place * (2 * H)
+        kept = y.to(cache.dtype.element_ty)
+        tl.store(row[:, None] + (n - H)[None, :], kept, there & (n >= H)[None, :])
+    else:
+        if AFTER == GELU:
+            y = 0.5 * y * (1 + tl.erf(y * 0.7071067811865476))
+        if AFTER == ADD:
+            y += residual.to(tl.float32)
+        if out is not None:
+            tl.store(out + m[:, None] * N + n[None, :], y.to(out.dtype.element_ty), there)
+    return y
+
+
+@triton.jit(do_not_specialize_on_alignment=ROW_TENSORS)
+def block_one_row(
+    x, w, scales, code, gain, sums, scale, eps, offset, residual, out, cache, positions, stride,
+    start, N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    FORMAT: tl.constexpr, AFTER: tl.constexpr, CHAIN: tl.constexpr,
+):  # fmt: skip
+    """Norm, product and what comes after it (AFTER), of one row.
+
+    The outputs are columns `start` to `start` + N. All constants are loaded before the wait.
+    """
+    begin(CHAIN)
+    m = tl.arange(0, 1)
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    inside = tl.minimum(n, N - 1)
+    first = part_of(w, inside, 0, K, BK, FORMAT)
+    sum_of = tl.load(sums + inside)
+    shift = tl.load(offset + inside)
+    place = tl.load(positions + m) if AFTER == QKV else None
+    wait(CHAIN)
+    beside = tl.load(residual + inside)[None, :] if AFTER == ADD else None
+    if FORMAT == NF4:
+        y = one_row_nf4(x, w, scales, code, inside, first, gain, sum_of, scale, eps, K, BK)
+    else:
+        y = one_row(x, w, scales, inside, first, gain, sum_of, scale, eps, K, BK, True, FORMAT)
+    end(CHAIN)
+    y = (y + shift)[None, :]
+    write(y, beside, place, out, cache, m, n + start, (n < N)[None, :], stride, 1, N, K, AFTER)
+
+
+@triton.jit(do_not_specialize=["M", "window"], do_not_specialize_on_alignment=ROW_TENSORS)
+def block_few_rows(
+    x, w, scales, code, moments, sums, scale, eps, offset, residual, out, cache, positions, stride,
+    start, next_gain, gained, next_moments, M, window,
+    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr,
+    STAGES: tl.constexpr, TILES: tl.constexpr, FIT: tl.constexpr, FORMAT: tl.constexpr,
+    AFTER: tl.constexpr, CHAIN: tl.constexpr,
+):  # fmt: skip
+    """Norm, product and what comes after it (AFTER), of M rows; with `next_gain`, also the input
+    of the next norm.
+
+    The outputs are columns `start` to `start` + N. All constants are loaded before the wait.
+    """
+    begin(CHAIN)
+    m = tl.arange(0, ROWS)
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    inside = tl.minimum(n, N - 1)
+    sum_of = tl.load(sums + inside)
+    shift = tl.load(offset + inside)
+    growth = tl.load(next_gain + inside) if next_gain is not None else None
+    place = tl.load(positions + m // window, m < M, 0) if AFTER == QKV else 0
+    place += m % window
+    wait(CHAIN)
+    at = residual + m[:, None] * N + inside[None, :] if AFTER == ADD else None
+    beside = tl.load(at, (m < M)[:, None], 0.0) if AFTER == ADD else None
+    y = few_rows(
+        x, w, scales, code, inside, moments, sum_of, scale, eps, M,
+        K, BK, SPLIT, STAGES, TILES, FIT, True, FORMAT,
+    )  # fmt: skip
+    end(CHAIN)
+    y += shift[None, :]
+    there = (m < M)[:, None] & (n < N)[None, :]
+    y = write(y, beside, place, out, cache, m, n + start, there, stride, window, N, K, AFTER)
+    if next_gain is not None:
+        y = y.to(gained.dtype.element_ty).to(tl.float32)
+        write_gained(y, growth, gained, next_moments, m, n, tl.program_id(0), M, N)
+
+
+@triton.jit
+def write_logits(y, logits, found, tokens, kinds, bias, states, banned, m, n, M, N, KINDS):
+    """Write logits y (rows, BN) and what a tile contributes to the choice of each row's token.
+
+    `found` (ROWS, 3, tiles) float32: the largest logit, the sum of exp(logit - largest), and the
+    largest score. `tokens` (ROWS, tiles): the first token with that score. A score is the logit,
+    lowered by the grammar and by the ban.
+    """
+    there = (m < M)[:, None] & (n < N)[None, :]
+    tl.store(logits + m[:, None] * N + n[None, :], y, there)
+    y = tl.where((n < N)[None, :], y, -float("inf"))
+    top = tl.max(y, 1)
+    total = tl.sum(tl.exp(y - top[:, None]), 1)
+    if banned is not None:
+        marks = tl.load(banned + m[:, None] * N + n[None, :], there, 0)
+        y = tl.where(marks != 0, y + PENALTY, y)
+    if kinds is not None:
+        kind = tl.load(kinds + n, n < N, 0)
+        state = tl.load(states + m, m < M, 0)
+        y += tl.load(bias + state[:, None] * KINDS + kind[None, :], there, 0.0)
+    y = tl.where(y == y, y, -float("inf"))  # NaN; the probabilities will show it
+    best, index = tl.max(y, 1, return_indices=True, return_indices_tie_break_left=True)
+    tiles = tl.num_programs(0)
+    tile = tl.program_id(0)
+    BN: tl.constexpr = y.shape[1]
+    at = found + m * (3 * tiles) + tile
+    tl.store(at, top, m < M)
+    tl.store(at + tiles, total, m < M)
+    tl.store(at + 2 * tiles, best, m < M)
+    tl.store(tokens + m * tiles + tile, tile * BN + index, m < M)
+
+
+PENALTY = tl.constexpr(-1e30)
+"""As in repetition.py: far below every logit, but above the -inf of the grammar."""
+
+
+@triton.jit
+def head_one_row(
+    x, w, logits, found, tokens, kinds, bias, states, banned,
+    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    KINDS: tl.constexpr, CHAIN: tl.constexpr,
+):  # fmt: skip
+    """Logits and scores of one row x (K), after its norm."""
+    begin(CHAIN)
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    inside = tl.minimum(n, N - 1)
+    first = part_of(w, inside, 0, K, BK, PLAIN)
+    wait(CHAIN)
+    y = one_row(x, w, None, inside, first, None, None, 1.0, 0.0, K, BK, False, PLAIN)
+    end(CHAIN)
+    m = tl.arange(0, 1)
+    write_logits(y[None, :], logits, found, tokens, kinds, bias, states, banned, m, n, 1, N, KINDS)
+
+
+@triton.jit(do_not_specialize=["M"])
+def head_few_rows(
+    x, w, logits, found, tokens, kinds, bias, states, banned, M,
+    N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr,
+    STAGES: tl.constexpr, KINDS: tl.constexpr, CHAIN: tl.constexpr,
+):  # fmt: skip
+    """Logits and scores of M rows x (M, K), after their norm."""
+    begin(CHAIN)
+    n = tl.program_id(0) * BN + tl.arange(0, BN)
+    inside = tl.minimum(n, N - 1)
+    wait(CHAIN)
+    y = few_rows(
+        x, w, None, None, inside, None, None, 1.0, 0.0, M,
+        K, BK, SPLIT, STAGES, 1, 1, False, PLAIN,
+    )  # fmt: skip
+    end(CHAIN)
+    m = tl.arange(0, ROWS)
+    write_logits(y, logits, found, tokens, kinds, bias, states, banned, m, n, M, N, KINDS)

@@ -1,0 +1,102 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The weights of a block's products, as the kernels read them, without a copy.
+
+PLAIN  16-bit numbers (N, K)
+INT8   bitsandbytes' Linear8bitLt: int8 (N, K), and a float32 scale of each output
+NF4    bitsandbytes' Linear4bit: codes of 4 bits (N, K / 2), the first one of a byte in its upper
+       half; a table of the 16 codes; a float32 scale of each 64 inputs (QLoRA, arXiv 2305.14314)
+
+The kernels multiply by the weights that these formats stand for. bitsandbytes also rounds the
+inputs of an int8 product to 8 bits, so its results differ slightly. Knows tensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kosmos_ros.kosmos2.blocks import Map, Product, SideBySide
+from kosmos_ros.kosmos2.kernels.linear import BLOCK, INT8, NF4, PLAIN
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The weights and the bias of a linear layer."""
+
+    outputs: int
+    inputs: int
+    bias: Tensor  # (N,)
+    values: Tensor
+    scales: Tensor | None = None
+    code: Tensor | None = None  # (16,)
+
+    @property
+    def format(self) -> Any:
+        return PLAIN if self.scales is None else INT8 if self.code is None else NF4
+
+    def exact(self) -> Tensor:
+        """Return the weights (N, K) in float32, rounded as the products round them."""
+        if self.scales is None:
+            return self.values.float()
+        if self.code is None:
+            return self.values.float() * self.scales[:, None]
+        pairs = self.values.flatten().int()
+        codes = torch.stack([pairs >> 4, pairs & 15], dim=-1)
+        weights = self.code[codes].view(-1, BLOCK.value) * self.scales[:, None]
+        return weights.view(self.outputs, self.inputs).to(self.bias.dtype).float()
+
+
+def matrices(product: Map) -> Sequence[Matrix] | None:
+    """Return the matrices of a product, with their outputs side by side, or None if unknown."""
+    modules = product.modules if isinstance(product, SideBySide) else [product]
+    found = [_matrix(module) for module in modules]
+    return [each for each in found if each] if all(found) else None
+
+
+def _matrix(module: Any) -> Matrix | None:
+    bias: Tensor | None = getattr(module, "bias", None)
+    if bias is None:
+        return None
+    if isinstance(module, Product):
+        outputs, inputs = module.weight.shape
+        return Matrix(outputs, inputs, bias, module.weight)
+    return _quantized(module) if isinstance(module, nn.Linear) else None
+
+
+def _quantized(module: Any) -> Matrix | None:
+    """Return the matrix of a module of bitsandbytes."""
+    weight, shape = module.weight, (module.out_features, module.in_features)
+    if weight.dtype == torch.int8 and hasattr(weight, "SCB"):
+        # The first call of the module moves the scales to its state.
+        largest = module.state.SCB if weight.SCB is None else weight.SCB
+        return Matrix(*shape, module.bias, weight.data, largest.float() / 127)
+    state = getattr(weight, "quant_state", None)
+    if state is None or (state.quant_type, state.blocksize) != ("nf4", BLOCK.value):
+        return None
+    scales = state.absmax
+    if state.nested:  # the scales are quantized, too
+        from bitsandbytes.functional import dequantize_blockwise
+
+        scales = dequantize_blockwise(scales, state.state2) + state.offset
+    return Matrix(*shape, module.bias, weight.data, scales.float(), state.code.float())
+
+
+class NormedProduct:
+    """A matrix after a layer norm, as linear.py describes it."""
+
+    def __init__(self, layer_norm: nn.LayerNorm, matrix: Matrix) -> None:
+        self.matrix = matrix
+        gain = layer_norm.weight
+        # A power of two, so that the division is exact.
+        most = gain.float().abs().amax().clamp(min=torch.finfo(torch.float16).tiny)
+        self.scale = 1.0 if most.is_meta else float(most.log2().ceil().exp2())
+        self.gain = gain / self.scale  # (K,)
+        exact = matrix.exact()
+        self.sums = exact @ self.gain.float()  # (N,)
+        self.offset = exact @ layer_norm.bias.float() + matrix.bias.float()  # (N,)
+        self.eps = layer_norm.eps
