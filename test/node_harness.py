@@ -3,6 +3,7 @@
 """KosmosNode in this process, with a fake engine and a client that talks to it over DDS."""
 
 import dataclasses
+import itertools
 import re
 import threading
 import time
@@ -26,6 +27,9 @@ SNOWMAN = (
     f"<phrase> a fire</phrase>{FIRE_BOX}."
 )
 """Output of KOSMOS-2 for the image of its model card."""
+
+IMAGES = itertools.count()
+"""The numbers of the images that `plain_image` makes."""
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -226,9 +230,15 @@ class NodeHarness:
 
 
 def plain_image(colour=(10, 20, 30), width=640, height=480, sec=7):
-    """Return an image of one colour, stamped `sec`."""
+    """Return an image of one colour, stamped `sec`.
+
+    Its last pixel differs from that of the images before, because a frame with the pixels of the
+    previous one needs no model.
+    """
     message = Image(width=width, height=height, encoding="rgb8", step=3 * width)
     message.header.stamp.sec = sec
     message.header.frame_id = "camera_optical_frame"
-    message.data = np.full((height, width, 3), colour, np.uint8).tobytes()
+    pixels = np.full((height, width, 3), colour, np.uint8)
+    pixels[-1, -1, 0] ^= next(IMAGES) % 15 + 1
+    message.data = pixels.tobytes()
     return message

@@ -29,6 +29,7 @@ class Stepper:
         self.rows = {}  # query: steps left
         self.steps = []  # the prompts of each step, sorted
         self.encoded = []  # number of images in each call of encode_batch
+        self.drafts = []  # the prompt of each added query, with the ids of its draft or None
         self.at = {}
         self.refuses = lambda prompts: None  # the error that a step with these prompts raises
         self.refuses_images = lambda images: None  # the error that encoding these images raises
@@ -44,6 +45,7 @@ class Stepper:
     def add(self, queries):
         for query in queries:
             self.rows[query] = query.max_new_tokens
+            self.drafts.append((query.prompt, query.earlier and query.earlier.ids))
 
     def step(self):
         self.steps.append(sorted(query.prompt for query in self.rows))
@@ -59,7 +61,8 @@ class Stepper:
             if query.stopped():
                 ended.append((query, CancelledError("generation was stopped")))
             elif not self.rows[query]:
-                ended.append((query, Generation(f" {query.image}", (), 1.0, 1, False)))
+                ids = (query.image,)
+                ended.append((query, Generation(f" {query.image}", (), 1.0, 1, False, ids)))
         for query, _ in ended:
             del self.rows[query]
         return ended
@@ -166,6 +169,6 @@ class Rig:
 class Message:
     """An image message of 3 x 2 pixels, all of one value."""
 
-    def __init__(self, value):
-        self.header = f"header of {value}"
+    def __init__(self, value, header=None):
+        self.header = header or f"header of {value}"
         self.pixels = np.full((2, 3, 3), value, np.uint8)

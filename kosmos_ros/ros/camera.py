@@ -8,6 +8,8 @@ Its topics are `~/captions` and so on for the only camera, `~/<name>/captions` f
 from __future__ import annotations
 
 import functools
+import re
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +37,8 @@ from kosmos_ros.serving.scheduler import Limits, Scheduler
 from kosmos_ros.serving.throughput import Throughput
 from kosmos_ros.serving.work import Observation, Work
 
-REPEAT_ERROR = 5.0  # s between two warnings about frames
+REPEAT_ERROR = 5.0  # s between two log lines about the same kind of error
+MAX_ERROR_KINDS = 10  # log lines about errors within REPEAT_ERROR; far more than a camera has
 REPEAT_CUT = 60.0  # s between two warnings about truncated texts
 
 
@@ -66,6 +69,7 @@ class Camera:
         self._outputs = [(output, self._publisher(output)) for output in OUTPUTS]
         self._watchlists = {standing.name: Watchlist(standing.first) for standing in STANDING}
         self.throughput = Throughput()
+        self._errors = _Throttle()
         self.subscription = ImageSubscription(
             node,
             topic,
@@ -226,7 +230,9 @@ class Camera:
             self._delivery.post_latest(self.name, functools.partial(self._draw, slow, described))
         self._warn_of_truncation(observation, plan.settings)
         self._stamps.check(seconds(observation.header.stamp), now)
-        self.throughput.described(time.monotonic(), latency(observation, now))
+        self.throughput.described(
+            time.monotonic(), latency(observation, now), observation.gain, observation.unchanged
+        )
 
     def _draw(self, outputs: list[tuple[Output, Any]], described: DescribedFrame) -> None:
         if self.scheduler is None:
@@ -272,11 +278,12 @@ class Camera:
             return
         self.throughput.missed(time.monotonic(), one_line(error))
         text = f"{self._label}{format_error(error)}"
-        # Two calls, because rclpy throttles each line of code and allows one severity per line.
+        if not self._errors.allows(text, time.monotonic()):
+            return
         if isinstance(error, ImageError | RequestError):
-            self._node.get_logger().warning(text, throttle_duration_sec=REPEAT_ERROR)
+            self._node.get_logger().warning(text)
         else:
-            self._node.get_logger().error(text, throttle_duration_sec=REPEAT_ERROR)
+            self._node.get_logger().error(text)
 
     def _wanted_parts(self, settings: CameraSettings) -> set[str]:
         """Return the parts of the plan with a subscriber; all parts if `always_on` is set."""
@@ -298,6 +305,27 @@ class Camera:
 
     def _resolved(self, name: str) -> str:
         return f"~/{self.name}/{name}" if self.name else f"~/{name}"
+
+
+class _Throttle:
+    """Allow one log line per REPEAT_ERROR for each kind of error, and MAX_ERROR_KINDS in all.
+
+    Texts that differ only in numbers are of one kind. rclpy throttles a line of code, so that one
+    error would hide another. Any thread may use it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._logged: dict[str, float] = {}  # kind: s, monotonic, of its latest log line
+
+    def allows(self, text: str, now: float) -> bool:
+        """Return whether `text` may be logged at `now`, and remember that it was."""
+        kind = re.sub(r"\d+", "0", text)
+        with self._lock:
+            recent = {k: at for k, at in self._logged.items() if now - at < REPEAT_ERROR}
+            allowed = kind not in recent and len(recent) < MAX_ERROR_KINDS
+            self._logged = {**recent, kind: now} if allowed else recent
+        return allowed
 
 
 def _send(publisher: Any, output: Output, described: DescribedFrame) -> None:

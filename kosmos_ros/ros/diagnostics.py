@@ -51,7 +51,7 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
     sampling = state.subscription.sampling
     rate = arrivals.rate(arrivals.last if sampling and arrivals.last else now)
     level, message = DiagnosticStatus.OK, "images are described"
-    if arrivals.silent(now, state.stale_timeout):
+    if state.subscription.silent(now, state.stale_timeout):
         level, message = DiagnosticStatus.STALE, f"no image on {state.subscription.topic}"
     elif unavailable:
         message = unavailable
@@ -72,10 +72,12 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
         "lost": str(state.subscription.missed),
         "described rate (Hz)": f"{throughput.rate(now):.2f}",
         "described": str(throughput.count),
+        "unchanged": str(throughput.unchanged),
         "dropped": str(state.dropped),
         "failed": str(throughput.failed),
         "latency p50 (s)": f"{throughput.latency(0.5):.3f}",
         "latency p95 (s)": f"{throughput.latency(0.95):.3f}",
+        "tokens per pass with drafts": f"{throughput.gain():.2f}",
         "last error": throughput.error,
         "last error age (s)": f"{now - throughput.error_at:.0f}" if throughput.failed else "",
     }

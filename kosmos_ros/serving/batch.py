@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from kosmos_ros.errors import KosmosError, OutOfMemoryError
 from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.serving.earlier_answers import EarlierAnswers
 from kosmos_ros.serving.memory_backoff import MemoryBackoff
 from kosmos_ros.serving.work import Deliver, Job
 
@@ -42,6 +43,7 @@ class Batch:
         self.running: dict[Query, tuple[Job, int]] = {}
         self.retrying: list[Job] = []
         self._alone: Job | None = None  # the job that is being tried again
+        self._earlier = EarlierAnswers()
         self._stopping = stopping
         self._deliver = deliver
 
@@ -78,6 +80,16 @@ class Batch:
             return self._alone
         return None
 
+    def unchanged(self, job: Job) -> bool:
+        """Give a new frame the answers of the camera's previous one if their pixels are the same.
+
+        Return whether it has. A frame does not overtake an earlier one of its camera.
+        """
+        others = (*self.jobs, *self.retrying)
+        behind = any(o.camera == job.camera and not o.work.urgent for o in others)
+        limit = self.backoff.tokens(job.work.max_new_tokens)
+        return not behind and not self._stopping() and self._earlier.repeat(job, limit)
+
     def admit(self, jobs: Iterable[Job]) -> None:
         """Add the prompts of encoded jobs to `waiting`."""
         for job in jobs:
@@ -95,7 +107,9 @@ class Batch:
 
     def _query(self, job: Job, number: int) -> Query:
         limit = self.backoff.tokens(job.work.max_new_tokens)
-        return job.query(number, limit, self._stopping, self._deliver)
+        # A job that has failed is tried in the plainest way.
+        earlier = None if self._alone else self._earlier.draft(job, number)
+        return job.query(number, limit, self._stopping, self._deliver, earlier)
 
     def finish(self, ended: Iterable[tuple[Query, Generation | KosmosError]]) -> list[Job]:
         """Free the rows of ended queries. Return the jobs that now have all their answers."""
@@ -103,8 +117,11 @@ class Batch:
         for query, answer in ended:
             job, number = self.running.pop(query)
             job.answers[number] = answer
+            if isinstance(answer, Generation):
+                self._earlier.keep(job, number, answer, drafted=query.earlier is not None)
             if len(job.answers) == len(job.observation.prompts):
                 job.encoded = None  # device memory, which the job would hold until it is delivered
+                self._earlier.keep_frame(job)
                 complete.append(job)
         return complete
 

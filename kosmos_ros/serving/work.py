@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from kosmos_ros.errors import CancelledError, KosmosError
 from kosmos_ros.kosmos2.grounding import Caption, read
 from kosmos_ros.kosmos2.prompts import Prompt
-from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.kosmos2.query import Earlier, Generation, Query
 
 NOTHING = Generation("", (), 0.0, 0, False)  # the text of a prompt before its first token
 
@@ -41,6 +42,8 @@ class Observation:
     frames_dropped: int  # frames of its camera, so far
     captions: tuple[Caption, ...] = ()  # one for each prompt
     inference_time: float = 0.0  # s, from the decoded image to the last token
+    gain: float = 1.0  # mean of Generation.gain of the answers
+    unchanged: bool = False  # the captions are those of an earlier frame with the same pixels
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,17 +86,30 @@ class Job:
     error: Exception | None = None  # raised by the work's `progress`
     encoded: Any = None  # the engine's encoding of the image
     answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
+    max_new_tokens: int = sys.maxsize  # the smallest limit of its queries
+    unchanged: bool = False  # `answers` are those of an earlier frame with the same pixels
     _partial: dict[int, Caption] = field(default_factory=dict)  # by prompt, for `progress`
+
+    @property
+    def camera(self) -> str | None:
+        """The camera whose frame the image is; None: the image came with the request."""
+        return self.observation.camera if self.work.image is None else None
 
     def again(self, most: int) -> Job:
         """Return the same job without answers, for `most` prompts at a time."""
         return Job(self.work, self.source, self.observation, most, self.begun)
 
     def query(
-        self, number: int, max_new_tokens: int, stopping: Callable[[], bool], deliver: Deliver
+        self,
+        number: int,
+        max_new_tokens: int,
+        stopping: Callable[[], bool],
+        deliver: Deliver,
+        earlier: Earlier | None = None,
     ) -> Query:
         """Return the query of prompt `number`. It ends early once `stopping()` is true."""
         prompt = self.observation.prompts[number]
+        self.max_new_tokens = min(self.max_new_tokens, max_new_tokens)
 
         def report(generation: Generation) -> None:
             deliver(functools.partial(self._report, number, generation, time.monotonic()), True)
@@ -105,6 +121,7 @@ class Job:
             lambda: stopping() or self.error is not None or self.work.stopped.is_set(),
             report if self.work.progress else None,
             prompt.stop,
+            earlier,
         )
 
     def deliver(self, ended: float) -> None:
@@ -118,7 +135,9 @@ class Job:
             if self.error:
                 raise self.error
             captions = [self._read(n, self.answers[n]) for n in self._numbers()]
-            self.work.done(self._observed(captions, ended))
+            observed = self._observed(captions, ended)
+            gain = statistics.fmean(answer.gain for answer in self._generations())
+            self.work.done(dataclasses.replace(observed, gain=gain, unchanged=self.unchanged))
         except Exception as exc:  # an error of one recipient must not reach the others
             self.work.failed(exc)
 
@@ -133,6 +152,9 @@ class Job:
             self.work.progress(self._observed(self._partial.values(), now))
         except Exception as exc:  # an error of one recipient must not reach the others
             self.error = exc
+
+    def _generations(self) -> Iterator[Generation]:
+        return (answer for answer in self.answers.values() if isinstance(answer, Generation))
 
     def _numbers(self) -> range:
         return range(len(self.observation.prompts))

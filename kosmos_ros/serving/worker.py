@@ -213,6 +213,7 @@ class Worker:
     def _begin(self, work: Work | None, frame: Frame | None, jobs: list[Job]) -> None:
         """Decode the image of new work, make its prompts, and append its job to `jobs`.
 
+        A frame with the pixels of the camera's previous one is answered at once instead.
         Jobs about the same image message share the decoded image.
         """
         camera = frame.camera if frame else ""
@@ -233,7 +234,11 @@ class Worker:
             return
         dropped = self._scheduler.dropped(camera) if frame else 0
         observation = Observation(camera, source.header, image, prompts, dropped)
-        jobs.append(Job(work, source, observation))
+        job = Job(work, source, observation)
+        if self._batch.unchanged(job):
+            self._post(functools.partial(job.deliver, time.monotonic()), work.urgent)
+        else:
+            jobs.append(job)
 
     def _encode(self, engine: CaptionEngine, jobs: Sequence[Job]) -> None:
         """Encode the images of jobs, each image once, and admit the jobs to the batch."""

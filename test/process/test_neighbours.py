@@ -3,6 +3,7 @@
 """The node among other processes: fast cameras, killed clients, stopped subscribers."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from std_msgs.msg import Header
 
 from kosmos_ros.ros.conversions import image_message
 from kosmos_ros.shapes.rendering import render
-from kosmos_ros.shapes.scenes import sample_scene
+from kosmos_ros.shapes.scenes import COLOURS, KINDS, sample_scene
 
 FAST = parameters(model="shapes", max_rate=0, image_reliability="reliable")
 
@@ -60,10 +61,15 @@ def test_camera_faster_than_the_model_does_not_fill_the_memory(client, spinner):
     frame, numbers = frame_of(scene, "fast"), itertools.count(1)
 
     def send():
-        frame.header.stamp.sec = next(numbers)
+        number = next(numbers)
+        frame.header.stamp.sec = number
+        frame.data[0] = number % 256  # the same picture would not be described again
         camera.publish(frame)
 
-    with Program("kosmos_node", *FAST) as node:
+    # Many phrases keep the model busy.
+    phrases = [f"a {colour} {kind}" for colour in COLOURS for kind in KINDS]
+    busy = parameters(task="phrase_grounding", phrases=json.dumps(phrases))
+    with Program("kosmos_node", *FAST, *busy) as node:
         node.says("active: ")
         client.create_timer(0.01, send)
         spinner.until(lambda: len(captions) >= 5)

@@ -15,6 +15,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from action_msgs.msg import GoalStatus
 from comparison import in_pixels, iou, message_of
+from diagnostic_msgs.msg import DiagnosticArray
 from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import Answer, BoundingBox, Event, GroundedCaption
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
@@ -120,10 +121,9 @@ class Robot:
 
     def subscribe(self, kind, topic):
         messages = []
-        subscription = self.client.create_subscription(
-            kind, f"kosmos/{topic}", messages.append, 100
-        )
-        self.until(lambda: self.client.count_publishers(f"kosmos/{topic}"))
+        name = topic if topic.startswith("/") else f"kosmos/{topic}"
+        subscription = self.client.create_subscription(kind, name, messages.append, 100)
+        self.until(lambda: self.client.count_publishers(name))
         return subscription, messages
 
     def show(self, scenes, condition):
@@ -231,6 +231,27 @@ def test_parameters_set_on_the_command_line_mean_what_they_mean_in_yaml(robot):
         assert set_to(name, '["What is this?"]') == (strings, ["What is this?"])
         assert set_to(name, "[]") == (strings, [])
     set_to("front.questions", "null")
+
+
+def test_the_captions_of_a_still_camera_keep_coming_with_their_own_stamps(robot):
+    front, captions = robot.subscribe(GroundedCaption, "front/captions")
+    rear, diagnostics = robot.subscribe(DiagnosticArray, "/diagnostics")
+
+    def unchanged():
+        statuses = [s for message in diagnostics for s in message.status if "front" in s.name]
+        values = [{pair.key: pair.value for pair in status.values} for status in statuses]
+        return values and int(values[-1]["unchanged"]) > 2
+
+    robot.show({"front": FRONT}, lambda: len(captions) > 4 and unchanged())
+    stamps = [caption.header.stamp.sec for caption in captions]
+    assert stamps == sorted(set(stamps))
+    assert {caption.caption for caption in captions} == {captions[0].caption}
+    assert all(caption.phrases == captions[0].phrases for caption in captions)
+    assert [phrase.text for phrase in captions[0].phrases] == ["a red circle", "a blue square"]
+    moved = Scene((SHAPES["a green star"],), 640, 480)
+    robot.show({"front": moved}, lambda: "green star" in captions[-1].caption)
+    for subscription in (front, rear):
+        robot.client.destroy_subscription(subscription)
 
 
 def test_each_region_is_described_separately(robot):

@@ -56,6 +56,22 @@ def test_status_of_a_working_camera_has_rates_and_latency(start):
     assert float(values["process memory (MB)"]) > 10
 
 
+def test_an_unchanged_frame_is_counted_and_published_with_its_own_header(start):
+    harness = start(max_rate=0).subscribe_to_captions()
+    monitor = Monitor(harness)
+    frame = harness.send(sec=7)
+    harness.until(lambda: len(harness.captions) == 1)
+    frame.header.stamp.sec = 8
+    harness.deliver(harness.image_publisher, frame, harness.camera)
+    harness.until(lambda: len(harness.captions) == 2)
+    first, second = harness.captions
+    assert [caption.header.stamp.sec for caption in (first, second)] == [7, 8]
+    assert (second.caption, second.phrases) == (first.caption, first.phrases)
+    assert len(harness.engine.prompts) == 1
+    values = monitor.until("camera", DiagnosticStatus.OK, described="2", unchanged="1")
+    assert values["tokens per pass with drafts"] == "1.00"
+
+
 @pytest.mark.fault(21)
 def test_silence_and_failures_set_the_level(start):
     harness = start(max_rate=0, stale_timeout=1.0).subscribe_to_captions()

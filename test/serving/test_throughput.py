@@ -4,7 +4,7 @@
 
 import pytest
 
-from kosmos_ros.serving.throughput import MAX_LATENCIES, WINDOW, Throughput
+from kosmos_ros.serving.throughput import MAX_GAINS, MAX_LATENCIES, WINDOW, Throughput
 
 
 def test_nothing_is_counted_at_the_start():
@@ -59,3 +59,15 @@ def test_the_newest_error_stays_after_a_success():
     throughput.described(7.0, 0.1)
     assert (throughput.failed, throughput.failing, throughput.error) == (2, False, "second")
     assert (throughput.error_at, throughput.count) == (6.0, 1)
+
+
+def test_the_gain_is_a_mean_over_the_frames_that_the_model_described():
+    throughput = Throughput()
+    assert (throughput.gain(), throughput.unchanged) == (1.0, 0)
+    throughput.described(1.0, 0.1, gain=2.0)
+    throughput.described(2.0, 0.1, gain=4.0)
+    throughput.described(3.0, 0.1, gain=9.0, unchanged=True)
+    assert (throughput.gain(), throughput.unchanged, throughput.count) == (3.0, 1, 3)
+    for _ in range(MAX_GAINS):
+        throughput.described(4.0, 0.1, gain=1.5)
+    assert throughput.gain() == 1.5

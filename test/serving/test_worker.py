@@ -18,6 +18,8 @@ from kosmos_ros.errors import (
     QueueFullError,
 )
 from kosmos_ros.serving import worker as worker_module
+from kosmos_ros.serving.memory_backoff import LEVELS, QUIET, MemoryBackoff
+from kosmos_ros.serving.scheduler import Limits
 from kosmos_ros.serving.worker import MEMORY_PERIOD, Worker
 
 FULL = "the queue is full: 2 requests wait, the most that queue_size allows; try again later"
@@ -638,6 +640,120 @@ def test_requests_about_one_frame_share_its_decoded_and_encoded_image(monkeypatc
     assert len(turns.decoded) == 1
     assert turns.engine.encoded == [1]
     assert turns.engine.steps == [["a", "q"], ["a", "q", "r"]]
+
+
+def test_answers_about_a_camera_are_the_drafts_of_the_next_ones(monkeypatch):
+    turns = Turns(monkeypatch, most=4)
+    turns.rig.offer("front", ["a", "b"], 1, 5)
+    turns.turn()
+    turns.rig.offer("front", ["a", "b"], 1, 6)
+    turns.rig.offer("rear", ["a"], 1, 6)
+    turns.turn()
+    assert turns.engine.drafts[:2] == [("a", None), ("b", None)]
+    assert sorted(turns.engine.drafts[2:], key=str) == [("a", (5,)), ("a", None), ("b", (5,))]
+    turns.rig.ask("request", ["new"], 1, camera="front")
+    turns.rig.ask("own", ["a"], 1, value=9)
+    turns.turn()
+    assert turns.engine.drafts[5:] == [("new", (6,)), ("a", None)]
+    assert turns.rig.said["front"] == ["6", "6"]
+
+
+def test_a_job_that_failed_alone_is_tried_again_without_drafts(monkeypatch):
+    turns = Turns(monkeypatch, most=4)
+    turns.rig.offer("front", ["a", "b"], 1, 5)
+    turns.turn()
+    turns.engine.refuses = lambda prompts: (
+        GenerationError("too much") if len(prompts) > 1 else None
+    )
+    turns.rig.offer("front", ["a", "b"], 1, 6)
+    for _ in range(3):
+        turns.turn()
+    assert turns.engine.drafts[2:4] == [("a", (5,)), ("b", (5,))]
+    assert turns.engine.drafts[4:] == [("a", None), ("b", None)]
+    assert turns.rig.said["front"] == ["6", "6"]
+
+
+def repeated(turns, *words, value=7, header="second", tokens=1, camera="front"):
+    """Send a frame with a header of its own and take a turn; return the observation."""
+    turns.rig.frames[camera] = (words, tokens)
+    turns.rig.scheduler.set_limits(camera, Limits(max_rate=0.0))
+    turns.rig.scheduler.offer(camera, Message(value, header))
+    turns.turn()
+    return turns.rig.observations.get(camera)
+
+
+def test_an_unchanged_frame_has_the_answers_of_the_one_before_and_its_own_header(monkeypatch):
+    turns = Turns(monkeypatch)
+    first = repeated(turns, "a", header="first")
+    turns.rig.scheduler.drop("front")
+    again = repeated(turns, "a", header="second")
+    assert (first.header, first.unchanged) == ("first", False)
+    assert (again.header, again.unchanged) == ("second", True)
+    assert again.captions == first.captions
+    assert (first.frames_dropped, again.frames_dropped) == (0, 1)
+    assert turns.engine.encoded == [1]
+    assert turns.engine.steps == [["a"]]
+    assert turns.rig.answered == ["front"] * 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"value": 8}, {"words": ("b",)}, {"words": ("a", "b")}, {"tokens": 2}, {"camera": "rear"}],
+)
+def test_a_frame_that_differs_in_pixels_prompts_limit_or_camera_is_described(monkeypatch, other):
+    turns = Turns(monkeypatch, most=4)
+    repeated(turns, "a")
+    repeated(turns, *other.pop("words", ("a",)), **other)
+    assert turns.engine.encoded == [1, 1]
+
+
+def test_an_unchanged_frame_is_described_anew_after_a_failed_one_and_while_paused(monkeypatch):
+    turns = Turns(monkeypatch)
+    turns.engine.refuses = lambda prompts: GenerationError("bad")
+    for _ in range(3):
+        repeated(turns, "a")
+    assert not turns.rig.observations
+    turns.engine.refuses = lambda prompts: None
+    while not turns.rig.observations:
+        repeated(turns, "a")
+    encoded = len(turns.engine.encoded)
+    turns.rig.paused = lambda: True
+    answered = len(turns.rig.answered)
+    repeated(turns, "a")
+    assert len(turns.engine.encoded) == encoded + 1
+    assert turns.rig.answered[answered:] == ["front"]
+    assert turns.rig.errors["front"] == "generation was stopped"
+
+
+def test_an_unchanged_frame_does_not_overtake_an_earlier_one(monkeypatch):
+    turns = Turns(monkeypatch, most=4)
+    repeated(turns, "a", value=7, header="first", tokens=3)
+    while turns.worker._batch.running:
+        turns.turn()
+    repeated(turns, "a", value=8, header="second", tokens=3)
+    seen = []
+    note = turns.rig.note
+    turns.rig.note = lambda name: (note(name), seen.append(turns.rig.observations[name].header))
+    repeated(turns, "a", value=7, header="third", tokens=3)
+    while turns.worker._batch.running:
+        turns.turn()
+    assert seen == ["second", "third"]
+
+
+def test_a_frame_is_described_again_once_its_answers_may_be_longer(monkeypatch):
+    turns = Turns(monkeypatch)
+    now = [0.0]
+    backoff = turns.worker._batch.backoff = MemoryBackoff(lambda: now[0])
+    for _ in LEVELS:
+        backoff.reduce()
+    repeated(turns, "a", tokens=40)
+    while turns.worker._batch.running:
+        turns.turn()
+    assert len(turns.rig.observations) == 1
+    assert len(turns.engine.steps) == LEVELS[-1].tokens
+    now[0] = len(LEVELS) * QUIET
+    repeated(turns, "a", tokens=40)
+    assert turns.engine.encoded == [1, 1]
 
 
 def test_equal_images_of_two_messages_are_encoded_each(monkeypatch):
