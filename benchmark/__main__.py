@@ -14,7 +14,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from benchmark import engine, node, subjects
+from benchmark import engine, streams, subjects
 from benchmark.report import Result, plot, table, write_json
 
 Part = tuple[str, Callable[[], Iterable[Result]]]
@@ -23,6 +23,9 @@ Part = tuple[str, Callable[[], Iterable[Result]]]
 def main() -> None:
     """Measure, print a table, and write the files that the options name."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
+    parser.add_argument(
+        "--engine", action="store_true", help="only the engine, few runs; needs no ROS"
+    )
     parser.add_argument("--quick", action="store_true", help="only the embedded model, few runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write plots of them")
@@ -30,13 +33,17 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, help="CPU threads of both models")
     options = parser.parse_args()
+    options.few = options.quick or options.engine
     results: list[Result] = []
     try:
         for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
             if name == "full" and options.quick:
                 continue
             begun = len(results)
-            _measure(_embedded(options) if name == "embedded" else _full(options), results)
+            parts = _embedded(options) if name == "embedded" else _full(options)
+            if name == "embedded" and not options.engine:
+                parts += _node(options)
+            _measure(parts, results)
             if options.plots:
                 options.plots.mkdir(parents=True, exist_ok=True)
                 where = _machine(options)["device" if options.device != "cpu" else "processor"]
@@ -58,20 +65,31 @@ def _measure(parts: list[Part], results: list[Result]) -> None:
 
 def _embedded(options: argparse.Namespace) -> list[Part]:
     subject = subjects.embedded(options.device, options.threads)
-    runs = 7 if options.quick else 40
+    runs = 7 if options.few else 40
     return [
+        ("agreement", lambda: engine.agreement(subject, 40 if options.few else 2000)),
+        ("joins", lambda: engine.joins(subject, 40 if options.few else 300)),
         ("latency", lambda: engine.latency(subject, runs)),
         ("one more token", lambda: engine.decode(subject, runs)),
         ("additions to a step", lambda: engine.additions(subject, 10 * runs)),
+        ("streams", lambda: streams.streams(subject, 8 if options.few else 48)),
         ("cameras", lambda: engine.cameras(subject, max(3, runs // 5))),
         ("phrases", lambda: engine.phrases(subject, max(3, runs // 8))),
         ("stages", lambda: engine.stages(subject, runs)),
-        ("load", lambda: engine.load(subject, 10 if options.quick else 60)),
-        ("agreement", lambda: engine.agreement(subject, 40 if options.quick else 2000)),
+        ("load", lambda: engine.load(subject, 10 if options.few else 60)),
         ("memory", lambda: engine.memory(subject)),
-        ("overhead", lambda: node.overhead(subject, runs)),
-        ("dropped frames", lambda: node.dropped(4.0 if options.quick else 20.0)),
-        ("idle node", lambda: node.idle(4.0 if options.quick else 20.0)),
+    ]
+
+
+def _node(options: argparse.Namespace) -> list[Part]:
+    from benchmark import node  # needs ROS
+
+    subject = subjects.embedded(options.device, options.threads)
+    seconds = 4.0 if options.few else 20.0
+    return [
+        ("overhead", lambda: node.overhead(subject, 7 if options.few else 40)),
+        ("dropped frames", lambda: node.dropped(seconds)),
+        ("idle node", lambda: node.idle(seconds)),
     ]
 
 
@@ -79,16 +97,18 @@ def _full(options: argparse.Namespace) -> list[Part]:
     torch.set_num_threads(options.threads)
     subject = subjects.full(options.device)
     on_gpu = subject.model.device.type == "cuda"
-    runs = 30 if on_gpu else 3
+    runs = (10 if options.few else 30) if on_gpu else 3
     return [
+        ("agreement", lambda: engine.agreement(subject, 20)),
+        ("joins", lambda: engine.joins(subject, 60 if on_gpu else 4)),
         ("latency", lambda: engine.latency(subject, runs)),
         ("one more token", lambda: engine.decode(subject, runs)),
         ("additions to a step", lambda: engine.additions(subject, runs)),
         ("Florence-2", lambda: engine.peer(runs, subject)),
+        ("streams", lambda: streams.streams(subject, runs)),
         ("cameras", lambda: engine.cameras(subject, max(1, runs // 5), 16 if on_gpu else 1)),
         ("phrases", lambda: engine.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),
         ("stages", lambda: engine.stages(subject, runs)),
-        ("agreement", lambda: engine.agreement(subject, 20)),
         ("memory", lambda: engine.memory(subject)),
         ("quantized weights", lambda: engine.quantized(subject, runs)),
     ]

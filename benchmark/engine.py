@@ -25,8 +25,9 @@ from benchmark.report import BOUND, GENERATE, Result
 from benchmark.subjects import BRIEF, DETAILED, Subject, frames
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import compat, loading, prompts
-from kosmos_ros.kosmos2.engine import Engine
-from kosmos_ros.kosmos2.query import Query
+from kosmos_ros.kosmos2.decoder import EncodedImage, NewRow
+from kosmos_ros.kosmos2.engine import Answer, Engine
+from kosmos_ros.kosmos2.query import Earlier, Query
 from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.serving.scheduler import Limits, Scheduler
@@ -100,7 +101,8 @@ def decode(subject: Subject, runs: int) -> Iterator[Result]:
 
     token, their_token = _one_more(subject, runs, ours, theirs)
     yield Result(f"{subject.name}: one more token", token, "ms", GENERATE, their_token)
-    cache = image.nbytes / image.shape[1] * (image.shape[1] + TOKENS)
+    positions = len(subject.engine.token_ids(DETAILED.text)) + TOKENS
+    cache = positions * cache_bytes(subject)
     bound = (_read_by_a_step(subject) + cache) / bandwidth(subject.model.device) * 1e3
     yield Result(f"{subject.name}: one more token", token, "ms", BOUND, bound)
 
@@ -109,7 +111,7 @@ def additions(subject: Subject, runs: int) -> Iterator[Result]:
     """Measure one more token with the ban on repetition, and with refined boxes."""
     (frame, *_) = long_frames(subject)
     image = subject.engine.encode(frame)
-    prompt = subject.engine.token_ids(DETAILED.text)[image.shape[1] :]
+    prompt = subject.engine.token_ids(DETAILED.text)[len(subject.engine.token_ids("")) :]
 
     def write(size: int, refine_boxes: bool) -> Writing:
         info = dataclasses.replace(subject.engine.info, no_repeat_ngram_size=size)
@@ -124,10 +126,10 @@ def additions(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 @torch.inference_mode()
-def _steps(engine: Engine, image: torch.Tensor, prompt: list[int], tokens: int) -> None:
+def _steps(engine: Engine, image: EncodedImage, prompt: list[int], tokens: int) -> None:
     """Write `tokens` tokens, also after an end token."""
     decoder = engine._decoder
-    decoder.join([image], [prompt], [tokens])
+    decoder.join([NewRow(image, prompt, tokens)])
     for _ in range(tokens):
         decoder.step()
     decoder.leave(0)
@@ -186,7 +188,6 @@ def stages(subject: Subject, runs: int) -> Iterator[Result]:
     image = engine.encode(frame)
     with torch.inference_mode():
         pixels = engine.pixels(frame)
-        tokens = engine.image_tokens(pixels)
 
         def one_token(_: int) -> None:
             engine.generate(image, BRIEF.text, 1)
@@ -194,8 +195,7 @@ def stages(subject: Subject, runs: int) -> Iterator[Result]:
         parts: dict[str, Callable[[int], object]] = {
             "preprocess 1080p": lambda _: engine.pixels(frame),
             "vision tower and projection": lambda _: engine.image_tokens(pixels),
-            "keys and values of the image": lambda _: engine.prefixes(tokens),
-            "prompt and first token": one_token,
+            "image, prompt and first token": one_token,
         }
         for name, times in zip(parts, measured(subject, runs, *parts.values()), strict=True):
             yield Result(f"{subject.name}: {name}", statistics.median(times), "ms")
@@ -464,6 +464,40 @@ def agreement(subject: Subject, count: int) -> Iterator[Result]:
     yield Result(name, same, "prompts", "of", float(count))
 
 
+def joins(subject: Subject, count: int) -> Iterator[Result]:
+    """Count prompts whose token ids are the same alone and in a batch that they join at any time.
+
+    Half of them have a draft: their own answer with some wrong tokens.
+    """
+    rng = np.random.default_rng(7)
+    encoded = subject.engine.encode_batch(frames(8, 3))
+    queries, alone = [], []
+    for _ in range(count):
+        limit = int(rng.integers(4, TOKENS))
+        query = Query(encoded[int(rng.integers(8))], _any_prompt(rng).text, limit)
+        (answer,) = subject.engine.generate_batch([query])
+        ids = tuple(getattr(answer, "ids", ()))
+        if rng.random() < 0.5:
+            changed = np.array(ids)
+            changed[rng.random(len(ids)) < 0.1] += 1
+            query = dataclasses.replace(query, earlier=Earlier(tuple(changed.tolist())))
+        queries.append(query)
+        alone.append(ids)
+    left = list(queries)
+    answers: dict[Query, Answer] = {}
+    while len(answers) < count:
+        joining = int(rng.integers(0, 4))
+        subject.engine.add(left[:joining])
+        del left[:joining]
+        answers.update(subject.engine.step())
+    same = sum(
+        getattr(answers[query], "ids", None) == ids
+        for query, ids in zip(queries, alone, strict=True)
+    )
+    name = f"{subject.name}: prompts with the same token ids alone and when they join a batch"
+    yield Result(name, same, "prompts", "of", float(count))
+
+
 def _any_prompt(rng: np.random.Generator) -> prompts.Prompt:
     colour, kind = next(itertools.islice(_phrases(), int(rng.integers(48)), None))
     cells = (int(rng.integers(0, 400)), int(rng.integers(600, 1023)))
@@ -513,6 +547,12 @@ def bandwidth(device: torch.device) -> float:
         source.sum().item()
         best = min(best, time.perf_counter() - begun)
     return BANDWIDTH_BYTES / best
+
+
+def cache_bytes(subject: Subject) -> int:
+    """Return the bytes of a token's keys and values."""
+    text = subject.model.config.text_config
+    return int(2 * text.layers * text.embed_dim * subject.model.dtype.itemsize)
 
 
 def _read_by_a_step(subject: Subject) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from benchmark import engine, node, subjects
+from benchmark import engine, node, streams, subjects
 from benchmark.report import BOUND, Result, plot, table, write_json
 
 RESULTS = [
@@ -67,10 +67,11 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
         engine.phrases(shapes, 1, most=10),
         engine.stages(shapes, 1),
         engine.load(shapes, 2),
+        streams.streams(shapes, 1),
         node.overhead(shapes, 1),
     ]
     results = [result for part in parts for result in part]
-    assert len({(result.name, result.against) for result in results}) == len(results) == 27
+    assert len({(result.name, result.against) for result in results}) == len(results) == 44
     # One more token is a difference of two times, so noise may make it negative.
     assert all(result.value > 0 for result in results if "one more token" not in result.name)
 
@@ -80,7 +81,8 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
 )
 def test_eight_captions_take_more_memory_than_their_cache(small):
     (result,) = engine.memory(small)
-    cache = 8 * small.engine.encode(subjects.frames(1)[0]).nbytes / 1e9
+    prefix = len(small.engine.token_ids(""))
+    cache = 8 * prefix * engine.cache_bytes(small) / 1e9
     assert 4 > result.value > cache
     assert 4 > result.baseline > 0
 

@@ -1,0 +1,119 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Measure captions of a stream, of which each is the draft of the next one."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmark.engine import TOKENS, measured
+from benchmark.report import GENERATE, Result
+from benchmark.subjects import BRIEF, DETAILED, Subject
+from kosmos_ros.kosmos2.engine import Answer
+from kosmos_ros.kosmos2.prompts import Prompt
+from kosmos_ros.kosmos2.query import Earlier, Generation, Query
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import moving_scene
+
+MOTIONS = {"still": 0.0, "all moving, 10 Hz": 0.1, "all moving, 1 Hz": 1.0}
+"""Seconds between the frames of a stream."""
+SCENES, FRAMES = 8, 4  # frames of each scene
+SIZE = (640, 480)
+NOISE = 3.0  # levels of sensor noise, which differs between all frames
+WRONG = {"still": 0, "all moving, 10 Hz": 1, "all moving, 1 Hz": 6}
+"""Wrong tokens in a draft of 40 for random weights, whose captions do not follow the scene. With
+them, a caption needs as many passes as the captions of drawn scenes."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Frames, and for each the caption of the frame before it."""
+
+    prompt: Prompt
+    frames: Sequence[np.ndarray]
+    earlier: Sequence[Earlier]
+    limit: int  # tokens of a caption
+
+
+def streams(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure a caption with a draft, with the encoding of its frame.
+
+    Compares it with generate, and with the same caption without a draft. Drafts are always used,
+    also where the node would not use them.
+    """
+    for motion in MOTIONS:
+        for stream in _random(subject, motion) if subject.random else _filmed(subject, motion):
+            kind = "detailed" if stream.prompt is DETAILED else "brief"
+            yield from _measure(
+                subject, stream, runs, f"{subject.name}: {kind} caption of a stream, {motion}"
+            )
+
+
+def _measure(subject: Subject, stream: Stream, runs: int, name: str) -> Iterator[Result]:
+    gains = []
+
+    def ours(run: int, earlier: Earlier | None) -> None:
+        image = subject.engine.encode(stream.frames[run % len(stream.frames)])
+        query = Query(image, stream.prompt.text, stream.limit, earlier=earlier)
+        (answer,) = subject.engine.generate_batch([query])
+        assert isinstance(answer, Generation), answer
+        gains.append(answer.gain)
+
+    def theirs(run: int) -> None:
+        subject.theirs(stream.frames[run % len(stream.frames)], stream.prompt, stream.limit)
+
+    plain, generated, drafted = (
+        statistics.fmean(times)
+        for times in measured(
+            subject,
+            runs,
+            lambda run: ours(run, None),
+            theirs,
+            lambda run: ours(run, stream.earlier[run % len(stream.frames)]),
+        )
+    )
+    yield Result(name, drafted, "ms", GENERATE, generated)
+    yield Result(name, drafted, "ms", "without drafts", plain)
+    yield Result(f"{name}, tokens in a pass", statistics.fmean(gains[1::2]), "tokens")
+
+
+def _filmed(subject: Subject, motion: str) -> Iterator[Stream]:
+    """Return streams of moving scenes."""
+    videos = [
+        [_frame(scene, number, motion) for number in range(FRAMES)] for scene in range(SCENES)
+    ]
+    for prompt in (BRIEF, DETAILED):
+        earlier = []
+        for video in videos:
+            images = subject.engine.encode_batch(video[:-1])
+            queries = [Query(image, prompt.text) for image in images]
+            earlier += [_earlier(answer) for answer in subject.engine.generate_batch(queries)]
+        yield Stream(prompt, [view for video in videos for view in video[1:]], earlier, 128)
+
+
+def _random(subject: Subject, motion: str) -> Iterator[Stream]:
+    """Return a stream of one frame, with its own caption as a draft, some tokens replaced."""
+    frame = _frame(0, 0, motion)
+    image = subject.engine.encode(frame)
+    (answer,) = subject.engine.generate_batch([Query(image, DETAILED.text, TOKENS)])
+    ids, wrong = list(_earlier(answer).ids), WRONG[motion]
+    for number in range(1, wrong + 1):
+        ids[number * len(ids) // (wrong + 1)] += 1
+    yield Stream(DETAILED, [frame], [Earlier(tuple(ids))], TOKENS)
+
+
+def _earlier(answer: Answer) -> Earlier:
+    assert isinstance(answer, Generation), answer
+    return Earlier(answer.ids)
+
+
+def _frame(scene: int, number: int, motion: str) -> np.ndarray:
+    """Return a frame (H, W, 3) uint8 of a video."""
+    frame = render(moving_scene(scene, 3.0 + number * MOTIONS[motion], *SIZE))
+    noise = np.random.default_rng([scene, number]).normal(0.0, NOISE, frame.shape)
+    noisy: np.ndarray = (frame + noise).round().clip(0, 255).astype(np.uint8)
+    return noisy
