@@ -5,9 +5,10 @@
 Runs on the modules that Hugging Face loaded and shares their weights. One cache holds the keys
 and values of all rows. The position of a token in its row is also its position in the cache, so
 rows of different length need no padding, and a joining row does not affect the others.
-A pass reads all weights once. It gives a row one token, or several if the row has a draft of its
-next tokens and the draft is right. On a GPU, passes have few shapes, each recorded once as a CUDA
-graph, and without drafts a pass begins before the host has read the tokens of the previous one.
+A pass reads all weights once. It gives a row one token. If the row has a draft of its next
+tokens, the pass also gives those tokens of the draft that are right. On a GPU, passes have few
+shapes, and each shape is recorded once as a CUDA graph. Without drafts, a pass begins before the
+host has read the tokens of the previous one.
 Knows token ids, no text and no pixels.
 """
 
@@ -32,16 +33,16 @@ if TYPE_CHECKING:
     from kosmos_ros.kosmos2.kernels.step import Step
 
 WINDOW = 16
-"""Most tokens that a pass gives a row: those of a draft, and one more."""
+"""Largest number of tokens that a pass gives a row: those of its draft, and one more."""
 CACHE_STEP = 64
 """Number of positions by which the cache grows, and a pass's attention on a GPU."""
 PADDED_LENGTHS = (16, 64)
 """Numbers of tokens to which prompts are padded on a GPU. Longer prompts are not padded."""
 
 NONE = -1
-"""Written in place of a token that follows a wrong token of a draft."""
+"""Takes the place of each token that would follow a wrong token of a draft."""
 Token = tuple[int, list[float]]
-"""A token that a row has written, and the probabilities (K) of its neighbours."""
+"""A token that a row has written, and the probabilities (K) of the token's neighbours."""
 
 
 @dataclass(eq=False)
@@ -51,7 +52,7 @@ class EncodedImage:
     tokens: Tensor  # (Q, H)
     prefix: Tensor | None = None
     """Keys and values (layers, P, 2, heads, D) of the P tokens with which all prompts about the
-    image begin; None until several prompts that join together share them."""
+    image begin. None until several prompts about the image join together and share them."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,14 @@ class NewRow:
     image: EncodedImage
     ids: Sequence[int]  # of the prompt, after the prefix; 1 or more
     limit: int  # most tokens to write
-    draft: Sequence[int] = ()  # of the first tokens; fewer than `limit` and than WINDOW
+    draft: Sequence[int] = ()  # of the first tokens; shorter than `limit` and WINDOW
 
 
 class Decoder:
     """Greedy decoding of many rows at once. Call from one thread at a time, in inference mode.
 
-    `model` is a Kosmos2TextForCausalLM. All prompts about an image begin with the ids `prefix`;
-    at the positions `image` of these, the image's tokens replace the embeddings.
+    `model` is a Kosmos2TextForCausalLM. All prompts about an image begin with the ids `prefix`.
+    At the positions `image`, the image's tokens replace the embeddings of these ids.
     `rules` limit which tokens a row may write; they do not change the returned probabilities.
     `neighbours` (vocabulary, K) has for each token the tokens whose probabilities `step` returns
     when a row writes it. Default: the token itself.
@@ -113,8 +114,8 @@ class Decoder:
         self._newest: list[int] = []
         # (rows, positions): token ids by position.
         self._tokens = torch.zeros(0, 0, dtype=torch.long, device=self._device)
-        # (2, rows): the position of each row's newest token, which no pass has read yet, and 1 for
-        # a row that exists.
+        # (2, rows): the position of each row's newest token, and 1 for a row that exists. No pass
+        # has read the newest token yet.
         self._values = torch.zeros(2, 0, dtype=torch.long, device=self._device)
         # (layers, rows, positions, 2, heads, D): keys and values by position.
         self._cache = torch.zeros(len(self._blocks), 0, 0, device=self._device)
@@ -232,8 +233,8 @@ class Decoder:
     ) -> list[Tensor]:
         """Run the first pass of rows and return what `_choose` wrote.
 
-        `values` (B, L + 3) has for each row L token ids from position `start` on, the number of
-        the row, and how many of the ids are its prompt, and after these its draft.
+        `values` (B, L + 3) has for each row: L token ids from position `start` on, the number of
+        the row, the length of its prompt, and the length of its draft, which follows the prompt.
         """
         ids = values[:, :-3]
         rows, lengths, drafted = values[:, -3:].unbind(1)
@@ -245,7 +246,7 @@ class Decoder:
             shape = (ids.shape[1], end)
             mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
             mask = mask.triu(start + 1)
-        # The tokens after which others are chosen. Only the keys and values of the rest matter.
+        # Tokens are chosen only after these. The other tokens only need keys and values.
         at = lengths.unsqueeze(1) - 1 + self._window[:width]
         at = at.clamp(0, ids.shape[1] - 1)
         for number, block in enumerate(self._blocks):
@@ -339,8 +340,8 @@ class Decoder:
     ) -> list[Tensor]:
         """Run a pass of the first `count` rows and return what `_choose` wrote.
 
-        They attend to the first `reach` positions. `drafts` (count, W) has for each row the W - 1
-        tokens after the newest one, and how many of these are its draft.
+        The rows attend to the first `reach` positions. `drafts` (count, W) has for each row the
+        W - 1 tokens after the newest one, and the number of these that are its draft.
         """
         tokens, positions = self._tokens[:count, :reach], self._positions[:count].unsqueeze(1)
         newest = positions
@@ -394,8 +395,8 @@ class Decoder:
     def _choose(self, hidden: Tensor, tokens: Tensor, newest: Tensor) -> tuple[Tensor, Tensor]:
         """Choose the tokens (B, W) after the positions `newest` (B, W) of `tokens` (B, P).
 
-        `hidden` (B * W, H) are the text model's last states. Also returns the chosen tokens with
-        the probabilities of their neighbours, as numbers (B, W, 1 + K).
+        `hidden` (B * W, H) are the text model's last states. The second tensor (B, W, 1 + K) has
+        each chosen token as a number, and the probabilities of its neighbours.
         """
         logits = self._head(self._norm(hidden)).float()
         scores = logits.view(*newest.shape, -1)
@@ -415,8 +416,8 @@ class Decoder:
         """Return for each row how many tokens of its draft are right (B, 1).
 
         The draft is the `drafted` (B) tokens after the first position of `newest`. It is right up
-        to the first token that differs from the `chosen` one. What is `written` after the token
-        behind it becomes NONE.
+        to the first token that differs from the `chosen` one. The row gets the right tokens and
+        one more; all later tokens in `written` become NONE.
         """
         right = chosen[:, :-1] == tokens.gather(1, newest[:, 1:])
         right &= self._window[: right.shape[1]] < drafted.unsqueeze(1)

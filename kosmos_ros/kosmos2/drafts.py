@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Propose the next tokens of an answer from an earlier answer.
 
-A camera sees nearly the same as in its previous frame, so most of its caption is the same, too.
-The decoder checks a proposal in one pass and keeps only what the model itself would write.
+Consecutive frames of a camera are similar, so their captions are mostly equal. The decoder checks
+a proposal in one pass and keeps only the tokens that the model itself would write.
 Knows token ids and the grid of locations, no text and no model.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from kosmos_ros.kosmos2.grounding import GRID
 
 CONTEXT = (3, 2, 1)
-"""Numbers of tokens that are looked for in the earlier answer, the most telling first."""
+"""Numbers of last tokens to search for in the earlier answer. The longest match counts."""
 MIN_SHIFT = 2
-"""Cells by which a box has moved at least, if both of its corners have. A smaller difference is
+"""Smallest shift of a first corner (cells) that also moves the second corner. A smaller shift is
 more often a change of one corner only."""
 
 
@@ -28,9 +28,10 @@ class Drafts:
         self._cells = {token: cell for cell, token in enumerate(locations)}
 
     def moved(self, before: int, corner: int, following: int) -> int:
-        """Return the token `following`, moved as much as `corner` from its earlier place `before`.
+        """Return the location `following`, shifted as `corner` has shifted from `before`.
 
-        Returns it unchanged if the three are no locations or the place is outside of the grid.
+        Returns `following` unchanged if one of the three is not a location, if the shift is below
+        MIN_SHIFT, or if the result is outside the grid.
         """
         if not {before, corner, following} <= self._cells.keys():
             return following
@@ -70,9 +71,10 @@ class Draft:
     def propose(self, written: Sequence[int], most: int) -> list[int]:
         """Return at most `most` tokens that may follow the `written` ones.
 
-        They follow the place in the earlier answer where the last tokens match, the nearest to
-        the expected place if there are several. Without a match, the answers are taken to differ
-        in the last token only. `written` grows from call to call.
+        The proposal is the part of the earlier answer after the tokens that match the last written
+        ones. If there are several matches, the one nearest to the expected place counts. Without a
+        match, the last written token is assumed to replace one token of the earlier answer.
+        `written` grows from call to call.
         """
         expected = self._after + len(written) - self._seen
         self._after = self._match(written, expected) if written else 0
@@ -93,6 +95,6 @@ class Draft:
 
 
 def agreed(proposal: Sequence[int], tokens: Sequence[int]) -> int:
-    """Return the number of first tokens that are equal."""
+    """Return how many tokens at the start of both sequences are equal."""
     count = min(len(proposal), len(tokens))
     return next((at for at in range(count) if proposal[at] != tokens[at]), count)

@@ -17,10 +17,13 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Earlier:
-    """An answer about a similar image. It makes the next one faster, and changes nothing else."""
+    """An answer about a similar image: a draft of the next one.
+
+    A draft makes an answer faster and changes nothing else.
+    """
 
     ids: tuple[int, ...]  # of the generated tokens
-    gain: float = math.inf  # expected tokens in a pass of the model
+    gain: float = math.inf  # expected tokens per pass with the draft; infinite: not measured yet
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,4 +53,4 @@ class Generation:
     location_points: tuple[tuple[float, float], ...] = ()
     """(x, y) in [0, 1] of each location token's corner; empty: the centres of the cells."""
     gain: float = 1.0
-    """Tokens in a pass of the model if the pass checks a draft from Query.earlier; 1: none."""
+    """Mean number of tokens per pass if passes check drafts from Query.earlier; 1: no draft."""

@@ -22,9 +22,9 @@ class Rule(Protocol):
     def restrict(self, scores: Tensor, tokens: Tensor, newest: Tensor) -> Tensor:
         """Return `scores` (B, W, vocabulary), lowered for forbidden tokens.
 
-        `tokens` (B, P) has the token ids of each row, those of the image and the prompt included.
-        scores[b, w] belong to the token that follows tokens[b, : newest[b, w] + 1]; `newest` is
-        (B, W). The ids behind those are meaningless, but they are token ids.
+        `tokens` (B, P) has the token ids of each row, including those of the image and the prompt.
+        `newest` (B, W) are positions in `tokens`. scores[b, w] are for the token after position
+        newest[b, w]. The rule must ignore the ids after that position, which may be any token ids.
         After all rules, a row writes the token with the highest score. -inf forbids a token in any
         case; a finite penalty forbids it unless all other tokens are forbidden as well.
         `scores` itself must stay as it is: the decoder computes probabilities from it. A CUDA

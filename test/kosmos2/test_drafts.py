@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A draft goes on where the earlier answer goes on, and its boxes move as the first corner has."""
+"""A draft continues like the earlier answer, and a box moves by the shift of its first corner."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ def test_a_draft_goes_on_behind_what_was_written():
     assert proposals([1, 2, 3, 4, 5, 6], [], [1, 2, 3]) == [[1, 2, 3, 4], [4, 5, 6]]
 
 
-def test_without_a_match_the_last_token_has_taken_the_place_of_another():
+def test_without_a_match_the_last_token_replaces_an_earlier_one():
     assert proposals([1, 2, 3, 4, 5, 6], [], [1, 2, 9]) == [[1, 2, 3, 4], [4, 5, 6]]
 
 
@@ -49,7 +49,7 @@ def test_the_longest_match_counts(written, following):
     assert proposal[0] == following
 
 
-def test_of_several_matches_the_nearest_to_the_expected_place_counts():
+def test_the_match_nearest_to_the_expected_place_counts():
     earlier = [1, 2, 10, 1, 2, 20, 1, 2, 30]
     for count, following in ((2, 10), (5, 20), (8, 30)):
         draft = Draft(earlier, DRAFTS)
