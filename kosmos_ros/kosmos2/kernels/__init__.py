@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder's step as Triton kernels, for GPUs and weights that have them.
 
-`chain` lets kernels overlap. `linear`, `attention` and `sampling` contain the kernels, `tiles`
-their sizes. `weights` finds what they read, `step` launches them. Without Triton, or for other
-GPUs or weights, `make` returns None, and the decoder runs torch's kernels. Knows tensors only.
+A step is one pass of the decoder. `chain` lets kernels overlap. `linear`, `attention` and
+`sampling` contain the kernels, and `tiles` contains their sizes. `weights` finds the weights that
+they read. `step` launches them. Without Triton, or for other GPUs or weights, `make` returns None,
+and the decoder runs torch's kernels. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
 def make(text: Text, rules: Rules) -> Step | None:
     """Return the step of a model, or None if the kernels cannot run it.
 
-    Logs a warning if they should, but Triton cannot use the GPU's driver or a C compiler.
+    Logs a warning if Triton cannot use the GPU's driver or a C compiler.
     """
     device = text.head.device
     if not available(device, text.head.dtype):

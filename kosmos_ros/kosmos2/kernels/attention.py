@@ -1,7 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel of a step's attention: one query of each row over the places of that row.
+"""Kernel of a step's attention: each token's query over the places of the token's row.
 
+A place is a position in the cache.
 Knows tensors only.
 """
 
@@ -37,11 +38,10 @@ def attend(
     """Write softmax(q k / sqrt(D)) v of a token and a head, over the places up to the token.
 
     `queries` and `out` (M, HEADS * D): a row has `window` tokens, the first one at its position.
-    FIT is the next power of two. `cache` (rows, places, 2, HEADS, D) with `stride` numbers
-    between rows. With `gain`, write the input of the next norm instead of `out`.
-    Reads BLOCK places at a time. Those before
-    the window were written by earlier steps. The first block of them is loaded before the
-    window's are ready.
+    FIT is the next power of two of `window`. `cache` (rows, places, 2, HEADS, D) has `stride`
+    numbers between rows. With `gain`, write the input of the next norm instead of `out`.
+    The kernel reads BLOCK places at a time. Earlier steps wrote the places before the window, so
+    the kernel loads the first block of these before the places of the window are ready.
     """
     begin(CHAIN)
     m = tl.program_id(0)

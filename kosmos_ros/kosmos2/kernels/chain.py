@@ -4,8 +4,8 @@
 
 A kernel of a chain starts while the kernel before it still runs. It may load what no kernel of
 the step writes, such as weights. It must call `wait` before it reads anything else: `wait` returns
-when all kernels before it have ended. `LATE` is for kernels that fill the GPU: the next one starts
-when their products are done, because it would take room from them.
+when all kernels before it have ended. `LATE` is for kernels that fill the GPU. The next kernel
+would take room from them, so it starts only when their products are done.
 """
 
 import triton

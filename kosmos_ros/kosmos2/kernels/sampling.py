@@ -20,7 +20,7 @@ def embed(
     tokens, positions, embeddings, encodings, out, gain, gained, moments, scale, places, context,
     window, H: tl.constexpr, FIT: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
-    """Write embedding * scale + encoding (M, H) of the newest token of each row.
+    """Write embedding * scale + encoding (M, H) of the tokens that a step reads.
 
     `tokens` (rows, places). A row has `window` tokens, the first one at its position. With
     `gain`, write the input of the next norm, too. FIT is the next power of two of H.
@@ -30,7 +30,7 @@ def embed(
     row = m // window
     h = tl.arange(0, FIT)
     place = tl.load(positions + row) + m % window
-    encoding = tl.minimum(place, context - 1)  # no token is used behind the model's context
+    encoding = tl.minimum(place, context - 1)  # no token beyond the model's context is used
     token = tl.load(tokens + row.to(tl.int64) * places + place)
     y = tl.load(embeddings + token * H + h, h < H, 0.0).to(tl.float32) * scale
     y = y.to(out.dtype.element_ty).to(tl.float32)
@@ -61,11 +61,11 @@ def before_head(
     H: tl.constexpr, FIT: tl.constexpr, VOCABULARY: tl.constexpr, KINDS: tl.constexpr,
     SIZE: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
-    """Write the last norm of x (M, H), and what the rules need of the tokens up to each.
+    """Write the last norm of x (M, H). For each token, prepare the rules on the token after it.
 
     The grammar's state follows from the last three tokens: an opening tag and two corners. The
-    ban marks tokens in `banned` (M, vocabulary); `choose` removes the marks. Both depend on
-    earlier steps only, so they run while the last product does.
+    ban marks tokens in `banned` (M, vocabulary); `choose` removes the marks. Both depend only on
+    token ids that are known before the step, so they run while the last product runs.
     """
     begin(CHAIN)
     m = tl.program_id(0)
@@ -99,8 +99,8 @@ def choose(
 ):  # fmt: skip
     """Choose each row's next tokens from what the head found, write them, and move on.
 
-    The first of the `window` tokens of a row is its newest one, and the others are drafts. The
-    choice behind a token counts if all drafts up to the token are what was chosen.
+    The first of the `window` tokens of a row is its newest one, and the others are its draft. The
+    token chosen after a token counts only if the draft is right up to and including that token.
     `written` (rows, window, 1 + KEPT): the chosen token or -1, and the probabilities of its
     `neighbours` (vocabulary, KEPT), or its own. FIT and KEPT_FIT are the next powers of two of
     TILES and KEPT.

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of the decoder as a chain of Triton kernels: 5 for each block, 4 around them.
 
-A step of one row takes little longer than reading the weights, if kernels are few and start
-before their predecessors have ended. Shares the weights with the modules that Hugging Face
+If kernels are few and start before their predecessors have ended, a step of one row takes little
+longer than reading the weights. Shares the weights with the modules that Hugging Face
 loaded. Knows tensors only.
 """
 
@@ -36,8 +36,8 @@ FAILURES = (
     AssertionError,
     subprocess.SubprocessError,
 )
-"""What Triton raises if it cannot compile or launch a kernel, also for want of a C compiler, of
-its headers, or of a library of the driver."""
+"""Exceptions that Triton raises if it cannot compile or launch a kernel. A C compiler, its headers
+or a library of the driver may be missing."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Rules:
     # Kinds of tokens (vocabulary), 0 or -inf (states, kinds), and following (states, kinds), as
     # in grammar.Grammar.
     grammar: tuple[Tensor, Tensor, Tensor] | None = None
-    repetition: int = 0  # length of the sequences that a row may not write twice; 0: any
+    repetition: int = 0  # length of sequences that a row must not repeat; 0: no ban
     # Tokens (vocabulary, K) whose probabilities are written; None: the token itself.
     neighbours: Tensor | None = None
 
@@ -178,7 +178,7 @@ class Step:
             "down": _Flow(linear.ADD, activated, activated, between, hidden, hidden, gained),
         }
         few, one = tiles.few_rows, tiles.one_row
-        # Tiles of the moments that each product reads. Those of the first block's qkv are one.
+        # Number of tiles of the moments that each product reads; 1 for the first block's qkv.
         self._read = {
             "qkv": width // few["down"].outputs,
             "out": self._heads,
@@ -201,14 +201,14 @@ class Step:
     def __call__(self, state: State, count: int, window: int = 1) -> bool:
         """Launch the step and return True, or return False before any row has moved.
 
-        With a larger `window`, the tokens behind each row's newest one are drafts of its next
-        tokens. A row writes as many tokens as single steps would write the same, and one more.
-        Each row must have `window` places from its position on, in the cache and in `tokens`.
-        `state.written` must be (rows, window, 1 + K) then; it has -1 for the other tokens.
+        With a `window` above 1, the tokens after each row's newest one are its draft. A row writes
+        the tokens of the draft that are right, and one more. `state.written` must then be (rows,
+        window, 1 + K); it gets -1 for all later tokens. Each row must have `window` places from
+        its position on, in the cache and in `tokens`.
 
-        It is False for more than MAX_ROWS tokens (count * window). If a kernel cannot be compiled
-        or launched, this logs a warning and is False from then on. Only the last kernel moves the
-        rows, so the caller can run the same step in another way.
+        Returns False for more than MAX_ROWS tokens (count * window). If a kernel cannot be
+        compiled or launched, this logs a warning and always returns False afterwards. Only the
+        last kernel moves the rows, so the caller can run the same step in another way.
         """
         if not self.runs(count * window):
             return False
@@ -291,7 +291,7 @@ class Step:
     def _one_row(self, name: str, part: NormedProduct, layer: int, first: int, run: _Run) -> None:
         flow, cache, matrix = self._flows[name], run.state.cache[layer], part.matrix
         tile, n, k = self._tiles.one_row[name], matrix.outputs, matrix.inputs
-        # Decoding takes registers, of which more warps have more.
+        # Decoding needs registers, and more warps have more registers.
         warps = tile.warps * 2 if matrix.format == linear.NF4 else tile.warps
         self.launch(
             linear.block_one_row, (cdiv(n, tile.outputs),),
