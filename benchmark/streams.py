@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure captions of a stream, of which each is the draft of the next one."""
+"""Measure captions of a stream of frames. Each caption is the draft of the next one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SCENES, FRAMES = 8, 4  # frames of each scene
 SIZE = (640, 480)
 NOISE = 3.0  # levels of sensor noise, which differs between all frames
 WRONG = {"still": 0, "all moving, 10 Hz": 1, "all moving, 1 Hz": 6}
-"""Wrong tokens in a draft of 40 for random weights, whose captions do not follow the scene. With
-them, a caption needs as many passes as the captions of drawn scenes."""
+"""Number of wrong tokens in a draft of 40, for random weights, whose captions do not follow the
+scene. A caption then needs as many passes as a caption of drawn scenes does."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _filmed(subject: Subject, motion: str) -> Iterator[Stream]:
 
 
 def _random(subject: Subject, motion: str) -> Iterator[Stream]:
-    """Return a stream of one frame, with its own caption as a draft, some tokens replaced."""
+    """Return a stream of one frame. Its draft is its own caption with some tokens replaced."""
     frame = _frame(0, 0, motion)
     image = subject.engine.encode(frame)
     (answer,) = subject.engine.generate_batch([Query(image, DETAILED.text, TOKENS)])

@@ -271,7 +271,7 @@ def _prepare() -> None:
 
 
 def _open_streams(output: int = os.O_RDWR) -> None:
-    """Open /dev/null in place of closed standard streams, with mode `output` for the output.
+    """Open /dev/null in place of closed standard streams; `output` is standard output's mode.
 
     Otherwise a file or socket could get the number of a closed stream and receive its text.
     """

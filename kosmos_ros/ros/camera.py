@@ -38,7 +38,7 @@ from kosmos_ros.serving.throughput import Throughput
 from kosmos_ros.serving.work import Observation, Work
 
 REPEAT_ERROR = 5.0  # s between two log lines about the same kind of error
-MAX_ERROR_KINDS = 10  # log lines about errors within REPEAT_ERROR; far more than a camera has
+MAX_ERROR_KINDS = 10  # most kinds that are logged within REPEAT_ERROR; a camera has far fewer
 REPEAT_CUT = 60.0  # s between two warnings about truncated texts
 
 
@@ -310,8 +310,8 @@ class Camera:
 class _Throttle:
     """Allow one log line per REPEAT_ERROR for each kind of error, and MAX_ERROR_KINDS in all.
 
-    Texts that differ only in numbers are of one kind. rclpy throttles a line of code, so that one
-    error would hide another. Any thread may use it.
+    Texts that differ only in numbers are of one kind. rclpy's own throttle counts per line of
+    code, so one error would hide another. Any thread may use it.
     """
 
     def __init__(self) -> None:

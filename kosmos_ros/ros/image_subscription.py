@@ -213,8 +213,8 @@ class ImageSubscription:
     def silent(self, now: float, timeout: float) -> bool:
         """Return whether images are missing: none arrived for `timeout` seconds (0: never).
 
-        The only image of publishers that keep it for late subscribers stays valid, so no other
-        one is missing while there is such a publisher.
+        Returns False if exactly one image has arrived, and there are only publishers that keep
+        their last image for late subscribers. That image stays valid, so no other is missing.
         """
         return self.arrivals.silent(now, timeout) and not self._keeps_only_image()
 

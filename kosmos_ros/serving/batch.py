@@ -81,9 +81,10 @@ class Batch:
         return None
 
     def unchanged(self, job: Job) -> bool:
-        """Give a new frame the answers of the camera's previous one if their pixels are the same.
+        """Answer a frame from its camera's last described frame if the pixels are the same.
 
-        Return whether it has. A frame does not overtake an earlier one of its camera.
+        Return whether the frame is answered. It is not while an earlier frame of its camera has no
+        answer, so that no frame overtakes another.
         """
         others = (*self.jobs, *self.retrying)
         behind = any(o.camera == job.camera and not o.work.urgent for o in others)
@@ -107,7 +108,7 @@ class Batch:
 
     def _query(self, job: Job, number: int) -> Query:
         limit = self.backoff.tokens(job.work.max_new_tokens)
-        # A job that has failed is tried in the plainest way.
+        # A job that has failed is tried again without drafts.
         earlier = None if self._alone else self._earlier.draft(job, number)
         return job.query(number, limit, self._stopping, self._deliver, earlier)
 

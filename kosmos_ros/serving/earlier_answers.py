@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the newest answers about each camera: as drafts of the next ones, and for unchanged frames.
+"""Keep the newest answers about each camera, for drafts of the next ones and unchanged frames.
 
 Knows no ROS, no thread and no engine. One thread at a time may use it.
 """
@@ -24,7 +24,8 @@ MAX_CAMERAS = 64
 MAX_PROMPTS = 64
 """Prompts of each camera whose answers are kept. Clients may ask any number of questions."""
 NEWEST_WEIGHT = 0.25
-"""Weight of the newest answer in the running mean of the gain; the scene changes its speed."""
+"""Weight of the newest answer in the running mean of the gain. The gain depends on how fast the
+scene changes, so old answers must count less."""
 COMPARED_ROWS = 64
 """Rows of an image that are compared at a time, so that a changed frame is noticed early."""
 
@@ -37,7 +38,7 @@ class _Draft:
     """The newest answer to a prompt, and the gain that drafts of such answers have had."""
 
     ids: tuple[int, ...] = ()  # of the answer's tokens; empty: there is none yet
-    gain: float = math.inf  # running mean of Generation.gain; infinite: none was measured yet
+    gain: float = math.inf  # running mean of Generation.gain; infinite: not measured yet
 
     def measure(self, gain: float) -> None:
         """Include the gain of one more draft in the mean."""
@@ -70,10 +71,10 @@ class EarlierAnswers:
         self._cameras: OrderedDict[str, _Camera] = OrderedDict()
 
     def draft(self, job: Job, number: int) -> Earlier | None:
-        """Return the newest answer to prompt `number` of a job about the same camera.
+        """Return the newest answer about the job's camera to the same prompt, number `number`.
 
-        A new prompt has the camera's newest caption, whose phrases and boxes often occur in other
-        answers, too. None: there is neither, or the image is no frame of a camera.
+        For a new prompt, return the camera's newest caption. Its phrases and boxes often occur in
+        other answers, too. None: there is neither, or the image is no frame of a camera.
         """
         known = self._cameras.get(job.camera) if job.camera is not None else None
         if known is None:
@@ -105,9 +106,9 @@ class EarlierAnswers:
             known.described = _Frame(seen.image, seen.prompts, job.max_new_tokens, job.answers)
 
     def repeat(self, job: Job, max_new_tokens: int) -> bool:
-        """Give a frame the answers of the camera's newest described frame. Return whether it has.
+        """Give a frame the answers of the camera's newest described frame if the two are alike.
 
-        Both must have the same pixels, the same prompts and the same token limit.
+        Return whether they are: same pixels, same prompts and same token limit.
         """
         known = self._cameras.get(job.camera) if job.camera is not None else None
         before = known.described if known else None
@@ -124,7 +125,10 @@ class EarlierAnswers:
 
 
 def _entry(entries: OrderedDict[K, V], key: K, new: V, most: int) -> V:
-    """Return the entry of `key`, which becomes the newest; `new` if there is none."""
+    """Return the entry of `key` and make it the newest. If there is none, insert `new`.
+
+    Drops the oldest entry if there are more than `most`.
+    """
     entry = entries.setdefault(key, new)
     entries.move_to_end(key)
     if len(entries) > most:

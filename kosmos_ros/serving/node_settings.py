@@ -39,7 +39,7 @@ def check_model(model: str) -> None:
         )
 
 
-MIN_HARD_TIMEOUT = 1.0  # s; shorter than some steps of the model, which would always end the node
+MIN_HARD_TIMEOUT = 1.0  # s; a shorter limit than some steps of the model would end a healthy node
 
 
 def _long_enough(seconds: float) -> None:

@@ -213,7 +213,7 @@ class Worker:
     def _begin(self, work: Work | None, frame: Frame | None, jobs: list[Job]) -> None:
         """Decode the image of new work, make its prompts, and append its job to `jobs`.
 
-        A frame with the pixels of the camera's previous one is answered at once instead.
+        A frame with the pixels of the camera's last described one is answered at once instead.
         Jobs about the same image message share the decoded image.
         """
         camera = frame.camera if frame else ""
