@@ -37,8 +37,8 @@ _SINGLE = (
     "model", "revision", "device", "dtype", "quantization", "threads", "task", "region", "stop",
     "history",
 )  # fmt: skip
-"""Options that are ordinary words. An error means the option if it begins with the word, or has
-'parameter' or 'as' before it."""
+"""Options that are ordinary words. An error means the option if it begins with the word or with
+'parameter' and the word, or if 'as' comes before the word."""
 
 
 def as_typed(error: KosmosError) -> str:

@@ -199,7 +199,7 @@ def _run(options: argparse.Namespace, asked: PromptsOf, results: Results) -> int
     if options.images.count("-") > 1:
         raise ConfigError("image - (standard input) can be given only once")
     if "" in options.images:
-        raise ConfigError("IMAGE must be the path of a file, or -, got ''")
+        raise ConfigError("IMAGE must be the path of a file or - (standard input), got ''")
     _make_folder(options)
     limits = Limits(options.max_image_pixels, options.max_new_tokens, options.stored_pixels)
     found = described(options.images, asked, limits, _Loader(options))

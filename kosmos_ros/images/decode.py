@@ -443,7 +443,8 @@ def _rgb(image: Image.Image, values: _Values) -> np.ndarray:
         raise EncodingError(
             f"the format names the encoding {quoted(values.encoding)}, but a {image.format} image "
             "has only unsigned values of 8 or 16 bits, so the original values are lost; publish "
-            "the raw image and set image_transport:=raw, or convert it to 16UC1 (depth) or mono8"
+            "the raw image and set image_transport:=raw, or convert the image to 16UC1 (depth) or "
+            "mono8 before it is compressed"
         )
     layout = ENCODINGS.get(values.encoding)
     if layout and (layout.planes, layout.dtype) == (ENCODINGS[encoding].planes, dtype):

@@ -215,7 +215,7 @@ def test_a_file_with_the_name_of_an_option_keeps_it(kosmos, tmp_path, monkeypatc
 def test_an_empty_file_name_is_wrong_use(kosmos, picture):
     code, values, err = kosmos("caption", picture, "", *SHAPES)
     assert (code, values) == (2, [])
-    assert err == "kosmos: IMAGE must be the path of a file, or -, got ''\n"
+    assert err == "kosmos: IMAGE must be the path of a file or - (standard input), got ''\n"
 
 
 def test_a_missing_phrase_is_named(kosmos, picture):
