@@ -511,7 +511,7 @@ class Decoder:
 
 
 class _Written:
-    """What a pass wrote (B, W, 1 + K) for the rows of these numbers, on its way to the host."""
+    """The output (B, W, 1 + K) of a pass for `rows`, while it is copied to the host."""
 
     def __init__(self, written: Tensor, rows: Sequence[int], drafted: bool, copy: bool) -> None:
         self.drafted = drafted  # a row may have more than one token

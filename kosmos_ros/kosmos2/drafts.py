@@ -9,6 +9,7 @@ Knows token ids and the grid of locations, no text and no model.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 from kosmos_ros.kosmos2.grounding import GRID
@@ -25,7 +26,7 @@ class Drafts:
 
     def __init__(self, locations: Sequence[int]) -> None:
         self._locations = locations
-        self._cells = {token: cell for cell, token in enumerate(locations)}
+        self.cells = {token: cell for cell, token in enumerate(locations)}
 
     def moved(self, before: int, corner: int, following: int) -> int:
         """Return the location `following`, shifted as `corner` has shifted from `before`.
@@ -33,9 +34,9 @@ class Drafts:
         Returns `following` unchanged if one of the three is not a location, if the shift is below
         MIN_SHIFT, or if the result is outside the grid.
         """
-        if not {before, corner, following} <= self._cells.keys():
+        if not {before, corner, following} <= self.cells.keys():
             return following
-        places = (divmod(self._cells[token], GRID) for token in (before, corner, following))
+        places = (divmod(self.cells[token], GRID) for token in (before, corner, following))
         (old_y, old_x), (y, x), (other_y, other_x) = places
         down, right = y - old_y, x - old_x
         moved_y, moved_x = other_y + down, other_x + right
@@ -43,15 +44,6 @@ class Drafts:
         if max(abs(down), abs(right)) < MIN_SHIFT or not inside:
             return following
         return self._locations[moved_y * GRID + moved_x]
-
-    def gain(self, earlier: Sequence[int], answer: Sequence[int], window: int) -> float:
-        """Return the tokens of `answer` per pass of `window` tokens, drafted from `earlier`."""
-        draft, done, passes = Draft(earlier, self), 0, 0
-        while done < len(answer):
-            proposal = draft.propose(answer[:done], window - 1)
-            done += 1 + agreed(proposal, answer[done:])
-            passes += 1
-        return len(answer) / max(passes, 1)
 
 
 class Draft:
@@ -84,6 +76,16 @@ class Draft:
             before = self._earlier[self._after - 1]
             proposal[0] = self._drafts.moved(before, written[-1], proposal[0])
         return proposal
+
+    def gain(self, answer: Sequence[int], window: int) -> float:
+        """Return how many tokens of `answer` each pass of `window` tokens would have given."""
+        draft, done, passes = copy.copy(self), 0, 0
+        draft._after = draft._seen = 0
+        while done < len(answer):
+            proposal = draft.propose(answer[:done], window - 1)
+            done += 1 + agreed(proposal, answer[done:])
+            passes += 1
+        return len(answer) / max(passes, 1)
 
     def _match(self, written: Sequence[int], expected: int) -> int:
         """Return the number of earlier tokens up to and including the match."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import gc
 import math
@@ -78,7 +79,6 @@ class Engine:
         self._image_tokens = int(model.config.latent_query_num)
         ids = self._tokenizer.convert_tokens_to_ids
         locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
-        self._cells = {token: cell for cell, token in enumerate(locations)}
         self._drafts = Drafts(locations)
         self._refine = refine_boxes
         # <unk> is also the token of unknown characters, which are allowed.
@@ -300,9 +300,10 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Query, Answer]]:
-        """Write one more token for each query, and return the queries that have ended.
+        """Write the next tokens of the queries, and return the queries that have ended.
 
-        On a GPU, a query that was just added may get its first token only in the next call.
+        A query gets one token, or several if its draft is right. In the call after `add`, the
+        queries that were not added may get none.
         Instead of an answer a query may have an error: PromptError for a prompt that fills the
         model's context, CancelledError for a query whose `stopped` returned true, and
         GenerationError if the model's output is not finite. An answer is shorter than
@@ -366,7 +367,11 @@ class Engine:
             return CancelledError("generation was stopped")
         if row.failed:
             return GenerationError("the model's output is not finite; try another dtype")
-        return self._read(row)
+        answer = self._read(row)
+        if row.draft is None:
+            return answer
+        # Measured whether or not the row has used its drafts.
+        return dataclasses.replace(answer, gain=row.draft.gain(row.new, WINDOW))
 
     def token_ids(self, prompt: str) -> list[int]:
         """Return the ids that Kosmos2Processor makes: start, the image's tokens, the prompt.
@@ -437,10 +442,11 @@ class Engine:
 
     def _read(self, row: _Row) -> Generation:
         """Return what a row has written so far."""
+        cells = self._drafts.cells
         located = [
-            (self._cells[token], near)
+            (cells[token], near)
             for token, near in zip(row.new, row.probabilities, strict=True)
-            if token in self._cells
+            if token in cells
         ]
         return Generation(
             text=self._text(row, row.new) if row.text is None else row.text,
@@ -450,13 +456,7 @@ class Engine:
             tokens=len(row.new),
             truncated=not row.ended and len(row.new) >= row.limit,
             ids=tuple(row.new),
-            gain=self._gain(row),
         )
-
-    def _gain(self, row: _Row) -> float:
-        """Return Generation.gain, whether or not the row has used its drafts."""
-        earlier = row.query.earlier
-        return self._drafts.gain(earlier.ids, row.new, WINDOW) if earlier and row.done else 1.0
 
 
 @dataclass(eq=False)

@@ -48,7 +48,7 @@ class CaptionEngine(Protocol):
         """Add queries to the running ones."""
 
     def step(self) -> Sequence[tuple[Query, Generation | KosmosError]]:
-        """Write one more token for every query. Return the queries that ended."""
+        """Write the next tokens of the queries. Return the queries that ended."""
 
     def clear(self) -> None:
         """Remove all queries after an error of `add` or `step`."""

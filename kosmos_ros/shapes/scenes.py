@@ -70,7 +70,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Background:
-    """What is drawn behind the shapes. Its patterns depend on `seed`."""
+    """The picture behind the shapes. Its patterns depend on `seed`."""
 
     style: str  # one of BACKGROUNDS
     colours: tuple[Rgb, Rgb]

@@ -72,7 +72,8 @@ class State:
     tokens: Tensor  # (rows, places) int64
     positions: Tensor  # (rows,) int64: place of each row's newest token, not in the cache yet
     moves: Tensor  # (rows,) int64: 1 for a row that exists, 0 for another
-    written: Tensor  # (rows, 1 + K) float32: the chosen token, and probabilities
+    # (rows, 1 + K) or (rows, window, 1 + K) float32: the chosen tokens, and probabilities.
+    written: Tensor
 
 
 HEAD_DEPTHS = (16, 32, 64, 128)
@@ -221,7 +222,7 @@ class Step:
         return not self._failed
 
     def runs(self, tokens: int) -> bool:
-        """Return whether a step of so many tokens (rows * window) can run."""
+        """Return whether a step of this number of tokens (rows * window) can run."""
         return not self._failed and tokens <= MAX_ROWS
 
     def window(self, rows: int) -> int:
