@@ -19,9 +19,10 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from kosmos_ros.images.decode import MAX_SIDE, decode_compressed, decode_raw, load
+from kosmos_ros.images.decode import decode_compressed, decode_raw, load
 from kosmos_ros.images.drawing import annotate
 from kosmos_ros.images.encodings import ENCODINGS, import_cv2
+from kosmos_ros.images.size import MAX_SIDE
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 
 SIDE = 2000  # pixels

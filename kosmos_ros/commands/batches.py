@@ -17,6 +17,7 @@ import numpy as np
 
 from kosmos_ros.errors import GenerationError, ImageError, KosmosError, RequestError
 from kosmos_ros.images import decode
+from kosmos_ros.images.size import METADATA
 from kosmos_ros.kosmos2.grounding import Caption, read
 from kosmos_ros.kosmos2.prompts import Prompt, PromptsOf
 from kosmos_ros.kosmos2.query import Generation, Query
@@ -90,7 +91,7 @@ def _pictures(
 def _load(name: str, limits: Limits) -> np.ndarray:
     if name != "-":
         return decode.load(name, limits.max_image_pixels, limits.stored)
-    most = decode.METADATA + 8 * limits.max_image_pixels + 1  # then `read` refuses it
+    most = METADATA + 8 * limits.max_image_pixels + 1  # then `read` refuses it
     file = io.BytesIO(sys.stdin.buffer.read(most))
     return decode.read(file, "standard input", limits.max_image_pixels, limits.stored)
 

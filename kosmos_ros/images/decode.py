@@ -9,45 +9,31 @@ cv_bridge.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import stat
-import struct
 import sys
-import threading
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
-from kosmos_ros.images import exif, structure
-from kosmos_ros.images.encodings import ENCODINGS, Encoding, layout_of, rows_of
-from kosmos_ros.sanitize import one_line, quoted
+from kosmos_ros.images import exif, formats
+from kosmos_ros.images.encodings import ENCODINGS, Encoding, layout_of
+from kosmos_ros.images.formats import FILE_FORMATS, FORMATS, MESSAGE_FORMATS, NEVER_RAW, SNIFFED
+from kosmos_ros.images.size import METADATA, check_bytes, check_size
+from kosmos_ros.sanitize import quoted
 
-MAX_SIDE = 32_750
-"""Largest width or height in pixels.
+POSITIONAL_REPUBLISH = ("humble", "iron")
+"""Distributions whose `image_transport republish` takes transports as arguments and not as
+parameters (image_common, republish.cpp of each branch)."""
 
-A drawn image with the strip below it must fit a JPEG. The strip is at most as tall as the image,
-and libjpeg allows 65,500 pixels. The limit also bounds the memory of resizing, which first makes
-an image of the same height and the model's width.
-"""
-METADATA = 64 << 20
-"""Most bytes of an image in addition to 8 per pixel. A motion photo contains a film."""
+_GREY = {"u1": "mono8", "u2": "mono16", "f4": "32FC1"}
+"""Encoding of a compressed image with one value per pixel, if the message names none: by the type
+of the values."""
+
+_SIGNED_OR_FLOAT = r"(?:8S|16S|32S|32F|64F)C1"
+"""Encodings of one value per pixel that JPEG, PNG and WebP cannot store (image_encodings.hpp)."""
 
 
 def decode_raw(
@@ -124,42 +110,13 @@ def check_uncompressed(head: bytes, encoding: str) -> None:
     `head` has the first SNIFFED bytes of the data. Some drivers put the JPEG of a camera into an
     Image message, with any `encoding`.
     """
-    for kind, signature in _NEVER_RAW.items():
-        if re.match(signature, head, re.DOTALL):
+    for kind, signature in NEVER_RAW.items():
+        if signature.match(head):
             raise EncodingError(
                 f"the data of an Image of encoding {quoted(encoding)} are a {kind} file; publish "
                 "them as sensor_msgs/CompressedImage and set image_transport:=compressed, or send "
                 "them in compressed_image of a request"
             )
-
-
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageSizeError if an image has no pixel, more than `max_pixels` or too long a side."""
-    if width < 1 or height < 1:
-        raise ImageSizeError(f"image must have at least 1 x 1 pixels, got {width} x {height}")
-    if width * height > max_pixels:
-        raise ImageSizeError(
-            f"image must have at most {max_pixels} pixels (max_image_pixels), "
-            f"got {width} x {height} = {width * height}"
-        )
-    if max(width, height) > MAX_SIDE:
-        raise ImageSizeError(
-            f"each side of an image must have at most {MAX_SIDE} pixels, got {width} x {height}"
-        )
-
-
-def check_bytes(name: str, length: int, max_pixels: int) -> None:
-    """Raise ImageSizeError if `length` bytes are more than an image of `max_pixels` can have.
-
-    The limit is the same for raw and compressed images; no raw encoding has more than 8 bytes for
-    each pixel. `name` is the name of the image in the error.
-    """
-    most = METADATA + 8 * max_pixels
-    if length > most:
-        raise ImageSizeError(
-            f"{name} must have at most {most} bytes (8 for each of the {max_pixels} pixels of "
-            f"max_image_pixels, and {METADATA} more), got at least {length}"
-        )
 
 
 def _plane_step(layout: Encoding, length: int, width: int, height: int, step: int) -> int:
@@ -186,74 +143,6 @@ def _bytes(data: Any) -> memoryview:
         ) from exc
 
 
-# Compressed images -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Format:
-    """A compression: its first bytes, the function that removes metadata, and Pillow's reader."""
-
-    signature: bytes
-    reduce: Callable[[Any], bytes]
-    read: Callable[[BinaryIO], ImageFile.ImageFile]
-
-
-# Image.open would try every format, and has pixel limits and warnings of its own.
-_FORMATS = {
-    "JPEG": _Format(rb"\xff\xd8\xff", structure.jpeg, JpegImagePlugin.JpegImageFile),
-    "PNG": _Format(rb"\x89PNG\r\n\x1a\n", structure.png, PngImagePlugin.PngImageFile),
-    "WebP": _Format(rb"RIFF....WEBP", bytes, WebPImagePlugin.WebPImageFile),
-    "BMP": _Format(rb"BM", structure.bmp, BmpImagePlugin.BmpImageFile),
-    "GIF": _Format(rb"GIF8[79]a", structure.gif, GifImagePlugin.GifImageFile),
-    "TIFF": _Format(rb"II\*\0|MM\0\*", structure.tiff, TiffImagePlugin.TiffImageFile),
-}
-_NEVER_RAW = {
-    "JPEG": rb"\xff\xd8\xff(?:[\xe0\xe1]..(?:JFIF|Exif|AVI1)|\xdb\0[\x43\x84]\0)",
-    "PNG": _FORMATS["PNG"].signature,
-    "WebP": _FORMATS["WebP"].signature,
-}
-"""First bytes that no raw image has by chance. A JPEG begins with a segment APP0 or APP1, or with
-its quantization table, as in the streams of many webcams."""
-SNIFFED = 16  # bytes at the start that decide the format
-MESSAGE_FORMATS = ("JPEG", "PNG", "WebP")
-FILE_FORMATS = tuple(_FORMATS)
-
-_PLANES: dict[str, tuple[str, str]] = {
-    "L": ("u1", "mono8"),
-    "I;16": ("u2", "mono16"),
-    "I;16B": ("u2", "mono16"),
-    "I": ("u2", "mono16"),  # clipped
-    "F": ("f4", "32FC1"),
-}
-"""Pillow's modes of one value per pixel: the type of the value, and the encoding if the message
-names none."""
-
-_SIGNED_OR_FLOAT = r"(?:8S|16S|32S|32F|64F)C1"
-"""Encodings of one value per pixel that JPEG, PNG and WebP cannot store (image_encodings.hpp)."""
-
-POSITIONAL_REPUBLISH = ("humble", "iron")
-"""Distributions whose `image_transport republish` takes transports as arguments and not as
-parameters (image_common, republish.cpp of each branch)."""
-
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""Errors that Pillow's readers raise for invalid data."""
-
-_pillow = threading.Lock()  # held while Pillow has the settings of `_settings`
-
-
 def decode_compressed(
     data: Any, format: str, max_pixels: int, stretch: bool = False
 ) -> np.ndarray:
@@ -276,16 +165,16 @@ def decode_compressed(
             "its publisher could not compress it"
         )
     try:
-        kind = _sniff(head, MESSAGE_FORMATS, quoted(format))
+        kind = formats.sniff(head, MESSAGE_FORMATS, quoted(format))
     except EncodingError as exc:
         raise EncodingError(f"{exc}; {_conversion(head, format)}") from exc
-    values = _Values(stored_encoding(format), stretch)
-    return _decode(view, kind, quoted(format), max_pixels, values)
+    pixels = formats.pixels(view, kind, quoted(format), max_pixels)
+    return _rgb(pixels, kind, stored_encoding(format), stretch)
 
 
 def _conversion(head: bytes, format: str) -> str:
     """Return what turns a compression that begins with `head` into one of MESSAGE_FORMATS."""
-    if re.match(_FORMATS["TIFF"].signature, head, re.DOTALL):
+    if FORMATS["TIFF"].signature.match(head):
         return "set the parameter format of its compressed_image_transport to jpeg or png"
     transport = "compressedDepth" if "compressedDepth" in format else "TRANSPORT"
     transports = (
@@ -316,14 +205,6 @@ def stored_encoding(format: str) -> str:
     return target.strip() or encoding.strip()
 
 
-@dataclass(frozen=True)
-class _Values:
-    """How to convert the values of an image that has one value per pixel."""
-
-    encoding: str = ""  # empty: the one of _PLANES
-    stretch: bool = False  # see encodings.STRETCHED
-
-
 def load(path: str | os.PathLike[str], max_pixels: int, stored: bool = False) -> np.ndarray:
     """Decode an image file of FILE_FORMATS to RGB (H, W, 3) uint8.
 
@@ -347,53 +228,18 @@ def load(path: str | os.PathLike[str], max_pixels: int, stored: bool = False) ->
 
 def read(file: BinaryIO, name: str, max_pixels: int, stored: bool = False) -> np.ndarray:
     """Decode an open image file at its start, as `load` does. `name` is for errors."""
-    format = _sniff(file.read(SNIFFED), FILE_FORMATS, name)
+    format = formats.sniff(file.read(SNIFFED), FILE_FORMATS, name)
     file.seek(0)
     data = [_whole(file, max_pixels)]
     orientation = 1 if stored else exif.orientation(data[0], format)
     # No reference is left here, so that the bytes are freed before the pixels are converted.
-    image = _decode(data.pop(), format, name, max_pixels)
-    return exif.upright(image, orientation)
+    pixels = formats.pixels(data.pop(), format, name, max_pixels)
+    return exif.upright(_rgb(pixels, format), orientation)
 
 
 def _open(path: str, flags: int) -> int:
     """Open a file. Does not wait for the writer of a named pipe, which `load` then refuses."""
     return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _decode(
-    data: Any, format: str, name: str, max_pixels: int, values: _Values = _Values()
-) -> np.ndarray:
-    """Decode an image of a known format to RGB. `name` is for errors."""
-    with _settings():
-        try:
-            if format == "WebP":  # its reader allocates two images before it knows the size
-                check_size(*_webp_size(data), max_pixels)
-            image = _FORMATS[format].read(io.BytesIO(_FORMATS[format].reduce(data)))
-            del data  # the image keeps its bytes until the pixels are loaded
-            check_size(*image.size, max_pixels)
-            if any(tile[0] == "bmp_rle" for tile in image.tile):
-                raise EncodingError(f"{name} is a run-length encoded BMP image; save it as PNG")
-            return _rgb(image, values)
-        except _BROKEN as exc:
-            raise ImageError(
-                f"{name} is a broken or truncated {format} image: {one_line(exc, 200)}"
-            ) from exc
-
-
-@contextlib.contextmanager
-def _settings() -> Iterator[None]:
-    """Let Pillow refuse truncated files and accept images of any size, which `check_size` limits.
-
-    Other code in this process may have chosen other settings.
-    """
-    with _pillow:
-        lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-        most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = lenient, most
 
 
 def _whole(file: BinaryIO, max_pixels: int) -> bytes:
@@ -403,73 +249,25 @@ def _whole(file: BinaryIO, max_pixels: int) -> bytes:
     return data
 
 
-def _sniff(head: bytes, formats: tuple[str, ...], name: str) -> str:
-    for format in formats:
-        if re.match(_FORMATS[format].signature, head, re.DOTALL):
-            return format
-    if not head:
-        raise ImageSizeError("the image has 0 bytes of data")
-    raise EncodingError(
-        f"{name} is not a {', '.join(formats[:-1])} or {formats[-1]} image: "
-        f"it begins with {head[:8].hex(' ')}"
-    )
+def _rgb(pixels: np.ndarray, format: str, encoding: str = "", stretch: bool = False) -> np.ndarray:
+    """Return what `formats.pixels` returned as RGB (H, W, 3) uint8.
 
-
-def _webp_size(data: Any) -> tuple[int, int]:
-    """Read width and height from the first chunk (RFC 9649, sections 2.5 to 2.7)."""
-    head = bytes(data[:30])
-
-    def number(start: int, end: int) -> int:
-        return int.from_bytes(head[start:end], "little")
-
-    match head[12:16]:
-        case b"VP8X":
-            return 1 + number(24, 27), 1 + number(27, 30)
-        case b"VP8L":
-            return 1 + (number(21, 25) & 0x3FFF), 1 + (number(21, 25) >> 14 & 0x3FFF)
-        case _:
-            return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
-
-
-def _rgb(image: Image.Image, values: _Values) -> np.ndarray:
-    """Convert an image to RGB (H, W, 3) uint8."""
-    image.load()
-    if image.mode not in _PLANES:
-        # Pillow warns if a palette with alpha is converted straight to RGB.
-        first = "RGBA" if image.mode == "P" else "RGB"
-        return _pixels(image, (3,), "u1", lambda part: part.convert(first).convert("RGB"))
-    dtype, encoding = _PLANES[image.mode]
-    if re.fullmatch(_SIGNED_OR_FLOAT, values.encoding) and dtype != "f4":
+    `encoding` is the one that the message names for an image with one value per pixel; see
+    `decode_compressed`. Raises EncodingError if such an image cannot have values of it.
+    """
+    if pixels.ndim == 3:
+        return pixels
+    grey = pixels.dtype.str[1:]
+    if re.fullmatch(_SIGNED_OR_FLOAT, encoding) and grey != "f4":
         raise EncodingError(
-            f"the format names the encoding {quoted(values.encoding)}, but a {image.format} image "
+            f"the format names the encoding {quoted(encoding)}, but a {format} image "
             "has only unsigned values of 8 or 16 bits, so the original values are lost; publish "
             "the raw image and set image_transport:=raw, or convert the image to 16UC1 (depth) or "
             "mono8 before it is compressed"
         )
-    layout = ENCODINGS.get(values.encoding)
-    if layout and (layout.planes, layout.dtype) == (ENCODINGS[encoding].planes, dtype):
-        encoding = values.encoding
-    plane = _pixels(image, (), dtype, lambda part: part)
-    width, height = image.size
-    big_endian, step = sys.byteorder == "big", width * plane.itemsize
-    pixels = width * height
-    return decode_raw(plane, width, height, encoding, step, big_endian, pixels, values.stretch)
-
-
-def _pixels(
-    image: Image.Image,
-    values: tuple[int, ...],
-    dtype: str,
-    convert: Callable[[Image.Image], Image.Image],
-) -> np.ndarray:
-    """Return the converted image, (H, W, *values).
-
-    Converts a few rows at a time, because Pillow needs 4 bytes for each RGB pixel and copies the
-    image for each conversion.
-    """
-    width, height = image.size
-    pixels = np.empty((height, width, *values), dtype)
-    for rows in rows_of(height, width):
-        part = np.asarray(convert(image.crop((0, rows.start, width, rows.stop))))
-        pixels[rows] = part.clip(0, 65535) if image.mode == "I" else part
-    return pixels
+    layout, usual = ENCODINGS.get(encoding), ENCODINGS[_GREY[grey]]
+    if not layout or (layout.planes, layout.dtype) != (usual.planes, grey):
+        encoding = _GREY[grey]
+    height, width = pixels.shape
+    big_endian, step = sys.byteorder == "big", width * pixels.itemsize
+    return decode_raw(pixels, width, height, encoding, step, big_endian, width * height, stretch)

@@ -25,7 +25,6 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import ImageError
 from kosmos_ros.images.decode import (
-    SNIFFED,
     check_raw,
     check_uncompressed,
     decode_compressed,
@@ -33,6 +32,7 @@ from kosmos_ros.images.decode import (
     stored_encoding,
 )
 from kosmos_ros.images.encodings import ENCODINGS, STRETCHED
+from kosmos_ros.images.formats import SNIFFED
 from kosmos_ros.sanitize import format_error, one_line
 
 TRIAL_TIMEOUT = 60.0  # s; reading OpenCV from an SD card can take most of it

@@ -19,7 +19,7 @@ from kosmos_msgs.srv import Ask, Describe, Generate, Ground
 from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.errors import ConfigError, RequestError
-from kosmos_ros.images.decode import check_bytes
+from kosmos_ros.images.size import check_bytes
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, check_region, join_captions
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, PromptsOf, Template

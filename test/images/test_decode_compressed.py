@@ -9,26 +9,25 @@ import io
 import os
 import resource
 import struct
+import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from compressed_images import EXAMPLES, LIMIT, chunk, encoded, noise, picture, png
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, WebPImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, WebPImagePlugin
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images import decode
-from kosmos_ros.images.decode import (
-    FILE_FORMATS,
-    MESSAGE_FORMATS,
-    decode_compressed,
-    decode_raw,
-    load,
-)
+from kosmos_ros.images.decode import decode_compressed, decode_raw, load
 from kosmos_ros.images.encodings import ENCODINGS
+from kosmos_ros.images.formats import FILE_FORMATS, MESSAGE_FORMATS
+
+WAIT = 20.0  # s, far longer than a small image takes
 
 
 @pytest.mark.parametrize("format", ["PNG", "WebP"])
@@ -404,6 +403,47 @@ def test_any_error_of_a_reader_is_an_image_error(name, step, error, monkeypatch)
         decode_compressed(EXAMPLES[name], "x", LIMIT)
     assert str(caught.value).isprintable()
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.mark.parametrize("fails", [(), (0,), (1,), (0, 1)])
+def test_images_are_decoded_in_two_threads_at_once(fails, monkeypatch):
+    """Pillow stays strict until the last of them ends, also if one fails."""
+    both = threading.Barrier(2, timeout=WAIT)
+    first_ended = threading.Event()
+    load_pixels, images, seen = JpegImagePlugin.JpegImageFile.load, [], []
+
+    def load(image):
+        if any(image is other for other in images):  # Pillow calls this often
+            return load_pixels(image)
+        images.append(image)
+        number = both.wait()  # the other image is being decoded, too
+        if number:
+            assert first_ended.wait(WAIT)
+        seen.append((ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS))
+        if number in fails:
+            raise OSError(f"image {number}")
+        return load_pixels(image)
+
+    def decode_one():
+        try:
+            return decode_compressed(EXAMPLES["JPEG"], "", LIMIT)
+        finally:
+            first_ended.set()
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    expected = decode_compressed(EXAMPLES["JPEG"], "", LIMIT)
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", load)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(decode_one) for _ in range(2)]
+    errors = [str(run.exception()) for run in runs if run.exception()]
+    assert len(errors) == len(fails)
+    for number, error in zip(fails, sorted(errors), strict=True):
+        assert error == f"'' is a broken or truncated JPEG image: image {number}"
+    for run in runs:
+        assert run.exception() or np.array_equal(run.result(), expected)
+    assert seen == [(False, None)] * 2
+    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, 10)
 
 
 def test_an_error_of_the_disk_names_the_file(tmp_path, monkeypatch):

@@ -17,14 +17,10 @@ from hypothesis import strategies as st
 from raw_images import CASES, DUSK, LIMIT, RED, message_data, u16
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
-from kosmos_ros.images.decode import (
-    MAX_SIDE,
-    SNIFFED,
-    check_raw,
-    check_uncompressed,
-    decode_raw,
-)
+from kosmos_ros.images.decode import check_raw, check_uncompressed, decode_raw
 from kosmos_ros.images.encodings import ENCODINGS
+from kosmos_ros.images.formats import SNIFFED
+from kosmos_ros.images.size import MAX_SIDE
 from kosmos_ros.sanitize import quoted
 
 

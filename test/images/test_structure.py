@@ -14,7 +14,8 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from kosmos_ros.errors import EncodingError, ImageError, ImageSizeError
 from kosmos_ros.images import structure
-from kosmos_ros.images.decode import METADATA, decode_compressed, load
+from kosmos_ros.images.decode import decode_compressed, load
+from kosmos_ros.images.size import METADATA
 from kosmos_ros.images.structure import (
     BMP_HEADER,
     CHUNK_BYTES,

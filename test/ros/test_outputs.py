@@ -16,8 +16,8 @@ from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
-from kosmos_ros.images.decode import MAX_SIDE
 from kosmos_ros.images.drawing import annotate
+from kosmos_ros.images.size import MAX_SIDE
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.ros import outputs
 from kosmos_ros.ros.conversions import Detection2DArray, seconds

@@ -216,7 +216,7 @@ def test_camera_and_max_age_have_one_rule_for_requests_with_their_own_image(star
 
 
 def test_image_data_beyond_the_limit_are_refused_before_they_are_queued(start, monkeypatch):
-    monkeypatch.setattr("kosmos_ros.images.decode.METADATA", 100)
+    monkeypatch.setattr("kosmos_ros.images.size.METADATA", 100)
     harness = start(max_image_pixels=10)
     monkeypatch.setattr(harness.node.scheduler, "submit", lambda work: pytest.fail("queued"))
     raw = Image(data=bytes(181))
