@@ -25,8 +25,9 @@ from benchmark.report import BOUND, GENERATE, Result
 from benchmark.subjects import BRIEF, DETAILED, Subject, frames
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import compat, loading, prompts
+from kosmos_ros.kosmos2.answers import Answer
 from kosmos_ros.kosmos2.decoder import EncodedImage, NewRow
-from kosmos_ros.kosmos2.engine import Answer, Engine
+from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Earlier, Query
 from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.node_settings import NodeSettings

@@ -13,7 +13,7 @@ import numpy as np
 from benchmark.engine import TOKENS, measured
 from benchmark.report import GENERATE, Result
 from benchmark.subjects import BRIEF, DETAILED, Subject
-from kosmos_ros.kosmos2.engine import Answer
+from kosmos_ros.kosmos2.answers import Answer
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.kosmos2.query import Earlier, Generation, Query
 from kosmos_ros.shapes.rendering import render

@@ -10,51 +10,34 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
-import functools
 import gc
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from kosmos_ros.errors import CancelledError, GenerationError, KosmosError, PromptError
+from kosmos_ros.errors import CancelledError, GenerationError, KosmosError
 from kosmos_ros.kosmos2 import loading, prompts
+from kosmos_ros.kosmos2.answers import Answer, Row
 from kosmos_ros.kosmos2.decoder import WINDOW, Decoder, EncodedImage, NewRow
-from kosmos_ros.kosmos2.drafts import Draft, Drafts
+from kosmos_ros.kosmos2.drafts import Drafts
 from kosmos_ros.kosmos2.grammar import Grammar
-from kosmos_ros.kosmos2.grounding import (
-    BOX_TAGS,
-    GRID,
-    NEIGHBOURS,
-    TAG,
-    TAGS,
-    join_punctuation,
-    neighbours,
-    refined,
-)
-from kosmos_ros.kosmos2.loading import DTYPES, RESAMPLING, ModelInfo, torch
+from kosmos_ros.kosmos2.grounding import BOX_TAGS, NEIGHBOURS, neighbours
+from kosmos_ros.kosmos2.loading import DTYPES, ModelInfo, torch
+from kosmos_ros.kosmos2.pixels import Pixels
 from kosmos_ros.kosmos2.query import Generation, Query, never
 from kosmos_ros.kosmos2.repetition import NoRepeat
 from kosmos_ros.kosmos2.rule import Rule
+from kosmos_ros.kosmos2.tokens import Tokens
 from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
-from kosmos_ros.sanitize import quoted
 
-MAX_CUDA_SCALE = 24
-"""Longest side of an image that the GPU resizes, as a multiple of the model's input size."""
-CACHED_PROMPTS = 256
-"""Number of prompts whose token ids are cached."""
 DRAFT_COST = {"cpu": {1: 3.0, 2: 4.0, 4: 5.5, 8: 6.5}, "cuda": {1: 1.5, 2: 2.2}}
 """Time of a pass that checks drafts, in passes without drafts, by the number of rows.
 
 Drafts that give fewer tokens do not pay. A pass without drafts is bound by reading the weights, so
 on a GPU the other tokens cost little; a CPU also needs the time of their multiplications. Measured
 with the embedded model on a CPU with two threads; estimated for a GPU."""
-
-Answer = Generation | KosmosError
 
 
 class Engine:
@@ -73,49 +56,38 @@ class Engine:
     ) -> None:
         self.info = info
         self.model = model
-        self._tokenizer = processor.tokenizer
         self._device = torch.device(info.device)
-        self._dtype = DTYPES[info.dtype]
-        self._image_tokens = int(model.config.latent_query_num)
-        ids = self._tokenizer.convert_tokens_to_ids
-        locations = ids([f"<patch_index_{index:04d}>" for index in range(GRID * GRID)])
-        self._drafts = Drafts(locations)
+        text = model.config.text_config
+        self._tokens = tokens = Tokens(
+            processor.tokenizer,
+            int(model.config.latent_query_num),
+            int(text.max_position_embeddings),
+        )
+        self._drafts = Drafts(tokens.locations)
         self._refine = refine_boxes
-        # <unk> is also the token of unknown characters, which are allowed.
-        tags = {*locations, *ids(TAGS), *self._tokenizer.all_special_ids}
-        self._tag_ids = frozenset(tags - {self._tokenizer.unk_token_id})
-        # Every prompt begins with: start, <image>, the tokens of the image, </image>.
-        self._prefix = self.token_ids("")[: self._image_tokens + 3]
-        self._context = int(model.config.text_config.max_position_embeddings)
-        self._end = self._tokenizer.eos_token_id
-        # Most prompts are the same for every frame.
-        self._cached_ids = functools.lru_cache(CACHED_PROMPTS)(self._tokenize)
-        vocabulary = int(model.config.text_config.vocab_size)
+        # A stage of `encode`: the model's input (1, 3, S, S) for an image (H, W, 3) uint8 RGB.
+        self.pixels = Pixels(
+            processor.image_processor, info.image_size, self._device, DTYPES[info.dtype]
+        )
+        vocabulary = int(text.vocab_size)
         rules: list[Rule] = []
         if info.no_repeat_ngram_size:
             rules.append(NoRepeat(info.no_repeat_ngram_size))
         if location_grammar:
-            opening, closing, delimiter = ids(BOX_TAGS)
-            rules.append(Grammar(vocabulary, opening, closing, delimiter, locations, self._device))
-        beside = _beside(vocabulary, locations).to(self._device) if refine_boxes else None
+            opening, closing, delimiter = tokens.id_of(BOX_TAGS)
+            rules.append(
+                Grammar(vocabulary, opening, closing, delimiter, tokens.locations, self._device)
+            )
+        beside = None
+        if refine_boxes:
+            beside = _beside(vocabulary, tokens.locations).to(self._device)
         with torch.inference_mode():
             self._vision = Vision(model)
-            places = slice(2, 2 + self._image_tokens)
             self._decoder = Decoder(
-                model.text_model, self._prefix, places, tuple(rules), neighbours=beside
+                model.text_model, tokens.prefix, tokens.image, tuple(rules), neighbours=beside
             )
-        self._rows: list[_Row] = []  # the decoder's rows
+        self._rows: list[Row] = []  # the decoder's rows
         self._refused: list[tuple[Query, Answer]] = []  # for the next step
-        steps = processor.image_processor
-        self._resample = RESAMPLING[int(steps.resample)]
-        colours = (steps.image_mean, steps.image_std)
-        mean, std = (
-            torch.tensor(values, device=self._device).view(1, 3, 1, 1)
-            for values in (colours if steps.do_normalize else ([0.0] * 3, [1.0] * 3))
-        )
-        # (value * rescale - mean) / std as one multiplication and one addition
-        self._scale = (float(steps.rescale_factor) if steps.do_rescale else 1.0) / std
-        self._offset = -mean / std
 
     @classmethod
     def load(
@@ -144,7 +116,7 @@ class Engine:
         size = self.info.image_size
         prompt = prompts.caption("brief_caption").text
         try:
-            positions = min(len(self.token_ids(prompt)) + tokens, self._context)
+            positions = min(len(self.token_ids(prompt)) + tokens, self._tokens.context)
             with translated("warm-up failed"):
                 self._decoder.warm_up(most, positions)
             grey = np.full((size, size, 3), 128, np.uint8)
@@ -210,21 +182,6 @@ class Engine:
         """Return the image tokens (N, Q, H) of pixels (N, 3, S, S): a stage of `encode`."""
         return self._vision(pixels)
 
-    def pixels(self, image: np.ndarray) -> torch.Tensor:
-        """Return the model's input (1, 3, S, S), normalised, for an image (H, W, 3) uint8 RGB."""
-        size = (self.info.image_size, self.info.image_size)
-        # torch's CUDA kernel keeps the whole filter in the 48 KiB of shared memory of a block.
-        large = max(image.shape) > MAX_CUDA_SCALE * self.info.image_size
-        # torch warns about a view of a read-only array.
-        frame = (torch.from_numpy if image.flags.writeable else torch.tensor)(image)
-        if self._device.type == "cuda" and not large:
-            frame = frame.to(self._device).float()  # only the CPU resizes bytes
-        frame = frame.permute(2, 0, 1)[None]
-        antialias = {} if self._resample == "nearest" else {"antialias": True}
-        square = torch.nn.functional.interpolate(frame, size, mode=self._resample, **antialias)
-        square = square.to(self._device).float().round().clamp(0, 255)
-        return (square * self._scale + self._offset).to(self._dtype)
-
     def generate(
         self,
         image: EncodedImage,
@@ -265,28 +222,27 @@ class Engine:
         rows = []
         for query in queries:
             try:
-                ids, tail, head = self._cached_ids(query.prompt)
+                prompt = self._tokens.of_prompt(query.prompt)
                 if query.stopped():
                     raise CancelledError("generation was stopped")
             except KosmosError as exc:
                 self._refused.append((query, exc))
             else:
-                limit = min(query.max_new_tokens, self._context - len(ids))
-                draft = Draft(query.earlier.ids, self._drafts) if query.earlier else None
-                rows.append(_Row(query, ids, tail, head, limit, draft))
+                rows.append(Row(query, prompt, self._tokens, self._drafts, self._refine))
         if not rows:
             return
         self._rows += rows
         with translated("generation failed"):
             drafts = self._propose(rows) or [[]] * len(rows)
+            shared = len(self._tokens.prefix)
             self._decoder.join(
                 [
-                    NewRow(row.query.image, row.ids[len(self._prefix) :], row.limit, draft)
+                    NewRow(row.query.image, row.prompt.ids[shared:], row.limit, draft)
                     for row, draft in zip(rows, drafts, strict=True)
                 ]
             )
 
-    def _propose(self, rows: Sequence[_Row]) -> list[list[int]] | None:
+    def _propose(self, rows: Sequence[Row]) -> list[list[int]] | None:
         """Return a draft of the next tokens of each row; None if drafts do not pay."""
         window = self._decoder.window(len(rows))
         gains = sum(min(row.gain, window) for row in rows)
@@ -318,9 +274,9 @@ class Engine:
         for row, tokens in zip(self._rows, written, strict=True):
             for token, near in tokens:
                 if not row.done:
-                    self._advance(row, token, near)
+                    row.advance(token, near)
         done = [number for number, row in enumerate(self._rows) if row.done]
-        ended += [(self._rows[number].query, self._answer(self._rows[number])) for number in done]
+        ended += [(row.query, row.answer(WINDOW)) for row in self._rows if row.done]
         for number in reversed(done):
             with translated("generation failed"):
                 self._decoder.leave(number)
@@ -335,161 +291,17 @@ class Engine:
         with contextlib.suppress(RuntimeError):  # raised by a lost device
             self._decoder.clear()
 
-    def _advance(self, row: _Row, token: int, near: list[float]) -> None:
-        """Add one more token to a row, with the probabilities of it and its neighbours."""
-        row.new.append(token)
-        row.probabilities.append(near)
-        row.failed = not math.isfinite(near[0])
-        row.ended = token == self._end or self._at_stop(row)
-        row.stopped = row.query.stopped()
-        if row.query.progress and not row.stopped:
-            row.query.progress(self._read(row))
-
-    def _at_stop(self, row: _Row) -> bool:
-        """Return whether a row has written its stop. Cut off a stop that is not a tag."""
-        stop = row.query.stop
-        if not stop:
-            return False
-        if TAG.fullmatch(stop):
-            return row.new[-1] == self._tokenizer.convert_tokens_to_ids(stop)
-        stop, text = self._clean(stop), self._text(row, row.new)
-        # A word such as "object" must not stop the answer inside a tag.
-        words = TAG.sub(lambda tag: "\0" * len(tag.group()), text)
-        if stop not in words:
-            return False
-        row.text = text[: words.index(stop)]
-        while row.new and self._text(row, row.new[:-1]).startswith(row.text):
-            del row.new[-1], row.probabilities[-1]
-        return True
-
-    def _answer(self, row: _Row) -> Answer:
-        if row.stopped:
-            return CancelledError("generation was stopped")
-        if row.failed:
-            return GenerationError("the model's output is not finite; try another dtype")
-        answer = self._read(row)
-        if row.draft is None:
-            return answer
-        # Measured whether or not the row has used its drafts.
-        return dataclasses.replace(answer, gain=row.draft.gain(row.new, WINDOW))
-
     def token_ids(self, prompt: str) -> list[int]:
-        """Return the ids that Kosmos2Processor makes: start, the image's tokens, the prompt.
-
-        Raises PromptError for text that is not a tag but becomes the token of a tag. KOSMOS-2's
-        tokenizer normalizes text (NFKC), so it reads </s> in full-width characters as a tag.
-        """
-        text = f"<image></image> {prompt}"
-        encoded = self._tokenizer(
-            text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
-        )
-        start, *words = encoded["input_ids"]
-        for token, span in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            if token in self._tag_ids:
-                self._check_tag(self._tokenizer.convert_ids_to_tokens(token), text[slice(*span)])
-        # Any ids except padding will do, because the image replaces their embeddings.
-        first = self._tokenizer.unk_token_id + 1
-        image = range(first, first + self._image_tokens)
-        return [self._tokenizer.bos_token_id, start, *image, *words]
-
-    def _check_tag(self, tag: str, text: str) -> None:
-        """Raise PromptError if `text` became the token of `tag` but is not this tag."""
-        if text.strip() != tag:
-            raise PromptError(
-                f"the model reads {quoted(text)} in the prompt as the reserved tag {tag}; "
-                "remove it"
-            )
-
-    def check(self, prompt: str) -> None:
-        """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
-        self._cached_ids(prompt)
-
-    def _tokenize(self, prompt: str) -> tuple[list[int], list[int], str]:
-        """Return a prompt's token ids, the shortest end of them that has text, and this text.
-
-        Raises PromptError.
-        """
-        ids = self.token_ids(prompt)
-        if len(ids) >= self._context:
-            raise PromptError(
-                "the prompt and the image must have fewer tokens than the model's context of "
-                f"{self._context}, got {len(ids)}; shorten the prompt"
-            )
-        if len(ids) == len(self._prefix):
-            raise PromptError("prompt must not be empty")
-        for start in range(len(ids) - 1, 0, -1):
-            tail = ids[start:]
-            if head := self.decode(tail):
-                break
-        return ids, tail, head
-
-    def _text(self, row: _Row, new: list[int]) -> str:
-        """Return the text of the tokens `new` after the row's prompt."""
-        # The tokenizer drops the space before the first word, so the end of the prompt is decoded,
-        # too. To decode the whole prompt for each token would take longer than the model's step.
-        return self._clean(self.decode(row.tail + new)[len(row.head) :])
-
-    def _clean(self, text: str) -> str:
-        """Join punctuation to the word before it, if the tokenizer's own decoding does so."""
-        return join_punctuation(text) if self._tokenizer.clean_up_tokenization_spaces else text
+        """Return the ids of the image and a prompt; see Tokens.ids for the error."""
+        return self._tokens.ids(prompt)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, with tags, as the tokenizer joins them."""
-        text: str = self._tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
+        return self._tokens.decode(ids)
 
-    def _read(self, row: _Row) -> Generation:
-        """Return what a row has written so far."""
-        cells = self._drafts.cells
-        located = [
-            (cells[token], near)
-            for token, near in zip(row.new, row.probabilities, strict=True)
-            if token in cells
-        ]
-        return Generation(
-            text=self._text(row, row.new) if row.text is None else row.text,
-            location_scores=tuple(near[0] for _, near in located),
-            location_points=tuple(refined(*corner) for corner in located) if self._refine else (),
-            score=sum(near[0] for near in row.probabilities) / max(len(row.new), 1),
-            tokens=len(row.new),
-            truncated=not row.ended and len(row.new) >= row.limit,
-            ids=tuple(row.new),
-        )
-
-
-@dataclass(eq=False)
-class _Row:
-    """A row of the decoder: a query and its answer so far."""
-
-    query: Query
-    ids: list[int]  # of the image and the prompt
-    tail: list[int]  # shortest end of the prompt's ids that has text
-    head: str  # text of `tail`
-    limit: int  # largest number of tokens to write
-    draft: Draft | None
-    new: list[int] = field(default_factory=list)  # written tokens
-    # For each token of `new`: those of it and of its neighbours, as Decoder.step returns them.
-    probabilities: list[list[float]] = field(default_factory=list)
-    text: str | None = None  # of the answer, if stop text ended it
-    ended: bool = False  # by the end token or the query's stop text
-    stopped: bool = False  # by the query's `stopped`
-    failed: bool = False  # the model's output is not finite
-
-    @property
-    def gain(self) -> float:
-        """Tokens that a pass with drafts is expected to give."""
-        return self.query.earlier.gain if self.query.earlier else 1.0
-
-    def propose(self, window: int) -> list[int]:
-        """Return a draft of the next tokens, for a pass of `window` tokens."""
-        room = min(window, self.limit - len(self.new)) - 1
-        return self.draft.propose(self.new, room) if self.draft else []
-
-    @property
-    def done(self) -> bool:
-        return self.ended or self.stopped or self.failed or len(self.new) >= self.limit
+    def check(self, prompt: str) -> None:
+        """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
+        self._tokens.of_prompt(prompt)
 
 
 def _beside(vocabulary: int, locations: Sequence[int]) -> torch.Tensor:

@@ -18,10 +18,12 @@ from kosmos_ros.commands import card, check
 from kosmos_ros.commands.findings import EXPECTED, SCORE_TOLERANCE
 from kosmos_ros.errors import GenerationError, ModelLoadError
 from kosmos_ros.kosmos2 import loading
+from kosmos_ros.kosmos2.answers import Row
 from kosmos_ros.kosmos2.decoder import Decoder
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import parse
 from kosmos_ros.kosmos2.reference import Reference
+from kosmos_ros.kosmos2.tokens import Tokens
 
 SHAPES = ("--model", "shapes", "--device", "cpu")
 ROOT = Path(__file__).parents[2]
@@ -124,13 +126,13 @@ def test_other_tokens_than_those_of_generate_are_a_fault(checked, monkeypatch):
 
 
 def test_an_answer_that_ends_early_is_a_fault(checked, monkeypatch):
-    advance = Engine._advance
+    advance = Row.advance
 
-    def early(engine, row, token, near):
-        advance(engine, row, token, near)
-        row.ended = row.ended or len(row.new) == 2
+    def early(row, token, near):
+        advance(row, token, near)
+        row._ended = row._ended or len(row._new) == 2
 
-    monkeypatch.setattr(Engine, "_advance", early)
+    monkeypatch.setattr(Row, "advance", early)
     code, value = checked()
     assert code == 1
     assert "float32: brief caption: token ids differ from generate" in value["faults"]
@@ -140,13 +142,13 @@ def test_an_answer_that_ends_early_is_a_fault(checked, monkeypatch):
 
 
 def test_other_probabilities_are_a_fault(checked, monkeypatch):
-    read = Engine._read
+    read = Row.read
 
-    def wrong(engine, row):
-        answer = read(engine, row)
+    def wrong(row):
+        answer = read(row)
         return type(answer)(**{**vars(answer), "score": answer.score - 0.001})
 
-    monkeypatch.setattr(Engine, "_read", wrong)
+    monkeypatch.setattr(Row, "read", wrong)
     code, value = checked()
     assert code == 1
     assert len(value["faults"]) == len(TITLES)
@@ -154,12 +156,12 @@ def test_other_probabilities_are_a_fault(checked, monkeypatch):
 
 
 def test_another_reading_of_the_prompt_is_a_fault(checked, monkeypatch):
-    read = Engine.token_ids
+    read = Tokens.ids
 
-    def wrong(engine, prompt):
-        return read(engine, f"{prompt} a" if "Question" in prompt else prompt)
+    def wrong(tokens, prompt):
+        return read(tokens, f"{prompt} a" if "Question" in prompt else prompt)
 
-    monkeypatch.setattr(Engine, "token_ids", wrong)
+    monkeypatch.setattr(Tokens, "ids", wrong)
     code, value = checked()
     assert code == 1
     assert "float32: question: token ids of the prompt differ from" in " ".join(value["faults"])

@@ -351,7 +351,7 @@ def test_padding_of_prompts_changes_no_answer(engine, recorded, images, words):
         recorded.generate_batch(queries), engine.generate_batch(queries), strict=True
     ):
         assert near(answer, expected)
-    shared = len(recorded._prefix)
+    shared = len(recorded._tokens.prefix)
     for start, width, (count, length), _ in shapes(recorded).get("_first", ()):
         assert start in (0, shared)
         assert width == WINDOW
@@ -390,7 +390,7 @@ def test_warm_up_makes_room_for_the_longest_caption(images):
     warm.generate_batch([Query(image, PROMPTS[0], 300) for image in images[:2]])
     assert len(tapes(warm)) == made
     warm.warm_up(1, 10**6)
-    assert warm._decoder._cache.shape[2] == warm._context + CACHE_STEP
+    assert warm._decoder._cache.shape[2] == warm._tokens.context + CACHE_STEP
 
 
 @pytest.mark.parametrize("most", [1, 3, 6])
@@ -399,8 +399,8 @@ def test_warm_up_records_all_graphs(images, pictures, most):
     warm.warm_up(most)
     found, rows = shapes(warm), [size for size in (1, 2, 4, 8) if size < 2 * most]
     sizes = [size for size in RUN_SIZES if size <= most]
-    side, shared = warm.info.image_size, len(warm._prefix)
-    tokens = (warm._image_tokens, warm.model.config.text_config.embed_dim)
+    side, shared = warm.info.image_size, len(warm._tokens.prefix)
+    tokens = (warm.model.config.latent_query_num, warm.model.config.text_config.embed_dim)
     steps = [(size, reach) for size in rows for reach in (128, 192, 256)]
     starts = [(size, length) for size in sizes for length in PADDED_LENGTHS]
     assert found == {
@@ -468,7 +468,7 @@ def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images
     for one in (engine, recorded):
         one.clear()
     limit = 1
-    prompt = "<grounding>" * (3 * CACHE_STEP - WINDOW - limit - len(engine._prefix))
+    prompt = "<grounding>" * (3 * CACHE_STEP - WINDOW - limit - len(engine._tokens.prefix))
     queries = [Query(images[0], prompt, limit), Query(images[1], PROMPTS[0], 30)]
     expected = engine.generate_batch(queries)
     assert expected[0].truncated

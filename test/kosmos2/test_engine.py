@@ -481,7 +481,7 @@ def test_a_prompt_of_exactly_the_context_or_more_is_refused(engine, picture, tok
 
 def test_a_prompt_without_tokens_is_refused(engine, picture, monkeypatch):
     """Some tokenizers make no token of a space."""
-    monkeypatch.setattr(engine, "token_ids", lambda _: engine._prefix)
+    monkeypatch.setattr(engine._tokens, "ids", lambda _: engine._tokens.prefix)
     with pytest.raises(PromptError, match="prompt must not be empty"):
         engine.generate(engine.encode(picture), " ", 1)
 

@@ -83,7 +83,7 @@ def ids_after(engine, prompt, text):
 def write(engine, monkeypatch, prompt, text, stop="", end=True):
     """Return the engine's answer, and its steps, if the model writes `text` after `prompt`."""
     ids = ids_after(engine, prompt, text)
-    script = iter([*ids, *[engine._tokenizer.eos_token_id] * end])
+    script = iter([*ids, *[engine._tokens._tokenizer.eos_token_id] * end])
     step = type(engine._decoder).step
 
     def scripted(drafts):
@@ -127,7 +127,7 @@ def test_a_prompt_begins_with_the_start_and_the_image(engine, processor):
     assert ids[2:66] == list(range(4, 68))
     assert ids[66:68] == [vocabulary["</image>"], vocabulary["<grounding>"]]
     assert vocabulary["</s>"] not in ids
-    assert engine._prefix == ids[:67]
+    assert engine._tokens.prefix == ids[:67]
 
 
 def test_the_space_after_grounding_changes_no_token(engine):
@@ -302,12 +302,12 @@ def boxes(phrase):
 @given(prompt=st.sampled_from(PROMPTS), data=st.data())
 def test_the_text_of_an_answer_is_that_after_the_whole_prompt(engine, prompt, data):
     """Only the prompt's last tokens are decoded with the answer."""
-    ids, tail, head = engine._tokenize(prompt.text)
-    assert ids[-len(tail) :] == tail
-    most = len(engine._tokenizer) - 1
+    read = engine._tokens.of_prompt(prompt.text)
+    assert read.ids[-len(read.tail) :] == read.tail
+    most = len(engine._tokens._tokenizer) - 1
     new = data.draw(st.lists(st.integers(0, most), max_size=12))
-    whole, before = engine.decode(ids + new), engine.decode(ids)
-    assert engine.decode(tail + new)[len(head) :] == whole[len(before) :]
+    whole, before = engine.decode(read.ids + new), engine.decode(read.ids)
+    assert engine.decode(read.tail + new)[len(read.head) :] == whole[len(before) :]
 
 
 def test_punctuation_after_a_box_joins_the_word_before_it(engine, monkeypatch):
@@ -323,7 +323,7 @@ def test_punctuation_after_a_box_joins_the_word_before_it(engine, monkeypatch):
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_tokenizer_that_keeps_spaces_keeps_them(engine, monkeypatch, clean):
-    monkeypatch.setattr(engine._tokenizer, "clean_up_tokenization_spaces", clean)
+    monkeypatch.setattr(engine._tokens._tokenizer, "clean_up_tokenization_spaces", clean)
     answer, _ = write(engine, monkeypatch, "An image of", " a dog .")
     assert answer.text == (" a dog." if clean else " a dog .")
 
@@ -451,10 +451,10 @@ ASKED = {
 @pytest.mark.parametrize("tag", [*TAGS, "<patch_index_0044>"])
 @pytest.mark.fault(47)
 def test_no_disguised_tag_becomes_a_token(engine, tag):
-    token = engine._tokenizer.convert_tokens_to_ids(tag)
+    token = engine._tokens._tokenizer.convert_tokens_to_ids(tag)
     tried = 0
     for text in dict.fromkeys(disguised(tag)):
-        ids = engine._tokenizer(f"x {text} y", add_special_tokens=False)["input_ids"]
+        ids = engine._tokens._tokenizer(f"x {text} y", add_special_tokens=False)["input_ids"]
         tried += 1
         if tag != "<unk>" and token in ids:  # the tokenizer alone would be deceived
             with pytest.raises(PromptError, match="as the reserved tag"):
@@ -470,7 +470,7 @@ def test_no_disguised_tag_becomes_a_token(engine, tag):
 @pytest.mark.fault(47)
 def test_the_engine_names_the_text_that_becomes_a_tag(engine):
     """No module has checked the text before."""
-    if "</s>" not in engine._tokenizer.tokenize("What is ＜/s＞ here?"):
+    if "</s>" not in engine._tokens._tokenizer.tokenize("What is ＜/s＞ here?"):
         pytest.skip("this version of transformers does not normalize text (5.0.0)")
     with pytest.raises(
         PromptError, match="reads '＜/s＞' in the prompt as the reserved tag </s>; remove it"
@@ -491,7 +491,7 @@ letters = st.sampled_from(
 @given(st.lists(letters, max_size=12).map("".join))
 @pytest.mark.fault(47)
 def test_no_text_from_outside_becomes_a_tag(engine, text):
-    vocabulary = engine._tokenizer.get_vocab()
+    vocabulary = engine._tokens._tokenizer.get_vocab()
     tags = {vocabulary[tag] for tag in TAGS} - {vocabulary["<unk>"]}
     for make in ASKED.values():
         try:
@@ -501,7 +501,7 @@ def test_no_text_from_outside_becomes_a_tag(engine, text):
             continue
         found = [token for token in ids if token in tags]
         written = [tag.group() for tag in TAG.finditer(prompt) if tag["index"] is None]
-        assert engine._tokenizer.convert_ids_to_tokens(found) == written
+        assert engine._tokens._tokenizer.convert_ids_to_tokens(found) == written
 
 
 # Images --------------------------------------------------------------------------------------

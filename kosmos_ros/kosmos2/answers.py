@@ -1,0 +1,117 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Turn the tokens that the model writes for a query into its answer.
+
+Knows no tensors, and knows boxes only as tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from kosmos_ros.errors import CancelledError, GenerationError, KosmosError
+from kosmos_ros.kosmos2.drafts import Draft, Drafts
+from kosmos_ros.kosmos2.grounding import TAG, refined
+from kosmos_ros.kosmos2.query import Generation, Query
+from kosmos_ros.kosmos2.tokens import PromptTokens, Tokens
+
+Answer = Generation | KosmosError
+"""The answer to a query, or the error in its place."""
+
+
+class Row:
+    """A query in the batch, and its answer so far.
+
+    `refine`: the answer has `location_points`; see grounding.refined.
+    """
+
+    def __init__(
+        self, query: Query, prompt: PromptTokens, tokens: Tokens, drafts: Drafts, refine: bool
+    ) -> None:
+        self.query = query
+        self.prompt = prompt
+        self.limit = min(query.max_new_tokens, tokens.context - len(prompt.ids))
+        self._tokens, self._cells, self._refine = tokens, drafts.cells, refine
+        self._draft = Draft(query.earlier.ids, drafts) if query.earlier else None
+        self._new: list[int] = []  # written tokens
+        # Those of each token of `_new` and of its neighbours, as Decoder.step returns them.
+        self._probabilities: list[list[float]] = []
+        self._text: str | None = None  # of the answer, if stop text ended it
+        self._ended = False  # by the end token or the query's stop text
+        self._stopped = False  # by the query's `stopped`
+        self._failed = False  # the model's output is not finite
+
+    @property
+    def done(self) -> bool:
+        full = len(self._new) >= self.limit
+        return self._ended or self._stopped or self._failed or full
+
+    @property
+    def gain(self) -> float:
+        """Tokens that a pass with drafts is expected to give."""
+        return self.query.earlier.gain if self.query.earlier else 1.0
+
+    def propose(self, window: int) -> list[int]:
+        """Return a draft of the next tokens, for a pass of `window` tokens."""
+        room = min(window, self.limit - len(self._new)) - 1
+        return self._draft.propose(self._new, room) if self._draft else []
+
+    def advance(self, token: int, near: list[float]) -> None:
+        """Add one more token, with the probabilities of it and its neighbours."""
+        self._new.append(token)
+        self._probabilities.append(near)
+        self._failed = not math.isfinite(near[0])
+        self._ended = token == self._tokens.end or self._at_stop()
+        self._stopped = self.query.stopped()
+        if self.query.progress and not self._stopped:
+            self.query.progress(self.read())
+
+    def _at_stop(self) -> bool:
+        """Return whether the row has written its stop. Cut off a stop that is not a tag."""
+        stop = self.query.stop
+        if not stop:
+            return False
+        if TAG.fullmatch(stop):
+            return bool(self._new[-1] == self._tokens.id_of(stop))
+        stop, text = self._tokens.clean(stop), self._tokens.text(self.prompt, self._new)
+        # A word such as "object" must not stop the answer inside a tag.
+        words = TAG.sub(lambda tag: "\0" * len(tag.group()), text)
+        if stop not in words:
+            return False
+        self._text = text[: words.index(stop)]
+        while self._new and self._tokens.text(self.prompt, self._new[:-1]).startswith(self._text):
+            del self._new[-1], self._probabilities[-1]
+        return True
+
+    def read(self) -> Generation:
+        """Return what the row has written so far."""
+        located = [
+            (self._cells[token], near)
+            for token, near in zip(self._new, self._probabilities, strict=True)
+            if token in self._cells
+        ]
+        text = self._tokens.text(self.prompt, self._new) if self._text is None else self._text
+        return Generation(
+            text=text,
+            location_scores=tuple(near[0] for _, near in located),
+            location_points=tuple(refined(*corner) for corner in located) if self._refine else (),
+            score=sum(near[0] for near in self._probabilities) / max(len(self._new), 1),
+            tokens=len(self._new),
+            truncated=not self._ended and len(self._new) >= self.limit,
+            ids=tuple(self._new),
+        )
+
+    def answer(self, window: int) -> Answer:
+        """Return the answer of a row that is done.
+
+        Its `gain` is that of passes of `window` tokens, whether or not the row has used a draft.
+        """
+        if self._stopped:
+            return CancelledError("generation was stopped")
+        if self._failed:
+            return GenerationError("the model's output is not finite; try another dtype")
+        answer = self.read()
+        if self._draft is None:
+            return answer
+        return dataclasses.replace(answer, gain=self._draft.gain(self._new, window))
