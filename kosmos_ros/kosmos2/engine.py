@@ -19,11 +19,12 @@ import numpy as np
 from kosmos_ros.errors import CancelledError, GenerationError, KosmosError
 from kosmos_ros.kosmos2 import loading, prompts
 from kosmos_ros.kosmos2.answers import Answer, Row
-from kosmos_ros.kosmos2.decoder import WINDOW, Decoder, EncodedImage, NewRow
+from kosmos_ros.kosmos2.decoder import Decoder, EncodedImage, NewRow
 from kosmos_ros.kosmos2.drafts import Drafts
 from kosmos_ros.kosmos2.grammar import Grammar
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, NEIGHBOURS, neighbours
 from kosmos_ros.kosmos2.loading import DTYPES, ModelInfo, torch
+from kosmos_ros.kosmos2.passes import WINDOW
 from kosmos_ros.kosmos2.pixels import Pixels
 from kosmos_ros.kosmos2.query import Generation, Query, never
 from kosmos_ros.kosmos2.repetition import NoRepeat

@@ -43,8 +43,9 @@ def of_one_layer(graphs=None):
     model, old = engine.model.text_model, engine._decoder
     model.model.layers = model.model.layers[:1]
     with torch.inference_mode():
+        passes = old._passes
         engine._decoder = Decoder(
-            model, old._prefix, old._image, old._rules, graphs, old._neighbours
+            model, old._prefix, passes._image, passes._rules, graphs, passes._neighbours
         )
     return engine
 
@@ -57,10 +58,10 @@ def test_rows_write_the_same_tokens_with_kernels(images, monkeypatch):
     expected = [*without.generate_batch(queries), *without.generate_batch(queries[:1])]
     monkeypatch.undo()
     engine = of_one_layer(Graphs(fixed=True))
-    assert without._decoder._kernels is None and engine._decoder._kernels is not None
-    ran, call = [], type(engine._decoder._kernels).__call__
+    assert without._decoder._passes.kernels is None and engine._decoder._passes.kernels is not None
+    ran, call = [], type(engine._decoder._passes.kernels).__call__
     monkeypatch.setattr(
-        type(engine._decoder._kernels),
+        type(engine._decoder._passes.kernels),
         "__call__",
         lambda self, state, count, window: (
             ran.append((count, window, done := call(self, state, count, window))) or done

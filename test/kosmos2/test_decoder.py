@@ -19,18 +19,14 @@ from tape import Recorder
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Graphs
-from kosmos_ros.kosmos2.decoder import (
-    CACHE_STEP,
-    PADDED_LENGTHS,
-    WINDOW,
-    Decoder,
-    EncodedImage,
-    _Written,
-)
+from kosmos_ros.kosmos2.decoder import PADDED_LENGTHS, Decoder, EncodedImage
 from kosmos_ros.kosmos2.engine import DRAFT_COST, Engine
 from kosmos_ros.kosmos2.grammar import CELLS, Grammar
 from kosmos_ros.kosmos2.grounding import GRID
+from kosmos_ros.kosmos2.passes import WINDOW
 from kosmos_ros.kosmos2.query import Earlier, Query
+from kosmos_ros.kosmos2.rows import CACHE_STEP
+from kosmos_ros.kosmos2.written import Written
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
@@ -56,9 +52,11 @@ def with_graphs(graphs, rules=(), **options):
     engine = Engine.load("shapes", device="cpu", **options)
     with torch.inference_mode():
         old = engine._decoder
-        rules = (*old._rules, *rules)
-        model = engine.model.text_model
-        engine._decoder = Decoder(model, old._prefix, old._image, rules, graphs, old._neighbours)
+        passes, model = old._passes, engine.model.text_model
+        rules = (*passes._rules, *rules)
+        engine._decoder = Decoder(
+            model, old._prefix, passes._image, rules, graphs, passes._neighbours
+        )
     return engine
 
 
@@ -144,16 +142,17 @@ def test_steps_of_fixed_shape_write_the_same_tokens(queries, alone, replayed):
     """Rows, attention and prompts are padded."""
     recorder = Recorder() if replayed else None
     fixed = with_graphs(Graphs(recorder, fixed=True))
-    ran, forward = set(), fixed._decoder._forward
+    passes, ran = fixed._decoder._passes, set()
+    run_next = passes.next
 
-    def _forward(count, reach, ragged, drafts):
+    def next(count, reach, ragged, drafts):
         ran.add((count, reach))
-        return forward(count, reach, ragged, drafts)
+        return run_next(count, reach, ragged, drafts)
 
-    fixed._decoder._forward = _forward
+    passes.next = next
     for answer, expected in zip(run(fixed, queries, [3, 0, 1, 2] * 3), alone, strict=True):
         assert near(answer, expected)
-    assert not fixed._decoder._values.any()  # positions of removed rows must not move
+    assert not fixed._decoder._rows.state.any()  # positions of removed rows must not move
     assert {count for count, _ in ran} <= {1, 2, 4, 8, 16, 32}
     assert all(reach % CACHE_STEP == 0 for _, reach in ran)
     assert len(ran) < 20
@@ -183,7 +182,7 @@ def test_drafts_change_no_answer(queries, alone, graphs, joins, seed):
         asked.append(query if kind == "none" else drafted(query, answer, kind, rng))
     for query, answer, expected in zip(asked, run(one, asked, joins), alone, strict=True):
         assert near(answer, expected), query.prompt
-    assert not one._decoder._values.any()
+    assert not one._decoder._rows.state.any()
 
 
 @pytest.mark.parametrize("words", range(42, 57, 2))
@@ -296,8 +295,8 @@ def test_running_a_step_ahead_changes_no_progress_and_no_answer(
 
 
 def test_a_step_begins_before_the_previous_one_is_read(monkeypatch, engine, recorded, images):
-    events, read = [], _Written.read
-    monkeypatch.setattr(_Written, "read", lambda self: events.append("read") or read(self))
+    events, read = [], Written.read
+    monkeypatch.setattr(Written, "read", lambda self: events.append("read") or read(self))
     found = {}
     for one in (engine, recorded):
         launch = one._decoder._launch
@@ -352,7 +351,7 @@ def test_padding_of_prompts_changes_no_answer(engine, recorded, images, words):
     ):
         assert near(answer, expected)
     shared = len(recorded._tokens.prefix)
-    for start, width, (count, length), _ in shapes(recorded).get("_first", ()):
+    for start, width, (count, length), _ in shapes(recorded).get("first", ()):
         assert start in (0, shared)
         assert width == WINDOW
         assert count in RUN_SIZES
@@ -390,7 +389,7 @@ def test_warm_up_makes_room_for_the_longest_caption(images):
     warm.generate_batch([Query(image, PROMPTS[0], 300) for image in images[:2]])
     assert len(tapes(warm)) == made
     warm.warm_up(1, 10**6)
-    assert warm._decoder._cache.shape[2] == warm._tokens.context + CACHE_STEP
+    assert warm._decoder._rows.room[1] == warm._tokens.context + CACHE_STEP
 
 
 @pytest.mark.parametrize("most", [1, 3, 6])
@@ -404,14 +403,14 @@ def test_warm_up_records_all_graphs(images, pictures, most):
     steps = [(size, reach) for size in rows for reach in (128, 192, 256)]
     starts = [(size, length) for size in sizes for length in PADDED_LENGTHS]
     assert found == {
-        "_forward": {
+        "next": {
             (size, reach, True, drafts)
             for size, reach in steps
             for drafts in (None, (size, WINDOW))
         },
         "_encode": {((size, 3, side, side),) for size in sizes},
-        "_prefixes": {((size, *tokens),) for size in sizes},
-        "_first": {
+        "prefixes": {((size, *tokens),) for size in sizes},
+        "first": {
             *((shared, WINDOW, (size, length + 3), None) for size, length in starts),
             *(
                 (0, WINDOW, (size, shared + length + 3), (size, *tokens))
@@ -436,7 +435,7 @@ def test_a_new_cache_is_recorded_again(images, pictures):
     made = len(tapes(one))
     expected = one.generate(images[0], PROMPTS[0], 30)
     one.add([Query(images[0], PROMPTS[0], 500) for _ in range(5)])
-    assert one._decoder._cache.shape[1:3] == (8, 10 * CACHE_STEP)
+    assert one._decoder._rows.room == (8, 10 * CACHE_STEP)
     one.step()
     assert len(tapes(one)) > made
     made = len(tapes(one))
@@ -472,7 +471,7 @@ def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images
     queries = [Query(images[0], prompt, limit), Query(images[1], PROMPTS[0], 30)]
     expected = engine.generate_batch(queries)
     assert expected[0].truncated
-    assert engine._decoder._cache.shape[2] == 3 * CACHE_STEP
+    assert engine._decoder._rows.room[1] == 3 * CACHE_STEP
     for answer, other in zip(recorded.generate_batch(queries), expected, strict=True):
         assert near(answer, other)
 
@@ -480,18 +479,18 @@ def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images
 def test_clear_frees_the_cache(engine, images):
     engine.clear()
     engine.add([Query(images[0], PROMPTS[0], 500) for _ in range(9)])
-    assert engine._decoder._cache.shape[1:3] == (16, 10 * CACHE_STEP)
+    assert engine._decoder._rows.room == (16, 10 * CACHE_STEP)
     engine.clear()
     assert not engine._rows
-    assert engine._decoder._cache.shape[1:3] == (1, CACHE_STEP)
+    assert engine._decoder._rows.room == (1, CACHE_STEP)
     assert engine.generate(images[0], PROMPTS[0], 5).tokens == 5
 
 
 def test_a_long_answer_frees_its_memory_at_the_next_query(engine, images):
     engine.generate(images[0], PROMPTS[0], 900)
-    assert engine._decoder._cache.shape[2] == 16 * CACHE_STEP
+    assert engine._decoder._rows.room[1] == 16 * CACHE_STEP
     engine.generate(images[0], PROMPTS[0], 40)
-    assert engine._decoder._cache.shape[2] == 2 * CACHE_STEP
+    assert engine._decoder._rows.room[1] == 2 * CACHE_STEP
 
 
 def test_a_long_answer_leaves_the_warmed_up_size(images):
@@ -499,10 +498,10 @@ def test_a_long_answer_leaves_the_warmed_up_size(images):
     decoder = recorded._decoder
     recorded.warm_up(2, 150)
     recorded.generate(images[0], PROMPTS[0], 900)
-    assert decoder._cache.shape[1:3] == (2, 16 * CACHE_STEP)
+    assert decoder._rows.room == (2, 16 * CACHE_STEP)
     vision = decoder.graphs._recorded.keys() & shapes_of(recorded, "_encode")
     recorded.generate(images[0], PROMPTS[0], 4)
-    assert decoder._cache.shape[1:3] == (2, 4 * CACHE_STEP)
+    assert decoder._rows.room == (2, 4 * CACHE_STEP)
     assert vision and vision == shapes_of(recorded, "_encode")
 
 
@@ -516,14 +515,14 @@ def test_tidy_frees_the_cache_of_long_answers_unless_rows_need_it(engine, images
     engine.generate(images[0], PROMPTS[0], 900)
     engine.add([Query(images[0], PROMPTS[0], 3)])
     engine.tidy()
-    assert engine._decoder._cache.shape[2] == 2 * CACHE_STEP
+    assert engine._decoder._rows.room[1] == 2 * CACHE_STEP
     engine.add([Query(images[0], PROMPTS[0], 900)])
     engine.tidy()
-    assert engine._decoder._cache.shape[2] == 16 * CACHE_STEP
+    assert engine._decoder._rows.room[1] == 16 * CACHE_STEP
     while engine._rows:
         engine.step()
     engine.tidy()
-    assert engine._decoder._cache.shape[1:3] == (1, CACHE_STEP)
+    assert engine._decoder._rows.room == (1, CACHE_STEP)
 
 
 class Ban:
