@@ -182,7 +182,11 @@ class Cuda:
         return graph, output
 
 
-def upload(numbers: list[Any], device: torch.device) -> Tensor:
-    """Copy integers, in nested lists of equal length, to the device. Does not wait for it."""
-    pinned = device.type == "cuda"  # without pinned memory the driver may wait for the stream
-    return torch.tensor(numbers, pin_memory=pinned).to(device, non_blocking=True)
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the host to the device. Does not wait for the device.
+
+    On return, the caller may change `values` if the device is a GPU.
+    """
+    if device.type == "cuda":  # without pinned memory the driver may wait for the stream
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)

@@ -134,7 +134,7 @@ class Decoder:
             images = torch.stack([row.image.tokens for _, row in rows])
         fixed = self.graphs.fixed
         width = WINDOW if fixed else 1 + max(len(row.draft) for _, row in rows)
-        arguments = (start, width, upload(values, self._device), images)
+        arguments = (start, width, upload(torch.tensor(values), self._device), images)
         first = self._passes.first
         recorded = fixed and padded in PADDED_LENGTHS
         (output,) = self.run(first, *arguments) if recorded else first(*arguments)
@@ -186,7 +186,8 @@ class Decoder:
         values = None
         if width > 1:
             padded = [[*draft, *[0] * (width - 1 - len(draft)), len(draft)] for draft in drafts]
-            values = upload([*padded, *[[0] * width] * (size - count)], self._device)
+            padded += [[0] * width] * (size - count)
+            values = upload(torch.tensor(padded), self._device)
         (output,) = self._run_next(size, reach, ragged, values)
         self._rows.newest = [position + 1 for position in newest]
         return Written(output, range(count), any(drafts), copy=self.graphs.fixed)

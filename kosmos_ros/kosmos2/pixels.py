@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kosmos_ros.kosmos2.cuda_graphs import upload
 from kosmos_ros.kosmos2.loading import RESAMPLING
 
 MAX_CUDA_SCALE = 24
@@ -44,19 +45,24 @@ class Pixels:
         # torch's CUDA kernel keeps the whole filter in the 48 KiB of shared memory of a block.
         large = max(image.shape) > MAX_CUDA_SCALE * self._size
         if self._device.type == "cuda" and not large:
-            frame = frame.to(self._device).float()  # only the CPU resizes bytes
-        return (self.resized(frame) * self._scale + self._offset).to(self._dtype)
+            frame = upload(frame, self._device).float()  # only the CPU resizes bytes
+        square = self.resized(frame).to(self._device).float()
+        return (square * self._scale + self._offset).to(self._dtype)
 
     def resized(self, frame: Tensor) -> Tensor:
-        """Return whole levels (1, 3, S, S) float32 in [0, 255] of an image (H, W, 3) RGB.
+        """Return the square (1, 3, S, S) of an image (H, W, 3), in levels from 0 to 255.
 
-        The image is uint8, or float32 with the same values.
+        The image is uint8, or float32 with whole levels; the square has the same type.
         """
-        antialias = {} if self._resample == "nearest" else {"antialias": True}
-        square = functional.interpolate(
-            frame.permute(2, 0, 1)[None],
-            (self._size, self._size),
-            mode=self._resample,
-            **antialias,
-        )
-        return square.to(self._device).float().round().clamp(0, 255)
+        levels = frame.permute(2, 0, 1)[None]
+        if not levels.is_floating_point():
+            return self._stretched(levels, self._size)
+        # Resizing of bytes changes the width first, and then has bytes again.
+        for height in (levels.shape[2], self._size):
+            levels = self._stretched(levels, height).round().clamp(0, 255)
+        return levels
+
+    def _stretched(self, levels: Tensor, height: int) -> Tensor:
+        antialias = {} if self._resample.startswith("nearest") else {"antialias": True}
+        size = (height, self._size)
+        return functional.interpolate(levels, size, mode=self._resample, **antialias)

@@ -10,7 +10,7 @@ from hypothesis import given as for_any
 from hypothesis import strategies as st
 from tape import Recorder
 
-from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Cuda, Graphs
+from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Cuda, Graphs, upload
 
 
 class Counter:
@@ -229,3 +229,22 @@ def test_a_failed_capture_restores_the_stream_and_the_allocator(monkeypatch, cap
     assert len(caplog.records) == 1
     graphs(device.launch)
     assert device.calls[-1] == "launch on main"
+
+
+class HostTensor:
+    """A fake of a tensor that records the calls."""
+
+    def __init__(self, calls=()):
+        self.calls = list(calls)
+
+    def pin_memory(self):
+        return HostTensor([*self.calls, "pinned"])
+
+    def to(self, device, non_blocking):
+        return [*self.calls, f"to {device}", "at once" if non_blocking else "waits"]
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", []), ("cuda", ["pinned"])])
+def test_an_upload_waits_for_no_device(device, pinned):
+    """The driver copies only pinned memory without waiting."""
+    assert upload(HostTensor(), torch.device(device)) == [*pinned, f"to {device}", "at once"]

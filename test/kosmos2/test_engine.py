@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine answers like Hugging Face's processor and generate, with the embedded model."""
 
+import copy
 import ctypes
 import json
 import re
@@ -12,6 +13,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
@@ -30,6 +33,7 @@ from kosmos_ros.kosmos2 import compat, loading, prompts
 from kosmos_ros.kosmos2.decoder import EncodedImage
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import GRID, read
+from kosmos_ros.kosmos2.pixels import Pixels
 from kosmos_ros.kosmos2.query import Query
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
@@ -232,6 +236,38 @@ def test_pixels_equal_those_of_the_image_processor(engine, reference, picture, s
     off = (found - expected["pixel_values"]).abs() / one_level
     assert float(off.max()) < 3.5
     assert float(off.mean()) < 0.3
+
+
+SIDES = st.sampled_from([1, 2, 7, 63, 119, 120, 121, 224, 333, 500])
+"""Heights and widths, around the 120 of the embedded model and the 224 of KOSMOS-2."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(SIDES, SIDES),
+    size=st.sampled_from([120, 224]),
+    resample=st.sampled_from([0, 2, 3]),
+    hard=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_gpu_resizes_like_a_cpu(engine, reference, shape, size, resample, hard, seed):
+    """A GPU resizes numbers, and a CPU bytes, whose filter has rounded weights."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (*shape, 3), np.uint8)
+    if hard:
+        image = (image > 127).astype(np.uint8) * 255
+    processor = copy.copy(reference[0].image_processor)
+    processor.resample = resample
+    pixels = Pixels(processor, size, torch.device("cpu"), torch.float32)
+    frame = torch.from_numpy(image)
+    levels, numbers = pixels.resized(frame), pixels.resized(frame.float())
+    assert (levels.dtype, numbers.dtype) == (torch.uint8, torch.float32)
+    assert levels.shape == numbers.shape == (1, 3, size, size)
+    assert torch.equal(numbers, numbers.round())
+    apart = (numbers - levels).abs()
+    # Each of the two resizes may round to the next level.
+    assert float(apart.max()) <= 2
+    assert float((apart > 1).float().mean()) < 0.001
 
 
 @pytest.mark.parametrize("step", ["do_rescale", "do_normalize"])
