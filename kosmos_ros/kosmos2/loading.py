@@ -42,7 +42,7 @@ QUANTIZATIONS = ("none", "int8", "nf4")
 NO_REPEAT_NGRAM_SIZE = 3
 """Value for the default model, if its files name none: that of KOSMOS-2's converter
 (convert_kosmos2_original_pytorch_checkpoint_to_pytorch.py of transformers)."""
-RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+RESAMPLING = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
 """PIL.Image.Resampling: mode of torch's interpolate."""
 
 

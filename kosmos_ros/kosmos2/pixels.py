@@ -63,6 +63,6 @@ class Pixels:
         return levels
 
     def _stretched(self, levels: Tensor, height: int) -> Tensor:
-        antialias = {} if self._resample.startswith("nearest") else {"antialias": True}
+        antialias = {} if self._resample == "nearest-exact" else {"antialias": True}
         size = (height, self._size)
         return functional.interpolate(levels, size, mode=self._resample, **antialias)

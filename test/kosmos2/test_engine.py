@@ -238,6 +238,17 @@ def test_pixels_equal_those_of_the_image_processor(engine, reference, picture, s
     assert float(off.mean()) < 0.3
 
 
+@pytest.mark.parametrize("resample", loading.RESAMPLING)
+def test_every_resampling_is_that_of_the_image_processor(engine, reference, resample):
+    frame = np.random.default_rng(1).integers(0, 256, (271, 480, 3), np.uint8)
+    processor = copy.copy(reference[0].image_processor)
+    processor.resample = resample
+    expected = processor(Image.fromarray(frame), return_tensors="pt")["pixel_values"]
+    size, cpu = engine.info.image_size, torch.device("cpu")
+    off = (Pixels(processor, size, cpu, torch.float32)(frame) - expected).abs()
+    assert float(off.mean()) < 0.3 / 255 / min(processor.image_std)
+
+
 SIDES = st.sampled_from([1, 2, 7, 63, 119, 120, 121, 224, 333, 500])
 """Heights and widths, around the 120 of the embedded model and the 224 of KOSMOS-2."""
 
