@@ -33,7 +33,7 @@ SHARED_MEMORY = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227}
 Specifications per Compute Capability")."""
 ROWS = (1, 8)
 """A step of one row and one of few rows: all kernels."""
-PLACES = 256
+LENGTH = 256
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def kernels(capability, dtype, rows=ROWS, form="plain"):
             model.model.layer_norm,
             model.lm_head.weight,
             model.model.embed_tokens.weight,
-            torch.zeros(PLACES, width, dtype=dtype),
+            torch.zeros(LENGTH, width, dtype=dtype),
             1.0,
         )
         block = text.blocks[0]
@@ -119,8 +119,8 @@ def kernels(capability, dtype, rows=ROWS, form="plain"):
             # On the CPU, so that their addresses are not all aligned.
             values = torch.zeros(3, count, dtype=torch.long, device="cpu")
             state = State(
-                torch.zeros(2, count, PLACES, 2, block.heads, block.depth, dtype=dtype),
-                torch.zeros(count, PLACES, dtype=torch.long),
+                torch.zeros(2, count, LENGTH, 2, block.heads, block.depth, dtype=dtype),
+                torch.zeros(count, LENGTH, dtype=torch.long),
                 *values[1:],
                 torch.zeros(count, 10),
             )

@@ -29,7 +29,7 @@ from kosmos_ros.kosmos2.kernels.step import Rules, State, Step, Text, supports
 from kosmos_ros.kosmos2.kernels.tiles import BY_SHARED_MEMORY, FewRows, OneRow, Tiles
 
 CPU = torch.device("cpu")
-PLACES = 40
+LENGTH = 40
 WORDS = 30
 OPEN, CLOSE, DELIMITER = range(WORDS, WORDS + 3)
 LOCATIONS = range(WORDS + 3, WORDS + 3 + GRID * GRID)
@@ -40,14 +40,14 @@ FREE = Rules()
 PRODUCTS = ("qkv", "out", "up", "down", "head")
 
 
-def tiles(one=(64, 64, 4), few=(64, 64, 1, 4, 2), places=16):
+def tiles(one=(64, 64, 4), few=(64, 64, 1, 4, 2), positions=16):
     """Large tiles, because the interpreter takes as long for a small one."""
     large = {"head": OneRow(256, *one[1:])}
     large_few = {"head": FewRows(256, *few[1:])}
     return Tiles(
         dict.fromkeys(PRODUCTS, OneRow(*one)) | large,
         dict.fromkeys(PRODUCTS, FewRows(*few)) | large_few,
-        places,
+        positions,
     )
 
 
@@ -55,25 +55,25 @@ def model(dtype=torch.float32, sizes=SIZES, layers=2):
     """A text model with random weights of which every one matters."""
     torch.manual_seed(7)
     config = Kosmos2TextConfig(
-        vocab_size=VOCABULARY, layers=layers, max_position_embeddings=PLACES, **sizes
+        vocab_size=VOCABULARY, layers=layers, max_position_embeddings=LENGTH, **sizes
     )
     made = Kosmos2TextForCausalLM(config).eval().requires_grad_(False)
     for name, weight in made.named_parameters():
-        gain = ("norm" in name and name.endswith("weight")) or "_ln.weight" in name
-        weight.copy_(torch.randn_like(weight) * (0.3 if gain else 0.1) + gain)
+        norm = ("norm" in name and name.endswith("weight")) or "_ln.weight" in name
+        weight.copy_(torch.randn_like(weight) * (0.3 if norm else 0.1) + norm)
     return made.to(dtype)
 
 
 def parts(made):
     inner = made.model
-    places = inner.embed_positions
+    encodings = inner.embed_positions
     weight = inner.embed_tokens.weight
     return Text(
         [Block.text(layer) for layer in inner.layers],
         inner.layer_norm,
         made.lm_head.weight,
         weight,
-        places.weights[places.padding_idx + 1 :].to(weight.dtype),
+        encodings.weights[encodings.padding_idx + 1 :].to(weight.dtype),
         float(inner.embed_scale),
     )
 
@@ -92,12 +92,12 @@ def state(text, positions, kept=1, moves=None, rows=None):
     made = torch.Generator().manual_seed(3)
     rows = rows or len(positions)
     block = text.blocks[0]
-    shape = (len(text.blocks), rows, PLACES, 2, block.heads, block.depth)
+    shape = (len(text.blocks), rows, LENGTH, 2, block.heads, block.depth)
     padded = torch.zeros(rows, dtype=torch.long)
     padded[: len(positions)] = torch.tensor(positions)
     return State(
         torch.randn(shape, generator=made).to(text.head.dtype),
-        torch.randint(0, WORDS, (rows, PLACES), generator=made),
+        torch.randint(0, WORDS, (rows, LENGTH), generator=made),
         padded,
         torch.ones(rows, dtype=torch.long) if moves is None else torch.tensor(moves),
         torch.full((rows, 1 + kept), -1.0),
@@ -125,10 +125,10 @@ def scores(logits, tokens, rules):
         lowered[list(banned(tokens, rules.repetition))] += -1e30
     if rules.grammar:
         kinds, bias, following = rules.grammar
-        place = 0
+        state = 0
         for token in tokens[-3:]:
-            place = following[place, kinds[token]]
-        lowered += bias[place][kinds]
+            state = following[state, kinds[token]]
+        lowered += bias[state][kinds]
     return lowered
 
 
@@ -137,32 +137,34 @@ def plain(made, text, now, count, rules):
     exact = {name: weight.double() for name, weight in made.named_parameters()}
     ids, positions = now.tokens, now.positions[:count].tolist()
     found = []
-    for row, place in enumerate(positions):
-        hidden = text.embeddings[ids[row, place]].double() * text.scale
-        hidden = hidden + text.encodings[place].double()
+    for row, position in enumerate(positions):
+        hidden = text.embeddings[ids[row, position]].double() * text.scale
+        hidden = hidden + text.encodings[position].double()
         for layer in range(len(text.blocks)):
-            hidden = _block(exact, f"model.layers.{layer}", now.cache[layer, row], hidden, place)
+            hidden = _block(
+                exact, f"model.layers.{layer}", now.cache[layer, row], hidden, position
+            )
         hidden = _norm(exact, "model.layer_norm", hidden)
         logits = text.head.double() @ hidden
-        lowered = scores(logits, ids[row, : place + 1].tolist(), rules)
+        lowered = scores(logits, ids[row, : position + 1].tolist(), rules)
         found.append((logits, lowered))
         token = int(lowered.argmax())
         near = [token] if rules.neighbours is None else rules.neighbours[token]
         now.written[row, 0] = token
         now.written[row, 1:] = logits.softmax(0)[near]
         if now.moves[row]:
-            ids[row, place + 1] = token
+            ids[row, position + 1] = token
         now.positions[row] += now.moves[row]
     return found
 
 
 def _norm(exact, name, hidden):
-    gain, shift = exact[f"{name}.weight"], exact[f"{name}.bias"]
-    return functional.layer_norm(hidden, hidden.shape, gain, shift, 1e-5)
+    weight, bias = exact[f"{name}.weight"], exact[f"{name}.bias"]
+    return functional.layer_norm(hidden, hidden.shape, weight, bias, 1e-5)
 
 
-def _block(exact, name, cache, hidden, place):
-    """A block of one row, with its cache (places, 2, heads, D)."""
+def _block(exact, name, cache, hidden, position):
+    """A block of one row, with its cache (LENGTH, 2, heads, D)."""
     heads, depth = cache.shape[2:]
 
     def product(part, x):
@@ -172,8 +174,8 @@ def _block(exact, name, cache, hidden, place):
     q, k, v = (
         product(f"self_attn.{part}_proj", normed).view(heads, depth) for part in ("q", "k", "v")
     )
-    cache[place, 0], cache[place, 1] = k, v
-    k, v = cache[: place + 1].double().unbind(1)
+    cache[position, 0], cache[position, 1] = k, v
+    k, v = cache[: position + 1].double().unbind(1)
     weights = (torch.einsum("hd,thd->ht", q, k) * depth**-0.5).softmax(-1)
     attended = torch.einsum("ht,thd->hd", weights, v).flatten()
     attended = _norm(exact, f"{name}.self_attn.inner_attn_ln", attended)
@@ -255,8 +257,8 @@ def test_no_sequence_is_written_twice(count, size):
     made = model(layers=1)
     made.lm_head.weight[:3] *= 8  # these tokens would win
     after, _ = check(made, LENGTHS[:count], Rules(repetition=size), prepare=repetitive)
-    for row, place in enumerate(after.positions.tolist()):
-        words = after.tokens[row, : place + 1].tolist()
+    for row, position in enumerate(after.positions.tolist()):
+        words = after.tokens[row, : position + 1].tolist()
         assert words[-1] not in banned(words[:-1], size)
 
 
@@ -346,13 +348,13 @@ def test_a_row_that_does_not_exist_stays_and_disturbs_no_other():
     assert beside.positions.tolist() == [8, 13, 0, 0]
 
 
-@pytest.mark.parametrize("positions", [[PLACES - 1], [PLACES - 1, 4]])
+@pytest.mark.parametrize("positions", [[LENGTH - 1], [LENGTH - 1, 4]])
 def test_the_last_place_of_a_row_is_filled_and_no_place_behind_it(positions):
     text = parts(model(layers=1))
     now = state(text, positions, rows=3)
     before = now.tokens.clone()
     assert Step(text, Rules(repetition=2), tiles(), chained=False)(now, len(positions))
-    assert now.positions[0] == PLACES
+    assert now.positions[0] == LENGTH
     assert torch.equal(now.tokens[0], before[0])
     assert torch.equal(now.tokens[1, :4], before[1, :4])
     assert torch.equal(now.tokens[2], before[2])
@@ -372,7 +374,7 @@ def test_a_place_behind_the_context_has_the_last_encoding(count):
 
 @pytest.mark.parametrize("positions", [[18], [3, 27]])
 def test_parts_of_widths_that_are_no_powers_of_two_equal_a_plain_step(positions):
-    sizes = tiles(one=(64, 32, 4), few=(64, 16, 4, 4, 2), places=16)
+    sizes = tiles(one=(64, 32, 4), few=(64, 16, 4, 4, 2), positions=16)
     check(model(sizes=OTHER_SIZES, layers=1), positions, Rules(grammar(), 2), sizes=sizes)
 
 
@@ -381,7 +383,7 @@ def test_the_tiles_of_gpus_equal_a_plain_step(positions):
     for sizes in BY_SHARED_MEMORY.values():
         few = len(positions) > 1
         if few or sizes is BY_SHARED_MEMORY[227]:  # those of one row are the same
-            check(model(layers=1), positions, sizes=dataclasses.replace(sizes, places=16))
+            check(model(layers=1), positions, sizes=dataclasses.replace(sizes, positions=16))
 
 
 @pytest.mark.parametrize(
@@ -532,8 +534,8 @@ def test_a_model_quantized_by_bitsandbytes_equals_a_plain_step(convert, options,
 def windowed(made, rules, now, window, drafts):
     """Put `drafts` behind the newest token of each row; change a copy by the plain steps."""
     for row, tokens in enumerate(drafts):
-        place = now.positions[row] + 1
-        now.tokens[row, place : place + window - 1] = torch.tensor(tokens)
+        position = now.positions[row] + 1
+        now.tokens[row, position : position + window - 1] = torch.tensor(tokens)
     text, expected = parts(made), copied(now)
     expected.written[:] = -1
     for row, tokens in enumerate(drafts):
@@ -566,8 +568,8 @@ def test_a_row_writes_what_its_drafts_say_as_long_as_they_are_right(right):
         plain(made, text, dataclasses.replace(first, written=torch.zeros(count, 4)), count, rules)
     drafts = []
     for row, correct in enumerate(right):
-        place = int(now.positions[row]) + 1
-        drafts.append(first.tokens[row, place : place + window - 1].tolist())
+        position = int(now.positions[row]) + 1
+        drafts.append(first.tokens[row, position : position + window - 1].tolist())
         if correct < window - 1:
             drafts[row][correct] += 1
     expected = windowed(made, rules, now, window, drafts)
@@ -577,10 +579,10 @@ def test_a_row_writes_what_its_drafts_say_as_long_as_they_are_right(right):
     told = expected.written[..., 0] >= 0
     torch.testing.assert_close(now.written[told], expected.written[told], atol=1e-4, rtol=1e-4)
     assert (now.written[..., 0][~told] == -1).all()
-    for row, place in enumerate(now.positions.tolist()):
-        assert torch.equal(now.tokens[row, : place + 1], expected.tokens[row, : place + 1])
+    for row, position in enumerate(now.positions.tolist()):
+        assert torch.equal(now.tokens[row, : position + 1], expected.tokens[row, : position + 1])
         torch.testing.assert_close(
-            now.cache[:, row, :place], expected.cache[:, row, :place], atol=1e-4, rtol=1e-4
+            now.cache[:, row, :position], expected.cache[:, row, :position], atol=1e-4, rtol=1e-4
         )
     assert not run._banned.any()
 

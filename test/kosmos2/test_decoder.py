@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tape import Recorder
+from torch.nn import functional
 
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import prompts
@@ -474,6 +475,39 @@ def test_the_step_ahead_does_not_overwrite_the_next_row(engine, recorded, images
     assert engine._decoder._rows.room[1] == 3 * CACHE_STEP
     for answer, other in zip(recorded.generate_batch(queries), expected, strict=True):
         assert near(answer, other)
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_rows_that_do_not_fit_in_memory_change_nothing(engine, images, monkeypatch, failing):
+    """One of the tensors cannot grow."""
+    engine.clear()
+    expected = engine.generate(images[0], PROMPTS[0], 30)
+    rows, pad, calls = engine._decoder._rows, functional.pad, []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if len(calls) == failing:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return pad(*arguments)
+
+    before = [rows.cache, rows.tokens, rows.state, rows.starts]
+    query = Query(images[0], PROMPTS[0], 30)
+    engine.add([query])
+    with monkeypatch.context() as patch:
+        patch.setattr(functional, "pad", full)
+        with pytest.raises(RuntimeError), torch.inference_mode():
+            rows.grow(9, 900)
+    after = [rows.cache, rows.tokens, rows.state, rows.starts]
+    assert all(one is other for one, other in zip(before, after, strict=True))
+    assert near(finish(engine, query), expected)
+
+
+def finish(engine, query):
+    """The answer to a query that has been added."""
+    answers = {}
+    while query not in answers:
+        answers.update(engine.step())
+    return answers[query]
 
 
 def test_clear_frees_the_cache(engine, images):

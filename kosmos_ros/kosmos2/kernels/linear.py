@@ -2,17 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels of products x (M, K) @ w (N, K).T, each with what comes before and after it.
 
-A layer norm comes before the product of a block. With its gain g and shift s,
+A row of x is a token of the step; m, n and k count rows, outputs and inputs. A program has BN
+outputs and reads BK inputs at a time.
+
+A layer norm comes before the product of a block. With its weight g and bias s,
 
     norm(x) @ w.T + bias = scale * rstd(x) * ((x * g / scale) @ w.T - mean(x) * sums) + offset
 
 where `sums` (N) = (g / scale) @ w.T and `offset` (N) = s @ w.T + bias are computed once. So the
 weights stay as they are, and the norm takes no kernel of its own. `scale` is a power of two that
-makes g / scale at most 1, so that no product with it overflows in float16.
+makes g / scale at most 1, so that no product with it overflows in float16. `norm_weight` is
+g / scale, and `next_norm` that of the norm after the product.
 
 One row: a program multiplies and adds BN outputs on the ordinary cores, and finds mean and rstd
 itself. 2 to 16 rows: tensor cores multiply. There the kernel that wrote x also wrote x * g / scale
-and, for each of its tiles, the mean and the sum of squared differences from it (`moments`,
+(`weighted`) and, for each of its tiles, the mean and the sum of squared differences from it (`moments`,
 (tiles, 2, 16) float32), because each program of the product would have to repeat that work.
 
 After the product comes one of these:
@@ -53,21 +57,21 @@ def normed(y, centre, away, squares, sums, scale, eps, K: tl.constexpr):
 
 
 @triton.jit
-def gained_of(numbers, gain, at):
-    """Return numbers * gain, rounded as `write_gained` does.
+def weighted_of(numbers, norm_weight, at):
+    """Return numbers * norm_weight, rounded as `write_weighted` does.
 
     So a row alone and beside others differs only in the order in which products are added.
     """
-    product = numbers * tl.load(gain + at).to(tl.float32)
-    return product.to(gain.dtype.element_ty).to(tl.float32)
+    product = numbers * tl.load(norm_weight + at).to(tl.float32)
+    return product.to(norm_weight.dtype.element_ty).to(tl.float32)
 
 
 @triton.jit
 def inputs_of(BK: tl.constexpr, FORMAT: tl.constexpr):
     """Return BK inputs: for each load of a thread those that it reads, of NF4 every second one."""
-    STEP: tl.constexpr = 2 if FORMAT == NF4 else 1
+    IN_BYTE: tl.constexpr = 2 if FORMAT == NF4 else 1
     GROUP: tl.constexpr = BLOCK if FORMAT == NF4 else VECTOR if FORMAT == INT8 else VECTOR // 2
-    within = tl.arange(0, GROUP // STEP) * STEP
+    within = tl.arange(0, GROUP // IN_BYTE) * IN_BYTE
     return tl.arange(0, BK // GROUP)[:, None] * GROUP + within[None, :]
 
 
@@ -82,7 +86,7 @@ def part_of(w, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr)
 
 @triton.jit
 def one_row(
-    x, w, scales, n, first, gain, sums, scale, eps,
+    x, w, scales, n, first, norm_weight, sums, scale, eps,
     K: tl.constexpr, BK: tl.constexpr, NORM: tl.constexpr, FORMAT: tl.constexpr,
 ):  # fmt: skip
     """Return outputs n (BN) of the product of x (K) with w, after a layer norm if NORM.
@@ -102,7 +106,7 @@ def one_row(
             apart = numbers - centre
             away += tl.sum(apart, 1)
             squares += tl.sum(apart * apart, 1)
-            numbers = gained_of(numbers, gain, here + k)
+            numbers = weighted_of(numbers, norm_weight, here + k)
         weight = first if part == 0 else part_of(w, n, here, K, BK, FORMAT)
         total += tl.sum(weight.to(tl.float32) * numbers[None, :, :], 2)
     y = tl.sum(total, 1)
@@ -113,7 +117,7 @@ def one_row(
 
 @triton.jit
 def one_row_nf4(
-    x, w, scales, code, n, first, gain, sums, scale, eps, K: tl.constexpr, BK: tl.constexpr
+    x, w, scales, code, n, first, norm_weight, sums, scale, eps, K: tl.constexpr, BK: tl.constexpr
 ):
     """Return what `one_row` does after a norm, with weights of 4 bits: two of them in a byte."""
     k = inputs_of(BK, NF4)
@@ -129,8 +133,8 @@ def one_row_nf4(
         odd = tl.load(x + here + k + 1).to(tl.float32)
         away += tl.sum(even + odd - 2 * centre, 1)
         squares += tl.sum((even - centre) * (even - centre) + (odd - centre) * (odd - centre), 1)
-        even = gained_of(even, gain, here + k)
-        odd = gained_of(odd, gain, here + k + 1)
+        even = weighted_of(even, norm_weight, here + k)
+        odd = weighted_of(odd, norm_weight, here + k + 1)
         both = (first if part == 0 else part_of(w, n, here, K, BK, NF4)).to(tl.int32)
         block = tl.load(blocks + here // BLOCK)[:, :, None]
         upper = (tl.load(code + (both >> 4)) * block).to(x.dtype.element_ty).to(tl.float32)
@@ -165,8 +169,9 @@ def few_rows(
 ):  # fmt: skip
     """Return outputs n (BN) of the products (ROWS, BN) of M rows of x, on tensor cores.
 
-    With NORM, x has been multiplied by the gain, and moments of its rows come from TILES tiles.
-    FIT is the next power of two. SPLIT groups of warps each have a part of every BK * SPLIT.
+    With NORM, x has been multiplied by the norm weight, and moments of its rows come from TILES
+    tiles. FIT is the next power of two. SPLIT groups of warps each have a part of every
+    BK * SPLIT inputs.
     """
     BN: tl.constexpr = n.shape[0]
     m = tl.arange(0, ROWS)
@@ -208,14 +213,15 @@ def few_rows(
 
 
 @triton.jit
-def write_gained(y, gain, gained, moments, m, n, tile, M, N: tl.constexpr):
-    """Write what the next norm needs of the tile y (rows, BN): y * gain (M, N), and moments.
+def write_weighted(y, norm_weight, weighted, moments, m, n, tile, M, N: tl.constexpr):
+    """Write what the next norm needs of the tile y (rows, BN).
 
-    Tiles must be full, unless there is only one; its columns behind N must be 0.
+    That is `weighted` (M, N) = y * norm_weight, and moments. Tiles must be full, unless there is
+    only one; its columns behind N must be 0.
     """
     inside = (n < N)[None, :]
-    product = (y * gain.to(tl.float32)[None, :]).to(gained.dtype.element_ty)
-    tl.store(gained + m[:, None] * N + n[None, :], product, (m < M)[:, None] & inside)
+    product = (y * norm_weight.to(tl.float32)[None, :]).to(weighted.dtype.element_ty)
+    tl.store(weighted + m[:, None] * N + n[None, :], product, (m < M)[:, None] & inside)
     WIDTH: tl.constexpr = y.shape[1] if y.shape[1] < N else N
     mean = tl.sum(y, 1) / WIDTH
     apart = tl.where(inside, y - mean[:, None], 0.0)
@@ -226,20 +232,20 @@ def write_gained(y, gain, gained, moments, m, n, tile, M, N: tl.constexpr):
 
 @triton.jit
 def write(
-    y, residual, place, out, cache, m, n, there, stride, window,
+    y, residual, position, out, cache, m, n, there, stride, window,
     N: tl.constexpr, H: tl.constexpr, AFTER: tl.constexpr,
 ):  # fmt: skip
     """Do what comes after the product y (rows, BN), write and return it.
 
     `there` (rows, BN): which of its numbers exist. Queries, keys and values have the columns n of
-    3 * H. `place` (rows): of each row in the cache. `stride`: numbers between two rows of the
+    3 * H. `position` (rows): of each token in its row. `stride`: numbers between two rows of the
     cache, each of which has `window` rows here. `out` may be None.
     """
     if AFTER == QKV:
         query = y.to(out.dtype.element_ty)
         at = out + m[:, None] * H + n[None, :]
         tl.store(at, query, there & (n < H)[None, :])
-        row = cache + (m // window).to(tl.int64) * stride + place * (2 * H)
+        row = cache + (m // window).to(tl.int64) * stride + position * (2 * H)
         kept = y.to(cache.dtype.element_ty)
         tl.store(row[:, None] + (n - H)[None, :], kept, there & (n >= H)[None, :])
     else:
@@ -254,8 +260,8 @@ def write(
 
 @triton.jit(do_not_specialize_on_alignment=ROW_TENSORS)
 def block_one_row(
-    x, w, scales, code, gain, sums, scale, eps, offset, residual, out, cache, positions, stride,
-    start, N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    x, w, scales, code, norm_weight, sums, scale, eps, offset, residual, out, cache, positions,
+    stride, start, N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     FORMAT: tl.constexpr, AFTER: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
     """Norm, product and what comes after it (AFTER), of one row.
@@ -268,28 +274,30 @@ def block_one_row(
     inside = tl.minimum(n, N - 1)
     first = part_of(w, inside, 0, K, BK, FORMAT)
     sum_of = tl.load(sums + inside)
-    shift = tl.load(offset + inside)
-    place = tl.load(positions + m) if AFTER == QKV else None
+    offset_of = tl.load(offset + inside)
+    position = tl.load(positions + m) if AFTER == QKV else None
     wait(CHAIN)
     beside = tl.load(residual + inside)[None, :] if AFTER == ADD else None
     if FORMAT == NF4:
-        y = one_row_nf4(x, w, scales, code, inside, first, gain, sum_of, scale, eps, K, BK)
+        y = one_row_nf4(x, w, scales, code, inside, first, norm_weight, sum_of, scale, eps, K, BK)
     else:
-        y = one_row(x, w, scales, inside, first, gain, sum_of, scale, eps, K, BK, True, FORMAT)
+        y = one_row(
+            x, w, scales, inside, first, norm_weight, sum_of, scale, eps, K, BK, True, FORMAT
+        )
     end(CHAIN)
-    y = (y + shift)[None, :]
-    write(y, beside, place, out, cache, m, n + start, (n < N)[None, :], stride, 1, N, K, AFTER)
+    y = (y + offset_of)[None, :]
+    write(y, beside, position, out, cache, m, n + start, (n < N)[None, :], stride, 1, N, K, AFTER)
 
 
 @triton.jit(do_not_specialize=["M", "window"], do_not_specialize_on_alignment=ROW_TENSORS)
 def block_few_rows(
     x, w, scales, code, moments, sums, scale, eps, offset, residual, out, cache, positions, stride,
-    start, next_gain, gained, next_moments, M, window,
+    start, next_norm, weighted, next_moments, M, window,
     N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr,
     STAGES: tl.constexpr, TILES: tl.constexpr, FIT: tl.constexpr, FORMAT: tl.constexpr,
     AFTER: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
-    """Norm, product and what comes after it (AFTER), of M rows; with `next_gain`, also the input
+    """Norm, product and what comes after it (AFTER), of M rows; with `next_norm`, also the input
     of the next norm.
 
     The outputs are columns `start` to `start` + N. All constants are loaded before the wait.
@@ -299,10 +307,10 @@ def block_few_rows(
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = tl.minimum(n, N - 1)
     sum_of = tl.load(sums + inside)
-    shift = tl.load(offset + inside)
-    growth = tl.load(next_gain + inside) if next_gain is not None else None
-    place = tl.load(positions + m // window, m < M, 0) if AFTER == QKV else 0
-    place += m % window
+    offset_of = tl.load(offset + inside)
+    norm_weight = tl.load(next_norm + inside) if next_norm is not None else None
+    position = tl.load(positions + m // window, m < M, 0) if AFTER == QKV else 0
+    position += m % window
     wait(CHAIN)
     at = residual + m[:, None] * N + inside[None, :] if AFTER == ADD else None
     beside = tl.load(at, (m < M)[:, None], 0.0) if AFTER == ADD else None
@@ -311,12 +319,12 @@ def block_few_rows(
         K, BK, SPLIT, STAGES, TILES, FIT, True, FORMAT,
     )  # fmt: skip
     end(CHAIN)
-    y += shift[None, :]
+    y += offset_of[None, :]
     there = (m < M)[:, None] & (n < N)[None, :]
-    y = write(y, beside, place, out, cache, m, n + start, there, stride, window, N, K, AFTER)
-    if next_gain is not None:
-        y = y.to(gained.dtype.element_ty).to(tl.float32)
-        write_gained(y, growth, gained, next_moments, m, n, tl.program_id(0), M, N)
+    y = write(y, beside, position, out, cache, m, n + start, there, stride, window, N, K, AFTER)
+    if next_norm is not None:
+        y = y.to(weighted.dtype.element_ty).to(tl.float32)
+        write_weighted(y, norm_weight, weighted, next_moments, m, n, tl.program_id(0), M, N)
 
 
 @triton.jit

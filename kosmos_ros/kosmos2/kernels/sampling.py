@@ -9,57 +9,57 @@ import triton
 import triton.language as tl
 
 from kosmos_ros.kosmos2.kernels.chain import begin, wait
-from kosmos_ros.kosmos2.kernels.linear import ROW_TENSORS, ROWS, write_gained
+from kosmos_ros.kosmos2.kernels.linear import ROW_TENSORS, ROWS, write_weighted
 
-PLACES = tl.constexpr(128)
-"""Places that are searched for a repetition at a time."""
+SEARCHED = tl.constexpr(128)
+"""Positions that are searched for a repetition at a time."""
 
 
 @triton.jit(do_not_specialize=["window"], do_not_specialize_on_alignment=ROW_TENSORS)
 def embed(
-    tokens, positions, embeddings, encodings, out, gain, gained, moments, scale, places, context,
-    window, H: tl.constexpr, FIT: tl.constexpr, CHAIN: tl.constexpr,
+    tokens, positions, embeddings, encodings, out, next_norm, weighted, moments, scale, length,
+    context, window, H: tl.constexpr, FIT: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
     """Write embedding * scale + encoding (M, H) of the tokens that a step reads.
 
-    `tokens` (rows, places). A row has `window` tokens, the first one at its position. With
-    `gain`, write the input of the next norm, too. FIT is the next power of two of H.
+    `tokens` (rows, length). A row has `window` tokens, the first one at its position. With
+    `next_norm`, write the input of the next norm, too. FIT is the next power of two of H.
     """
     begin(CHAIN)
     m = tl.program_id(0)
     row = m // window
     h = tl.arange(0, FIT)
-    place = tl.load(positions + row) + m % window
-    encoding = tl.minimum(place, context - 1)  # no token beyond the model's context is used
-    token = tl.load(tokens + row.to(tl.int64) * places + place)
+    position = tl.load(positions + row) + m % window
+    encoding = tl.minimum(position, context - 1)  # no token beyond the model's context is used
+    token = tl.load(tokens + row.to(tl.int64) * length + position)
     y = tl.load(embeddings + token * H + h, h < H, 0.0).to(tl.float32) * scale
     y = y.to(out.dtype.element_ty).to(tl.float32)
     y += tl.load(encodings + encoding * H + h, h < H, 0.0).to(tl.float32)
     y = y.to(out.dtype.element_ty)
     tl.store(out + m * H + h, y, h < H)
-    if gain is not None:
+    if next_norm is not None:
         m += tl.arange(0, 1)
-        growth = tl.load(gain + h, h < H, 0.0)
-        write_gained(y.to(tl.float32)[None, :], growth, gained, moments, m, h, 0, ROWS, H)
+        norm_weight = tl.load(next_norm + h, h < H, 0.0)
+        write_weighted(y.to(tl.float32)[None, :], norm_weight, weighted, moments, m, h, 0, ROWS, H)
 
 
 @triton.jit
 def mark_repetitions(row_tokens, position, banned, value, SIZE: tl.constexpr):
     """Set banned[v] = value for each v that would repeat a sequence of SIZE tokens of the row."""
-    for start in range(0, position + 1, PLACES):
-        place = start + tl.arange(0, PLACES)  # of the last token of an earlier sequence
-        same = (place <= position) & (place >= SIZE - 1)
+    for start in range(0, position + 1, SEARCHED):
+        last = start + tl.arange(0, SEARCHED)  # of the last token of an earlier sequence
+        same = (last <= position) & (last >= SIZE - 1)
         for back in range(1, SIZE):
             newest = tl.load(row_tokens + position + 1 - back, position + 1 >= back, 0)
-            same &= tl.load(row_tokens + place - back, same, 0) == newest
-        tl.store(banned + tl.load(row_tokens + place, same, 0), value, same)
+            same &= tl.load(row_tokens + last - back, same, 0) == newest
+        tl.store(banned + tl.load(row_tokens + last, same, 0), value, same)
 
 
 @triton.jit(do_not_specialize=["window"], do_not_specialize_on_alignment=ROW_TENSORS)
 def before_head(
-    x, gain, shift, out, eps, tokens, positions, kinds, following, states, banned, places, window,
-    H: tl.constexpr, FIT: tl.constexpr, VOCABULARY: tl.constexpr, KINDS: tl.constexpr,
-    SIZE: tl.constexpr, CHAIN: tl.constexpr,
+    x, norm_weight, norm_bias, out, eps, tokens, positions, kinds, following, states, banned,
+    length, window, H: tl.constexpr, FIT: tl.constexpr, VOCABULARY: tl.constexpr,
+    KINDS: tl.constexpr, SIZE: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
     """Write the last norm of x (M, H). For each token, prepare the rules on the token after it.
 
@@ -71,7 +71,7 @@ def before_head(
     m = tl.program_id(0)
     row = m // window
     position = tl.load(positions + row) + m % window
-    row_tokens = tokens + row.to(tl.int64) * places
+    row_tokens = tokens + row.to(tl.int64) * length
     if kinds is not None:
         state = tl.zeros((), tl.int64)
         for back in tl.static_range(2, -1, -1):
@@ -82,8 +82,8 @@ def before_head(
     if SIZE > 0:
         mark_repetitions(row_tokens, position, banned + m * VOCABULARY, 1, SIZE)
     h = tl.arange(0, FIT)
-    g = tl.load(gain + h, h < H, 0.0)
-    s = tl.load(shift + h, h < H, 0.0)
+    g = tl.load(norm_weight + h, h < H, 0.0)
+    s = tl.load(norm_bias + h, h < H, 0.0)
     wait(CHAIN)
     y = tl.load(x + m * H + h, h < H, 0.0).to(tl.float32)
     y = tl.where(h < H, y - tl.sum(y, 0) / H, 0.0)
@@ -93,7 +93,7 @@ def before_head(
 
 @triton.jit(do_not_specialize=["window"], do_not_specialize_on_alignment=ROW_TENSORS)
 def choose(
-    logits, found, best, neighbours, banned, tokens, positions, moves, written, places, window,
+    logits, found, best, neighbours, banned, tokens, positions, moves, written, length, window,
     VOCABULARY: tl.constexpr, TILES: tl.constexpr, FIT: tl.constexpr,
     KEPT: tl.constexpr, KEPT_FIT: tl.constexpr, SIZE: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
@@ -109,11 +109,11 @@ def choose(
     wait(CHAIN)
     row = tl.program_id(0)
     position = tl.load(positions + row)
-    row_tokens = tokens + row.to(tl.int64) * places
+    row_tokens = tokens + row.to(tl.int64) * length
     tile = tl.arange(0, FIT)
     kept = tl.arange(0, KEPT_FIT)
     counts = tl.full((), 1, tl.int32)
-    steps = tl.full((), 0, tl.int32)
+    given = tl.full((), 0, tl.int32)
     newest = tl.full((), 0, tl.int64)
     for inside in range(window):
         m = row * window + inside
@@ -135,10 +135,10 @@ def choose(
         if SIZE > 0:
             mark_repetitions(row_tokens, position + inside, banned + m * VOCABULARY, 0, SIZE)
         newest = tl.where(counts > 0, token, newest)
-        steps += counts
+        given += counts
         draft = tl.load(row_tokens + position + inside + 1, inside + 1 < window, -1)
         counts *= (draft == token).to(tl.int32)
-    moved = position + steps * tl.load(moves + row)
+    moved = position + given * tl.load(moves + row)
     tl.debug_barrier()  # every thread has read the position and the tokens
-    tl.store(row_tokens + moved, newest, (moved > position) & (moved < places))
+    tl.store(row_tokens + moved, newest, (moved > position) & (moved < length))
     tl.store(positions + row, moved)

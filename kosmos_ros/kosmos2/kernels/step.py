@@ -48,7 +48,7 @@ class Text:
     norm: nn.LayerNorm  # after the last block
     head: Tensor  # (vocabulary, H)
     embeddings: Tensor  # (vocabulary, H)
-    encodings: Tensor  # (places, H) of positions
+    encodings: Tensor  # (context, H) of positions
     scale: float  # of embeddings
 
 
@@ -68,9 +68,9 @@ class Rules:
 class State:
     """The rows of a decoder. A step changes all tensors but `moves`; they must be contiguous."""
 
-    cache: Tensor  # (layers, rows, places, 2, heads, D): keys and values
-    tokens: Tensor  # (rows, places) int64
-    positions: Tensor  # (rows,) int64: place of each row's newest token, not in the cache yet
+    cache: Tensor  # (layers, rows, length, 2, heads, D): keys and values
+    tokens: Tensor  # (rows, length) int64
+    positions: Tensor  # (rows,) int64: of each row's newest token, not in the cache yet
     moves: Tensor  # (rows,) int64: 1 for a row that exists, 0 for another
     # (rows, 1 + K) or (rows, window, 1 + K) float32: the chosen tokens, and probabilities.
     written: Tensor
@@ -124,11 +124,11 @@ class _Flow(NamedTuple):
 
     after: int  # what comes after the product, as in linear.py
     x: Tensor  # input of one row
-    gained: Tensor  # input of few rows, multiplied by the norm's gain
+    weighted: Tensor  # input of few rows, multiplied by the norm's weight
     residual: Tensor | None
     out: Tensor | None  # output of one row
     out_few: Tensor | None
-    out_gained: Tensor | None  # input of the next norm, of few rows
+    out_weighted: Tensor | None  # input of the next norm, of few rows
 
 
 class _Run(NamedTuple):
@@ -145,7 +145,7 @@ class _Run(NamedTuple):
         return self.rows * self.window
 
     @property
-    def places(self) -> int:
+    def length(self) -> int:
         return self.state.tokens.shape[1]
 
 
@@ -169,14 +169,14 @@ class Step:
             return torch.zeros(MAX_ROWS, size, dtype=dtype, device=device)
 
         # A product must not write the residual that it reads: its threads may read it twice.
-        hidden, between, gained, attended, queries = (rows(width) for _ in range(5))
+        hidden, between, weighted, attended, queries = (rows(width) for _ in range(5))
         activated = rows(inner)
-        self._hidden, self._gained = hidden, gained
+        self._hidden, self._weighted = hidden, weighted
         self._flows = {
-            "qkv": _Flow(linear.QKV, hidden, gained, None, queries, queries, None),
-            "out": _Flow(linear.ADD, attended, attended, hidden, between, between, gained),
-            "up": _Flow(linear.GELU, between, gained, None, activated, None, activated),
-            "down": _Flow(linear.ADD, activated, activated, between, hidden, hidden, gained),
+            "qkv": _Flow(linear.QKV, hidden, weighted, None, queries, queries, None),
+            "out": _Flow(linear.ADD, attended, attended, hidden, between, between, weighted),
+            "up": _Flow(linear.GELU, between, weighted, None, activated, None, activated),
+            "down": _Flow(linear.ADD, activated, activated, between, hidden, hidden, weighted),
         }
         few, one = tiles.few_rows, tiles.one_row
         # Number of tiles of the moments that each product reads; 1 for the first block's qkv.
@@ -204,8 +204,8 @@ class Step:
 
         With a `window` above 1, the tokens after each row's newest one are its draft. A row writes
         the tokens of the draft that are right, and one more. `state.written` must then be (rows,
-        window, 1 + K); it gets -1 for all later tokens. Each row must have `window` places from
-        its position on, in the cache and in `tokens`.
+        window, 1 + K); it gets -1 for all later tokens. Each row must have room for
+        `window` tokens from its position on, in the cache and in `tokens`.
 
         Returns False for more than MAX_ROWS tokens (count * window). If a kernel cannot be
         compiled or launched, this logs a warning and always returns False afterwards. Only the
@@ -252,23 +252,23 @@ class Step:
     def _embed(self, run: _Run) -> None:
         """Launch the first kernel. It waits for all earlier work, because it is not chained."""
         text, width = self._text, self._hidden.shape[1]
-        gain = self._blocks[0][0][0].gain if run.tokens > 1 else None
+        next_norm = self._blocks[0][0][0].norm_weight if run.tokens > 1 else None
         self.launch(
             sampling.embed, (run.tokens,),
             run.state.tokens, run.state.positions, text.embeddings, text.encodings,
-            self._hidden, gain, self._gained, self._moments[0],
-            text.scale, run.places, len(text.encodings), run.window,
+            self._hidden, next_norm, self._weighted, self._moments[0],
+            text.scale, run.length, len(text.encodings), run.window,
             width, next_power_of_2(width), run.chain,
         )  # fmt: skip
 
     def _attend(self, out: list[NormedProduct], layer: int, run: _Run) -> None:
         cache = run.state.cache[layer]
-        gain = out[0].gain if run.tokens > 1 else None
+        next_norm = out[0].norm_weight if run.tokens > 1 else None
         queries, attended = self._flows["qkv"].out, self._flows["out"].x
         self.launch(
             attention.attend, (run.tokens, self._heads),
-            queries, cache, run.state.positions, attended, gain, attended, self._moments[1],
-            cache.stride(0), run.window, self._heads, cache.shape[-1], self._tiles.places,
+            queries, cache, run.state.positions, attended, next_norm, attended, self._moments[1],
+            cache.stride(0), run.window, self._heads, cache.shape[-1], self._tiles.positions,
             next_power_of_2(run.window), run.chain, **run.options,
         )  # fmt: skip
 
@@ -281,15 +281,15 @@ class Step:
         run: _Run,
     ) -> None:
         """Launch a product. `following` is the next one, after a norm of this one's output."""
-        first = 0
+        start = 0  # the first of its outputs among those of all parts
         for part in parts:
             if run.tokens == 1:
-                self._one_row(name, part, layer, first, run)
+                self._one_row(name, part, layer, start, run)
             else:
-                self._few_rows(name, part, following, layer, first, run)
-            first += part.matrix.outputs
+                self._few_rows(name, part, following, layer, start, run)
+            start += part.matrix.outputs
 
-    def _one_row(self, name: str, part: NormedProduct, layer: int, first: int, run: _Run) -> None:
+    def _one_row(self, name: str, part: NormedProduct, layer: int, start: int, run: _Run) -> None:
         flow, cache, matrix = self._flows[name], run.state.cache[layer], part.matrix
         tile, n, k = self._tiles.one_row[name], matrix.outputs, matrix.inputs
         # Decoding needs registers, and more warps have more registers.
@@ -297,8 +297,8 @@ class Step:
         self.launch(
             linear.block_one_row, (cdiv(n, tile.outputs),),
             flow.x, matrix.values, matrix.scales, matrix.code,
-            part.gain, part.sums, part.scale, part.eps, part.offset, flow.residual, flow.out,
-            cache, run.state.positions, cache.stride(0), first,
+            part.norm_weight, part.sums, part.scale, part.eps, part.offset,
+            flow.residual, flow.out, cache, run.state.positions, cache.stride(0), start,
             n, k, tile.outputs, tile.part(k), matrix.format, flow.after, run.chain,
             num_warps=warps, **run.options,
         )  # fmt: skip
@@ -309,7 +309,7 @@ class Step:
         part: NormedProduct,
         following: list[NormedProduct] | None,
         layer: int,
-        first: int,
+        start: int,
         run: _Run,
     ) -> None:
         flow, cache, matrix = self._flows[name], run.state.cache[layer], part.matrix
@@ -319,10 +319,10 @@ class Step:
         read, write = self._moments if name in ("qkv", "up") else self._moments[::-1]
         self.launch(
             linear.block_few_rows, (cdiv(n, tile.outputs),),
-            flow.gained, matrix.values, matrix.scales, matrix.code,
+            flow.weighted, matrix.values, matrix.scales, matrix.code,
             read, part.sums, part.scale, part.eps, part.offset, flow.residual, flow.out_few,
-            cache, run.state.positions, cache.stride(0), first,
-            following[0].gain if following else None, flow.out_gained, write,
+            cache, run.state.positions, cache.stride(0), start,
+            following[0].norm_weight if following else None, flow.out_weighted, write,
             run.tokens, run.window, n, k, tile.outputs, depth, split, tile.stages,
             tiles, next_power_of_2(tiles), matrix.format, flow.after, run.chain,
             num_warps=tile.warps, **run.options,
@@ -330,7 +330,7 @@ class Step:
 
     def _choose(self, run: _Run) -> None:
         """Launch the last norm, the head and the choice of tokens."""
-        text, rules, state, x = self._text, self._rules, run.state, self._gained
+        text, rules, state, x = self._text, self._rules, run.state, self._weighted
         kinds, bias, following = rules.grammar or (None, None, None)
         number_of_kinds = 1 if bias is None else bias.shape[1]
         n, k = text.head.shape
@@ -338,7 +338,7 @@ class Step:
             sampling.before_head, (run.tokens,),
             self._hidden, text.norm.weight, text.norm.bias, x, text.norm.eps,
             state.tokens, state.positions, kinds, following, self._states, self._banned,
-            run.places, run.window, k, next_power_of_2(k), n, number_of_kinds, rules.repetition,
+            run.length, run.window, k, next_power_of_2(k), n, number_of_kinds, rules.repetition,
             run.chain, num_warps=8, **run.options,
         )  # fmt: skip
         found = self._logits, self._found, self._best
@@ -364,7 +364,7 @@ class Step:
         self.launch(
             sampling.choose, (run.rows,),
             *found, rules.neighbours, self._banned,
-            state.tokens, state.positions, state.moves, state.written, run.places, run.window,
+            state.tokens, state.positions, state.moves, state.written, run.length, run.window,
             n, tiles, next_power_of_2(tiles), kept, next_power_of_2(kept), rules.repetition,
             run.chain, num_warps=16, **run.options,
         )  # fmt: skip

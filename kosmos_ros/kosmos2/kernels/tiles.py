@@ -54,7 +54,7 @@ class Tiles:
 
     one_row: dict[str, OneRow]
     few_rows: dict[str, FewRows]
-    places: int = 128  # of the cache that attention reads at a time
+    positions: int = 128  # of the cache that attention reads at a time
 
 
 ONE_ROW = {

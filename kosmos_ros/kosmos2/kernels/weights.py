@@ -91,12 +91,12 @@ class NormedProduct:
 
     def __init__(self, layer_norm: nn.LayerNorm, matrix: Matrix) -> None:
         self.matrix = matrix
-        gain = layer_norm.weight
+        weight = layer_norm.weight
         # A power of two, so that the division is exact.
-        most = gain.float().abs().amax().clamp(min=torch.finfo(torch.float16).tiny)
+        most = weight.float().abs().amax().clamp(min=torch.finfo(torch.float16).tiny)
         self.scale = 1.0 if most.is_meta else float(most.log2().ceil().exp2())
-        self.gain = gain / self.scale  # (K,)
+        self.norm_weight = weight / self.scale  # (K,)
         exact = matrix.exact()
-        self.sums = exact @ self.gain.float()  # (N,)
+        self.sums = exact @ self.norm_weight.float()  # (N,)
         self.offset = exact @ layer_norm.bias.float() + matrix.bias.float()  # (N,)
         self.eps = layer_norm.eps
