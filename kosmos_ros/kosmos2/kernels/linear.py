@@ -16,8 +16,9 @@ g / scale, and `next_norm` that of the norm after the product.
 
 One row: a program multiplies and adds BN outputs on the ordinary cores, and finds mean and rstd
 itself. 2 to 16 rows: tensor cores multiply. There the kernel that wrote x also wrote x * g / scale
-(`weighted`) and, for each of its tiles, the mean and the sum of squared differences from it (`moments`,
-(tiles, 2, 16) float32), because each program of the product would have to repeat that work.
+(`weighted`) and, for each of its tiles, the mean and the sum of squared differences from it
+(`moments`, (tiles, 2, 16) float32), because each program of the product would have to repeat that
+work.
 
 After the product comes one of these:
 QKV   queries to `out` (M, H); keys and values to the cache, at each row's position
