@@ -197,7 +197,8 @@ BOX = 124  # width of a box, in pixels
 LANES = {"frame": (120, "#1f6feb"), "request": (230, "#bc4c00")}  # height of the arrows, colour
 THREADS = (  # title, left edge, right edge, fill
     ("executor thread", 162, 310, "#ddf4ff"),
-    ("model thread", 474, 774, "#dafbe1"),
+    ("decode threads", 474, 622, "#ffe6f2"),
+    ("model thread", 626, 774, "#dafbe1"),
     ("delivery thread", 786, 1066, "#fff8c5"),
 )
 BOXES = (  # left edge, top, bottom, lines of text

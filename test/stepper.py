@@ -3,6 +3,7 @@
 """A worker without ROS, and an engine that needs one step for each token."""
 
 import threading
+from concurrent.futures import Executor, Future
 
 import numpy as np
 
@@ -84,10 +85,12 @@ class Stepper:
 class Rig:
     """A worker, its host and scheduler, clients with requests, and cameras with frames.
 
-    `most` is the parameter max_batch_size.
+    `most` is the parameter max_batch_size. By default images are decoded in the worker's thread,
+    so that the order of all calls is known.
     """
 
-    def __init__(self, engine, most=2):
+    def __init__(self, engine, most=2, pool=None):
+        self.pool = pool or Inline()
         self.engine, self.settings = engine, NodeSettings(max_batch_size=most)
         self.scheduler = Scheduler()
         self.frames = {}  # camera: (prompts, tokens)
@@ -144,7 +147,7 @@ class Rig:
 
     def start(self):
         """Return a worker that delivers results in its own thread."""
-        return Worker(self.scheduler, self, lambda call, urgent: call())
+        return Worker(self.scheduler, self, lambda call, urgent: call(), self.pool)
 
     def load(self):
         return self.engine, lambda message, max_pixels: message.pixels
@@ -164,6 +167,18 @@ class Rig:
     def ended(self, error):
         self.error = error
         self.over.set()
+
+
+class Inline(Executor):
+    """A pool without threads: each call runs at once."""
+
+    def submit(self, function, /, *arguments, **options):
+        future = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as exc:
+            future.set_exception(exc)
+        return future
 
 
 class Message:

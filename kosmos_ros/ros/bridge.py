@@ -55,6 +55,7 @@ class ImageDecoder:
     `served` has the kinds of frames that cv_bridge decodes correctly on this machine. The table
     decodes all others, and also rows that are padded by a part of a pixel, which cv_bridge would
     shear. `str()` describes this for the log. `hint` receives one text if images need `stretch`.
+    Several threads may call `decode` at a time.
     """
 
     def __init__(self, hint: Callable[[str], object] = lambda text: None) -> None:
@@ -86,12 +87,13 @@ class ImageDecoder:
                 if by_table
                 else self._decode(message, max_pixels)
             )
-        if self._hint and not stretch and encoding in STRETCHED and image.max() <= DARK:
-            self._hint(
+        hint = self._hint
+        if hint and not stretch and encoding in STRETCHED and image.max() <= DARK:
+            self._hint = None
+            hint(
                 f"an image of encoding {encoding} is nearly black; "
                 "if its camera has fewer than 16 bits, set stretch_mono16 to true"
             )
-            self._hint = None
         return image
 
     def _decode(self, message: Image, max_pixels: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from kosmos_ros.errors import KosmosError, OutOfMemoryError
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.serving.earlier_answers import EarlierAnswers
 from kosmos_ros.serving.memory_backoff import MemoryBackoff
-from kosmos_ros.serving.work import Deliver, Job
+from kosmos_ros.serving.work import Deliver, Job, Work
 
 RESERVED = 1
 """Rows that frames leave free, so that a request begins at the next token."""
@@ -58,20 +58,28 @@ class Batch:
         prompts = (*self.running.values(), *self.waiting)
         return list({id(job): job for job, _ in prompts}.values())
 
-    def prepare(self) -> Intake | None:
-        """Return how much new work to take; None: none until some work has ended."""
+    @property
+    def open(self) -> bool:
+        """Whether new jobs may join; not while failed jobs are tried again."""
+        if self._alone:
+            return False
+        return not self.retrying or (self.idle and not self.retrying[0].work.urgent)
+
+    def prepare(self, arriving: Sequence[Work] = ()) -> Intake | None:
+        """Return how much new work to take; None: none until some work has ended.
+
+        `arriving` is the work that is taken already and whose images are being decoded.
+        """
         if self.idle:
             self._alone = None
-        if self._alone or (self.retrying and not self.idle):
-            return None
-        urgent = self._urgent()
+        urgent = self._urgent() + sum(work.urgent for work in arriving)
         room = self._room() - urgent
-        retry_first = self.idle and self.retrying and self.retrying[0].work.urgent
-        if room <= 0 or retry_first:
+        if room <= 0 or not self.open:
             return None
-        waiting_frames = len(self.waiting) - urgent
+        waiting_frames = len(self.waiting) + len(arriving) - urgent
         frames = 0 if self.retrying else max(0, room - self._reserved() - waiting_frames)
-        return Intake(room, frames, wait=self.idle and not self.retrying)
+        wait = self.idle and not self.retrying and not arriving
+        return Intake(room, frames, wait)
 
     def next_retry(self) -> Job | None:
         """Return the job to try again alone, if the batch is empty and one is left."""
@@ -80,13 +88,13 @@ class Batch:
             return self._alone
         return None
 
-    def unchanged(self, job: Job) -> bool:
+    def unchanged(self, job: Job, before: Sequence[Job] = ()) -> bool:
         """Answer a frame from its camera's last described frame if the pixels are the same.
 
         Return whether the frame is answered. It is not while an earlier frame of its camera has no
-        answer, so that no frame overtakes another.
+        answer, so that no frame overtakes another. `before` are jobs that are admitted before it.
         """
-        others = (*self.jobs, *self.retrying)
+        others = (*self.jobs, *self.retrying, *before)
         behind = any(o.camera == job.camera and not o.work.urgent for o in others)
         limit = self.backoff.tokens(job.work.max_new_tokens)
         return not behind and not self._stopping() and self._earlier.repeat(job, limit)

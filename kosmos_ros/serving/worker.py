@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The thread that owns the model: it takes work from the scheduler and calls the engine.
 
-Loading, decoding and inference run in this thread. batch.py decides which prompts run together,
-and `deliver` passes the results to another thread. Knows no ROS and never reads messages.
+Loading and inference run in this thread. decoding.py decodes images in other threads, batch.py
+decides which prompts run together, and `deliver` passes the results to another thread. Knows no
+ROS and never reads messages.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +24,7 @@ from kosmos_ros.errors import CancelledError, DeviceLostError, KosmosError, OutO
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.sanitize import format_error, format_traceback
 from kosmos_ros.serving.batch import Batch
+from kosmos_ros.serving.decoding import Arrival, Decoding
 from kosmos_ros.serving.memory_backoff import MemoryBackoff
 from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.serving.scheduler import Frame, Scheduler
@@ -66,7 +69,7 @@ class CaptionEngine(Protocol):
 Decode = Callable[[Any, int], np.ndarray]
 """Decodes an image message to RGB (H, W, 3) uint8. The number is the largest size in pixels.
 
-Raises ImageError.
+Raises ImageError. Several threads may call it at a time.
 """
 
 
@@ -97,12 +100,19 @@ class Host(Protocol):
 
 
 class Worker:
-    """Load the model and work until closed."""
+    """Load the model and work until closed. `pool` decodes images; default: its own threads."""
 
-    def __init__(self, scheduler: Scheduler, host: Host, deliver: Deliver) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        host: Host,
+        deliver: Deliver,
+        pool: Executor | None = None,
+    ) -> None:
         self._scheduler = scheduler
         self._host = host
         self._deliver = deliver
+        self._decoding = Decoding(pool)
         self.memory = 0  # bytes of device memory
         self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
@@ -132,13 +142,13 @@ class Worker:
         return self._batch.backoff
 
     def stuck(self) -> float:
-        """Return the seconds since the thread's current activity began; 0 while it has none.
+        """Return the seconds since the oldest current activity began; 0 while there is none.
 
-        An activity is a call of the engine, the decoding of one image, or the work between two of
-        these. Loading the model, waiting for work and waiting for the delivery thread do not
-        count. The node watches the delivery thread separately.
+        An activity is a call of the engine, the work between two calls, or the decoding of one
+        image in another thread. Loading the model, waiting for work or images and waiting for the
+        delivery thread do not count. The node watches the delivery thread separately.
         """
-        return max(0.0, time.monotonic() - self._called)
+        return max(self._decoding.stuck(), time.monotonic() - self._called)
 
     def _run(self) -> None:
         engine, error = None, None
@@ -159,34 +169,42 @@ class Worker:
                     engine.unload()
         finally:
             self._host.ended(error)
+            self._decoding.close()
 
     def _turn(self, engine: CaptionEngine) -> bool:
         """Take work and write one more token for every prompt. Return False once closed and idle.
 
-        Waits for work while nothing is in progress.
+        Waits for work or for decoded images while the model has nothing to do.
         """
+        batch, decoding = self._batch, self._decoding
         with self._watched():
             if time.monotonic() >= self._measured + MEMORY_PERIOD:
                 self._measured, self.memory = time.monotonic(), engine.memory()
-            self._batch.max_rows = self._host.settings.max_batch_size
-            intake = self._batch.prepare()
+            batch.max_rows = self._host.settings.max_batch_size
+            intake = batch.prepare(decoding.works)
         taken = self._scheduler.take(*intake) if intake else []
-        with self._watched():
-            return self._work(engine, taken)
-
-    def _work(
-        self, engine: CaptionEngine, taken: Sequence[tuple[Work | None, Frame | None]]
-    ) -> bool:
-        """Decode and encode the images of new work, and write one more token for every prompt."""
-        batch = self._batch
-        jobs: list[Job] = []
         for work, frame in taken:
             with self._watched():
-                self._begin(work, frame, jobs)
+                self._begin(work, frame)
+        if batch.idle and batch.open:
+            decoding.wait()
+        with self._watched():
+            return self._work(engine) or bool(taken)
+
+    def _work(self, engine: CaptionEngine) -> bool:
+        """Encode the images that are decoded, and write one more token for every prompt.
+
+        Return False if there is nothing to do.
+        """
+        batch = self._batch
+        jobs: list[Job] = []
+        arrivals = self._decoding.ready() if batch.open else []
+        for arrival in arrivals:
+            self._admit(arrival, jobs)
         if not jobs and (again := batch.next_retry()):
             jobs = [again]
-        if batch.idle and not jobs and not taken:
-            return False
+        if batch.idle and not jobs:
+            return bool(arrivals or self._decoding.works)
         if jobs:
             self._encode(engine, jobs)
         self._step(engine)
@@ -210,21 +228,26 @@ class Worker:
         finally:
             self._called = time.monotonic()
 
-    def _begin(self, work: Work | None, frame: Frame | None, jobs: list[Job]) -> None:
-        """Decode the image of new work, make its prompts, and append its job to `jobs`.
+    def _begin(self, work: Work | None, frame: Frame | None) -> None:
+        """Start to decode the image of new work.
 
-        A frame with the pixels of the camera's last described one is answered at once instead.
-        Jobs about the same image message share the decoded image.
+        Work about the same image message shares the decoded image.
         """
         camera = frame.camera if frame else ""
         work = work or self._host.frame_work(camera)
         source: Any = frame.image if frame else work.image
+        known = (job.observation.image for job in self._batch.jobs if job.source is source)
+        decode = functools.partial(self._decode, source, self._host.settings.max_image_pixels)
+        self._decoding.begin(work, camera, source, decode, next(known, None))
+
+    def _admit(self, arrival: Arrival, jobs: list[Job]) -> None:
+        """Make the prompts of work whose image is decoded, and append its job to `jobs`.
+
+        A frame with the pixels of the camera's last described one is answered at once instead.
+        """
+        work, camera = arrival.work, arrival.camera
         try:
-            others = (*self._batch.jobs, *jobs)
-            shared = (job.observation.image for job in others if job.source is source)
-            image = next(shared, None)
-            if image is None:
-                image = self._decode(source, self._host.settings.max_image_pixels)
+            image = arrival.image.result()
             height, width, _ = image.shape
             prompts = tuple(work.prompts(width, height))
             if not prompts:
@@ -232,10 +255,10 @@ class Worker:
         except Exception as exc:  # an error of one image must not affect the others
             self._fail(work, exc)
             return
-        dropped = self._scheduler.dropped(camera) if frame else 0
-        observation = Observation(camera, source.header, image, prompts, dropped)
-        job = Job(work, source, observation)
-        if self._batch.unchanged(job):
+        dropped = self._scheduler.dropped(camera) if work.image is None else 0
+        observation = Observation(camera, arrival.source.header, image, prompts, dropped)
+        job = Job(work, arrival.source, observation)
+        if self._batch.unchanged(job, jobs):
             self._post(functools.partial(job.deliver, time.monotonic()), work.urgent)
         else:
             jobs.append(job)
@@ -285,8 +308,9 @@ class Worker:
     ) -> None:
         """Try failed jobs again as batch.py plans it. Raises `error` if the device is lost."""
         if isinstance(error, DeviceLostError):
-            for job in self._batch.abandon(jobs):
-                self._fail(job.work, error)
+            works = [job.work for job in self._batch.abandon(jobs)]
+            for work in (*works, *self._decoding.abandon()):
+                self._fail(work, error)
             raise error
         given_up = self._batch.retry(error, jobs, encoding)
         for job in jobs:

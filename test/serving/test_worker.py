@@ -17,6 +17,7 @@ from kosmos_ros.errors import (
     OutOfMemoryError,
     QueueFullError,
 )
+from kosmos_ros.serving import decoding
 from kosmos_ros.serving import worker as worker_module
 from kosmos_ros.serving.memory_backoff import LEVELS, QUIET, MemoryBackoff
 from kosmos_ros.serving.scheduler import Limits
@@ -343,7 +344,9 @@ class Turns:
         self.now = 100.0
         # The worker's thread ends at once, and the test takes its place.
         monkeypatch.setattr(Worker, "_run", lambda worker: None)
-        monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(worker_module, "time", clock)
+        monkeypatch.setattr(decoding, "time", clock)
         self.worker = self.rig.start()
         assert self.worker.join(WAIT)
         self.decoded = []  # (message, largest number of pixels)
