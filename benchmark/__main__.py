@@ -14,7 +14,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from benchmark import engine, streams, subjects
+from benchmark import engine, serving, streams, subjects
 from benchmark.report import Result, plot, table, write_json
 
 Part = tuple[str, Callable[[], Iterable[Result]]]
@@ -90,6 +90,7 @@ def _node(options: argparse.Namespace) -> list[Part]:
         ("overhead", lambda: node.overhead(subject, 7 if options.few else 40)),
         ("dropped frames", lambda: node.dropped(seconds)),
         ("idle node", lambda: node.idle(seconds)),
+        ("decoding", lambda: serving.decoding(options.device, seconds)),
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from benchmark import engine, node, streams, subjects
+from benchmark import engine, node, serving, streams, subjects
 from benchmark.report import BOUND, Result, plot, table, write_json
 
 RESULTS = [
@@ -74,6 +74,12 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
     assert len({(result.name, result.against) for result in results}) == len(results) == 44
     # One more token is a difference of two times, so noise may make it negative.
     assert all(result.value > 0 for result in results if "one more token" not in result.name)
+
+
+def test_cameras_at_full_speed_are_described_until_the_end_of_the_measurement(shapes):
+    image = serving._jpeg(subjects.frames(1)[0])
+    for pool in (None, serving._ModelsThread()):
+        assert serving._rate("cpu", [image], 2, pool, 0.5) > 1.0
 
 
 @pytest.mark.skipif(
