@@ -76,7 +76,7 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
         ("cameras", lambda: engine.cameras(subject, max(3, runs // 5))),
         ("phrases", lambda: engine.phrases(subject, max(3, runs // 8))),
         ("stages", lambda: engine.stages(subject, runs)),
-        ("load", lambda: engine.load(subject, 10 if options.few else 60)),
+        ("load", lambda: serving.load(subject, 10 if options.few else 60)),
         ("memory", lambda: engine.memory(subject)),
     ]
 
@@ -90,7 +90,7 @@ def _node(options: argparse.Namespace) -> list[Part]:
         ("overhead", lambda: node.overhead(subject, 7 if options.few else 40)),
         ("dropped frames", lambda: node.dropped(seconds)),
         ("idle node", lambda: node.idle(seconds)),
-        ("decoding", lambda: serving.decoding(options.device, seconds)),
+        ("decoding", lambda: serving.decoding(subject, seconds)),
     ]
 
 

@@ -10,7 +10,6 @@ import itertools
 import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,32 +20,23 @@ import psutil
 import torch
 
 from benchmark import subjects
-from benchmark.report import BOUND, GENERATE, Result
+from benchmark.report import ARITHMETIC, BANDWIDTH, GENERATE, Result
 from benchmark.subjects import BRIEF, DETAILED, Subject, frames
-from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import compat, loading, prompts
 from kosmos_ros.kosmos2.answers import Answer
 from kosmos_ros.kosmos2.decoder import EncodedImage, NewRow
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Earlier, Query
-from kosmos_ros.serving.delivery import Delivery
-from kosmos_ros.serving.node_settings import NodeSettings
-from kosmos_ros.serving.scheduler import Limits, Scheduler
-from kosmos_ros.serving.work import Work
-from kosmos_ros.serving.worker import Worker
 
 TOKENS = 40  # of a caption
 SHORT_TOKENS = 8  # of a shorter caption; the difference gives the time of a token
 CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
-RATE = 60.0  # Hz, of each camera under load
-LOAD_CAMERAS = 8
-PATIENCE = 60.0  # s, for a caption or an answer under load
-PAUSES = (0.05, 0.25)  # s, shortest and longest between questions under load
 Writing = Callable[[int], Callable[[int], object]]
 """Number of tokens -> a call that writes them; its argument is the number of the run."""
 
 RESET_PEAK = Path("/proc/self/clear_refs")  # writing 5 resets the peak of the memory
+PRODUCT_SIZE = 2048  # rows and columns of the product that shows the speed of arithmetic
 BANDWIDTH_BYTES = 2**30  # of the array that is read; larger than any cache
 
 
@@ -67,7 +57,7 @@ def latency(subject: Subject, runs: int) -> Iterator[Result]:
         ours, theirs = measured(subject, runs, mine, other)
         for part in (50, 95) if tokens == TOKENS else (50,):
             name = f"{subject.name}: {what}, p{part}"
-            yield Result(name, _part(ours, part), "ms", GENERATE, _part(theirs, part))
+            yield Result(name, percentile(ours, part), "ms", GENERATE, percentile(theirs, part))
 
 
 def peer(runs: int, subject: Subject) -> Iterator[Result]:
@@ -86,7 +76,7 @@ def peer(runs: int, subject: Subject) -> Iterator[Result]:
         lambda _: florence(TOKENS),
     )
     name = f"{subject.name}: image to {TOKENS}-token caption, p50"
-    yield Result(name, _part(ours, 50), "ms", "Florence-2 base", _part(theirs, 50))
+    yield Result(name, percentile(ours, 50), "ms", "Florence-2 base", percentile(theirs, 50))
 
 
 def decode(subject: Subject, runs: int) -> Iterator[Result]:
@@ -105,7 +95,7 @@ def decode(subject: Subject, runs: int) -> Iterator[Result]:
     positions = len(subject.engine.token_ids(DETAILED.text)) + TOKENS
     cache = positions * cache_bytes(subject)
     bound = (_read_by_a_step(subject) + cache) / bandwidth(subject.model.device) * 1e3
-    yield Result(f"{subject.name}: one more token", token, "ms", BOUND, bound)
+    yield Result(f"{subject.name}: one more token", token, "ms", BANDWIDTH, bound)
 
 
 def additions(subject: Subject, runs: int) -> Iterator[Result]:
@@ -183,7 +173,7 @@ def phrases(subject: Subject, runs: int, most: int = 50) -> Iterator[Result]:
 
 
 def stages(subject: Subject, runs: int) -> Iterator[Result]:
-    """Measure the stages of one caption."""
+    """Measure the stages of one caption, and compare them with the time of their arithmetic."""
     engine = subject.engine
     (frame,) = frames(1, size=(1920, 1080))
     image = engine.encode(frame)
@@ -198,155 +188,11 @@ def stages(subject: Subject, runs: int) -> Iterator[Result]:
             "vision tower and projection": lambda _: engine.image_tokens(pixels),
             "image, prompt and first token": one_token,
         }
+        operations = dict(zip(list(parts)[1:], _operations(subject), strict=True))
+        speed = arithmetic(subject)
         for name, times in zip(parts, measured(subject, runs, *parts.values()), strict=True):
-            yield Result(f"{subject.name}: {name}", statistics.median(times), "ms")
-
-
-def load(subject: Subject, questions: int) -> Iterator[Result]:
-    """Measure questions while the node's worker describes eight cameras without a pause."""
-    views = frames(LOAD_CAMERAS, 2)
-
-    def batch(_: int) -> None:
-        encoded = subject.engine.encode_batch(views)
-        subject.engine.generate_batch([Query(one, BRIEF.text, 128) for one in encoded])
-
-    alone, whole = measured(subject, 5, lambda _: subject.ours(views[0], _question(), 32), batch)
-    waits, answers = _under_load(subject, views, questions)
-    name = f"{subject.name}: question under load of {LOAD_CAMERAS} cameras"
-    for part in (50, 95):
-        wait, answer = _part(waits, part), _part(answers, part)
-        one_batch, one = statistics.median(whole), statistics.median(alone)
-        yield Result(
-            f"{name}, until its first token, p{part}", wait, "ms", "a batch of captions", one_batch
-        )
-        yield Result(f"{name}, until its answer, p{part}", answer, "ms", "without load", one)
-
-
-def _question() -> prompts.Prompt:
-    return prompts.question("How many shapes are there?", grounded=False)
-
-
-def _under_load(
-    subject: Subject, views: Sequence[Any], questions: int
-) -> tuple[list[float], list[float]]:
-    """Return milliseconds from each question to its first token, and to its answer."""
-    scheduler, host = Scheduler(), _Host(subject)
-    names = [f"camera{number}" for number in range(len(views))]
-    for name in names:
-        scheduler.set_limits(name, Limits(max_rate=0.0))
-    delivery = Delivery(_fail)
-    worker = Worker(scheduler, host, delivery.post)
-    stop = threading.Event()
-
-    def film() -> None:
-        while not stop.wait(1 / RATE):
-            for name, frame in zip(names, views, strict=True):
-                scheduler.offer(name, _Message(frame))
-
-    filming = threading.Thread(target=film, daemon=True)
-    filming.start()
-    if not host.captioned.wait(PATIENCE):
-        raise RuntimeError(f"no caption in {PATIENCE:g} s: {host.error}")
-    rng = np.random.default_rng(4)
-    waits, answers = [], []
-    for _ in range(questions):
-        time.sleep(float(rng.uniform(*PAUSES)))
-        question = _TimedQuestion(tuple(names))
-        scheduler.submit(question.work)
-        if not question.answered.wait(PATIENCE):
-            raise RuntimeError(f"no answer in {PATIENCE:g} s: {host.error}")
-        waits.append((question.begun - question.submitted) * 1e3)
-        answers.append((time.perf_counter() - question.submitted) * 1e3)
-    stop.set()
-    filming.join()
-    worker.close()
-    worker.join(60)
-    delivery.close(60)
-    return waits, answers
-
-
-class _TimedQuestion:
-    """A question, and the times of its first token and its answer."""
-
-    def __init__(self, cameras: tuple[str, ...]) -> None:
-        self.answered = threading.Event()
-        self.submitted = time.perf_counter()
-        self.begun = 0.0  # time of the first token
-        self.work = Work(
-            prompts=lambda *_: [_question()],
-            done=self._done,
-            failed=_fail,
-            max_new_tokens=32,
-            progress=self._progress,
-            cameras=cameras,
-        )
-
-    def _progress(self, _: object) -> None:
-        self.begun = self.begun or time.perf_counter()
-
-    def _done(self, _: object) -> None:
-        self.answered.set()
-
-
-class _Message:
-    """A message without ROS."""
-
-    header = None
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = pixels
-
-
-class _Host:
-    """The host of the worker, in place of a node."""
-
-    settings = NodeSettings()
-
-    def __init__(self, subject: Subject) -> None:
-        self.captioned = threading.Event()
-        self.error: Exception | None = None
-        self._engine = _SharedEngine(subject.engine)
-        self._work = Work(
-            prompts=lambda *_: [BRIEF],
-            done=lambda _: self.captioned.set(),
-            failed=_fail,
-            max_new_tokens=128,
-            urgent=False,
-        )
-
-    def load(self) -> Any:
-        return self._engine, lambda message, _: message.pixels
-
-    def loaded(self, engine: Any) -> None: ...
-
-    def log_bug(self, traceback: str) -> None:
-        raise AssertionError(traceback)
-
-    def frame_work(self, camera: str) -> Work:
-        return self._work
-
-    def paused(self) -> bool:
-        return False
-
-    def ended(self, error: Exception | None) -> None:
-        self.error = error
-
-
-class _SharedEngine:
-    """An engine that the worker cannot unload."""
-
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def unload(self) -> None: ...
-
-
-def _fail(error: Exception) -> None:
-    if not isinstance(error, CancelledError):  # raised for work that ends with the worker
-        raise error
+            bound = (ARITHMETIC, operations[name] / speed * 1e3) if name in operations else ()
+            yield Result(f"{subject.name}: {name}", statistics.median(times), "ms", *bound)
 
 
 def memory(subject: Subject) -> Iterator[Result]:
@@ -550,6 +396,36 @@ def bandwidth(device: torch.device) -> float:
     return BANDWIDTH_BYTES / best
 
 
+def arithmetic(subject: Subject) -> float:
+    """Return the multiplications and additions per second of a large product, the best of a few.
+
+    It has the number format of the model.
+    """
+    size = PRODUCT_SIZE
+    one = torch.ones(size, size, dtype=subject.model.dtype, device=subject.model.device)
+    (times,) = measured(subject, 8, lambda _: one @ one)
+    return 2 * size**3 / min(times) * 1e3
+
+
+def _operations(subject: Subject) -> tuple[int, int]:
+    """Return the multiplications and additions of the vision tower, and of a first pass.
+
+    Those of the attention, a few percent, are left out.
+    """
+    model, tokens = subject.model, len(subject.engine.token_ids(BRIEF.text))
+    vision = model.config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    text = _products(model.text_model.model) * tokens + model.text_model.lm_head.weight.numel()
+    return 2 * _products(model.vision_model) * (patches + 1), 2 * text
+
+
+def _products(module: torch.nn.Module) -> int:
+    """Return the number of weights that are multiplied with each token."""
+    return sum(
+        part.weight.numel() for part in module.modules() if isinstance(part, torch.nn.Linear)
+    )
+
+
 def cache_bytes(subject: Subject) -> int:
     """Return the bytes of a token's keys and values."""
     text = subject.model.config.text_config
@@ -578,5 +454,5 @@ def _phrases() -> Iterator[tuple[str, str]]:
     return itertools.cycle(itertools.product(COLOURS, KINDS))
 
 
-def _part(times: Sequence[float], percent: int) -> float:
+def percentile(times: Sequence[float], percent: int) -> float:
     return float(np.percentile(times, percent))

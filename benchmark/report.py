@@ -25,14 +25,16 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the baseline. For BOUND: how many times as large."""
+        """How many times better than the baseline. For BOUNDS: how many times as large."""
         if self.baseline is None or not self.value or not self.baseline:
             return None
-        more_is_better = self.unit.endswith("/s") or self.against == BOUND
+        more_is_better = self.unit.endswith("/s") or self.against in BOUNDS
         return self.value / self.baseline if more_is_better else self.baseline / self.value
 
 
-BOUND, GENERATE = "bandwidth bound", "generate"  # baselines
+GENERATE, BANDWIDTH, ARITHMETIC = "generate", "bandwidth bound", "arithmetic bound"  # baselines
+BOUNDS = (BANDWIDTH, ARITHMETIC)
+"""Shortest times that this machine allows, if only memory or only arithmetic limits it."""
 
 
 def table(results: Sequence[Result]) -> str:

@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from benchmark import engine, node, serving, streams, subjects
-from benchmark.report import BOUND, Result, plot, table, write_json
+from benchmark.report import BANDWIDTH, Result, plot, table, write_json
 
 RESULTS = [
     Result("caption", 20.0, "ms", "generate", 50.0),
     Result("captions", 30.0, "captions/s", "generate", 10.0),
-    Result("token", 3.0, "ms", BOUND, 2.0),
+    Result("token", 3.0, "ms", BANDWIDTH, 2.0),
     Result("memory", 1.5, "GiB"),
 ]
 
@@ -66,7 +66,7 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
         engine.cameras(shapes, 1, most=2),
         engine.phrases(shapes, 1, most=10),
         engine.stages(shapes, 1),
-        engine.load(shapes, 2),
+        serving.load(shapes, 2),
         streams.streams(shapes, 1),
         node.overhead(shapes, 1),
     ]
@@ -79,7 +79,7 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
 def test_cameras_at_full_speed_are_described_until_the_end_of_the_measurement(shapes):
     image = serving._jpeg(subjects.frames(1)[0])
     for pool in (None, serving._ModelsThread()):
-        assert serving._rate("cpu", [image], 2, pool, 0.5) > 1.0
+        assert serving._rate(shapes, [image], 2, pool, 0.5) > 1.0
 
 
 @pytest.mark.skipif(
