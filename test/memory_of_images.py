@@ -112,21 +112,16 @@ def resized(shape):
     def resize(data):
         import torch
 
-        from kosmos_ros.kosmos2.engine import Engine
+        from kosmos_ros.kosmos2.pixels import Pixels
 
         torch.set_num_threads(1)
-        engine = SimpleNamespace(
-            info=SimpleNamespace(image_size=224),
-            _device=torch.device("cpu"),
-            _resample="bicubic",
-            _scale=1.0,
-            _offset=0.0,
-            _dtype=torch.float32,
-        )
-        Engine.pixels(engine, np.zeros((8, 8, 3), np.uint8))  # loads libraries
+        none = {"do_rescale": False, "do_normalize": False, "image_mean": (), "image_std": ()}
+        steps = SimpleNamespace(resample=3, **none)  # bicubic
+        pixels = Pixels(steps, 224, torch.device("cpu"), torch.float32)
+        pixels(np.zeros((8, 8, 3), np.uint8))  # loads libraries
         image = np.frombuffer(data, np.uint8).reshape(shape)
         _begin()
-        Engine.pixels(engine, image)
+        pixels(image)
         return image
 
     return lambda: bytes(np.prod(shape)), resize

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from kosmos_ros.errors import CancelledError, GenerationError, KosmosError
 from kosmos_ros.kosmos2.drafts import Draft, Drafts
 from kosmos_ros.kosmos2.grounding import TAG, refined
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.kosmos2.tokens import PromptTokens, Tokens
+from kosmos_ros.kosmos2.written import Token
 
 Answer = Generation | KosmosError
 """The answer to a query, or the error in its place."""
@@ -57,12 +59,16 @@ class Row:
         room = min(window, self.limit - len(self._new)) - 1
         return self._draft.propose(self._new, room) if self._draft else []
 
-    def advance(self, token: int, near: list[float]) -> None:
-        """Add one more token, with the probabilities of it and its neighbours."""
-        self._new.append(token)
-        self._probabilities.append(near)
-        self._failed = not math.isfinite(near[0])
-        self._ended = token == self._tokens.end or self._at_stop()
+    def advance(self, written: Sequence[Token]) -> None:
+        """Add the tokens of a pass, up to the end of the answer, and report the text so far."""
+        for token, near in written:
+            if not self.done:
+                self._new.append(token)
+                self._probabilities.append(near)
+                self._failed = not math.isfinite(near[0])
+                self._ended = token == self._tokens.end or self._at_stop()
+        if not written:  # the pass was of other rows
+            return
         self._stopped = self.query.stopped()
         if self.query.progress and not self._stopped:
             self.query.progress(self.read())

@@ -273,9 +273,7 @@ class Engine:
         with translated("generation failed"):
             written = self._decoder.step(self._propose(self._rows))
         for row, tokens in zip(self._rows, written, strict=True):
-            for token, near in tokens:
-                if not row.done:
-                    row.advance(token, near)
+            row.advance(tokens)
         done = [number for number, row in enumerate(self._rows) if row.done]
         ended += [(row.query, row.answer(WINDOW)) for row in self._rows if row.done]
         for number in reversed(done):

@@ -33,9 +33,9 @@ class Query:
     image: Any  # the result of Engine.encode
     prompt: str
     max_new_tokens: int = 128
-    stopped: Callable[[], bool] = never  # called after each token; true cancels the query
+    stopped: Callable[[], bool] = never  # called after each pass; true cancels the query
     progress: Callable[[Generation], None] | None = None
-    """Called after each token with the text so far."""
+    """Called after each pass that writes tokens, with the text so far."""
     stop: str = ""  # ends the answer: a tag, which is kept, or text without tags, which is cut off
     earlier: Earlier | None = None
 

@@ -26,7 +26,7 @@ from kosmos_ros.serving.worker import CaptionEngine, Decode, Worker
 RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Seconds between attempts to load a model whose download failed. The last value repeats."""
 REPEAT_BUG = 5.0  # s between two log messages about unexpected errors
-FREE_TIMEOUT = 30.0  # s for the worker to end; the model stops within a token
+FREE_TIMEOUT = 30.0  # s for the worker to end; the model stops within one pass
 
 
 def load_engine(settings: NodeSettings) -> CaptionEngine:

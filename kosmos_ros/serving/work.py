@@ -64,7 +64,7 @@ class Work:
     done: Callable[[Observation], None]
     failed: Callable[[Exception], None]
     max_new_tokens: int
-    progress: Callable[[Observation], None] | None = None  # after each token
+    progress: Callable[[Observation], None] | None = None  # after each pass
     urgent: bool = True  # belongs to a request, not to a frame
     image: Any = None  # the request's own image message; None: a camera's frame
     cameras: tuple[str, ...] = ()  # use the newest frame of any of these
