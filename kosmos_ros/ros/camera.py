@@ -33,7 +33,7 @@ from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.events import Event, Watchlist
 from kosmos_ros.serving.node_settings import CameraSettings
 from kosmos_ros.serving.plan import STANDING, TASK, FrameResult, Plan
-from kosmos_ros.serving.scheduler import Limits, Scheduler
+from kosmos_ros.serving.scheduler import Drop, Limits, Scheduler
 from kosmos_ros.serving.throughput import Throughput
 from kosmos_ros.serving.work import Observation, Work
 
@@ -56,6 +56,7 @@ class Camera:
     ) -> None:
         self.name = name
         self.scheduler: Scheduler | None = None  # while the node is active
+        self._counting: Scheduler | None = None  # the newest one, which counts dropped frames
         self._node = node
         self._model = model
         self._delivery = delivery
@@ -94,7 +95,7 @@ class Camera:
         """Start to offer frames to `scheduler`."""
         self._restart_events()
         self._limit(scheduler)
-        self.scheduler = scheduler
+        self.scheduler = self._counting = scheduler
         self._offer_latched()
 
     def watch(self, loading: bool) -> None:
@@ -132,7 +133,7 @@ class Camera:
 
     def state(self) -> CameraState:
         """Return the camera's state for diagnostics."""
-        scheduler = self.scheduler
+        scheduler = self._counting
         return CameraState(
             self.name,
             self.subscription,
@@ -140,7 +141,7 @@ class Camera:
             self.settings.enabled,
             self.wanted(),
             self.settings.stale_timeout,
-            scheduler.dropped(self.name) if scheduler else 0,
+            scheduler.drops(self.name) if scheduler else dict.fromkeys(Drop, 0),
         )
 
     # Executor's thread ---------------------------------------------------------------------
@@ -164,7 +165,9 @@ class Camera:
         try:
             limits.check(message)
         except RequestError as exc:
-            self._on_failure(ImageError(str(exc)))
+            if self._wanted:
+                scheduler.drop(self.name, Drop.UNREADABLE)
+            self._on_error(ImageError(str(exc)))
         else:
             sampling = self.subscription.sampling
             scheduler.offer(self.name, message, self._wanted, age, sampling)
@@ -211,8 +214,8 @@ class Camera:
     # Delivery's thread ---------------------------------------------------------------------
 
     def _publish(self, observation: Observation, plan: Plan) -> None:
-        if self.scheduler is None:  # the node was deactivated meanwhile
-            return
+        if self.scheduler is None:
+            raise CancelledError("the node was deactivated")
         result = plan.read(observation.captions)
         now = self._node.get_clock().now().nanoseconds * 1e-9
         events = tuple(self._events(observation, result, plan.settings))
@@ -272,10 +275,13 @@ class Camera:
     # Any thread ----------------------------------------------------------------------------
 
     def _on_failure(self, error: Exception) -> None:
-        if scheduler := self.scheduler:
-            scheduler.drop(self.name)
-        if isinstance(error, CancelledError):
-            return
+        if scheduler := self._counting:
+            scheduler.drop(self.name, _reason(error))
+        if not isinstance(error, CancelledError):
+            self._on_error(error)
+
+    def _on_error(self, error: Exception) -> None:
+        """Report an error, but not each time if it repeats."""
         self.throughput.missed(time.monotonic(), one_line(error))
         text = f"{self._label}{format_error(error)}"
         if not self._errors.allows(text, time.monotonic()):
@@ -326,6 +332,13 @@ class _Throttle:
             allowed = kind not in recent and len(recent) < MAX_ERROR_KINDS
             self._logged = {**recent, kind: now} if allowed else recent
         return allowed
+
+
+def _reason(error: Exception) -> Drop:
+    """Return why a frame with this error is dropped."""
+    if isinstance(error, CancelledError):
+        return Drop.CANCELLED
+    return Drop.UNREADABLE if isinstance(error, ImageError) else Drop.FAILED
 
 
 def _send(publisher: Any, output: Output, described: DescribedFrame) -> None:

@@ -21,6 +21,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from kosmos_ros.ros.image_subscription import ImageSubscription
 from kosmos_ros.serving.availability import Availability, Phase
 from kosmos_ros.serving.gate import LOOK_PERIOD
+from kosmos_ros.serving.scheduler import Drop
 from kosmos_ros.serving.throughput import Throughput
 
 PERIOD = 1.0  # s
@@ -37,7 +38,7 @@ class CameraState:
     enabled: bool
     wanted: bool  # somebody subscribes to its results
     stale_timeout: float  # s; 0: never
-    dropped: int  # frames
+    dropped: Mapping[Drop, int]  # frames, for each reason
 
 
 def camera_status(node: str, state: CameraState, unavailable: str) -> DiagnosticStatus:
@@ -73,7 +74,8 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
         "described rate (Hz)": f"{throughput.rate(now):.2f}",
         "described": str(throughput.count),
         "unchanged": str(throughput.unchanged),
-        "dropped": str(state.dropped),
+        "dropped": str(sum(state.dropped.values())),
+        **{f"dropped: {reason.value}": str(count) for reason, count in state.dropped.items()},
         "failed": str(throughput.failed),
         "latency p50 (s)": f"{throughput.latency(0.5):.3f}",
         "latency p95 (s)": f"{throughput.latency(0.95):.3f}",

@@ -3,6 +3,7 @@
 """Decide what the model works on next: requests first, then the cameras in turn.
 
 One slot per camera holds its newest frame. An older frame is dropped and counted, never queued.
+Every frame that is to be described is described in the end, or dropped for one reason of Drop.
 Knows no ROS, no torch and no model, and never reads images or work. Times are seconds of a
 monotonic clock, so neither a step of the system clock nor simulated time changes a rate or a
 deadline. Every method may be called from any thread.
@@ -11,15 +12,26 @@ deadline. Every method may be called from any thread.
 from __future__ import annotations
 
 import contextlib
+import enum
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kosmos_ros.errors import CancelledError, QueueFullError
 from kosmos_ros.serving.work import Work
+
+
+class Drop(enum.Enum):
+    """Why a frame that was to be described was not. The value is the name that users see."""
+
+    REPLACED = "replaced"  # by a newer frame, before the model was free
+    TOO_OLD = "too old"  # over max_image_age
+    UNREADABLE = "unreadable"  # the image cannot be decoded
+    FAILED = "failed"  # any other error
+    CANCELLED = "cancelled"  # the last subscriber left, or the node was paused
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class _Slot:
     pending: bool = False  # `newest` waits to be described
     sampled: bool = False  # the camera may have sent newer frames that were left unread
     catching_up: float = float("-inf")  # s; requests wait for a newer frame until this time
-    dropped: int = 0
+    dropped: Counter[Drop] = field(default_factory=Counter)
     started: float = float("-inf")  # s, when its last frame was taken
     turn: int = 0  # number of its last taken frame, counted over all cameras
 
@@ -94,7 +106,8 @@ class Scheduler:
         """
         with self._changed:
             slot = self._slots.setdefault(camera, _Slot())
-            slot.dropped += slot.pending
+            # Without a subscriber, the pending frame would not be described either.
+            slot.dropped[Drop.REPLACED if wanted else Drop.CANCELLED] += slot.pending
             slot.newest = Frame(camera, image, self.clock() - age)
             slot.sampled, slot.catching_up = sampled, float("-inf")
             # A camera with a pending frame needs no second wake-up for a newer frame.
@@ -189,12 +202,13 @@ class Scheduler:
         with self._changed:
             self._requests.clear()
             for slot in self._slots.values():
+                slot.dropped[Drop.CANCELLED] += slot.pending
                 slot.newest, slot.pending = None, False
 
-    def drop(self, camera: str) -> None:
-        """Count a frame as dropped that was taken but could not be described."""
+    def drop(self, camera: str, reason: Drop) -> None:
+        """Count a frame as dropped that was taken, or could not even be offered."""
         with self._changed:
-            self._slots[camera].dropped += 1
+            self._slots.setdefault(camera, _Slot()).dropped[reason] += 1
 
     def waiting(self) -> int:
         """Return the number of waiting requests."""
@@ -208,8 +222,13 @@ class Scheduler:
 
     def dropped(self, camera: str) -> int:
         """Return how many frames of `camera` were to be described but were not."""
+        return sum(self.drops(camera).values())
+
+    def drops(self, camera: str) -> Mapping[Drop, int]:
+        """Return the same number for each reason."""
         with self._changed:
-            return self._slots.get(camera, _Slot()).dropped
+            dropped = self._slots.get(camera, _Slot()).dropped
+            return {reason: dropped[reason] for reason in Drop}
 
     def close(self) -> None:
         """End every `take` and remove all waiting requests."""
@@ -256,7 +275,7 @@ class Scheduler:
                 continue
             if 0 < slot.limits.max_image_age < now - slot.newest.arrived:
                 slot.pending = False
-                slot.dropped += 1
+                slot.dropped[Drop.TOO_OLD] += 1
                 continue
             rate = slot.limits.max_rate
             # The reciprocal of the smallest floats is infinite.

@@ -9,9 +9,10 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import Event, GroundedCaption
 from node_harness import SNOWMAN_BOX, plain_image
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from kosmos_ros.errors import ModelLoadError
+from kosmos_ros.errors import GenerationError, ModelLoadError
 
 
 class Monitor:
@@ -70,6 +71,37 @@ def test_an_unchanged_frame_is_counted_and_published_with_its_own_header(start):
     assert len(harness.engine.prompts) == 1
     values = monitor.until("camera", DiagnosticStatus.OK, described="2", unchanged="1")
     assert values["tokens per pass with drafts"] == "1.00"
+
+
+def test_dropped_frames_are_counted_for_each_reason(start):
+    harness = start(max_rate=0).subscribe_to_captions()
+    monitor = Monitor(harness)
+    harness.engine.block()
+    harness.send()
+    harness.until(harness.engine.stepping.is_set)
+    for _ in range(3):
+        harness.send()
+    harness.engine.unblock()  # two of the three are replaced by newer ones
+    harness.until(lambda: len(harness.captions) == 2)
+    bad = plain_image()
+    bad.data = bad.data[:5]
+    harness.deliver(harness.image_publisher, bad, harness.camera)
+    harness.until(lambda: harness.camera.throughput.failed == 1)
+    harness.engine.errors = [GenerationError("broken")]
+    harness.send()
+    harness.until(lambda: harness.camera.throughput.failed == 2)
+    harness.engine.block()
+    harness.engine.stepping.clear()
+    harness.send()
+    harness.until(harness.engine.stepping.is_set)
+    harness.send()
+    harness.until(lambda: harness.node.scheduler._slots[""].pending)
+    assert harness.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    harness.engine.unblock()  # one frame in progress and one pending are cancelled
+    reasons = {"replaced": "2", "too old": "0", "unreadable": "1", "failed": "1", "cancelled": "2"}
+    drops = {f"dropped: {reason}": count for reason, count in reasons.items()}
+    values = monitor.until("camera", DiagnosticStatus.OK, "not active", **drops)
+    assert (values["described"], values["dropped"], values["failed"]) == ("2", "6", "2")
 
 
 @pytest.mark.fault(21)

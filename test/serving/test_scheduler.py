@@ -7,13 +7,14 @@ import gc
 import math
 import threading
 import weakref
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import CancelledError, QueueFullError
-from kosmos_ros.serving.scheduler import CATCH_UP, Frame, Limits, Scheduler
+from kosmos_ros.serving.scheduler import CATCH_UP, Drop, Frame, Limits, Scheduler
 from kosmos_ros.serving.work import Work
 
 
@@ -213,8 +214,16 @@ def test_a_frame_that_cannot_be_described_is_counted():
     _, scheduler = new_scheduler()
     scheduler.offer("left", "a")
     assert taken(scheduler, 100.0).frame.image == "a"
-    scheduler.drop("left")
-    assert scheduler.dropped("left") == 1
+    scheduler.drop("left", Drop.UNREADABLE)
+    assert scheduler.dropped("left") == scheduler.drops("left")[Drop.UNREADABLE] == 1
+
+
+def test_a_frame_is_replaced_by_a_wanted_frame_and_cancelled_by_an_unwanted_one():
+    _, scheduler = new_scheduler()
+    for image, wanted in (("a", True), ("b", True), ("c", False), ("d", False)):
+        scheduler.offer("left", image, wanted)
+    drops = {reason: count for reason, count in scheduler.drops("left").items() if count}
+    assert drops == {Drop.REPLACED: 1, Drop.CANCELLED: 1}
 
 
 def test_an_expired_request_had_a_frame_or_waited_for_one():
@@ -406,7 +415,65 @@ def test_a_forgotten_frame_serves_no_request():
     scheduler.forget()
     scheduler.submit(asked("q", deadline=200.0, cameras=("left",)))
     assert scheduler.next(clock.now) == (None, None)
-    assert scheduler.dropped("left") == 0
+    assert scheduler.dropped("left") == scheduler.drops("left")[Drop.CANCELLED] == 1
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("offer"), st.sampled_from(CAMERAS), st.booleans()),
+            st.tuples(st.just("wait"), st.floats(0.01, 3.0)),
+            st.tuples(st.just("take"), st.integers(1, 4)),
+            st.tuples(st.just("end"), st.sampled_from([None, *Drop])),
+            st.tuples(st.just("forget")),
+        ),
+        max_size=80,
+    )
+)
+def test_every_wanted_frame_is_described_dropped_for_one_reason_or_pending(steps):
+    clock, scheduler = new_scheduler(max_image_age=1.0)
+    offered, described, dropped = Counter(), Counter(), Counter()
+    in_progress = []
+    newest = {}  # camera: the pending frame and its arrival
+
+    def drop(camera, reason):
+        if newest.pop(camera, None):
+            dropped[camera, reason] += 1
+
+    for step, *values in steps:
+        if step == "offer":
+            camera, wanted = values
+            drop(camera, Drop.REPLACED if wanted else Drop.CANCELLED)
+            offered[camera] += wanted
+            if wanted:
+                newest[camera] = clock.now
+            scheduler.offer(camera, "image", wanted)
+        elif step == "wait":
+            clock.now += values[0]
+        elif step == "take":
+            for camera, arrived in list(newest.items()):
+                if clock.now - arrived > 1.0:
+                    drop(camera, Drop.TOO_OLD)
+            for item in scheduler.take(values[0], wait=False):
+                in_progress.append(item.frame.camera)
+                del newest[item.frame.camera]
+        elif step == "end" and in_progress:
+            camera, (reason,) = in_progress.pop(), values
+            described[camera] += reason is None
+            if reason:
+                dropped[camera, reason] += 1
+                scheduler.drop(camera, reason)
+        elif step == "forget":
+            for camera in list(newest):
+                drop(camera, Drop.CANCELLED)
+            scheduler.forget()
+        for camera in CAMERAS:
+            drops = scheduler.drops(camera)
+            assert drops == {reason: dropped[camera, reason] for reason in Drop}
+            assert sum(drops.values()) == scheduler.dropped(camera)
+            pending = in_progress.count(camera) + (camera in newest)
+            assert described[camera] + scheduler.dropped(camera) + pending == offered[camera]
 
 
 def test_take_can_return_requests_only_and_can_return_at_once():
@@ -662,7 +729,7 @@ def test_forget_drops_requests_and_counts_nothing():
     assert scheduler.next(clock.now) == (None, None)
     for camera in CAMERAS:
         scheduler.offer(camera, camera)
-        assert scheduler.dropped(camera) == 0
+        assert scheduler.dropped(camera) == scheduler.drops(camera)[Drop.CANCELLED] == 1
     assert len(scheduler.take(9)) == 3
 
 

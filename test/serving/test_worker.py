@@ -20,7 +20,7 @@ from kosmos_ros.errors import (
 from kosmos_ros.serving import decoding
 from kosmos_ros.serving import worker as worker_module
 from kosmos_ros.serving.memory_backoff import LEVELS, QUIET, MemoryBackoff
-from kosmos_ros.serving.scheduler import Limits
+from kosmos_ros.serving.scheduler import Drop, Limits
 from kosmos_ros.serving.worker import MEMORY_PERIOD, Worker
 
 FULL = "the queue is full: 2 requests wait, the most that queue_size allows; try again later"
@@ -688,7 +688,7 @@ def repeated(turns, *words, value=7, header="second", tokens=1, camera="front"):
 def test_an_unchanged_frame_has_the_answers_of_the_one_before_and_its_own_header(monkeypatch):
     turns = Turns(monkeypatch)
     first = repeated(turns, "a", header="first")
-    turns.rig.scheduler.drop("front")
+    turns.rig.scheduler.drop("front", Drop.FAILED)
     again = repeated(turns, "a", header="second")
     assert (first.header, first.unchanged) == ("first", False)
     assert (again.header, again.unchanged) == ("second", True)
