@@ -47,13 +47,13 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
     `unavailable` is the reason why the model takes no frames; empty if it takes them.
     """
     now = time.monotonic()
-    arrivals, throughput = state.subscription.arrivals, state.throughput
+    images, throughput = state.subscription, state.throughput
+    arrivals, sampling = images.arrivals, images.sampling
     silence, lost = arrivals.silence(now), arrivals.lost(now)
-    sampling = state.subscription.sampling
     rate = arrivals.rate(arrivals.last if sampling and arrivals.last else now)
     level, message = DiagnosticStatus.OK, "images are described"
-    if state.subscription.silent(now, state.stale_timeout):
-        level, message = DiagnosticStatus.STALE, f"no image on {state.subscription.topic}"
+    if images.silent(now, state.stale_timeout):
+        level, message = DiagnosticStatus.STALE, f"no image on {images.topic}"
     elif unavailable:
         message = unavailable
     elif not state.enabled:
@@ -62,15 +62,19 @@ def camera_status(node: str, state: CameraState, unavailable: str) -> Diagnostic
         message = "nobody subscribes"
     elif throughput.failing:
         level, message = DiagnosticStatus.ERROR, throughput.error
-    elif state.subscription.losing:
+    elif images.losing:
         level, message = DiagnosticStatus.WARN, f"{lost:.0%} of the images are lost"
     values = {
-        "topic": state.subscription.topic,
+        "topic": images.topic,
+        "publishers": str(images.publishers()),
+        "transport": images.transport,
+        "reliability": images.reliability,
+        "cause": images.cause(now, state.stale_timeout),
         "images read": f"one every {LOOK_PERIOD:g} s (idle)" if sampling else "all",
         "image rate (Hz)": f"{rate:.2f}" if rate or not sampling else UNKNOWN,
         "image age (s)": f"{silence:.2f}",
         "lost share": UNKNOWN if sampling else f"{lost:.2f}",
-        "lost": str(state.subscription.missed),
+        "lost": str(images.missed),
         "described rate (Hz)": f"{throughput.rate(now):.2f}",
         "described": str(throughput.count),
         "unchanged": str(throughput.unchanged),

@@ -99,6 +99,7 @@ class ImageSubscription:
         needed: Callable[[], bool],
     ) -> None:
         self._type, suffix = TRANSPORTS[transport]
+        self.transport = transport  # raw or compressed
         self.arrivals = Arrivals(time.monotonic())
         self._node = node
         self._on_image = on_image
@@ -246,17 +247,21 @@ class ImageSubscription:
             self.arrivals.forget(now)
         enough = 0 < max_rate <= self.arrivals.rate(now)
         self.losing = self.arrivals.lost(now) > LOST_SHARE and not enough
-        if now - self._warned_at < REPEAT_WARNING:
-            return stale
-        if stale:
-            self._warn(now, self._describe_silence(now))
-        elif self.losing:
-            self._warn(now, self._describe_loss(now))
+        due = now - self._warned_at >= REPEAT_WARNING
+        if due and (cause := self.cause(now, stale_timeout)):
+            self._warned_at = now
+            self._node.get_logger().warning(cause)
         return stale
 
-    def _warn(self, now: float, text: str) -> None:
-        self._warned_at = now
-        self._node.get_logger().warning(text)
+    def cause(self, now: float, stale_timeout: float) -> str:
+        """Return why images are missing or lost, and what helps; empty: neither.
+
+        This asks the middleware for the topic's publishers if images are missing. `check` says
+        whether images are lost.
+        """
+        if self.silent(now, stale_timeout):
+            return self._describe_silence(now)
+        return self._describe_loss(now) if self.losing else ""
 
     @property
     def sampling(self) -> bool:

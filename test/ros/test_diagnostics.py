@@ -11,6 +11,8 @@ from kosmos_msgs.msg import Event, GroundedCaption
 from node_harness import SNOWMAN_BOX, plain_image
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage
 
 from kosmos_ros.errors import GenerationError, ModelLoadError
 
@@ -108,7 +110,9 @@ def test_dropped_frames_are_counted_for_each_reason(start):
 def test_silence_and_failures_set_the_level(start):
     harness = start(max_rate=0, stale_timeout=1.0).subscribe_to_captions()
     monitor = Monitor(harness)
-    monitor.until("camera", DiagnosticStatus.STALE, "no image on /image")
+    values = monitor.until("camera", DiagnosticStatus.STALE, "no image on /image")
+    assert "perhaps" in values["cause"]
+    assert values["cause"].startswith("no image on /image for ")
     bad = plain_image()
     bad.data = bad.data[:5]
     timer = harness.client.create_timer(0.1, lambda: harness.image_publisher.publish(bad))
@@ -119,9 +123,24 @@ def test_silence_and_failures_set_the_level(start):
         0.1, lambda: harness.image_publisher.publish(plain_image())
     )
     values = monitor.until("camera", DiagnosticStatus.OK)
+    assert values["cause"] == ""
     assert "5 bytes of data" in values["last error"]
     assert 0 <= int(values["last error age (s)"]) < 60
     harness.client.destroy_timer(timer)
+
+
+@pytest.mark.parametrize("offered", [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+def test_status_has_the_delivery_in_use(start, offered):
+    harness = start(image_transport="compressed", image_reliability="auto")
+    values = Monitor(harness).until("camera", DiagnosticStatus.OK, publishers="1")
+    assert (values["transport"], values["reliability"]) == ("compressed", "reliable")
+    harness.client.destroy_publisher(harness.compressed_publisher)
+    harness.client.create_publisher(
+        CompressedImage, "image/compressed", QoSProfile(depth=1, reliability=offered)
+    )
+    reliability = offered.name.lower()
+    monitor = Monitor(harness)
+    monitor.until("camera", DiagnosticStatus.OK, publishers="1", reliability=reliability)
 
 
 def test_model_and_each_camera_have_a_status(start):

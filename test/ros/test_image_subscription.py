@@ -66,6 +66,9 @@ class Subscriber:
     def topic(self):
         return self.subscription.topic
 
+    def cause(self, stale_timeout=1.0):
+        return self.subscription.cause(self.now, stale_timeout)
+
     def offer(
         self,
         name="camera",
@@ -121,6 +124,46 @@ def test_a_topic_without_a_publisher_is_reported(subscribe):
         "no image on /image for 2.5 s: no publisher; "
         "check the topic's name, remap it or set image_topics"
     ]
+
+
+def test_the_cause_of_silence_is_that_of_the_log_and_lasts_as_long_as_the_silence(subscribe):
+    subscriber = subscribe()
+    subscriber.offer(reliability="BEST_EFFORT")
+    assert subscriber.cause() == ""
+    subscriber.check(after=2.5)
+    assert subscriber.warnings == [subscriber.cause()]
+    subscriber.check(after=0.5)  # the log repeats a warning after REPEAT_WARNING
+    assert len(subscriber.warnings) == 1
+    assert subscriber.cause() == subscriber.warnings[0].replace("2.5 s", "3.0 s")
+    assert "set image_reliability to best_effort" in subscriber.cause()
+    subscriber.receive(after=0.0)
+    assert subscriber.cause() == ""
+
+
+def test_the_cause_of_loss_is_that_of_the_log_and_lasts_as_long_as_the_loss(subscribe):
+    subscriber = subscribe()
+    subscriber.offer()
+    subscriber.check(after=0.0)
+    for number in range(5):
+        subscriber.receive(after=0.5, number=10 * number)
+    assert subscriber.cause() == ""
+    subscriber.check(after=0.0)
+    assert subscriber.warnings == [subscriber.cause()]
+    for number in range(50, 100):
+        subscriber.receive(after=0.5, number=number)
+    subscriber.check(after=0.0)
+    assert subscriber.cause() == ""
+
+
+def test_an_image_that_arrives_asks_for_no_publishers(subscribe, monkeypatch):
+    subscriber = subscribe()
+    subscriber.offer()
+    subscriber.check(after=0.0)
+    for name in ("count_publishers", "get_publishers_info_by_topic"):
+        monkeypatch.setattr(subscriber.node, name, {}.__getitem__)
+    for number in range(5):
+        subscriber.receive(after=0.5, number=10 * number)
+    assert len(subscriber.images) == 5
 
 
 def test_silence_of_exactly_the_timeout_is_not_stale(subscribe):
