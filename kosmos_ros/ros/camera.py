@@ -229,7 +229,7 @@ class Camera:
             if not output.slow:
                 _send(publisher, output, described)
         slow = [(output, publisher) for output, publisher in subscribed if output.slow]
-        if slow and result.task:
+        if slow:
             self._delivery.post_latest(self.name, functools.partial(self._draw, slow, described))
         self._warn_of_truncation(observation, plan.settings)
         self._stamps.check(seconds(observation.header.stamp), now)
@@ -293,13 +293,15 @@ class Camera:
 
     def _wanted_parts(self, settings: CameraSettings) -> set[str]:
         """Return the parts of the plan with a subscriber; all parts if `always_on` is set."""
-        wanted = {
-            part
+        needs = [
+            output.when(settings)
             for output, publisher in self._outputs
             if settings.always_on or publisher.get_subscription_count()
-            for part in output.when(settings)
-        }
-        return {part for part in wanted if part == TASK or getattr(settings, part)}
+        ]
+        parts = {part for parts in needs for part in parts}
+        wanted = {part for part in parts if part == TASK or getattr(settings, part)}
+        any_part = not all(needs)  # an output needs no particular part
+        return wanted or ({TASK} if any_part else set())
 
     def _publisher(self, output: Output) -> Any:
         return self._node.create_publisher(

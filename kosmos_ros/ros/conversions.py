@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import io
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from kosmos_ros.images.decode import stored_encoding
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.serving import events
@@ -165,6 +167,20 @@ def compressed_message(
     return CompressedImage(
         header=header, format=f"{encoding}; jpeg compressed bgr8", data=file.getvalue()
     )
+
+
+AS_VALUES = re.compile("mono16|16UC1|32FC1|bayer_.*")
+"""Encodings of an image whose file has values that are converted before they are described: depth,
+the mosaic of a Bayer pattern, or 16-bit grey. Viewers show other colours or nearly black."""
+
+
+def frame_message(observation: Observation) -> CompressedImage:
+    """Return the source image as JPEG, or as it came if viewers show it as it was described."""
+    source = observation.source
+    compressed = isinstance(source, CompressedImage)
+    if compressed and not AS_VALUES.fullmatch(stored_encoding(source.format)):
+        return source
+    return compressed_message(observation.image, observation.header)
 
 
 def duration(seconds: float) -> Duration:

@@ -24,6 +24,7 @@ from kosmos_ros.ros.conversions import (
     compressed_message,
     detections_message,
     event_message,
+    frame_message,
     image_message,
     observation_message,
 )
@@ -52,9 +53,10 @@ class DescribedFrame:
         return self.messages(self.result.task)
 
     @functools.cached_property
-    def annotated(self) -> np.ndarray:
-        """The image (H, W, 3) with the boxes of the caption drawn on it."""
-        return annotate(self.observation.image, self.result.task[0][1])
+    def annotated(self) -> tuple[np.ndarray, ...]:
+        """The image (H, W, 3) with the boxes of the caption; empty if the frame has no caption."""
+        captions = self.result.task[:1]
+        return tuple(annotate(self.observation.image, caption) for _, caption in captions)
 
     def messages(self, captions: Iterable[PromptCaption]) -> tuple[GroundedCaption, ...]:
         """Return a message for each prompt and its caption."""
@@ -85,7 +87,8 @@ class Output:
 
     topic: str
     type: Any
-    when: Callable[[CameraSettings], Collection[str]]  # parts of the plan; see plan.Plan
+    when: Callable[[CameraSettings], Collection[str]]
+    """Returns the parts of the plan that are needed, see plan.Plan; empty: any part will do."""
     make: Callable[[DescribedFrame], Iterable[Any]]  # the messages of one frame
     slow: bool = False  # takes long, so only the newest frame waits for it
     empty: Callable[[CameraSettings], str] = lambda settings: ""
@@ -135,14 +138,21 @@ OUTPUTS: tuple[Output, ...] = (
         "annotated",
         Image,
         _task,
-        lambda frame: [image_message(frame.annotated, frame.observation.header)],
+        lambda frame: [image_message(i, frame.observation.header) for i in frame.annotated],
         slow=True,
     ),
     Output(
         "annotated/compressed",
         CompressedImage,
         _task,
-        lambda frame: [compressed_message(frame.annotated, frame.observation.header)],
+        lambda frame: [compressed_message(i, frame.observation.header) for i in frame.annotated],
+        slow=True,
+    ),
+    Output(
+        "frame/compressed",
+        CompressedImage,
+        lambda settings: (),
+        lambda frame: [frame_message(frame.observation)],
         slow=True,
     ),
 )

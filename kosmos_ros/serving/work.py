@@ -44,6 +44,7 @@ class Observation:
     inference_time: float = 0.0  # s, from the decoded image to the last token
     gain: float = 1.0  # mean of Generation.gain of the answers
     unchanged: bool = False  # the captions are those of an earlier frame with the same pixels
+    source: Any = None  # the image message; None while the captions are not complete
 
     @property
     def size(self) -> tuple[int, int]:
@@ -137,7 +138,8 @@ class Job:
             captions = [self._read(n, self.answers[n]) for n in self._numbers()]
             observed = self._observed(captions, ended)
             gain = statistics.fmean(answer.gain for answer in self._generations())
-            self.work.done(dataclasses.replace(observed, gain=gain, unchanged=self.unchanged))
+            result = dataclasses.replace(observed, gain=gain, unchanged=self.unchanged)
+            self.work.done(dataclasses.replace(result, source=self.source))
         except Exception as exc:  # an error of one recipient must not reach the others
             self.work.failed(exc)
 

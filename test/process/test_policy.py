@@ -102,7 +102,8 @@ def test_the_node_has_exactly_what_its_policy_allows(ros, camera):
     if camera:
         options["cameras"] = f"[{camera}]"
         names = (
-            "annotated|annotated/compressed|answers|captions|detections|enable|events|phrases|text"
+            "annotated|annotated/compressed|answers|captions|detections|enable|events|"
+            "frame/compressed|phrases|text"
         )
         expected = {
             kind: {

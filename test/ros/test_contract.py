@@ -67,7 +67,7 @@ def test_the_page_lists_the_services_and_the_action(start):
 def test_each_of_several_cameras_has_its_own_topics(start):
     harness = start(cameras=["left", "right"])
     topics = ("captions", "text", "annotated", "annotated/compressed")
-    topics += ("phrases", "answers", "events", "enable")
+    topics += ("frame/compressed", "phrases", "answers", "events", "enable")
 
     def names():
         pairs = harness.node.get_publisher_names_and_types_by_node("kosmos", "/")

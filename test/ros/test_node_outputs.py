@@ -3,18 +3,19 @@
 """Topics of the running node: which subscribers cause which work, with a fake engine."""
 
 import io
+import threading
 
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from kosmos_msgs.msg import Answer
+from kosmos_msgs.msg import Answer, GroundedCaption
 from node_harness import SNOWMAN_BOX
 from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from kosmos_ros.ros import camera, outputs
+from kosmos_ros.ros import camera, conversions, outputs
 from kosmos_ros.ros.outputs import Output
 
 
@@ -35,9 +36,10 @@ def test_without_subscribers_only_questions_reach_the_model(start):
 
 
 ANNOTATED = [("annotated", Image), ("annotated/compressed", CompressedImage)]
+FRAME = ("frame/compressed", CompressedImage)
 
 
-@pytest.mark.parametrize(("topic", "kind"), [("text", String), *ANNOTATED])
+@pytest.mark.parametrize(("topic", "kind"), [("text", String), *ANNOTATED, FRAME])
 def test_subscriber_of_any_topic_starts_captions(start, topic, kind):
     harness = start(max_rate=0)
     results = harness.collect(kind, f"kosmos/{topic}")
@@ -74,6 +76,68 @@ def test_annotated_frames_are_drawn_only_for_subscribers(start, monkeypatch):
     harness.send(sec=8)
     harness.until(lambda: all(messages[-1].header.stamp.sec == 8 for messages in received))
     assert [[m.header.stamp.sec for m in messages] for messages in received] == [[7, 8]] * 2
+
+
+def test_a_subscriber_of_the_frame_gets_that_of_each_result_and_adds_no_prompt(start):
+    harness = start(phrases=["a dog"], max_rate=0)
+    found = harness.collect(GroundedCaption, "kosmos/phrases")
+    harness.until(lambda: harness.has_subscriber("phrases"))
+    topic, kind = FRAME
+    frames = harness.collect(kind, f"kosmos/{topic}")
+    harness.until(lambda: harness.has_subscriber(topic))
+    sent = harness.send(colour=(90, 80, 70))
+    harness.until(lambda: found and frames)
+    assert harness.engine.prompts == ["<grounding><phrase> a dog</phrase>"]
+    assert [message.header for message in (*found, *frames)] == [sent.header] * 2
+    image = Pillow.open(io.BytesIO(frames[0].data))
+    assert image.size == (640, 480)
+    assert image.getpixel((0, 0)) == pytest.approx((90, 80, 70), abs=2)
+
+
+def test_the_frame_of_a_compressed_camera_is_published_without_decoding_it_again(
+    start, monkeypatch
+):
+    harness = start(image_transport="compressed", max_rate=0)
+    monkeypatch.setattr(conversions, "compressed_message", {}.__getitem__)
+    topic, kind = FRAME
+    frames = harness.collect(kind, f"kosmos/{topic}")
+    harness.wait_for_connection(harness.compressed_publisher, harness.camera)
+    harness.until(harness.camera.wanted)
+    file = io.BytesIO()
+    Pillow.new("RGB", (64, 32), (200, 100, 50)).save(file, "WebP")
+    sent = CompressedImage(format="webp", data=file.getvalue())
+    sent.header.frame_id = "lens"
+    harness.deliver(harness.compressed_publisher, sent, harness.camera)
+    harness.until(lambda: frames)
+    assert frames == [sent]
+
+
+def test_frames_are_compressed_only_for_subscribers_and_only_the_newest(start, monkeypatch):
+    made, compressing, go_on = [], threading.Event(), threading.Event()
+
+    def compressed(image, header):
+        made.append(header.stamp.sec)
+        compressing.set()
+        assert go_on.wait(60)
+        return CompressedImage(header=header)
+
+    monkeypatch.setattr(conversions, "compressed_message", compressed)
+    harness = start(max_rate=0).subscribe_to_captions()
+    harness.send(sec=1)
+    harness.until(lambda: len(harness.captions) == 1)
+    topic, kind = FRAME
+    frames = harness.collect(kind, f"kosmos/{topic}")
+    harness.until(lambda: harness.has_subscriber(topic))
+    harness.send(sec=2)
+    harness.until(compressing.is_set)
+    for sec in (3, 4, 5):
+        before = len(harness.engine.prompts)
+        harness.send(sec=sec)
+        harness.until(lambda before=before: len(harness.engine.prompts) > before)
+    go_on.set()
+    harness.until(lambda: [frame.header.stamp.sec for frame in frames] == [2, 5])
+    assert made == [2, 5]
+    harness.until(lambda: len(harness.captions) == 5)  # no caption waits for a newer one
 
 
 @pytest.mark.fault(61)

@@ -77,13 +77,14 @@ def test_each_topic_has_its_type():
         "events": Event,
         "annotated": Image,
         "annotated/compressed": CompressedImage,
+        "frame/compressed": CompressedImage,
     }
     assert ("detections" in outputs_by_topic) == (Detection2DArray is not None)
 
 
-def test_only_drawings_are_slow():
+def test_only_images_are_slow():
     slow = [output.topic for output in OUTPUTS if output.slow]
-    assert slow == ["annotated", "annotated/compressed"]
+    assert slow == ["annotated", "annotated/compressed", "frame/compressed"]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ def test_only_drawings_are_slow():
         ("events", ("phrases", "questions")),
         ("annotated", (TASK,)),
         ("annotated/compressed", (TASK,)),
+        ("frame/compressed", ()),
     ],
 )
 @pytest.mark.parametrize("settings", [CameraSettings(), SETTINGS])
@@ -188,6 +190,9 @@ def test_a_topic_whose_part_was_not_asked_has_no_messages(parts):
     assert bool(messages("text", frame)) == (TASK in parts)
     assert bool(messages("phrases", frame)) == ("phrases" in parts)
     assert bool(messages("answers", frame)) == ("questions" in parts)
+    assert bool(messages("annotated", frame)) == (TASK in parts)
+    assert bool(messages("annotated/compressed", frame)) == (TASK in parts)
+    assert len(messages("frame/compressed", frame)) == 1
 
 
 def test_the_drawing_shows_the_boxes_of_the_caption():
@@ -202,6 +207,40 @@ def test_the_drawing_shows_the_boxes_of_the_caption():
     image = Pillow.open(io.BytesIO(bytes(compressed.data)))
     assert image.size == (200, expected.shape[0])
     assert frame.annotated is frame.annotated  # drawn once for both topics
+
+
+def frame_from(source):
+    """Return the message of ~/frame/compressed for a frame whose image message is `source`."""
+    frame = described(*ALL)
+    observation = dataclasses.replace(frame.observation, source=source)
+    (message,) = messages("frame/compressed", dataclasses.replace(frame, observation=observation))
+    return message
+
+
+@pytest.mark.parametrize(
+    "format", ["jpeg", "rgb8; png compressed ", "bayer_rggb8; jpeg compressed bgr8"]
+)
+def test_the_frame_of_a_compressed_image_is_published_as_it_came(format):
+    source = CompressedImage(header=HEADER, format=format, data=b"not even an image")
+    assert frame_from(source) is source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Image(header=HEADER, encoding="rgb8"),
+        # Viewers show the values of these files and not the image that was described.
+        CompressedImage(header=HEADER, format="16UC1; png compressed "),
+        CompressedImage(header=HEADER, format="16UC1; compressedDepth png"),
+        CompressedImage(header=HEADER, format="mono16; png compressed "),
+        CompressedImage(header=HEADER, format="bayer_rggb8; png compressed "),
+    ],
+)
+def test_the_frame_of_any_other_image_is_a_jpeg_without_drawing(source):
+    message = frame_from(source)
+    assert (message.header, message.format) == (HEADER, "rgb8; jpeg compressed bgr8")
+    image = Pillow.open(io.BytesIO(bytes(message.data)))
+    assert np.array_equal(np.asarray(image), IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -271,5 +310,5 @@ def test_the_longest_frames_can_be_drawn_and_published_as_a_jpeg(width, height):
     (raw,) = messages("annotated", frame)
     (jpeg,) = messages("annotated/compressed", frame)
     drawn = Pillow.open(io.BytesIO(jpeg.data.tobytes()))
-    assert drawn.size == (raw.width, raw.height) == frame.annotated.shape[1::-1]
+    assert drawn.size == (raw.width, raw.height) == frame.annotated[0].shape[1::-1]
     assert (raw.width, raw.height > height) == (width, True)
