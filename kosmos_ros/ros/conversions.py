@@ -106,6 +106,7 @@ def answer_message(observation: Observation, question: str, caption: Caption) ->
         question=str(question),
         answer=str(caption.text),
         score=float(caption.score),
+        phrases=[_phrase_message(phrase, *observation.size) for phrase in caption.phrases],
     )
 
 

@@ -38,6 +38,28 @@ def test_phrases_and_questions_of_a_frame_form_one_batch(start):
     assert answers[0].score == pytest.approx(0.75)
 
 
+def test_an_answer_has_its_phrases_with_boxes_in_pixels(start):
+    harness = start(questions=["Who is it?"], max_rate=0)
+    answers = harness.collect(Answer, "kosmos/answers")
+    harness.until(lambda: harness.has_subscriber("answers"))
+    harness.engine.outputs = {
+        "<grounding> Question": (f" it is<phrase> a snowman</phrase>{SNOWMAN_BOX}.", (0.25, 1.0)),
+        "Question": (" it is a snowman.", ()),
+    }
+    harness.send(width=320, height=240)
+    harness.until(lambda: len(answers) == 1)
+    ((phrase,),) = [answer.phrases for answer in answers]
+    assert (answers[0].answer, phrase.text) == ("it is a snowman.", "a snowman")
+    assert answers[0].answer[phrase.start : phrase.end] == phrase.text
+    (box,) = phrase.boxes
+    assert (box.x_min, box.y_min, box.x_max, box.y_max) == (125.0, 11.25, 315.0, 198.75)
+    assert box.score == 0.5
+    harness.set_parameter("grounded", False)
+    harness.send()
+    harness.until(lambda: len(answers) == 2)
+    assert (answers[1].answer, answers[1].phrases) == ("it is a snowman.", [])
+
+
 @pytest.mark.parametrize(
     ("values", "batch", "captions"),
     [

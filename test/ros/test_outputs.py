@@ -40,7 +40,10 @@ ANSWERS = {
         Caption("a man", (Phrase("a man", 0, 5, (MAN,)),)),
         Caption("a dog", (Phrase("a dog", 0, 5, ()),)),
     ],
-    "questions": [Caption("Yes", score=0.5), Caption("Here", score=0.25)],
+    "questions": [
+        Caption("Yes", score=0.5),
+        Caption("Here on ice", (Phrase("ice", 8, 11, (ICE,)),), score=0.25),
+    ],
 }
 
 outputs_by_topic = {output.topic: output for output in OUTPUTS}
@@ -140,8 +143,8 @@ def test_the_text_is_that_of_the_caption():
 def test_each_answer_to_the_task_has_a_caption_and_a_text():
     settings = dataclasses.replace(SETTINGS, task="question")
     frame = described(TASK, settings=settings, answers=ANSWERS["questions"])
-    assert [message.caption for message in messages("captions", frame)] == ["Yes", "Here"]
-    assert [message.data for message in messages("text", frame)] == ["Yes", "Here"]
+    assert [message.caption for message in messages("captions", frame)] == ["Yes", "Here on ice"]
+    assert [message.data for message in messages("text", frame)] == ["Yes", "Here on ice"]
 
 
 def test_the_phrases_are_one_message():
@@ -158,8 +161,11 @@ def test_each_question_has_an_answer():
     made = messages("answers", described(*ALL))
     assert [(answer.question, answer.answer, answer.score) for answer in made] == [
         ("Is there snow?", "Yes", 0.5),
-        ("Where?", "Here", 0.25),
+        ("Where?", "Here on ice", 0.25),
     ]
+    phrases = [[(phrase.text, phrase.start, phrase.end) for phrase in a.phrases] for a in made]
+    assert phrases == [[], [("ice", 8, 11)]]
+    assert made[1].phrases[0].boxes[0].x_max == 100.0
     assert all((answer.header, answer.camera) == (HEADER, "front") for answer in made)
 
 
