@@ -16,6 +16,7 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
@@ -37,6 +38,7 @@ from kosmos_ros.serving.scheduler import Drop, Limits, Scheduler
 from kosmos_ros.serving.throughput import Throughput
 from kosmos_ros.serving.work import Observation, Work
 
+DEPTH = 10  # results that wait for a reliable subscriber
 REPEAT_ERROR = 5.0  # s between two log lines about the same kind of error
 MAX_ERROR_KINDS = 10  # most kinds that are logged within REPEAT_ERROR; a camera has far fewer
 REPEAT_CUT = 60.0  # s between two warnings about truncated texts
@@ -220,15 +222,15 @@ class Camera:
         now = self._node.get_clock().now().nanoseconds * 1e-9
         events = tuple(self._events(observation, result, plan.settings))
         described = DescribedFrame(observation, result, events, self._model, now)
-        subscribed = [
+        due = [
             (output, publisher)
             for output, publisher in self._outputs
-            if publisher.get_subscription_count()
+            if output.kept or publisher.get_subscription_count()
         ]
-        for output, publisher in subscribed:
+        for output, publisher in due:
             if not output.slow:
                 _send(publisher, output, described)
-        slow = [(output, publisher) for output, publisher in subscribed if output.slow]
+        slow = [(output, publisher) for output, publisher in due if output.slow]
         if slow:
             self._delivery.post_latest(self.name, functools.partial(self._draw, slow, described))
         self._warn_of_truncation(observation, plan.settings)
@@ -304,11 +306,16 @@ class Camera:
         return wanted or ({TASK} if any_part else set())
 
     def _publisher(self, output: Output) -> Any:
+        qos = QoSProfile(depth=DEPTH)
+        policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY]
+        if output.kept:
+            qos = QoSProfile(depth=output.kept, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            policies.append(QoSPolicyKind.DURABILITY)
         return self._node.create_publisher(
             output.type,
             self._resolved(output.topic),
-            10,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            qos,
+            qos_overriding_options=QoSOverridingOptions(policies),
         )
 
     def _resolved(self, name: str) -> str:

@@ -91,6 +91,7 @@ class Output:
     """Returns the parts of the plan that are needed, see plan.Plan; empty: any part will do."""
     make: Callable[[DescribedFrame], Iterable[Any]]  # the messages of one frame
     slow: bool = False  # takes long, so only the newest frame waits for it
+    kept: int = 0  # newest messages that a late subscriber receives, if it asks for them; 0: none
     empty: Callable[[CameraSettings], str] = lambda settings: ""
     """Returns why no message can have content with these parameters; empty: some can."""
 
@@ -133,6 +134,7 @@ OUTPUTS: tuple[Output, ...] = (
         Event,
         lambda settings: tuple(standing.name for standing in STANDING),
         lambda frame: [event_message(frame.observation, event) for event in frame.events],
+        kept=100,
     ),
     Output(
         "annotated",

@@ -11,7 +11,7 @@ from kosmos_msgs.msg import Event, GroundedCaption
 from node_harness import SNOWMAN_BOX, plain_image
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 
 from kosmos_ros.errors import GenerationError, ModelLoadError
@@ -266,6 +266,56 @@ def test_frames_without_the_prompts_of_events_are_a_gap(scene):
     assert not scene.events
     scene.show(dog=True, warm="no", frames=1)
     scene.wait_for_events(2)
+
+
+LATE = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+EVENTS = "/kosmos/events"
+
+
+def publish_events(harness, count):
+    """Publish events with the subjects 1, 2 ... in place of those of frames."""
+    publishers = {output.topic: publisher for output, publisher in harness.camera._outputs}
+    for number in range(1, count + 1):
+        publishers["events"].publish(Event(subject=str(number)))
+    return publishers["events"]
+
+
+def subjects(events):
+    return [int(event.subject) for event in events]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept"), [({}, 100), ({"depth": 5}, 5), ({"durability": "volatile"}, 0)]
+)
+def test_a_late_subscriber_receives_the_last_events_as_qos_overrides_say(start, overrides, kept):
+    values = {f"qos_overrides.{EVENTS}.publisher.{name}": of for name, of in overrides.items()}
+    harness = start(**values)
+    publisher = publish_events(harness, 120)
+    late, common = (harness.collect(Event, EVENTS, qos) for qos in (LATE, 10))
+    expected = list(range(121 - kept, 121)) if kept else []
+    connected = 1 if overrides.get("durability") else 2
+    harness.until(lambda: publisher.get_subscription_count() == connected)
+    harness.until(lambda: subjects(late) == expected)
+    publisher.publish(Event(subject="121"))
+    harness.until(lambda: subjects(common) == [121], "a new event with default QoS")
+    assert subjects(late) == ([*expected, 121] if kept else [])
+
+
+def test_events_that_nobody_received_are_kept_while_the_node_is_not_active(scene):
+    harness, found = scene.harness, scene.harness.collect(GroundedCaption, "kosmos/phrases")
+    harness.until(lambda: harness.has_subscriber("phrases"))
+    harness.client.destroy_subscription(scene.subscription)
+    harness.until(lambda: not harness.has_subscriber("events"))
+    scene.show(dog=True, warm="no", frames=3)
+    harness.until(lambda: len(found) == 3)
+    assert harness.node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    paused = harness.collect(Event, EVENTS, LATE)
+    harness.until(lambda: paused)
+    assert harness.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    active = harness.collect(Event, EVENTS, LATE)
+    harness.until(lambda: active)
+    assert [(event.kind, event.subject) for event in active] == [(Event.APPEARED, "a dog")]
+    assert paused == active
 
 
 def test_status_of_an_idle_camera_gives_the_reason(start):
