@@ -232,6 +232,7 @@ class KosmosNode(ManagedNode):
         if reason := self.unavailable():  # requests may have arrived during the change
             self.request_services.refuse_all(reason)
         self.request_services.expire()
+        self.request_services.report_queue()
         self.host.watch()
         self._watch_delivery()
         for camera in self.cameras.values():

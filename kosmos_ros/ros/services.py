@@ -26,6 +26,7 @@ from kosmos_ros.kosmos2.grounding import Caption
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.ros import limits, requests
 from kosmos_ros.ros.conversions import observation_message, seconds
+from kosmos_ros.ros.feedback import Feedback
 from kosmos_ros.ros.lifecycle import ManagedNode
 from kosmos_ros.ros.requests import CheckedRequest
 from kosmos_ros.sanitize import format_error, quoted
@@ -83,7 +84,7 @@ class Services:
         self._node = node
         self._server = server
         self._waiting: set[Work] = set()
-        self._goals: dict[bytes, Work] = {}
+        self._goals: dict[bytes, tuple[Work, Feedback]] = {}
         # With the default depth of 10, more requests at once would be lost without a response.
         burst = QoSProfile(depth=BURST)
         # In the default group an async handler blocks every other callback while it waits.
@@ -127,6 +128,13 @@ class Services:
                 why = f"no image{age} arrived {waited}{sources}; see /diagnostics"
             work.failed(NotReadyError(why))
 
+    def report_queue(self) -> None:
+        """Report the place in the queue to each goal whose place has changed."""
+        for work, feedback in self._goals.values():
+            ahead = self._server.scheduler.ahead(work)
+            if ahead is not None:
+                feedback.waiting(ahead)
+
     def refuse_all(self, reason: str) -> None:
         """Refuse every request that has no response yet."""
         for work in list(self._waiting):
@@ -158,20 +166,13 @@ class Services:
                 raise CancelledError(GOAL_CANCELLED)
             requests.check(request)
             checked = requests.goal(request, self._settings(request))
-            sent = GenerateAction.Feedback()
-
-            def progress(so_far: Observation) -> None:
-                nonlocal sent
-                message: Any = checked.reply(so_far, self._message).result
-                phrases = [phrase for phrase in message.phrases if phrase.boxes]
-                feedback = GenerateAction.Feedback(text=message.caption, phrases=phrases)
-                if feedback != sent:  # a token may add no text, such as one of a box
-                    sent = feedback
-                    goal.publish_feedback(feedback)
-
+            feedback = Feedback(
+                goal.publish_feedback,
+                lambda so_far: checked.reply(so_far, self._message).result,
+            )
             goal_id = bytes(goal.goal_id.uuid)
             kind = GenerateAction.Result
-            result = await self._submit(request, checked, kind, goal_id, progress)
+            result = await self._submit(request, checked, kind, goal_id, feedback)
         except Exception as exc:  # every client gets a result
             result = self._refusal(GenerateAction.Result, exc)
         finally:
@@ -196,7 +197,8 @@ class Services:
         return GoalResponse.REJECT
 
     def _cancel(self, goal: Any) -> CancelResponse:
-        if work := self._goals.get(bytes(goal.goal_id.uuid)):
+        if waiting := self._goals.get(bytes(goal.goal_id.uuid)):
+            work, _ = waiting
             self._server.scheduler.withdraw(work)
             work.failed(CancelledError(GOAL_CANCELLED))
         return CancelResponse.ACCEPT
@@ -207,9 +209,12 @@ class Services:
         checked: CheckedRequest,
         kind: Any,
         goal: bytes = b"",
-        progress: Callable[[Observation], None] | None = None,
+        feedback: Feedback | None = None,
     ) -> Any:
-        """Queue a checked request and return its response. Raises KosmosError if refused."""
+        """Queue a checked request and return its response. Raises KosmosError if refused.
+
+        A goal has an id and `feedback`, other requests have neither.
+        """
         requests.check_image_bytes(request, self._server.settings.max_image_pixels)
         own_image = requests.own_image(request)
         future: Future = Future()
@@ -220,7 +225,8 @@ class Services:
             ),
             failed=lambda exc: self._answer(work, future, self._refusal(kind, exc)),
             max_new_tokens=request.max_new_tokens or self._settings(request).max_new_tokens,
-            progress=progress,
+            begun=feedback.begun if feedback else None,
+            progress=feedback.progress if feedback else None,
             image=own_image,
             cameras=() if own_image else self._cameras(request),
             max_age=seconds(request.max_age),
@@ -229,14 +235,16 @@ class Services:
         )
         # Before the check below, so that a transition at this moment also refuses this request.
         self._waiting.add(work)
-        if goal:
-            self._goals[goal] = work
+        if feedback:
+            self._goals[goal] = work, feedback
         try:
             if reason := self._server.unavailable():
                 raise NotReadyError(reason)
             scheduler = self._server.scheduler
             scheduler.queue_size = self._server.settings.queue_size
             scheduler.submit(work)
+            if feedback:
+                feedback.waiting(scheduler.ahead(work) or 0)
             return await future
         finally:
             self._waiting.discard(work)

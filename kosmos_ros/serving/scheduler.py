@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
 import threading
 import time
 from collections import Counter, deque
@@ -214,6 +215,18 @@ class Scheduler:
         """Return the number of waiting requests."""
         with self._changed:
             return len(self._requests)
+
+    def ahead(self, request: Work) -> int | None:
+        """Return how many waiting requests go before `request`; None if it does not wait.
+
+        Those that wait for a frame do not count, because they block no other.
+        """
+        with self._changed:
+            if request not in self._requests:
+                return None
+            now = self.clock()
+            before = itertools.takewhile(lambda other: other is not request, self._requests)
+            return sum(self._servable(other, now) for other in before)
 
     def awaited(self, camera: str) -> bool:
         """Return whether a waiting request may use a frame of `camera`."""

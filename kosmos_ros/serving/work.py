@@ -57,8 +57,9 @@ class Observation:
 class Work:
     """The prompts about one image, and the functions that receive the result.
 
-    A service makes one for each request, and a camera for each frame that it describes. `done`,
-    `progress` and `failed` run in the delivery thread. A refusal may call `failed` in any thread.
+    A service makes one for each request, and a camera for each frame that it describes. `begun`,
+    `progress`, `done` and `failed` run in the delivery thread. A refusal may call `failed` in any
+    thread.
     """
 
     prompts: Callable[[int, int], Sequence[Prompt]]  # for an image of (width, height) pixels
@@ -66,6 +67,7 @@ class Work:
     failed: Callable[[Exception], None]
     max_new_tokens: int
     progress: Callable[[Observation], None] | None = None  # after each pass
+    begun: Callable[[Observation], None] | None = None  # once, when its image is decoded
     urgent: bool = True  # belongs to a request, not to a frame
     image: Any = None  # the request's own image message; None: a camera's frame
     cameras: tuple[str, ...] = ()  # use the newest frame of any of these
@@ -84,7 +86,7 @@ class Job:
     observation: Observation  # without captions
     most: int = sys.maxsize  # prompts at a time; lower after too many ran together
     begun: float = field(default_factory=time.monotonic)  # s
-    error: Exception | None = None  # raised by the work's `progress`
+    error: Exception | None = None  # raised by the work's `begun` or `progress`
     encoded: Any = None  # the engine's encoding of the image
     answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
     max_new_tokens: int = sys.maxsize  # the smallest limit of its queries
@@ -124,6 +126,14 @@ class Job:
             prompt.stop,
             earlier,
         )
+
+    def announce(self) -> None:
+        """Pass the observation without captions to `begun`."""
+        if self.work.begun and not self.work.stopped.is_set():
+            try:
+                self.work.begun(self.observation)
+            except Exception as exc:  # an error of one recipient must not reach the others
+                self.error = exc
 
     def deliver(self, ended: float) -> None:
         """Pass the captions of all prompts to the recipient, or the error of one of them.

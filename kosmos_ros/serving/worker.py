@@ -258,6 +258,8 @@ class Worker:
         dropped = self._scheduler.dropped(camera) if work.image is None else 0
         observation = Observation(camera, arrival.source.header, image, prompts, dropped)
         job = Job(work, arrival.source, observation)
+        if work.begun:
+            self._post(job.announce, work.urgent)
         if self._batch.unchanged(job, jobs):
             self._post(functools.partial(job.deliver, time.monotonic()), work.urgent)
         else:

@@ -96,7 +96,7 @@ class _Server:
 
     def __init__(self, *cameras):
         self._cameras = dict.fromkeys(cameras, CameraSettings())
-        self.scheduler = SimpleNamespace(submit=self._submit)
+        self.scheduler = SimpleNamespace(submit=self._submit, ahead=lambda request: 0)
         self.queued = None
         self.node = _Node()
         with mock.patch.object(services, "ActionServer", self.node.create_action):

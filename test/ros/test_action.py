@@ -15,6 +15,8 @@ from kosmos_msgs.action import Generate as GenerateAction
 from node_harness import FIRE_BOX, REGION, SNOWMAN_BOX, plain_image
 from rclpy.action import ActionClient
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2.query import Generation
@@ -78,9 +80,13 @@ def test_feedback_grows_into_the_result(start):
     result = goal.result()
     assert (goal.status, result.success) == (GoalStatus.STATUS_SUCCEEDED, True)
     assert (result.result.header, result.result.caption) == (sent.header, caption)
-    texts = [feedback.text for feedback in goal.feedback]
-    assert texts[0].startswith("An image of")
     assert all(after != before for before, after in pairwise(goal.feedback))
+    queued, *with_frame = goal.feedback
+    assert queued == GenerateAction.Feedback()
+    assert with_frame[0] == GenerateAction.Feedback(header=sent.header)
+    assert all(feedback.header == sent.header for feedback in with_frame)
+    texts = [feedback.text for feedback in with_frame[1:]]
+    assert texts[0].startswith("An image of")
     assert all(after.startswith(before.rstrip(".")) for before, after in pairwise(texts))
     assert goal.feedback[-1].phrases == result.result.phrases
     goal.destroy()
@@ -100,9 +106,53 @@ def test_feedback_of_grounding_has_the_completed_phrases(start):
         image=plain_image(),
     )
     result = goal.result()
-    assert [feedback.text for feedback in goal.feedback] == ["a man", "a man and a fire"]
+    texts = [feedback.text for feedback in goal.feedback]
+    assert texts == ["", "", "a man", "a man and a fire"]
     assert goal.feedback[-1].phrases == result.result.phrases
     assert all(phrase.boxes for feedback in goal.feedback for phrase in feedback.phrases)
+
+
+def test_feedback_names_the_camera_and_the_stamp_of_its_frame(start):
+    harness = start(cameras=["left", "right"])
+    publisher = harness.client.create_publisher(Image, "left/image", 10)
+    camera = harness.node.cameras["left"]
+    harness.wait_for_connection(publisher, camera)
+    frame = harness.deliver(publisher, plain_image(sec=5), camera)
+    goal = Goal(
+        harness,
+        complete=lambda feedback: feedback.text.endswith("fire."),
+        task="brief_caption",
+        camera="left",
+    )
+    assert goal.result().success
+    first, *others = goal.feedback
+    assert (first.header, first.camera) == (Header(), "")
+    assert {feedback.camera for feedback in others} == {"left"}
+    assert all(feedback.header == frame.header for feedback in others)
+
+
+def test_a_waiting_goal_is_told_how_many_requests_go_before_it(start):
+    harness = start(max_batch_size=1)
+    harness.engine.block()
+    first = Goal(harness, task="brief_caption", image=plain_image())
+    harness.until(harness.engine.stepping.is_set)
+    without_frame = Goal(harness, task="brief_caption")  # no image arrives, so it blocks nobody
+    second = Goal(harness, task="detailed_caption", image=plain_image())
+    third = Goal(harness, task="prompt", text="An", image=plain_image())
+    harness.until(lambda: harness.node.scheduler.waiting() == 3)
+    harness.until(lambda: third.feedback and second.feedback and without_frame.feedback)
+    waiting = (without_frame, second, third)
+    assert [goal.feedback[0].requests_ahead for goal in waiting] == [0, 0, 1]
+    second.cancel()
+    harness.until(lambda: len(third.feedback) == 2)
+    assert [feedback.requests_ahead for feedback in third.feedback] == [1, 0]
+    assert all(feedback.header == Header() for feedback in third.feedback)
+    harness.engine.unblock()
+    harness.until(lambda: third.feedback[-1].text)
+    assert third.feedback[2].header.frame_id == "camera_optical_frame"
+    assert {feedback.requests_ahead for feedback in third.feedback[1:]} == {0}
+    assert third.result().success
+    assert first.result().success
 
 
 @pytest.mark.parametrize(

@@ -476,6 +476,26 @@ def test_every_wanted_frame_is_described_dropped_for_one_reason_or_pending(steps
             assert described[camera] + scheduler.dropped(camera) + pending == offered[camera]
 
 
+def test_only_requests_that_could_begin_go_before_another():
+    clock, scheduler = new_scheduler()
+    names = {"a": (), "left": ("left",), "b": (), "c": ()}
+    requests = {name: asked(name, 200.0, cameras) for name, cameras in names.items()}
+    for request in requests.values():
+        scheduler.submit(request)
+
+    def ahead():
+        return [scheduler.ahead(request) for request in requests.values()]
+
+    assert ahead() == [0, 1, 1, 2]
+    scheduler.offer("left", "image", wanted=False)
+    assert ahead() == [0, 1, 2, 3]
+    assert taken(scheduler, clock.now).request is requests["a"]
+    scheduler.withdraw(requests["b"])
+    assert ahead() == [None, 0, None, 1]
+    scheduler.close()
+    assert ahead() == [None] * 4
+
+
 def test_take_can_return_requests_only_and_can_return_at_once():
     scheduler = Scheduler(clock=lambda: 0.0)
     assert scheduler.take(3, wait=False) == []

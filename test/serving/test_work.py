@@ -97,6 +97,19 @@ def test_work_and_observations_are_immutable_and_equal_only_to_themselves():
         assert {value: 1}[value] == 1
 
 
+def test_stopped_work_is_not_told_that_it_begins():
+    told = []
+    recipient = Recipient(PLAIN)
+    job = dataclasses.replace(
+        recipient.job, work=dataclasses.replace(recipient.work, begun=told.append)
+    )
+    job.announce()
+    assert told == [job.observation]
+    job.work.stopped.set()
+    job.announce()
+    assert len(told) == 1
+
+
 # Queries -----------------------------------------------------------------------------------------
 
 

@@ -192,6 +192,44 @@ def test_a_recipient_that_cannot_take_progress_fails_alone():
     assert engine.encoded == [2]
 
 
+def test_a_request_begins_once_before_its_text_even_if_it_is_tried_again():
+    engine = Stepper()
+    rig = Rig(engine, most=4)
+    engine.refuses = lambda prompts: GenerationError("too much") if len(prompts) > 1 else None
+    told = []
+    options = {
+        "image": Message(1),
+        "begun": lambda observation: told.append((observation.header, observation.captions)),
+        "progress": lambda observation: told.append("text"),
+    }
+    rig.scheduler.submit(rig.work("one", ["a", "b"], 2, **options))
+    rig.run(1)
+    begun, *texts = told
+    assert begun == ("header of 1", ())
+    assert set(texts) == {"text"}
+
+
+def test_a_request_whose_image_cannot_be_decoded_does_not_begin():
+    rig, told = Rig(Stepper()), []
+    rig.scheduler.submit(rig.work("bad", ["a"], 2, image=object(), begun=told.append))
+    rig.run(1)
+    assert (list(rig.errors), told) == (["bad"], [])
+
+
+def test_a_recipient_that_cannot_take_the_beginning_fails_alone():
+    engine = Stepper()
+    rig = Rig(engine)
+
+    def begun(_):
+        raise RuntimeError("publisher's context is invalid")
+
+    rig.scheduler.submit(rig.work("broken", ["a"], 9, image=Message(1), begun=begun))
+    rig.ask("whole", ["b"], 4)
+    rig.run(2)
+    assert rig.errors == {"broken": "publisher's context is invalid"}
+    assert rig.said == {"whole": ["3"]}
+
+
 def test_a_closed_worker_stops_its_requests():
     engine = Stepper()
     rig = Rig(engine, most=1)
