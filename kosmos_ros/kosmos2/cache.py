@@ -57,8 +57,11 @@ class Snapshot:
         """The folder with links to the files of this commit."""
         return self.repo / "snapshots" / self.commit
 
-    def complete(self, entry: Entry, path: str) -> None:
-        """Download a file from a path on the hub if it is missing or damaged, and link to it."""
+    def complete(self, entry: Entry, path: str, here: Callable[[int], object]) -> None:
+        """Download a file from a path on the hub if it is missing or damaged, and link to it.
+
+        Calls `here` with the number of its bytes that are here, whenever a piece arrives.
+        """
         link = self._make("snapshots", self.commit) / entry.name
         blob = self._make("blobs") / entry.hash
         if _sound(link, entry):
@@ -69,7 +72,7 @@ class Snapshot:
                 part.unlink()
             else:
                 blob.unlink(missing_ok=True)
-                self._download(path, file, part, entry)
+                self._download(path, file, part, entry, here)
                 part.rename(blob)
         try:
             self._put(link, lambda new: new.symlink_to(f"../../blobs/{entry.hash}"))
@@ -93,16 +96,29 @@ class Snapshot:
             folder.mkdir(exist_ok=True)
         return folder
 
-    def _download(self, path: str, file: io.FileIO, part: Path, entry: Entry) -> None:
+    def _download(
+        self,
+        path: str,
+        file: io.FileIO,
+        part: Path,
+        entry: Entry,
+        here: Callable[[int], object],
+    ) -> None:
         """Complete the file at `part` and check it. Resumes where a killed process stopped."""
         expected = {"etag": entry.hash, "x-repo-commit": self.commit}
         if file.seek(0, os.SEEK_END) > entry.size:
             file.truncate(0)
         with _bar(entry.name, entry.size) as bar:
+
+            def count(piece: int) -> None:
+                bar.update(piece)
+                here(file.tell())
+
             while (size := file.seek(0, os.SEEK_END)) < entry.size:
                 bar.update(size - bar.n)
+                here(size)
                 try:
-                    download.append(path, file, entry.size, expected, bar.update)
+                    download.append(path, file, entry.size, expected, count)
                 except UnreachableError:
                     if file.tell() - size < PROGRESS:
                         raise

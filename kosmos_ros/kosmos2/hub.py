@@ -9,6 +9,7 @@ files, and what a hub's list may contain; never reads the contents of weights.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from kosmos_ros import shapes
 from kosmos_ros.errors import ConfigError, ModelLoadError, UnreachableError
 from kosmos_ros.kosmos2 import download, json_file
 from kosmos_ros.kosmos2.cache import COMMIT, HASHES, Entry, Snapshot
+from kosmos_ros.kosmos2.progress import DOWNLOADING, Report, unreported
 from kosmos_ros.sanitize import MAX_VALUE, one_line, quoted
 
 COMMITS = {"microsoft/kosmos-2-patch14-224": "e91cfbcb4ce051b6a55bfb5f96165a3bbf5eb82c"}
@@ -66,10 +68,16 @@ class Files:
     commit: str  # empty for shapes and for a directory
 
 
-def find(model: str, revision: str = "", local_files_only: bool = False) -> Files:
+def find(
+    model: str,
+    revision: str = "",
+    local_files_only: bool = False,
+    report: Report = unreported,
+) -> Files:
     """Return the files of `model`: "shapes" (embedded), a directory or a Hugging Face id.
 
-    Downloads only files that are not on this machine, and none with `local_files_only`.
+    Downloads only files that are not on this machine, and none with `local_files_only`. Reports
+    the bytes of all files.
     Raises ConfigError for an invalid name or revision; ModelLoadError if the files do not exist
     or the hub refuses them; UnreachableError if a retry may help.
     """
@@ -90,7 +98,7 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
         reason = f"{_named(model, revision)} is not in {constants.HF_HUB_CACHE}"
     if not local_files_only:
         try:
-            return fetch(model, revision)
+            return fetch(model, revision, report)
         except UnreachableError as exc:
             raise UnreachableError(
                 f"{reason}; {exc}; try again when {download.address()} can be reached"
@@ -100,13 +108,13 @@ def find(model: str, revision: str = "", local_files_only: bool = False) -> File
     raise ModelLoadError(f"{reason}; download it with {command(model, revision)!r}")
 
 
-def fetch(model: str, revision: str = "") -> Files:
+def fetch(model: str, revision: str = "", report: Report = unreported) -> Files:
     """Download the missing and damaged files of a Hugging Face id. Return all files.
 
     Resumes an interrupted download, compares every file with the hash that the hub lists, and
-    removes a file that differs. Raises ConfigError if `model` is not an id; ModelLoadError if
-    the hub refuses the model or its files are wrong; UnreachableError if the network or the hub
-    fails, so that a retry may help.
+    removes a file that differs. Reports the bytes of all files. Raises ConfigError if `model` is
+    not an id; ModelLoadError if the hub refuses the model or its files are wrong;
+    UnreachableError if the network or the hub fails, so that a retry may help.
     """
     _check_id(model)
     named = _named(model, revision or COMMITS.get(model, ""))
@@ -117,8 +125,13 @@ def fetch(model: str, revision: str = "") -> Files:
         if COMMIT.fullmatch(revision) and commit != revision:
             raise ModelLoadError(f"{download.address()} must list commit {revision}, got {commit}")
         snapshot = Snapshot(repo, commit)
+        total, before = sum(entry.size for entry in entries), 0
         for entry in entries:
-            snapshot.complete(entry, f"/{model}/resolve/{commit}/{entry.name}")
+            here = functools.partial(_report, report, before, total)
+            here(0)
+            snapshot.complete(entry, f"/{model}/resolve/{commit}/{entry.name}", here)
+            before += entry.size
+        _report(report, 0, total, before)
         if missing := _missing(snapshot.folder):
             raise ModelLoadError(f"it lacks {missing}")
         if not COMMIT.fullmatch(revision):
@@ -128,6 +141,11 @@ def fetch(model: str, revision: str = "") -> Files:
         raise ModelLoadError(f"{named} cannot be fetched: {_of_disk(exc, repo)}") from exc
     except ModelLoadError as exc:
         raise type(exc)(download.masked(f"{named} cannot be fetched: {exc}")) from exc
+
+
+def _report(report: Report, before: int, total: int, here: int) -> None:
+    """Report the bytes of a file that are `here` and those of the files before it."""
+    report(DOWNLOADING, before + here, total)
 
 
 def command(model: str, revision: str = "") -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kosmos_ros.errors import ConfigError, ModelLoadError
+from kosmos_ros.kosmos2.progress import QUANTIZING, READING, Report, unreported
 from kosmos_ros.sanitize import first_line, quoted
 
 try:
@@ -73,6 +74,7 @@ def load(
     quantization: str = "none",
     threads: int = 0,
     no_repeat_ngram_size: int = -1,
+    report: Report = unreported,
 ) -> tuple[Any, Any, ModelInfo]:
     """Load `model` and its processor.
 
@@ -83,7 +85,7 @@ def load(
     quantizes to int8 on a CPU, and bitsandbytes does it in all other cases. `threads` is the
     number of CPU threads of this process; 0 is one for a model below SMALL_MODEL, otherwise
     torch's default. `no_repeat_ngram_size` is -1 for the model's own value, 0 for none, or a
-    number of tokens; see repetition.py.
+    number of tokens; see repetition.py. `report` receives each phase of loading.
     Reads only safetensors, and never runs code from the model's files.
     Raises ConfigError for any other value, a device that does not exist, or nf4 on a CPU with too
     old a version of transformers; ModelLoadError if the files are missing,
@@ -92,7 +94,8 @@ def load(
     chosen = _device(device)
     _check_quantization(quantization, chosen)
     kind = _dtype(dtype, chosen, quantization)
-    files = hub.find(model, revision, local_files_only)
+    files = hub.find(model, revision, local_files_only, report)
+    report(READING, 0, 0)
     try:
         loaded, processor, size = _read(model, files.folder, chosen, DTYPES[kind], quantization)
     except ModelLoadError:
@@ -111,6 +114,7 @@ def load(
     if _ours(quantization, chosen):
         from kosmos_ros.kosmos2 import int8  # imports torch
 
+        report(QUANTIZING, 0, 0)
         int8.quantize(loaded, keep=loaded.text_model.lm_head)
     info = ModelInfo(
         model=model,

@@ -34,7 +34,7 @@ from kosmos_ros.ros import diagnostics, namesakes
 from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
-from kosmos_ros.ros.model_host import ModelHost, load_engine
+from kosmos_ros.ros.model_host import ModelHost
 from kosmos_ros.ros.namesakes import Namesakes
 from kosmos_ros.ros.parameters import Group
 from kosmos_ros.ros.process import run, spin_once
@@ -60,11 +60,12 @@ SHUTTING_DOWN = "the node is shutting down"
 class KosmosNode(ManagedNode):
     """Describe images of cameras and answer requests about them.
 
-    `load` makes the engine, in the worker's thread. Raises ConfigError for an invalid parameter.
+    `load` makes the engine, in the worker's thread; by default, as the parameters say. Raises
+    ConfigError for an invalid parameter.
     """
 
     def __init__(
-        self, load: Callable[[NodeSettings], CaptionEngine] = load_engine, **options: Any
+        self, load: Callable[[NodeSettings], CaptionEngine] | None = None, **options: Any
     ) -> None:
         super().__init__("kosmos", **options)
         self._node_values = self.declare(NodeSettings)

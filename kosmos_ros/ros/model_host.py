@@ -8,6 +8,7 @@ Knows the worker and its thread; no topic, no service and no lifecycle state.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from kosmos_ros.entry import BAD_PARAMETER, BROKEN, DEVICE_LOST, ENVIRONMENT, HUNG, trouble
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
+from kosmos_ros.kosmos2.progress import IMPORTING, WARMING_UP, Report, unreported
 from kosmos_ros.ros.bridge import ImageDecoder
 from kosmos_ros.sanitize import format_error
 from kosmos_ros.serving.availability import REASONS, Availability, Phase
@@ -25,13 +27,15 @@ from kosmos_ros.serving.worker import CaptionEngine, Decode, Worker
 
 RETRY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """Seconds between attempts to load a model whose download failed. The last value repeats."""
+REPORT_PERIOD = 0.5  # s between two reports of the same phase of loading
 REPEAT_BUG = 5.0  # s between two log messages about unexpected errors
 FREE_TIMEOUT = 30.0  # s for the worker to end; the model stops within one pass
 
 
-def load_engine(settings: NodeSettings) -> CaptionEngine:
+def load_engine(settings: NodeSettings, report: Report = unreported) -> CaptionEngine:
     """Load the engine that the parameters name. Raises ConfigError or ModelLoadError."""
     # Importing torch takes seconds. Services already respond meanwhile that the model is loading.
+    report(IMPORTING, 0, 0)
     from kosmos_ros.kosmos2.engine import Engine
 
     return Engine.load(
@@ -45,6 +49,7 @@ def load_engine(settings: NodeSettings) -> CaptionEngine:
         no_repeat_ngram_size=settings.no_repeat_ngram_size,
         location_grammar=settings.location_grammar,
         refine_boxes=settings.refine_boxes,
+        report=report,
     )
 
 
@@ -72,16 +77,17 @@ class Owner(Protocol):
 
 
 class ModelHost:
-    """The model of a node, from its loading to its end. `load` makes the engine."""
+    """The model of a node, from its loading to its end. `load` replaces `load_engine`."""
 
     def __init__(
         self,
         owner: Owner,
-        load: Callable[[NodeSettings], CaptionEngine],
+        load: Callable[[NodeSettings], CaptionEngine] | None,
         deliver: Deliver,
     ) -> None:
         self._owner = owner
-        self._load = load
+        self._load = load or functools.partial(load_engine, report=self.report)
+        self._reported = ("", float("-inf"))  # the phase of loading, and its time in s, monotonic
         self._deliver = deliver
         self.scheduler = Scheduler()
         self.worker: Worker | None = None
@@ -127,6 +133,7 @@ class ModelHost:
         self._settled.clear()
         self._unreachable, self._level, self._loaded = None, "", False
         self._become(Phase.LOADING, info={})
+        self._reported = ("", float("-inf"))
         self.scheduler = Scheduler(self.settings.queue_size)
         try:
             self.worker = Worker(self.scheduler, self, self._deliver)
@@ -240,6 +247,7 @@ class ModelHost:
         began = time.monotonic()
         engine = self._load(self.settings)
         if self.settings.warm_up:
+            self.report(WARMING_UP, 0, 0)
             engine.warm_up(self.settings.max_batch_size, self._owner.longest_caption())
         decoder = ImageDecoder(self._owner.get_logger().warning)
         self._owner.get_logger().info(f"images are decoded by {decoder}")
@@ -247,6 +255,18 @@ class ModelHost:
         return engine, lambda message, most: decoder.decode(
             message, most, self.settings.stretch_mono16
         )
+
+    def report(self, phase: str, done: int, total: int) -> None:
+        """Publish the phase of loading, and the bytes of a download. See progress.Report."""
+        now, (known, reported_at) = time.monotonic(), self._reported
+        if phase == known and now < reported_at + REPORT_PERIOD:
+            return
+        self._reported = phase, now
+        progress = {"phase": phase}
+        if total:
+            progress["downloaded (MB)"] = f"{done / 1e6:.1f}"
+            progress["download size (MB)"] = f"{total / 1e6:.1f}"
+        self._replace(lambda before: before.at(progress))
 
     def loaded(self, engine: CaptionEngine) -> None:
         """Log and publish the details of the loaded engine."""
@@ -298,10 +318,14 @@ class ModelHost:
     def _become(
         self, phase: Phase, reason: str = "", info: Mapping[str, str] | None = None
     ) -> bool:
+        """Publish the next availability. Return whether it has changed."""
+        return self._replace(lambda before: before.followed_by(phase, reason, info))
+
+    def _replace(self, change: Callable[[Availability], Availability]) -> bool:
         """Replace and publish the availability. Return whether it has changed."""
         with self._lock:
             before = self.availability
-            self.availability = before.followed_by(phase, reason, info)
+            self.availability = change(before)
             if self.availability is not before:
                 self._owner.on_availability(self.availability)
             return self.availability is not before

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Availability:
     phase: Phase = Phase.UNCONFIGURED
     reason: str = REASONS[Phase.UNCONFIGURED]  # why requests are refused; empty when ready
     info: Mapping[str, str] = field(default_factory=dict)  # fields of ModelInfo; empty: no model
+    progress: Mapping[str, str] = field(default_factory=dict)  # of loading; otherwise empty
 
     @property
     def ready(self) -> bool:
@@ -67,8 +69,13 @@ class Availability:
     ) -> Availability:
         """Return the availability in `phase`, or this one if `phase` cannot follow.
 
-        By default `reason` is that of REASONS, and `info` is not changed.
+        By default `reason` is that of REASONS, and `info` is not changed. `progress` is empty.
         """
         if phase not in FOLLOWS[self.phase]:
             return self
         return Availability(phase, reason or REASONS[phase], self.info if info is None else info)
+
+    def at(self, progress: Mapping[str, str]) -> Availability:
+        """Return the availability with this progress of loading, or this one if it is over."""
+        loading = self.phase is Phase.LOADING
+        return dataclasses.replace(self, progress=progress) if loading else self

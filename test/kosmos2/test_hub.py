@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import huggingface_hub
@@ -175,6 +176,40 @@ def test_a_lost_connection_is_continued(hub, run, tmp_path):
     assert code == 0, err
     assert [first for name, first in hub.fetched() if name == WEIGHTS] == [0, MANY // 2]
     assert (snapshot(tmp_path) / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def reported(find=fetch):
+    """Return the bytes that a download reports, and their total; the total stays the same."""
+    reports = []
+    with contextlib.suppress(UnreachableError):
+        find(MODEL, report=lambda *report: reports.append(report))
+    phases, counts, totals = zip(*reports, strict=True) if reports else ((), (), (0,))
+    assert set(phases) <= {"downloading"}
+    (total,) = set(totals)
+    return list(counts), total
+
+
+def test_a_download_reports_the_bytes_that_are_here(here, hub):
+    counts, total = reported()
+    assert total == sum(len(hub.files[name]) for name in WANTED)
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, total)
+    assert max(after - before for before, after in pairwise(counts)) <= PIECE
+    assert set(reported()[0]) <= set(counts)  # every file is here, and only checked
+    assert reported(module.find) == ([], 0)
+
+
+def test_a_resumed_download_reports_the_bytes_that_were_here_before(here, hub):
+    hub.stop_at, hub.hang_up = 35_000, True
+    hub.go_on.set()
+    counts, total = reported()
+    weights = len(hub.files[WEIGHTS])
+    assert counts[-1] == total - weights + 35_000
+    hub.stop_at = 0
+    counts, _ = reported()
+    assert total - weights + 35_000 in counts
+    assert counts == sorted(counts)
+    assert counts[-1] == total
 
 
 def test_a_connection_that_brings_little_is_not_continued(hub, run, tmp_path):

@@ -26,7 +26,7 @@ from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2
 
 from kosmos_ros import shapes
 from kosmos_ros.errors import ModelLoadError
-from kosmos_ros.kosmos2 import hub, model_files, tokenizer_file, weight_files
+from kosmos_ros.kosmos2 import hub, loading, model_files, tokenizer_file, weight_files
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.hub import MAX_PARTS
 from kosmos_ros.kosmos2.weight_files import TIED
@@ -733,6 +733,21 @@ def test_a_panic_of_a_library_is_a_model_that_cannot_be_loaded(monkeypatch):
 
     monkeypatch.setattr(Kosmos2Processor, "from_pretrained", panic)
     assert "Cannot parse precompiled_charsmap" in refused(shapes.MODEL_DIR)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "phases"),
+    [("none", ["reading weights"]), ("int8", ["reading weights", "quantizing"])],
+)
+def test_loading_reports_its_phases(quantization, phases):
+    reports = []
+    loading.load(
+        "shapes",
+        device="cpu",
+        quantization=quantization,
+        report=lambda *report: reports.append(report),
+    )
+    assert reports == [(phase, 0, 0) for phase in phases]
 
 
 def test_an_interrupt_while_a_model_is_loaded_is_not_caught(monkeypatch):

@@ -15,8 +15,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 import rclpy
 from conftest import Spinner
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from hub_server import MODEL, Hub
 from kosmos_msgs.srv import Ask
-from node_harness import FakeEngine, plain_image
+from node_harness import LATCHED, FakeEngine, plain_image
 from programs import Program, parameters
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
@@ -24,6 +25,7 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 from stepper import Rig, Stepper
 
+from kosmos_ros import shapes
 from kosmos_ros.errors import (
     DeviceLostError,
     GenerationError,
@@ -311,6 +313,31 @@ def test_loading_is_retried_until_the_hub_responds(start, monkeypatch):
     online.set()
     harness.until(lambda: not harness.node.unavailable())
     assert harness.ask(question="What?", image=plain_image()).success
+
+
+def test_model_info_has_the_bytes_of_a_download(client, spinner, tmp_path):
+    hub = Hub()
+    hub.stop_at = 1_000_000
+    states = []
+    client.create_subscription(DiagnosticStatus, "kosmos/model_info", states.append, LATCHED)
+
+    def values():
+        return {pair.key: pair.value for pair in states[-1].values} if states else {}
+
+    with Program("kosmos_node", *parameters(model=MODEL), env=hub.environment(tmp_path)) as node:
+        spinner.until(lambda: hub.stopped.is_set() and "downloaded (MB)" in values())
+        assert values()["phase"] == "downloading"
+        wanted = [path.name for path in shapes.MODEL_DIR.iterdir() if path.suffix != ".md"]
+        size = sum(len(hub.files[name]) for name in wanted) / 1e6
+        assert values()["download size (MB)"] == f"{size:.1f}"
+        assert float(values()["downloaded (MB)"]) < size
+        hub.go_on.set()
+        spinner.until(lambda: states[-1].message == "ready", "a loaded model")
+        assert node.output.count("model ready: ") == 1
+    assert "phase" not in values()
+    phases = {pair.value for state in states for pair in state.values if pair.key == "phase"}
+    assert {"downloading", "warming up"} <= phases
+    hub.close()
 
 
 @pytest.mark.fault(36)

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import GroundedCaption
 from node_harness import LATCHED, SNOWMAN, FakeEngine, plain_image
 from PIL import Image as Pillow
@@ -343,6 +344,69 @@ def test_node_reports_why_a_model_cannot_be_loaded(start):
     assert response.message == "the model cannot be used: model 'no/model' is nowhere"
     states = harness.collect(DiagnosticStatus, "kosmos/model_info", LATCHED)
     harness.until(lambda: states and states[-1].level == DiagnosticStatus.ERROR)
+
+
+def test_model_info_has_the_progress_of_loading(start, monkeypatch):
+    warming_up, go_on, loaded = threading.Event(), threading.Event(), threading.Event()
+    engine = FakeEngine()
+
+    def warm_up(*_):
+        warming_up.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(engine, "warm_up", warm_up)
+    harness = start(engine, load=lambda settings: loaded.wait(60) and engine)
+    states = harness.collect(DiagnosticStatus, "kosmos/model_info", LATCHED)
+    harness.until(lambda: states)
+
+    def newest():
+        values = {pair.key: pair.value for pair in states[-1].values}
+        return states[-1].message, {key: values[key] for key in values if key != "model"}
+
+    monkeypatch.setattr(model_host, "REPORT_PERIOD", 0.0)
+    harness.node.host.report("downloading", 5_123_000, 6_600_000_000)
+    harness.until(
+        lambda: (
+            newest()
+            == (
+                "loading",
+                {
+                    "phase": "downloading",
+                    "downloaded (MB)": "5.1",
+                    "download size (MB)": "6600.0",
+                },
+            )
+        )
+    )
+    monitored = harness.collect(DiagnosticArray, "/diagnostics")
+    harness.until(lambda: monitored)
+    assert all(value in monitored[-1].status[0].values for value in states[-1].values)
+    loaded.set()
+    harness.until(warming_up.is_set)
+    harness.until(lambda: newest() == ("loading", {"phase": "warming up"}))
+    go_on.set()
+    harness.until(lambda: newest()[0] == "ready")
+    assert "phase" not in newest()[1]
+
+
+def test_the_same_phase_is_published_at_most_twice_a_second(start, monkeypatch):
+    loaded = threading.Event()
+    harness = start(load=lambda settings: loaded.wait(60) and harness.engine)
+    host, published = harness.node.host, []
+    monkeypatch.setattr(harness.node, "on_availability", published.append)
+    now = 1000.0
+    monkeypatch.setattr(model_host, "time", SimpleNamespace(monotonic=lambda: now))
+    for done in range(100):
+        host.report("downloading", done, 100)
+        now += 0.05
+    host.report("reading weights", 0, 0)
+    phases = [availability.progress["phase"] for availability in published]
+    assert phases == ["downloading"] * 10 + ["reading weights"]
+    assert host.availability is published[-1]
+    loaded.set()
+    harness.until(lambda: host.availability.ready)
+    host.report("reading weights", 0, 0)
+    assert host.availability.progress == {}
 
 
 @pytest.mark.parametrize("warm_up", [True, False])

@@ -97,6 +97,18 @@ def test_the_info_of_the_model_stays_until_it_is_replaced():
     assert ready.followed_by(Phase.UNCONFIGURED, info={}).info == {}
 
 
+@pytest.mark.parametrize("phase", Phase)
+def test_only_a_model_that_is_loading_has_progress(phase):
+    before = Availability(phase, "because", {"device": "cpu"})
+    after = before.at({"phase": "downloading"})
+    if phase is not Phase.LOADING:
+        assert after is before
+        return
+    assert after == dataclasses.replace(before, progress={"phase": "downloading"})
+    assert after.followed_by(Phase.INACTIVE).progress == {}
+    assert after.followed_by(Phase.LOADING).progress == {}
+
+
 @pytest.mark.parametrize(
     ("phase", "reason", "summary"),
     [
