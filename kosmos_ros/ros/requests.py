@@ -50,6 +50,8 @@ def check(request: Any) -> None:
         _validated("max_new_tokens", request.max_new_tokens)
     if (age := seconds(request.max_age)) < 0:
         raise RequestError(f"max_age is {age:g} s; it must be 0 or more")
+    if stamp(request):
+        _check_stamped(request)
     for region in getattr(request, "regions", ()):
         check_region(box_from(region))
 
@@ -61,6 +63,26 @@ def check_image_bytes(request: Any, max_pixels: int) -> None:
     """
     for name in ("image", "compressed_image"):
         check_bytes(f"{name}.data", len(getattr(request, name).data), max_pixels)
+
+
+def stamp(request: Any) -> tuple[int, int] | None:
+    """Return the stamp (sec, nanosec) of the frame that a request is about; None: any frame."""
+    sec, nanosec = int(request.stamp.sec), int(request.stamp.nanosec)
+    return (sec, nanosec) if (sec, nanosec) != (0, 0) else None
+
+
+def _check_stamped(request: Any) -> None:
+    """Refuse what contradicts the stamp of a frame. Raises RequestError."""
+    if own_image(request):
+        raise RequestError(
+            "stamp names a frame of a camera, but the request has an image of its own; "
+            "leave one of them empty"
+        )
+    if seconds(request.max_age):
+        raise RequestError(
+            f"max_age is {seconds(request.max_age):g} s, but stamp names a frame of any age; "
+            "leave one of them 0"
+        )
 
 
 def own_image(request: Any) -> Image | CompressedImage | None:

@@ -229,6 +229,7 @@ class Services:
             progress=feedback.progress if feedback else None,
             image=own_image,
             cameras=() if own_image else self._cameras(request),
+            stamp=requests.stamp(request),
             max_age=seconds(request.max_age),
             asked=time.monotonic(),
             deadline=time.monotonic() + self._server.settings.request_timeout,
@@ -281,6 +282,11 @@ class Services:
         """Return the cameras whose newest frame the request may use. Raises RequestError."""
         names = tuple(self._server.camera_settings())
         if not request.camera:
+            if len(names) > 1 and requests.stamp(request):
+                raise RequestError(
+                    f"camera must be one of {', '.join(names)} for a request with a stamp, "
+                    "got ''; set it"
+                )
             if len(names) > 1 and getattr(request, "regions", None):
                 raise RequestError(
                     f"camera must be one of {', '.join(names)} for a request with regions, "

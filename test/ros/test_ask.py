@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from builtin_interfaces.msg import Duration
+from builtin_interfaces.msg import Duration, Time
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask
 from node_harness import OUTSIDE, REGION, plain_image
@@ -16,6 +16,8 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+
+from kosmos_ros.errors import QueueFullError
 
 
 @pytest.mark.fault(53)
@@ -91,6 +93,33 @@ def test_regions_need_a_camera_or_an_image(start):
     refused = harness.ask(question="What is it?", regions=[REGION])
     assert "camera must be one of left, right for a request with regions" in refused.message
     assert harness.ask(question="What is it?", regions=[REGION], image=plain_image()).success
+
+
+def test_a_stamp_needs_a_camera(start):
+    harness = start(cameras=["left", "right"])
+    refused = harness.ask(question="What is it?", stamp=Time(sec=5))
+    assert refused.message == (
+        "camera must be one of left, right for a request with a stamp, got ''; set it"
+    )
+
+
+@pytest.mark.parametrize(("cameras", "camera"), [([""], ""), (["left", "right"], "right")])
+def test_a_request_with_a_stamp_is_about_one_frame_of_one_camera(
+    start, monkeypatch, cameras, camera
+):
+    harness, queued = start(cameras=cameras), []
+
+    def submit(work):
+        queued.append(work)
+        raise QueueFullError("full")
+
+    monkeypatch.setattr(harness.node.scheduler, "submit", submit)
+    stamp = Time(sec=5, nanosec=7)
+    assert harness.ask(question="Who?", camera=camera, stamp=stamp).message == "full"
+    assert harness.ask(question="Who?", camera=camera).message == "full"
+    with_stamp, without = queued
+    assert (with_stamp.stamp, with_stamp.cameras, with_stamp.image) == ((5, 7), (camera,), None)
+    assert (without.stamp, without.cameras) == (None, (camera,))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("kosmos_msgs", reason="kosmos_msgs is not built: run scripts/setup")
 
-from builtin_interfaces.msg import Duration
+from builtin_interfaces.msg import Duration, Time
 from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import BoundingBox, GroundedCaption
 from kosmos_msgs.srv import Ask, Describe, Generate, Ground
@@ -165,6 +165,37 @@ def test_a_request_with_two_images_is_refused(kind):
         requests.check(kind(image=RAW, compressed_image=JPEG))
     assert str(raised.value) == (
         "image and compressed_image must not both be set; leave one of them empty"
+    )
+
+
+STAMP = Time(sec=-1, nanosec=5)
+
+
+@pytest.mark.parametrize("kind", ALL_REQUESTS)
+def test_a_request_may_name_a_frame_by_its_stamp(kind):
+    requests.check(kind(stamp=STAMP, camera="left"))
+    assert requests.stamp(kind(stamp=STAMP)) == (-1, 5)
+    assert requests.stamp(kind(stamp=Time(nanosec=1))) == (0, 1)
+    assert requests.stamp(kind()) is None
+
+
+@pytest.mark.parametrize("kind", ALL_REQUESTS)
+@pytest.mark.parametrize("image", [{"image": RAW}, {"compressed_image": JPEG}])
+def test_a_request_with_a_stamp_and_an_image_is_refused(kind, image):
+    with pytest.raises(RequestError) as raised:
+        requests.check(kind(stamp=STAMP, **image))
+    assert str(raised.value) == (
+        "stamp names a frame of a camera, but the request has an image of its own; "
+        "leave one of them empty"
+    )
+
+
+@pytest.mark.parametrize("kind", ALL_REQUESTS)
+def test_a_request_with_a_stamp_and_an_age_is_refused(kind):
+    with pytest.raises(RequestError) as raised:
+        requests.check(kind(stamp=STAMP, max_age=Duration(nanosec=500_000_000)))
+    assert str(raised.value) == (
+        "max_age is 0.5 s, but stamp names a frame of any age; leave one of them 0"
     )
 
 
