@@ -18,13 +18,14 @@ import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kosmos_ros.images.encodings import ENCODINGS
+from kosmos_ros.ros import status_keys
 from kosmos_ros.ros.camera_node import CameraNodeSettings
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 
@@ -119,6 +120,12 @@ def parameter_table(kind: type) -> str:
     return table(("parameter", "default", "can change", "meaning"), rows)
 
 
+def key_table(keys: Mapping[str, status_keys.Key]) -> str:
+    """Return a Markdown table of keys of a diagnostic status."""
+    rows = [(f"`{name}`", key.unit, escaped(key.meaning)) for name, key in keys.items()]
+    return table(("key", "unit", "meaning"), rows)
+
+
 def message_tables() -> str:
     """Return each message, service and action of kosmos_msgs with a table of its fields."""
     paths = [
@@ -184,6 +191,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "parameters of the node": lambda: parameter_table(NodeSettings),
     "parameters of each camera": lambda: parameter_table(CameraSettings),
     "parameters of camera_node": lambda: parameter_table(CameraNodeSettings),
+    "values of a camera": lambda: key_table(status_keys.CAMERA),
+    "values of ~/model_info": lambda: key_table(status_keys.MODEL_INFO | status_keys.LOADING),
+    "values of the model": lambda: key_table(status_keys.MODEL),
     "encodings": encoding_list,
     "messages": message_tables,
 }

@@ -2,19 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """/diagnostics and /events of the running node, with a fake engine."""
 
+import threading
+
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import Event, GroundedCaption
-from node_harness import SNOWMAN_BOX, plain_image
+from node_harness import LATCHED, SNOWMAN_BOX, plain_image
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 
 from kosmos_ros.errors import GenerationError, ModelLoadError
+from kosmos_ros.kosmos2 import progress
+from kosmos_ros.ros import status_keys
+from kosmos_ros.ros.model_host import load_engine
+from kosmos_ros.serving.scheduler import Drop
 
 
 class Monitor:
@@ -325,3 +331,40 @@ def test_status_of_an_idle_camera_gives_the_reason(start):
     monitor.until("camera", DiagnosticStatus.OK, "nobody subscribes")
     harness.node.set_parameters([Parameter("enabled", value=False)])
     monitor.until("camera", DiagnosticStatus.OK, "switched off")
+
+
+def test_the_published_keys_are_those_of_the_documentation(start):
+    harness = start(load=load_engine, model="shapes", device="cpu", max_batch_size=1)
+    infos = harness.collect(DiagnosticStatus, "kosmos/model_info", LATCHED)
+    reports = harness.collect(DiagnosticArray, "/diagnostics")
+    harness.until(lambda: infos and infos[-1].message == "ready")
+
+    def keys(status):
+        return [pair.key for pair in status.values]
+
+    harness.until(lambda: reports and reports[-1].status[0].message == "ready")
+    model, camera = reports[-1].status
+    assert keys(infos[-1]) == list(status_keys.MODEL_INFO)
+    assert keys(model) == [*status_keys.MODEL_INFO, *status_keys.MODEL]
+    assert keys(camera) == list(status_keys.CAMERA)
+    units = {pair.key: pair.value.rpartition(" ")[2] for pair in infos[-1].values}
+    assert units["start_up"] == "s"
+
+
+def test_the_keys_of_a_download_are_those_of_the_documentation(start):
+    loaded = threading.Event()
+    harness = start(load=lambda settings: loaded.wait(60) and harness.engine)
+    infos = harness.collect(DiagnosticStatus, "kosmos/model_info", LATCHED)
+    harness.until(lambda: infos)
+    harness.node.host.report(progress.DOWNLOADING, 1, 2)
+    harness.until(lambda: len(infos[-1].values) > 1)
+    assert [pair.key for pair in infos[-1].values] == ["model", *status_keys.LOADING]
+    loaded.set()
+
+
+def test_the_documentation_names_every_phase_and_every_reason_for_a_drop():
+    phases = [getattr(progress, name) for name in dir(progress) if name.isupper()]
+    assert len(phases) == 5
+    assert all(phase in status_keys.LOADING["phase"].meaning for phase in phases)
+    reasons = [key.partition(": ")[2] for key in status_keys.CAMERA if ": " in key]
+    assert reasons == [reason.value for reason in Drop]
