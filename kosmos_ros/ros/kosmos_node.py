@@ -233,11 +233,11 @@ class KosmosNode(ManagedNode):
         if reason := self.unavailable():  # requests may have arrived during the change
             self.request_services.refuse_all(reason)
         self.request_services.expire()
-        self.request_services.report_queue()
         self.host.watch()
         self._watch_delivery()
         for camera in self.cameras.values():
             camera.watch(loading=bool(reason))
+        self.request_services.report_queue()
 
     def _watch_delivery(self) -> None:
         """End the process if publishing hangs, which blocks the model sooner or later."""
