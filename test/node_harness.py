@@ -93,6 +93,9 @@ class FakeEngine:
         self.mean_colours += means
         return means
 
+    def compact(self, encoded):
+        return encoded
+
     def add(self, queries):
         self.added += queries
 

@@ -43,6 +43,9 @@ class Stepper:
             raise error
         return [int(image[0, 0, 0]) for image in images]
 
+    def compact(self, encoded):
+        return encoded
+
     def add(self, queries):
         for query in queries:
             self.rows[query] = query.max_new_tokens
@@ -62,7 +65,7 @@ class Stepper:
             if query.stopped():
                 ended.append((query, CancelledError("generation was stopped")))
             elif not self.rows[query]:
-                ids = (query.image,)
+                ids = (int(query.image),)
                 ended.append((query, Generation(f" {query.image}", (), 1.0, 1, False, ids)))
         for query, _ in ended:
             del self.rows[query]

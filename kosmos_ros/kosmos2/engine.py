@@ -174,6 +174,10 @@ class Engine:
             parts = (decoder.run(self._encode, pixels[part]) for part in slices)
             return [EncodedImage(tokens) for part in parts for tokens in part]
 
+    def compact(self, encoded: EncodedImage) -> EncodedImage:
+        """Return a copy of an encoding without what `join` can compute again from it."""
+        return EncodedImage(encoded.tokens)
+
     def _encode(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Return the tokens (Q, H) of each image, of pixels (N, 3, S, S)."""
         # Copies: a view of one image would keep the memory of all images.

@@ -129,7 +129,6 @@ class Batch:
             if isinstance(answer, Generation):
                 self._earlier.keep(job, number, answer, drafted=query.earlier is not None)
             if len(job.answers) == len(job.observation.prompts):
-                job.encoded = None  # device memory, which the job would hold until it is delivered
                 self._earlier.keep_frame(job)
                 complete.append(job)
         return complete

@@ -158,6 +158,13 @@ class NodeSettings:
         "becomes black and its brightest value white. If false, images of cameras with 10 to 14 "
         "bits are nearly black.",
     )
+    kept_frames: int = parameter(
+        30,
+        "Number of frames of each camera that requests can name by their stamp: the last ones "
+        "that were described or asked about. Each takes 0.3 MB of device memory with the default "
+        "model on a GPU. 0: none.",
+        limits=(0, 1000),
+    )
     queue_size: int = parameter(
         8,
         "Largest number of requests that wait for the model. The same number of requests may wait "

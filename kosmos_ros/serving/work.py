@@ -27,6 +27,8 @@ from kosmos_ros.kosmos2.query import Earlier, Generation, Query
 
 NOTHING = Generation("", (), 0.0, 0, False)  # the text of a prompt before its first token
 
+Stamp = tuple[int, int]
+"""Seconds and nanoseconds of an image message's header."""
 Deliver = Callable[[Callable[[], None], bool], None]
 """Runs a call outside the model's thread. True: before the calls of frames. See delivery.py."""
 
@@ -37,7 +39,7 @@ class Observation:
 
     camera: str  # empty for an image that came with a request
     header: Any  # of the image message
-    image: np.ndarray  # (H, W, 3) uint8 RGB
+    image: np.ndarray  # (H, W, 3) uint8 RGB; (H, W, 0) if the frame is a KeptFrame
     prompts: tuple[Prompt, ...]
     frames_dropped: int  # frames of its camera, so far
     captions: tuple[Caption, ...] = ()  # one for each prompt
@@ -70,6 +72,7 @@ class Work:
     begun: Callable[[Observation], None] | None = None  # once, when its image is decoded
     urgent: bool = True  # belongs to a request, not to a frame
     image: Any = None  # the request's own image message; None: a camera's frame
+    kept: tuple[str, Stamp] | None = None  # a frame that the model has seen: camera and stamp
     cameras: tuple[str, ...] = ()  # use the newest frame of any of these
     stamp: tuple[int, int] | None = None  # (s, ns): use this frame of the only one of `cameras`
     max_age: float = 0.0  # s since the frame arrived; 0: any age
@@ -83,7 +86,7 @@ class Job:
     """Work with its image, while the model works on it."""
 
     work: Work
-    source: Any  # the image message
+    source: Any  # the image message, or a KeptFrame
     observation: Observation  # without captions
     most: int = sys.maxsize  # prompts at a time; lower after too many ran together
     begun: float = field(default_factory=time.monotonic)  # s

@@ -20,15 +20,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kosmos_ros.errors import CancelledError, DeviceLostError, KosmosError, OutOfMemoryError
+from kosmos_ros.errors import (
+    CancelledError,
+    DeviceLostError,
+    KosmosError,
+    OutOfMemoryError,
+    RequestError,
+)
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.sanitize import format_error, format_traceback
 from kosmos_ros.serving.batch import Batch
 from kosmos_ros.serving.decoding import Arrival, Decoding
+from kosmos_ros.serving.kept_frames import KeptFrame, KeptFrames
 from kosmos_ros.serving.memory_backoff import MemoryBackoff
 from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.serving.scheduler import Frame, Scheduler
-from kosmos_ros.serving.work import Deliver, Job, Observation, Work
+from kosmos_ros.serving.work import Deliver, Job, Observation, Stamp, Work
 
 MEMORY_PERIOD = 1.0  # s between two measurements of the device's memory
 
@@ -46,6 +53,9 @@ class CaptionEngine(Protocol):
 
     def encode_batch(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
         """Return the encoding of each image (H, W, 3) uint8 RGB, in order."""
+
+    def compact(self, encoded: Any) -> Any:
+        """Return a copy of an encoding that holds little memory."""
 
     def add(self, queries: Sequence[Query]) -> None:
         """Add queries to the running ones."""
@@ -113,6 +123,7 @@ class Worker:
         self._host = host
         self._deliver = deliver
         self._decoding = Decoding(pool)
+        self._kept = KeptFrames()
         self.memory = 0  # bytes of device memory
         self._measured = -math.inf  # s, monotonic
         self._closing = threading.Event()
@@ -181,6 +192,7 @@ class Worker:
             if time.monotonic() >= self._measured + MEMORY_PERIOD:
                 self._measured, self.memory = time.monotonic(), engine.memory()
             batch.max_rows = self._host.settings.max_batch_size
+            self._kept.most = self._host.settings.kept_frames
             intake = batch.prepare(decoding.works)
         taken = self._scheduler.take(*intake) if intake else []
         for work, frame in taken:
@@ -235,10 +247,22 @@ class Worker:
         """
         camera = frame.camera if frame else ""
         work = work or self._host.frame_work(camera)
+        if work.kept:
+            self._begin_kept(work, *work.kept)
+            return
         source: Any = frame.image if frame else work.image
         known = (job.observation.image for job in self._batch.jobs if job.source is source)
         decode = functools.partial(self._decode, source, self._host.settings.max_image_pixels)
         self._decoding.begin(work, camera, source, decode, next(known, None))
+
+    def _begin_kept(self, work: Work, camera: str, stamp: Stamp) -> None:
+        """Begin work about a frame that the model has seen."""
+        try:
+            frame = self._kept.find(camera, stamp)
+        except RequestError as exc:
+            self._fail(work, exc)
+        else:
+            self._decoding.begin(work, camera, frame, lambda: frame.image, frame.image)
 
     def _admit(self, arrival: Arrival, jobs: list[Job]) -> None:
         """Make the prompts of work whose image is decoded, and append its job to `jobs`.
@@ -261,13 +285,19 @@ class Worker:
         if work.begun:
             self._post(job.announce, work.urgent)
         if self._batch.unchanged(job, jobs):
+            self._kept.repeat(job)
             self._post(functools.partial(job.deliver, time.monotonic()), work.urgent)
         else:
             jobs.append(job)
 
     def _encode(self, engine: CaptionEngine, jobs: Sequence[Job]) -> None:
         """Encode the images of jobs, each image once, and admit the jobs to the batch."""
-        known = {id(job.observation.image): job.encoded for job in self._batch.jobs}
+        known = {
+            id(job.source.image): engine.compact(job.source.encoded)
+            for job in jobs
+            if isinstance(job.source, KeptFrame)
+        }
+        known |= {id(job.observation.image): job.encoded for job in self._batch.jobs}
         images = {id(job.observation.image): job.observation.image for job in jobs}
         fresh = {key: image for key, image in images.items() if key not in known}
         error = None
@@ -303,6 +333,8 @@ class Worker:
             self._retry(engine, error, self._batch.jobs)
             return
         for job in self._batch.finish(ended):
+            self._kept.keep(job, engine.compact(job.encoded))
+            job.encoded = None  # device memory, which the job would hold until it is delivered
             self._post(functools.partial(job.deliver, time.monotonic()), job.work.urgent)
 
     def _retry(
@@ -318,6 +350,7 @@ class Worker:
         for job in jobs:
             job.encoded = None  # device memory, which `tidy` gives back
         if isinstance(error, OutOfMemoryError):
+            self._kept.clear()
             with self._watched():
                 engine.tidy()
         for job in given_up:

@@ -790,3 +790,19 @@ def test_check_refuses_a_prompt_that_fills_the_context_and_no_shorter_one(engine
     engine.check(prompts_by_length[1023])
     with pytest.raises(PromptError, match="context of 1024, got 1024; shorten the prompt"):
         engine.check(prompts_by_length[1024])
+
+
+def test_a_compact_encoding_gives_the_same_answer_and_keeps_nothing_of_earlier_questions(
+    engine, picture
+):
+    image = engine.encode(picture)
+    prompt = "<grounding> An image of"
+    several = [Query(image, text, 12) for text in (prompt, "<grounding> Describe this image:")]
+    before, _ = engine.generate_batch(several)
+    assert image.prefix is not None  # shared by the two
+    kept = engine.compact(image)
+    assert kept.prefix is None
+    assert kept.tokens is image.tokens
+    after = engine.generate(kept, prompt, 12)
+    assert (after.ids, after.text) == (before.ids, before.text)
+    assert after.score == pytest.approx(before.score, abs=1e-5)

@@ -258,15 +258,6 @@ def test_a_job_is_complete_with_its_last_answer():
     assert made.idle
 
 
-def test_a_finished_job_releases_its_encoded_image():
-    made, one = batch(2), request("one", 2)
-    begin(made, one)
-    finish(made, "one 0")
-    assert one.encoded == "<one>"
-    finish(made, "one 1")
-    assert one.encoded is None
-
-
 def test_an_error_in_place_of_an_answer_completes_a_job_too():
     made = batch(8)
     one = request("one")

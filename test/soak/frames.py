@@ -60,6 +60,9 @@ class Echo:
     def encode_batch(self, images: Sequence[np.ndarray]) -> list[int]:
         return [int(image[0, 0, 0]) for image in images]
 
+    def compact(self, encoded: int) -> int:
+        return encoded
+
     def add(self, queries: Sequence[Query]) -> None:
         self._queries += queries
 

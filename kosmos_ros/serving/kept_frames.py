@@ -1,0 +1,70 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Keep the newest frames that the model has seen, so that requests can be about them.
+
+A kept frame is its encoding: a fraction of a megabyte, and nothing is decoded or encoded again.
+Knows no ROS, no thread and no engine. One thread at a time may use it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kosmos_ros.errors import RequestError
+from kosmos_ros.serving.earlier_answers import MAX_CAMERAS
+from kosmos_ros.serving.work import Job, Stamp
+
+
+@dataclass(frozen=True, eq=False)
+class KeptFrame:
+    """A frame that the model has seen. It takes the place of the image message in a job."""
+
+    header: Any  # of the image message
+    image: np.ndarray  # (H, W, 0) uint8: the size without pixels
+    encoded: Any  # the engine's encoding
+
+
+class KeptFrames:
+    """The newest frames of each camera, up to `most` of each: the setting kept_frames."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._cameras: OrderedDict[str, deque[KeptFrame]] = OrderedDict()
+
+    def keep(self, job: Job, encoded: Any) -> None:
+        """Keep the frame of a job that has its answers, unless it is kept already."""
+        if job.camera is None:
+            return
+        seen = job.observation
+        frames = self._cameras.setdefault(job.camera, deque())
+        self._cameras.move_to_end(job.camera)
+        if not any(frame.header is seen.header for frame in frames):
+            frames.append(KeptFrame(seen.header, seen.image[:, :, :0].copy(), encoded))
+        while len(frames) > self.most:
+            frames.popleft()
+        if len(self._cameras) > MAX_CAMERAS:
+            self._cameras.popitem(last=False)
+
+    def repeat(self, job: Job) -> None:
+        """Keep a frame with the pixels of the newest kept frame of its camera, if there is one."""
+        if frames := self._cameras.get(job.observation.camera):
+            self.keep(job, frames[-1].encoded)
+
+    def find(self, camera: str, stamp: Stamp) -> KeptFrame:
+        """Return the newest frame of `camera` with this stamp. Raises RequestError."""
+        for frame in reversed(self._cameras.get(camera, ())):
+            if (frame.header.stamp.sec, frame.header.stamp.nanosec) == stamp:
+                return frame
+        of = f" of camera {camera}" if camera else ""
+        raise RequestError(
+            f"no frame{of} with stamp {stamp[0]}.{stamp[1]:09d} is kept; the node keeps the last "
+            f"{self.most} frames that the model has seen (parameter kept_frames)"
+        )
+
+    def clear(self) -> None:
+        """Forget all frames, which frees device memory."""
+        self._cameras.clear()
