@@ -216,7 +216,8 @@ class Services:
         A goal has an id and `feedback`, other requests have neither.
         """
         requests.check_image_bytes(request, self._server.settings.max_image_pixels)
-        own_image = requests.own_image(request)
+        own_image, stamp = requests.own_image(request), requests.stamp(request)
+        cameras = () if own_image else self._cameras(request)
         future: Future = Future()
         work = Work(
             prompts=checked.prompts,
@@ -228,8 +229,8 @@ class Services:
             begun=feedback.begun if feedback else None,
             progress=feedback.progress if feedback else None,
             image=own_image,
-            cameras=() if own_image else self._cameras(request),
-            stamp=requests.stamp(request),
+            kept=(cameras[0], stamp) if stamp else None,
+            cameras=() if stamp else cameras,
             max_age=seconds(request.max_age),
             asked=time.monotonic(),
             deadline=time.monotonic() + self._server.settings.request_timeout,

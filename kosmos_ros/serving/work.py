@@ -74,7 +74,6 @@ class Work:
     image: Any = None  # the request's own image message; None: a camera's frame
     kept: tuple[str, Stamp] | None = None  # a frame that the model has seen: camera and stamp
     cameras: tuple[str, ...] = ()  # use the newest frame of any of these
-    stamp: tuple[int, int] | None = None  # (s, ns): use this frame of the only one of `cameras`
     max_age: float = 0.0  # s since the frame arrived; 0: any age
     asked: float = math.inf  # s, monotonic, when the request was made
     deadline: float = math.inf  # s, monotonic; refused if the model has not begun by then

@@ -17,8 +17,6 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from kosmos_ros.errors import QueueFullError
-
 
 @pytest.mark.fault(53)
 def test_client_in_the_nodes_own_executor_gets_responses(start):
@@ -103,23 +101,23 @@ def test_a_stamp_needs_a_camera(start):
     )
 
 
-@pytest.mark.parametrize(("cameras", "camera"), [([""], ""), (["left", "right"], "right")])
-def test_a_request_with_a_stamp_is_about_one_frame_of_one_camera(
-    start, monkeypatch, cameras, camera
-):
-    harness, queued = start(cameras=cameras), []
-
-    def submit(work):
-        queued.append(work)
-        raise QueueFullError("full")
-
-    monkeypatch.setattr(harness.node.scheduler, "submit", submit)
-    stamp = Time(sec=5, nanosec=7)
-    assert harness.ask(question="Who?", camera=camera, stamp=stamp).message == "full"
-    assert harness.ask(question="Who?", camera=camera).message == "full"
-    with_stamp, without = queued
-    assert (with_stamp.stamp, with_stamp.cameras, with_stamp.image) == ((5, 7), (camera,), None)
-    assert (without.stamp, without.cameras) == (None, (camera,))
+def test_a_question_with_a_stamp_is_about_that_frame(start):
+    harness = start(max_rate=0.0).subscribe_to_captions()
+    captions = harness.captions
+    for count in (1, 2):
+        harness.send(colour=(50 * count, 0, 0), sec=4 + count)
+        harness.until(lambda count=count: len(captions) == count)
+    colours = list(harness.engine.mean_colours)
+    answered = harness.ask(question="Who?", stamp=captions[0].header.stamp)
+    assert answered.success
+    assert answered.result.header == captions[0].header
+    assert (answered.result.image_width, answered.result.image_height) == (640, 480)
+    assert harness.engine.mean_colours == colours  # neither frame is encoded again
+    refused = harness.ask(question="Who?", stamp=Time(sec=5, nanosec=7))
+    assert refused.message == (
+        "no frame with stamp 5.000000007 is kept; the node keeps the last 30 frames that the "
+        "model has seen (parameter kept_frames)"
+    )
 
 
 @pytest.mark.parametrize(
