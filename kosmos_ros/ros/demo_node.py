@@ -44,7 +44,7 @@ from kosmos_ros.settings import parameter
 CAPTIONS = 3  # of each camera, before the requests
 TIMEOUT = 120.0  # s, for each caption and response of a loaded model
 POLL = 0.5  # s between looks at the state of the streamed goal
-FIRST_POLLS = 10  # polls until the first feedback: Fast DDS resends lost data after 3 s
+FIRST_POLLS = 10  # polls until the first feedback with text: Fast DDS resends lost data after 3 s
 MAX_FILES = 100  # annotated frames in the folder; new ones replace old ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
@@ -97,7 +97,8 @@ class DemoNode(ParameterNode):
         self._event: Future = Future()  # the first event
         self._goal: Any = None  # the streamed goal, once it is accepted
         self._goal_over: Future = Future()
-        self._silence = 0  # polls since the last feedback
+        self._silence = 0  # polls since the last feedback with text
+        self._said_of_model = ""  # the newest line about the model
         self._subscribe()
         self._ask = self.create_client(Ask, "kosmos/ask")
         self._ground = self.create_client(Ground, "kosmos/ground")
@@ -191,7 +192,8 @@ class DemoNode(ParameterNode):
         def on_feedback(message: Any) -> None:
             nonlocal shown
             self._limit.reset()
-            self._silence = 0
+            if message.feedback.text:
+                self._silence = 0
             phrases = message.feedback.phrases
             if len(phrases) > shown:
                 shown = len(phrases)
@@ -240,7 +242,11 @@ class DemoNode(ParameterNode):
 
     def _on_info(self, status: DiagnosticStatus) -> None:
         values = {pair.key: pair.value for pair in status.values}
-        _say(f"model {values.get('model', '')}: {status.message}")
+        phase = f" ({values['phase']})" if "phase" in values else ""
+        text = f"model {values.get('model', '')}: {status.message}{phase}"
+        if text != self._said_of_model:  # a download is reported twice a second
+            self._said_of_model = text
+            _say(text)
         self._limit.reset()
         if status.level == DiagnosticStatus.ERROR:
             self._finish(1)

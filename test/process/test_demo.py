@@ -61,6 +61,9 @@ def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     assert all(
         0 <= x1 < x2 <= 640 and 0 <= y1 < y2 <= 480 for _, (x1, y1, x2, y2) in boxes(program)
     )
+    states = [line for line in program.lines if line.startswith("model shapes: ")]
+    assert states[-1] == "model shapes: ready"
+    assert len(states) == len(set(states))  # the progress of a download repeats no line
     questions = [n for n, line in enumerate(program.lines) if line.startswith("question")]
     answers = [n for n, line in enumerate(program.lines) if line.startswith("answer: ")]
     assert len(questions) == len(answers) == 2
