@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -26,7 +26,7 @@ from kosmos_ros.sanitize import one_line
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = range(1, 8)
 """Exit codes of the nodes; docs/interface.md explains them."""
-FOLDER = "kosmos_ros.ros."  # start of the names of the nodes' modules
+FOLDER = "kosmos_ros.ros."  # start of the names of the modules of ROS
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
 REMINDER = signal.SIGUSR1
@@ -41,6 +41,9 @@ PACKAGES = {
     "kosmos_msgs": "build the workspace with kosmos_msgs and run 'source install/setup.bash'",
 }
 """Package that every node needs: what to do if Python does not find it."""
+WEB_PACKAGES = ("starlette", "uvicorn", "websockets", "mcp")
+"""Optional packages, which only the web server needs."""
+INSTALL_WEB = f"{sys.executable} -m pip install {' '.join(WEB_PACKAGES)}"
 USAGE = """\
 usage: {name} [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE] ...]
 
@@ -69,6 +72,12 @@ NODES = {
         "about": "Use each interface of a running kosmos_node once, and print the results.",
         "node": "/kosmos_demo",
         "parameter": "cameras:=[front]",
+        "remap": "__ns:=/robot1",
+    },
+    "web_node": {
+        "about": "Show a running kosmos_node in a browser, and let agents look through it.",
+        "node": "/kosmos_web",
+        "parameter": "port:=8080",
         "remap": "__ns:=/robot1",
     },
 }
@@ -150,20 +159,29 @@ def demo_node() -> int:
     return _run_node("demo_node")
 
 
-def _run_node(name: str) -> int:
-    """Run a node, or print its usage if the command line has --help."""
+def web_node() -> int:
+    """Run web_node, which needs a few more packages."""
+    remedies = dict.fromkeys(WEB_PACKAGES, f"run '{INSTALL_WEB}'")
+    return _run_node("web_node", "kosmos_ros.web.", remedies)
+
+
+def _run_node(name: str, folder: str = FOLDER, remedies: Mapping[str, str] | None = None) -> int:
+    """Run a node, or print its usage if the command line has --help.
+
+    `remedies`: further packages that it needs, and what to do if Python does not find one.
+    """
     _prepare()
     if _wants_help(sys.argv[1:]):
         print(USAGE.format(name=name, **NODES[name]))
         return 0
-    if missing := _missing_package():
+    if missing := missing_package({**PACKAGES, **(remedies or {})}):
         print(f"{name}: {missing}", file=sys.stderr)
         return ENVIRONMENT
     # Before the import of rclpy, which ends the process for some values.
     if reason := importlib.import_module(f"{FOLDER}environment").wrong_variable():
         print(reason, file=sys.stderr)
         return BAD_ARGUMENT
-    return run_program(f"{FOLDER}{name}")
+    return run_program(f"{folder}{name}")
 
 
 def _wants_help(words: Sequence[str]) -> bool:
@@ -172,9 +190,9 @@ def _wants_help(words: Sequence[str]) -> bool:
     return any(word in ("-h", "--help") for word in own)
 
 
-def _missing_package() -> str:
-    """Return why no node can start in this shell; empty if the packages of ROS are found."""
-    for package, remedy in PACKAGES.items():
+def missing_package(remedies: Mapping[str, str]) -> str:
+    """Return which package Python does not find, and its remedy; empty if all are found."""
+    for package, remedy in remedies.items():
         spec = importlib.util.find_spec(package)
         # A folder that is no package, such as the sources of kosmos_msgs, has no origin.
         if spec is None or spec.origin is None:

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "images": BASE | {"shapes", "kosmos2"},
     "serving": BASE | {"kosmos2"},
     "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
+    "web": BASE | {"images", "serving", "ros"},
     "commands": BASE | {"shapes", "kosmos2", "images", "serving"},
     "cli": BASE | {"commands", "kosmos2"},
 }
@@ -34,7 +35,7 @@ ROS = {
 }  # fmt: skip
 TORCH = {"torch", "transformers", "accelerate", "bitsandbytes", "triton"}
 MAY_NOT_IMPORT = {
-    **dict.fromkeys(MAY_IMPORT.keys() - {"ros"}, ROS),
+    **dict.fromkeys(MAY_IMPORT.keys() - {"ros", "web"}, ROS),
     **dict.fromkeys(MAY_IMPORT.keys() - {"kosmos2"}, TORCH),
     "serving": ROS | TORCH | {"PIL", "cv2"},
 }

@@ -1,0 +1,98 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The messages that wait for one browser: bounded, and newest first to be kept.
+
+A browser that reads slowly gets fewer looks, and one that never reads gets none: nothing waits for
+it. Knows no connection and no ROS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from kosmos_ros.web.messages import Json
+
+MOST_LOOKS = 32  # that wait for one browser; older ones are left out
+MOST_EVENTS = 100  # that wait for one browser
+MOST_MESSAGES = 256  # that wait for one browser before its requests are no longer read
+
+LOOK, EVENT = "look", "event"
+MOST = {LOOK: MOST_LOOKS, EVENT: MOST_EVENTS}
+
+
+def encoded(message: Json) -> str:
+    """Return a message as JSON. Only ASCII, so that no text can be wrong UTF-8."""
+    return json.dumps(message, separators=(",", ":"), allow_nan=False)
+
+
+class Outbox:
+    """Messages for one browser, as text. `put` never waits, `take` waits for the next one.
+
+    A message replaces the waiting one with the same key. Used by one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[tuple[str, Hashable], str] = OrderedDict()
+        self._counts = dict.fromkeys(MOST, 0)
+        self._skipped = 0  # looks that were left out since the last message "gap"
+        self._numbers = 0
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, text: str, key: Hashable = None, kind: str = "") -> None:
+        """Add a message. `key` None: it replaces no other. `kind`: LOOK, EVENT or another one."""
+        if key is None:
+            self._numbers += 1
+            key = self._numbers
+        whole = (kind, key)
+        if whole not in self._waiting and kind in MOST:
+            self._counts[kind] += 1
+            if self._counts[kind] > MOST[kind]:
+                self._leave_out(kind)
+        self._waiting[whole] = text
+        self._changed.set()
+        if len(self._waiting) >= MOST_MESSAGES:
+            self._room.clear()
+
+    def clear(self, kept: str) -> None:
+        """Drop all messages but those of the kind `kept`."""
+        for whole in [whole for whole in self._waiting if whole[0] != kept]:
+            del self._waiting[whole]
+        self._counts = dict.fromkeys(MOST, 0)
+        self._skipped = 0
+        self._make_room()
+
+    async def take(self) -> str:
+        """Return the next message, and wait for one if there is none."""
+        while not self._waiting:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._skipped:
+            skipped, self._skipped = self._skipped, 0
+            return encoded({"type": "gap", "skipped": skipped})
+        whole, text = self._waiting.popitem(last=False)
+        if (kind := whole[0]) in MOST:
+            self._counts[kind] -= 1
+        self._make_room()
+        return text
+
+    async def room(self) -> None:
+        """Wait until the browser has read enough that its next request may be answered."""
+        await self._room.wait()
+
+    def _make_room(self) -> None:
+        if len(self._waiting) < MOST_MESSAGES:
+            self._room.set()
+
+    def _leave_out(self, kind: str) -> None:
+        oldest = next(key for key in self._waiting if key[0] == kind)
+        del self._waiting[oldest]
+        self._counts[kind] -= 1
+        self._skipped += kind == LOOK

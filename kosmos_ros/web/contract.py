@@ -1,0 +1,548 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""An ordinary client of one kosmos_node: its topics, services, action and parameters.
+
+Everything here runs in the thread of the node's executor, except `Contract.post`. A `Listener` in
+another thread gets what the node says. Knows no browser and keeps no results.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from kosmos_msgs.action import Generate
+from kosmos_msgs.msg import Answer, Event, GroundedCaption
+from rcl_interfaces.msg import ParameterEvent
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
+from rclpy.action import ActionClient
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_profile_parameter_events,
+)
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from kosmos_ros.errors import EncodingError, RequestError
+from kosmos_ros.sanitize import one_line
+from kosmos_ros.web import messages
+from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES
+from kosmos_ros.web.messages import Json
+from kosmos_ros.web.pictures import Picture, picture_of
+
+WATCH_PERIOD = 0.25  # s between two looks at the graph and the deadlines
+SILENCE = 3.0  # s without /diagnostics, which come once a second, until a node counts as gone
+RESPONSE_TIMEOUT = 5.0  # s for a parameter service
+REQUEST_SILENCE = 180.0  # s without feedback until a request is given up; longer than hard_timeout
+LINGER = 2.0  # s from the last wish for results until the subscriptions end
+LIVE_LINGER = 5.0  # s from the last request for a live image until its subscription ends
+EVENTS_KEPT = 100  # events that the node keeps for late subscribers
+DEPTH = 100
+"""Responses that may wait. With Fast DDS, each client receives the responses to all clients."""
+
+GONE = "kosmos_node is not running, or its topics do not arrive here"
+LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+
+
+Tell = Callable[..., object]
+"""Calls its first argument with the other ones, soon and in the listener's thread."""
+
+
+class Listener(Protocol):
+    """Receives what the node says, in its own thread."""
+
+    def described(
+        self, parameters: dict[str, Json], values: dict[str, Any], cameras: dict[str, str]
+    ) -> None:
+        """The node is here: descriptions and values of its parameters, topics by camera."""
+
+    def changed(self, values: dict[str, Any]) -> None:
+        """Some parameters have new values."""
+
+    def state(self, state: Json) -> None:
+        """The node's state: ready, loading, error, inactive or gone."""
+
+    def health(self, model: Json, cameras: dict[str, Json]) -> None:
+        """The newest diagnostics of the model and of each camera."""
+
+    def part(self, key: tuple[str, str], part: str, content: Any) -> None:
+        """A part of a look: a GroundedCaption, or the JSON of an answer."""
+
+    def picture(self, key: tuple[str, str], picture: Picture) -> None:
+        """The picture of a described frame."""
+
+    def event(self, event: Json) -> None:
+        """An event of a camera."""
+
+
+@dataclass(eq=False)
+class Request:
+    """A goal of the action. `tell` is called with each message for the page, the last is done."""
+
+    tell: Callable[[Json], None]
+    handle: Any = None  # once the goal is accepted
+    cancelled: bool = False
+    begun: bool = False
+    over: bool = False
+    heard: float = field(default_factory=time.monotonic)
+
+
+@dataclass(eq=False)
+class Live:
+    """The subscription of one camera's own images, while somebody asks for them."""
+
+    subscription: Any
+    type: Any
+    asked: float = field(default_factory=time.monotonic)
+    newest: bytes = b""  # serialized; read when somebody asks
+
+
+class Contract:
+    """The client of the node with the full name `name`. `node` is the client's own rclpy node."""
+
+    def __init__(self, node: Node, name: str, listener: Listener, tell: Tell) -> None:
+        self._node, self._name, self._listener, self._tell = node, name, listener, tell
+        self._posted: deque[Callable[[], object]] = deque()
+        self._wake = node.create_guard_condition(self._deliver)
+        self._publisher = b""  # identity of the node's publisher of ~/model_info
+        self._heard = 0.0  # monotonic time of the newest diagnostics
+        self._described_at = 0.0  # monotonic time of the newest attempt
+        self._state: Json = {"state": "gone", "message": GONE}
+        self._model_state: Json = self._state  # from ~/model_info
+        self._values: dict[str, Any] = {}
+        self._cameras: dict[str, str] = {}
+        self._dropped: dict[str, float] = {}  # by camera, at the newest diagnostics
+        self._wanted = False
+        self._unwanted_at = 0.0
+        self._always: list[Any] = []  # subscriptions of events
+        self._results: list[Any] = []  # subscriptions while somebody wants results
+        self._live: dict[str, Live] = {}
+        self._requests: set[Request] = set()
+        self._calls: dict[Any, tuple[float, Callable[[], object]]] = {}
+        """Calls of services: future, its deadline, and what to do without a response."""
+        client = functools.partial(self._client, QoSProfile(depth=DEPTH))
+        self._list = client(ListParameters, "list_parameters")
+        self._describe = client(DescribeParameters, "describe_parameters")
+        self._get = client(GetParameters, "get_parameters")
+        self._set = client(SetParameters, "set_parameters")
+        self._generate = ActionClient(
+            node,
+            Generate,
+            f"{name}/generate_stream",
+            goal_service_qos_profile=QoSProfile(depth=DEPTH),
+            result_service_qos_profile=QoSProfile(depth=DEPTH),
+            cancel_service_qos_profile=QoSProfile(depth=DEPTH),
+        )
+        self._subscribe_to_state()
+        node.create_timer(WATCH_PERIOD, self._watch, clock=STEADY)
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Run a call soon in the executor's thread. Any thread may use this."""
+        self._posted.append(call)
+        self._wake.trigger()
+
+    def destroy(self) -> None:
+        """Cancel all requests and free the action client, which rclpy does not do."""
+        for request in [*self._requests]:
+            self._end(request, "the web server is shutting down")
+        self._generate.destroy()
+
+    # Wishes; call them with `post` -----------------------------------------------------------
+
+    def want(self, wanted: bool) -> None:
+        """Subscribe to results, or end these subscriptions LINGER seconds later."""
+        self._wanted, self._unwanted_at = wanted, time.monotonic()
+        if wanted and not self._results:
+            self._subscribe_to_results()
+
+    def set(self, name: str, value: Any, done: Callable[[bool, str], None]) -> None:
+        """Set a parameter. `done` gets the success and the node's own words."""
+        try:
+            request = SetParameters.Request(parameters=[messages.parameter_from(name, value)])
+        except RequestError as exc:
+            self._tell(done, False, str(exc))
+            return
+        if self._state["state"] == "gone":
+            self._tell(done, False, GONE)
+            return
+
+        def answered(response: SetParameters.Response) -> None:
+            for result in response.results[:1]:
+                self._tell(done, result.successful, result.reason)
+
+        late = f"kosmos_node did not respond within {RESPONSE_TIMEOUT:g} s"
+        self._call(self._set, request, answered, lambda: self._tell(done, False, late))
+
+    def ask(self, request: Request, goal: Generate.Goal) -> None:
+        """Send a goal of the action."""
+        if self._state["state"] == "gone" or not self._generate.server_is_ready():
+            self._end(request, GONE)
+            return
+        if request.cancelled:
+            self._end(request, "cancelled")
+            return
+        self._requests.add(request)
+        accepted = self._generate.send_goal_async(
+            goal, lambda feedback: self._on_feedback(request, feedback.feedback)
+        )
+        accepted.add_done_callback(lambda future: self._on_accepted(request, future.result()))
+
+    def cancel(self, request: Request) -> None:
+        """Stop a request, also before it is accepted."""
+        request.cancelled = True
+        if request.handle and not request.over:
+            request.handle.cancel_goal_async()
+
+    def live(self, camera: str, answer: Callable[[Any], None]) -> None:
+        """Tell `answer` a function that reads the newest message of a camera's image topic.
+
+        Tells None while no image has arrived. The first call begins the subscription.
+        """
+        live = self._live.get(camera)
+        if live is None and camera in self._cameras:
+            live = self._live[camera] = self._subscribe_to_images(camera)
+        if live is None:
+            self._tell(answer, None)
+            return
+        live.asked = time.monotonic()
+        read = functools.partial(deserialize_message, live.newest, live.type)
+        self._tell(answer, read if live.newest else None)
+
+    # Subscriptions ---------------------------------------------------------------------------
+
+    def _client(self, qos: QoSProfile, kind: Any, service: str) -> Any:
+        return self._node.create_client(kind, f"{self._name}/{service}", qos_profile=qos)
+
+    def _subscribe_to_state(self) -> None:
+        subscribe, name = self._node.create_subscription, self._name
+        subscribe(
+            DiagnosticStatus,
+            f"{name}/model_info",
+            self._on_model_info,
+            QoSProfile(depth=1, durability=LATCHED),
+        )
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        subscribe(
+            ParameterEvent,
+            "/parameter_events",
+            self._on_parameter_event,
+            qos_profile_parameter_events,
+        )
+
+    def _topic(self, camera: str, topic: str) -> str:
+        return "/".join(part for part in (self._name, camera, topic) if part)
+
+    def _subscribe_to_events(self) -> None:
+        latched = QoSProfile(depth=EVENTS_KEPT, durability=LATCHED)
+        for camera in self._cameras:
+            self._always.append(
+                self._node.create_subscription(
+                    Event,
+                    self._topic(camera, "events"),
+                    functools.partial(self._on_event, camera),
+                    latched,
+                )
+            )
+
+    def _subscribe_to_results(self) -> None:
+        for camera in self._cameras:
+            topics: dict[str, tuple[Any, Callable[..., None]]] = {
+                "captions": (GroundedCaption, functools.partial(self._on_caption, CAPTION)),
+                "phrases": (GroundedCaption, functools.partial(self._on_caption, PHRASES)),
+                "answers": (Answer, self._on_answer),
+                "frame/compressed": (CompressedImage, self._on_frame),
+            }
+            for topic, (kind, callback) in topics.items():
+                self._results.append(
+                    self._node.create_subscription(
+                        kind, self._topic(camera, topic), functools.partial(callback, camera), 10
+                    )
+                )
+
+    def _subscribe_to_images(self, camera: str) -> Live:
+        topic = self._cameras[camera]
+        compressed = topic.removesuffix("/compressed") + "/compressed"
+        if self._node.count_publishers(compressed):
+            topic = compressed  # costs less to carry, and is a picture already
+        kind = CompressedImage if topic == compressed else Image
+        offers = self._node.get_publishers_info_by_topic(topic)
+        reliable = all(
+            offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers
+        )
+        qos = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        )
+
+        def keep(data: bytes) -> None:
+            live.newest = data
+
+        live = Live(self._node.create_subscription(kind, topic, keep, qos, raw=True), kind)
+        return live
+
+    def _unsubscribe(self, subscriptions: list[Any]) -> None:
+        while subscriptions:
+            self._node.destroy_subscription(subscriptions.pop())
+
+    # The node's words ------------------------------------------------------------------------
+
+    def _on_model_info(self, status: DiagnosticStatus) -> None:
+        self._model_state = messages.state_json(status)
+        if self._publisher:
+            self._tell_state(self._model_state)
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        begin = f"{self._name}: "
+        ours = {
+            status.name.removeprefix(begin): status
+            for status in array.status
+            if status.name.startswith(begin)
+        }
+        if "model" not in ours:
+            return
+        self._heard = time.monotonic()
+        model = messages.model_json(ours.pop("model"))
+        cameras = {}
+        for title, status in ours.items():
+            name = title.removeprefix("camera").strip()
+            camera = messages.camera_json(status)
+            dropped = messages.measured(camera["values"], "dropped")
+            before = self._dropped.get(name, dropped)
+            camera["sample"] = messages.sample_json(camera["values"], model["values"], before)
+            self._dropped[name] = dropped
+            cameras[name] = camera
+            # The full name of the topic, with the node's own remapping.
+            if name in self._cameras and (topic := camera["values"].get("topic")):
+                self._cameras[name] = topic
+        self._tell(self._listener.health, model, cameras)
+
+    def _on_parameter_event(self, event: ParameterEvent) -> None:
+        if event.node != self._name or not self._values:
+            return
+        changes = {
+            parameter.name: messages.value_of(parameter.value)
+            for parameter in (*event.new_parameters, *event.changed_parameters)
+            if parameter.name in self._values
+        }
+        if changes:
+            self._values.update(changes)
+            self._tell(self._listener.changed, changes)
+
+    def _on_event(self, camera: str, event: Event) -> None:
+        self._tell(self._listener.event, {**messages.event_json(event), "camera": camera})
+
+    def _on_caption(self, part: str, camera: str, caption: GroundedCaption) -> None:
+        key = camera, messages.stamp_text(caption.header.stamp)
+        self._tell(self._listener.part, key, part, caption)
+
+    def _on_answer(self, camera: str, answer: Answer) -> None:
+        key = camera, messages.stamp_text(answer.header.stamp)
+        self._tell(self._listener.part, key, ANSWER, messages.answer_json(answer))
+
+    def _on_frame(self, camera: str, frame: CompressedImage) -> None:
+        try:
+            picture = picture_of(bytes(frame.data))
+        except EncodingError as exc:
+            self._node.get_logger().warning(
+                f"{self._topic(camera, 'frame/compressed')}: {one_line(exc)}",
+                throttle_duration_sec=RESPONSE_TIMEOUT,
+            )
+            return
+        key = camera, messages.stamp_text(frame.header.stamp)
+        self._tell(self._listener.picture, key, picture)
+
+    def _on_feedback(self, request: Request, feedback: Generate.Feedback) -> None:
+        request.heard = time.monotonic()
+        if request.over:
+            return
+        for message in messages.feedback_json(feedback, request.begun):
+            request.begun |= message.get("begun", False)
+            self._tell(request.tell, message)
+
+    def _on_accepted(self, request: Request, handle: Any) -> None:
+        if request.over:
+            return
+        if not handle.accepted:
+            self._end(request, "kosmos_node rejected the request, because it has too many goals")
+            return
+        request.handle, request.heard = handle, time.monotonic()
+        if request.cancelled:
+            handle.cancel_goal_async()
+        result = handle.get_result_async()
+        result.add_done_callback(lambda future: self._on_result(request, future.result().result))
+
+    def _on_result(self, request: Request, result: Generate.Result) -> None:
+        content = messages.result_json(result.result) if result.success else None
+        self._end(request, result.message, content)
+
+    def _end(self, request: Request, message: str, result: Json | None = None) -> None:
+        self._requests.discard(request)
+        if not request.over:
+            request.over = True
+            success = result is not None
+            self._tell(
+                request.tell,
+                {"done": True, "success": success, "message": message, "result": result},
+            )
+
+    # Watching --------------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
+
+    def _watch(self) -> None:
+        self._deliver()  # if the wake-up was lost
+        now = time.monotonic()
+        self._watch_node(now)
+        for future, (deadline, late) in [*self._calls.items()]:
+            if now > deadline:
+                del self._calls[future]
+                late()
+        for request in [*self._requests]:
+            if now - request.heard > REQUEST_SILENCE:
+                self.cancel(request)
+                self._end(request, f"kosmos_node was silent for {REQUEST_SILENCE:g} s")
+        if not self._wanted and now - self._unwanted_at > LINGER:
+            self._unsubscribe(self._results)
+        for camera, live in [*self._live.items()]:
+            if now - live.asked > LIVE_LINGER:
+                self._node.destroy_subscription(self._live.pop(camera).subscription)
+
+    def _watch_node(self, now: float) -> None:
+        """See whether the node is there, and whether it is another one than before."""
+        publisher = self._find_publisher()
+        # While a model loads, its imports may block all threads of the node for seconds.
+        silent = now - self._heard > SILENCE and self._model_state["state"] != "loading"
+        if publisher != self._publisher:
+            self._lose()
+            self._publisher, self._heard = publisher, now
+        elif publisher and silent:
+            self._tell_state({"state": "gone", "message": GONE})
+            self._fail_requests()
+        elif publisher and self._values:
+            self._tell_state(self._model_state)
+        if publisher and not self._values and now - self._described_at > RESPONSE_TIMEOUT:
+            self._begin_description(now)
+
+    def _find_publisher(self) -> bytes:
+        """Return the identity of the node's publisher of ~/model_info; empty: there is none."""
+        offers = self._node.get_publishers_info_by_topic(f"{self._name}/model_info")
+        known = sorted(bytes(offer.endpoint_gid) for offer in offers)
+        # Of two nodes with one name, stay with the one that is known already.
+        return self._publisher if self._publisher in known else (known or [b""])[-1]
+
+    def _lose(self) -> None:
+        """Forget the node that has gone."""
+        self._values, self._described_at = {}, 0.0
+        self._dropped.clear()
+        self._unsubscribe(self._always)
+        self._unsubscribe(self._results)
+        for live in self._live.values():
+            self._node.destroy_subscription(live.subscription)
+        self._live.clear()
+        self._fail_requests()
+        self._tell_state({"state": "gone", "message": GONE})
+
+    def _fail_requests(self) -> None:
+        for request in [*self._requests]:
+            self._end(request, GONE)
+
+    def _tell_state(self, state: Json) -> None:
+        if state != self._state:
+            self._state = state
+            self._tell(self._listener.state, state)
+
+    # Parameters ------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        client: Any,
+        request: Any,
+        answered: Callable[[Any], None],
+        late: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Send a request, and call `answered` with the response or `late` without one."""
+        future = client.call_async(request)
+
+        def give_up() -> None:
+            client.remove_pending_request(future)
+            late()
+
+        self._calls[future] = time.monotonic() + RESPONSE_TIMEOUT, give_up
+
+        def end(future: Any) -> None:
+            if self._calls.pop(future, None):
+                answered(future.result())
+
+        future.add_done_callback(end)
+
+    def _begin_description(self, now: float) -> None:
+        if not all(
+            client.service_is_ready() for client in (self._list, self._describe, self._get)
+        ):
+            return
+        self._described_at = now
+        publisher = self._publisher
+        request = ListParameters.Request(depth=ListParameters.Request.DEPTH_RECURSIVE)
+
+        def listed(response: ListParameters.Response) -> None:
+            names = list(response.result.names)
+            self._call(
+                self._describe,
+                DescribeParameters.Request(names=names),
+                lambda described: self._call(
+                    self._get,
+                    GetParameters.Request(names=names),
+                    functools.partial(self._on_description, publisher, described),
+                ),
+            )
+
+        self._call(self._list, request, listed)
+
+    def _on_description(
+        self,
+        publisher: bytes,
+        described: DescribeParameters.Response,
+        got: GetParameters.Response,
+    ) -> None:
+        """Begin with the node whose parameters are known now."""
+        if publisher != self._publisher or len(described.descriptors) != len(got.values):
+            return
+        self._values = {
+            descriptor.name: messages.value_of(value)
+            for descriptor, value in zip(described.descriptors, got.values, strict=True)
+        }
+        self._cameras = self._topics(self._values)
+        parameters = {
+            descriptor.name: messages.description_json(descriptor)
+            for descriptor in described.descriptors
+            if not messages.split(descriptor.name, self._cameras)[0]
+        }
+        self._subscribe_to_events()
+        if self._wanted:
+            self._subscribe_to_results()
+        self._tell(self._listener.described, parameters, dict(self._values), dict(self._cameras))
+        self._tell_state(self._model_state)
+
+    def _topics(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return each camera and its image topic, as the parameters name it."""
+        names = values.get("cameras") or [""]
+        topics = values.get("image_topics") or [
+            f"{name}/image" if name else "image" for name in names
+        ]
+        namespace = self._name.rpartition("/")[0]
+        return {
+            name: topic if topic.startswith("/") else f"{namespace}/{topic}"
+            for name, topic in zip(names, topics, strict=False)
+        }

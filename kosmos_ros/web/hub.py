@@ -1,0 +1,334 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of the node, for browsers and agents that come later, and who gets the news.
+
+Runs in one event loop, so nothing here needs a lock. Knows no rclpy and no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kosmos_msgs.action import Generate
+
+from kosmos_ros import __version__
+from kosmos_ros.errors import NotReadyError, RequestError
+from kosmos_ros.sanitize import quoted
+from kosmos_ros.web import messages
+from kosmos_ros.web.clients import EVENT, LOOK, Outbox, encoded
+from kosmos_ros.web.contract import GONE, Contract, Request
+from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, PICTURE, Look, Looks
+from kosmos_ros.web.messages import Json
+from kosmos_ros.web.pictures import Picture, Pictures
+
+SAMPLES = 60  # points of each plot, one a second
+MOST_EVENTS = 200  # kept for browsers that come later
+MOST_CLIENTS = 64  # browsers at a time
+MOST_REQUESTS = 4  # questions of one browser at a time
+MOST_CHANGES = 16  # parameters that one browser sets at a time
+MAX_ID = 64  # characters
+
+CLIENT = ""  # kind of the messages that answer a browser's own requests
+STATE = "state"  # kind of the messages of which only the newest one counts
+
+
+@dataclass(eq=False)
+class Client:
+    """One browser, or another program with a websocket."""
+
+    outbox: Outbox = field(default_factory=Outbox)
+    visible: bool = False
+    requests: dict[str, Request] = field(default_factory=dict)
+    changes: int = 0  # parameters that the node has not answered yet
+
+
+class Hub:
+    """The state of one node, named `node`, and the clients that see it.
+
+    `contract` must be set before use. The methods of contract.Listener come first.
+    """
+
+    contract: Contract
+
+    def __init__(self, node: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.node, self._loop = node, loop
+        self.cameras: dict[str, str] = {}  # name: image topic
+        self.pictures = Pictures()
+        self.looks = Looks(self._on_look, self._expected, loop.call_later)
+        self.node_state: Json = {"state": "gone", "message": GONE}
+        self.camera_health: dict[str, Json] = {}
+        self._parameters: dict[str, Json] = {}
+        self._values: dict[str, Any] = {}
+        self._model: Json | None = None
+        self._samples: dict[str, deque[Json]] = {}
+        self._events: dict[Hashable, Json] = {}
+        self._clients: set[Client] = set()
+        self._watchers = 0  # visible browsers, and agents that wait for a look
+        self._waiting: set[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = set()
+
+    # What the node says -----------------------------------------------------------------------
+
+    def described(
+        self, parameters: dict[str, Json], values: dict[str, Any], cameras: dict[str, str]
+    ) -> None:
+        """Begin with a node that has been found."""
+        self._parameters, self._values, self.cameras = parameters, values, cameras
+        self.camera_health.clear()
+        for client in self._visible():
+            self._greet(client)
+
+    def changed(self, values: dict[str, Any]) -> None:
+        """Take over new values of parameters."""
+        self._values.update(values)
+        self._broadcast({"type": "parameters", "values": self._sorted_values()}, STATE)
+
+    def state(self, state: Json) -> None:
+        """Take over the node's state."""
+        self.node_state = state
+        self._broadcast({"type": "state", **state}, STATE)
+
+    def health(self, model: Json, cameras: dict[str, Json]) -> None:
+        """Take over the newest diagnostics."""
+        self._model, self.camera_health = model, cameras
+        for name, camera in cameras.items():
+            self._samples.setdefault(name, deque(maxlen=SAMPLES)).append(camera["sample"])
+        for name in self._samples.keys() - cameras.keys():
+            del self._samples[name]
+        self._broadcast({"type": "health", "model": model, "cameras": cameras}, STATE)
+
+    def part(self, key: tuple[str, str], part: str, content: Any) -> None:
+        """Take over a part of a look."""
+        self.looks.add(key, part, content)
+
+    def picture(self, key: tuple[str, str], picture: Picture) -> None:
+        """Keep the picture of a described frame."""
+        self.pictures.put(*key, picture)
+        self.looks.add(key, PICTURE, True)
+
+    def event(self, event: Json) -> None:
+        """Take over an event, unless it is known already."""
+        key = (event["camera"], event["stamp"], event["kind"], event["subject"])
+        if key in self._events:  # the node sends its last events to each new subscriber
+            return
+        self._events[key] = event
+        while len(self._events) > MOST_EVENTS:
+            del self._events[next(iter(self._events))]
+        self._broadcast({"type": "event", **event}, EVENT, key)
+        self._wake(event)
+
+    # Browsers -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[Client]:
+        """Provide a new client, visible at first. Raises NotReadyError if there are too many."""
+        if len(self._clients) >= MOST_CLIENTS:
+            raise NotReadyError(f"at most {MOST_CLIENTS} browsers may be connected; close some")
+        client = Client()
+        self._clients.add(client)
+        try:
+            self.show(client, True)
+            yield client
+        finally:
+            self.show(client, False)
+            self._clients.discard(client)
+            for request in client.requests.values():
+                self._cancel(request)
+
+    def show(self, client: Client, visible: bool) -> None:
+        """Begin or stop to send the news to a client."""
+        if visible == client.visible:
+            return
+        client.visible = visible
+        client.outbox.clear(CLIENT)
+        self._watch(1 if visible else -1)
+        if visible:
+            self._greet(client)
+
+    def request(self, client: Client, message: Json) -> None:
+        """Pass a question of a client to the node. Raises RequestError for a wrong message."""
+        name = _id(message)
+        if name in client.requests:
+            raise RequestError(
+                f"id must differ from those of running requests, got {quoted(name)}"
+            )
+        request = Request(lambda answer: self._answer(client, name, request, answer))
+        client.requests[name] = request
+        try:
+            if len(client.requests) > MOST_REQUESTS:
+                raise RequestError(f"at most {MOST_REQUESTS} requests may run; cancel one")
+            goal = messages.goal_from(message)
+        except RequestError as exc:
+            done = {"done": True, "success": False, "message": str(exc), "result": None}
+            self._answer(client, name, request, done)
+            return
+        self.contract.post(lambda: self.contract.ask(request, goal))
+
+    def cancel(self, client: Client, message: Json) -> None:
+        """Stop a request of a client; one that is over already is none. Raises RequestError."""
+        if request := client.requests.get(_id(message)):
+            self._cancel(request)
+
+    def change(self, client: Client, message: Json) -> None:
+        """Set a parameter for a client. Raises RequestError for a wrong message."""
+        name, parameter, camera = _id(message), message.get("name"), message.get("camera")
+        if not isinstance(parameter, str) or not isinstance(camera, str):
+            raise RequestError("set needs the texts camera and name")
+
+        def done(success: bool, reason: str) -> None:
+            client.changes -= 1
+            answer = {"type": "set", "id": name, "success": success, "message": reason}
+            client.outbox.put(encoded(answer), kind=CLIENT)
+
+        client.changes += 1
+        if client.changes > MOST_CHANGES:
+            done(False, f"at most {MOST_CHANGES} parameters may be set at a time; wait")
+            return
+        full = f"{camera}.{parameter}" if camera else parameter
+        value = message.get("value")
+        self.contract.post(lambda: self.contract.set(full, value, done))
+
+    # Agents -------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Let the node describe frames meanwhile."""
+        self._watch(1)
+        try:
+            yield
+        finally:
+            self._watch(-1)
+
+    async def next(self, matches: Callable[[Any], bool], timeout: float) -> Any:
+        """Return the next Look or event (a dictionary) that `matches`. Raises TimeoutError."""
+        future = self._loop.create_future()
+        entry = (matches, future)
+        self._waiting.add(entry)
+        try:
+            return await asyncio.wait_for(future, timeout)
+        finally:
+            self._waiting.discard(entry)
+
+    async def answer(self, goal: Generate.Goal, timeout: float) -> Json:
+        """Return the result of a goal. Raises RequestError with the node's words."""
+        future = self._loop.create_future()
+
+        def tell(message: Json) -> None:
+            if message.get("done") and not future.done():
+                future.set_result(message)
+
+        request = Request(tell)
+        self.contract.post(lambda: self.contract.ask(request, goal))
+        try:
+            message: Json = await asyncio.wait_for(future, timeout)
+        finally:
+            self._cancel(request)
+        if not message["success"]:
+            raise RequestError(message["message"])
+        result: Json = message["result"]
+        return result
+
+    async def live(self, camera: str) -> Callable[[], Any] | None:
+        """Return a function that reads the camera's newest image; None: none has arrived yet."""
+        future = self._loop.create_future()
+
+        def answer(read: Callable[[], Any] | None) -> None:
+            if not future.done():
+                future.set_result(read)
+
+        self.contract.post(lambda: self.contract.live(camera, answer))
+        read: Callable[[], Any] | None = await future
+        return read
+
+    def value(self, camera: str, name: str) -> Any:
+        """Return the value of a camera's parameter, or None."""
+        return self._values.get(f"{camera}.{name}" if camera else name)
+
+    def look_json(self, look: Look) -> Json:
+        """Return a look as the page gets it."""
+        picture = self.pictures.get(*look.key) is not None
+        return messages.look_json(look.camera, look.stamp, look.parts, picture)
+
+    # --------------------------------------------------------------------------------------------
+
+    def _visible(self) -> list[Client]:
+        return [client for client in self._clients if client.visible]
+
+    def _broadcast(self, message: Json, kind: str, key: Hashable = None) -> None:
+        if clients := self._visible():
+            text = encoded(message)
+            for client in clients:
+                client.outbox.put(text, key or message["type"], kind)
+
+    def _greet(self, client: Client) -> None:
+        hello = {
+            "type": "hello",
+            "node": self.node,
+            "version": __version__,
+            "cameras": [{"name": name, "topic": topic} for name, topic in self.cameras.items()],
+            "parameters": self._parameters,
+            "values": self._sorted_values(),
+            "looks": [self.look_json(look) for look in self.looks if look.camera in self.cameras],
+            "events": [*self._events.values()],
+            "health": self._health_so_far(),
+        }
+        client.outbox.put(encoded(hello), "hello", STATE)
+        client.outbox.put(encoded({"type": "state", **self.node_state}), "state", STATE)
+
+    def _health_so_far(self) -> Json:
+        cameras = {
+            name: {**camera, "samples": [*self._samples.get(name, ())]}
+            for name, camera in self.camera_health.items()
+        }
+        return {"model": self._model, "cameras": cameras}
+
+    def _sorted_values(self) -> dict[str, Json]:
+        return messages.values_json(self._values, self.cameras)
+
+    def _expected(self, camera: str) -> Mapping[str, int]:
+        """Return how many parts of each kind a look of a camera has."""
+        questions = len(self.value(camera, "questions") or ())
+        prompts = questions if self.value(camera, "task") == "question" else 1
+        return {
+            CAPTION: max(1, prompts),
+            PHRASES: 1 if self.value(camera, "phrases") else 0,
+            ANSWER: questions,
+            PICTURE: 1,
+        }
+
+    def _on_look(self, look: Look) -> None:
+        self._broadcast({"type": "look", **self.look_json(look)}, LOOK, look.key)
+        self._wake(look)
+
+    def _wake(self, news: Any) -> None:
+        for matches, future in [*self._waiting]:
+            if not future.done() and matches(news):
+                future.set_result(news)
+
+    def _watch(self, change: int) -> None:
+        before, self._watchers = self._watchers, self._watchers + change
+        if bool(before) != bool(self._watchers):
+            wanted = bool(self._watchers)
+            self.contract.post(lambda: self.contract.want(wanted))
+
+    def _cancel(self, request: Request) -> None:
+        self.contract.post(lambda: self.contract.cancel(request))
+
+    def _answer(self, client: Client, name: str, request: Request, answer: Json) -> None:
+        # Only the newest text counts, and only the newest number of requests ahead.
+        part = next((part for part in ("done", "begun", "text") if part in answer), "waiting")
+        text = encoded({"type": "answer", "id": name, **answer})
+        client.outbox.put(text, (request, part), CLIENT)
+        if "done" in answer:
+            client.requests.pop(name, None)
+
+
+def _id(message: Json) -> str:
+    name = message.get("id")
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_ID:
+        raise RequestError(f"id must be a text of 1 to {MAX_ID} characters, got {quoted(name)}")
+    return name

@@ -1,0 +1,114 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Join what the node publishes about one frame on several topics: a look.
+
+The parts of a frame have the same camera and stamp. Knows no message, no clock and no connection.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+PATIENCE = 0.05  # s from a part of a look until it is sent without the missing ones
+KEPT = 900  # looks of all cameras: 15 minutes of one camera at 1 Hz
+
+CAPTION, PHRASES, ANSWER, PICTURE = "caption", "phrases", "answer", "picture"
+"""Parts of a look. There may be several captions and answers."""
+
+Key = tuple[str, str]
+"""Camera and stamp of a look."""
+
+
+@dataclass(eq=False)
+class Look:
+    """What is known of one described frame. `parts` are the contents of each part so far."""
+
+    camera: str
+    stamp: str
+    parts: dict[str, list[Any]] = field(default_factory=dict)
+    timer: Any = None  # until the look is sent without its missing parts
+
+    @property
+    def key(self) -> Key:
+        """The look's camera and stamp."""
+        return self.camera, self.stamp
+
+    def has(self, expected: Mapping[str, int]) -> bool:
+        """Return whether all `expected` parts are there: a count for each kind of part."""
+        return all(len(self.parts.get(part, ())) >= count for part, count in expected.items())
+
+
+class Timer(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """Never make the call."""
+
+
+class Looks:
+    """The newest looks of all cameras, oldest first.
+
+    `send` is called with each look when it is complete, or PATIENCE after one of its parts came.
+    It is called again if more parts come later. `expected(camera)` has the count of each part of
+    a look. `later(seconds, call)` makes a call later, unless its result is cancelled.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Look], object],
+        expected: Callable[[str], Mapping[str, int]],
+        later: Callable[[float, Callable[[], None]], Timer],
+    ) -> None:
+        self._send, self._expected, self._later = send, expected, later
+        self._looks: OrderedDict[Key, Look] = OrderedDict()
+
+    def __iter__(self) -> Any:
+        return iter([*self._looks.values()])
+
+    def newest(self, camera: str) -> Look | None:
+        """Return the camera's newest look that has a caption, or None."""
+        looks = (look for look in reversed(self._looks.values()) if look.camera == camera)
+        return next((look for look in looks if CAPTION in look.parts), None)
+
+    def get(self, key: Key) -> Look | None:
+        """Return the look with this camera and stamp, or None."""
+        return self._looks.get(key)
+
+    def add(self, key: Key, part: str, content: Any) -> None:
+        """Add a part to the look of `key`."""
+        look = self._looks.get(key)
+        expected = self._expected(key[0])
+        if look is None:
+            look = self._looks[key] = Look(*key)
+            self._trim()
+        elif len(look.parts.get(part, ())) >= expected.get(part, 1):
+            # A camera whose stamp stands still, or a frame that is described again.
+            look.parts.pop(part)
+        look.parts.setdefault(part, []).append(content)
+        if look.has(expected):
+            self._flush(look)
+        elif look.timer is None:
+            look.timer = self._later(PATIENCE, lambda: self._flush(look))
+
+    def clear(self) -> None:
+        """Forget all looks."""
+        for look in self._looks.values():
+            _stop(look)
+        self._looks.clear()
+
+    def _flush(self, look: Look) -> None:
+        _stop(look)
+        self._send(look)
+
+    def _trim(self) -> None:
+        while len(self._looks) > KEPT:
+            _stop(self._looks.popitem(last=False)[1])
+
+
+def _stop(look: Look) -> None:
+    if look.timer is not None:
+        look.timer.cancel()
+        look.timer = None

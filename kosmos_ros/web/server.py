@@ -1,0 +1,257 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The routes of the web server: the page, pictures, live images and the websocket.
+
+Knows HTTP and the hub; no rclpy. Everything runs in one event loop, and pixels in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import mimetypes
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sensor_msgs.msg import CompressedImage
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kosmos_ros.errors import EncodingError, ImageError, NotReadyError, RequestError
+from kosmos_ros.images.decode import decode_compressed, decode_raw
+from kosmos_ros.sanitize import one_line, quoted
+from kosmos_ros.web import messages
+from kosmos_ros.web.clients import encoded
+from kosmos_ros.web.hub import CLIENT, Client, Hub
+from kosmos_ros.web.pictures import LARGEST, MAX_PIXELS, WIDTHS, Picture, jpeg, picture_of, smaller
+
+PAGE = Path(__file__).parent / "page"
+SEND_TIMEOUT = 10.0  # s for one message to a browser
+MAX_MESSAGE = 256 * 1024  # bytes of a message from a browser
+MAX_WRONG = 10  # wrong messages in a row
+POLICY, TRY_LATER = 1008, 1013  # codes that close a websocket
+DRAWING = 2  # pictures that are made at a time
+LIVE_PERIOD = 1 / 15  # s between two live images of a camera
+KEEP = {"Cache-Control": "private, max-age=3600, immutable"}  # a described frame never changes
+STAMP_HEADER = "X-Stamp"
+FRESH = {"Cache-Control": "no-store"}
+
+# A system's own table may have another type for these, and browsers then refuse a module.
+mimetypes.add_type("text/javascript", ".js")
+mimetypes.add_type("image/svg+xml", ".svg")
+
+
+class Page(StaticFiles):
+    """The files of the page. Browsers ask each time whether a file has changed."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Return a file, or the page for the empty path."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+class Site:
+    """The routes, for one hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._drawing = asyncio.Semaphore(DRAWING)
+        self._live: dict[str, _LiveImage] = {}
+
+    def app(self, *more: BaseRoute) -> Starlette:
+        """Return the application, with `more` routes."""
+        return Starlette(
+            routes=[
+                Route("/picture/{camera}/{name}", self._picture),
+                Route("/live/{name}", self._live_image),
+                WebSocketRoute("/ws", self._socket),
+                *more,
+                Mount("/", Page(directory=PAGE, html=True, check_dir=False)),
+            ]
+        )
+
+    # Pictures -----------------------------------------------------------------------------------
+
+    async def _picture(self, request: Request) -> Response:
+        """Return the picture of a described frame, as published or smaller."""
+        camera = _camera(request.path_params["camera"])
+        stamp, kind = request.path_params["name"][:-4], request.path_params["name"][-4:]
+        width = request.query_params.get("width", "")
+        if width and width not in map(str, WIDTHS):
+            widths = ", ".join(map(str, WIDTHS))
+            return _refusal(400, f"width must be one of {widths}, got {quoted(width)}")
+        whole = self._hub.pictures.get(camera, stamp) if kind == ".jpg" else None
+        if whole is None:
+            return _refusal(404, "this picture is not kept, or not any more")
+        if not width:
+            return _response(whole, KEEP)
+        kept = self._hub.pictures.get(camera, stamp, int(width))
+        try:
+            made = kept or await self._drawn(lambda: smaller(whole, (int(width), LARGEST[1])))
+        except ImageError as exc:
+            return _refusal(415, str(exc))
+        if not kept:
+            self._hub.pictures.put(camera, stamp, made, int(width))
+        return _response(made, KEEP)
+
+    async def _live_image(self, request: Request) -> Response:
+        """Return the newest image of a camera's own topic, if it is newer than `after`."""
+        name = request.path_params["name"]
+        camera = _camera(name.removesuffix(".jpg"))
+        if not name.endswith(".jpg") or camera not in self._hub.cameras:
+            return _refusal(404, f"kosmos_node has no camera {quoted(camera)}")
+        after = request.query_params.get("after")
+        try:
+            if after is not None:
+                messages.stamp_from(after)
+        except RequestError as exc:
+            return _refusal(400, f"after: {exc}")
+        live = self._live.setdefault(camera, _LiveImage())
+        async with live.lock:
+            read = await self._hub.live(camera)
+            if read and time.monotonic() - live.made > LIVE_PERIOD:
+                try:
+                    # An older request may have decoded this image, if it still is the newest.
+                    live.stamp, live.picture = await self._drawn(lambda: _read(read, live))
+                except ImageError as exc:
+                    return _refusal(415, str(exc))
+                live.made = time.monotonic()
+        if not read or live.picture is None or live.stamp == after:
+            return Response(status_code=204, headers=FRESH)
+        return _response(live.picture, {**FRESH, STAMP_HEADER: live.stamp})
+
+    async def _drawn(self, make: Callable[[], Any]) -> Any:
+        async with self._drawing:
+            return await asyncio.to_thread(make)
+
+    # The websocket ------------------------------------------------------------------------------
+
+    async def _socket(self, socket: WebSocket) -> None:
+        """Serve one browser until it goes, or until it no longer reads."""
+        await socket.accept()
+        try:
+            with self._hub.joined() as client:
+                tasks = [
+                    asyncio.ensure_future(self._send(socket, client)),
+                    asyncio.ensure_future(self._receive(socket, client)),
+                ]
+                try:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+        except NotReadyError as exc:
+            await socket.close(TRY_LATER, str(exc))
+
+    async def _send(self, socket: WebSocket, client: Client) -> None:
+        with contextlib.suppress(WebSocketDisconnect, asyncio.TimeoutError):
+            while True:
+                text = await client.outbox.take()
+                await asyncio.wait_for(socket.send_text(text), SEND_TIMEOUT)
+
+    async def _receive(self, socket: WebSocket, client: Client) -> None:
+        wrong = 0
+        while wrong < MAX_WRONG:
+            await client.outbox.room()
+            frame = await socket.receive()
+            if frame["type"] == "websocket.disconnect":
+                return
+            try:
+                self._handle(client, frame.get("text"))
+                wrong = 0
+            except RequestError as exc:
+                wrong += 1
+                error = {"type": "error", "message": one_line(exc)}
+                client.outbox.put(encoded(error), kind=CLIENT)
+        await socket.close(POLICY, f"{MAX_WRONG} wrong messages in a row")
+
+    def _handle(self, client: Client, text: str | None) -> None:
+        """Do what a message of the page says. Raises RequestError for a wrong one."""
+        message = _message(text)
+        handle = {
+            "ask": self._hub.request,
+            "cancel": self._hub.cancel,
+            "set": self._hub.change,
+            "visible": self._show,
+        }.get(kind := message.get("type", ""))
+        if handle is None:
+            raise RequestError(f"type must be ask, cancel, set or visible, got {quoted(kind)}")
+        handle(client, message)
+
+    def _show(self, client: Client, message: messages.Json) -> None:
+        visible = message.get("visible")
+        if not isinstance(visible, bool):
+            raise RequestError(f"visible must be true or false, got {quoted(visible)}")
+        self._hub.show(client, visible)
+
+
+class _LiveImage:
+    """The newest live image of one camera, as a picture."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.made = 0.0  # monotonic time
+        self.stamp = ""
+        self.picture: Picture | None = None
+
+
+def _read(read: Callable[[], Any], live: _LiveImage) -> tuple[str, Picture | None]:
+    """Return the stamp and the picture of a message; those of `live` if they are the same."""
+    message = read()
+    stamp = messages.stamp_text(message.header.stamp)
+    if stamp == live.stamp:
+        return live.stamp, live.picture
+    if not isinstance(message, CompressedImage):
+        image = decode_raw(
+            message.data,
+            message.width,
+            message.height,
+            message.encoding,
+            message.step,
+            bool(message.is_bigendian),
+            MAX_PIXELS,
+        )
+        return stamp, jpeg(image)
+    try:
+        return stamp, picture_of(bytes(message.data))
+    except EncodingError:
+        return stamp, jpeg(decode_compressed(message.data, message.format, MAX_PIXELS))
+
+
+def _message(text: str | None) -> messages.Json:
+    """Return the JSON object of a message. Raises RequestError."""
+    if text is None or len(text.encode(errors="replace")) > MAX_MESSAGE:
+        raise RequestError(f"a message must be text of at most {MAX_MESSAGE} bytes")
+    try:
+        message = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as exc:
+        raise RequestError(f"a message must be JSON: {one_line(exc, 100)}") from exc
+    if not isinstance(message, dict):
+        raise RequestError(f"a message must be a JSON object, got {quoted(message)}")
+    return message
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _camera(name: str) -> str:
+    return "" if name == messages.NO_NAME else name
+
+
+def _response(picture: Picture, headers: dict[str, str]) -> Response:
+    return Response(picture.data, media_type=picture.type, headers=headers)
+
+
+def _refusal(status: int, reason: str) -> Response:
+    return PlainTextResponse(f"{one_line(reason)}\n", status, headers=FRESH)

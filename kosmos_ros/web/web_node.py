@@ -1,0 +1,144 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""web_node: show a kosmos_node in a browser, and let agents look through it.
+
+The main thread runs the executor of an ordinary client of kosmos_node. A second thread runs the
+event loop of the web server. Neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":  # before the imports that take long
+    from kosmos_ros.entry import web_node
+
+    sys.exit(web_node())
+
+import asyncio
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from rclpy.task import Future
+
+from kosmos_ros.entry import BROKEN
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.ros.parameters import ParameterNode
+from kosmos_ros.ros.process import run
+from kosmos_ros.sanitize import format_traceback, one_line
+from kosmos_ros.settings import parameter
+from kosmos_ros.web.contract import Contract
+from kosmos_ros.web.hub import Hub
+from kosmos_ros.web.security import Guard, address_of, token_for
+from kosmos_ros.web.server import MAX_MESSAGE, Site
+
+TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # unlike parameters, other users cannot see it
+MOST_CONNECTIONS = 512  # of browsers and agents; each browser has a few
+BACKLOG = 128  # connections that wait to be accepted
+
+
+@dataclass(frozen=True)
+class WebSettings:
+    """Parameters of web_node."""
+
+    node: str = parameter("/kosmos", "Full name of the kosmos_node to show.", read_only=True)
+    address: str = parameter(
+        "127.0.0.1",
+        "IP address at which the server listens. 127.0.0.1: only this machine can reach it. "
+        "0.0.0.0: all addresses of this machine.",
+        read_only=True,
+    )
+    port: int = parameter(
+        8765,
+        "Port at which the server listens. 0: a free one, which is printed.",
+        limits=(0, 65535),
+        read_only=True,
+    )
+    token: str = parameter(
+        "",
+        "Secret that browsers and agents must show, at least 16 characters. The environment "
+        f"variable {TOKEN_VARIABLE} also sets it. Empty: a generated one if other machines can "
+        "reach the address, otherwise none. none: none, which only 127.0.0.1 allows.",
+        read_only=True,
+    )
+    allowed_hosts: tuple[str, ...] = parameter(
+        (),
+        "Further host names under which browsers may open the page, such as robot.local. The "
+        "address of this machine and localhost are always allowed.",
+        example="[robot.local]",
+        read_only=True,
+    )
+
+
+class WebNode(ParameterNode):
+    """The client of kosmos_node and its web server. Raises ConfigError for a wrong parameter."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("kosmos_web", **options)
+        self.finished: Future = Future()
+        settings = self.declare(WebSettings).values
+        token = token_for(settings.address, settings.token or os.environ.get(TOKEN_VARIABLE, ""))
+        self._socket = _bound(settings.address, settings.port)
+        port = self._socket.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self.hub = Hub(settings.node, self._loop)
+        self.contract = Contract(self, settings.node, self.hub, self._loop.call_soon_threadsafe)
+        self.hub.contract = self.contract
+        guard = Guard(
+            Site(self.hub).app(), settings.allowed_hosts, token, cookie=f"kosmos_token_{port}"
+        )
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                guard,
+                lifespan="off",
+                log_level="error",
+                access_log=False,  # it would have the token
+                ws_max_size=4 * MAX_MESSAGE,  # a message that is a little too large gets an error
+                ws_per_message_deflate=False,  # costs more than a local network
+                limit_concurrency=MOST_CONNECTIONS,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._serve, name="web server", daemon=True)
+        self._thread.start()
+        for text in self.unknown():
+            self.get_logger().warning(text)
+        # Not to the log, which every node can read on /rosout.
+        print(f"{settings.node} is shown at {address_of(settings.address, port, token)}")
+        sys.stdout.flush()
+
+    def stop(self, timeout: float) -> bool:
+        """End the server and its thread. Return whether the thread has ended."""
+        self.contract.destroy()
+        self._server.should_exit = True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_until_complete(self._server.serve(sockets=[self._socket]))
+        except Exception as exc:
+            self.get_logger().fatal(format_traceback(exc))
+            self.contract.post(lambda: self.finished.set_result(BROKEN))
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address. Raises ConfigError."""
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return socket.create_server((address, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot listen at {address}, port {port}: {one_line(exc.strerror or exc)}; set the "
+            "parameters address and port (0: a free port)"
+        ) from exc
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run web_node until SIGINT or SIGTERM."""
+    return run(WebNode, args)
