@@ -22,7 +22,7 @@ from kosmos_ros import __version__
 from kosmos_ros.commands import check, tasks
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write
-from kosmos_ros.entry import INTERRUPTED
+from kosmos_ros.entry import ENVIRONMENT, INSTALL_WEB, INTERRUPTED, PACKAGES, missing_package
 from kosmos_ros.errors import ConfigError, KosmosError, RequestError
 
 DESCRIPTION = """\
@@ -90,6 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("model", "revision"):
         opts.add_setting(fetch, name)
     fetch.set_defaults(run=_fetch)
+    agents = commands.add_parser(
+        "mcp",
+        help="let an agent look through the cameras of a running kosmos_node",
+        description="Serve the Model Context Protocol on standard input and output, for an agent "
+        "that starts this command. Its tools look and ask; none sets, publishes or moves "
+        "anything. Needs ROS 2 in this shell, and a running kosmos_node.",
+    )
+    agents.add_argument(
+        "--node", default="/kosmos", help="full name of the kosmos_node; default: %(default)s"
+    )
+    agents.set_defaults(run=_mcp)
     return parser
 
 
@@ -102,3 +113,12 @@ def _fetch(options: argparse.Namespace) -> int:
     # Quotes keep YAML from reading a commit as a number.
     write(f'model: "{options.model}"\nrevision: "{files.commit}"')
     return 0
+
+
+def _mcp(options: argparse.Namespace) -> int:
+    if missing := missing_package({**PACKAGES, "mcp": f"run '{INSTALL_WEB}'"}):
+        report(missing)
+        return ENVIRONMENT
+    from kosmos_ros.web import mcp_node
+
+    return mcp_node.main(options.node)

@@ -22,6 +22,7 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.sanitize import quoted
 
 NO_TOKEN = "none"  # value of the parameter `token`: never ask for one
+ANYWHERE = ("0.0.0.0", "::")  # stand for all addresses of this machine
 MIN_TOKEN = 16  # characters of a token that the user chooses
 TOKEN_BYTES = 24  # of a generated token
 MAX_TOKEN = 256  # characters
@@ -77,8 +78,13 @@ def token_for(address: str, token: str) -> str:
 
 def address_of(host: str, port: int, token: str) -> str:
     """Return the address of the page, with the token."""
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+    link = f"?token={quote(token, safe='')}" if token else ""
+    return f"http://{bracketed(host)}:{port}/{link}"
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it stands in an address: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 class Guard:

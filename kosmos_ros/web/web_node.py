@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """web_node: show a kosmos_node in a browser, and let agents look through it.
 
-The main thread runs the executor of an ordinary client of kosmos_node. A second thread runs the
-event loop of the web server. Neither waits for the other.
+Parameters, the listening socket, and start and end of the server.
 """
 
 from __future__ import annotations
@@ -15,25 +14,20 @@ if __name__ == "__main__":  # before the imports that take long
 
     sys.exit(web_node())
 
-import asyncio
 import os
 import socket
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
-from rclpy.task import Future
 
-from kosmos_ros.entry import BROKEN
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.ros.parameters import ParameterNode
 from kosmos_ros.ros.process import run
-from kosmos_ros.sanitize import format_traceback, one_line
+from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
-from kosmos_ros.web.contract import Contract
-from kosmos_ros.web.hub import Hub
-from kosmos_ros.web.security import Guard, address_of, token_for
+from kosmos_ros.web.agents import agent_app, agent_server
+from kosmos_ros.web.hub_node import KOSMOS, HubNode
+from kosmos_ros.web.security import ANYWHERE, Guard, address_of, bracketed, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site
 
 TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # unlike parameters, other users cannot see it
@@ -45,7 +39,7 @@ BACKLOG = 128  # connections that wait to be accepted
 class WebSettings:
     """Parameters of web_node."""
 
-    node: str = parameter("/kosmos", "Full name of the kosmos_node to show.", read_only=True)
+    node: str = parameter(KOSMOS, "Full name of the kosmos_node to show.", read_only=True)
     address: str = parameter(
         "127.0.0.1",
         "IP address at which the server listens. 127.0.0.1: only this machine can reach it. "
@@ -74,23 +68,21 @@ class WebSettings:
     )
 
 
-class WebNode(ParameterNode):
+class WebNode(HubNode):
     """The client of kosmos_node and its web server. Raises ConfigError for a wrong parameter."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("kosmos_web", **options)
-        self.finished: Future = Future()
         settings = self.declare(WebSettings).values
         token = token_for(settings.address, settings.token or os.environ.get(TOKEN_VARIABLE, ""))
         self._socket = _bound(settings.address, settings.port)
         port = self._socket.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self.hub = Hub(settings.node, self._loop)
-        self.contract = Contract(self, settings.node, self.hub, self._loop.call_soon_threadsafe)
-        self.hub.contract = self.contract
-        guard = Guard(
-            Site(self.hub).app(), settings.allowed_hosts, token, cookie=f"kosmos_token_{port}"
-        )
+        self.connect(settings.node)
+        self._agents = agent_server(self.hub)
+        hosts = {"localhost", bracketed(settings.address), *settings.allowed_hosts}
+        anywhere = settings.address in ANYWHERE
+        site = Site(self.hub).app(*agent_app(self._agents, hosts, anywhere).routes)
+        guard = Guard(site, settings.allowed_hosts, token, cookie=f"kosmos_token_{port}")
         self._server = uvicorn.Server(
             uvicorn.Config(
                 guard,
@@ -104,27 +96,20 @@ class WebNode(ParameterNode):
                 timeout_graceful_shutdown=1,
             )
         )
-        self._thread = threading.Thread(target=self._serve, name="web server", daemon=True)
-        self._thread.start()
+        self.start(self._serve())
         for text in self.unknown():
             self.get_logger().warning(text)
         # Not to the log, which every node can read on /rosout.
         print(f"{settings.node} is shown at {address_of(settings.address, port, token)}")
         sys.stdout.flush()
 
-    def stop(self, timeout: float) -> bool:
-        """End the server and its thread. Return whether the thread has ended."""
-        self.contract.destroy()
+    def end(self) -> None:
+        """Let the server end."""
         self._server.should_exit = True
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
 
-    def _serve(self) -> None:
-        try:
-            self._loop.run_until_complete(self._server.serve(sockets=[self._socket]))
-        except Exception as exc:
-            self.get_logger().fatal(format_traceback(exc))
-            self.contract.post(lambda: self.finished.set_result(BROKEN))
+    async def _serve(self) -> None:
+        async with self._agents.session_manager.run():
+            await self._server.serve(sockets=[self._socket])
 
 
 def _bound(address: str, port: int) -> socket.socket:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
     "web": BASE | {"images", "serving", "ros"},
     "commands": BASE | {"shapes", "kosmos2", "images", "serving"},
-    "cli": BASE | {"commands", "kosmos2"},
+    "cli": BASE | {"commands", "kosmos2", "web"},
 }
 """The folders and modules of the package that each of them may import."""
 ROS = {

@@ -1,0 +1,93 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""A node whose main thread is a client of kosmos_node, and whose second thread serves others.
+
+Neither thread waits for the other. Knows threads; no protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.task import Future
+from rclpy.validate_full_topic_name import validate_full_topic_name
+
+from kosmos_ros.entry import BROKEN
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.ros.parameters import ParameterNode
+from kosmos_ros.sanitize import format_traceback, quoted
+from kosmos_ros.web.contract import Contract
+from kosmos_ros.web.hub import Hub
+
+KOSMOS = "/kosmos"  # default name of kosmos_node
+
+
+class HubNode(ParameterNode):
+    """A client of a kosmos_node, with a thread for an event loop.
+
+    A subclass calls `connect` and then `start`.
+    """
+
+    hub: Hub
+
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.finished: Future = Future()
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._contract: Contract | None = None
+
+    def connect(self, kosmos: str) -> None:
+        """Become a client of the node with the full name `kosmos`. Raises ConfigError."""
+        try:
+            validate_full_topic_name(kosmos)
+        except InvalidTopicNameException as exc:
+            raise ConfigError(
+                f"parameter node must be the full name of a node, such as {KOSMOS}, got "
+                f"{quoted(kosmos)}"
+            ) from exc
+        self.hub = Hub(kosmos, self._loop)
+        self._contract = Contract(self, kosmos, self.hub, self._loop.call_soon_threadsafe)
+        self.hub.contract = self._contract
+
+    def start(self, serve: Coroutine[Any, Any, None]) -> None:
+        """Run `serve` in the event loop's thread. The process ends when it returns."""
+        self._main = self._loop.create_task(serve)
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """End the event loop's thread. Return whether it has ended."""
+        if self._contract:
+            self._contract.destroy()
+        if not (self._thread and self._main):
+            return True
+        self._loop.call_soon_threadsafe(self.end)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def end(self) -> None:
+        """Let `serve` end. Called in the event loop."""
+        if self._main:
+            self._main.cancel()
+
+    def _run(self) -> None:
+        code = 0
+        try:
+            self._loop.run_until_complete(self._main)  # type: ignore[arg-type]
+        except asyncio.CancelledError:
+            return
+        except Exception as exc:
+            self.get_logger().fatal(format_traceback(exc))
+            code = BROKEN
+        if self._contract:
+            self._contract.post(lambda: self._finish(code))
+
+    def _finish(self, code: int) -> None:
+        if not self.finished.done():
+            self.finished.set_result(code)
