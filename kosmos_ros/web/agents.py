@@ -26,13 +26,14 @@ from kosmos_ros.errors import KosmosError, RequestError
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.contract import GONE
-from kosmos_ros.web.hub import Hub
+from kosmos_ros.web.hub import PRESENT, Hub
 from kosmos_ros.web.looks import CAPTION, PICTURE, Look
 from kosmos_ros.web.messages import Json
 from kosmos_ros.web.pictures import smaller
 
 PATH = "/mcp"
 LONGEST_SIDE = 1024  # pixels of the picture of a look
+FIND_TIMEOUT = 5.0  # s until kosmos_node has been found
 LOOK_TIMEOUT = 30.0  # s until the next described frame
 PICTURE_TIMEOUT = 2.0  # s from a described frame to its picture
 ANSWER_TIMEOUT = 120.0  # s for an answer, the wait for other requests included
@@ -165,6 +166,8 @@ class Tools:
     async def cameras(self) -> Cameras:
         """List the cameras with their state, and the state of the node."""
         hub = self._hub
+        with contextlib.suppress(RequestError):
+            await self._present()
         found = []
         for name, topic in hub.cameras.items():
             health = hub.camera_health.get(name, {})
@@ -184,7 +187,7 @@ class Tools:
     async def look(self, camera: CameraName = "") -> Annotated[CallToolResult, Sight]:
         """Wait for the next described frame: its picture, caption, phrases and their boxes."""
         with self._call():
-            name = self._camera(camera)
+            name = await self._camera(camera)
             with self._hub.watching():
                 look = await self._next_look(name)
             sight = _sight(self._hub.look_json(look))
@@ -248,8 +251,9 @@ class Tools:
         questions that the node's parameters name.
         """
         with self._call():
+            await self._present()
             if camera:
-                self._camera(camera)
+                await self._camera(camera)
 
             def matches(news: Any) -> bool:
                 return (
@@ -279,11 +283,18 @@ class Tools:
         finally:
             self._running -= 1
 
-    def _camera(self, name: str) -> str:
+    async def _present(self) -> None:
+        """Wait until the node has been found, for an agent that has just started this server."""
+        if not self._hub.present:
+            try:
+                await self._hub.next(lambda news: news is PRESENT, FIND_TIMEOUT)
+            except asyncio.TimeoutError:
+                raise RequestError(GONE) from None
+
+    async def _camera(self, name: str) -> str:
         """Return the name of a camera; empty means the only one. Raises RequestError."""
+        await self._present()
         names = [*self._hub.cameras]
-        if not names or self._hub.node_state["state"] == "gone":
-            raise RequestError(GONE)
         if name in names:
             return name
         if not name and len(names) == 1:
@@ -316,7 +327,7 @@ class Tools:
             goal: Generate.Goal = messages.goal_from(
                 {
                     **request,
-                    "camera": self._camera(camera),
+                    "camera": await self._camera(camera),
                     "stamp": stamp or None,
                     "regions": [region] if region else [],
                     "grounded": True,

@@ -45,6 +45,7 @@ RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 REQUEST_SILENCE = 180.0  # s without feedback until a request is given up; longer than hard_timeout
 LINGER = 2.0  # s from the last wish for results until the subscriptions end
 LIVE_LINGER = 5.0  # s from the last request for a live image until its subscription ends
+HISTORY = 1.0  # s after a subscription in which events are the past ones that the node keeps
 EVENTS_KEPT = 100  # events that the node keeps for late subscribers
 DEPTH = 100
 """Responses that may wait. With Fast DDS, each client receives the responses to all clients."""
@@ -81,8 +82,8 @@ class Listener(Protocol):
     def picture(self, key: tuple[str, str], picture: Picture) -> None:
         """The picture of a described frame."""
 
-    def event(self, event: Json) -> None:
-        """An event of a camera."""
+    def event(self, event: Json, past: bool) -> None:
+        """An event of a camera. `past`: it may have happened long ago."""
 
 
 @dataclass(eq=False)
@@ -125,6 +126,7 @@ class Contract:
         self._wanted = False
         self._unwanted_at = 0.0
         self._always: list[Any] = []  # subscriptions of events
+        self._events_since = 0.0  # monotonic time
         self._results: list[Any] = []  # subscriptions while somebody wants results
         self._live: dict[str, Live] = {}
         self._requests: set[Request] = set()
@@ -244,6 +246,7 @@ class Contract:
 
     def _subscribe_to_events(self) -> None:
         latched = QoSProfile(depth=EVENTS_KEPT, durability=LATCHED)
+        self._events_since = time.monotonic()
         for camera in self._cameras:
             self._always.append(
                 self._node.create_subscription(
@@ -339,7 +342,8 @@ class Contract:
             self._tell(self._listener.changed, changes)
 
     def _on_event(self, camera: str, event: Event) -> None:
-        self._tell(self._listener.event, {**messages.event_json(event), "camera": camera})
+        past = time.monotonic() - self._events_since < HISTORY
+        self._tell(self._listener.event, {**messages.event_json(event), "camera": camera}, past)
 
     def _on_caption(self, part: str, camera: str, caption: GroundedCaption) -> None:
         key = camera, messages.stamp_text(caption.header.stamp)

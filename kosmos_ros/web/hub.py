@@ -34,6 +34,7 @@ MOST_CHANGES = 16  # parameters that one browser sets at a time
 MAX_ID = 64  # characters
 
 CLIENT = ""  # kind of the messages that answer a browser's own requests
+PRESENT = object()  # news for those who wait until the node is there
 STATE = "state"  # kind of the messages of which only the newest one counts
 
 
@@ -91,6 +92,8 @@ class Hub:
         """Take over the node's state."""
         self.node_state = state
         self._broadcast({"type": "state", **state}, STATE)
+        if self.present:
+            self._wake(PRESENT)
 
     def health(self, model: Json, cameras: dict[str, Json]) -> None:
         """Take over the newest diagnostics."""
@@ -110,8 +113,8 @@ class Hub:
         self.pictures.put(*key, picture)
         self.looks.add(key, PICTURE, True)
 
-    def event(self, event: Json) -> None:
-        """Take over an event, unless it is known already."""
+    def event(self, event: Json, past: bool) -> None:
+        """Take over an event, unless it is known already. `past`: nobody waits for it."""
         key = (event["camera"], event["stamp"], event["kind"], event["subject"])
         if key in self._events:  # the node sends its last events to each new subscriber
             return
@@ -119,7 +122,13 @@ class Hub:
         while len(self._events) > MOST_EVENTS:
             del self._events[next(iter(self._events))]
         self._broadcast({"type": "event", **event}, EVENT, key)
-        self._wake(event)
+        if not past:
+            self._wake(event)
+
+    @property
+    def present(self) -> bool:
+        """Whether the node is there and its cameras are known."""
+        return bool(self.cameras) and self.node_state["state"] != "gone"
 
     # Browsers -----------------------------------------------------------------------------------
 
@@ -204,7 +213,10 @@ class Hub:
             self._watch(-1)
 
     async def next(self, matches: Callable[[Any], bool], timeout: float) -> Any:
-        """Return the next Look or event (a dictionary) that `matches`. Raises TimeoutError."""
+        """Return the next news that match: a Look, an event (a dictionary) or PRESENT.
+
+        Raises asyncio.TimeoutError.
+        """
         future = self._loop.create_future()
         entry = (matches, future)
         self._waiting.add(entry)
