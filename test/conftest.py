@@ -62,6 +62,12 @@ TIERS = {
     "ros": "ros",
     "test_cli.py": "process",
     "training/test_model.py": "unit slow",
+    "web": "process",
+    "web/test_clients.py": "unit",
+    "web/test_looks.py": "unit",
+    "web/test_messages.py": "ros",
+    "web/test_pictures.py": "unit",
+    "web/test_security.py": "unit",
 }
 """Marks of the tests in a folder or file; the longest path counts."""
 MARKS = {

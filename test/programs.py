@@ -29,13 +29,14 @@ RUNNING = set()
 class Program:
     """A program as a process in a process group of its own; keeps the lines of its output.
 
-    `program` is a path, or the name of a module of kosmos_ros.ros.
+    `program` is a path, or the name of a module of kosmos_ros.ros, or of kosmos_ros with a dot.
     """
 
     def __init__(self, program, *arguments, **options):
         command = [str(program)]
         if isinstance(program, str):
-            command = [sys.executable, "-u", "-m", f"kosmos_ros.ros.{program}"]
+            module = program if "." in program else f"ros.{program}"
+            command = [sys.executable, "-u", "-m", f"kosmos_ros.{module}"]
         self.process = subprocess.Popen(
             [*CHILD, *command, *map(str, arguments)],
             stdout=subprocess.PIPE,

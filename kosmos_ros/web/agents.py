@@ -27,8 +27,7 @@ from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.contract import GONE
 from kosmos_ros.web.hub import PRESENT, Hub
-from kosmos_ros.web.looks import CAPTION, PICTURE, Look
-from kosmos_ros.web.messages import Json
+from kosmos_ros.web.looks import CAPTION, PICTURE, Json, Look
 from kosmos_ros.web.pictures import smaller
 
 PATH = "/mcp"

@@ -13,7 +13,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from kosmos_ros.web.messages import Json
+from kosmos_ros.web.looks import Json
 
 MOST_LOOKS = 32  # that wait for one browser; older ones are left out
 MOST_EVENTS = 100  # that wait for one browser

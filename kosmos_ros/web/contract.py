@@ -35,8 +35,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from kosmos_ros.errors import EncodingError, RequestError
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.web import messages
-from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES
-from kosmos_ros.web.messages import Json
+from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, Json
 from kosmos_ros.web.pictures import Picture, picture_of
 
 WATCH_PERIOD = 0.25  # s between two looks at the graph and the deadlines

@@ -22,8 +22,7 @@ from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.clients import EVENT, LOOK, Outbox, encoded
 from kosmos_ros.web.contract import GONE, Contract, Request
-from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, PICTURE, Look, Looks
-from kosmos_ros.web.messages import Json
+from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, PICTURE, Json, Look, Looks
 from kosmos_ros.web.pictures import Picture, Pictures
 
 SAMPLES = 60  # points of each plot, one a second

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -24,9 +25,7 @@ from kosmos_ros.errors import RequestError
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.serving.node_settings import FIELDS, CameraSettings
 from kosmos_ros.settings import MAX_ENTRIES
-from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES
-
-Json = dict[str, Any]
+from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, Json
 
 STAMP = re.compile(r"(-?[0-9]{1,10})\.([0-9]{9})")
 """A stamp as text: seconds, then exactly nine digits of nanoseconds."""
@@ -228,14 +227,22 @@ def region_from(box: object) -> BoundingBox:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    most = sys.float_info.max  # an integer of JSON may be larger
+    return type(value) in (int, float) and -most <= value <= most  # type: ignore[operator]
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:
     value = request.get(name) or ""
     if not isinstance(value, str):
         raise RequestError(f"{name} must be a text, got {quoted(value)}")
+    _check_characters(name, value)
     return value
+
+
+def _check_characters(name: str, text: str) -> None:
+    """Raise RequestError for a text that a ROS message would cut, or cannot have."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise RequestError(f"{name} must not have null characters or halves of characters")
 
 
 def _entries(request: Mapping[str, Any], name: str) -> list[Any]:
@@ -251,6 +258,8 @@ def _texts(request: Mapping[str, Any], name: str) -> list[str]:
     value = _entries(request, name)
     if wrong := [entry for entry in value if not isinstance(entry, str)]:
         raise RequestError(f"{name} must be a list of texts, got {quoted(wrong[0])}")
+    for entry in value:
+        _check_characters(name, entry)
     return value
 
 
@@ -285,24 +294,27 @@ def parameter_from(name: str, value: object) -> Parameter:
     The node converts an integer where it expects another number, and checks everything else.
     """
     kinds: dict[type, tuple[int, str]] = {
+        type(None): (ParameterType.PARAMETER_NOT_SET, ""),
         bool: (ParameterType.PARAMETER_BOOL, "bool_value"),
         int: (ParameterType.PARAMETER_INTEGER, "integer_value"),
         float: (ParameterType.PARAMETER_DOUBLE, "double_value"),
         str: (ParameterType.PARAMETER_STRING, "string_value"),
         list: (ParameterType.PARAMETER_STRING_ARRAY, "string_array_value"),
     }
-    if value is None:
-        return Parameter(name=name)  # its type is "not set"
     kind = kinds.get(type(value))
     texts = not isinstance(value, list) or all(isinstance(entry, str) for entry in value)
     large = isinstance(value, int) and not -(2**63) <= value < 2**63
     if kind is None or not texts or large:
         raise RequestError(
-            f"parameter {quoted(name)} must be true, false, a number, a text or a list of texts, "
+            f"parameter {quoted(name)} must be true, false, a number, a text, a list of texts or null, "
             f"got {quoted(value)}"
         )
+    for text in (name, *(value if isinstance(value, list) else [value])):
+        if isinstance(text, str):
+            _check_characters(f"parameter {quoted(name)}", text)
     message = Parameter(name=name, value=ParameterValue(type=kind[0]))
-    setattr(message.value, kind[1], value)
+    if kind[1]:
+        setattr(message.value, kind[1], value)
     return message
 
 

@@ -31,6 +31,7 @@ from kosmos_ros.sanitize import one_line, quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.clients import encoded
 from kosmos_ros.web.hub import CLIENT, Client, Hub
+from kosmos_ros.web.looks import Json
 from kosmos_ros.web.pictures import LARGEST, MAX_PIXELS, WIDTHS, Picture, jpeg, picture_of, smaller
 
 PAGE = Path(__file__).parent / "page"
@@ -188,7 +189,7 @@ class Site:
             raise RequestError(f"type must be ask, cancel, set or visible, got {quoted(kind)}")
         handle(client, message)
 
-    def _show(self, client: Client, message: messages.Json) -> None:
+    def _show(self, client: Client, message: Json) -> None:
         visible = message.get("visible")
         if not isinstance(visible, bool):
             raise RequestError(f"visible must be true or false, got {quoted(visible)}")
@@ -228,7 +229,7 @@ def _read(read: Callable[[], Any], live: _LiveImage) -> tuple[str, Picture | Non
         return stamp, jpeg(decode_compressed(message.data, message.format, MAX_PIXELS))
 
 
-def _message(text: str | None) -> messages.Json:
+def _message(text: str | None) -> Json:
     """Return the JSON object of a message. Raises RequestError."""
     if text is None or len(text.encode(errors="replace")) > MAX_MESSAGE:
         raise RequestError(f"a message must be text of at most {MAX_MESSAGE} bytes")
