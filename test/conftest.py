@@ -64,6 +64,7 @@ TIERS = {
     "training/test_model.py": "unit slow",
     "web": "process",
     "web/test_clients.py": "unit",
+    "web/test_hub.py": "ros",
     "web/test_looks.py": "unit",
     "web/test_messages.py": "ros",
     "web/test_pictures.py": "unit",

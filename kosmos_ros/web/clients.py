@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from kosmos_ros.web.looks import Json
 
@@ -20,6 +20,9 @@ MOST_EVENTS = 100  # that wait for one browser
 MOST_MESSAGES = 256  # that wait for one browser before its requests are no longer read
 
 LOOK, EVENT = "look", "event"
+Text = str | Callable[[], str]
+"""A message, or a function that makes it when the browser has read all before it."""
+
 MOST = {LOOK: MOST_LOOKS, EVENT: MOST_EVENTS}
 
 
@@ -35,7 +38,7 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[tuple[str, Hashable], str] = OrderedDict()
+        self._waiting: OrderedDict[tuple[str, Hashable], Text] = OrderedDict()
         self._counts = dict.fromkeys(MOST, 0)
         self._skipped = 0  # looks that were left out since the last message "gap"
         self._numbers = 0
@@ -46,7 +49,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, text: str, key: Hashable = None, kind: str = "") -> None:
+    def put(self, text: Text, key: Hashable = None, kind: str = "") -> None:
         """Add a message. `key` None: it replaces no other. `kind`: LOOK, EVENT or another one."""
         if key is None:
             self._numbers += 1
@@ -81,7 +84,7 @@ class Outbox:
         if (kind := whole[0]) in MOST:
             self._counts[kind] -= 1
         self._make_room()
-        return text
+        return text if isinstance(text, str) else text()
 
     async def room(self) -> None:
         """Wait until the browser has read enough that its next request may be answered."""

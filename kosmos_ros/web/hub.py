@@ -276,6 +276,11 @@ class Hub:
                 client.outbox.put(text, key or message["type"], kind)
 
     def _greet(self, client: Client) -> None:
+        client.outbox.put(self._hello, "hello", STATE)
+        client.outbox.put(encoded({"type": "state", **self.node_state}), "state", STATE)
+
+    def _hello(self) -> str:
+        """Return all that is known, as text."""
         hello = {
             "type": "hello",
             "node": self.node,
@@ -287,8 +292,7 @@ class Hub:
             "events": [*self._events.values()],
             "health": self._health_so_far(),
         }
-        client.outbox.put(encoded(hello), "hello", STATE)
-        client.outbox.put(encoded({"type": "state", **self.node_state}), "state", STATE)
+        return encoded(hello)
 
     def _health_so_far(self) -> Json:
         cameras = {

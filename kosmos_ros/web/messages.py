@@ -40,8 +40,8 @@ LEVELS = {
     DiagnosticStatus.ERROR: "error",
     DiagnosticStatus.STALE: "stale",
 }
-IDLE = ("not active", "unconfigured", "shut down")
-"""Messages of ~/model_info while the model cannot be used because nobody wants it."""
+LOADING = ("loading", "the model is loading")
+"""Messages of ~/model_info begin so while a model is loaded, or before another attempt."""
 CHOICES = "one of "  # start of additional_constraints in a parameter's description
 
 
@@ -306,8 +306,8 @@ def parameter_from(name: str, value: object) -> Parameter:
     large = isinstance(value, int) and not -(2**63) <= value < 2**63
     if kind is None or not texts or large:
         raise RequestError(
-            f"parameter {quoted(name)} must be true, false, a number, a text, a list of texts or null, "
-            f"got {quoted(value)}"
+            f"parameter {quoted(name)} must be true, false, a number, a text, a list of texts or "
+            f"null, got {quoted(value)}"
         )
     for text in (name, *(value if isinstance(value, list) else [value])):
         if isinstance(text, str):
@@ -365,9 +365,8 @@ def values_of(status: DiagnosticStatus) -> dict[str, str]:
 
 def state_json(status: DiagnosticStatus) -> Json:
     """Return the state of the node, from ~/model_info."""
-    state = {"ok": "ready", "error": "error"}.get(LEVELS.get(status.level, ""), "loading")
-    if state == "loading" and status.message in IDLE:
-        state = "inactive"
+    waiting = "loading" if status.message.startswith(LOADING) else "inactive"
+    state = {"ok": "ready", "error": "error"}.get(LEVELS.get(status.level, ""), waiting)
     return {"state": state, "message": status.message}
 
 

@@ -146,11 +146,13 @@ class Site:
                     asyncio.ensure_future(self._receive(socket, client)),
                 ]
                 try:
-                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
+                for task in ended:
+                    task.result()  # raises the error of a bug, for the log
         except NotReadyError as exc:
             await socket.close(TRY_LATER, str(exc))
 
@@ -179,15 +181,16 @@ class Site:
     def _handle(self, client: Client, text: str | None) -> None:
         """Do what a message of the page says. Raises RequestError for a wrong one."""
         message = _message(text)
-        handle = {
+        kinds = {
             "ask": self._hub.request,
             "cancel": self._hub.cancel,
             "set": self._hub.change,
             "visible": self._show,
-        }.get(kind := message.get("type", ""))
-        if handle is None:
-            raise RequestError(f"type must be ask, cancel, set or visible, got {quoted(kind)}")
-        handle(client, message)
+        }
+        kind = message.get("type")
+        if not isinstance(kind, str) or kind not in kinds:
+            raise RequestError(f"type must be one of {', '.join(kinds)}, got {quoted(kind)}")
+        kinds[kind](client, message)
 
     def _show(self, client: Client, message: Json) -> None:
         visible = message.get("visible")

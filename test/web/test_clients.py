@@ -139,6 +139,16 @@ def test_every_look_is_sent_replaced_or_counted_in_a_gap(actions):
     asyncio.run(run())
 
 
+def test_a_message_that_is_never_read_is_never_made():
+    made = []
+    outbox = Outbox()
+    for index in range(100):
+        outbox.put(lambda index=index: made.append(index) or f"hello {index}", "hello", "state")
+    assert not made
+    assert emptied(outbox) == ["hello 99"]
+    assert made == [99]
+
+
 def test_messages_have_only_ascii_and_no_number_that_json_lacks():
     assert encoded({"text": "\ud800é\u2028<"}) == '{"text":"\\ud800\\u00e9\\u2028<"}'
     with pytest.raises(ValueError, match="JSON"):

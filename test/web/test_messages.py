@@ -329,7 +329,12 @@ def status(level=DiagnosticStatus.OK, message="", **values):
         (DiagnosticStatus.OK, "ready", "ready"),
         (DiagnosticStatus.ERROR, "no such model", "error"),
         (DiagnosticStatus.WARN, "loading", "loading"),
-        (DiagnosticStatus.WARN, "trying again in 5 s", "loading"),
+        (
+            DiagnosticStatus.WARN,
+            "the model is loading: no network; next in 2 s",
+            "loading",
+        ),
+        (DiagnosticStatus.WARN, "the node is shutting down", "inactive"),
         (DiagnosticStatus.WARN, "not active", "inactive"),
         (DiagnosticStatus.WARN, "unconfigured", "inactive"),
     ],

@@ -1,0 +1,277 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The hub passes news to browsers and requests to the node, each with its limits."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
+pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
+
+from kosmos_msgs.msg import GroundedCaption
+
+from kosmos_ros.errors import NotReadyError, RequestError
+from kosmos_ros.web import server
+from kosmos_ros.web.hub import MOST_CHANGES, MOST_CLIENTS, MOST_REQUESTS, Hub
+from kosmos_ros.web.looks import CAPTION, PICTURE
+from kosmos_ros.web.pictures import Picture
+from kosmos_ros.web.server import Site
+
+
+class FakeContract:
+    """Stands for the client of the node; keeps what it is told to do."""
+
+    def __init__(self):
+        self.wanted, self.asked, self.cancelled, self.changes = [], [], [], []
+
+    def post(self, call):
+        call()
+
+    def want(self, wanted):
+        self.wanted.append(wanted)
+
+    def ask(self, request, goal):
+        self.asked.append((request, goal))
+
+    def cancel(self, request):
+        self.cancelled.append(request)
+
+    def set(self, name, value, done):
+        self.changes.append((name, value, done))
+
+
+def run(test):
+    """Run `test(hub)` in an event loop, with a hub of the cameras front and rear."""
+
+    async def main():
+        hub = Hub("/kosmos", asyncio.get_running_loop())
+        hub.contract = FakeContract()
+        cameras = {"front": "/front/image", "rear": "/rear/image"}
+        hub.described({}, {"max_rate": 1.0, "front.max_rate": 2.0}, cameras)
+        hub.state({"state": "ready", "message": "ready"})
+        await test(hub)
+
+    asyncio.run(main())
+
+
+async def read(client):
+    """Return all messages that wait for a client."""
+    return [json.loads(await client.outbox.take()) for _ in range(len(client.outbox))]
+
+
+DONE = {"done": True, "success": True, "message": "", "result": {}}
+
+
+def test_the_node_works_only_while_somebody_looks():
+    async def test(hub):
+        with hub.joined() as one:
+            with hub.joined():
+                pass
+            hub.show(one, False)
+            hub.show(one, False)
+            hub.show(one, True)
+        with hub.watching():
+            pass
+        assert hub.contract.wanted == [True, False, True, False, True, False]
+
+    run(test)
+
+
+def test_there_is_a_last_browser():
+    async def test(hub):
+        with contextlib.ExitStack() as browsers:
+            for _ in range(MOST_CLIENTS):
+                browsers.enter_context(hub.joined())
+            with pytest.raises(NotReadyError, match="at most 64 browsers"):
+                browsers.enter_context(hub.joined())
+        with hub.joined():
+            pass
+
+    run(test)
+
+
+def test_a_browser_that_leaves_cancels_its_questions():
+    async def test(hub):
+        with hub.joined() as client:
+            for name in ("1", "2"):
+                hub.request(client, {"id": name, "task": "brief_caption"})
+            (first, _), (second, _) = hub.contract.asked
+            first.tell(DONE)
+        assert hub.contract.cancelled == [second]
+
+    run(test)
+
+
+def test_one_browser_has_at_most_four_questions():
+    async def test(hub):
+        with hub.joined() as client:
+            await read(client)
+            for index in range(MOST_REQUESTS + 1):
+                hub.request(client, {"id": str(index), "task": "brief_caption"})
+            assert len(hub.contract.asked) == MOST_REQUESTS
+            (refused,) = await read(client)
+            assert refused["id"] == "4"
+            assert refused["done"]
+            assert refused["message"] == "at most 4 requests may run; cancel one"
+            hub.contract.asked[0][0].tell(DONE)
+            hub.request(client, {"id": "5", "task": "brief_caption"})
+            assert len(hub.contract.asked) == MOST_REQUESTS + 1
+
+    run(test)
+
+
+def test_an_id_is_used_by_one_question_at_a_time():
+    async def test(hub):
+        with hub.joined() as client:
+            hub.request(client, {"id": "1", "task": "brief_caption"})
+            with pytest.raises(RequestError, match="those of running requests, got '1'"):
+                hub.request(client, {"id": "1", "task": "brief_caption"})
+            hub.contract.asked[0][0].tell(DONE)
+            hub.request(client, {"id": "1", "task": "brief_caption"})
+
+    run(test)
+
+
+@pytest.mark.parametrize("name", [None, 1, "", "x" * 65, ["1"]])
+def test_a_wrong_id_is_refused(name):
+    async def test(hub):
+        with hub.joined() as client:
+            for call in (hub.request, hub.cancel, hub.change):
+                with pytest.raises(RequestError, match="id must be a text of 1 to 64 characters"):
+                    call(client, {"id": name, "camera": "", "name": "task"})
+
+    run(test)
+
+
+def test_one_browser_sets_at_most_16_parameters_at_a_time():
+    async def test(hub):
+        with hub.joined() as client:
+            await read(client)
+            message = {"id": "1", "camera": "front", "name": "max_rate", "value": 2.0}
+            for _ in range(MOST_CHANGES + 1):
+                hub.change(client, message)
+            (refused,) = await read(client)
+            assert not refused["success"]
+            assert "at most 16 parameters" in refused["message"]
+            name, value, done = hub.contract.changes[0]
+            assert (name, value) == ("front.max_rate", 2.0)
+            done(True, "words of the node")
+            (answer,) = await read(client)
+            assert answer == {
+                "type": "set", "id": "1", "success": True, "message": "words of the node",
+            }  # fmt: skip
+            hub.change(client, message)
+            assert len(hub.contract.changes) == MOST_CHANGES + 1
+
+    run(test)
+
+
+EVENT = {
+    "camera": "front", "stamp": "1.000000000", "time": 1000.0, "kind": "appeared",
+    "subject": "a cat", "answer": "", "previous": "", "phrases": [], "since": 1000.0,
+}  # fmt: skip
+
+
+def test_an_event_is_told_once_and_kept_for_later_browsers():
+    async def test(hub):
+        with hub.joined() as client:
+            await read(client)
+            hub.event(EVENT, past=False)
+            hub.event(EVENT, past=True)  # the node sends it again to a new subscriber
+            assert await read(client) == [{"type": "event", **EVENT}]
+        with hub.joined() as later:
+            hello, _ = await read(later)
+            assert hello["events"] == [EVENT]
+
+    run(test)
+
+
+def test_nobody_waits_for_what_has_happened_before():
+    async def test(hub):
+        waiting = asyncio.ensure_future(hub.next(lambda news: isinstance(news, dict), 60))
+        await asyncio.sleep(0)
+        hub.event(EVENT, past=True)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        hub.event({**EVENT, "stamp": "2.000000000"}, past=False)
+        assert (await waiting)["stamp"] == "2.000000000"
+        assert not hub._waiting
+
+    run(test)
+
+
+def test_a_look_is_told_with_its_picture_and_kept():
+    async def test(hub):
+        key = ("front", "1.000000000")
+        with hub.joined() as client:
+            await read(client)
+            hub.picture(key, Picture("image/jpeg", b"jpeg"))
+            hub.part(key, CAPTION, GroundedCaption(caption="a cat"))
+            (look,) = await read(client)
+            assert look["picture"] == "/picture/front/1.000000000.jpg"
+            assert look["caption"]["text"] == "a cat"
+        assert hub.looks.newest("front").parts.keys() == {CAPTION, PICTURE}
+        assert hub.looks.newest("rear") is None
+        with hub.joined() as later:
+            hello, state = await read(later)
+            assert [look["stamp"] for look in hello["looks"]] == ["1.000000000"]
+            assert hello["values"] == {
+                "": {"max_rate": 1.0}, "front": {"max_rate": 2.0}, "rear": {},
+            }  # fmt: skip
+            assert state["state"] == "ready"
+
+    run(test)
+
+
+def test_an_answer_for_an_agent_is_the_result_or_the_nodes_words():
+    async def test(hub):
+        for message, expected in (
+            ({**DONE, "result": {"text": "a cat"}}, {"text": "a cat"}),
+            ({**DONE, "success": False, "message": "the queue is full"}, None),
+        ):
+            waiting = asyncio.ensure_future(hub.answer(None, 60))
+            await asyncio.sleep(0)
+            hub.contract.asked[-1][0].tell({"text": "a"})
+            hub.contract.asked[-1][0].tell(message)
+            if expected:
+                assert await waiting == expected
+            else:
+                with pytest.raises(RequestError, match="the queue is full"):
+                    await waiting
+
+    run(test)
+
+
+def test_an_agent_that_stops_waiting_cancels_its_question():
+    async def test(hub):
+        waiting = asyncio.ensure_future(hub.answer(None, 60))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert hub.contract.cancelled == [hub.contract.asked[0][0]]
+
+    run(test)
+
+
+def test_a_browser_that_does_not_read_for_too_long_is_left(monkeypatch):
+    monkeypatch.setattr(server, "SEND_TIMEOUT", 0.01)
+
+    class Stuck:
+        async def accept(self):
+            pass
+
+        async def send_text(self, text):
+            await asyncio.Event().wait()
+
+        async def receive(self):
+            await asyncio.Event().wait()
+
+    async def test(hub):
+        await Site(hub)._socket(Stuck())
+        assert hub.contract.wanted == [True, False]
+        assert not hub._clients
+
+    run(test)

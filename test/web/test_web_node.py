@@ -1,0 +1,196 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The program web_node: its start, its refusals, its token and its end, without a kosmos_node."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from programs import Program, parameters
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
+pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
+
+from web_client import Server
+from websockets.exceptions import InvalidStatus
+
+from kosmos_ros.entry import BAD_PARAMETER, ENVIRONMENT
+from kosmos_ros.web.web_node import TOKEN_VARIABLE
+
+TOKEN = "a token that nobody guesses"
+
+
+@pytest.fixture(scope="module")
+def lonely():
+    """Provide a server whose kosmos_node does not run."""
+    return Server(node="/nobody")
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """Provide a server that other machines can reach, so that it has a token of its own."""
+    return Server(address="0.0.0.0")
+
+
+def test_a_page_learns_that_there_is_no_node(lonely):
+    with lonely.browser() as browser:
+        hello, state = browser.receive(), browser.receive()
+        assert hello["type"] == "hello"
+        assert (hello["node"], hello["cameras"], hello["looks"]) == ("/nobody", [], [])
+        assert (state["state"], state["type"]) == ("gone", "state")
+        (done,) = browser.answers(browser.ask(camera="", task="brief_caption"))
+        assert "kosmos_node is not running" in done["message"]
+        assert "kosmos_node is not running" in browser.set("", "max_rate", 1.0)["message"]
+    assert lonely.get("/live/_.jpg").status == 404
+
+
+def test_the_page_is_served_and_is_always_fresh(lonely):
+    page = lonely.get("/")
+    assert page.status == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert page.headers["Cache-Control"] == "no-cache"
+    assert b"<!doctype html>" in page.data.lower()
+    script = lonely.get("/app.js")
+    assert script.headers["Content-Type"].startswith("text/javascript")
+    assert lonely.get("/app.js", If_None_Match=script.headers["ETag"]).status == 304
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_with_0_while_browsers_are_connected(sign):
+    server = Server()
+    with server.browser() as browser:
+        browser.until("state")
+        assert server.program.stop(sign) == 0
+    assert "Traceback" not in server.program.output
+
+
+def test_other_machines_need_the_printed_token(guarded):
+    address, _, token = guarded.address.partition("?token=")
+    assert address.startswith("http://0.0.0.0:")
+    assert len(token) == 32
+    for path in ("/", "/?token=wrong", "/live/_.jpg", "/mcp"):
+        response = guarded.get(path)
+        assert response.status == 403
+        assert "token is missing or wrong" in response.data.decode()
+    with pytest.raises(InvalidStatus), guarded.browser():
+        pass
+    response = guarded.get(f"/?token={token}")
+    assert response.status == 200
+    cookie = response.headers["Set-Cookie"].partition(";")[0]
+    assert guarded.get("/app.js", Cookie=cookie).status == 200
+    with guarded.browser(Cookie=cookie) as browser:
+        assert browser.receive()["type"] == "hello"
+    with guarded.browser(Authorization=f"Bearer {token}") as browser:
+        assert browser.receive()["type"] == "hello"
+    assert guarded.get("/mcp", "POST", Authorization=f"Bearer {token}").status in (400, 406, 415)
+
+
+def test_the_token_is_printed_once_and_is_not_in_the_log(guarded):
+    token = guarded.address.partition("?token=")[2]
+    assert guarded.program.output.count(token) == 1
+    assert "INFO" not in next(line for line in guarded.program.lines if token in line)
+
+
+def test_a_token_can_come_from_the_environment():
+    server = Server({**os.environ, TOKEN_VARIABLE: TOKEN})
+    assert server.address.endswith("/?token=a%20token%20that%20nobody%20guesses")
+    assert server.get("/").status == 403
+    assert server.get("/", Authorization=f"Bearer {TOKEN}").status == 200
+
+
+def test_a_name_of_the_machine_must_be_allowed():
+    server = Server(allowed_hosts="[robot.local]")
+    assert server.get("/", Host="robot.local:80").status == 200
+    assert server.get("/", Host="other.local:80").status == 403
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"address": "0.0.0.0", "token": "none"}, "parameter token must not be none for the addr"),
+        ({"token": "short"}, "parameter token must have 16 to 256 printable ASCII characters"),
+        ({"address": "robot"}, "parameter address must be an IP address"),
+        ({"address": "192.0.2.1"}, "cannot listen at 192.0.2.1, port 8765"),
+        ({"port": 70000}, "parameter port must be 0 to 65535, got 70000"),
+        ({"node": "kosmos"}, "parameter node must be the full name of a node, such as /kosmos"),
+        ({"node": "/a b"}, "parameter node must be the full name of a node"),
+    ],
+)
+def test_a_wrong_parameter_ends_the_program_with_the_reason(values, message):
+    program = Program("web.web_node", *parameters(**values))
+    assert program.ends() == BAD_PARAMETER
+    assert message in program.output
+    assert "Traceback" not in program.output
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = Program("web.web_node", *parameters(port=port))
+        assert program.ends() == BAD_PARAMETER
+    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in program.output
+    assert "(0: a free port)" in program.output
+
+
+MISSING = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == {name!r} else find(name, *rest)
+from kosmos_ros.entry import {program}
+sys.argv = {words!r}
+sys.exit({program}())
+"""
+
+
+@pytest.mark.parametrize("name", ["starlette", "uvicorn", "websockets", "mcp"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(name):
+    code = MISSING.format(name=name, program="web_node", words=["web_node"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == ENVIRONMENT
+    command = f"{sys.executable} -m pip install starlette uvicorn websockets mcp"
+    assert done.stderr == f"web_node: Python finds no package {name}: run '{command}'\n"
+
+
+@pytest.mark.parametrize("name", ["mcp", "rclpy"])
+def test_kosmos_mcp_names_a_missing_package(name):
+    code = MISSING.format(name=name, program="kosmos", words=["kosmos", "mcp"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == ENVIRONMENT
+    assert f"kosmos: Python finds no package {name}: " in done.stderr
+    assert done.stdout == ""
+
+
+def test_kosmos_mcp_ends_with_its_input_and_writes_nothing_else():
+    command = [sys.executable, "-m", "kosmos_ros.cli", "mcp"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_kosmos_mcp_refuses_a_name_that_is_none():
+    command = [sys.executable, "-m", "kosmos_ros.cli", "mcp", "--node", "my node"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
+    assert done.returncode == BAD_PARAMETER
+    assert "must be the full name of a node, such as /kosmos, got 'my node'" in done.stderr
+
+
+def test_kosmos_mcp_ends_on_a_signal():
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "kosmos_ros.cli", "mcp"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdin.write(INITIALIZE)
+        process.stdin.flush()
+        assert '"kosmos_ros"' in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+INITIALIZE = (
+    '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": '
+    '"2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}\n'
+)
