@@ -1,0 +1,151 @@
+// Health at a glance: five small plots of the last minute, and the figures behind them.
+
+import { $, count, h, icon, s, told } from "./dom.js";
+
+const POINTS = 60; // of each plot
+const one = (v) => v.toFixed(1);
+const number = (camera, key) => Number(camera.values[key] ?? 0) || 0;
+
+const TILES = [
+  { name: "Captions", value: (p) => [one(p.captions), "per s"], note: (p, c) => `${count(number(c, "described"))} in all`, series: [(p) => p.captions] },
+  { name: "Latency", value: (p) => (p.p50 ? [p.p50.toFixed(0), "ms p50"] : ["–", ""]), note: (p) => (p.p95 ? `${p.p95.toFixed(0)} ms p95` : "nothing described"), series: [(p) => p.p95, (p) => p.p50] },
+  { name: "Images in", value: (p) => [one(p.images), "Hz"], note: (p) => (p.images ? `${(p.lost * 100).toFixed(0)} % lost on the way` : "none arrive"), series: [(p) => p.images] },
+  { name: "Passed over", value: (p) => [one(p.drops), "per s"], note: why, series: [(p) => p.drops] },
+  { name: "Memory", value: (p) => [p.memory.toFixed(0), "MB"], note: (p) => (p.device ? `${p.device} MB on the device` : "of the process"), series: [(p) => p.memory], floor: 0.5 },
+];
+
+// Why frames were not described, the most frequent reason first.
+function why(point) {
+  const reasons = Object.entries(point.dropped).filter(([, n]) => n).sort((a, b) => b[1] - a[1]);
+  return reasons.map(([reason, n]) => `${count(n)} ${reason}`).join(", ") || "none";
+}
+
+export class Health {
+  constructor(node, open) {
+    Object.assign(this, { node, open });
+    this.tiles = TILES.map((tile) => this.#make(tile));
+    $("#tiles").replaceChildren(...this.tiles.map((tile) => tile.button));
+  }
+
+  #make(tile) {
+    const value = h("span", { class: "big" }), unit = h("span", { class: "unit" }), note = h("span", { class: "note" });
+    const svg = s("svg", { class: "plot", viewBox: "0 0 100 32", preserveAspectRatio: "none", "aria-hidden": "true" });
+    const lines = tile.series.map((_, i) => s("path", { class: i === tile.series.length - 1 ? "main" : "other" }));
+    const fill = s("path", { class: "under" }), cursor = s("path", { class: "cursor" });
+    svg.append(fill, ...lines, cursor);
+    const button = h(
+      "button",
+      { type: "button", class: "tile", onclick: this.open },
+      h("span", { class: "name" }, tile.name),
+      h("span", { class: "reading" }, value, h("span", { class: "hidden" }, " "), unit), note, svg,
+    );
+    const shown = { ...tile, button, parts: { value, unit, note, svg, lines, fill, cursor }, at: null };
+    svg.addEventListener("pointermove", (event) => {
+      const r = svg.getBoundingClientRect();
+      shown.at = (event.clientX - r.left) / r.width;
+      this.#tile(shown);
+    });
+    svg.addEventListener("pointerleave", () => {
+      shown.at = null;
+      this.#tile(shown);
+    });
+    return shown;
+  }
+
+  show(camera) {
+    this.camera = this.node.camera(camera);
+    for (const tile of this.tiles) this.#tile(tile);
+    this.#words();
+    if (!$("#panel-health").hidden) this.#figures();
+  }
+
+  #tile({ parts, at, value, note, series, floor }) {
+    const points = this.camera.samples.slice(-POINTS);
+    const last = points.length - 1;
+    const place = at === null ? last : Math.round(at * last);
+    const point = points[place] ?? this.camera.last;
+    [parts.value.textContent, parts.unit.textContent] = value(point);
+    const text = at === null ? note(point, this.camera) : `${last - place} s ago`;
+    parts.note.textContent = text;
+    parts.note.title = text; // where it is too long
+    const all = points.flatMap((p) => series.map((get) => get(p)));
+    const high = Math.max(...all, 1e-6) * 1.15, low = floor ? Math.min(...all) * floor : 0;
+    const y = (v) => (30 - ((v - low) / (high - low)) * 28).toFixed(2);
+    const x = (i) => ((i / Math.max(last, 1)) * 100).toFixed(2);
+    const paths = series.map((get) => points.map((p, i) => `${i ? "L" : "M"}${x(i)} ${y(get(p))}`).join(""));
+    paths.forEach((path, n) => parts.lines[n].setAttribute("d", path));
+    parts.fill.setAttribute("d", points.length ? `${paths.at(-1)}L100 32L0 32Z` : "");
+    parts.cursor.setAttribute("d", at === null ? "" : `M${x(place)} 0V32`);
+  }
+
+  #words() {
+    const words = warnings(this.node);
+    const place = $("#warnings");
+    const text = words.map((w) => w.text).join("\n");
+    if (place.dataset.text === text && place.childElementCount) return;
+    place.dataset.text = text;
+    const [first] = words;
+    const more = words.length > 1 && h("span", { class: "others" }, `+${words.length - 1}`);
+    place.replaceChildren(
+      first
+        ? h("button", { type: "button", class: `word ${first.level}`, onclick: this.open }, icon("warn"), h("span", {}, ...told(first.text)), more)
+        : h("p", { class: "word calm" }, icon("check"), h("span", {}, "No warnings from the node")),
+    );
+  }
+
+  // The panel keeps its place while the figures change.
+  #figures() {
+    const root = $("#figures");
+    const at = $(".scroller", root)?.scrollLeft ?? 0;
+    const held = root.contains(document.activeElement);
+    root.replaceChildren(
+      group("Model", h("dl", { class: "facts" }, ...pairs(this.node))),
+      group("Cameras", table([...this.node.cameras.values()])),
+      group("The node says", ...saying(this.node)),
+    );
+    $(".scroller", root).scrollLeft = at;
+    if (held) $(".scroller", root).focus({ preventScroll: true });
+  }
+}
+
+const group = (title, ...content) => h("section", { class: "group" }, h("h3", {}, title), ...content);
+
+function pairs({ model, version }) {
+  const values = Object.entries(model?.values ?? {}).filter(([, value]) => value !== "");
+  return [["state", model?.message ?? "unknown"], ...values, ["kosmos_ros", version]].map(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]);
+}
+
+// One row for each of the node's figures, one column for each camera.
+function table(cameras) {
+  const keys = [...new Set(cameras.flatMap((c) => Object.keys(c.values)))];
+  const row = (name, get) => h("tr", {}, h("th", { scope: "row" }, name), ...cameras.map((c) => h("td", {}, get(c) || "–")));
+  return h(
+    "div",
+    { class: "scroller", tabindex: 0, role: "group", "aria-label": "Figures of each camera" },
+    h(
+      "table",
+      {},
+      h("thead", {}, h("tr", {}, h("td", {}), ...cameras.map((c) => h("th", { scope: "col" }, c.label)))),
+      h("tbody", {}, row("state", (c) => c.message), ...keys.map((key) => row(key, (c) => c.values[key]))),
+    ),
+  );
+}
+
+function saying(node) {
+  const words = warnings(node);
+  if (!words.length) return [h("p", { class: "quiet" }, "No warnings.")];
+  return words.map((w) => h("p", { class: `word ${w.level}` }, icon("warn"), h("span", {}, ...told(w.text))));
+}
+
+// What the node warns of, the worst first: [{level, text}].
+export function warnings(node) {
+  if (!node.connected) return [{ level: "error", text: "No connection. These figures are the last ones." }];
+  if (node.state === "gone") return [{ level: "error", text: `${node.name} does not answer: ${node.message}` }];
+  const found = [];
+  const say = (level, text) => found.push({ level, text });
+  if (node.model && node.model.level !== "ok") say(node.model.level, `model: ${node.model.message}`);
+  for (const { label, level, message, values } of node.cameras.values()) {
+    if (level !== "ok" || values.cause) say(level === "error" ? "error" : "warn", `${label}: ${[level !== "ok" && message, values.cause].filter(Boolean).join(": ")}`);
+  }
+  return found.sort((a, b) => (b.level === "error") - (a.level === "error"));
+}

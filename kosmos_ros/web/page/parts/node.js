@@ -1,0 +1,290 @@
+// The connection to the web server, and what is known of the node. Knows no element of the page.
+//
+// Events: "hello" (cameras and parameters are known, perhaps new ones), "look" (a described frame
+// or more parts of it), "event", "health", "state", "parameters", "gap" (looks were left out).
+
+const PAUSES = [1, 2, 4, 8, 10]; // s before each attempt to connect; the last one repeats
+const MOST_LOOKS = 900; // as many as the server sends at first
+const MOST_EVENTS = 300;
+const SAMPLES = 60; // of each plot, one a second
+const SKEW = 5000; // ms between the robot's clock and this one, from which the robot's counts
+
+const NO_CONNECTION = "This page has no connection to its server. Try again when it is back.";
+const REASONS = {
+  loading: "The model is loading. Ask when it is ready.",
+  error: "The model cannot be used, so it answers no questions.",
+  inactive: "The node is not active. Activate it to ask.",
+  gone: "The node is not running. Ask when it is back.",
+};
+
+class Camera {
+  constructor(name, topic) {
+    Object.assign(this, { name, topic, level: "ok", message: "", values: {}, samples: [] });
+  }
+
+  // The name that people read; a single camera has none.
+  get label() {
+    return this.name || "camera";
+  }
+
+  get last() {
+    return this.samples.at(-1) ?? NO_SAMPLE;
+  }
+}
+
+const NO_SAMPLE = {
+  captions: 0, images: 0, p50: 0, p95: 0, drops: 0, dropped: {}, lost: 0, memory: 0, device: 0, waiting: 0,
+};
+const NO_CAMERA = new Camera("", "");
+
+export class Node extends EventTarget {
+  constructor() {
+    super();
+    this.name = "";
+    this.cameras = new Map();
+    this.parameters = {};
+    this.values = { "": {} };
+    this.looks = []; // oldest first
+    this.events = [];
+    this.model = null; // {level, message, values, loading}; null until the first diagnostics
+    this.state = "disconnected";
+    this.message = "";
+    this.connected = false;
+    this.retryAt = 0; // ms since 1970, of the next attempt to connect; 0: one is under way
+    this.known = new Map(); // "camera stamp" -> look
+    this.requests = new Map(); // id -> function that takes an answer
+    this.changes = new Map(); // id -> function that takes the refusal
+    this.skew = 0; // ms that this clock is ahead of the robot's
+    this.failures = 0;
+    this.number = 0;
+    document.addEventListener("visibilitychange", () => this.#show());
+  }
+
+  // Connecting ----------------------------------------------------------------------------------
+
+  connect() {
+    clearTimeout(this.timer);
+    this.retryAt = 0;
+    const address = new URL("/ws", location.href);
+    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(address);
+    this.socket?.close();
+    this.socket = socket;
+    const current = (act) => (event) => this.socket === socket && act(event);
+    socket.addEventListener("open", current(() => this.#show()));
+    socket.addEventListener("message", current((event) => this.#take(JSON.parse(event.data))));
+    socket.addEventListener("close", current((event) => this.#lost(event.reason)));
+    this.#emit("state");
+  }
+
+  #lost(reason) {
+    const pause = PAUSES[Math.min(this.failures++, PAUSES.length - 1)];
+    this.connected = false;
+    this.state = "disconnected";
+    this.message = reason;
+    this.retryAt = Date.now() + pause * 1000;
+    this.timer = setTimeout(() => this.connect(), pause * 1000);
+    for (const answer of this.requests.values()) answer({ done: true, success: false, message: NO_CONNECTION });
+    for (const refuse of this.changes.values()) refuse(NO_CONNECTION);
+    this.changes.clear();
+    this.#emit("state");
+  }
+
+  #send(message) {
+    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    this.socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  // A hidden tab gets nothing but answers to its own questions.
+  #show() {
+    this.#send({ type: "visible", visible: !document.hidden });
+  }
+
+  #take(message) {
+    const take = {
+      hello: () => this.#hello(message),
+      look: () => this.#emit("look", this.#look(message)),
+      event: () => this.#emit("event", this.#event(message)),
+      health: () => this.#health(message),
+      state: () => this.#state(message),
+      parameters: () => this.#values(message.values),
+      answer: () => this.requests.get(message.id)?.(message),
+      set: () => this.#answered(message),
+      gap: () => this.#emit("gap", message.skipped),
+      error: () => console.warn(`the server refused a message: ${message.message}`),
+    }[message.type];
+    take?.();
+  }
+
+  // What arrives --------------------------------------------------------------------------------
+
+  #hello(message) {
+    this.connected = true;
+    this.failures = 0;
+    this.name = message.node;
+    this.version = message.version;
+    this.parameters = message.parameters;
+    this.values = message.values;
+    const old = this.cameras;
+    this.cameras = new Map(message.cameras.map(({ name, topic }) => [name, old.get(name) ?? new Camera(name, topic)]));
+    for (const { name, topic } of message.cameras) this.cameras.get(name).topic = topic;
+    this.model = message.health.model;
+    for (const [name, health] of Object.entries(message.health.cameras)) {
+      const { samples, ...rest } = health;
+      const camera = this.cameras.get(name);
+      if (camera) Object.assign(camera, rest, { samples: samples ?? [] });
+    }
+    const before = { looks: new Set(this.looks), events: new Set(this.events) };
+    for (const look of message.looks) this.#look(look);
+    for (const event of message.events) this.#event(event);
+    this.#emit("hello", {
+      looks: this.looks.filter((look) => !before.looks.has(look)),
+      events: this.events.filter((event) => !before.events.has(event)),
+    });
+  }
+
+  // Parts of a look may come later. The object stays the same, because others refer to it.
+  #look(message) {
+    const look = this.at(message.camera, message.stamp, message.time);
+    const fresh = !look.arrived;
+    Object.assign(look, message, { arrived: true });
+    if (!fresh) return look;
+    const ahead = Date.now() - look.time;
+    this.skew = Math.abs(ahead) > SKEW ? ahead : 0;
+    let place = this.looks.length;
+    while (place > 0 && this.looks[place - 1].time > look.time) place -= 1;
+    this.looks.splice(place, 0, look);
+    if (this.looks.length > MOST_LOOKS) {
+      const [oldest] = this.looks.splice(0, 1);
+      this.known.delete(`${oldest.camera} ${oldest.stamp}`);
+    }
+    return look;
+  }
+
+  // The look of a frame, also before it arrives: events and answers may be faster.
+  at(camera, stamp, time) {
+    const key = `${camera} ${stamp}`;
+    if (!this.known.has(key)) {
+      this.known.set(key, { ...EMPTY, camera, stamp, time });
+      // A look that never came is forgotten.
+      if (this.known.size > 2 * MOST_LOOKS) this.known.delete(this.known.keys().next().value);
+    }
+    return this.known.get(key);
+  }
+
+  #event(message) {
+    const same = this.events.find((e) => e.stamp === message.stamp && e.camera === message.camera && e.kind === message.kind && e.subject === message.subject);
+    if (same) return same;
+    const event = { ...message, look: this.at(message.camera, message.stamp, message.time) };
+    this.events.push(event);
+    if (this.events.length > MOST_EVENTS) this.events.shift();
+    return event;
+  }
+
+  #health(message) {
+    this.model = message.model;
+    for (const [name, health] of Object.entries(message.cameras)) {
+      const camera = this.cameras.get(name);
+      if (!camera) continue;
+      Object.assign(camera, health);
+      camera.samples.push(health.sample);
+      if (camera.samples.length > SAMPLES) camera.samples.shift();
+    }
+    this.#emit("health");
+  }
+
+  #state({ state, message }) {
+    this.state = state;
+    this.message = message;
+    this.#emit("state");
+  }
+
+  #values(values) {
+    this.values = values;
+    this.#emit("parameters");
+  }
+
+  // What the page asks --------------------------------------------------------------------------
+
+  get ready() {
+    return this.connected && this.state === "ready";
+  }
+
+  // Why the node answers no questions; empty: it does.
+  get unready() {
+    return this.connected ? (REASONS[this.state] ?? "") : NO_CONNECTION;
+  }
+
+  // The robot's time, which differs from this machine's in a simulation.
+  now() {
+    return Date.now() - this.skew;
+  }
+
+  camera(name) {
+    return this.cameras.get(name) ?? NO_CAMERA;
+  }
+
+  // The newest look of a camera that has a picture; without any, the newest.
+  newest(camera) {
+    const own = (look) => look.camera === camera;
+    return this.looks.findLast((look) => own(look) && look.picture) ?? this.looks.findLast(own) ?? null;
+  }
+
+  value(camera, name) {
+    return this.values[camera]?.[name] ?? this.values[""]?.[name] ?? this.parameters[name]?.default;
+  }
+
+  // The value that a parameter has after a reset.
+  common(camera, name) {
+    return (camera ? this.values[""]?.[name] : null) ?? this.parameters[name]?.default;
+  }
+
+  // Resolves to the node's refusal, or to an empty text.
+  set(camera, name, value) {
+    const id = `set ${++this.number}`;
+    return new Promise((resolve) => {
+      if (!this.#send({ type: "set", id, camera, name, value })) resolve(NO_CONNECTION);
+      else this.changes.set(id, resolve);
+    });
+  }
+
+  #answered({ id, success, message }) {
+    this.changes.get(id)?.(success ? "" : message || "The node refused the value.");
+    this.changes.delete(id);
+  }
+
+  // Yields {waiting}, {begun} and {text, phrases} as they come, last {done, success, message, result}.
+  async *ask({ look, signal, ...request }) {
+    const id = `ask ${++this.number}`;
+    const parts = [];
+    let wake = () => {};
+    this.requests.set(id, (part) => {
+      parts.push(part);
+      wake();
+    });
+    const stop = () => this.#send({ type: "cancel", id });
+    signal.addEventListener("abort", stop);
+    const sent = this.#send({ type: "ask", id, camera: look.camera, stamp: look.stamp, grounded: true, ...request });
+    if (!sent) parts.push({ done: true, success: false, message: NO_CONNECTION });
+    try {
+      for (;;) {
+        while (!parts.length) await new Promise((resolve) => (wake = resolve));
+        const part = parts.shift();
+        yield part;
+        if (part.done) return;
+      }
+    } finally {
+      signal.removeEventListener("abort", stop);
+      this.requests.delete(id);
+    }
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+const EMPTY = {
+  arrived: false, width: 0, height: 0, picture: null, task: "", caption: null, phrases: [], answers: [], latency: 0, inference: 0, dropped: 0,
+};

@@ -1,0 +1,96 @@
+// What the page says when something is missing: the connection, the node, its model or images.
+
+import { $, h, icon, told } from "./dom.js";
+
+// The banner over the whole page -----------------------------------------------------------------
+
+export function banner(node) {
+  const place = $("#banner");
+  const gone = node.connected && node.state === "gone";
+  place.hidden = node.connected && !gone;
+  document.body.dataset.connected = place.hidden ? "yes" : "no";
+  if (place.hidden) return;
+  const text = gone ? `${node.name} does not answer. What you see is old.` : node.message || "No connection to the server. What you see is old.";
+  if ($("#banner-text").textContent !== text) $("#banner-text").textContent = text;
+  const left = Math.max(Math.ceil((node.retryAt - Date.now()) / 1000), 0);
+  $("#banner-time").textContent = gone ? "It is shown again when it is back." : left ? `Trying again in ${left} s.` : "Trying…";
+  $("#banner-act").hidden = gone || !left;
+}
+
+// The notice in place of, or over, the picture ---------------------------------------------------
+
+// Which one a camera needs; empty: none. `look` is what is shown.
+function kindOf(node, camera, look, frozen) {
+  if (!node.connected) return "";
+  if (node.state === "gone") return look ? "" : "gone";
+  if (camera.level === "stale" && !frozen) return "silent";
+  if (["loading", "error", "inactive"].includes(node.state)) return node.state;
+  if (!look && !node.value(camera.name, "enabled")) return "off";
+  return look ? "" : "first";
+}
+
+// `acts` are {last(): show the last image, choose(name)}.
+export function notice(node, camera, look, frozen, acts) {
+  const place = $("#notice");
+  const kind = kindOf(node, camera, look, frozen);
+  place.hidden = !kind;
+  document.body.dataset.notice = kind;
+  if (!kind) return;
+  const content = CONTENTS[kind](node, camera, acts);
+  // The elements stay while their words do, so that focus and selection stay.
+  const words = JSON.stringify([kind, camera.name, content.words]);
+  if (place.dataset.words === words) return;
+  place.dataset.words = words;
+  place.replaceChildren(...content.make());
+}
+
+const text = (title, ...paragraphs) => h("div", {}, h("h2", {}, title), ...paragraphs.filter(Boolean).map((p) => h("p", {}, ...told(p))));
+const spinner = () => h("span", { class: "spinner", "aria-hidden": "true" });
+
+function silent(node, camera, acts) {
+  const { topic, values } = camera;
+  const other = [...node.cameras.values()].find((c) => c.level === "ok" && c !== camera);
+  const why = values.cause || "Does the camera’s driver run, and is this its topic’s name?";
+  const last = node.newest(camera.name);
+  const button = (act, words) => h("button", { type: "button", class: "button", onclick: act }, words);
+  return {
+    words: [topic, why, other?.name, Boolean(last)],
+    make: () => [
+      icon("off"),
+      h("h2", {}, `No image on ${topic}`),
+      h("p", {}, ...told(why)),
+      h("code", {}, `ros2 topic info -v ${topic}`),
+      h("div", { class: "acts" }, last && button(acts.last, "Show the last image"), other && button(() => acts.choose(other.name), `Show ${other.label}`)),
+    ],
+  };
+}
+
+function loading({ model, message }) {
+  const progress = model?.loading;
+  const { phase, done, total } = progress ?? {};
+  const words = total ? `${phase}: ${done.toFixed(0)} of ${total.toFixed(0)} MB` : phase || (message !== "loading" && message);
+  return {
+    words: [phase, done, total, message],
+    make: () => [
+      spinner(),
+      h(
+        "div", {}, h("h2", {}, "The model is loading"),
+        h("p", {}, words || "Captions begin when the model is ready."),
+        total ? h("progress", { max: total, value: done, "aria-label": "Loaded" }) : null,
+      ),
+    ],
+  };
+}
+
+const plain = (sign, title, message) => ({ words: [message], make: () => [sign(), text(title, message)] });
+const bare = (message) => message.replace("the model cannot be used: ", "");
+
+const CONTENTS = {
+  silent,
+  loading,
+  error: ({ message }) => plain(() => icon("warn"), "The model cannot be used", bare(message)),
+  inactive: ({ message }) => plain(() => icon("off"), "The node is not active", `${message}. Activate it with \`ros2 lifecycle set\`, or start it with \`autostart:=true\`.`),
+  gone: ({ name }) => plain(spinner, `Waiting for ${name || "the node"}`, "Start it with `ros2 launch kosmos_ros kosmos.launch.py`. This page goes on by itself."),
+  off: (_, { label }) => plain(() => icon("off"), `${label} is switched off`, "Set its parameter `enabled` to describe images again."),
+  first: () => plain(spinner, "Waiting for the first caption", ""),
+};
