@@ -49,6 +49,12 @@ SIGTERM_TIMEOUT = "10"
 IMAGE = "image"  # default of the argument image, and the topic that it renames
 LEVELS = ("debug", "info", "warn", "error", "fatal")
 SWITCH = ("true", "false")
+MAX_PORT = 65535
+ARGUMENTS = (
+    "image", "namespace", "name", "params_file", "respawn", "prefix", "log_level",
+    "web", "web_address", "web_port",
+)  # fmt: skip
+"""Arguments that are no parameters of kosmos_node."""
 OTHERS = dataclasses.make_dataclass(
     "Others",
     [("use_sim_time", bool, parameter(False, "Use the time of /clock instead of the system's."))],
@@ -117,6 +123,23 @@ def generate_launch_description() -> LaunchDescription:
                 description="Text before the node's command, for example another python3.",
             ),
             DeclareLaunchArgument(
+                "web",
+                default_value="false",
+                description="Start web_node as well, which shows the node in a browser and prints "
+                f"the address. One of {', '.join(SWITCH)}.",
+            ),
+            DeclareLaunchArgument(
+                "web_address",
+                default_value="127.0.0.1",
+                description="IP address at which web_node listens. 127.0.0.1: this machine only. "
+                "0.0.0.0: all addresses of this machine; web_node then asks for a token.",
+            ),
+            DeclareLaunchArgument(
+                "web_port",
+                default_value="8765",
+                description="Port at which web_node listens. 0: a free one.",
+            ),
+            DeclareLaunchArgument(
                 "log_level",
                 default_value="info",
                 description=f"Lowest level of the node's log lines. One of {', '.join(LEVELS)}.",
@@ -145,10 +168,7 @@ def _start(context: LaunchContext) -> list[Action]:
     Resolves everything now. Later the arguments have other values, or none: launch restores them
     at the end of a GroupAction, and other includes replace them.
     """
-    arguments = {
-        name: str(LaunchConfiguration(name).perform(context))
-        for name in ("image", "namespace", "name", "params_file", "respawn", "prefix", "log_level")
-    }
+    arguments = {name: str(LaunchConfiguration(name).perform(context)) for name in ARGUMENTS}
     given = {
         name: text
         for name in PARAMETERS
@@ -175,6 +195,8 @@ def _start(context: LaunchContext) -> list[Action]:
         **options,
     )
     actions: list[Action] = [node]
+    if arguments["web"].lower() == "true":
+        actions.append(_web_node(arguments, _full_name(arguments, context), options))
     if given:
         shown = one_line(" ".join(f"{name}:={text}" for name, text in given.items()))
         actions.append(LogInfo(msg=f"kosmos_node gets parameters from arguments: {shown}"))
@@ -183,12 +205,37 @@ def _start(context: LaunchContext) -> list[Action]:
     return actions
 
 
-def _ros_arguments(arguments: dict[str, str], context: LaunchContext) -> list[str]:
-    """Return the part of the command that is not made by launch_ros."""
+def _web_node(arguments: dict[str, str], kosmos: str, options: dict[str, Any]) -> Node:
+    """Return the web server for the node with the full name `kosmos`."""
+    return Node(
+        package="kosmos_ros",
+        executable="web_node",
+        namespace=arguments["namespace"],
+        name=f"{arguments['name']}_web",
+        parameters=[
+            {
+                "node": kosmos,
+                "address": ParameterValue(arguments["web_address"], value_type=str),
+                "port": int(arguments["web_port"]),
+            }
+        ],
+        prefix=arguments["prefix"] or None,
+        exec_name="web_node",
+        **options,
+    )
+
+
+def _full_name(arguments: dict[str, str], context: LaunchContext) -> str:
+    """Return the name of the node with its namespace."""
     above = context.launch_configurations.get("ros_namespace")  # of PushROSNamespace
     namespace = make_namespace_absolute(prefix_namespace(above, arguments["namespace"]))
+    return f"{namespace}/{arguments['name']}".replace("//", "/")
+
+
+def _ros_arguments(arguments: dict[str, str], context: LaunchContext) -> list[str]:
+    """Return the part of the command that is not made by launch_ros."""
     # The logger of this node only: those of ROS write many lines for each message.
-    logger = f"{namespace}/{arguments['name']}".strip("/").replace("//", "/").replace("/", ".")
+    logger = _full_name(arguments, context).strip("/").replace("/", ".")
     words = ["--ros-args", "--log-level", f"{logger}:={arguments['log_level'].lower()}"]
     if _is_default(arguments["params_file"]):
         # Before the values of SetParameter, which override the defaults.
@@ -219,10 +266,13 @@ def _check(arguments: dict[str, str], given: dict[str, str]) -> None:
     if not os.path.isfile(file):
         # launch_ros ignores a missing file.
         raise RuntimeError(f"params_file must be a file, got {quoted(file, 200)}; {HINT}")
-    for name, choices in (("respawn", SWITCH), ("log_level", LEVELS)):
+    for name, choices in (("respawn", SWITCH), ("web", SWITCH), ("log_level", LEVELS)):
         if arguments[name].lower() not in choices:
             got = quoted(arguments[name])
             raise RuntimeError(f"{name} must be one of {', '.join(choices)}, got {got}; {HINT}")
+    port = arguments["web_port"]
+    if not (port.isdecimal() and int(port) <= MAX_PORT):
+        raise RuntimeError(f"web_port must be 0 to {MAX_PORT}, got {quoted(port)}; {HINT}")
     for name, text in given.items():
         try:
             field = PARAMETERS[name]

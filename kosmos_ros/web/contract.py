@@ -22,6 +22,7 @@ from rcl_interfaces.msg import ParameterEvent
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
+from rclpy.logging import LoggingSeverity, set_logger_level
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -144,6 +145,8 @@ class Contract:
             result_service_qos_profile=QoSProfile(depth=DEPTH),
             cancel_service_qos_profile=QoSProfile(depth=DEPTH),
         )
+        # rclpy warns of each response to another client, which Fast DDS also delivers here.
+        set_logger_level(f"{node.get_logger().name}.action_client", LoggingSeverity.ERROR)
         self._subscribe_to_state()
         node.create_timer(WATCH_PERIOD, self._watch, clock=STEADY)
 

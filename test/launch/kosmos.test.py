@@ -19,7 +19,7 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 
 sys.path.append(str(Path(__file__).parent))
-from launched import ClientTestCase, description_of
+from launched import PATIENCE, ClientTestCase, description_of
 
 PREFIX = f"{sys.executable} -u"
 
@@ -32,10 +32,17 @@ def generate_test_description():
         namespace="robot",
         name="eyes",
         prefix=PREFIX,
+        web="true",
+        web_port="0",
     )
 
 
 class TestRunningNode(ClientTestCase):
+    def test_the_web_server_shows_this_node(self, proc_output):
+        words = "/robot/eyes is shown at http://127.0.0.1:"
+        proc_output.assertWaitFor(words, timeout=PATIENCE, stream="stdout")
+        self.wait_for_topics("subscriber", "/robot/eyes_web", "/robot/eyes/model_info")
+
     def test_topics_have_the_requested_names(self):
         self.assertEqual(self.wait_until_ready("/robot/eyes")["model"], "shapes")
         self.wait_for_topics("subscriber", "/robot/eyes", "/front/image_raw")

@@ -367,6 +367,9 @@ def test_show_args_has_defaults_choices_and_forms():
         ("demo.launch.py", ["image:=a", "video:=b"], "image is 'a' and video 'b'"),
         ("kosmos.launch.py", ["phrases:=[a"], "argument phrases must be YAML, got '[a'"),
         ("kosmos.launch.py", ["respawn:=perhaps"], "respawn must be one of true, false"),
+        ("kosmos.launch.py", ["web:=yes"], "web must be one of true, false, got 'yes'"),
+        ("kosmos.launch.py", ["web_port:=http"], "web_port must be 0 to 65535, got 'http'"),
+        ("kosmos.launch.py", ["web_port:=65536"], "web_port must be 0 to 65535, got '65536'"),
         (
             "kosmos.launch.py",
             ["image:=/a", "cameras:=[front]"],
