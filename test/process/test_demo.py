@@ -5,6 +5,7 @@
 import os
 import re
 import signal
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,16 @@ def test_with_keep_the_demo_continues_until_it_is_interrupted(demo):
     program.says("An image of", after=said)
     assert program.stop(signal.SIGINT) == 0, program.output
     assert program.has("annotated frames are in")
+    assert "Traceback" not in program.output
+
+
+def test_with_web_the_demo_prints_an_address_and_continues_until_it_is_interrupted(demo):
+    program = demo("--web")
+    address = program.says("is shown at ").rpartition(" ")[2]
+    program.says("active: accepting frames and requests")
+    with urllib.request.urlopen(address) as page:
+        assert "text/html" in page.headers["Content-Type"]
+    assert program.stop(signal.SIGINT) == 0, program.output
     assert "Traceback" not in program.output
 
 
