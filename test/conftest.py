@@ -63,6 +63,7 @@ TIERS = {
     "test_cli.py": "process",
     "training/test_model.py": "unit slow",
     "web": "process",
+    "web/browser": "process browser",
     "web/test_clients.py": "unit",
     "web/test_hub.py": "ros",
     "web/test_looks.py": "unit",
@@ -75,6 +76,7 @@ MARKS = {
     "unit": "needs neither rclpy nor a process of this project",
     "ros": "uses rclpy in the process of pytest",
     "process": "starts programs of this project as processes",
+    "browser": "opens the page of the web server in a headless Chromium",
     "slow": "takes seconds, as all tests of Hypothesis do; --fast leaves it out",
     "fault(N, ...)": "tests rows N, ... of faults.py",
 }

@@ -1,0 +1,609 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The page in a headless Chromium, against a real node with the embedded model."""
+
+import contextlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from comparison import iou
+
+playwright = pytest.importorskip(
+    "playwright", reason="playwright is not installed: run scripts/setup"
+)
+axe = pytest.importorskip("axe_playwright_python", reason="run scripts/setup")
+pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("chromium is not installed: run scripts/setup", allow_module_level=True)
+
+from playwright.sync_api import expect, sync_playwright
+from programs import Program, parameters
+from web_client import PHRASE, QUESTION, Robot, Server
+
+SIZE = 640, 480  # pixels of the front camera's image, which never changes
+PATIENCE = 30_000  # ms, far longer than any step takes
+DESK = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+AXE = (Path(axe.__file__).parent / "axe.min.js").read_text()
+HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+
+expect.set_options(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory):
+    robot = Robot(tmp_path_factory.mktemp("robot"))
+    with robot.server.browser() as other:
+        other.until("look", lambda look: look["camera"] == "front" and look["picture"])
+    return robot
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as driver:
+        # Root, as in a container, cannot have Chromium's sandbox.
+        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def open_page(robot, chromium):
+    """A function that opens the page; errors of its scripts fail the test."""
+    contexts, errors = [], []
+
+    def new(address=robot.server.address, viewport=DESK, before=None, **options):
+        context = chromium.new_context(viewport=viewport, reduced_motion="reduce", **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(error))
+        if before:
+            before(page)
+        page.goto(address)
+        page.wait_for_selector("body[data-ready=yes]")
+        return page
+
+    yield new
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+@pytest.fixture
+def page(open_page):
+    """The page, which shows a described frame of the front camera."""
+    page = open_page()
+    page.wait_for_selector(".mark")
+    return page
+
+
+def truth(robot, index=0):
+    """Return the words and the box, in pixels, of a shape of the front camera."""
+    words, box = robot.truth[index]
+    return words, [side * SIZE[i % 2] for i, side in enumerate(box)]
+
+
+def on_screen(page, box):
+    """Return a box of the front camera's frame in pixels of the screen."""
+    frame = page.locator("#frame").bounding_box()
+    scale = frame["width"] / SIZE[0], frame["height"] / SIZE[1]
+    origin = frame["x"], frame["y"]
+    return [origin[i % 2] + side * scale[i % 2] for i, side in enumerate(box)]
+
+
+def in_frame(page, rectangle):
+    """Return an element's rectangle on the screen as a box of the front camera's frame."""
+    frame = page.locator("#frame").bounding_box()
+    scale = frame["width"] / SIZE[0], frame["height"] / SIZE[1]
+    x, y = rectangle["x"] - frame["x"], rectangle["y"] - frame["y"]
+    box = x, y, x + rectangle["width"], y + rectangle["height"]
+    return [side / scale[i % 2] for i, side in enumerate(box)]
+
+
+def drag(page, box, margin=6):
+    """Draw a region around a box of the frame."""
+    x_min, y_min, x_max, y_max = on_screen(page, box)
+    page.mouse.move(x_min - margin, y_min - margin)
+    page.mouse.down()
+    page.mouse.move((x_min + x_max) / 2, (y_min + y_max) / 2)
+    page.mouse.move(x_max + margin, y_max + margin)
+    page.mouse.up()
+
+
+# The picture ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("viewport", "ratio"),
+    [(DESK, 1), (DESK, 1.5), ({"width": 1024, "height": 700}, 1), (PHONE, 3)],
+)
+def test_the_box_on_the_screen_lies_over_the_drawn_shape(robot, open_page, viewport, ratio):
+    page = open_page(viewport=viewport, device_scale_factor=ratio)
+    page.wait_for_selector(".mark")
+    with robot.server.browser() as other:
+        look = other.until("look", lambda look: look["camera"] == "front" and look["caption"])
+    message = {phrase["text"]: phrase["boxes"][0][:4] for phrase in look["caption"]["phrases"]}
+    assert len(message) == len(robot.truth)
+    for index in range(len(robot.truth)):
+        words, box = truth(robot, index)
+        drawn = page.locator(f'.mark[data-phrase="{words}"] .fill').bounding_box()
+        assert iou(in_frame(page, drawn), message[words]) >= 0.95
+        assert iou(in_frame(page, drawn), box) >= 0.7
+
+
+def test_the_picture_below_the_boxes_is_the_described_frame(robot, page):
+    # The pixels of the canvas, reduced to the size of the frame.
+    pixels = page.evaluate(
+        """([width, height]) => {
+          const small = document.createElement("canvas");
+          [small.width, small.height] = [width, height];
+          const context = small.getContext("2d");
+          context.drawImage(document.querySelector("#pixels"), 0, 0, width, height);
+          return [...context.getImageData(0, 0, width, height).data];
+        }""",
+        [16, 12],
+    )
+    red = pixels[0::4]
+    expected = robot.image[20::40, 20::40, 0].ravel()
+    assert max(red) > min(red)
+    close = sum(abs(a - int(b)) < 40 for a, b in zip(red, expected, strict=True))
+    assert close > 0.8 * len(red)
+
+
+def test_a_phrase_and_its_box_light_up_together(robot, page):
+    words, box = truth(robot)
+    mark = page.locator(f'.mark[data-phrase="{words}"]')
+    word = page.locator(f'#caption .phrase[data-phrase="{words}"]')
+    hot = re.compile(r"\bhot\b")
+    word.hover()
+    expect(mark).to_have_class(hot)
+    page.mouse.move(2, 2)
+    expect(mark).not_to_have_class(hot)
+    x_min, y_min, x_max, y_max = on_screen(page, box)
+    page.mouse.move((x_min + x_max) / 2, (y_min + y_max) / 2)
+    expect(word).to_have_class(hot)
+    expect(mark).to_have_class(hot)
+    page.mouse.move(2, 2)
+    expect(word).not_to_have_class(hot)
+    word.focus()
+    page.keyboard.press("Shift+Tab")  # focus counts only once it is visible
+    page.keyboard.press("Tab")
+    expect(mark).to_have_class(hot)
+
+
+def test_an_absent_phrase_is_grey_and_says_so(page):
+    chip = page.locator("#phrases-list .chip", has_text=PHRASE)
+    expect(chip.locator(".phrase")).to_have_class(re.compile(r"\babsent\b"))
+    expect(chip).to_contain_text("not seen")
+
+
+def test_a_phrase_that_names_a_colour_has_that_colour(page):
+    texts = [
+        "a red star",
+        "a green ring",
+        "a blue cross",
+        "a black cat",
+        "Two purple ones",
+        "a dog",
+    ]
+    colours = page.evaluate(
+        """async (texts) => {
+          const { coloursOf } = await import("/parts/colours.js");
+          const again = coloursOf([...texts].reverse());
+          return [coloursOf(texts), again].map((found) => texts.map((text) => found.get(text)));
+        }""",
+        texts,
+    )
+    assert colours[0][:5] == [0, 4, 6, 8, 3]
+    assert colours[0][5] not in colours[0][:5]  # other phrases get a colour that is free
+    assert colours[0] == colours[1]  # for the whole session
+
+
+def test_video_hides_the_boxes_only_while_the_picture_differs(page):
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    expect(page.locator(".mark")).not_to_have_count(0)
+    assert not [url for url in requests if "/live/" in url]
+    with page.expect_response(
+        lambda response: "/live/front" in response.url and response.status == 200
+    ):
+        page.click("#video-tool")
+    with page.expect_response(
+        lambda response: "/live/front" in response.url and response.status == 200
+    ):
+        pass
+    expect(page.locator(".mark")).not_to_have_count(0)  # the scene stands still
+    page.click("#cameras .camera:has-text('rear')")
+    expect(page.locator(".mark")).to_have_count(0)  # this one moves
+    page.click("#video-tool")
+    expect(page.locator(".mark")).not_to_have_count(0)
+
+
+# Questions --------------------------------------------------------------------------------------
+
+
+def test_a_question_about_a_dragged_region_is_answered_about_its_shape(robot, page):
+    words, box = truth(robot)
+    drag(page, box)
+    expect(page.locator("body")).to_have_attribute("data-frozen", "yes")
+    expect(page.locator("#scope-text")).to_contain_text("Region")
+    stamp = page.text_content("#stamp")
+    page.click("#quick >> text=What is it?")
+    colour_and_kind = words.split(maxsplit=1)[1]
+    expect(page.locator("#bubble-answer")).to_contain_text(colour_and_kind)
+    turn = page.locator(".turn[data-state=done]")
+    expect(turn.locator(".answer")).to_contain_text(colour_and_kind)
+    answered = page.locator(f'.mark[data-phrase*="{colour_and_kind}"] .fill').bounding_box()
+    assert iou(in_frame(page, answered), box) >= 0.7
+    assert page.text_content("#stamp") == stamp  # the frame stands still
+    page.keyboard.press("Escape")
+    expect(page.locator("#live-text")).to_have_text("Live")
+
+
+def test_a_dialogue_goes_on_with_its_history(robot, page):
+    sent = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda text: sent.append(text)))
+    page.reload()
+    page.wait_for_selector(".mark")
+    page.fill("#question", QUESTION)
+    page.keyboard.press("Enter")
+    page.click("text=Follow up")
+    expect(page.locator("#scope-text")).to_contain_text("Follow-up")
+    page.fill("#question", "What is in the picture?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn[data-state=done]")).to_have_count(2)
+    expect(page.locator(".card")).to_have_count(1)
+    asked = [json.loads(text) for text in sent if '"ask"' in text]
+    answer = page.locator(".turn .answer").first.inner_text()
+    assert asked[0]["history"] == []
+    assert asked[1]["history"] == [QUESTION, answer]
+    assert asked[1]["stamp"] == asked[0]["stamp"]
+
+
+def test_phrases_are_found_and_absent_ones_are_told(robot, page):
+    words, box = truth(robot)
+    page.click("#ask-mode button[value=find]")
+    page.fill("#question", f"{words}, {PHRASE}")
+    page.keyboard.press("Enter")
+    lines = page.locator(".turn[data-state=done] .found")
+    expect(lines).to_have_count(2)
+    expect(lines.nth(1)).to_contain_text("not found")
+    drawn = page.locator(f'.mark[data-phrase="{words}"] .fill').bounding_box()
+    assert iou(in_frame(page, drawn), box) >= 0.7
+    expect(page.locator(".mark")).to_have_count(1)
+
+
+def test_an_answer_is_seen_growing(page):
+    page.evaluate(
+        """() => {
+          window.seen = [];
+          new MutationObserver(() => {
+            const text = document.querySelector(".turn .answer")?.textContent;
+            if (text && text !== window.seen.at(-1)) window.seen.push(text);
+          }).observe(document.querySelector("#answers"), { subtree: true, childList: true });
+        }"""
+    )
+    page.click("#ideas >> text=Describe in detail")
+    expect(page.locator(".turn")).to_have_attribute("data-state", "done")
+    seen = page.evaluate("window.seen")
+    assert len(seen) > 2
+    assert all(later.startswith(earlier) for earlier, later in zip(seen, seen[1:], strict=False))
+
+
+def test_an_answer_is_cancelled(page):
+    page.evaluate(
+        """() => {
+          document.querySelector("#ideas button:last-child").click();
+          document.querySelector(".turn .foot button").click();
+        }"""
+    )
+    turn = page.locator(".turn")
+    expect(turn).to_have_attribute("data-state", "cancelled")
+    expect(turn).to_contain_text("cancelled")
+
+
+def test_a_refused_question_gets_the_nodes_words(page):
+    page.fill("#question", "What is <s>?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn[data-state=failed] .answer")).to_contain_text("reserved tag <s>")
+
+
+def test_everything_is_asked_with_the_keyboard_alone(page):
+    page.keyboard.press("r")
+    region = page.locator("#region")
+    expect(region).to_be_focused()
+    before = page.text_content("#scope-text")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowRight")
+    assert page.text_content("#scope-text") != before
+    page.keyboard.press("Enter")
+    expect(page.locator("#question")).to_be_focused()
+    page.keyboard.type("What is it?")
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn[data-state=done]")).to_have_count(1)
+    expect(page.locator("#bubble")).to_be_visible()
+
+
+# Parameters, the time line ------------------------------------------------------------------------
+
+
+def test_a_parameter_is_changed_and_refused_in_the_nodes_words(robot, page):
+    page.click("#tab-parameters")
+    field = page.locator("#p-max_rate")
+    with robot.server.browser() as other:
+        other.until("hello")
+        field.fill("4")
+        field.press("Enter")
+        values = other.until("parameters")["values"]
+        assert (values["front"]["max_rate"], values["rear"]["max_rate"]) == (4.0, 5.0)
+        field.fill("-1")
+        field.press("Enter")
+        refusal = page.locator("#p-max_rate-no")
+        expect(refusal).to_have_text(re.compile(r"front\.max_rate must be 0 to 1000, got -1"))
+        field.blur()
+        expect(field).to_have_value("4")
+        assert other.set("front", "max_rate", None)["success"]
+        expect(field).to_have_value("5")  # what others change is shown
+
+
+def test_a_standing_phrase_is_added_and_removed(robot, page):
+    words, _ = truth(robot)
+    page.fill("#phrases-add", words)
+    page.keyboard.press("Enter")
+    chip = page.locator("#phrases-list .chip", has_text=words)
+    expect(chip.locator(".value")).to_have_text(re.compile(r"^[01]\.\d\d$"))
+    page.fill("#phrases-add", "<s>")
+    page.keyboard.press("Enter")
+    expect(page.locator("#standing-refusal")).to_contain_text("reserved tag <s>")
+    chip.get_by_role("button", name=f"Remove {words}").click()
+    expect(chip).to_have_count(0)
+
+
+def test_the_time_line_filters_and_shows_the_frame(robot, page):
+    page.click("#timeline-kinds button[value=captions]")
+    words, _ = truth(robot)
+    page.fill("#timeline-words", words)
+    rows = page.locator("#timeline-list .row")
+    expect(rows.first).to_contain_text(words)
+    expect(page.locator("#timeline-list .row.is-event")).to_have_count(0)
+    rows.first.locator(".open").click()
+    expect(page.locator("body")).to_have_attribute("data-frozen", "yes")
+    expect(rows.first).to_have_class(re.compile("current"))
+    page.fill("#timeline-words", "zebra")
+    expect(page.locator("#timeline-empty")).to_have_text("Nothing here matches the filter.")
+
+
+# Text from outside --------------------------------------------------------------------------------
+
+
+def test_hostile_phrases_are_shown_and_not_run(robot, page):
+    with robot.server.browser() as other:
+        assert other.set("front", "phrases", [HOSTILE])["success"]
+        chip = page.locator("#phrases-list .chip .phrase")
+        expect(chip).to_contain_text(HOSTILE)
+        page.fill("#question", HOSTILE)
+        page.keyboard.press("Enter")
+        expect(page.locator(".turn .asked")).to_have_text(HOSTILE)
+        assert page.evaluate("window.hacked") is None
+        assert page.locator('img[src="x"]').count() == 0
+        assert other.set("front", "phrases", None)["success"]
+
+
+def hello(names, **more):
+    """Return messages of a server whose node has these cameras, one look each."""
+    box = [10, 10, 100, 100, 0.5]
+    texts = {name: f"{name or HOSTILE} is here" for name in names}
+    looks = [
+        {
+            "camera": name,
+            "stamp": f"1.{index:09d}",
+            "time": 1000,
+            "width": 640,
+            "height": 480,
+            "picture": None,
+            "task": HOSTILE,
+            "caption": {
+                "text": texts[name],
+                "phrases": [{"text": HOSTILE, "start": 0, "end": 3, "boxes": [box]}],
+                "score": 1,
+                "tokens": 5,
+                "truncated": False,
+            },
+            "phrases": [{"text": HOSTILE, "start": 0, "end": 0, "boxes": []}],
+            "answers": [],
+            "latency": 1,
+            "inference": 1,
+            "dropped": 0,
+        }
+        for index, name in enumerate(names)
+    ]
+    event = {"camera": names[0], "stamp": "1.000000000", "time": 1000, "kind": "answered"}
+    status = {"level": "warn", "message": HOSTILE, "values": {HOSTILE: HOSTILE, "cause": HOSTILE}}
+    return [
+        {
+            "type": "hello",
+            "node": HOSTILE,
+            "version": HOSTILE,
+            "cameras": [{"name": name, "topic": HOSTILE} for name in names],
+            "parameters": {},
+            "values": {"": {"phrases": [HOSTILE], "questions": [HOSTILE]}},
+            "looks": looks,
+            "events": [{**event, "subject": HOSTILE, "answer": HOSTILE, "previous": HOSTILE}],
+            "health": {
+                "model": {**status, "loading": None},
+                "cameras": {name: {**status, "samples": []} for name in names},
+            },
+        },
+        {"type": "state", "state": "ready", "message": HOSTILE, **more},
+    ]
+
+
+def serving(messages):
+    """Return what lets the page talk to a server that sends only these messages."""
+
+    def route(page):
+        def answer(socket):
+            for message in messages:
+                socket.send(json.dumps(message))
+
+        page.route_web_socket("**/ws", answer)
+
+    return route
+
+
+def test_hostile_names_of_cameras_and_all_other_texts_are_shown_and_not_run(open_page):
+    page = open_page(before=serving(hello([HOSTILE, "rear"])))
+    for panel in ["health", "parameters", "timeline"]:
+        page.click(f"#tab-{panel}")
+    page.click("#overview-tool")
+    expect(page.locator("#overview .name").first).to_have_text(HOSTILE)
+    page.click("#overview .tile-camera >> nth=0")
+    expect(page.locator("#caption")).to_have_text(re.compile("is here"))
+    expect(page.locator(".camera .name").first).to_have_text(HOSTILE)
+    assert page.evaluate("window.hacked") is None
+    assert page.locator('img[src="x"], #main script').count() == 0
+
+
+def test_many_cameras_begin_with_an_overview(open_page):
+    names = [f"camera{index}" for index in range(8)]
+    page = open_page(before=serving(hello(names)))
+    tiles = page.locator("#overview .tile-camera")
+    expect(tiles).to_have_count(8)
+    expect(page.locator("#view")).to_be_hidden()
+    expect(tiles.nth(5)).to_contain_text("camera5 is here")
+    tiles.nth(5).click()
+    expect(page.locator("#view")).to_be_visible()
+    expect(page.locator("#caption")).to_have_text("camera5 is here")
+
+
+# Phone, hidden tab, accessibility -------------------------------------------------------------------
+
+
+def test_a_phone_shows_picture_and_question_on_its_first_screen(robot, open_page):
+    page = open_page(viewport=PHONE, has_touch=True, is_mobile=True)
+    page.wait_for_selector(".mark")
+    for part in ["#frame", "#question", "#ask-send"]:
+        place = page.locator(part).bounding_box()
+        assert place["y"] >= 0
+        assert place["y"] + place["height"] <= PHONE["height"]
+        assert place["x"] + place["width"] <= PHONE["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    words, box = truth(robot)
+    page.tap("#region-tool")
+    x_min, y_min, x_max, y_max = on_screen(page, box)
+    devtools = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        touches = [{"x": x, "y": y} for x, y in points]
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+    touch("touchStart", (x_min, y_min))
+    touch("touchMove", ((x_min + x_max) / 2, (y_min + y_max) / 2))
+    touch("touchMove", (x_max, y_max))
+    touch("touchEnd")
+    page.tap("#quick >> text=What is it?")
+    expect(page.locator("#bubble-answer")).to_contain_text(words.split(maxsplit=1)[1])
+
+
+def test_a_hidden_tab_gets_nothing(open_page):
+    received = []
+
+    def receive(text):
+        received.append(text)
+
+    def before(page):
+        page.on("websocket", lambda socket: socket.on("framereceived", receive))
+
+    page = open_page(before=before)
+    page.wait_for_selector(".mark")
+
+    def show(hidden):
+        page.evaluate(
+            """(hidden) => {
+              Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+              document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    show(hidden=True)
+    # A question has its answers also now; once it is over, what was on its way has arrived.
+    page.evaluate("document.querySelector('#ideas button').click()")
+    page.wait_for_function("document.querySelector('.turn')?.dataset.state === 'done'")
+    received.clear()
+    page.evaluate("document.querySelector('#ideas button').click()")
+    page.wait_for_function("document.querySelectorAll('.turn[data-state=done]').length === 2")
+    assert {json.loads(text)["type"] for text in received} == {"answer"}
+    show(hidden=False)
+    page.keyboard.press("Escape")
+    expect(page.locator("#live-text")).to_have_text("Live")
+    assert "hello" in {json.loads(text)["type"] for text in received}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+    page.wait_for_selector(".mark")
+    page.evaluate(AXE)
+    page.keyboard.press("r")  # a region with its quick questions
+    check(page)
+    page.click("#quick >> text=What is it?")
+    page.wait_for_selector(".turn[data-state=done]")
+    page.click("#tab-parameters")
+    check(page)
+    page.set_viewport_size({"width": 1024, "height": 768})
+    page.click("#tab-health")
+    check(page)
+    page.set_viewport_size(PHONE)
+    page.click("#tab-timeline")
+    check(page)
+    page.set_viewport_size(DESK)
+    page.click("#overview-tool")
+    check(page)
+
+
+def check(page):
+    """Assert that axe-core finds no serious or critical problem."""
+    result = page.evaluate("axe.run({ resultTypes: ['violations'] })")
+    bad = [
+        (found["id"], [node["html"][:120] for node in found["nodes"]][:3])
+        for found in result["violations"]
+        if found["impact"] in ("serious", "critical")
+    ]
+    assert not bad
+
+
+# The end of the node, and of the server -------------------------------------------------------------
+
+
+def test_the_page_comes_back_by_itself_after_the_server(robot, open_page):
+    with Server(node="/kosmos").program as first:
+        address = first.has("is shown at ").rpartition(" ")[2]
+        page = open_page(address)
+        page.wait_for_selector(".mark")
+    expect(page.locator("#banner")).to_contain_text("No connection to the server")
+    expect(page.locator("#live-text")).to_have_text("No connection")
+    expect(page.locator("#ask-reason")).to_contain_text("no connection")
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with Program("web.web_node", *parameters(port=port)) as second:
+        second.says("is shown at ")
+        expect(page.locator("#banner")).to_be_hidden()
+        expect(page.locator("#live-text")).to_have_text("Live")
+
+
+def test_the_page_says_that_the_node_is_gone_and_goes_on_when_it_is_back(robot, page):
+    with contextlib.ExitStack() as ended:
+        ended.enter_context(robot.node)
+    expect(page.locator("#banner")).to_contain_text("/kosmos does not answer")
+    expect(page.locator("#model-text")).to_have_text("gone")
+    stamp = page.text_content("#stamp")
+    robot.node = robot.start()
+    expect(page.locator("#banner")).to_be_hidden()
+    expect(page.locator("#model-text")).to_have_text("ready")
+    expect(page.locator("#stamp")).not_to_have_text(stamp)
+    page.fill("#question", QUESTION)
+    page.keyboard.press("Enter")
+    expect(page.locator(".turn[data-state=done]")).to_have_count(1)
