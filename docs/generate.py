@@ -28,6 +28,7 @@ from kosmos_ros.images.encodings import ENCODINGS
 from kosmos_ros.ros import status_keys
 from kosmos_ros.ros.camera_node import CameraNodeSettings
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
+from kosmos_ros.web.web_node import WebSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 MESSAGES = ROOT / "kosmos_msgs"
@@ -191,6 +192,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "parameters of the node": lambda: parameter_table(NodeSettings),
     "parameters of each camera": lambda: parameter_table(CameraSettings),
     "parameters of camera_node": lambda: parameter_table(CameraNodeSettings),
+    "parameters of web_node": lambda: parameter_table(WebSettings),
     "values of a camera": lambda: key_table(status_keys.CAMERA),
     "values of ~/model_info": lambda: key_table(status_keys.MODEL_INFO | status_keys.LOADING),
     "values of the model": lambda: key_table(status_keys.MODEL),

@@ -20,7 +20,7 @@ pytest.importorskip("colcon_core", reason="colcon is not installed: run scripts/
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ["camera_node", "demo_node", "kosmos", "kosmos_node"]
+PROGRAMS = ["camera_node", "demo_node", "kosmos", "kosmos_node", "web_node"]
 PARTS = ["CMakeLists.txt", "config", "kosmos_msgs", "kosmos_ros", "launch"]
 PARTS += ["package.xml", "setup.cfg", "setup.py", "pyproject.toml", "test"]
 

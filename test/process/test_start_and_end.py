@@ -26,6 +26,7 @@ MODULES = {
     "camera_node": "kosmos_ros.ros.camera_node",
     "demo_node": "kosmos_ros.ros.demo_node",
     "kosmos_node": "kosmos_ros.ros.kosmos_node",
+    "web_node": "kosmos_ros.web.web_node",
     "kosmos": "kosmos_ros.cli",
 }
 NODES = ("camera_node", "demo_node", "kosmos_node")

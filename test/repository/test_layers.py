@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Dependencies point downwards, only `ros` imports ROS, and torch is imported when needed."""
+"""Dependencies point downwards, only `ros` and `web` import ROS, torch is imported when needed."""
 
 import ast
 import graphlib
@@ -40,6 +40,10 @@ MAY_NOT_IMPORT = {
     "serving": ROS | TORCH | {"PIL", "cv2"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
+WEB_IMPORTS = {
+    "kosmos_ros.ros.parameters", "kosmos_ros.ros.process", "kosmos_ros.serving.node_settings",
+}  # fmt: skip
+"""All that the web server takes from the node's folders: it must work without that process."""
 
 
 def module_of(path):
@@ -80,6 +84,16 @@ def test_modules_import_only_from_layers_below(path):
     assert not foreign & MAY_NOT_IMPORT[own]
 
 
+def test_the_web_server_shares_no_part_of_the_nodes_process():
+    used = {
+        name
+        for path in (PACKAGE / "web").rglob("*.py")
+        for name in imports(path)
+        if name.startswith(("kosmos_ros.ros", "kosmos_ros.serving"))
+    }
+    assert used == WEB_IMPORTS
+
+
 def test_imports_have_no_cycle():
     graph = {name: imports(path) & MODULES.keys() for name, path in MODULES.items()}
     assert list(graphlib.TopologicalSorter(graph).static_order())
@@ -111,7 +125,9 @@ def test_a_transformers_without_kosmos_2_is_named(tmp_path):
     assert f"{sys.executable} -m pip install -r requirements.txt" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["ros.kosmos_node", "ros.camera_node", "ros.demo_node", "cli"])
+@pytest.mark.parametrize(
+    "module", ["ros.kosmos_node", "ros.camera_node", "ros.demo_node", "web.web_node", "cli"]
+)
 @pytest.mark.process
 def test_programs_start_without_importing_torch(module):
     if module != "cli":
