@@ -320,6 +320,8 @@ class Contract:
         cameras = {}
         for title, status in ours.items():
             name = title.removeprefix("camera").strip()
+            if name not in self._cameras:  # anybody may publish diagnostics
+                continue
             camera = messages.camera_json(status)
             dropped = messages.measured(camera["values"], "dropped")
             before = self._dropped.get(name, dropped)
@@ -327,7 +329,7 @@ class Contract:
             self._dropped[name] = dropped
             cameras[name] = camera
             # The full name of the topic, with the node's own remapping.
-            if name in self._cameras and (topic := camera["values"].get("topic")):
+            if topic := camera["values"].get("topic"):
                 self._cameras[name] = topic
         self._tell(self._listener.health, model, cameras)
 

@@ -30,6 +30,7 @@ MOST_EVENTS = 200  # kept for browsers that come later
 MOST_CLIENTS = 64  # browsers at a time
 MOST_REQUESTS = 4  # questions of one browser at a time
 MOST_CHANGES = 16  # parameters that one browser sets at a time
+LIVE_TIMEOUT = 1.0  # s for the executor's thread to say whether there is a live image
 MAX_ID = 64  # characters
 
 CLIENT = ""  # kind of the messages that answer a browser's own requests
@@ -252,7 +253,10 @@ class Hub:
                 future.set_result(read)
 
         self.contract.post(lambda: self.contract.live(camera, answer))
-        read: Callable[[], Any] | None = await future
+        try:
+            read: Callable[[], Any] | None = await asyncio.wait_for(future, LIVE_TIMEOUT)
+        except asyncio.TimeoutError:
+            return None
         return read
 
     def value(self, camera: str, name: str) -> Any:
@@ -281,6 +285,10 @@ class Hub:
 
     def _hello(self) -> str:
         """Return all that is known, as text."""
+        # Encoding 900 looks for each browser anew would take long.
+        looks = ",".join(
+            self._look_text(look) for look in self.looks if look.camera in self.cameras
+        )
         hello = {
             "type": "hello",
             "node": self.node,
@@ -288,11 +296,17 @@ class Hub:
             "cameras": [{"name": name, "topic": topic} for name, topic in self.cameras.items()],
             "parameters": self._parameters,
             "values": self._sorted_values(),
-            "looks": [self.look_json(look) for look in self.looks if look.camera in self.cameras],
             "events": [*self._events.values()],
             "health": self._health_so_far(),
         }
-        return encoded(hello)
+        return f'{encoded(hello)[:-1]},"looks":[{looks}]}}'
+
+    def _look_text(self, look: Look) -> str:
+        """Return a look as text, which is kept until the look changes."""
+        picture = self.pictures.get(*look.key) is not None
+        if not look.text or picture != look.pictured:
+            look.text, look.pictured = encoded({"type": "look", **self.look_json(look)}), picture
+        return look.text
 
     def _health_so_far(self) -> Json:
         cameras = {
@@ -316,7 +330,10 @@ class Hub:
         }
 
     def _on_look(self, look: Look) -> None:
-        self._broadcast({"type": "look", **self.look_json(look)}, LOOK, look.key)
+        if clients := self._visible():
+            text = self._look_text(look)
+            for client in clients:
+                client.outbox.put(text, look.key, LOOK)
         self._wake(look)
 
     def _wake(self, news: Any) -> None:

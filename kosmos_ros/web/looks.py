@@ -33,6 +33,8 @@ class Look:
     stamp: str
     parts: dict[str, list[Any]] = field(default_factory=dict)
     timer: Any = None  # until the look is sent without its missing parts
+    text: str = ""  # as JSON, which the hub keeps here; empty after each change
+    pictured: bool = False  # `text` says that the picture is kept
 
     @property
     def key(self) -> Key:
@@ -91,6 +93,7 @@ class Looks:
             # A camera whose stamp stands still, or a frame that is described again.
             look.parts.pop(part)
         look.parts.setdefault(part, []).append(content)
+        look.text = ""
         if look.has(expected):
             self._flush(look)
         elif look.timer is None:

@@ -93,6 +93,7 @@ class WebNode(HubNode):
                 ws_per_message_deflate=False,  # costs more than a local network
                 limit_concurrency=MOST_CONNECTIONS,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=1,
             )
         )

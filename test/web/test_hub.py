@@ -17,7 +17,7 @@ from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.web import server
 from kosmos_ros.web.hub import MOST_CHANGES, MOST_CLIENTS, MOST_REQUESTS, Hub
 from kosmos_ros.web.looks import CAPTION, PICTURE
-from kosmos_ros.web.pictures import Picture
+from kosmos_ros.web.pictures import Picture, Pictures
 from kosmos_ros.web.server import Site
 
 
@@ -222,6 +222,29 @@ def test_a_look_is_told_with_its_picture_and_kept():
                 "": {"max_rate": 1.0}, "front": {"max_rate": 2.0}, "rear": {},
             }  # fmt: skip
             assert state["state"] == "ready"
+
+    run(test)
+
+
+def test_a_later_browser_learns_that_a_picture_is_no_longer_kept():
+    async def test(hub):
+        hub.pictures = Pictures(most=100)
+        pictures = []
+        for index in range(3):
+            key = ("front", f"{index}.000000000")
+            hub.part(key, CAPTION, GroundedCaption(caption=f"cat {index}"))
+            hub.picture(key, Picture("image/jpeg", b"x" * 60))
+            with hub.joined() as browser:
+                hello, _ = await read(browser)
+                pictures.append([look["picture"] for look in hello["looks"]])
+                assert [look["caption"]["text"] for look in hello["looks"]] == [
+                    f"cat {number}" for number in range(index + 1)
+                ]
+        assert pictures == [
+            ["/picture/front/0.000000000.jpg"],
+            [None, "/picture/front/1.000000000.jpg"],
+            [None, None, "/picture/front/2.000000000.jpg"],
+        ]
 
     run(test)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The web server of a real node: what browsers get, ask and set, and what they are refused."""
 
+import contextlib
 import io
 import json
 import socket
@@ -329,6 +330,19 @@ def test_garbage_on_the_port_harms_nobody(robot):
             connection.sendall(data)
     with robot.server.browser() as browser:
         browser.until("look", front)
+
+
+def test_twenty_browsers_are_one_subscriber(robot, client, spinner):
+    topics = [f"/kosmos/front/{name}" for name in ("captions", "phrases", "frame/compressed")]
+    with contextlib.ExitStack() as all_of_them:
+        browsers = [all_of_them.enter_context(robot.server.browser()) for _ in range(20)]
+        spinner.until(lambda: all(map(client.count_subscribers, topics)), "a subscription")
+        looks = [browser.until("look", front)["stamp"] for browser in browsers]
+        newest = max(looks, key=float)
+        for browser, stamp in zip(browsers, looks, strict=True):
+            if stamp != newest:
+                browser.until("look", lambda look: look["stamp"] == newest)
+        assert [client.count_subscribers(topic) for topic in topics] == [1, 1, 1]
 
 
 def test_a_node_that_dies_is_missed_and_found_again(robot):  # the last test: its node ends
