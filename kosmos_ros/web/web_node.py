@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the imports that take long
 
     sys.exit(web_node())
 
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from kosmos_ros.web.hub_node import KOSMOS, HubNode
 from kosmos_ros.web.security import ANYWHERE, Guard, address_of, bracketed, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site
 
-TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # unlike parameters, other users cannot see it
+TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # unlike a parameter, other users and nodes cannot read it
 MOST_CONNECTIONS = 512  # of browsers and agents; each browser has a few
 BACKLOG = 128  # connections that wait to be accepted
 
@@ -55,8 +56,9 @@ class WebSettings:
     token: str = parameter(
         "",
         "Secret that browsers and agents must show, at least 16 characters. The environment "
-        f"variable {TOKEN_VARIABLE} also sets it. Empty: a generated one if other machines can "
-        "reach the address, otherwise none. none: none, which only 127.0.0.1 allows.",
+        f"variable {TOKEN_VARIABLE} also sets it, and keeps it from other nodes, which can read "
+        "parameters. Empty: a generated one if other machines can reach the address, otherwise "
+        "none. none: no token, which is allowed only if no other machine can reach the address.",
         read_only=True,
     )
     allowed_hosts: tuple[str, ...] = parameter(
@@ -76,12 +78,12 @@ class WebNode(HubNode):
         settings = self.declare(WebSettings).values
         token = token_for(settings.address, settings.token or os.environ.get(TOKEN_VARIABLE, ""))
         self._socket = _bound(settings.address, settings.port)
-        port = self._socket.getsockname()[1]
+        bound, port = self._socket.getsockname()[:2]
         self.connect(settings.node)
         self._agents = agent_server(self.hub)
-        hosts = {"localhost", bracketed(settings.address), *settings.allowed_hosts}
-        anywhere = settings.address in ANYWHERE
-        site = Site(self.hub).app(*agent_app(self._agents, hosts, anywhere).routes)
+        hosts = {"localhost", bracketed(bound), *settings.allowed_hosts}
+        agents = agent_app(self._agents, hosts, anywhere=bound in ANYWHERE)
+        site = Site(self.hub).app(*agents.routes)
         guard = Guard(site, settings.allowed_hosts, token, cookie=f"kosmos_token_{port}")
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -101,8 +103,9 @@ class WebNode(HubNode):
         for text in self.unknown():
             self.get_logger().warning(text)
         # Not to the log, which every node can read on /rosout.
-        print(f"{settings.node} is shown at {address_of(settings.address, port, token)}")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # nobody reads it
+            address = address_of(settings.address, port, token)
+            print(f"{settings.node} is shown at {address}", flush=True)
 
     def end(self) -> None:
         """Let the server end."""

@@ -7,6 +7,8 @@ import contextlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
@@ -275,6 +277,46 @@ def test_an_agent_that_stops_waiting_cancels_its_question():
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert hub.contract.cancelled == [hub.contract.asked[0][0]]
+
+    run(test)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["id", "camera", "name", "value", "visible", "text"]), JSON
+)
+MESSAGES = JSON | st.builds(
+    lambda kind, fields: {**fields, "type": kind},
+    st.sampled_from(["ask", "cancel", "set", "visible"]) | JSON,
+    FIELDS,
+)
+
+
+@given(st.lists(MESSAGES, max_size=5))
+def test_no_message_of_a_browser_can_break_the_server(sent):
+    async def test(hub):
+        site = Site(hub)
+        with hub.joined() as client:
+            for message in sent:
+                with contextlib.suppress(RequestError):
+                    site._handle(client, json.dumps(message))
+            for text in (await read(client))[1:]:
+                assert text["type"] in ("answer", "set", "state", "hello")
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "1" * 10_000, "NaN", '"\ud800"', "{" * 9, '{"a":1,}', "\0", None]
+)
+def test_a_text_that_is_no_json_object_is_refused(text):
+    async def test(hub):
+        with hub.joined() as client, pytest.raises(RequestError, match="a message must be"):
+            Site(hub)._handle(client, text)
 
     run(test)
 
