@@ -3,6 +3,7 @@
 """The program web_node: its start, its refusals, its token and its end, without a kosmos_node."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,11 +15,13 @@ from programs import Program, parameters
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
 
+from rclpy.parameter import Parameter
 from web_client import Server
 from websockets.exceptions import InvalidStatus
 
 from kosmos_ros.entry import BAD_PARAMETER, ENVIRONMENT
-from kosmos_ros.web.web_node import TOKEN_VARIABLE
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.web.web_node import TOKEN_VARIABLE, WebNode
 
 TOKEN = "a token that nobody guesses"
 
@@ -120,20 +123,26 @@ def test_a_name_of_the_machine_must_be_allowed():
         ({"node": "/a b"}, "parameter node must be the full name of a node"),
     ],
 )
-def test_a_wrong_parameter_ends_the_program_with_the_reason(values, message):
-    program = Program("web.web_node", *parameters(**values))
+def test_a_wrong_parameter_is_refused_with_the_reason(ros, values, message):
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        WebNode(parameter_overrides=overrides)
+
+
+def test_a_wrong_parameter_ends_the_program():
+    program = Program("web.web_node", *parameters(address="0.0.0.0", token="none"))
     assert program.ends() == BAD_PARAMETER
-    assert message in program.output
-    assert "Traceback" not in program.output
+    (line,) = program.lines
+    assert line.startswith("ConfigError: parameter token must not be none for the address 0.0.0.0")
 
 
-def test_a_port_that_is_taken_is_named():
+def test_a_port_that_is_taken_is_named(ros):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        program = Program("web.web_node", *parameters(port=port))
-        assert program.ends() == BAD_PARAMETER
-    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use" in program.output
-    assert "(0: a free port)" in program.output
+        message = f"cannot listen at 127.0.0.1, port {port}: Address already in use"
+        with pytest.raises(ConfigError, match=message) as refused:
+            WebNode(parameter_overrides=[Parameter("port", value=port)])
+    assert "(0: a free port)" in str(refused.value)
 
 
 MISSING = """
