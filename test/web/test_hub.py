@@ -182,11 +182,32 @@ def test_an_event_is_told_once_and_kept_for_later_browsers():
         with hub.joined() as client:
             await read(client)
             hub.event(EVENT, past=False)
-            hub.event(EVENT, past=True)  # the node sends it again to a new subscriber
             assert await read(client) == [{"type": "event", **EVENT}]
+            hub.event(EVENT, past=True)  # the node sends it again to a new subscriber
+            assert await read(client) == []
         with hub.joined() as later:
             hello, _ = await read(later)
             assert hello["events"] == [EVENT]
+
+    run(test)
+
+
+def test_a_hidden_browser_gets_no_news():
+    async def test(hub):
+        with hub.joined() as client:
+            hub.show(client, False)
+            hub.event(EVENT, past=False)
+            hub.changed({"max_rate": 2.0})
+            hub.state({"state": "gone", "message": "it has ended"})
+            hub.health({}, {})
+            hub.part(("front", "1.000000000"), CAPTION, GroundedCaption())
+            hub.picture(("front", "1.000000000"), Picture("image/jpeg", b"jpeg"))
+            assert await read(client) == []
+            hub.show(client, True)
+            hello, state = await read(client)
+            assert hello["values"][""]["max_rate"] == 2.0
+            assert len(hello["looks"]) == len(hello["events"]) == 1
+            assert state["message"] == "it has ended"
 
     run(test)
 
