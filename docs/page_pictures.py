@@ -8,22 +8,20 @@ scripts/page-pictures runs it.
 import contextlib
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
-
-from kosmos_ros.images.sources import open_source
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "test"))
 
 from programs import Program, parameters
 
 DOCS = Path(__file__).parent
-SIZE = (640, 480)  # pixels of a camera's image
-SCENES = {"front": 11, "rear": 4}  # seed of each camera's scene, which stands still
+CAMERAS = {
+    "front": {"source": DOCS / "scene.jpg", "rate": 10.0},  # stands still
+    "rear": {"seed": 2, "rate": 10.0},  # moves
+}
 STEP = 10_000  # ms, longer than any step of a picture takes
 DESK = {"width": 1440, "height": 900}
 SMALL = {"width": 1024, "height": 768}
@@ -34,13 +32,9 @@ HISTORY = 20_000  # ms of the plots and of the time line
 @contextlib.contextmanager
 def robot() -> Iterator[str]:
     """Start two cameras, kosmos_node and web_node; return the address of the page."""
-    with contextlib.ExitStack() as programs, tempfile.TemporaryDirectory() as folder:
-        for name, seed in SCENES.items():
-            path = Path(folder) / f"{name}.png"
-            Image.fromarray(
-                open_source("shapes", size=SIZE, rate=10.0, seed=seed).read().image
-            ).save(path)
-            arguments = [*parameters(source=path, rate=10.0), "-r", f"__node:={name}"]
+    with contextlib.ExitStack() as programs:
+        for name, values in CAMERAS.items():
+            arguments = [*parameters(**values), "-r", f"__node:={name}"]
             programs.enter_context(Program("camera_node", *arguments))
         node = programs.enter_context(
             Program(
@@ -48,9 +42,9 @@ def robot() -> Iterator[str]:
                 *parameters(
                     model="shapes",
                     device="cpu",
-                    cameras=f"[{', '.join(SCENES)}]",
-                    image_topics=f"[{', '.join(f'{name}/image_raw' for name in SCENES)}]",
-                    phrases="[a red star, a purple square, a green ring]",
+                    cameras=f"[{', '.join(CAMERAS)}]",
+                    image_topics=f"[{', '.join(f'{name}/image_raw' for name in CAMERAS)}]",
+                    phrases="[a green star, a red square, a blue ring]",
                     questions="['How many shapes are there?', 'Is there a red star?']",
                 ),
             )
@@ -93,14 +87,13 @@ def ask_about_a_region(page: Page) -> None:
     page.mouse.move(mark["x"] + mark["width"] + 8, mark["y"] + mark["height"] + 8)
     page.mouse.up()
     page.click("#quick >> text=What is it?")
-    page.wait_for_selector(".turn[data-state=done]")
+    page.wait_for_selector(".card:first-child .turn[data-state=done]")
 
 
 def find(page: Page) -> None:
-    """Find phrases in the rear camera's picture."""
-    page.click("#cameras .camera >> nth=1")
+    """Find phrases in the front camera's picture."""
     page.click("#ask-mode button[value=find]")
-    page.fill("#question", "a black cross, a red circle, an orange square")
+    page.fill("#question", "a green star, an orange circle, a blue ring")
     page.keyboard.press("Enter")
     page.wait_for_selector(".turn[data-state=done]")
 

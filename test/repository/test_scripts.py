@@ -49,7 +49,9 @@ def options(text):
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("script", [*PROGRAMS, "audit", "check", "matrix", "setup", "test"])
+@pytest.mark.parametrize(
+    "script", [*PROGRAMS, "audit", "check", "matrix", "page-pictures", "setup", "test"]
+)
 def test_help_is_the_header_and_sets_nothing_up(clone, script, flag):
     done = run(clone, script, flag)
     assert (done.returncode, done.stderr) == (0, "")

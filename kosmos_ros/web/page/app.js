@@ -45,12 +45,15 @@ function colours(look, more = []) {
 const marks = (phrases, of) => phrases.flatMap((p) => p.boxes.map((box) => ({ text: p.text, box, colour: of.get(p.text) ?? 0 })));
 const captionMarks = (look) => marks(look.caption?.phrases ?? [], colours(look));
 
+// Whether the boxes are those of an answer. One about the whole picture may have none: then those
+// of the frame stay.
+const ofAnswer = () => view.turn && (view.dialogue.find || view.dialogue.region || view.turn.phrases.some((p) => p.boxes.length));
 const ofEvent = () => view.entry?.kind === "event" && view.entry.event !== "answered";
 
 function shownMarks() {
   const { look, turn, entry, layer } = view;
   if (!look) return [];
-  if (turn) return marks(turn.phrases, colours(look, turn.phrases));
+  if (ofAnswer()) return marks(turn.phrases, colours(look, turn.phrases));
   if (ofEvent()) return marks(look.phrases.filter((p) => p.text === entry.subject), colours(look));
   if (layer === "caption") return captionMarks(look);
   return layer === "phrases" ? marks(look.phrases, colours(look)) : [];
@@ -94,12 +97,12 @@ function drawView() {
   drawAge();
   drawVideo();
   notice(node, camera, look, frozen, { last: () => showLook(node.newest(view.camera), "Last image"), choose });
-  ask.show(look, node.unready || (look ? "" : "There is no described image yet."));
+  ask.show(look, node.unready || (look?.arrived ? "" : "There is no described image here."));
 }
 
 function drawTools() {
-  const { look, frozen, turn } = view;
-  const own = turn ? "Answer" : ofEvent() ? "Event" : "";
+  const { look, frozen } = view;
+  const own = ofAnswer() ? "Answer" : ofEvent() ? "Event" : "";
   document.body.dataset.frozen = frozen ? "yes" : "no";
   $("#freeze").classList.toggle("primary", Boolean(frozen));
   $("#freeze").replaceChildren(icon(frozen ? "play" : "pause"), h("span", {}, frozen ? "Back to live" : "Freeze"));
@@ -108,8 +111,9 @@ function drawTools() {
   }
   $("#layer-own").hidden = !own;
   $("#layer-own").textContent = own;
-  $("#region-tool").disabled = !look;
+  $("#region-tool").disabled = !look?.arrived;
   $("#freeze").disabled = !look;
+  $("#video-tool").disabled = !node.cameras.size;
   $("#video-tool").setAttribute("aria-pressed", String(view.video));
 }
 
@@ -122,7 +126,7 @@ function drawCaption() {
   drawn = look?.caption ?? null;
   place.classList.toggle("waiting", !look?.caption);
   if (!look?.caption) {
-    place.replaceChildren(look ? "No caption yet" : "Nothing is described yet");
+    place.replaceChildren(look?.arrived ? "No caption yet" : "Nothing is described");
     $("#caption-facts").textContent = "";
     return;
   }
@@ -153,11 +157,11 @@ function drawStrip() {
 
 function drawAge() {
   const { look, frozen, video } = view;
-  const lost = !node.connected || node.state === "gone";
+  const lost = !node.connected ? "lost" : node.state === "gone" ? "gone" : "";
   const silent = node.camera(view.camera).level === "stale";
-  const state = lost ? "lost" : frozen ? "frozen" : silent ? "silent" : "live";
+  const state = lost ? lost : frozen ? "frozen" : silent ? "silent" : "live";
   $("#live").dataset.state = state;
-  $("#live-text").textContent = { lost: "No connection", silent: "No image", frozen, live: video ? "Video" : "Live" }[state];
+  $("#live-text").textContent = { lost: "No connection", gone: "No node", silent: "No image", frozen, live: video ? "Video" : "Live" }[state];
   $("#stamp").textContent = look ? clock(look.time) : "";
   const ago = look ? node.now() - look.time : 0;
   $("#age").textContent = ago > OLD && state !== "live" ? `${span(ago)} ago` : "";

@@ -59,6 +59,8 @@ export class Cameras extends EventTarget {
 
   // `chosen` is the name of the camera that is shown.
   draw(chosen) {
+    if (chosen !== this.chosen) this.tabs.get(chosen)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    this.chosen = chosen;
     for (const [name, tab] of this.tabs) {
       tab.setAttribute("aria-selected", String(name === chosen));
       tab.tabIndex = name === chosen ? 0 : -1;

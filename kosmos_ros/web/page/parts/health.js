@@ -3,6 +3,7 @@
 import { $, count, h, icon, s, told } from "./dom.js";
 
 const POINTS = 60; // of each plot
+const RECENT = 10000; // ms for which frames that were left out are told
 const one = (v) => v.toFixed(1);
 const number = (camera, key) => Number(camera.values[key] ?? 0) || 0;
 
@@ -74,7 +75,7 @@ export class Health {
     const x = (i) => ((i / Math.max(last, 1)) * 100).toFixed(2);
     const paths = series.map((get) => points.map((p, i) => `${i ? "L" : "M"}${x(i)} ${y(get(p))}`).join(""));
     paths.forEach((path, n) => parts.lines[n].setAttribute("d", path));
-    parts.fill.setAttribute("d", points.length ? `${paths.at(-1)}L100 32L0 32Z` : "");
+    parts.fill.setAttribute("d", points.length > 1 ? `${paths.at(-1)}L100 32L0 32Z` : "");
     parts.cursor.setAttribute("d", at === null ? "" : `M${x(place)} 0V32`);
   }
 
@@ -137,15 +138,21 @@ function saying(node) {
   return words.map((w) => h("p", { class: `word ${w.level}` }, icon("warn"), h("span", {}, ...told(w.text))));
 }
 
+// A cause without its beginning, which repeats the state and counts seconds: a screen reader would
+// read it again each second.
+export const because = (cause) => cause.replace(/^.*? for [\d.]+ s: /, "");
+
 // What the node warns of, the worst first: [{level, text}].
 export function warnings(node) {
   if (!node.connected) return [{ level: "error", text: "No connection. These figures are the last ones." }];
   if (node.state === "gone") return [{ level: "error", text: `${node.name} does not answer: ${node.message}` }];
   const found = [];
   const say = (level, text) => found.push({ level, text });
+  if (Date.now() - node.skippedAt < RECENT) say("warn", "This page reads too slowly, so it gets only the newest frames.");
   if (node.model && node.model.level !== "ok") say(node.model.level, `model: ${node.model.message}`);
   for (const { label, level, message, values } of node.cameras.values()) {
-    if (level !== "ok" || values.cause) say(level === "error" ? "error" : "warn", `${label}: ${[level !== "ok" && message, values.cause].filter(Boolean).join(": ")}`);
+    const words = [level !== "ok" && message, because(values.cause ?? "")].filter(Boolean);
+    if (words.length) say(level === "error" ? "error" : "warn", `${label}: ${words.join(": ")}`);
   }
   return found.sort((a, b) => (b.level === "error") - (a.level === "error"));
 }

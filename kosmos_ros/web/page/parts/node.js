@@ -1,7 +1,7 @@
 // The connection to the web server, and what is known of the node. Knows no element of the page.
 //
 // Events: "hello" (cameras and parameters are known, perhaps new ones), "look" (a described frame
-// or more parts of it), "event", "health", "state", "parameters", "gap" (looks were left out).
+// or more parts of it), "event", "health", "state", "parameters".
 
 const PAUSES = [1, 2, 4, 8, 10]; // s before each attempt to connect; the last one repeats
 const MOST_LOOKS = 900; // as many as the server sends at first
@@ -54,6 +54,7 @@ export class Node extends EventTarget {
     this.known = new Map(); // "camera stamp" -> look
     this.requests = new Map(); // id -> function that takes an answer
     this.changes = new Map(); // id -> function that takes the refusal
+    this.skippedAt = 0; // ms since 1970, when looks were last left out because this page read too slowly
     this.skew = 0; // ms that this clock is ahead of the robot's
     this.failures = 0;
     this.number = 0;
@@ -111,7 +112,7 @@ export class Node extends EventTarget {
       parameters: () => this.#values(message.values),
       answer: () => this.requests.get(message.id)?.(message),
       set: () => this.#answered(message),
-      gap: () => this.#emit("gap", message.skipped),
+      gap: () => (this.skippedAt = Date.now()),
       error: () => console.warn(`the server refused a message: ${message.message}`),
     }[message.type];
     take?.();

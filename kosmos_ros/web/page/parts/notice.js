@@ -1,14 +1,15 @@
 // What the page says when something is missing: the connection, the node, its model or images.
 
 import { $, h, icon, told } from "./dom.js";
+import { because } from "./health.js";
 
 // The banner over the whole page -----------------------------------------------------------------
 
 export function banner(node) {
   const place = $("#banner");
   const gone = node.connected && node.state === "gone";
-  place.hidden = node.connected && !gone;
-  document.body.dataset.connected = place.hidden ? "yes" : "no";
+  document.body.dataset.connected = node.connected && !gone ? "yes" : "no";
+  place.hidden = node.connected && !(gone && node.cameras.size); // of a node that was never seen, the notice tells
   if (place.hidden) return;
   const text = gone ? `${node.name} does not answer. What you see is old.` : node.message || "No connection to the server. What you see is old.";
   if ($("#banner-text").textContent !== text) $("#banner-text").textContent = text;
@@ -22,6 +23,7 @@ export function banner(node) {
 // Which one a camera needs; empty: none. `look` is what is shown.
 function kindOf(node, camera, look, frozen) {
   if (!node.connected) return "";
+  if (look && !look.arrived) return "past";
   if (node.state === "gone") return look ? "" : "gone";
   if (camera.level === "stale" && !frozen) return "silent";
   if (["loading", "error", "inactive"].includes(node.state)) return node.state;
@@ -50,7 +52,7 @@ const spinner = () => h("span", { class: "spinner", "aria-hidden": "true" });
 function silent(node, camera, acts) {
   const { topic, values } = camera;
   const other = [...node.cameras.values()].find((c) => c.level === "ok" && c !== camera);
-  const why = values.cause || "Does the camera’s driver run, and is this its topic’s name?";
+  const why = because(values.cause ?? "") || "Does the camera’s driver run, and is this its topic’s name?";
   const last = node.newest(camera.name);
   const button = (act, words) => h("button", { type: "button", class: "button", onclick: act }, words);
   return {
@@ -92,5 +94,6 @@ const CONTENTS = {
   inactive: ({ message }) => plain(() => icon("off"), "The node is not active", `${message}. Activate it with \`ros2 lifecycle set\`, or start it with \`autostart:=true\`.`),
   gone: ({ name }) => plain(spinner, `Waiting for ${name || "the node"}`, "Start it with `ros2 launch kosmos_ros kosmos.launch.py`. This page goes on by itself."),
   off: (_, { label }) => plain(() => icon("off"), `${label} is switched off`, "Set its parameter `enabled` to describe images again."),
+  past: () => plain(() => icon("off"), "This frame is not kept", "It was described before this server watched, or too long ago."),
   first: () => plain(spinner, "Waiting for the first caption", ""),
 };
