@@ -32,7 +32,7 @@ from kosmos_ros.web.pictures import smaller
 
 PATH = "/mcp"
 LONGEST_SIDE = 1024  # pixels of the picture of a look
-FIND_TIMEOUT = 5.0  # s until kosmos_node has been found
+FIND_TIMEOUT = 15.0  # s until kosmos_node has been found, on a busy machine
 LOOK_TIMEOUT = 30.0  # s until the next described frame
 PICTURE_TIMEOUT = 2.0  # s from a described frame to its picture
 ANSWER_TIMEOUT = 120.0  # s for an answer, the wait for other requests included

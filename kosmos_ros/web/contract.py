@@ -42,6 +42,7 @@ from kosmos_ros.web.pictures import Picture, picture_of
 WATCH_PERIOD = 0.25  # s between two looks at the graph and the deadlines
 SILENCE = 3.0  # s without /diagnostics, which come once a second, until a node counts as gone
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
+DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
 REQUEST_SILENCE = 180.0  # s without feedback until a request is given up; longer than hard_timeout
 LINGER = 2.0  # s from the last wish for results until the subscriptions end
 LIVE_LINGER = 5.0  # s from the last request for a live image until its subscription ends
@@ -391,6 +392,10 @@ class Contract:
 
     def _on_result(self, request: Request, result: Generate.Result) -> None:
         content = messages.result_json(result.result) if result.success else None
+        if content and not request.begun:
+            # rclpy drops the feedback that is on its way when the result arrives.
+            begun = messages.begun_json(result.result.camera, result.result.header.stamp)
+            self._tell(request.tell, begun)
         self._end(request, result.message, content)
 
     def _end(self, request: Request, message: str, result: Json | None = None) -> None:
@@ -440,7 +445,8 @@ class Contract:
             self._fail_requests()
         elif publisher and self._values:
             self._tell_state(self._model_state)
-        if publisher and not self._values and now - self._described_at > RESPONSE_TIMEOUT:
+        # Fast DDS may lose a response to a client that has just found the service.
+        if publisher and not self._values and now - self._described_at > DESCRIBE_PERIOD:
             self._begin_description(now)
 
     def _find_publisher(self) -> bytes:
@@ -525,7 +531,8 @@ class Contract:
         got: GetParameters.Response,
     ) -> None:
         """Begin with the node whose parameters are known now."""
-        if publisher != self._publisher or len(described.descriptors) != len(got.values):
+        late = publisher != self._publisher or self._values  # an earlier attempt had success
+        if late or len(described.descriptors) != len(got.values):
             return
         self._values = {
             descriptor.name: messages.value_of(value)

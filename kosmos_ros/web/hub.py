@@ -82,6 +82,7 @@ class Hub:
         self.camera_health.clear()
         for client in self._visible():
             self._greet(client)
+        self._wake_if_present()
 
     def changed(self, values: dict[str, Any]) -> None:
         """Take over new values of parameters."""
@@ -92,8 +93,7 @@ class Hub:
         """Take over the node's state."""
         self.node_state = state
         self._broadcast({"type": "state", **state}, STATE)
-        if self.present:
-            self._wake(PRESENT)
+        self._wake_if_present()
 
     def health(self, model: Json, cameras: dict[str, Json]) -> None:
         """Take over the newest diagnostics."""
@@ -335,6 +335,10 @@ class Hub:
             for client in clients:
                 client.outbox.put(text, look.key, LOOK)
         self._wake(look)
+
+    def _wake_if_present(self) -> None:
+        if self.present:
+            self._wake(PRESENT)
 
     def _wake(self, news: Any) -> None:
         for matches, future in [*self._waiting]:

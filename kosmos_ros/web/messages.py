@@ -177,14 +177,23 @@ def result_json(result: GroundedCaption) -> Json:
     }
 
 
+def begun_json(camera: str, stamp: Time) -> Json:
+    """Return the message that the model works on a frame."""
+    return {
+        "begun": True,
+        "camera": camera,
+        "stamp": stamp_text(stamp),
+        "time": milliseconds(stamp),
+    }
+
+
 def feedback_json(feedback: Generate.Feedback, begun: bool) -> list[Json]:
     """Return the messages for one feedback; `begun`: an earlier one named the frame."""
     stamp = feedback.header.stamp
     framed = bool(stamp.sec or stamp.nanosec)
     found: list[Json] = []
     if framed and not begun:
-        camera = {"camera": feedback.camera, "stamp": stamp_text(stamp)}
-        found.append({"begun": True, **camera, "time": milliseconds(stamp)})
+        found.append(begun_json(feedback.camera, stamp))
     if feedback.text:
         found.append({"text": feedback.text, "phrases": phrases_json(feedback.phrases)})
     elif not framed:

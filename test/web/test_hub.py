@@ -17,7 +17,7 @@ from kosmos_msgs.msg import GroundedCaption
 
 from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.web import server
-from kosmos_ros.web.hub import MOST_CHANGES, MOST_CLIENTS, MOST_REQUESTS, Hub
+from kosmos_ros.web.hub import MOST_CHANGES, MOST_CLIENTS, MOST_REQUESTS, PRESENT, Hub
 from kosmos_ros.web.looks import CAPTION, PICTURE
 from kosmos_ros.web.pictures import Picture, Pictures
 from kosmos_ros.web.server import Site
@@ -169,6 +169,26 @@ def test_one_browser_sets_at_most_16_parameters_at_a_time():
             assert len(hub.contract.changes) == MOST_CHANGES + 1
 
     run(test)
+
+
+@pytest.mark.parametrize("first", ["described", "state"])
+def test_an_agent_that_waits_for_the_node_learns_that_it_is_there(first):
+    async def main():
+        hub = Hub("/kosmos", asyncio.get_running_loop())
+        waiting = asyncio.ensure_future(hub.next(lambda news: news is PRESENT, 60))
+        await asyncio.sleep(0)
+        calls = [
+            lambda: hub.described({}, {}, {"front": "/front/image"}),
+            lambda: hub.state({"state": "loading", "message": "loading"}),
+        ]
+        for call in calls if first == "described" else reversed(calls):
+            assert not waiting.done()
+            call()
+            await asyncio.sleep(0)
+        assert await waiting is PRESENT
+        assert hub.present
+
+    asyncio.run(main())
 
 
 EVENT = {
