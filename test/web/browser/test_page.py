@@ -22,6 +22,8 @@ from playwright.sync_api import expect, sync_playwright
 from programs import Program, parameters
 from web_client import QUESTION, Robot, Server
 
+from kosmos_ros.shapes.scenes import COLOURS, KINDS
+
 SIZE = 640, 480  # pixels of the front camera's image, which never changes
 PATIENCE = 30_000  # ms, far longer than any step takes
 LONGEST_PAUSE = 10_000  # ms between two attempts to connect
@@ -82,6 +84,18 @@ def page(open_page):
     page = open_page()
     page.wait_for_selector(".mark")
     return page
+
+
+@pytest.fixture
+def busy(robot):
+    """The model has so many questions about the rear camera that other answers take long."""
+    questions = [f"Is there a {colour} {kind}?" for colour in COLOURS for kind in KINDS]
+    with robot.server.browser() as other:
+        assert other.set("rear", "questions", questions)["success"]
+        assert other.set("rear", "max_rate", 0)["success"]
+        yield
+        assert other.set("rear", "max_rate", None)["success"]
+        assert other.set("rear", "questions", None)["success"]
 
 
 def truth(robot, index=0):
@@ -282,7 +296,7 @@ def test_phrases_are_found_and_absent_ones_are_told(robot, page):
     expect(page.locator(".mark")).to_have_count(1)
 
 
-def test_an_answer_is_seen_growing(page):
+def test_an_answer_is_seen_growing(busy, page):
     page.evaluate(
         """() => {
           window.seen = [];
@@ -295,22 +309,24 @@ def test_an_answer_is_seen_growing(page):
     page.click("#ideas >> text=Describe in detail")
     expect(page.locator(".turn")).to_have_attribute("data-state", "done")
     seen = page.evaluate("window.seen")
-    assert len(seen) > 2
+    assert len(seen) >= 2  # a part, and the whole
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(seen))
 
 
-def test_escape_cancels_the_answers(page):
-    # Four at a time take long enough that the model is still at work on one of them.
-    page.evaluate(
-        """() => {
-          for (let i = 0; i < 4; i++) document.querySelector("#ideas button:last-child").click();
-          document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
-        }"""
-    )
-    expect(page.locator(".turn[data-state=waiting], .turn[data-state=streaming]")).to_have_count(0)
+def test_escape_cancels_the_answer(busy, page):
     cancelled = page.locator(".turn[data-state=cancelled]")
-    expect(cancelled).not_to_have_count(0)
-    expect(cancelled.first).to_contain_text("cancelled")
+    for asked in range(1, 6):  # an answer may be over before the node hears of it
+        page.evaluate(
+            """() => {
+              document.querySelector("#ideas button:last-child").click();
+              document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+            }"""
+        )
+        over = page.locator(".turn[data-state=cancelled], .turn[data-state=done]")
+        expect(over).to_have_count(asked)
+        if cancelled.count():
+            break
+    expect(cancelled).to_contain_text("cancelled")
 
 
 def test_a_waiting_request_tells_its_place_and_is_cancelled(open_page):
