@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // The page: which frame of which camera is shown, and who tells whom. Each part knows its own
 // corner; only this file knows them all.
 

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // Questions about one frame: the form, suggestions, and the dialogues with their streamed answers.
 // A dialogue belongs to the frame (and region) that it began with.
 //

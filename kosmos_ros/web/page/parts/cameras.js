@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // The cameras: tabs with small pictures, and an overview with a tile for each.
 //
 // Event: "choose" (name of a camera).

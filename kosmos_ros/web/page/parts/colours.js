@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // A colour for each phrase: the same words have the same colour in every frame and in every list.
 //
 // A phrase that names a colour gets the nearest one, so that "a red star" is never underlined in
@@ -5,7 +8,6 @@
 // in its frame, and keeps it for the session.
 
 const COLOURS = 8; // classes c0 to c7 of style.css; c8 is for black, white and grey things only
-
 const KEPT = 500; // texts whose colour is remembered, the newest
 
 const NAMED = new Map(

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // Elements from plain values. Text always becomes a text node, so that no caption is ever markup.
 
 const SVG = "http://www.w3.org/2000/svg";

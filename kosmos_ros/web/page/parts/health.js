@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // Health at a glance: five small plots of the last minute, and the figures behind them.
 
 import { $, count, h, icon, s, told } from "./dom.js";

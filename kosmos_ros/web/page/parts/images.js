@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // Pictures of described frames: fetched once, the newest kept; and small ones with their boxes.
 
 const KEPT = 64; // pictures

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // Keys of single letters, the list of them, and tabs that arrow keys walk.
 
 import { $, h, icon } from "./dom.js";

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // Live video: images of the camera between two looks. Off by default, because each image costs the
 // robot work. The boxes belong to the described frame, so they are hidden while the image differs.
 

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // The connection to the web server, and what is known of the node. Knows no element of the page.
 //
 // Events: "hello" (cameras and parameters are known, perhaps new ones), "look" (a described frame

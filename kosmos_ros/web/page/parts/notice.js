@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // What the page says when something is missing: the connection, the node, its model or images.
 
 import { $, h, icon, told } from "./dom.js";

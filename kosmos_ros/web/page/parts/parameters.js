@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // The node's parameters: those of the camera that is shown, those of the node, and those that are
 // fixed. What the node refuses is told in its own words, and its value comes back.
 

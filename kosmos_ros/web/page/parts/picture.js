@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // The picture: one frame, its boxes and labels, and the region that is asked about. It knows
 // pixels of the frame and of the screen, and nothing of the node.
 //

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // A phrase and its box are one thing: what one points at, by mouse, focus or finger, lights up
 // everywhere.
 

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // How a region is drawn, moved and resized: by mouse, finger and keyboard. Also what is under the
 // pointer. Works on a Picture and knows nothing of questions.
 

@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // What is looked for and asked in every frame of a camera, with its present value: an editor of
 // the parameters `phrases` and `questions`.
 

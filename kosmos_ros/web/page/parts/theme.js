@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // Dark or light: the system's, until the reader chooses.
 
 import { $, icon } from "./dom.js";

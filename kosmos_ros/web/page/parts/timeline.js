@@ -1,3 +1,6 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
 // What happened in this session, the newest first; and the last minute as a strip under the
 // picture. Both lead back to frames. Equal captions that follow each other are one row.
 //
