@@ -25,7 +25,7 @@ from kosmos_ros import __version__
 from kosmos_ros.errors import KosmosError, RequestError
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
-from kosmos_ros.web.contract import GONE
+from kosmos_ros.web.goals import GONE
 from kosmos_ros.web.hub import PRESENT, Hub
 from kosmos_ros.web.looks import CAPTION, PICTURE, Json, Look
 from kosmos_ros.web.pictures import smaller

@@ -12,7 +12,6 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -20,22 +19,20 @@ from kosmos_msgs.action import Generate
 from kosmos_msgs.msg import Answer, Event, GroundedCaption
 from rcl_interfaces.msg import ParameterEvent
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
-from rclpy.action import ActionClient
 from rclpy.clock import Clock, ClockType
-from rclpy.logging import LoggingSeverity, set_logger_level
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
     QoSProfile,
-    ReliabilityPolicy,
     qos_profile_parameter_events,
 )
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
 from kosmos_ros.errors import EncodingError, RequestError
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.web import messages
+from kosmos_ros.web.goals import DEPTH, GONE, Goals, Request, Tell
+from kosmos_ros.web.live import LiveImages
 from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, Json
 from kosmos_ros.web.pictures import Picture, picture_of
 
@@ -43,21 +40,11 @@ WATCH_PERIOD = 0.25  # s between two looks at the graph and the deadlines
 SILENCE = 3.0  # s without /diagnostics, which come once a second, until a node counts as gone
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
-REQUEST_SILENCE = 180.0  # s without feedback until a request is given up; longer than hard_timeout
 LINGER = 2.0  # s from the last wish for results until the subscriptions end
-LIVE_LINGER = 5.0  # s from the last request for a live image until its subscription ends
 HISTORY = 1.0  # s after a subscription in which events are the past ones that the node keeps
 EVENTS_KEPT = 100  # events that the node keeps for late subscribers
-DEPTH = 100
-"""Responses that may wait. With Fast DDS, each client receives the responses to all clients."""
-
-GONE = "kosmos_node is not running, or its topics do not arrive here"
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
-
-
-Tell = Callable[..., object]
-"""Calls its first argument with the other ones, soon and in the listener's thread."""
 
 
 class Listener(Protocol):
@@ -87,28 +74,6 @@ class Listener(Protocol):
         """An event of a camera. `past`: it may have happened long ago."""
 
 
-@dataclass(eq=False)
-class Request:
-    """A goal of the action. `tell` is called with each message for the page, the last is done."""
-
-    tell: Callable[[Json], None]
-    handle: Any = None  # once the goal is accepted
-    cancelled: bool = False
-    begun: bool = False
-    over: bool = False
-    heard: float = field(default_factory=time.monotonic)
-
-
-@dataclass(eq=False)
-class Live:
-    """The subscription of one camera's own images, while somebody asks for them."""
-
-    subscription: Any
-    type: Any
-    asked: float = field(default_factory=time.monotonic)
-    newest: bytes = b""  # serialized; read when somebody asks
-
-
 class Contract:
     """The client of the node with the full name `name`. `node` is the client's own rclpy node."""
 
@@ -129,8 +94,8 @@ class Contract:
         self._always: list[Any] = []  # subscriptions of events
         self._events_since = 0.0  # monotonic time
         self._results: list[Any] = []  # subscriptions while somebody wants results
-        self._live: dict[str, Live] = {}
-        self._requests: set[Request] = set()
+        self._goals = Goals(node, name, tell)
+        self._live = LiveImages(node)
         self._calls: dict[Any, tuple[float, Callable[[], object]]] = {}
         """Calls of services: future, its deadline, and what to do without a response."""
         client = functools.partial(self._client, QoSProfile(depth=DEPTH))
@@ -138,16 +103,6 @@ class Contract:
         self._describe = client(DescribeParameters, "describe_parameters")
         self._get = client(GetParameters, "get_parameters")
         self._set = client(SetParameters, "set_parameters")
-        self._generate = ActionClient(
-            node,
-            Generate,
-            f"{name}/generate_stream",
-            goal_service_qos_profile=QoSProfile(depth=DEPTH),
-            result_service_qos_profile=QoSProfile(depth=DEPTH),
-            cancel_service_qos_profile=QoSProfile(depth=DEPTH),
-        )
-        # rclpy warns of each response to another client, which Fast DDS also delivers here.
-        set_logger_level(f"{node.get_logger().name}.action_client", LoggingSeverity.ERROR)
         self._subscribe_to_state()
         node.create_timer(WATCH_PERIOD, self._watch, clock=STEADY)
 
@@ -157,10 +112,8 @@ class Contract:
         self._wake.trigger()
 
     def destroy(self) -> None:
-        """Cancel all requests and free the action client, which rclpy does not do."""
-        for request in [*self._requests]:
-            self._end(request, "the web server is shutting down")
-        self._generate.destroy()
+        """End all requests."""
+        self._goals.destroy()
 
     # Wishes; call them with `post` -----------------------------------------------------------
 
@@ -190,38 +143,19 @@ class Contract:
 
     def ask(self, request: Request, goal: Generate.Goal) -> None:
         """Send a goal of the action."""
-        if self._state["state"] == "gone" or not self._generate.server_is_ready():
-            self._end(request, GONE)
-            return
-        if request.cancelled:
-            self._end(request, "cancelled")
-            return
-        self._requests.add(request)
-        accepted = self._generate.send_goal_async(
-            goal, lambda feedback: self._on_feedback(request, feedback.feedback)
-        )
-        accepted.add_done_callback(lambda future: self._on_accepted(request, future.result()))
+        if self._state["state"] == "gone":
+            self._goals.end(request, GONE)
+        else:
+            self._goals.send(request, goal)
 
     def cancel(self, request: Request) -> None:
-        """Stop a request, also before it is accepted."""
-        request.cancelled = True
-        if request.handle and not request.over:
-            request.handle.cancel_goal_async()
+        """Stop a request."""
+        self._goals.cancel(request)
 
     def live(self, camera: str, answer: Callable[[Any], None]) -> None:
-        """Tell `answer` a function that reads the newest message of a camera's image topic.
-
-        Tells None while no image has arrived. The first call begins the subscription.
-        """
-        live = self._live.get(camera)
-        if live is None and camera in self._cameras:
-            live = self._live[camera] = self._subscribe_to_images(camera)
-        if live is None:
-            self._tell(answer, None)
-            return
-        live.asked = time.monotonic()
-        read = functools.partial(deserialize_message, live.newest, live.type)
-        self._tell(answer, read if live.newest else None)
+        """Tell `answer` a function that reads the camera's newest image; see LiveImages."""
+        topic = self._cameras.get(camera)
+        self._tell(answer, self._live.newest(camera, topic) if topic else None)
 
     # Subscriptions ---------------------------------------------------------------------------
 
@@ -274,27 +208,6 @@ class Contract:
                         kind, self._topic(camera, topic), functools.partial(callback, camera), 10
                     )
                 )
-
-    def _subscribe_to_images(self, camera: str) -> Live:
-        topic = self._cameras[camera]
-        compressed = topic.removesuffix("/compressed") + "/compressed"
-        if self._node.count_publishers(compressed):
-            topic = compressed  # costs less to carry, and is a picture already
-        kind = CompressedImage if topic == compressed else Image
-        offers = self._node.get_publishers_info_by_topic(topic)
-        reliable = all(
-            offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers
-        )
-        qos = QoSProfile(
-            depth=1,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        )
-
-        def keep(data: bytes) -> None:
-            live.newest = data
-
-        live = Live(self._node.create_subscription(kind, topic, keep, qos, raw=True), kind)
-        return live
 
     def _unsubscribe(self, subscriptions: list[Any]) -> None:
         while subscriptions:
@@ -370,44 +283,6 @@ class Contract:
         key = camera, messages.stamp_text(frame.header.stamp)
         self._tell(self._listener.picture, key, picture)
 
-    def _on_feedback(self, request: Request, feedback: Generate.Feedback) -> None:
-        request.heard = time.monotonic()
-        if request.over:
-            return
-        for message in messages.feedback_json(feedback, request.begun):
-            request.begun |= message.get("begun", False)
-            self._tell(request.tell, message)
-
-    def _on_accepted(self, request: Request, handle: Any) -> None:
-        if request.over:
-            return
-        if not handle.accepted:
-            self._end(request, "kosmos_node rejected the request, because it has too many goals")
-            return
-        request.handle, request.heard = handle, time.monotonic()
-        if request.cancelled:
-            handle.cancel_goal_async()
-        result = handle.get_result_async()
-        result.add_done_callback(lambda future: self._on_result(request, future.result().result))
-
-    def _on_result(self, request: Request, result: Generate.Result) -> None:
-        content = messages.result_json(result.result) if result.success else None
-        if content and not request.begun:
-            # rclpy drops the feedback that is on its way when the result arrives.
-            begun = messages.begun_json(result.result.camera, result.result.header.stamp)
-            self._tell(request.tell, begun)
-        self._end(request, result.message, content)
-
-    def _end(self, request: Request, message: str, result: Json | None = None) -> None:
-        self._requests.discard(request)
-        if not request.over:
-            request.over = True
-            success = result is not None
-            self._tell(
-                request.tell,
-                {"done": True, "success": success, "message": message, "result": result},
-            )
-
     # Watching --------------------------------------------------------------------------------
 
     def _deliver(self) -> None:
@@ -422,15 +297,10 @@ class Contract:
             if now > deadline:
                 del self._calls[future]
                 late()
-        for request in [*self._requests]:
-            if now - request.heard > REQUEST_SILENCE:
-                self.cancel(request)
-                self._end(request, f"kosmos_node was silent for {REQUEST_SILENCE:g} s")
+        self._goals.watch(now)
+        self._live.watch(now)
         if not self._wanted and now - self._unwanted_at > LINGER:
             self._unsubscribe(self._results)
-        for camera, live in [*self._live.items()]:
-            if now - live.asked > LIVE_LINGER:
-                self._node.destroy_subscription(self._live.pop(camera).subscription)
 
     def _watch_node(self, now: float) -> None:
         """See whether the node is there, and whether it is another one than before."""
@@ -442,7 +312,7 @@ class Contract:
             self._publisher, self._heard = publisher, now
         elif publisher and silent:
             self._tell_state({"state": "gone", "message": GONE})
-            self._fail_requests()
+            self._goals.fail(GONE)
         elif publisher and self._values:
             self._tell_state(self._model_state)
         # Fast DDS may lose a response to a client that has just found the service.
@@ -462,15 +332,9 @@ class Contract:
         self._dropped.clear()
         self._unsubscribe(self._always)
         self._unsubscribe(self._results)
-        for live in self._live.values():
-            self._node.destroy_subscription(live.subscription)
         self._live.clear()
-        self._fail_requests()
+        self._goals.fail(GONE)
         self._tell_state({"state": "gone", "message": GONE})
-
-    def _fail_requests(self) -> None:
-        for request in [*self._requests]:
-            self._end(request, GONE)
 
     def _tell_state(self, state: Json) -> None:
         if state != self._state:

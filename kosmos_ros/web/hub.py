@@ -21,7 +21,8 @@ from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.clients import EVENT, LOOK, Outbox, encoded
-from kosmos_ros.web.contract import GONE, Contract, Request
+from kosmos_ros.web.contract import Contract
+from kosmos_ros.web.goals import GONE, Request
 from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, PICTURE, Json, Look, Looks
 from kosmos_ros.web.pictures import Picture, Pictures
 
