@@ -82,7 +82,7 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
 
 
 def _node(options: argparse.Namespace) -> list[Part]:
-    from benchmark import node  # needs ROS
+    from benchmark import node, page  # they need ROS
 
     subject = subjects.embedded(options.device, options.threads)
     seconds = 4.0 if options.few else 20.0
@@ -90,6 +90,7 @@ def _node(options: argparse.Namespace) -> list[Part]:
         ("overhead", lambda: node.overhead(subject, 7 if options.few else 40)),
         ("dropped frames", lambda: node.dropped(seconds)),
         ("idle node", lambda: node.idle(seconds)),
+        ("page", lambda: page.page(10 if options.few else 40, seconds)),
         ("decoding", lambda: serving.decoding(subject, seconds)),
     ]
 
