@@ -21,7 +21,7 @@ from websockets.exceptions import InvalidStatus
 
 from kosmos_ros.entry import BAD_PARAMETER, ENVIRONMENT
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.web.web_node import TOKEN_VARIABLE, WebNode
+from kosmos_ros.web.web_node import TOKEN_VARIABLE, WebNode, _bound
 
 TOKEN = "a token that nobody guesses"
 
@@ -60,6 +60,15 @@ def test_the_page_is_served_and_is_always_fresh(lonely):
     assert script.headers["Content-Type"].startswith("text/javascript")
     assert lonely.get("/app.js", If_None_Match=script.headers["ETag"]).status == 304
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_short_messages_are_sent_at_once(address):
+    """Otherwise TCP holds a message back until the browser has acknowledged the one before."""
+    with _bound(address, 0) as listening, socket.create_connection(listening.getsockname()[:2]):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
