@@ -27,7 +27,7 @@ from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.goals import GONE
 from kosmos_ros.web.hub import PRESENT, Hub
-from kosmos_ros.web.looks import CAPTION, PICTURE, Json, Look
+from kosmos_ros.web.looks import CAPTION, EVENTS, LOOKS, PICTURE, Json, Look
 from kosmos_ros.web.pictures import smaller
 
 PATH = "/mcp"
@@ -174,7 +174,7 @@ class Tools:
             found.append(
                 Camera(
                     name=name,
-                    topic=topic,
+                    topic=health.get("values", {}).get("topic", topic),
                     level=health.get("level", "unknown"),
                     message=health.get("message", ""),
                     images_per_second=sample.get("images", 0.0),
@@ -187,7 +187,7 @@ class Tools:
         """Wait for the next described frame: its picture, caption, phrases and their boxes."""
         with self._call():
             name = await self._camera(camera)
-            with self._hub.watching():
+            with self._hub.watching(LOOKS):
                 look = await self._next_look(name)
             sight = _sight(self._hub.look_json(look))
             content: list[Any] = [TextContent(type="text", text=sight.model_dump_json())]
@@ -262,7 +262,8 @@ class Tools:
                 )
 
             try:
-                event = await self._hub.next(matches, timeout)
+                with self._hub.watching(EVENTS):
+                    event = await self._hub.next(matches, timeout)
             except asyncio.TimeoutError:
                 return Waited(event=None)
             return Waited(event=Event(**{**event, "phrases": _phrases(event["phrases"])}))

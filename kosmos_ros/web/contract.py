@@ -9,6 +9,7 @@ another thread gets what the node says. Knows no browser and keeps no results.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -33,14 +34,14 @@ from kosmos_ros.sanitize import one_line
 from kosmos_ros.web import messages
 from kosmos_ros.web.goals import DEPTH, GONE, Goals, Request, Tell
 from kosmos_ros.web.live import LiveImages
-from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, Json
+from kosmos_ros.web.looks import ANSWER, CAPTION, EVENTS, LOOKS, PHRASES, Json
 from kosmos_ros.web.pictures import Picture, picture_of
 
 WATCH_PERIOD = 0.25  # s between two looks at the graph and the deadlines
 SILENCE = 3.0  # s without /diagnostics, which come once a second, until a node counts as gone
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
-LINGER = 2.0  # s from the last wish for results until the subscriptions end
+LINGER = 2.0  # s from the last wish for news until the subscriptions end
 HISTORY = 1.0  # s after a subscription in which events are the past ones that the node keeps
 EVENTS_KEPT = 100  # events that the node keeps for late subscribers
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
@@ -89,11 +90,10 @@ class Contract:
         self._values: dict[str, Any] = {}
         self._cameras: dict[str, str] = {}
         self._dropped: dict[str, float] = {}  # by camera, at the newest diagnostics
-        self._wanted = False
-        self._unwanted_at = 0.0
-        self._always: list[Any] = []  # subscriptions of events
+        # For each kind of news: until when it is wanted, in s, monotonic; and its subscriptions.
+        self._wanted_until = {LOOKS: -math.inf, EVENTS: -math.inf}
+        self._subscriptions: dict[str, list[Any]] = {LOOKS: [], EVENTS: []}
         self._events_since = 0.0  # monotonic time
-        self._results: list[Any] = []  # subscriptions while somebody wants results
         self._goals = Goals(node, name, tell)
         self._live = LiveImages(node)
         self._calls: dict[Any, tuple[float, Callable[[], object]]] = {}
@@ -117,11 +117,10 @@ class Contract:
 
     # Wishes; call them with `post` -----------------------------------------------------------
 
-    def want(self, wanted: bool) -> None:
-        """Subscribe to results, or end these subscriptions LINGER seconds later."""
-        self._wanted, self._unwanted_at = wanted, time.monotonic()
-        if wanted and not self._results:
-            self._subscribe_to_results()
+    def want(self, kind: str, wanted: bool) -> None:
+        """Subscribe to a kind of news, or end its subscriptions LINGER seconds later."""
+        self._wanted_until[kind] = math.inf if wanted else time.monotonic() + LINGER
+        self._subscribe(kind)
 
     def set(self, name: str, value: Any, done: Callable[[bool, str], None]) -> None:
         """Set a parameter. `done` gets the success and the node's own words."""
@@ -181,35 +180,29 @@ class Contract:
     def _topic(self, camera: str, topic: str) -> str:
         return "/".join(part for part in (self._name, camera, topic) if part)
 
-    def _subscribe_to_events(self) -> None:
+    def _subscribe(self, kind: str) -> None:
+        """Subscribe to a kind of news, if it is wanted and the cameras are known."""
+        subscriptions = self._subscriptions[kind]
+        if subscriptions or time.monotonic() > self._wanted_until[kind]:
+            return
         latched = QoSProfile(depth=EVENTS_KEPT, durability=LATCHED)
-        self._events_since = time.monotonic()
+        topics: dict[str, tuple[Any, Callable[..., None], Any]] = {
+            "captions": (GroundedCaption, functools.partial(self._on_caption, CAPTION), 10),
+            "phrases": (GroundedCaption, functools.partial(self._on_caption, PHRASES), 10),
+            "answers": (Answer, self._on_answer, 10),
+            "frame/compressed": (CompressedImage, self._on_frame, 10),
+        }
+        if kind == EVENTS:
+            self._events_since = time.monotonic()
+            topics = {"events": (Event, self._on_event, latched)}
         for camera in self._cameras:
-            self._always.append(
-                self._node.create_subscription(
-                    Event,
-                    self._topic(camera, "events"),
-                    functools.partial(self._on_event, camera),
-                    latched,
-                )
-            )
+            for topic, (message, callback, qos) in topics.items():
+                call = functools.partial(callback, camera)
+                name = self._topic(camera, topic)
+                subscriptions.append(self._node.create_subscription(message, name, call, qos))
 
-    def _subscribe_to_results(self) -> None:
-        for camera in self._cameras:
-            topics: dict[str, tuple[Any, Callable[..., None]]] = {
-                "captions": (GroundedCaption, functools.partial(self._on_caption, CAPTION)),
-                "phrases": (GroundedCaption, functools.partial(self._on_caption, PHRASES)),
-                "answers": (Answer, self._on_answer),
-                "frame/compressed": (CompressedImage, self._on_frame),
-            }
-            for topic, (kind, callback) in topics.items():
-                self._results.append(
-                    self._node.create_subscription(
-                        kind, self._topic(camera, topic), functools.partial(callback, camera), 10
-                    )
-                )
-
-    def _unsubscribe(self, subscriptions: list[Any]) -> None:
+    def _unsubscribe(self, kind: str) -> None:
+        subscriptions = self._subscriptions[kind]
         while subscriptions:
             self._node.destroy_subscription(subscriptions.pop())
 
@@ -299,8 +292,9 @@ class Contract:
                 late()
         self._goals.watch(now)
         self._live.watch(now)
-        if not self._wanted and now - self._unwanted_at > LINGER:
-            self._unsubscribe(self._results)
+        for kind, until in self._wanted_until.items():
+            if now > until:
+                self._unsubscribe(kind)
 
     def _watch_node(self, now: float) -> None:
         """See whether the node is there, and whether it is another one than before."""
@@ -330,8 +324,8 @@ class Contract:
         """Forget the node that has gone."""
         self._values, self._described_at = {}, 0.0
         self._dropped.clear()
-        self._unsubscribe(self._always)
-        self._unsubscribe(self._results)
+        for kind in self._subscriptions:
+            self._unsubscribe(kind)
         self._live.clear()
         self._goals.fail(GONE)
         self._tell_state({"state": "gone", "message": GONE})
@@ -408,9 +402,8 @@ class Contract:
             for descriptor in described.descriptors
             if not messages.split(descriptor.name, self._cameras)[0]
         }
-        self._subscribe_to_events()
-        if self._wanted:
-            self._subscribe_to_results()
+        for kind in self._subscriptions:
+            self._subscribe(kind)
         self._tell(self._listener.described, parameters, dict(self._values), dict(self._cameras))
         self._tell_state(self._model_state)
 

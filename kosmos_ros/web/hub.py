@@ -23,7 +23,17 @@ from kosmos_ros.web import messages
 from kosmos_ros.web.clients import EVENT, LOOK, Outbox, encoded
 from kosmos_ros.web.contract import Contract
 from kosmos_ros.web.goals import GONE, Request
-from kosmos_ros.web.looks import ANSWER, CAPTION, PHRASES, PICTURE, Json, Look, Looks
+from kosmos_ros.web.looks import (
+    ANSWER,
+    CAPTION,
+    EVENTS,
+    LOOKS,
+    PHRASES,
+    PICTURE,
+    Json,
+    Look,
+    Looks,
+)
 from kosmos_ros.web.pictures import Picture, Pictures
 
 SAMPLES = 60  # points of each plot, one a second
@@ -70,7 +80,8 @@ class Hub:
         self._samples: dict[str, deque[Json]] = {}
         self._events: dict[Hashable, Json] = {}
         self._clients: set[Client] = set()
-        self._watchers = 0  # visible browsers, and agents that wait for a look
+        # For each kind of news: visible browsers, and agents that wait for it.
+        self._watchers = {LOOKS: 0, EVENTS: 0}
         self._waiting: set[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = set()
 
     # What the node says -----------------------------------------------------------------------
@@ -155,7 +166,8 @@ class Hub:
             return
         client.visible = visible
         client.outbox.clear(CLIENT)
-        self._watch(1 if visible else -1)
+        for kind in self._watchers:
+            self._watch(kind, 1 if visible else -1)
         if visible:
             self._greet(client)
 
@@ -205,13 +217,13 @@ class Hub:
     # Agents -------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Let the node describe frames meanwhile."""
-        self._watch(1)
+    def watching(self, kind: str) -> Iterator[None]:
+        """Let the node work for a kind of news meanwhile: LOOKS or EVENTS."""
+        self._watch(kind, 1)
         try:
             yield
         finally:
-            self._watch(-1)
+            self._watch(kind, -1)
 
     async def next(self, matches: Callable[[Any], bool], timeout: float) -> Any:
         """Return the next news that match: a Look, an event (a dictionary) or PRESENT.
@@ -346,11 +358,11 @@ class Hub:
             if not future.done() and matches(news):
                 future.set_result(news)
 
-    def _watch(self, change: int) -> None:
-        before, self._watchers = self._watchers, self._watchers + change
-        if bool(before) != bool(self._watchers):
-            wanted = bool(self._watchers)
-            self.contract.post(lambda: self.contract.want(wanted))
+    def _watch(self, kind: str, change: int) -> None:
+        before = self._watchers[kind]
+        self._watchers[kind] = after = before + change
+        if bool(before) != bool(after):
+            self.contract.post(lambda: self.contract.want(kind, bool(after)))
 
     def _cancel(self, request: Request) -> None:
         self.contract.post(lambda: self.contract.cancel(request))

@@ -18,6 +18,9 @@ KEPT = 900  # looks of all cameras: 15 minutes of one camera at 1 Hz
 CAPTION, PHRASES, ANSWER, PICTURE = "caption", "phrases", "answer", "picture"
 """Parts of a look. There may be several captions and answers."""
 
+LOOKS, EVENTS = "looks", "events"
+"""Kinds of news for which the node works only while somebody wants them."""
+
 Json = dict[str, Any]
 """An object of JSON."""
 

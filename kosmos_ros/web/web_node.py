@@ -77,9 +77,9 @@ class WebNode(HubNode):
         super().__init__("kosmos_web", **options)
         settings = self.declare(WebSettings).values
         token = token_for(settings.address, settings.token or os.environ.get(TOKEN_VARIABLE, ""))
+        self.connect(settings.node)
         self._socket = _bound(settings.address, settings.port)
         bound, port = self._socket.getsockname()[:2]
-        self.connect(settings.node)
         self._agents = agent_server(self.hub)
         hosts = {"localhost", bracketed(bound), *settings.allowed_hosts}
         agents = agent_app(self._agents, hosts, anywhere=bound in ANYWHERE)

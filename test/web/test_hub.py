@@ -18,7 +18,7 @@ from kosmos_msgs.msg import GroundedCaption
 from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.web import server
 from kosmos_ros.web.hub import MOST_CHANGES, MOST_CLIENTS, MOST_REQUESTS, PRESENT, Hub
-from kosmos_ros.web.looks import CAPTION, PICTURE
+from kosmos_ros.web.looks import CAPTION, EVENTS, LOOKS, PICTURE
 from kosmos_ros.web.pictures import Picture, Pictures
 from kosmos_ros.web.server import Site
 
@@ -32,8 +32,8 @@ class FakeContract:
     def post(self, call):
         call()
 
-    def want(self, wanted):
-        self.wanted.append(wanted)
+    def want(self, kind, wanted):
+        self.wanted.append((kind, wanted))
 
     def ask(self, request, goal):
         self.asked.append((request, goal))
@@ -59,6 +59,11 @@ def run(test):
     asyncio.run(main())
 
 
+def looking(wanted):
+    """Return what a browser wants from the node while it is visible, or no longer."""
+    return [(LOOKS, wanted), (EVENTS, wanted)]
+
+
 async def read(client):
     """Return all messages that wait for a client."""
     return [json.loads(await client.outbox.take()) for _ in range(len(client.outbox))]
@@ -75,9 +80,12 @@ def test_the_node_works_only_while_somebody_looks():
             hub.show(one, False)
             hub.show(one, False)
             hub.show(one, True)
-        with hub.watching():
+            with hub.watching(EVENTS):  # a browser looks already
+                pass
+        with hub.watching(EVENTS):
             pass
-        assert hub.contract.wanted == [True, False, True, False, True, False]
+        browser = [*looking(True), *looking(False)]
+        assert hub.contract.wanted == [*browser, *browser, (EVENTS, True), (EVENTS, False)]
 
     run(test)
 
@@ -377,7 +385,7 @@ def test_a_browser_that_does_not_read_for_too_long_is_left(monkeypatch):
 
     async def test(hub):
         await Site(hub)._socket(Stuck())
-        assert hub.contract.wanted == [True, False]
+        assert hub.contract.wanted == [*looking(True), *looking(False)]
         assert not hub._clients
 
     run(test)
