@@ -15,9 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from kosmos_ros.errors import KosmosError
-from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.kosmos2.query import Earlier, Generation
-from kosmos_ros.serving.work import Job
+from kosmos_ros.serving.work import Job, Observation
 
 MAX_CAMERAS = 64
 """Cameras whose answers are kept. Each one costs the memory of a decoded image."""
@@ -49,8 +48,7 @@ class _Draft:
 class _Frame(NamedTuple):
     """A described frame."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    prompts: tuple[Prompt, ...]
+    observation: Observation  # without captions
     max_new_tokens: int
     answers: dict[int, Generation | KosmosError]  # by prompt
 
@@ -101,9 +99,8 @@ class EarlierAnswers:
         """Keep a camera's described frame with all its answers, unless one of them is an error."""
         whole = all(isinstance(answer, Generation) for answer in job.answers.values())
         if job.camera is not None and not job.work.urgent and whole:
-            seen = job.observation
             known = _entry(self._cameras, job.camera, _Camera(), MAX_CAMERAS)
-            known.described = _Frame(seen.image, seen.prompts, job.max_new_tokens, job.answers)
+            known.described = _Frame(job.observation, job.max_new_tokens, job.answers)
 
     def repeat(self, job: Job, max_new_tokens: int) -> bool:
         """Give a frame the answers of the camera's newest described frame if the two are alike.
@@ -112,15 +109,17 @@ class EarlierAnswers:
         """
         known = self._cameras.get(job.camera) if job.camera is not None else None
         before = known.described if known else None
-        if before is None or job.work.urgent:
+        if known is None or before is None or job.work.urgent:
             return False
+        seen = job.observation
         alike = (
             before.max_new_tokens == max_new_tokens
-            and before.prompts == job.observation.prompts
-            and _equal(before.image, job.observation.image)
+            and before.observation.prompts == seen.prompts
+            and _equal(before.observation.image, seen.image)
         )
         if alike:
-            job.answers, job.unchanged = before.answers, True
+            job.answers, job.repeated = before.answers, before.observation
+            known.described = before._replace(observation=seen)
         return alike
 
 

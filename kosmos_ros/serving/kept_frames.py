@@ -49,10 +49,17 @@ class KeptFrames:
         if len(self._cameras) > MAX_CAMERAS:
             self._cameras.popitem(last=False)
 
-    def repeat(self, job: Job) -> None:
-        """Keep a frame with the pixels of the newest kept frame of its camera, if there is one."""
-        if frames := self._cameras.get(job.observation.camera):
-            self.keep(job, frames[-1].encoded)
+    def repeat(self, job: Job) -> bool:
+        """Keep a frame with the pixels of an earlier one, `job.repeated`, with its encoding.
+
+        Return False if the earlier one is not kept any more, so that this one must be encoded.
+        """
+        frames = tuple(self._cameras.get(job.observation.camera, ()))
+        for frame in frames:
+            if job.repeated and frame.header is job.repeated.header:
+                self.keep(job, frame.encoded)
+                return True
+        return not self.most
 
     def find(self, camera: str, stamp: Stamp) -> KeptFrame:
         """Return the newest frame of `camera` with this stamp. Raises RequestError."""

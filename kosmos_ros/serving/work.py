@@ -93,7 +93,7 @@ class Job:
     encoded: Any = None  # the engine's encoding of the image
     answers: dict[int, Generation | KosmosError] = field(default_factory=dict)  # by prompt
     max_new_tokens: int = sys.maxsize  # the smallest limit of its queries
-    unchanged: bool = False  # `answers` are those of an earlier frame with the same pixels
+    repeated: Observation | None = None  # an earlier frame with the same pixels and answers
     _partial: dict[int, Caption] = field(default_factory=dict)  # by prompt, for `progress`
 
     @property
@@ -151,7 +151,8 @@ class Job:
             captions = [self._read(n, self.answers[n]) for n in self._numbers()]
             observed = self._observed(captions, ended)
             gain = statistics.fmean(answer.gain for answer in self._generations())
-            result = dataclasses.replace(observed, gain=gain, unchanged=self.unchanged)
+            unchanged = self.repeated is not None
+            result = dataclasses.replace(observed, gain=gain, unchanged=unchanged)
             self.work.done(dataclasses.replace(result, source=self.source))
         except Exception as exc:  # an error of one recipient must not reach the others
             self.work.failed(exc)

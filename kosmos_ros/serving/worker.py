@@ -175,6 +175,7 @@ class Worker:
             error = exc if isinstance(exc, Exception) else RuntimeError(format_error(exc))
             self.close()
         try:
+            self._kept.clear()  # before the engine frees unused memory
             if engine is not None and not isinstance(error, DeviceLostError):
                 with self._watched():
                     engine.unload()
@@ -284,11 +285,12 @@ class Worker:
         job = Job(work, arrival.source, observation)
         if work.begun:
             self._post(job.announce, work.urgent)
-        if self._batch.unchanged(job, jobs):
-            self._kept.repeat(job)
+        if not self._batch.unchanged(job, jobs):
+            jobs.append(job)
+        elif self._kept.repeat(job):
             self._post(functools.partial(job.deliver, time.monotonic()), work.urgent)
         else:
-            jobs.append(job)
+            jobs.append(job.again(job.most))
 
     def _encode(self, engine: CaptionEngine, jobs: Sequence[Job]) -> None:
         """Encode the images of jobs, each image once, and admit the jobs to the batch."""

@@ -133,7 +133,7 @@ def test_a_frame_with_the_same_pixels_has_the_same_answers():
     before = described(earlier, "caption", "phrase")
     again = job("caption", "phrase", image=GREY.copy())
     assert earlier.repeat(again, 100)
-    assert (again.answers, again.unchanged) == (before.answers, True)
+    assert (again.answers, again.repeated) == (before.answers, before.observation)
 
 
 def changed(row):
@@ -161,7 +161,7 @@ def test_other_pixels_prompts_limits_cameras_and_requests_are_answered_anew(fram
     described(earlier, "caption")
     assert earlier.repeat(job("caption"), 100)
     assert not earlier.repeat(frame, limit)
-    assert (frame.answers, frame.unchanged) == ({}, False)
+    assert (frame.answers, frame.repeated) == ({}, None)
 
 
 def test_a_failed_frame_and_a_request_are_not_repeated():

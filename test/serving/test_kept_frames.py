@@ -177,6 +177,51 @@ def test_a_frame_that_was_answered_from_its_equal_is_found_by_its_own_stamp(monk
     assert turns.rig.observations["repeated"].header.stamp.sec == 2
 
 
+def test_a_repeated_frame_has_its_own_encoding_although_another_frame_was_asked_about(monkeypatch):
+    turns = Turns(monkeypatch)
+    turns.describe(1, 7)
+    turns.rig.scheduler.offer("front", Message(8, header(2)), wanted=False)
+    turns.rig.ask("between", ["q"], 1, camera="front")
+    turns.turn()
+    for second in (3, 4):
+        turns.describe(second, 7)
+        turns.ask(f"about {second}", second)
+        turns.turn()
+    assert (turns.rig.said["about 3"], turns.rig.said["about 4"]) == (["7"], ["7"])
+    assert turns.engine.encoded == [1, 1]
+
+
+def test_a_repeated_frame_has_its_own_encoding_although_another_frame_has_failed(monkeypatch):
+    turns = Turns(monkeypatch)
+    turns.describe(1, 7)
+    step = turns.engine.step
+    turns.engine.step = lambda: [(query, GenerationError("bad")) for query, _ in step()]
+    turns.describe(2, 8)
+    turns.engine.step = step
+    turns.describe(3, 7)
+    turns.ask("repeated", 3)
+    turns.turn()
+    assert turns.rig.said["repeated"] == ["7"]
+
+
+def test_a_repeated_frame_is_encoded_again_after_all_frames_were_given_up(monkeypatch):
+    turns = Turns(monkeypatch)
+    turns.describe(1, 7)
+    errors = [OutOfMemoryError("memory is short")]
+    turns.engine.refuses = lambda prompts: errors.pop() if errors else None
+    turns.rig.ask("large", ["q"], 1)
+    while "large" not in turns.rig.said:
+        turns.turn()
+    encoded = len(turns.engine.encoded)
+    for second in (2, 3):
+        turns.describe(second, 7)
+    assert len(turns.engine.encoded) == encoded + 1
+    for second in (2, 3):
+        turns.ask(f"about {second}", second)
+        turns.turn()
+        assert turns.rig.said[f"about {second}"] == ["7"]
+
+
 def test_without_kept_frames_a_stamp_is_refused(monkeypatch):
     turns = Turns(monkeypatch, kept_frames=0)
     turns.describe(1, 7)
@@ -229,13 +274,37 @@ def test_kept_frames_are_given_up_when_memory_is_short(monkeypatch):
 
 
 def test_an_encoding_is_freed_once_its_answers_are_delivered(monkeypatch):
-    class Encoding:
-        """An encoding that can be watched."""
-
-        def __int__(self):
-            return 7
-
     turns = Turns(monkeypatch, kept_frames=0)
+    alive = watched(turns.engine)
+    turns.describe(1, 7)
+    gc.collect()
+    assert [encoding() for encoding in alive] == [None]
+
+
+def test_kept_frames_are_freed_before_the_engine_gives_back_its_memory():
+    rig = Rig(Stepper())
+    alive = watched(rig.engine)
+    left = []
+
+    def unload():
+        gc.collect()
+        left.extend(encoding() for encoding in alive)
+
+    rig.engine.unload = unload
+    rig.offer("front", ["a"], 1)
+    assert rig.run(1) == ["front"]
+    assert left == [None]
+
+
+class Encoding:
+    """An encoding that can be watched."""
+
+    def __int__(self):
+        return 7
+
+
+def watched(engine):
+    """Let an engine return encodings that can be watched. Return weak references to them."""
     alive = []
 
     def encode(images):
@@ -243,7 +312,5 @@ def test_an_encoding_is_freed_once_its_answers_are_delivered(monkeypatch):
         alive.extend(map(weakref.ref, made))
         return made
 
-    turns.engine.encode_batch = encode
-    turns.describe(1, 7)
-    gc.collect()
-    assert [encoding() for encoding in alive] == [None]
+    engine.encode_batch = encode
+    return alive
