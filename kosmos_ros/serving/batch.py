@@ -65,6 +65,11 @@ class Batch:
             return False
         return not self.retrying or (self.idle and not self.retrying[0].work.urgent)
 
+    @property
+    def takes_frames(self) -> bool:
+        """Whether new frames may join. While failed jobs wait, a frame could overtake them."""
+        return not self.retrying
+
     def prepare(self, arriving: Sequence[Work] = ()) -> Intake | None:
         """Return how much new work to take; None: none until some work has ended.
 
@@ -77,7 +82,7 @@ class Batch:
         if room <= 0 or not self.open:
             return None
         waiting_frames = len(self.waiting) + len(arriving) - urgent
-        frames = 0 if self.retrying else max(0, room - self._reserved() - waiting_frames)
+        frames = max(0, room - self._reserved() - waiting_frames) if self.takes_frames else 0
         wait = self.idle and not self.retrying and not arriving
         return Intake(room, frames, wait)
 

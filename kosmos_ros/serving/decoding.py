@@ -81,24 +81,28 @@ class Decoding:
         finally:
             del self._begun[thread]
 
-    def wait(self) -> None:
-        """Wait until an image is ready and those that are ready soon after it; at most POLL."""
-        images = {arrival.image for arrival in self._arrivals}
+    def wait(self, frames: bool = True) -> None:
+        """Wait until an image is ready and those that are ready soon after it; at most POLL.
+
+        `frames`: frames count, too, and not only images for requests.
+        """
+        images = {one.image for one in self._arrivals if frames or one.work.urgent}
         if images and wait(images, POLL, FIRST_COMPLETED).done:
             wait(images, GATHER)
 
-    def ready(self) -> list[Arrival]:
+    def ready(self, frames: bool = True) -> list[Arrival]:
         """Remove and return the work whose images are decoded, in the order of `begin`.
 
-        No frame overtakes an earlier one of its camera.
+        No frame overtakes an earlier one of its camera. Without `frames`, only requests are ready.
         """
         ready: list[Arrival] = []
         left: list[Arrival] = []
         for arrival in self._arrivals:
-            behind = not arrival.work.urgent and any(
-                other.camera == arrival.camera and not other.work.urgent for other in left
+            held = not arrival.work.urgent and (
+                not frames
+                or any(one.camera == arrival.camera and not one.work.urgent for one in left)
             )
-            (ready if arrival.image.done() and not behind else left).append(arrival)
+            (ready if arrival.image.done() and not held else left).append(arrival)
         self._arrivals = left
         return ready
 

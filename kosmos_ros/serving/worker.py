@@ -133,7 +133,7 @@ class Worker:
         self._thread.start()
 
     def close(self) -> None:
-        """Ask the thread to end. Generation ends within one token; loading first completes."""
+        """Ask the thread to end. Generation ends within one pass; loading first completes."""
         self._closing.set()
         self._scheduler.close()
 
@@ -184,7 +184,7 @@ class Worker:
             self._decoding.close()
 
     def _turn(self, engine: CaptionEngine) -> bool:
-        """Take work and write one more token for every prompt. Return False once closed and idle.
+        """Take work and run a pass of every prompt. Return False once closed and idle.
 
         Waits for work or for decoded images while the model has nothing to do.
         """
@@ -200,18 +200,18 @@ class Worker:
             with self._watched():
                 self._begin(work, frame)
         if batch.idle and batch.open:
-            decoding.wait()
+            decoding.wait(batch.takes_frames)
         with self._watched():
             return self._work(engine) or bool(taken)
 
     def _work(self, engine: CaptionEngine) -> bool:
-        """Encode the images that are decoded, and write one more token for every prompt.
+        """Encode the images that are decoded, and run a pass of every prompt.
 
         Return False if there is nothing to do.
         """
         batch = self._batch
         jobs: list[Job] = []
-        arrivals = self._decoding.ready() if batch.open else []
+        arrivals = self._decoding.ready(batch.takes_frames) if batch.open else []
         for arrival in arrivals:
             self._admit(arrival, jobs)
         if not jobs and (again := batch.next_retry()):
@@ -278,7 +278,8 @@ class Worker:
             if not prompts:
                 raise CancelledError("the last subscriber has left")
         except Exception as exc:  # an error of one image must not affect the others
-            self._fail(work, exc)
+            # Its traceback would keep the image message, in a cycle through `arrival`.
+            self._fail(work, exc.with_traceback(None))
             return
         dropped = self._scheduler.dropped(camera) if work.image is None else 0
         observation = Observation(camera, arrival.source.header, image, prompts, dropped)
@@ -318,7 +319,7 @@ class Worker:
         self._batch.admit(jobs)
 
     def _step(self, engine: CaptionEngine) -> None:
-        """Write one more token for every prompt that has a row."""
+        """Run a pass of every prompt that has a row."""
         queries = self._batch.step()
         error = None
         try:

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images are decoded in other threads, while the model's thread goes on."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import Executor, Future
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stepper import WAIT, Rig, Stepper
+from stepper import WAIT, Message, Rig, Stepper
 
 from kosmos_ros.errors import DeviceLostError, GenerationError, ImageError
 from kosmos_ros.serving import decoding as module
@@ -296,6 +298,61 @@ def test_a_job_that_is_tried_again_alone_stays_alone(monkeypatch):
     while len(turns.rig.answered) < 3:
         turns.turn()
     assert turns.engine.steps == [["a", "b"], *[["a"]] * 3, *[["b"]] * 3, ["c"]]
+
+
+def test_a_frame_does_not_overtake_one_that_is_tried_again(monkeypatch):
+    turns = Turns(monkeypatch, most=8)
+    turns.engine.refuses = lambda prompts: GenerationError("bad") if len(prompts) > 1 else None
+    for camera in ("front", "rear"):
+        turns.rig.offer(camera, [camera], 2)
+    turns.turn()
+    for _ in range(2):
+        turns.pool.finish()
+    turns.rig.offer("front", ["newer"], 1, value=8)
+    turns.turn()  # the two frames fail together, while the newer one is being decoded
+    turns.pool.finish()
+    while len(turns.rig.answered) < 3:
+        turns.turn()
+    assert turns.engine.steps[1:] == [["front"]] * 2 + [["rear"]] * 2 + [["newer"]]
+
+
+def test_a_request_goes_before_frames_that_are_tried_again(monkeypatch):
+    turns = Turns(monkeypatch, most=8)
+    turns.engine.refuses = lambda prompts: GenerationError("bad") if len(prompts) > 1 else None
+    for camera in ("front", "rear"):
+        turns.rig.offer(camera, [camera], 1)
+    turns.turn()
+    for _ in range(2):
+        turns.pool.finish()
+    turns.rig.ask("request", ["q"], 1)
+    turns.turn()
+    turns.pool.finish()
+    while len(turns.rig.answered) < 3:
+        turns.turn()
+    assert turns.rig.answered == ["request", "front", "rear"]
+
+
+def test_a_broken_image_is_freed_once_its_error_is_delivered(monkeypatch):
+    """A camera may send broken images at its full rate, so none may wait for the collector."""
+    turns = Turns(monkeypatch)
+
+    def decode(message, max_pixels):
+        raise ImageError("no pixels")
+
+    turns.worker._decode = decode
+    message = Message(9)
+    alive = weakref.ref(message)
+    turns.rig.scheduler.submit(turns.rig.work("bad", ["a"], 1, image=message))
+    del message
+    gc.disable()
+    try:
+        turns.turn()
+        turns.pool.finish()
+        turns.turn()
+        assert turns.rig.errors == {"bad": "no pixels"}
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_frame_like_the_last_described_one_waits_for_the_frame_before_it(monkeypatch):
