@@ -33,7 +33,8 @@ class Batch:
 
     Each prompt takes one row of the model. `waiting` prompts have an encoded image and no row yet,
     `running` ones have a row, and `retrying` jobs failed together with others and are tried again
-    one at a time. Requests go before frames everywhere.
+    one at a time. Requests go before frames everywhere. The frames of a camera end in their order,
+    because events are changes between consecutive frames.
     """
 
     def __init__(self, stopping: Callable[[], bool], deliver: Deliver) -> None:
@@ -42,6 +43,7 @@ class Batch:
         self.waiting: list[tuple[Job, int]] = []  # job, number of its prompt
         self.running: dict[Query, tuple[Job, int]] = {}
         self.retrying: list[Job] = []
+        self._complete: list[Job] = []  # have all answers, but an earlier frame has not
         self._alone: Job | None = None  # the job that is being tried again
         self._earlier = EarlierAnswers()
         self._stopping = stopping
@@ -81,7 +83,7 @@ class Batch:
         room = self._room() - urgent
         if room <= 0 or not self.open:
             return None
-        waiting_frames = len(self.waiting) + len(arriving) - urgent
+        waiting_frames = len(self.waiting) + len(self._complete) + len(arriving) - urgent
         frames = max(0, room - self._reserved() - waiting_frames) if self.takes_frames else 0
         wait = self.idle and not self.retrying and not arriving
         return Intake(room, frames, wait)
@@ -99,8 +101,7 @@ class Batch:
         Return whether the frame is answered. It is not while an earlier frame of its camera has no
         answer, so that no frame overtakes another. `before` are jobs that are admitted before it.
         """
-        others = (*self.jobs, *self.retrying, *before)
-        behind = any(o.camera == job.camera and not o.work.urgent for o in others)
+        behind = any(map(job.follows, (*self.jobs, *self.retrying, *before)))
         limit = self.backoff.tokens(job.work.max_new_tokens)
         return not behind and not self._stopping() and self._earlier.repeat(job, limit)
 
@@ -126,17 +127,24 @@ class Batch:
         return job.query(number, limit, self._stopping, self._deliver, earlier)
 
     def finish(self, ended: Iterable[tuple[Query, Generation | KosmosError]]) -> list[Job]:
-        """Free the rows of ended queries. Return the jobs that now have all their answers."""
-        complete = []
+        """Free the rows of ended queries. Return the jobs that have all their answers, in order.
+
+        A frame is returned after the earlier frames of its camera.
+        """
         for query, answer in ended:
             job, number = self.running.pop(query)
             job.answers[number] = answer
             if isinstance(answer, Generation):
                 self._earlier.keep(job, number, answer, drafted=query.earlier is not None)
             if len(job.answers) == len(job.observation.prompts):
-                self._earlier.keep_frame(job)
-                complete.append(job)
-        return complete
+                self._complete.append(job)
+        unfinished = (*self.jobs, *self.retrying) if self._complete else ()
+        finished = [job for job in self._complete if not any(map(job.follows, unfinished))]
+        self._complete = [job for job in self._complete if job not in finished]
+        finished.sort(key=lambda job: job.begun)
+        for job in finished:
+            self._earlier.keep_frame(job)
+        return finished
 
     def retry(self, error: Exception, jobs: Sequence[Job], encoding: bool = False) -> list[Job]:
         """Plan how to try failed `jobs` again. Return those that are not tried again.
@@ -168,8 +176,8 @@ class Batch:
 
     def abandon(self, jobs: Sequence[Job]) -> list[Job]:
         """Remove all jobs. Return every job of the batch and of `jobs`, each once."""
-        everyone = {id(job): job for job in (*self.jobs, *jobs, *self.retrying)}
-        self.running, self.waiting, self.retrying = {}, [], []
+        everyone = {id(job): job for job in (*self.jobs, *jobs, *self.retrying, *self._complete)}
+        self.running, self.waiting, self.retrying, self._complete = {}, [], [], []
         return list(everyone.values())
 
     def _rows(self) -> int:

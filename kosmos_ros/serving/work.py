@@ -101,6 +101,11 @@ class Job:
         """The camera whose frame the image is; None: the image came with the request."""
         return self.observation.camera if self.work.image is None else None
 
+    def follows(self, other: Job) -> bool:
+        """Return whether both are frames of one camera, and `other` is the earlier one."""
+        frames = not self.work.urgent and not other.work.urgent
+        return frames and self.camera == other.camera and other.begun <= self.begun
+
     def again(self, most: int) -> Job:
         """Return the same job without answers, for `most` prompts at a time."""
         return Job(self.work, self.source, self.observation, most, self.begun)

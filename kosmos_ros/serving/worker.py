@@ -220,7 +220,10 @@ class Worker:
             return bool(arrivals or self._decoding.works)
         if jobs:
             self._encode(engine, jobs)
-        self._step(engine)
+        for job in batch.finish(self._step(engine)):
+            self._kept.keep(job, engine.compact(job.encoded))
+            job.encoded = None  # device memory, which the job would hold until it is delivered
+            self._post(functools.partial(job.deliver, time.monotonic()), job.work.urgent)
         return True
 
     @contextlib.contextmanager
@@ -318,8 +321,8 @@ class Worker:
             job.encoded = known[id(job.observation.image)]
         self._batch.admit(jobs)
 
-    def _step(self, engine: CaptionEngine) -> None:
-        """Run a pass of every prompt that has a row."""
+    def _step(self, engine: CaptionEngine) -> Sequence[tuple[Query, Generation | KosmosError]]:
+        """Run a pass of every prompt that has a row. Return the queries that ended."""
         queries = self._batch.step()
         error = None
         try:
@@ -334,11 +337,8 @@ class Worker:
                 engine.clear()
             del queries  # they hold the encoded images
             self._retry(engine, error, self._batch.jobs)
-            return
-        for job in self._batch.finish(ended):
-            self._kept.keep(job, engine.compact(job.encoded))
-            job.encoded = None  # device memory, which the job would hold until it is delivered
-            self._post(functools.partial(job.deliver, time.monotonic()), job.work.urgent)
+            return ()
+        return ended
 
     def _retry(
         self, engine: CaptionEngine, error: Exception, jobs: Sequence[Job], encoding: bool = False

@@ -17,6 +17,7 @@ from stepper import WAIT, Message, Rig, Stepper
 from kosmos_ros.errors import DeviceLostError, GenerationError, ImageError
 from kosmos_ros.serving import decoding as module
 from kosmos_ros.serving.decoding import THREADS, Decoding
+from kosmos_ros.serving.scheduler import Drop
 from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import Worker
 
@@ -314,6 +315,54 @@ def test_a_frame_does_not_overtake_one_that_is_tried_again(monkeypatch):
     while len(turns.rig.answered) < 3:
         turns.turn()
     assert turns.engine.steps[1:] == [["front"]] * 2 + [["rear"]] * 2 + [["newer"]]
+
+
+@pytest.mark.parametrize("error", [None, GenerationError("bad")])
+def test_a_short_caption_waits_for_the_long_one_of_an_earlier_frame(monkeypatch, error):
+    turns = Turns(monkeypatch, most=8)
+    turns.rig.frame_work = lambda name: turns.rig.work(
+        turns.rig.frames[name][0][0], *turns.rig.frames[name], urgent=False
+    )
+    for word, tokens in (("long", 5), ("short", 1)):
+        turns.rig.offer("front", [word], tokens)
+        turns.turn()
+        turns.pool.finish()
+        turns.turn()
+    assert turns.engine.steps[-1] == ["long", "short"]
+    assert turns.rig.answered == []
+    turns.engine.refuses = lambda prompts: error
+    while len(turns.rig.answered) < 2:
+        turns.turn()
+    assert turns.rig.answered == ["long", "short"]
+    assert list(turns.rig.said) == (["short"] if error else ["long", "short"])
+
+
+def test_frames_that_wait_for_an_earlier_one_take_the_place_of_new_ones(monkeypatch):
+    """Their images would fill the memory while the model writes one long caption."""
+    turns = Turns(monkeypatch, most=4)
+    for tokens in (9, 1, 1, 1, 1):
+        turns.rig.offer("front", ["a"], tokens, value=tokens)
+        turns.turn()
+        for _ in turns.pool.calls[:]:
+            turns.pool.finish()
+        turns.turn()
+    assert sum(turns.engine.encoded) == 3  # one row is kept for a request
+    while len(turns.rig.answered) < 3:
+        turns.turn()
+    assert turns.rig.scheduler.drops("front")[Drop.REPLACED] == 1
+
+
+def test_a_lost_device_fails_a_frame_that_waits_for_an_earlier_one(monkeypatch):
+    turns = Turns(monkeypatch, most=8)
+    for tokens in (5, 1):
+        turns.rig.offer("front", ["a"], tokens, value=tokens)
+        turns.turn()
+        turns.pool.finish()
+        turns.turn()
+    turns.engine.refuses = lambda prompts: DeviceLostError("gone")
+    with pytest.raises(DeviceLostError):
+        turns.turn()
+    assert turns.rig.answered == ["front", "front"]
 
 
 def test_a_request_goes_before_frames_that_are_tried_again(monkeypatch):
