@@ -220,7 +220,7 @@ BOXES = (  # left edge, top, bottom, lines of text
     (174, 195, 265, ("services,", "action")),
     (330, 85, 265, ("scheduler:", "newest frame", "of each camera,", "queue of", "requests")),
     (486, 85, 265, ("decode", "the image")),
-    (638, 85, 265, ("engine:", "encode once,", "then one step", "per token")),
+    (638, 85, 265, ("engine:", "encode once,", "then one pass", "after another")),
     (794, 85, 265, ("grounding:", "text to phrases", "and boxes")),
     (934, 85, 265, ("conversions:", "captions to", "messages")),
     (1080, 85, 155, ("publishers",)),

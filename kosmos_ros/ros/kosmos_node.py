@@ -4,7 +4,7 @@
 
 A lifecycle node: configure loads the model, activate starts the work, deactivate pauses it,
 cleanup frees the device. The main thread runs a single-threaded executor whose callbacks only put
-work into the scheduler. A second thread owns the model, and a third one publishes the results.
+work into the scheduler. One thread owns the model, some decode images, and one publishes results.
 """
 
 from __future__ import annotations
