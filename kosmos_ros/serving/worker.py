@@ -257,7 +257,10 @@ class Worker:
         source: Any = frame.image if frame else work.image
         known = (job.observation.image for job in self._batch.jobs if job.source is source)
         decode = functools.partial(self._decode, source, self._host.settings.max_image_pixels)
-        self._decoding.begin(work, camera, source, decode, next(known, None))
+        try:
+            self._decoding.begin(work, camera, source, decode, next(known, None))
+        except RuntimeError as exc:  # the system cannot start a thread now
+            self._fail(work, exc.with_traceback(None))
 
     def _begin_kept(self, work: Work, camera: str, stamp: Stamp) -> None:
         """Begin work about a frame that the model has seen."""

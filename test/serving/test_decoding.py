@@ -271,6 +271,25 @@ def test_a_broken_image_fails_alone_although_others_are_decoded_beside_it(monkey
     assert turns.rig.said == {"good": ["3"]}
 
 
+def test_work_fails_alone_while_the_system_cannot_start_a_thread(monkeypatch):
+    turns = Turns(monkeypatch)
+    submit = turns.pool.submit
+
+    def refuse(function, /, *arguments, **options):
+        raise RuntimeError("can't start new thread")
+
+    turns.pool.submit = refuse
+    turns.rig.ask("one", ["a"], 1)
+    turns.turn()
+    assert turns.rig.errors == {"one": "can't start new thread"}
+    turns.pool.submit = submit
+    turns.rig.ask("two", ["b"], 1)
+    turns.turn()
+    turns.pool.finish()
+    turns.turn()
+    assert turns.rig.said == {"two": ["3"]}
+
+
 def test_a_lost_device_fails_the_work_whose_image_is_being_decoded(monkeypatch):
     turns = Turns(monkeypatch)
     turns.rig.ask("one", ["a"], 5)
