@@ -128,8 +128,8 @@ def test_other_tokens_than_those_of_generate_are_a_fault(checked, monkeypatch):
 def test_an_answer_that_ends_early_is_a_fault(checked, monkeypatch):
     advance = Row.advance
 
-    def early(row, token, near):
-        advance(row, token, near)
+    def early(row, written):
+        advance(row, written)
         row._ended = row._ended or len(row._new) == 2
 
     monkeypatch.setattr(Row, "advance", early)
