@@ -67,10 +67,13 @@ class KeptFrames:
             if (frame.header.stamp.sec, frame.header.stamp.nanosec) == stamp:
                 return frame
         of = f" of camera {camera}" if camera else ""
-        raise RequestError(
-            f"no frame{of} with stamp {stamp[0]}.{stamp[1]:09d} is kept; the node keeps the last "
-            f"{self.most} frames that the model has seen (parameter kept_frames)"
+        kept = (
+            f"the node keeps the last {self.most} frames that the model has seen (parameter "
+            "kept_frames)"
+            if self.most
+            else "set the parameter kept_frames to more than 0"
         )
+        raise RequestError(f"no frame{of} with stamp {stamp[0]}.{stamp[1]:09d} is kept; {kept}")
 
     def clear(self) -> None:
         """Forget all frames, which frees device memory."""

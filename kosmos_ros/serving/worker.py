@@ -279,6 +279,8 @@ class Worker:
         work, camera = arrival.work, arrival.camera
         try:
             image = arrival.image.result()
+            if work.stopped.is_set():  # nobody waits for it any more
+                raise CancelledError("generation was stopped")
             height, width, _ = image.shape
             prompts = tuple(work.prompts(width, height))
             if not prompts:

@@ -440,3 +440,15 @@ def test_a_frame_like_the_last_described_one_waits_for_the_frame_before_it(monke
     turns.turn()
     assert turns.rig.answered == ["front"] * 3
     assert turns.engine.encoded == [1, 2]
+
+
+def test_an_image_is_not_encoded_if_nobody_waits_for_it_any_more(monkeypatch):
+    turns = Turns(monkeypatch)
+    work = turns.rig.work("gone", ["a"], 1, image=Message(3))
+    turns.rig.scheduler.submit(work)
+    turns.turn()
+    work.stopped.set()
+    turns.pool.finish()
+    turns.turn()
+    assert turns.rig.errors == {"gone": "generation was stopped"}
+    assert turns.engine.encoded == []

@@ -228,8 +228,8 @@ def test_without_kept_frames_a_stamp_is_refused(monkeypatch):
     turns.ask("gone", 1)
     turns.turn()
     assert turns.rig.errors == {
-        "gone": "no frame of camera front with stamp 1.000000005 is kept; the node keeps the last "
-        "0 frames that the model has seen (parameter kept_frames)"
+        "gone": "no frame of camera front with stamp 1.000000005 is kept; set the parameter "
+        "kept_frames to more than 0"
     }
 
 
