@@ -26,7 +26,7 @@ STEP = 10_000  # ms, longer than any step of a picture takes
 DESK = {"width": 1440, "height": 900}
 SMALL = {"width": 1024, "height": 768}
 PHONE = {"width": 390, "height": 844}
-HISTORY = 20_000  # ms of the plots and of the time line
+HISTORY = 20_000  # ms of the plots and of the timeline
 
 
 @contextlib.contextmanager

@@ -94,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         "mcp",
         help="let an agent look through the cameras of a running kosmos_node",
         description="Serve the Model Context Protocol on standard input and output, for an agent "
-        "that starts this command. Its tools look and ask; none sets, publishes or moves "
-        "anything. Needs ROS 2 in this shell, and a running kosmos_node.",
+        "that starts this command. Its tools only look and ask: none publishes, sets a parameter "
+        "or moves anything. Needs ROS 2 in this shell, and a running kosmos_node.",
     )
     agents.add_argument(
         "--node", default="/kosmos", help="full name of the kosmos_node; default: %(default)s"

@@ -26,7 +26,7 @@ from kosmos_ros.sanitize import one_line
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = range(1, 8)
 """Exit codes of the nodes; docs/interface.md explains them."""
-FOLDER = "kosmos_ros.ros."  # start of the names of the modules of ROS
+FOLDER = "kosmos_ros.ros."  # start of the names of the nodes' modules, except web_node
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
 REMINDER = signal.SIGUSR1
@@ -42,7 +42,7 @@ PACKAGES = {
 }
 """Package that every node needs: what to do if Python does not find it."""
 WEB_PACKAGES = ("starlette", "uvicorn", "websockets", "mcp")
-"""Optional packages, which only the web server needs."""
+"""Optional packages, which only web_node and `kosmos mcp` need."""
 INSTALL_WEB = f"{sys.executable} -m pip install {' '.join(WEB_PACKAGES)}"
 USAGE = """\
 usage: {name} [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE] ...]
@@ -75,7 +75,7 @@ NODES = {
         "remap": "__ns:=/robot1",
     },
     "web_node": {
-        "about": "Show a running kosmos_node in a browser, and let agents look through it.",
+        "about": "Show a running kosmos_node in a browser, and let agents look and ask.",
         "node": "/kosmos_web",
         "parameter": "port:=8080",
         "remap": "__ns:=/robot1",

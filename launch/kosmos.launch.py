@@ -54,7 +54,7 @@ ARGUMENTS = (
     "image", "namespace", "name", "params_file", "respawn", "prefix", "log_level",
     "web", "web_address", "web_port",
 )  # fmt: skip
-"""Arguments that are no parameters of kosmos_node."""
+"""Arguments that are not parameters of kosmos_node."""
 OTHERS = dataclasses.make_dataclass(
     "Others",
     [("use_sim_time", bool, parameter(False, "Use the time of /clock instead of the system's."))],
@@ -132,12 +132,12 @@ def generate_launch_description() -> LaunchDescription:
                 "web_address",
                 default_value="127.0.0.1",
                 description="IP address at which web_node listens. 127.0.0.1: this machine only. "
-                "0.0.0.0: all addresses of this machine; web_node then asks for a token.",
+                "0.0.0.0: all addresses of this machine; web_node then requires a token.",
             ),
             DeclareLaunchArgument(
                 "web_port",
                 default_value="8765",
-                description="Port at which web_node listens. 0: a free one.",
+                description="Port at which web_node listens. 0: any free port.",
             ),
             DeclareLaunchArgument(
                 "log_level",
@@ -233,7 +233,7 @@ def _full_name(arguments: dict[str, str], context: LaunchContext) -> str:
 
 
 def _ros_arguments(arguments: dict[str, str], context: LaunchContext) -> list[str]:
-    """Return the part of the command that is not made by launch_ros."""
+    """Return the part of the command that launch_ros does not make."""
     # The logger of this node only: those of ROS write many lines for each message.
     logger = _full_name(arguments, context).strip("/").replace("/", ".")
     words = ["--ros-args", "--log-level", f"{logger}:={arguments['log_level'].lower()}"]

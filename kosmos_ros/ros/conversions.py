@@ -171,12 +171,12 @@ def compressed_message(
 
 
 AS_VALUES = re.compile("mono16|16UC1|32FC1|bayer_.*")
-"""Encodings of an image whose file has values that are converted before they are described: depth,
-the mosaic of a Bayer pattern, or 16-bit grey. Viewers show other colours or nearly black."""
+"""Encodings of a compressed image whose values the node converts to colours: depth, the mosaic of
+a Bayer pattern, or 16-bit grey. Viewers would show wrong colours or a nearly black image."""
 
 
 def frame_message(observation: Observation) -> CompressedImage:
-    """Return the source image as JPEG, or as it came if viewers show it as it was described."""
+    """Return the source image as JPEG, or unchanged if viewers show it as the model saw it."""
     source = observation.source
     compressed = isinstance(source, CompressedImage)
     if compressed and not AS_VALUES.fullmatch(stored_encoding(source.format)):

@@ -41,7 +41,7 @@ class Feedback:
                 self._send(Generate.Feedback(requests_ahead=ahead))
 
     def begun(self, observation: Observation) -> None:
-        """Report the image that the model begins with."""
+        """Report the image when the model begins."""
         with self._lock:
             self._begun = True
             if self._sent is None:  # the first feedback is always about the queue

@@ -17,7 +17,7 @@ from kosmos_ros.serving.throughput import MAX_GAINS, MAX_LATENCIES, WINDOW
 class Key(NamedTuple):
     """The unit and the meaning of a value."""
 
-    unit: str  # or type, or "text"
+    unit: str  # "text" or "number" if the value has none
     meaning: str
 
 
@@ -25,10 +25,10 @@ CAMERA = {
     "topic": Key("text", "topic of the images"),
     "publishers": Key("number", "publishers of the topic"),
     "transport": Key("text", "raw or compressed: the messages that the node subscribes to"),
-    "reliability": Key("text", "reliable or best_effort: the delivery that the node requests now"),
+    "reliability": Key("text", "reliable or best_effort: what the subscription requests now"),
     "cause": Key(
         "text",
-        "why images are missing or lost and what helps, as in the log; empty while they are not",
+        "why images are missing or lost, and the remedy, as in the log; empty while none are",
     ),
     "images read": Key(
         "text",
@@ -48,22 +48,23 @@ CAMERA = {
     "described": Key("frames", "described frames, since the start"),
     "unchanged": Key(
         "frames",
-        "of these, answered without the model, because their pixels were those of the last "
-        "described frame",
+        "described frames that were answered without the model, because their pixels were those "
+        "of the last described frame, since the start",
     ),
     "dropped": Key(
         "frames",
         "frames that were to be described but were not, since the model was loaded; the sum of "
-        "the next five",
+        "the next five values",
     ),
     "dropped: replaced": Key("frames", "replaced by a newer frame before the model was free"),
     "dropped: too old": Key("frames", "older than max_image_age"),
     "dropped: unreadable": Key("frames", "the image cannot be decoded"),
     "dropped: failed": Key("frames", "any other error"),
     "dropped: cancelled": Key(
-        "frames", "the last subscriber left, or the node was deactivated, before the end"
+        "frames",
+        "the last subscriber left, or the node was deactivated, before they were described",
     ),
-    "failed": Key("frames", "frames with an error, since the start"),
+    "failed": Key("frames", "frames that were unreadable or failed, since the start"),
     "latency p50 (s)": Key(
         "s",
         "median time from the stamp to the publication of the result, over the newest "
@@ -77,7 +78,7 @@ CAMERA = {
         "does not use them",
     ),
     "last error": Key("text", "error of the newest frame that failed; empty: none"),
-    "last error age (s)": Key("s", "time since then; empty: none"),
+    "last error age (s)": Key("s", "time since that error; empty: none"),
 }
 """Keys of the status of a camera, in order."""
 
@@ -87,8 +88,10 @@ LOADING = {
         "importing torch, downloading, reading weights (and moving them to the device), "
         "quantizing, or warming up",
     ),
-    "downloaded (MB)": Key("MB", "bytes of the model's files that are here, while downloading"),
-    "download size (MB)": Key("MB", "bytes of all files of the model, while downloading"),
+    "downloaded (MB)": Key(
+        "MB", "size of the model's files that are already on this machine, while downloading"
+    ),
+    "download size (MB)": Key("MB", "size of all files of the model, while downloading"),
 }
 """Keys of ~/model_info while the model is loading, after `model`."""
 
@@ -106,7 +109,7 @@ MODEL_INFO = {
     ),
     "transformers": Key("text", "version"),
     "torch": Key("text", "version"),
-    "start_up": Key("s", "time that loading took, with its unit: 4.2 s"),
+    "start_up": Key("s", "time that loading took, with its unit, for example 4.2 s"),
 }
 """Keys of ~/model_info while a model is loaded, in order. Otherwise it has only `model`."""
 

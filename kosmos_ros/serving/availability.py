@@ -76,6 +76,6 @@ class Availability:
         return Availability(phase, reason or REASONS[phase], self.info if info is None else info)
 
     def at(self, progress: Mapping[str, str]) -> Availability:
-        """Return the availability with this progress of loading, or this one if it is over."""
+        """Return the availability with this progress, or this one if the model is not loading."""
         loading = self.phase is Phase.LOADING
         return dataclasses.replace(self, progress=progress) if loading else self

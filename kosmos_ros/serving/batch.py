@@ -33,8 +33,8 @@ class Batch:
 
     Each prompt takes one row of the model. `waiting` prompts have an encoded image and no row yet,
     `running` ones have a row, and `retrying` jobs failed together with others and are tried again
-    one at a time. Requests go before frames everywhere. The frames of a camera end in their order,
-    because events are changes between consecutive frames.
+    one at a time. Requests go before frames everywhere. Frames of one camera end in their order of
+    arrival, because events are changes between consecutive frames.
     """
 
     def __init__(self, stopping: Callable[[], bool], deliver: Deliver) -> None:
@@ -43,7 +43,7 @@ class Batch:
         self.waiting: list[tuple[Job, int]] = []  # job, number of its prompt
         self.running: dict[Query, tuple[Job, int]] = {}
         self.retrying: list[Job] = []
-        self._complete: list[Job] = []  # have all answers, but an earlier frame has not
+        self._complete: list[Job] = []  # frames with all answers, behind a frame without all
         self._alone: Job | None = None  # the job that is being tried again
         self._earlier = EarlierAnswers()
         self._stopping = stopping
@@ -75,7 +75,7 @@ class Batch:
     def prepare(self, arriving: Sequence[Work] = ()) -> Intake | None:
         """Return how much new work to take; None: none until some work has ended.
 
-        `arriving` is the work that is taken already and whose images are being decoded.
+        `arriving` is the work that is already taken and whose images are being decoded.
         """
         if self.idle:
             self._alone = None

@@ -23,8 +23,8 @@ THREADS = 4
 """Images that are decoded at a time. A camera's JPEG takes a few milliseconds, so four threads
 keep up with many cameras, and more would take time from the rest of the robot."""
 GATHER = 0.005
-"""Seconds that the first decoded image waits for the others of its kind while the model has
-nothing to do. Images that are ready together are encoded in one pass."""
+"""Seconds that the first decoded image waits for other images while the model has nothing to do.
+Images that are ready together are encoded together."""
 POLL = 0.02
 """Longest time in seconds until new work is noticed while the model waits for a slow image."""
 
@@ -82,9 +82,9 @@ class Decoding:
             del self._begun[thread]
 
     def wait(self, frames: bool = True) -> None:
-        """Wait until an image is ready and those that are ready soon after it; at most POLL.
+        """Wait at most POLL for an image, and then at most GATHER for the other images.
 
-        `frames`: frames count, too, and not only images for requests.
+        Without `frames`, wait only for images of requests.
         """
         images = {one.image for one in self._arrivals if frames or one.work.urgent}
         if images and wait(images, POLL, FIRST_COMPLETED).done:
@@ -93,7 +93,7 @@ class Decoding:
     def ready(self, frames: bool = True) -> list[Arrival]:
         """Remove and return the work whose images are decoded, in the order of `begin`.
 
-        No frame overtakes an earlier one of its camera. Without `frames`, only requests are ready.
+        No frame overtakes an earlier one of its camera. Without `frames`, return only requests.
         """
         ready: list[Arrival] = []
         left: list[Arrival] = []
@@ -112,7 +112,7 @@ class Decoding:
         return works
 
     def stuck(self) -> float:
-        """Return the seconds since the oldest image began to be decoded; 0: none is."""
+        """Return the age in seconds of the oldest decoding in progress; 0: none is."""
         now = time.monotonic()
         return max(0.0, now - min(tuple(self._begun.values()), default=now))
 

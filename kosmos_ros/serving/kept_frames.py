@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Keep the newest frames that the model has seen, so that requests can be about them.
+"""Keep the newest frames that the model has encoded, so that requests can be about them.
 
-A kept frame is its encoding: a fraction of a megabyte, and nothing is decoded or encoded again.
+Only the encoding of a frame is kept: it takes a fraction of a megabyte, and no request decodes or
+encodes the image again.
 Knows no ROS, no thread and no engine. One thread at a time may use it.
 """
 
@@ -21,7 +22,7 @@ from kosmos_ros.serving.work import Job, Stamp
 
 @dataclass(frozen=True, eq=False)
 class KeptFrame:
-    """A frame that the model has seen. It takes the place of the image message in a job."""
+    """A frame that the model has encoded. It takes the place of the image message in a job."""
 
     header: Any  # of the image message
     image: np.ndarray  # (H, W, 0) uint8: the size without pixels
@@ -52,7 +53,7 @@ class KeptFrames:
     def repeat(self, job: Job) -> bool:
         """Keep a frame with the pixels of an earlier one, `job.repeated`, with its encoding.
 
-        Return False if the earlier one is not kept any more, so that this one must be encoded.
+        Return False if the earlier one is no longer kept, so that this one must be encoded.
         """
         frames = tuple(self._cameras.get(job.observation.camera, ()))
         for frame in frames:
@@ -68,8 +69,8 @@ class KeptFrames:
                 return frame
         of = f" of camera {camera}" if camera else ""
         kept = (
-            f"the node keeps the last {self.most} frames that the model has seen (parameter "
-            "kept_frames)"
+            f"the node keeps the last {self.most} frames that were described or used by a request "
+            "(parameter kept_frames)"
             if self.most
             else "set the parameter kept_frames to more than 0"
         )

@@ -160,9 +160,9 @@ class NodeSettings:
     )
     kept_frames: int = parameter(
         30,
-        "Number of frames of each camera that requests can name by their stamp: the last ones "
-        "that were described or asked about. Each takes 0.3 MB of device memory with the default "
-        "model on a GPU. 0: none.",
+        "Number of frames of each camera that requests can name by their stamp: the newest ones "
+        "that were described or used by a request. Each takes 0.3 MB of device memory with the "
+        "default model on a GPU. 0: none.",
         limits=(0, 1000),
     )
     queue_size: int = parameter(

@@ -3,7 +3,7 @@
 """Decide what the model works on next: requests first, then the cameras in turn.
 
 One slot per camera holds its newest frame. An older frame is dropped and counted, never queued.
-Every frame that is to be described is described in the end, or dropped for one reason of Drop.
+Every frame that is to be described is either described or dropped, for one reason of Drop.
 Knows no ROS, no torch and no model, and never reads images or work. Times are seconds of a
 monotonic clock, so neither a step of the system clock nor simulated time changes a rate or a
 deadline. Every method may be called from any thread.
@@ -207,7 +207,7 @@ class Scheduler:
                 slot.newest, slot.pending = None, False
 
     def drop(self, camera: str, reason: Drop) -> None:
-        """Count a frame as dropped that was taken, or could not even be offered."""
+        """Count a frame as dropped that was taken, or that was refused before `offer`."""
         with self._changed:
             self._slots.setdefault(camera, _Slot()).dropped[reason] += 1
 

@@ -72,7 +72,7 @@ class Work:
     begun: Callable[[Observation], None] | None = None  # once, when its image is decoded
     urgent: bool = True  # belongs to a request, not to a frame
     image: Any = None  # the request's own image message; None: a camera's frame
-    kept: tuple[str, Stamp] | None = None  # a frame that the model has seen: camera and stamp
+    kept: tuple[str, Stamp] | None = None  # camera and stamp of a KeptFrame; None: another image
     cameras: tuple[str, ...] = ()  # use the newest frame of any of these
     max_age: float = 0.0  # s since the frame arrived; 0: any age
     asked: float = math.inf  # s, monotonic, when the request was made

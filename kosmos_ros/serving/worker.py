@@ -184,7 +184,7 @@ class Worker:
             self._decoding.close()
 
     def _turn(self, engine: CaptionEngine) -> bool:
-        """Take work and run a pass of every prompt. Return False once closed and idle.
+        """Take work and run one pass for every prompt. Return False once closed and idle.
 
         Waits for work or for decoded images while the model has nothing to do.
         """
@@ -205,7 +205,7 @@ class Worker:
             return self._work(engine) or bool(taken)
 
     def _work(self, engine: CaptionEngine) -> bool:
-        """Encode the images that are decoded, and run a pass of every prompt.
+        """Encode the images that are decoded, and run one pass for every prompt.
 
         Return False if there is nothing to do.
         """
@@ -263,7 +263,7 @@ class Worker:
             self._fail(work, exc.with_traceback(None))
 
     def _begin_kept(self, work: Work, camera: str, stamp: Stamp) -> None:
-        """Begin work about a frame that the model has seen."""
+        """Begin work about a kept frame, which needs no decoding."""
         try:
             frame = self._kept.find(camera, stamp)
         except RequestError as exc:
@@ -286,7 +286,7 @@ class Worker:
             if not prompts:
                 raise CancelledError("the last subscriber has left")
         except Exception as exc:  # an error of one image must not affect the others
-            # Its traceback would keep the image message, in a cycle through `arrival`.
+            # The traceback would keep the image message in memory, in a cycle through `arrival`.
             self._fail(work, exc.with_traceback(None))
             return
         dropped = self._scheduler.dropped(camera) if work.image is None else 0
@@ -327,7 +327,7 @@ class Worker:
         self._batch.admit(jobs)
 
     def _step(self, engine: CaptionEngine) -> Sequence[tuple[Query, Generation | KosmosError]]:
-        """Run a pass of every prompt that has a row. Return the queries that ended."""
+        """Run one pass for every prompt that has a row. Return the queries that ended."""
         queries = self._batch.step()
         error = None
         try:

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The messages that wait for one browser: bounded, and newest first to be kept.
+"""Queue the messages for one browser. The queue is bounded, and drops its oldest looks and events.
 
-A browser that reads slowly gets fewer looks, and one that never reads gets none: nothing waits for
-it. Knows no connection and no ROS.
+So a browser that reads slowly gets fewer looks, and nothing else waits for it. Knows no connection
+and no ROS.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from collections.abc import Callable, Hashable
 
 from kosmos_ros.web.looks import Json
 
-MOST_LOOKS = 32  # that wait for one browser; older ones are left out
-MOST_EVENTS = 100  # that wait for one browser
-MOST_MESSAGES = 256  # that wait for one browser before its requests are no longer read
+MOST_LOOKS = 32  # looks that wait for one browser; older ones are left out
+MOST_EVENTS = 100  # events that wait for one browser; older ones are left out
+MOST_MESSAGES = 256  # messages that wait for one browser; with more, its requests are not read
 
 LOOK, EVENT = "look", "event"
 Text = str | Callable[[], str]
-"""A message, or a function that makes it when the browser has read all before it."""
+"""A message, or a function that makes it when the browser has read all messages before it."""
 
 MOST = {LOOK: MOST_LOOKS, EVENT: MOST_EVENTS}
 
 
 def encoded(message: Json) -> str:
-    """Return a message as JSON. Only ASCII, so that no text can be wrong UTF-8."""
+    """Return a message as JSON. It has only ASCII, so no text can be invalid UTF-8."""
     return json.dumps(message, separators=(",", ":"), allow_nan=False)
 
 
@@ -50,7 +50,7 @@ class Outbox:
         return len(self._waiting)
 
     def put(self, text: Text, key: Hashable = None, kind: str = "") -> None:
-        """Add a message. `key` None: it replaces no other. `kind`: LOOK, EVENT or another one."""
+        """Add a message. `key` None: it replaces no other. Only LOOK and EVENT have a limit."""
         if key is None:
             self._numbers += 1
             key = self._numbers
@@ -87,7 +87,7 @@ class Outbox:
         return text if isinstance(text, str) else text()
 
     async def room(self) -> None:
-        """Wait until the browser has read enough that its next request may be answered."""
+        """Wait until the queue has room for the answer to another request."""
         await self._room.wait()
 
     def _make_room(self) -> None:

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""An ordinary client of one kosmos_node: its topics, services, action and parameters.
+"""Be an ordinary client of one kosmos_node: of its topics, services, action and parameters.
 
-Everything here runs in the thread of the node's executor, except `Contract.post`. A `Listener` in
-another thread gets what the node says. Knows no browser and keeps no results.
+Everything here runs in the thread of the client's executor, except `Contract.post`. A `Listener`
+in another thread receives the node's messages. Knows no browser and keeps no results.
 """
 
 from __future__ import annotations
@@ -37,42 +37,42 @@ from kosmos_ros.web.live import LiveImages
 from kosmos_ros.web.looks import ANSWER, CAPTION, EVENTS, LOOKS, PHRASES, Json
 from kosmos_ros.web.pictures import Picture, picture_of
 
-WATCH_PERIOD = 0.25  # s between two looks at the graph and the deadlines
+WATCH_PERIOD = 0.25  # s between two checks of the graph and the deadlines
 SILENCE = 3.0  # s without /diagnostics, which come once a second, until a node counts as gone
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
-LINGER = 2.0  # s from the last wish for news until the subscriptions end
-HISTORY = 1.0  # s after a subscription in which events are the past ones that the node keeps
+LINGER = 2.0  # s until the subscriptions end when no client wants news any more
+HISTORY = 1.0  # s after a subscription; events that arrive within it are latched ones
 EVENTS_KEPT = 100  # events that the node keeps for late subscribers
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 
 
 class Listener(Protocol):
-    """Receives what the node says, in its own thread."""
+    """Receives the node's messages, in a thread of its own."""
 
     def described(
         self, parameters: dict[str, Json], values: dict[str, Any], cameras: dict[str, str]
     ) -> None:
-        """The node is here: descriptions and values of its parameters, topics by camera."""
+        """Take the descriptions and values of a new node's parameters, and topics by camera."""
 
     def changed(self, values: dict[str, Any]) -> None:
-        """Some parameters have new values."""
+        """Take new values of some parameters."""
 
     def state(self, state: Json) -> None:
-        """The node's state: ready, loading, error, inactive or gone."""
+        """Take the node's state: ready, loading, error, inactive or gone."""
 
     def health(self, model: Json, cameras: dict[str, Json]) -> None:
-        """The newest diagnostics of the model and of each camera."""
+        """Take the newest diagnostics of the model and of each camera."""
 
     def part(self, key: tuple[str, str], part: str, content: Any) -> None:
-        """A part of a look: a GroundedCaption, or the JSON of an answer."""
+        """Take a part of a look: a GroundedCaption, or the JSON of an answer."""
 
     def picture(self, key: tuple[str, str], picture: Picture) -> None:
-        """The picture of a described frame."""
+        """Take the picture of a described frame."""
 
     def event(self, event: Json, past: bool) -> None:
-        """An event of a camera. `past`: it may have happened long ago."""
+        """Take an event of a camera. `past`: it is a latched one, perhaps of long ago."""
 
 
 class Contract:
@@ -84,7 +84,7 @@ class Contract:
         self._wake = node.create_guard_condition(self._deliver)
         self._publisher = b""  # identity of the node's publisher of ~/model_info
         self._heard = 0.0  # monotonic time of the newest diagnostics
-        self._described_at = 0.0  # monotonic time of the newest attempt
+        self._described_at = 0.0  # monotonic time of the newest attempt to read parameters
         self._state: Json = {"state": "gone", "message": GONE}
         self._model_state: Json = self._state  # from ~/model_info
         self._values: dict[str, Any] = {}
@@ -97,7 +97,7 @@ class Contract:
         self._goals = Goals(node, name, tell)
         self._live = LiveImages(node)
         self._calls: dict[Any, tuple[float, Callable[[], object]]] = {}
-        """Calls of services: future, its deadline, and what to do without a response."""
+        """Calls of services by their futures: the deadline, and what to do after it."""
         client = functools.partial(self._client, QoSProfile(depth=DEPTH))
         self._list = client(ListParameters, "list_parameters")
         self._describe = client(DescribeParameters, "describe_parameters")
@@ -115,7 +115,7 @@ class Contract:
         """End all requests."""
         self._goals.destroy()
 
-    # Wishes; call them with `post` -----------------------------------------------------------
+    # Commands; call them with `post` ---------------------------------------------------------
 
     def want(self, kind: str, wanted: bool) -> None:
         """Subscribe to a kind of news, or end its subscriptions LINGER seconds later."""
@@ -123,7 +123,7 @@ class Contract:
         self._subscribe(kind)
 
     def set(self, name: str, value: Any, done: Callable[[bool, str], None]) -> None:
-        """Set a parameter. `done` gets the success and the node's own words."""
+        """Set a parameter. `done` receives whether it is set, and otherwise the reason."""
         try:
             request = SetParameters.Request(parameters=[messages.parameter_from(name, value)])
         except RequestError as exc:
@@ -137,7 +137,7 @@ class Contract:
             for result in response.results[:1]:
                 self._tell(done, result.successful, result.reason)
 
-        late = f"kosmos_node did not respond within {RESPONSE_TIMEOUT:g} s"
+        late = f"kosmos_node did not respond within {RESPONSE_TIMEOUT:g} s; try again"
         self._call(self._set, request, answered, lambda: self._tell(done, False, late))
 
     def ask(self, request: Request, goal: Generate.Goal) -> None:
@@ -148,11 +148,11 @@ class Contract:
             self._goals.send(request, goal)
 
     def cancel(self, request: Request) -> None:
-        """Stop a request."""
+        """Cancel a request."""
         self._goals.cancel(request)
 
     def live(self, camera: str, answer: Callable[[Any], None]) -> None:
-        """Tell `answer` a function that reads the camera's newest image; see LiveImages."""
+        """Pass a function that reads the camera's newest image to `answer`; see LiveImages."""
         topic = self._cameras.get(camera)
         self._tell(answer, self._live.newest(camera, topic) if topic else None)
 
@@ -206,7 +206,7 @@ class Contract:
         while subscriptions:
             self._node.destroy_subscription(subscriptions.pop())
 
-    # The node's words ------------------------------------------------------------------------
+    # Messages of the node --------------------------------------------------------------------
 
     def _on_model_info(self, status: DiagnosticStatus) -> None:
         self._model_state = messages.state_json(status)
@@ -227,7 +227,7 @@ class Contract:
         cameras = {}
         for title, status in ours.items():
             name = title.removeprefix("camera").strip()
-            if name not in self._cameras:  # anybody may publish diagnostics
+            if name not in self._cameras:  # any node may publish diagnostics
                 continue
             camera = messages.camera_json(status)
             dropped = messages.measured(camera["values"], "dropped")
@@ -297,7 +297,7 @@ class Contract:
                 self._unsubscribe(kind)
 
     def _watch_node(self, now: float) -> None:
-        """See whether the node is there, and whether it is another one than before."""
+        """Check whether the node runs, and whether it has been started again."""
         publisher = self._find_publisher()
         # While a model loads, its imports may block all threads of the node for seconds.
         silent = now - self._heard > SILENCE and self._model_state["state"] != "loading"
@@ -314,14 +314,14 @@ class Contract:
             self._begin_description(now)
 
     def _find_publisher(self) -> bytes:
-        """Return the identity of the node's publisher of ~/model_info; empty: there is none."""
+        """Return the identity of the node's publisher of ~/model_info; empty: it has none."""
         offers = self._node.get_publishers_info_by_topic(f"{self._name}/model_info")
         known = sorted(bytes(offer.endpoint_gid) for offer in offers)
-        # Of two nodes with one name, stay with the one that is known already.
+        # If two nodes have the same name, stay with the one that is known already.
         return self._publisher if self._publisher in known else (known or [b""])[-1]
 
     def _lose(self) -> None:
-        """Forget the node that has gone."""
+        """Forget a node that has ended."""
         self._values, self._described_at = {}, 0.0
         self._dropped.clear()
         for kind in self._subscriptions:
@@ -388,8 +388,8 @@ class Contract:
         described: DescribeParameters.Response,
         got: GetParameters.Response,
     ) -> None:
-        """Begin with the node whose parameters are known now."""
-        late = publisher != self._publisher or self._values  # an earlier attempt had success
+        """Subscribe to the topics of a new node, whose parameters are known now."""
+        late = publisher != self._publisher or self._values  # an earlier attempt succeeded
         if late or len(described.descriptors) != len(got.values):
             return
         self._values = {
@@ -408,7 +408,7 @@ class Contract:
         self._tell_state(self._model_state)
 
     def _topics(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Return each camera and its image topic, as the parameters name it."""
+        """Return the image topic of each camera, by name, according to the parameters."""
         names = values.get("cameras") or [""]
         topics = values.get("image_topics") or [
             f"{name}/image" if name else "image" for name in names

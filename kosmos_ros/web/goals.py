@@ -1,8 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to kosmos_node as goals of its action, from the question to the last message about it.
+"""Send requests to kosmos_node as goals of its action, and pass on the feedback and the results.
 
-Runs in the thread of the node's executor. Knows no browser and no other interface of kosmos_node.
+Runs in the thread of the client's executor. Knows no browser and no other interface of
+kosmos_node.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ GOAL_SILENCE = 180.0  # s without feedback until a request is given up; longer t
 DEPTH = 100
 """Responses that may wait. With Fast DDS, each client receives the responses to all clients."""
 
-GONE = "kosmos_node is not running, or its topics do not arrive here"
+GONE = (
+    "kosmos_node is not running, or its topics do not arrive here; start it, or check its name "
+    "and ROS_DOMAIN_ID"
+)
 
 Tell = Callable[..., object]
-"""Calls its first argument with the other ones, soon and in the listener's thread."""
+"""Calls its first argument with the other arguments, later and in the listener's thread."""
 
 
 @dataclass(eq=False)
 class Request:
-    """A goal of the action. `tell` is called with each message for the page, the last is done."""
+    """A goal of the action. `tell` receives each message for the page; the last has `done`."""
 
     tell: Callable[[Json], None]
     handle: Any = None  # once the goal is accepted
@@ -62,7 +66,7 @@ class Goals:
 
     def destroy(self) -> None:
         """End all requests and free the action client, which rclpy does not do."""
-        self.fail("the web server is shutting down")
+        self.fail("the server is shutting down")
         self._client.destroy()
 
     def send(self, request: Request, goal: Generate.Goal) -> None:
@@ -80,7 +84,7 @@ class Goals:
         accepted.add_done_callback(lambda future: self._on_accepted(request, future.result()))
 
     def cancel(self, request: Request) -> None:
-        """Stop a request, also before it is accepted."""
+        """Cancel a request, even before it is accepted."""
         request.cancelled = True
         if request.handle and not request.over:
             request.handle.cancel_goal_async()
@@ -91,14 +95,16 @@ class Goals:
             self.end(request, reason)
 
     def watch(self, now: float) -> None:
-        """End requests about which the node is silent; `now` is the monotonic time."""
+        """End requests without feedback for GOAL_SILENCE; `now` is the monotonic time."""
         for request in [*self._running]:
             if now - request.heard > GOAL_SILENCE:
                 self.cancel(request)
-                self.end(request, f"kosmos_node was silent for {GOAL_SILENCE:g} s")
+                self.end(
+                    request, f"kosmos_node sent no feedback for {GOAL_SILENCE:g} s; try again"
+                )
 
     def end(self, request: Request, message: str, result: Json | None = None) -> None:
-        """Tell the end of a request, once. `message` is the reason if there is no result."""
+        """Report the end of a request, once. `message` is the reason if there is no result."""
         self._running.discard(request)
         if not request.over:
             request.over = True
@@ -118,7 +124,7 @@ class Goals:
 
     def _on_accepted(self, request: Request, handle: Any) -> None:
         if not handle.accepted:
-            self.end(request, "kosmos_node rejected the request, because it has too many goals")
+            self.end(request, "kosmos_node has too many goals; try again when some have ended")
             return
         request.handle, request.heard = handle, time.monotonic()
         if request.cancelled or request.over:

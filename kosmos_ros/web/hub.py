@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the node, for browsers and agents that come later, and who gets the news.
+"""Keep the newest state and results of the node, and send them to browsers and agents.
 
 Runs in one event loop, so nothing here needs a lock. Knows no rclpy and no connection.
 """
@@ -37,16 +37,16 @@ from kosmos_ros.web.looks import (
 from kosmos_ros.web.pictures import Picture, Pictures
 
 SAMPLES = 60  # points of each plot, one a second
-MOST_EVENTS = 200  # kept for browsers that come later
+MOST_EVENTS = 200  # kept for browsers that connect later
 MOST_CLIENTS = 64  # browsers at a time
-MOST_REQUESTS = 4  # questions of one browser at a time
+MOST_REQUESTS = 4  # requests of one browser at a time
 MOST_CHANGES = 16  # parameters that one browser sets at a time
-LIVE_TIMEOUT = 1.0  # s for the executor's thread to say whether there is a live image
+LIVE_TIMEOUT = 1.0  # s until the executor's thread responds whether there is a live image
 MAX_ID = 64  # characters
 
 CLIENT = ""  # kind of the messages that answer a browser's own requests
-PRESENT = object()  # news for those who wait until the node is there
-STATE = "state"  # kind of the messages of which only the newest one counts
+PRESENT = object()  # the news that the node is present
+STATE = "state"  # kind of messages; only the newest one of each type counts
 
 
 @dataclass(eq=False)
@@ -84,12 +84,12 @@ class Hub:
         self._watchers = {LOOKS: 0, EVENTS: 0}
         self._waiting: set[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = set()
 
-    # What the node says -----------------------------------------------------------------------
+    # Messages of the node ---------------------------------------------------------------------
 
     def described(
         self, parameters: dict[str, Json], values: dict[str, Any], cameras: dict[str, str]
     ) -> None:
-        """Begin with a node that has been found."""
+        """Take over the parameters and the cameras of a new node."""
         self._parameters, self._values, self.cameras = parameters, values, cameras
         self.camera_health.clear()
         for client in self._visible():
@@ -126,7 +126,7 @@ class Hub:
         self.looks.add(key, PICTURE, True)
 
     def event(self, event: Json, past: bool) -> None:
-        """Take over an event, unless it is known already. `past`: nobody waits for it."""
+        """Take over an event, unless it is known. `past`: no waiting agent receives it."""
         key = (event["camera"], event["stamp"], event["kind"], event["subject"])
         if key in self._events:  # the node sends its last events to each new subscriber
             return
@@ -139,7 +139,7 @@ class Hub:
 
     @property
     def present(self) -> bool:
-        """Whether the node is there and its cameras are known."""
+        """Whether the node runs and its cameras are known."""
         return bool(self.cameras) and self.node_state["state"] != "gone"
 
     # Browsers -----------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Hub:
                 self._cancel(request)
 
     def show(self, client: Client, visible: bool) -> None:
-        """Begin or stop to send the news to a client."""
+        """Start or stop sending news to a client."""
         if visible == client.visible:
             return
         client.visible = visible
@@ -172,7 +172,7 @@ class Hub:
             self._greet(client)
 
     def request(self, client: Client, message: Json) -> None:
-        """Pass a question of a client to the node. Raises RequestError for a wrong message."""
+        """Pass a request of a client to the node. Raises RequestError for a wrong message."""
         name = _id(message)
         if name in client.requests:
             raise RequestError(
@@ -191,7 +191,7 @@ class Hub:
         self.contract.post(lambda: self.contract.ask(request, goal))
 
     def cancel(self, client: Client, message: Json) -> None:
-        """Stop a request of a client; one that is over already is none. Raises RequestError."""
+        """Cancel a request of a client, unless it has ended. Raises RequestError."""
         if request := client.requests.get(_id(message)):
             self._cancel(request)
 
@@ -199,7 +199,9 @@ class Hub:
         """Set a parameter for a client. Raises RequestError for a wrong message."""
         name, parameter, camera = _id(message), message.get("name"), message.get("camera")
         if not isinstance(parameter, str) or not isinstance(camera, str):
-            raise RequestError("set needs the texts camera and name")
+            raise RequestError(
+                f"camera and name must be texts, got {quoted(camera)} and {quoted(parameter)}"
+            )
 
         def done(success: bool, reason: str) -> None:
             client.changes -= 1
@@ -208,7 +210,7 @@ class Hub:
 
         client.changes += 1
         if client.changes > MOST_CHANGES:
-            done(False, f"at most {MOST_CHANGES} parameters may be set at a time; wait")
+            done(False, f"at most {MOST_CHANGES} parameters may be set at a time; try again later")
             return
         full = f"{camera}.{parameter}" if camera else parameter
         value = message.get("value")
@@ -218,7 +220,7 @@ class Hub:
 
     @contextlib.contextmanager
     def watching(self, kind: str) -> Iterator[None]:
-        """Let the node work for a kind of news meanwhile: LOOKS or EVENTS."""
+        """Keep the node working for a kind of news, LOOKS or EVENTS, until the context ends."""
         self._watch(kind, 1)
         try:
             yield
@@ -226,7 +228,7 @@ class Hub:
             self._watch(kind, -1)
 
     async def next(self, matches: Callable[[Any], bool], timeout: float) -> Any:
-        """Return the next news that match: a Look, an event (a dictionary) or PRESENT.
+        """Return the next news that matches: a Look, an event (a dictionary) or PRESENT.
 
         Raises asyncio.TimeoutError.
         """
@@ -239,7 +241,7 @@ class Hub:
             self._waiting.discard(entry)
 
     async def answer(self, goal: Generate.Goal, timeout: float) -> Json:
-        """Return the result of a goal. Raises RequestError with the node's words."""
+        """Return the result of a goal. Raises RequestError with the node's reason."""
         future = self._loop.create_future()
 
         def tell(message: Json) -> None:
@@ -277,7 +279,7 @@ class Hub:
         return self._values.get(f"{camera}.{name}" if camera else name)
 
     def look_json(self, look: Look) -> Json:
-        """Return a look as the page gets it."""
+        """Return a look as the page receives it."""
         picture = self.pictures.get(*look.key) is not None
         return messages.look_json(look.camera, look.stamp, look.parts, picture)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A node whose main thread is a client of kosmos_node, and whose second thread serves others.
+"""Run a client of kosmos_node in the main thread, and a server of others in a second thread.
 
 Neither thread waits for the other. Knows threads; no protocol.
 """

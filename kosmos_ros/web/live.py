@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The newest images of the cameras' own topics, received only while somebody asks for them.
+"""Receive the newest images of the cameras' own topics, only while a client asks for them.
 
-Runs in the thread of the node's executor, and leaves the messages as they arrived.
+Runs in the thread of the client's executor. Messages stay serialized until they are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-LINGER = 5.0  # s from the last question for an image until its subscription ends
+LINGER = 5.0  # s from the last call for an image until its subscription ends
 COMPRESSED = "/compressed"  # end of the name of a topic with compressed images
 
 
@@ -29,11 +29,11 @@ class _Subscription:
     subscription: Any
     type: Any
     asked: float = field(default_factory=time.monotonic)
-    newest: bytes = b""  # serialized; read when somebody asks
+    newest: bytes = b""  # serialized
 
 
 class LiveImages:
-    """The newest image of each camera that somebody asks for."""
+    """The newest image of each camera that a client watches."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -52,7 +52,7 @@ class LiveImages:
         return read if live.newest else None
 
     def watch(self, now: float) -> None:
-        """End subscriptions that nobody asks for any more; `now` is the monotonic time."""
+        """End subscriptions without a call for LINGER; `now` is the monotonic time."""
         for camera, live in [*self._cameras.items()]:
             if now - live.asked > LINGER:
                 self._node.destroy_subscription(self._cameras.pop(camera).subscription)
@@ -65,7 +65,7 @@ class LiveImages:
     def _subscribe(self, topic: str) -> _Subscription:
         compressed = topic.removesuffix(COMPRESSED) + COMPRESSED
         if self._node.count_publishers(compressed):
-            topic = compressed  # costs less to carry, and is a picture already
+            topic = compressed  # fewer bytes to transfer, and no need to compress them here
         kind = CompressedImage if topic == compressed else Image
         offers = self._node.get_publishers_info_by_topic(topic)
         reliable = all(

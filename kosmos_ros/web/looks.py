@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Join what the node publishes about one frame on several topics: a look.
+"""Join the results that the node publishes about one frame on several topics into a look.
 
-The parts of a frame have the same camera and stamp. Knows no message, no clock and no connection.
+The parts of a look have the same camera and stamp. Knows no message, no clock and no connection.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ CAPTION, PHRASES, ANSWER, PICTURE = "caption", "phrases", "answer", "picture"
 """Parts of a look. There may be several captions and answers."""
 
 LOOKS, EVENTS = "looks", "events"
-"""Kinds of news for which the node works only while somebody wants them."""
+"""Kinds of news. The node works for a kind only while a client wants it."""
 
 Json = dict[str, Any]
-"""An object of JSON."""
+"""A JSON object."""
 
 Key = tuple[str, str]
 """Camera and stamp of a look."""
@@ -30,7 +30,7 @@ Key = tuple[str, str]
 
 @dataclass(eq=False)
 class Look:
-    """What is known of one described frame. `parts` are the contents of each part so far."""
+    """The results of one described frame. `parts` has the contents of each part so far."""
 
     camera: str
     stamp: str
@@ -59,9 +59,10 @@ class Timer(Protocol):
 class Looks:
     """The newest looks of all cameras, oldest first.
 
-    `send` is called with each look when it is complete, or PATIENCE after one of its parts came.
-    It is called again if more parts come later. `expected(camera)` has the count of each part of
-    a look. `later(seconds, call)` makes a call later, unless its result is cancelled.
+    `send` is called with each look when it is complete, or PATIENCE after one of its parts
+    arrived. It is called again if more parts arrive later. `expected(camera)` returns the count
+    of each part of a look. `later(seconds, call)` makes a call later, unless its result is
+    cancelled.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Looks:
             look = self._looks[key] = Look(*key)
             self._trim()
         elif len(look.parts.get(part, ())) >= expected.get(part, 1):
-            # A camera whose stamp stands still, or a frame that is described again.
+            # The camera's stamps do not change, or the frame is described again.
             look.parts.pop(part)
         look.parts.setdefault(part, []).append(content)
         look.text = ""

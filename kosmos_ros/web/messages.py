@@ -41,7 +41,7 @@ LEVELS = {
     DiagnosticStatus.STALE: "stale",
 }
 LOADING = ("loading", "the model is loading")
-"""Messages of ~/model_info begin so while a model is loaded, or before another attempt."""
+"""Messages of ~/model_info begin with one of these during loading and between two attempts."""
 CHOICES = "one of "  # start of additional_constraints in a parameter's description
 
 
@@ -136,7 +136,7 @@ def event_json(event: Event) -> Json:
 
 
 def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], picture: bool) -> Json:
-    """Return a look: all that is known of one described frame.
+    """Return a look: all results of one described frame.
 
     `parts` are those of looks.Look. `picture`: the picture of the frame is kept.
     """
@@ -178,7 +178,7 @@ def result_json(result: GroundedCaption) -> Json:
 
 
 def begun_json(camera: str, stamp: Time) -> Json:
-    """Return the message that the model works on a frame."""
+    """Return the message that the model has begun to work on a frame."""
     return {
         "begun": True,
         "camera": camera,
@@ -188,7 +188,7 @@ def begun_json(camera: str, stamp: Time) -> Json:
 
 
 def feedback_json(feedback: Generate.Feedback, begun: bool) -> list[Json]:
-    """Return the messages for one feedback; `begun`: an earlier one named the frame."""
+    """Return the messages for one feedback; `begun`: an earlier feedback named the frame."""
     stamp = feedback.header.stamp
     framed = bool(stamp.sec or stamp.nanosec)
     found: list[Json] = []
@@ -207,7 +207,7 @@ def feedback_json(feedback: Generate.Feedback, begun: bool) -> list[Json]:
 def goal_from(request: Mapping[str, Any]) -> Generate.Goal:
     """Return the goal of the action for a request of the page. Raises RequestError.
 
-    Checks only types and counts. The node checks everything else, in its own words.
+    Checks only types and counts. The node checks everything else.
     """
     goal = Generate.Goal(
         task=_text(request, "task"),
@@ -249,9 +249,9 @@ def _text(request: Mapping[str, Any], name: str) -> str:
 
 
 def _check_characters(name: str, text: str) -> None:
-    """Raise RequestError for a text that a ROS message would cut, or cannot have."""
+    """Raise RequestError for a text that a ROS message would cut off or cannot contain."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise RequestError(f"{name} must not have null characters or halves of characters")
+        raise RequestError(f"{name} must not contain null characters or lone surrogates")
 
 
 def _entries(request: Mapping[str, Any], name: str) -> list[Any]:
@@ -298,7 +298,7 @@ def value_of(value: ParameterValue) -> Any:
 
 
 def parameter_from(name: str, value: object) -> Parameter:
-    """Return a message that sets a parameter. Raises RequestError for a value of no type.
+    """Return a message that sets a parameter. Raises RequestError for a value of another type.
 
     The node converts an integer where it expects another number, and checks everything else.
     """
@@ -315,8 +315,8 @@ def parameter_from(name: str, value: object) -> Parameter:
     large = isinstance(value, int) and not -(2**63) <= value < 2**63
     if kind is None or not texts or large:
         raise RequestError(
-            f"parameter {quoted(name)} must be true, false, a number, a text, a list of texts or "
-            f"null, got {quoted(value)}"
+            f"parameter {quoted(name)} must be true, false, a number (an integer of at most 64 "
+            f"bits), a text, a list of texts or null, got {quoted(value)}"
         )
     for text in (name, *(value if isinstance(value, list) else [value])):
         if isinstance(text, str):
@@ -405,7 +405,7 @@ def camera_json(status: DiagnosticStatus) -> Json:
 def sample_json(camera: Mapping[str, str], model: Mapping[str, str], before: float) -> Json:
     """Return one point of a camera's plots.
 
-    `camera` and `model` are values of /diagnostics. `before`: frames dropped a second ago.
+    `camera` and `model` are values of /diagnostics. `before`: frames dropped until a second ago.
     Latencies are in milliseconds and memory in megabytes.
     """
     reason = "dropped: "

@@ -19,7 +19,7 @@ from kosmos_ros.errors import EncodingError
 from kosmos_ros.images.decode import decode_compressed
 
 MOST_BYTES = 64_000_000  # of all kept pictures
-MAX_PIXELS = 50_000_000  # of a picture that is made smaller, as max_image_pixels of the node
+MAX_PIXELS = 50_000_000  # of a picture that is made smaller; the node's default max_image_pixels
 WIDTHS = (160, 320, 640)  # pixels, of smaller pictures
 LARGEST = (32_750, 32_750)  # pixels, (width, height) of the largest image of kosmos_node
 QUALITY = 85  # of JPEG

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Decide who may use the web server: address, token, Host, Origin. Sets headers of all responses.
+"""Refuse requests by their address, token, Host and Origin. Set the headers of all responses.
 
-Web pages of other sites run in the same browser. They must not be able to ask the node, also not
-under a name that resolves to this machine (DNS rebinding). Knows ASGI; no route and no ROS.
+Web pages of other sites run in the same browser. They must not reach the node, not even through a
+host name that resolves to this machine (DNS rebinding). Knows ASGI; no route and no ROS.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.sanitize import quoted
 
-NO_TOKEN = "none"  # value of the parameter `token`: never ask for one
+NO_TOKEN = "none"  # value of the parameter `token`: never require one
 ANYWHERE = ("0.0.0.0", "::")  # stand for all addresses of this machine
 MIN_TOKEN = 16  # characters of a token that the user chooses
 TOKEN_BYTES = 24  # of a generated token
@@ -88,10 +88,10 @@ def bracketed(host: str) -> str:
 
 
 class Guard:
-    """Pass only requests on to `app` that may use it; others get 403.
+    """Pass permitted requests to `app`, and refuse all others with status 403.
 
     `hosts` are further names under which this server may be called. `token` is empty if no token
-    is needed. `cookie` is the name of the cookie that keeps it.
+    is required. `cookie` is the name of the cookie that keeps it.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], token: str, cookie: str) -> None:
@@ -139,7 +139,7 @@ class Guard:
         )
 
     def _wrong_origin(self, scope: Scope, headers: Headers) -> str:
-        """Return why a web page of another site sends this request; empty: none does."""
+        """Return why this request must be from another site's page; empty: it need not be."""
         host = headers["host"].lower()
         if any(
             origin.lower() not in (f"http://{host}", f"https://{host}")

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The routes of the web server: the page, pictures, live images and the websocket.
+"""Serve the routes of the web server: the page, pictures, live images and the websocket.
 
 Knows HTTP and the hub; no rclpy. Everything runs in one event loop, and pixels in threads.
 """
@@ -45,13 +45,13 @@ KEEP = {"Cache-Control": "private, max-age=3600, immutable"}  # a described fram
 STAMP_HEADER = "X-Stamp"
 FRESH = {"Cache-Control": "no-store"}
 
-# A system's own table may have another type for these, and browsers then refuse a module.
+# The system may have other types for these files, with which browsers refuse modules.
 mimetypes.add_type("text/javascript", ".js")
 mimetypes.add_type("image/svg+xml", ".svg")
 
 
 class Page(StaticFiles):
-    """The files of the page. Browsers ask each time whether a file has changed."""
+    """The files of the page. Browsers check each time whether a file has changed."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return a file, or the page for the empty path."""
@@ -92,7 +92,7 @@ class Site:
             return _refusal(400, f"width must be one of {widths}, got {quoted(width)}")
         whole = self._hub.pictures.get(camera, stamp) if kind == ".jpg" else None
         if whole is None:
-            return _refusal(404, "this picture is not kept, or not any more")
+            return _refusal(404, "this picture is not kept; the server keeps only the newest ones")
         if not width:
             return _response(whole, KEEP)
         kept = self._hub.pictures.get(camera, stamp, int(width))
@@ -121,7 +121,7 @@ class Site:
             read = await self._hub.live(camera)
             if read and time.monotonic() - live.made > LIVE_PERIOD:
                 try:
-                    # An older request may have decoded this image, if it still is the newest.
+                    # An earlier request may have decoded this image already.
                     live.stamp, live.picture = await self._drawn(lambda: _read(read, live))
                 except ImageError as exc:
                     return _refusal(415, str(exc))
@@ -137,7 +137,7 @@ class Site:
     # The websocket ------------------------------------------------------------------------------
 
     async def _socket(self, socket: WebSocket) -> None:
-        """Serve one browser until it goes, or until it no longer reads."""
+        """Serve one browser until it disconnects or no longer reads."""
         await socket.accept()
         try:
             with self._hub.joined() as client:
@@ -152,7 +152,7 @@ class Site:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
                 for task in ended:
-                    task.result()  # raises the error of a bug, for the log
+                    task.result()  # raises an unexpected error, for the log
         except NotReadyError as exc:
             await socket.close(TRY_LATER, str(exc))
 
@@ -179,7 +179,7 @@ class Site:
         await socket.close(POLICY, f"{MAX_WRONG} wrong messages in a row")
 
     def _handle(self, client: Client, text: str | None) -> None:
-        """Do what a message of the page says. Raises RequestError for a wrong one."""
+        """Carry out a message of the page. Raises RequestError for a wrong one."""
         message = _message(text)
         kinds = {
             "ask": self._hub.request,
@@ -210,7 +210,7 @@ class _LiveImage:
 
 
 def _read(read: Callable[[], Any], live: _LiveImage) -> tuple[str, Picture | None]:
-    """Return the stamp and the picture of a message; those of `live` if they are the same."""
+    """Return the stamp and the picture of a message; those of `live` if the stamp is the same."""
     message = read()
     stamp = messages.stamp_text(message.header.stamp)
     if stamp == live.stamp:

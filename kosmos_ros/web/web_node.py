@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""web_node: show a kosmos_node in a browser, and let agents look through it.
+"""web_node: show a kosmos_node in a browser, and let agents look and ask.
 
-Parameters, the listening socket, and start and end of the server.
+This file has its parameters, the listening socket, and the start and end of the server.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kosmos_ros.web.hub_node import KOSMOS, HubNode
 from kosmos_ros.web.security import ANYWHERE, Guard, address_of, bracketed, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site
 
-TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # unlike a parameter, other users and nodes cannot read it
+TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # other users and nodes can read a parameter, but not this
 MOST_CONNECTIONS = 512  # of browsers and agents; each browser has a few
 BACKLOG = 128  # connections that wait to be accepted
 
@@ -49,22 +49,23 @@ class WebSettings:
     )
     port: int = parameter(
         8765,
-        "Port at which the server listens. 0: a free one, which is printed.",
+        "Port at which the server listens. 0: any free port; web_node prints its number.",
         limits=(0, 65535),
         read_only=True,
     )
     token: str = parameter(
         "",
-        "Secret that browsers and agents must show, at least 16 characters. The environment "
-        f"variable {TOKEN_VARIABLE} also sets it, and keeps it from other nodes, which can read "
-        "parameters. Empty: a generated one if other machines can reach the address, otherwise "
-        "none. none: no token, which is allowed only if no other machine can reach the address.",
+        "Secret that browsers and agents must send, 16 to 256 printable ASCII characters. Better "
+        f"set the environment variable {TOKEN_VARIABLE}: other nodes can read parameters. Empty: "
+        "web_node generates a token if other machines can reach the address, and otherwise "
+        "requires none. none: require no token; allowed only if no other machine can reach the "
+        "address.",
         read_only=True,
     )
     allowed_hosts: tuple[str, ...] = parameter(
         (),
-        "Further host names under which browsers may open the page, such as robot.local. The "
-        "address of this machine and localhost are always allowed.",
+        "Further host names under which browsers and agents may use the server, such as "
+        "robot.local. The address of this machine and localhost are always allowed. Empty: none.",
         example="[robot.local]",
         read_only=True,
     )
@@ -90,8 +91,8 @@ class WebNode(HubNode):
                 guard,
                 lifespan="off",
                 log_level="error",
-                access_log=False,  # it would have the token
-                ws_max_size=4 * MAX_MESSAGE,  # a message that is a little too large gets an error
+                access_log=False,  # it would contain the token
+                ws_max_size=4 * MAX_MESSAGE,  # a message just over MAX_MESSAGE gets an error
                 ws_per_message_deflate=False,  # costs more than a local network
                 limit_concurrency=MOST_CONNECTIONS,
                 server_header=False,
@@ -102,8 +103,8 @@ class WebNode(HubNode):
         self.start(self._serve())
         for text in self.unknown():
             self.get_logger().warning(text)
-        # Not to the log, which every node can read on /rosout.
-        with contextlib.suppress(OSError):  # nobody reads it
+        # Print the token and do not log it: every node can read the log on /rosout.
+        with contextlib.suppress(OSError):  # standard output is closed
             address = address_of(settings.address, port, token)
             print(f"{settings.node} is shown at {address}", flush=True)
 
@@ -126,8 +127,8 @@ def _bound(address: str, port: int) -> socket.socket:
             f"cannot listen at {address}, port {port}: {one_line(exc.strerror or exc)}; set the "
             "parameters address and port (0: a free port)"
         ) from exc
-    # Connections inherit this. asyncio does it only for sockets that name their protocol. Without
-    # it, each short message waits up to 40 ms for the browser to acknowledge the one before.
+    # Connections inherit this option. asyncio sets it only for sockets that name their protocol.
+    # Without it, each short message waits up to 40 ms until the browser acknowledges the last one.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 

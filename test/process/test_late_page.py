@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""A page that connects late to a node with a compressed camera: it gets all that it shows.
+"""A page that connects late to a node with a compressed camera receives all that it shows.
 
 The node is a process with the embedded model. The test draws the scene, so it knows the answers.
 """

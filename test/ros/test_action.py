@@ -131,7 +131,7 @@ def test_feedback_names_the_camera_and_the_stamp_of_its_frame(start):
     assert all(feedback.header == frame.header for feedback in others)
 
 
-def test_a_waiting_goal_is_told_how_many_requests_go_before_it(start):
+def test_feedback_of_a_waiting_goal_has_the_number_of_requests_before_it(start):
     harness = start(max_batch_size=1)
     harness.engine.block()
     first = Goal(harness, task="brief_caption", image=plain_image())

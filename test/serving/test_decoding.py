@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Images are decoded in other threads, while the model's thread goes on."""
+"""Images are decoded in other threads, while the model's thread continues."""
 
 import gc
 import threading

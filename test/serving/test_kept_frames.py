@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Requests about frames that the model has seen, by their stamps."""
+"""Requests about frames that the model has encoded, by their stamps."""
 
 import dataclasses
 import gc
@@ -59,7 +59,8 @@ def test_a_frame_that_is_not_kept_is_refused_with_its_stamp_and_the_parameter():
     frames = kept(3)
     frames.keep(job("front", 12), "<12>")
     rest = (
-        "is kept; the node keeps the last 3 frames that the model has seen (parameter kept_frames)"
+        "is kept; the node keeps the last 3 frames that were described or used by a request "
+        "(parameter kept_frames)"
     )
     with pytest.raises(RequestError) as error:
         frames.find("front", (12, 6))
@@ -69,7 +70,7 @@ def test_a_frame_that_is_not_kept_is_refused_with_its_stamp_and_the_parameter():
     assert str(error.value) == f"no frame with stamp 12.000000005 {rest}"
 
 
-def test_of_two_frames_with_one_stamp_the_newer_one_is_meant():
+def test_the_newer_of_two_frames_with_one_stamp_is_found():
     frames = kept(3)
     for encoded in ("<old>", "<new>"):
         frames.keep(job("front", 1), encoded)

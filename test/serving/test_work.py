@@ -97,7 +97,7 @@ def test_work_and_observations_are_immutable_and_equal_only_to_themselves():
         assert {value: 1}[value] == 1
 
 
-def test_stopped_work_is_not_told_that_it_begins():
+def test_the_beginning_of_stopped_work_is_not_announced():
     told = []
     recipient = Recipient(PLAIN)
     job = dataclasses.replace(

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Agents look and ask with the tools of MCP, over HTTP and standard input, and can do no more."""
+"""Agents can look and ask with the tools of MCP, over HTTP and standard input, and no more."""
 
 import ast
 import asyncio
@@ -132,14 +132,14 @@ def test_a_detailed_description_is_longer(robot):
     assert detailed.startswith("The image shows")
 
 
-def test_an_event_is_waited_for(robot):
+def test_an_agent_can_wait_for_an_event(robot):
     found = call(robot, "wait_for_event", camera="rear", subject=QUESTION, timeout=60)
     event = found.structured_content["event"]
     assert (event["camera"], event["subject"], event["kind"]) == ("rear", QUESTION, "answered")
     assert event["answer"] != event["previous"]
 
 
-def test_a_wait_that_is_over_has_no_event(robot):
+def test_a_wait_that_times_out_has_no_event(robot):
     found = call(robot, "wait_for_event", subject="a thing that nobody looks for", timeout=0.1)
     assert not found.is_error
     assert found.structured_content == {"event": None}
@@ -269,7 +269,7 @@ def test_too_many_calls_at_a_time_are_refused():
         tools = Tools(hub)
         waiting = [asyncio.ensure_future(tools.wait_for_event()) for _ in range(agents.MOST_CALLS)]
         await asyncio.sleep(0)
-        with pytest.raises(agents.ToolError, match="8 calls are running already"):
+        with pytest.raises(agents.ToolError, match="at most 8 calls may run"):
             await tools.wait_for_event()
         ended = waiting.pop()
         ended.cancel()

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What waits for a browser is bounded, newest first, and never blocks the others."""
+"""The queue of a browser is bounded, keeps the newest messages, and never blocks others."""
 
 import asyncio
 import json

@@ -24,7 +24,7 @@ from kosmos_ros.web.server import Site
 
 
 class FakeContract:
-    """Stands for the client of the node; keeps what it is told to do."""
+    """Takes the place of the client of the node, and records its commands."""
 
     def __init__(self):
         self.wanted, self.asked, self.cancelled, self.changes = [], [], [], []
@@ -90,7 +90,7 @@ def test_the_node_works_only_while_somebody_looks():
     run(test)
 
 
-def test_there_is_a_last_browser():
+def test_a_browser_beyond_the_limit_is_refused():
     async def test(hub):
         with contextlib.ExitStack() as browsers:
             for _ in range(MOST_CLIENTS):
@@ -205,7 +205,7 @@ EVENT = {
 }  # fmt: skip
 
 
-def test_an_event_is_told_once_and_kept_for_later_browsers():
+def test_an_event_is_sent_once_and_kept_for_later_browsers():
     async def test(hub):
         with hub.joined() as client:
             await read(client)
@@ -240,7 +240,7 @@ def test_a_hidden_browser_gets_no_news():
     run(test)
 
 
-def test_nobody_waits_for_what_has_happened_before():
+def test_a_past_event_ends_no_wait():
     async def test(hub):
         waiting = asyncio.ensure_future(hub.next(lambda news: isinstance(news, dict), 60))
         await asyncio.sleep(0)
@@ -254,7 +254,7 @@ def test_nobody_waits_for_what_has_happened_before():
     run(test)
 
 
-def test_a_look_is_told_with_its_picture_and_kept():
+def test_a_look_is_sent_with_its_picture_and_kept():
     async def test(hub):
         key = ("front", "1.000000000")
         with hub.joined() as client:
@@ -300,7 +300,7 @@ def test_a_later_browser_learns_that_a_picture_is_no_longer_kept():
     run(test)
 
 
-def test_an_answer_for_an_agent_is_the_result_or_the_nodes_words():
+def test_an_answer_for_an_agent_is_the_result_or_the_nodes_reason():
     async def test(hub):
         for message, expected in (
             ({**DONE, "result": {"text": "a cat"}}, {"text": "a cat"}),
@@ -370,7 +370,7 @@ def test_a_text_that_is_no_json_object_is_refused(text):
     run(test)
 
 
-def test_a_browser_that_does_not_read_for_too_long_is_left(monkeypatch):
+def test_a_browser_that_does_not_read_for_too_long_is_disconnected(monkeypatch):
     monkeypatch.setattr(server, "SEND_TIMEOUT", 0.01)
 
     class Stuck:

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of a frame become one look, in any order, sent once they are all there."""
+"""The results of a frame become one look, in any order, which is sent when it is complete."""
 
 from hypothesis import given
 from hypothesis import strategies as st

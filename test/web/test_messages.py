@@ -145,7 +145,7 @@ def test_numbers_that_json_lacks_become_zero(value):
     json.dumps(found, allow_nan=False)
 
 
-def test_an_event_is_told_with_its_kind_and_times():
+def test_an_event_has_its_kind_and_times():
     event = Event(
         header=HEADER, camera="front", kind=Event.ANSWERED, subject="How many?",
         answer="two.", previous="one.", since=Time(sec=1795887697),
@@ -164,7 +164,7 @@ def test_an_event_is_told_with_its_kind_and_times():
     assert messages.event_json(Event(kind=9))["kind"] == "unknown"
 
 
-def test_feedback_tells_the_wait_then_the_frame_then_the_text():
+def test_feedback_becomes_the_wait_then_the_frame_then_the_text():
     tell = messages.feedback_json
     assert tell(Generate.Feedback(requests_ahead=2), False) == [{"waiting": 2}]
     begun = Generate.Feedback(header=HEADER, camera="front")
@@ -222,8 +222,8 @@ def test_a_question_about_a_region_of_a_past_frame_becomes_a_goal():
         ({"regions": [[1, 2, 3, True]]}, "a region must be a list of four numbers"),
         ({"regions": [[1, 2, 3, 10**400]]}, "a region must be a list of four numbers"),
         ({"regions": [None]}, "a region must be a list of four numbers, got None"),
-        ({"text": "a\0b"}, "text must not have null characters"),
-        ({"phrases": ["a", "\ud800"]}, "phrases must not have null characters or halves of"),
+        ({"text": "a\0b"}, "text must not contain null characters"),
+        ({"phrases": ["a", "\ud800"]}, "phrases must not contain null characters or lone surr"),
         ({"stamp": "now"}, "stamp must be seconds"),
         ({"grounded": 1}, "grounded must be true or false, got 1"),
     ],
@@ -343,7 +343,7 @@ def test_the_state_follows_the_models(level, message, state):
     assert messages.state_json(status(level, message)) == {"state": state, "message": message}
 
 
-def test_the_progress_of_loading_is_told():
+def test_the_state_of_the_model_has_the_progress_of_loading():
     loading = {"phase": "downloading", "downloaded (MB)": "12.5", "download size (MB)": "300"}
     model = messages.model_json(status(DiagnosticStatus.WARN, "loading", **loading))
     assert model["loading"] == {"phase": "downloading", "done": 12.5, "total": 300.0}

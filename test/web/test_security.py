@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Who may use the web server: wrong hosts, origins and tokens get 403, and nothing else."""
+"""Requests with a wrong host, origin or token are refused with 403; all others are served."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ TOKEN = "0123456789abcdef"
 
 
 class Seen:
-    """What a request got: its status, headers, and whether it reached the application."""
+    """The response to a request, and whether the request reached the application."""
 
     def __init__(self):
         self.status, self.headers, self.reached, self.text = 0, {}, False, ""
@@ -235,7 +235,7 @@ def test_a_token_that_can_be_guessed_or_sent_wrongly_is_refused(token):
 
 
 @pytest.mark.parametrize("address", ["", "robot", "300.1.1.1", "127.0.0.1:80", "http://127.0.0.1"])
-def test_an_address_that_is_none_is_refused(address):
+def test_an_invalid_address_is_refused(address):
     with pytest.raises(ConfigError, match="parameter address must be an IP address"):
         is_loopback(address)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The web server of a real node: what browsers get, ask and set, and what they are refused."""
+"""The web server of a real node: what browsers can read, ask and set, and what is refused."""
 
 import contextlib
 import io
@@ -49,7 +49,7 @@ def shape(robot, index=0):
     return words, [x_min * width, y_min * height, x_max * width, y_max * height]
 
 
-def test_hello_tells_all_that_a_page_needs(browser):
+def test_hello_has_all_that_a_page_needs(browser):
     hello = browser.hello
     assert hello["node"] == "/kosmos"
     assert hello["cameras"] == [
@@ -117,7 +117,7 @@ def test_a_thumbnail_is_the_same_picture_and_smaller(robot, browser, width):
         ("/ws", 404, ""),
     ],
 )
-def test_what_is_not_there_is_refused_with_a_reason(robot, path, status, text):
+def test_a_missing_picture_or_camera_is_refused_with_a_reason(robot, path, status, text):
     response = robot.server.get(path)
     assert response.status == status
     assert text in response.data.decode()
@@ -166,7 +166,7 @@ def test_a_question_is_about_the_frame_that_was_frozen(browser):
     assert "1.000000000" in done["message"] or "kept" in done["message"]
 
 
-def test_a_request_tells_its_place_and_then_its_frame(browser):
+def test_a_request_reports_its_place_and_then_its_frame(browser):
     # rclpy drops the feedback that is on its way when the result arrives, so a text may be late.
     while True:
         answers = browser.answers(browser.ask(camera="front", task="detailed_caption"))
@@ -248,7 +248,7 @@ def test_a_parameter_changes_for_every_browser(robot, browser):
         ("front", "phrases", {"a": 1}, "parameter 'front.phrases' must be true, false"),
     ],
 )
-def test_a_parameter_that_is_refused_gets_the_nodes_words(browser, camera, name, value, message):
+def test_a_refused_parameter_gets_the_nodes_reason(browser, camera, name, value, message):
     response = browser.set(camera, name, value)
     assert not response["success"]
     assert message in response["message"]
@@ -284,7 +284,7 @@ def test_a_hidden_browser_gets_nothing_but_its_own_answers(robot, browser):
     browser.until("look", front)
 
 
-def test_a_client_that_never_reads_holds_nobody_up(robot):
+def test_a_client_that_never_reads_delays_no_other_client(robot):
     with robot.server.browser() as greedy, robot.server.browser() as other:
         # Together, these are far more than the buffers of the connection can hold.
         for _ in range(400):
@@ -345,7 +345,7 @@ def test_the_node_works_for_a_browser_only_while_it_looks(robot, client, spinner
         spinner.until(lambda: not client.count_subscribers(topic), "no subscription")
 
 
-def test_garbage_on_the_port_harms_nobody(robot):
+def test_garbage_on_the_port_does_no_harm(robot):
     host, port = robot.server.host.split(":")
     for data in (b"\x00" * 100, b"GET / HTTP/1.1\r\nHost:\r\n\r\n", b"A" * 100_000):
         with socket.create_connection((host, int(port))) as connection:
@@ -367,7 +367,7 @@ def test_twenty_browsers_are_one_subscriber(robot, client, spinner):
         assert [client.count_subscribers(topic) for topic in topics] == [1, 1, 1]
 
 
-def test_a_node_that_dies_is_missed_and_found_again(robot):  # the last test: its node ends
+def test_a_node_that_dies_is_reported_and_found_again(robot):  # the last test: its node ends
     with robot.server.browser() as browser:
         browser.until("look", front)
         robot.node.stop()

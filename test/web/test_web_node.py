@@ -64,7 +64,7 @@ def test_the_page_is_served_and_is_always_fresh(lonely):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_short_messages_are_sent_at_once(address):
-    """Otherwise TCP holds a message back until the browser has acknowledged the one before."""
+    """Otherwise TCP delays a message until the browser has acknowledged the last one."""
     with _bound(address, 0) as listening, socket.create_connection(listening.getsockname()[:2]):
         connection, _ = listening.accept()
         with connection:
@@ -188,7 +188,7 @@ def test_kosmos_mcp_ends_with_its_input_and_writes_nothing_else():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_kosmos_mcp_refuses_a_name_that_is_none():
+def test_kosmos_mcp_refuses_an_invalid_name_of_a_node():
     command = [sys.executable, "-m", "kosmos_ros.cli", "mcp", "--node", "my node"]
     done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60)
     assert done.returncode == BAD_PARAMETER

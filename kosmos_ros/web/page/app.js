@@ -1,8 +1,8 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// The page: which frame of which camera is shown, and who tells whom. Each part knows its own
-// corner; only this file knows them all.
+// The page: which frame of which camera is shown, and which part informs which other part. Only
+// this file knows all parts.
 
 import { Ask, summary } from "./parts/ask.js";
 import { Cameras } from "./parts/cameras.js";
@@ -24,16 +24,16 @@ import { Strip, Timeline } from "./parts/timeline.js";
 import { grounded } from "./parts/words.js";
 
 const OVERVIEW = 6; // cameras from which the page begins with the overview
-const OLD = 1500; // ms from which the age of a frame is told
-const STATES = { disconnected: "offline" }; // other states are told by their names
+const OLD = 1500; // ms from which the age of a frame is shown
+const STATES = { disconnected: "offline" }; // other states are shown by their names
 
 const view = {
   camera: null, // name
   look: null, // the described frame that is shown
   frozen: "", // why it does not change; empty: the newest is shown
-  layer: "caption", // whose boxes are drawn: caption, phrases or none
+  layer: "caption", // boxes that are drawn: caption, phrases or none
   dialogue: null, turn: null, // the answer whose boxes are drawn instead
-  entry: null, // of the timeline, that is shown
+  entry: null, // entry of the timeline that is shown
   overview: false,
   video: false,
 };
@@ -48,8 +48,8 @@ function colours(look, more = []) {
 const marks = (phrases, of) => phrases.flatMap((p) => p.boxes.map((box) => ({ text: p.text, box, colour: of.get(p.text) ?? 0 })));
 const captionMarks = (look) => marks(look.caption?.phrases ?? [], colours(look));
 
-// Whether the boxes are those of an answer. One about the whole picture may have none: then those
-// of the frame stay.
+// Whether the boxes are those of an answer. If an answer about the whole picture has none, the
+// frame's own boxes stay.
 const ofAnswer = () => view.turn && (view.dialogue.find || view.dialogue.region || view.turn.phrases.some((p) => p.boxes.length));
 const ofEvent = () => view.entry?.kind === "event" && view.entry.event !== "answered";
 
@@ -100,7 +100,7 @@ function drawView() {
   drawAge();
   drawVideo();
   notice(node, camera, look, frozen, { last: () => showLook(node.newest(view.camera), "Last image"), choose });
-  ask.show(look, node.unready || (look?.arrived ? "" : "There is no described image here."));
+  ask.show(look, node.unready || (look?.arrived ? "" : "There is no described frame to ask about."));
 }
 
 function drawTools() {
@@ -129,7 +129,7 @@ function drawCaption() {
   drawn = look?.caption ?? null;
   place.classList.toggle("waiting", !look?.caption);
   if (!look?.caption) {
-    place.replaceChildren(look?.arrived ? "No caption yet" : "Nothing is described");
+    place.replaceChildren(look?.arrived ? "No caption yet" : "No described frame");
     $("#caption-facts").textContent = "";
     return;
   }
@@ -170,7 +170,7 @@ function drawAge() {
   $("#age").textContent = ago > OLD && state !== "live" ? `${span(ago)} ago` : "";
 }
 
-// Video runs if it is wanted, and while there are no described frames because the model loads.
+// Video runs if it is switched on, or if there is no described frame yet because the model is not ready.
 function drawVideo() {
   const images = node.camera(view.camera).level !== "stale" && node.connected && node.cameras.has(view.camera);
   const waiting = !view.look && ["loading", "error"].includes(node.state);
@@ -315,7 +315,7 @@ function captionEntry(look) {
 
 const eventEntry = (event) => ({ ...event, kind: "event", event: event.kind, text: event.answer || event.subject });
 
-// Adds what happened before this page was connected.
+// Adds captions and events from before this page was connected.
 function remember({ looks, events }) {
   const fresh = looks.filter((look) => look.caption && !look.listed);
   const all = [...fresh.map(captionEntry), ...events.map(eventEntry)];
@@ -487,6 +487,6 @@ setInterval(() => {
 theme(drawCameras);
 drawState();
 timeline.draw();
-// The cookie keeps the token; the address bar, which people copy, must not.
+// The cookie keeps the token. People copy the address bar, so the token must not stay there.
 if (new URLSearchParams(location.search).has("token")) history.replaceState(null, "", location.pathname);
 node.connect();

@@ -283,7 +283,7 @@ def test_a_dialogue_goes_on_with_its_history(robot, page):
     assert asked[1]["stamp"] == asked[0]["stamp"]
 
 
-def test_phrases_are_found_and_absent_ones_are_told(robot, page):
+def test_phrases_are_found_and_absent_ones_are_shown_as_not_found(robot, page):
     words, box = truth(robot)
     page.click("#ask-mode button[value=find]")
     page.fill("#question", f"{words}, {ABSENT}")
@@ -296,7 +296,7 @@ def test_phrases_are_found_and_absent_ones_are_told(robot, page):
     expect(page.locator(".mark")).to_have_count(1)
 
 
-def test_an_answer_is_seen_growing(busy, page):
+def test_an_answer_is_shown_while_it_grows(busy, page):
     page.evaluate(
         """() => {
           window.seen = [];
@@ -329,7 +329,7 @@ def test_escape_cancels_the_answer(busy, page):
     expect(cancelled).to_contain_text("cancelled")
 
 
-def test_a_waiting_request_tells_its_place_and_is_cancelled(open_page):
+def test_a_waiting_request_shows_its_place_and_can_be_cancelled(open_page):
     def answer(socket, message):
         name = message.get("id")
         if message["type"] == "ask":
@@ -347,13 +347,13 @@ def test_a_waiting_request_tells_its_place_and_is_cancelled(open_page):
     expect(turn.get_by_role("button", name="Edit and ask again")).to_be_visible()
 
 
-def test_a_refused_question_gets_the_nodes_words(page):
+def test_a_refused_question_shows_the_nodes_reason(page):
     page.fill("#question", "What is <s>?")
     page.keyboard.press("Enter")
     expect(page.locator(".turn[data-state=failed] .answer")).to_contain_text("reserved tag <s>")
 
 
-def test_everything_is_asked_with_the_keyboard_alone(page):
+def test_the_keyboard_alone_is_enough_to_ask(page):
     page.keyboard.press("r")
     region = page.locator("#region")
     expect(region).to_be_focused()
@@ -369,10 +369,10 @@ def test_everything_is_asked_with_the_keyboard_alone(page):
     expect(page.locator("#bubble")).to_be_visible()
 
 
-# Parameters, the time line -----------------------------------------------------------------------
+# Parameters, the timeline ------------------------------------------------------------------------
 
 
-def test_a_parameter_is_changed_and_refused_in_the_nodes_words(robot, page):
+def test_a_parameter_is_changed_and_a_refusal_shows_the_nodes_reason(robot, page):
     page.click("#tab-parameters")
     field = page.locator("#p-max_rate")
     with robot.server.browser() as other:
@@ -391,7 +391,7 @@ def test_a_parameter_is_changed_and_refused_in_the_nodes_words(robot, page):
         expect(field).to_have_value("5")  # what others change is shown
 
 
-def test_a_standing_phrase_is_added_and_removed(robot, page):
+def test_a_phrase_for_every_frame_is_added_and_removed(robot, page):
     words, _ = truth(robot)
     chips = page.locator("#phrases-list .chip")
     chip = chips.filter(has_text=ABSENT)
@@ -409,7 +409,7 @@ def test_a_standing_phrase_is_added_and_removed(robot, page):
     expect(chip).to_have_count(0)
 
 
-def test_the_time_line_filters_and_shows_the_frame(robot, page):
+def test_the_timeline_filters_and_shows_the_frame(robot, page):
     page.click("#timeline-kinds button[value=captions]")
     words, _ = truth(robot)
     page.fill("#timeline-words", words)
@@ -489,7 +489,7 @@ def hello(names, **more):
 
 
 def serving(messages, answer=lambda socket, message: None):
-    """Return what lets the page talk to a server that sends these messages and then answers."""
+    """Return a function that replaces the page's server by one that sends these messages."""
 
     def route(page):
         def begin(socket):
@@ -578,7 +578,7 @@ def test_a_hidden_tab_gets_nothing(open_page):
         )
 
     show(hidden=True)
-    # A question has its answers also now; once it is over, what was on its way has arrived.
+    # A hidden tab still receives answers. After the last one, all earlier messages have arrived.
     page.evaluate("document.querySelector('#ideas button').click()")
     expect(page.locator(".turn[data-state=done]")).to_have_count(1)
     received.clear()
@@ -628,7 +628,7 @@ def check(page):
 # The end of the node, and of the server ----------------------------------------------------------
 
 
-def test_the_page_comes_back_by_itself_after_the_server(robot, open_page):
+def test_the_page_connects_again_by_itself_when_the_server_is_back(robot, open_page):
     with Server(node="/kosmos").program as first:
         address = first.has("is shown at ").rpartition(" ")[2]
         # The pauses between attempts are skipped below.
@@ -645,10 +645,10 @@ def test_the_page_comes_back_by_itself_after_the_server(robot, open_page):
         expect(page.locator("#live-text")).to_have_text("Live")
 
 
-def test_the_page_says_that_the_node_is_gone_and_goes_on_when_it_is_back(robot, page):
+def test_the_page_says_that_the_node_is_gone_and_continues_when_it_is_back(robot, page):
     with contextlib.ExitStack() as ended:
         ended.enter_context(robot.node)
-    expect(page.locator("#banner")).to_contain_text("/kosmos does not answer")
+    expect(page.locator("#banner")).to_contain_text("/kosmos does not respond")
     expect(page.locator("#model-text")).to_have_text("gone")
     stamp = page.text_content("#stamp")
     robot.node = robot.start()

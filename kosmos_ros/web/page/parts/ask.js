@@ -4,8 +4,8 @@
 // Questions about one frame: the form, suggestions, and the dialogues with their streamed answers.
 // A dialogue belongs to the frame (and region) that it began with.
 //
-// Events: "begin" ({words}: freeze the picture, please), "progress" and "done" ({dialogue, turn}),
-// "open" ({dialogue}), "scope" (the region is to be forgotten).
+// Events: "begin" ({words}: a question; the picture must freeze), "progress" and "done"
+// ({dialogue, turn}), "open" ({dialogue}), "scope" (the region must be removed).
 
 import { $, announce, clock, h, icon, s, span } from "./dom.js";
 import { small } from "./images.js";
@@ -27,7 +27,7 @@ export class Ask extends EventTarget {
     Object.assign(this, { node, coloursOf });
     this.mode = "ask"; // or "find"
     this.region = null;
-    this.follow = null; // the dialogue that goes on
+    this.follow = null; // the dialogue that the next question continues
     this.look = null; // the frame that a question would be about
     this.dialogues = []; // newest first
     this.list = $("#answers");
@@ -74,7 +74,7 @@ export class Ask extends EventTarget {
     this.draw();
   }
 
-  // `reason`: why nothing can be asked; empty: it can.
+  // `reason`: why questions cannot be asked; empty: they can.
   show(look, reason) {
     if (look?.camera === this.look?.camera && reason === this.reason) return;
     this.look = look;
@@ -128,7 +128,7 @@ export class Ask extends EventTarget {
     return h("button", { type: "button", class: "idea", onclick: () => this.submit(text, true) }, text);
   }
 
-  // `suggested`: the words are a suggestion, so what was typed stays.
+  // `suggested`: the words are a suggestion, so the typed text stays.
   submit(text, suggested = false) {
     const words = text.trim().replace(/\s+/g, " ");
     if (!words) {
@@ -177,13 +177,13 @@ export class Ask extends EventTarget {
     return dialogue;
   }
 
-  // The fields of a request that say what to do.
+  // Returns the fields of a request that depend on the question.
   #goal({ find, region, turns }, words) {
     if (find) return { task: "phrase_grounding", phrases: unique(words.split(",").map((p) => p.trim()).filter(Boolean)) };
     if (words === DETAIL && !region) return { task: "detailed_caption" };
     if (words === DESCRIBE && region) return { task: "region_description", regions: [region] };
     const history = turns.filter((t) => t.state === "done").flatMap((t) => [t.question, t.text]);
-    // In a dialogue, the earlier turns have told the region already.
+    // In a dialogue, the history already contains the region.
     const regions = region && (!history.length || REFERS.test(words)) ? [region] : [];
     return { task: "question", text: words, regions, history };
   }
@@ -287,7 +287,7 @@ export class Ask extends EventTarget {
 
 const busy = (turn) => turn.state === "waiting" || turn.state === "streaming";
 
-// What a part of the answer changes in its turn.
+// Returns the fields of a turn that a part of the answer changes.
 function changed(part, turn) {
   if (part.done && part.success) return { ...part.result, state: "done" };
   if (part.done) return { state: turn.stop.signal.aborted ? "cancelled" : "failed", message: part.message };

@@ -93,12 +93,12 @@ export class Cameras extends EventTarget {
   }
 }
 
-// A camera in a word, for a dot and a line.
+// The state of a camera, for its dot and its line of text.
 function state(node, name) {
   const camera = node.camera(name);
   const { captions, p50, images } = camera.last;
   if (!node.connected) return { level: "lost", line: "no connection" };
-  if (node.state === "gone") return { level: "lost", line: "node is gone" };
+  if (node.state === "gone") return { level: "lost", line: "no node" };
   if (camera.level === "stale") return { level: "stale", line: "no image" };
   if (!node.value(name, "enabled")) return { level: "off", line: "switched off" };
   if (!node.ready) return { level: "waiting", line: `${images.toFixed(0)} Hz in` };

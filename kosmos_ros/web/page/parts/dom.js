@@ -65,7 +65,7 @@ export function icon(name) {
   );
 }
 
-// The node's words, with what it puts in backticks as code.
+// Returns the node's text, with the parts in backticks as code.
 export const told = (text) =>
   text.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
 

@@ -6,7 +6,7 @@
 import { $, count, h, icon, s, told } from "./dom.js";
 
 const POINTS = 60; // of each plot
-const RECENT = 10000; // ms for which frames that were left out are told
+const RECENT = 10000; // ms for which the page warns that it has left out frames
 const one = (v) => v.toFixed(1);
 const number = (camera, key) => Number(camera.values[key] ?? 0) || 0;
 
@@ -14,7 +14,7 @@ const TILES = [
   { name: "Captions", value: (p) => [one(p.captions), "per s"], note: (p, c) => `${count(number(c, "described"))} in all`, series: [(p) => p.captions] },
   { name: "Latency", value: (p) => (p.p50 ? [p.p50.toFixed(0), "ms p50"] : ["–", ""]), note: (p) => (p.p95 ? `${p.p95.toFixed(0)} ms p95` : "nothing described"), series: [(p) => p.p95, (p) => p.p50] },
   { name: "Images in", value: (p) => [one(p.images), "Hz"], note: (p) => (p.images ? `${(p.lost * 100).toFixed(0)} % lost on the way` : "none arrive"), series: [(p) => p.images] },
-  { name: "Passed over", value: (p) => [one(p.drops), "per s"], note: why, series: [(p) => p.drops] },
+  { name: "Dropped", value: (p) => [one(p.drops), "per s"], note: why, series: [(p) => p.drops] },
   { name: "Memory", value: (p) => [p.memory.toFixed(0), "MB"], note: (p) => (p.device ? `${p.device} MB on the device` : "of the process"), series: [(p) => p.memory], floor: 0.5 },
 ];
 
@@ -71,7 +71,7 @@ export class Health {
     [parts.value.textContent, parts.unit.textContent] = value(point);
     const text = at === null ? note(point, this.camera) : `${last - place} s ago`;
     parts.note.textContent = text;
-    parts.note.title = text; // where it is too long
+    parts.note.title = text; // the note may be cut off
     const all = points.flatMap((p) => series.map((get) => get(p)));
     const high = Math.max(...all, 1e-6) * 1.15, low = floor ? Math.min(...all) * floor : 0;
     const y = (v) => (30 - ((v - low) / (high - low)) * 28).toFixed(2);
@@ -97,7 +97,7 @@ export class Health {
     );
   }
 
-  // The panel keeps its place while the figures change.
+  // The panel keeps its scroll position while the figures change.
   #figures() {
     const root = $("#figures");
     const at = $(".scroller", root)?.scrollLeft ?? 0;
@@ -145,13 +145,13 @@ function saying(node) {
 // read it again each second.
 export const because = (cause) => cause.replace(/^.*? for [\d.]+ s: /, "");
 
-// What the node warns of, the worst first: [{level, text}].
+// Returns the warnings of the node, errors first: [{level, text}].
 export function warnings(node) {
-  if (!node.connected) return [{ level: "error", text: "No connection. These figures are the last ones." }];
-  if (node.state === "gone") return [{ level: "error", text: `${node.name} does not answer: ${node.message}` }];
+  if (!node.connected) return [{ level: "error", text: "No connection to the server. The page shows its last data." }];
+  if (node.state === "gone") return [{ level: "error", text: `${node.name} does not respond: ${node.message}` }];
   const found = [];
   const say = (level, text) => found.push({ level, text });
-  if (Date.now() - node.skippedAt < RECENT) say("warn", "This page reads too slowly, so it gets only the newest frames.");
+  if (Date.now() - node.skippedAt < RECENT) say("warn", "This page reads too slowly, so it receives only the newest frames.");
   if (node.model && node.model.level !== "ok") say(node.model.level, `model: ${node.model.message}`);
   for (const { label, level, message, values } of node.cameras.values()) {
     const words = [level !== "ok" && message, because(values.cause ?? "")].filter(Boolean);

@@ -1,7 +1,7 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// Keys of single letters, the list of them, and tabs that arrow keys walk.
+// Single-key shortcuts, the list of them, and the arrow keys in lists of tabs.
 
 import { $, h, icon } from "./dom.js";
 

@@ -1,7 +1,7 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the labels of boxes stand: beside their box, and over as little else as possible.
+// Where the labels of boxes are drawn: beside their box, and over as little else as possible.
 
 const LABEL = 20; // px, height of a label
 

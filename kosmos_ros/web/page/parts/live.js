@@ -5,7 +5,7 @@
 // robot work. The boxes belong to the described frame, so they are hidden while the image differs.
 
 const PAUSE = 60; // ms until the next request, if there is no newer image
-const LONG = 1000; // ms, if the page is hidden or the server gives none
+const LONG = 1000; // ms until the next request, if the page is hidden or the server refuses
 const GRID = [32, 24]; // cells in which two images are compared
 const SAME = 20; // largest difference of a cell's brightness (of 255) between equal images
 

@@ -1,7 +1,7 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connection to the web server, and what is known of the node. Knows no element of the page.
+// The connection to the web server, and the newest state of the node. Knows no element of the page.
 //
 // Events: "hello" (cameras and parameters are known, perhaps new ones), "look" (a described frame
 // or more parts of it), "event", "health", "state", "parameters".
@@ -10,12 +10,12 @@ const PAUSES = [1, 2, 4, 8, 10]; // s before each attempt to connect; the last o
 const MOST_LOOKS = 900; // as many as the server sends at first
 const MOST_EVENTS = 300;
 const SAMPLES = 60; // of each plot, one a second
-const SKEW = 5000; // ms between the robot's clock and this one, from which the robot's counts
+const SKEW = 5000; // ms between the robot's clock and this one, from which the page uses the robot's
 
 const NO_CONNECTION = "This page has no connection to its server. Try again when it is back.";
 const REASONS = {
   loading: "The model is loading. Ask when it is ready.",
-  error: "The model cannot be used, so it answers no questions.",
+  error: "The model cannot be used. Health shows the reason.",
   inactive: "The node is not active. Activate it to ask.",
   gone: "The node is not running. Ask when it is back.",
 };
@@ -100,7 +100,7 @@ export class Node extends EventTarget {
     return true;
   }
 
-  // A hidden tab gets nothing but answers to its own questions.
+  // A hidden tab receives only the answers to its own questions.
   #show() {
     this.#send({ type: "visible", visible: !document.hidden });
   }
@@ -166,12 +166,12 @@ export class Node extends EventTarget {
     return look;
   }
 
-  // The look of a frame, also before it arrives: events and answers may be faster.
+  // Returns the look of a frame, even before it arrives: events and answers may arrive first.
   at(camera, stamp, time) {
     const key = `${camera} ${stamp}`;
     if (!this.known.has(key)) {
       this.known.set(key, { ...EMPTY, camera, stamp, time });
-      // A look that never came is forgotten.
+      // Forget the oldest look, which may never have arrived.
       if (this.known.size > 2 * MOST_LOOKS) this.known.delete(this.known.keys().next().value);
     }
     return this.known.get(key);
@@ -209,7 +209,7 @@ export class Node extends EventTarget {
     this.#emit("parameters");
   }
 
-  // What the page asks --------------------------------------------------------------------------
+  // State and requests --------------------------------------------------------------------------
 
   get ready() {
     return this.connected && this.state === "ready";
@@ -258,7 +258,7 @@ export class Node extends EventTarget {
     this.changes.delete(id);
   }
 
-  // Yields {waiting}, {begun} and {text, phrases} as they come, last {done, success, message, result}.
+  // Yields {waiting}, {begun} and {text, phrases} as they arrive, last {done, success, message, result}.
   async *ask({ look, signal, ...request }) {
     const id = `ask ${++this.number}`;
     const parts = [];

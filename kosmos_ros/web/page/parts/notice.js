@@ -1,7 +1,7 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the page says when something is missing: the connection, the node, its model or images.
+// Messages about a missing connection, node, model or image.
 
 import { $, h, icon, told } from "./dom.js";
 import { because } from "./health.js";
@@ -12,18 +12,18 @@ export function banner(node) {
   const place = $("#banner");
   const gone = node.connected && node.state === "gone";
   document.body.dataset.connected = node.connected && !gone ? "yes" : "no";
-  place.hidden = node.connected && !(gone && node.cameras.size); // of a node that was never seen, the notice tells
+  place.hidden = node.connected && !(gone && node.cameras.size); // the notice is about a node that was never found
   if (place.hidden) return;
-  const text = gone ? `${node.name} does not answer. What you see is old.` : node.message || "No connection to the server. What you see is old.";
+  const text = gone ? `${node.name} does not respond. The page shows its last data.` : node.message || "No connection to the server. The page shows its last data.";
   if ($("#banner-text").textContent !== text) $("#banner-text").textContent = text;
   const left = Math.max(Math.ceil((node.retryAt - Date.now()) / 1000), 0);
-  $("#banner-time").textContent = gone ? "It is shown again when it is back." : left ? `Trying again in ${left} s.` : "Trying…";
+  $("#banner-time").textContent = gone ? "The page continues when the node is back." : left ? `Trying again in ${left} s.` : "Trying…";
   $("#banner-act").hidden = gone || !left;
 }
 
 // The notice in place of, or over, the picture ---------------------------------------------------
 
-// Which one a camera needs; empty: none. `look` is what is shown.
+// Returns the kind of notice for a camera; empty: none. `look` is the look that is shown.
 function kindOf(node, camera, look, frozen) {
   if (!node.connected) return "";
   if (look && !look.arrived) return "past";
@@ -42,7 +42,7 @@ export function notice(node, camera, look, frozen, acts) {
   document.body.dataset.notice = kind;
   if (!kind) return;
   const content = CONTENTS[kind](node, camera, acts);
-  // The elements stay while their words do, so that focus and selection stay.
+  // Elements are not made again for the same text, so that focus and selection stay.
   const words = JSON.stringify([kind, camera.name, content.words]);
   if (place.dataset.words === words) return;
   place.dataset.words = words;
@@ -55,7 +55,7 @@ const spinner = () => h("span", { class: "spinner", "aria-hidden": "true" });
 function silent(node, camera, acts) {
   const { topic, values } = camera;
   const other = [...node.cameras.values()].find((c) => c.level === "ok" && c !== camera);
-  const why = because(values.cause ?? "") || "Does the camera’s driver run, and is this its topic’s name?";
+  const why = because(values.cause ?? "") || "Check that the camera’s driver runs and publishes on this topic.";
   const last = node.newest(camera.name);
   const button = (act, words) => h("button", { type: "button", class: "button", onclick: act }, words);
   return {
@@ -95,8 +95,8 @@ const CONTENTS = {
   loading,
   error: ({ message }) => plain(() => icon("warn"), "The model cannot be used", bare(message)),
   inactive: ({ message }) => plain(() => icon("off"), "The node is not active", `${message}. Activate it with \`ros2 lifecycle set\`, or start it with \`autostart:=true\`.`),
-  gone: ({ name }) => plain(spinner, `Waiting for ${name || "the node"}`, "Start it with `ros2 launch kosmos_ros kosmos.launch.py`. This page goes on by itself."),
-  off: (_, { label }) => plain(() => icon("off"), `${label} is switched off`, "Set its parameter `enabled` to describe images again."),
-  past: () => plain(() => icon("off"), "This frame is not kept", "It was described before this server watched, or too long ago."),
+  gone: ({ name }) => plain(spinner, `Waiting for ${name || "the node"}`, "Start it with `ros2 launch kosmos_ros kosmos.launch.py`. This page then continues by itself."),
+  off: (_, { label }) => plain(() => icon("off"), `${label} is switched off`, "Set its parameter `enabled` to true to describe frames again."),
+  past: () => plain(() => icon("off"), "This frame is not kept", "It is too old, or the node described it before web_node started."),
   first: () => plain(spinner, "Waiting for the first caption", ""),
 };

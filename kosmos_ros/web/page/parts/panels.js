@@ -1,8 +1,8 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which panel is open, and where the question's form stands: in its panel, or on a phone directly
-// below the picture. The order of the Tab key is always that of the eye.
+// Which panel is open, and where the question's form is: in its panel, or on a phone directly below
+// the picture. The Tab key always follows the visible order.
 
 import { $ } from "./dom.js";
 import { tabKeys } from "./keys.js";

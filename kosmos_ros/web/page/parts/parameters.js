@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The node's parameters: those of the camera that is shown, those of the node, and those that are
-// fixed. What the node refuses is told in its own words, and its value comes back.
+// fixed. If the node refuses a value, its reason and the old value are shown.
 
 import { $, h } from "./dom.js";
 

@@ -1,11 +1,11 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// The picture: one frame, its boxes and labels, and the region that is asked about. It knows
-// pixels of the frame and of the screen, and nothing of the node.
+// The picture: one frame, its boxes and labels, and the region of a question. Knows pixels of the
+// frame and of the screen; no node.
 //
 // Events: "hot" (text of the phrase under the pointer, or null), "region" ({box}), "drawn" (a drag
-// has ended), "pick" (a box was clicked), "grab" (a region is begun), "question" (Enter in it).
+// has ended), "pick" (a box was clicked), "grab" (a region has begun), "question" (Enter in a region).
 
 import { $, s, set } from "./dom.js";
 import { load } from "./images.js";
@@ -164,7 +164,7 @@ export class Picture extends EventTarget {
     return { x: left, y: top, w: Math.max(right - left, 2), h: Math.max(bottom - top, 2) };
   }
 
-  // What is at a point of the screen, labels first.
+  // Returns the box at a point of the screen, labels first.
   hit(x, y) {
     const within = (a, by = 0) => x >= a.x - by && x <= a.x + a.w + by && y >= a.y - by && y <= a.y + a.h + by;
     const top = [...this.placed].reverse();
@@ -190,7 +190,7 @@ export class Picture extends EventTarget {
     if (parts.score.textContent !== label.score) parts.score.textContent = label.score;
   }
 
-  // The region and what lies beside it ----------------------------------------------------------
+  // The region and its answer -------------------------------------------------------------------
 
   setRegion(box, offer = false) {
     this.region = box;

@@ -1,16 +1,16 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// A phrase and its box are one thing: what one points at, by mouse, focus or finger, lights up
-// everywhere.
+// Highlight a phrase and its boxes together, wherever the mouse, the focus or a finger points at
+// one of them.
 
 import { $ } from "./dom.js";
 
 const of = (event) => event.target.closest?.("[data-phrase]")?.dataset.phrase ?? null;
 
 // `ghosts(text)` returns marks that are drawn only while the phrase is pointed at; `pick(mark)` is
-// called for Enter on a box. Returns {at(text): point at a phrase, or null, again(): after words
-// were made anew}.
+// called for Enter on a box. Returns {at(text), which points at a phrase or null, and again(), which
+// must be called after words were replaced}.
 export function pointing(picture, ghosts, pick) {
   let hot = null;
   const light = () => {

@@ -1,16 +1,16 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a region is drawn, moved and resized: by mouse, finger and keyboard. Also what is under the
-// pointer. Works on a Picture and knows nothing of questions.
+// Draw, move and resize a region by mouse, finger and keyboard, and find the box under the pointer.
+// Works on a Picture; knows no questions.
 
 import { announce } from "./dom.js";
 
 const CELLS = 32; // of the model's grid, in each direction
 const DRAG = 4; // px, until a press is a drag
 const LEAST = 8; // px on the screen, smallest region
-const REACH = { mouse: 10, touch: 22 }; // px from a corner that still hit it
-const OVER = "#quick, #bubble"; // what lies over the picture and has its own buttons
+const REACH = { mouse: 10, touch: 22 }; // px from a corner within which a press still hits it
+const OVER = "#quick, #bubble"; // elements over the picture that handle their own clicks
 
 const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
 const reach = (event) => REACH[event.pointerType] ?? REACH.mouse;
@@ -124,7 +124,7 @@ function dragged(picture, press, x, y) {
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-// Begins a region in the middle, or goes on with the one that is there.
+// Begins a region in the middle, or continues with the present one.
 export function begin(picture) {
   if (!picture.look) return;
   picture.emit("grab");

@@ -1,8 +1,7 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// What is looked for and asked in every frame of a camera, with its present value: an editor of
-// the parameters `phrases` and `questions`.
+// An editor of the parameters `phrases` and `questions`, with the newest result of each entry.
 
 import { $, announce, h, icon } from "./dom.js";
 import { phraseWord } from "./words.js";
@@ -52,7 +51,7 @@ export class Standing {
   #fill(kind, content) {
     const list = $(`#${kind}-list`);
     const texts = this.node.value(this.camera, kind) ?? [];
-    const form = list.lastElementChild; // adds one
+    const form = list.lastElementChild; // the form that adds an entry
     const old = new Map([...list.children].map((item) => [item.dataset.text, item]));
     const items = texts.map((text) => {
       const item = old.get(text) ?? h("li", { class: "chip", "data-text": text }, h("span", { class: "content" }), this.#remover(kind, text));

@@ -1,8 +1,8 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// What happened in this session, the newest first; and the last minute as a strip under the
-// picture. Both lead back to frames. Equal captions that follow each other are one row.
+// The captions, events and answers of this session, the newest first, and the last minute as a
+// strip under the picture. A click shows the frame. Consecutive equal captions are one row.
 //
 // Events: "open" ({look, entry}).
 
@@ -72,7 +72,7 @@ export class Timeline extends EventTarget {
     if (this.#fits(entry)) this.#prepend(entry);
   }
 
-  // A look has got its picture.
+  // Shows the picture of a look that has just arrived.
   refresh(look) {
     for (const entry of this.entries.slice(-RECENT)) if (entry.look === look && entry.row) this.#refresh(entry);
   }
