@@ -60,7 +60,7 @@ class Snapshot:
     def complete(self, entry: Entry, path: str, here: Callable[[int], object]) -> None:
         """Download a file from a path on the hub if it is missing or damaged, and link to it.
 
-        Calls `here` with the number of its bytes that are here, whenever a piece arrives.
+        Calls `here` with the number of its bytes on this machine whenever a piece arrives.
         """
         link = self._make("snapshots", self.commit) / entry.name
         blob = self._make("blobs") / entry.hash

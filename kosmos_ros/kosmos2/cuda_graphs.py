@@ -183,7 +183,7 @@ class Cuda:
 
 
 def upload(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor of the host to the device. Does not wait for the device.
+    """Copy a tensor from the host to the device without waiting for the device.
 
     On return, the caller may change `values` if the device is a GPU.
     """

@@ -144,7 +144,7 @@ def fetch(model: str, revision: str = "", report: Report = unreported) -> Files:
 
 
 def _report(report: Report, before: int, total: int, here: int) -> None:
-    """Report the bytes of a file that are `here` and those of the files before it."""
+    """Report the bytes of this file on this machine (`here`) and of the files before it."""
     report(DOWNLOADING, before + here, total)
 
 

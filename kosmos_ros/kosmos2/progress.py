@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Report = Callable[[str, int, int], None]
-"""Receives a phase of loading, and for DOWNLOADING the bytes that are here and those in all.
+"""Receives a phase of loading, and for DOWNLOADING the bytes on this machine and the total.
 
 For other phases both numbers are 0. It is called often, and must return at once.
 """

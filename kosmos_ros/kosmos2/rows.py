@@ -17,7 +17,7 @@ from torch.nn import functional
 from kosmos_ros.kosmos2.blocks import Block
 
 CACHE_STEP = 64
-"""Number of positions by which the cache grows, and a pass's attention on a GPU."""
+"""Number of positions by which the cache grows, and on a GPU also the attention of a pass."""
 
 
 def rounded_positions(positions: int) -> int:

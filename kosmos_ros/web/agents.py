@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
@@ -51,7 +52,7 @@ same frame again. The node keeps only the newest frames of each camera.
 
 CameraName = Annotated[
     str,
-    Field(max_length=100, description="name of the camera; empty if the node has only one"),
+    Field(max_length=100, description="name of the camera; may be empty if there is only one"),
 ]
 Stamp = Annotated[
     str,
@@ -185,7 +186,7 @@ class Tools:
         return Cameras(**hub.node_state, cameras=found)
 
     async def look(self, camera: CameraName = "") -> Annotated[CallToolResult, Sight]:
-        """Wait for the next described frame. Return its picture, caption, phrases and boxes."""
+        """Wait for the next described frame. Return its picture, caption, phrases and answers."""
         with self._call():
             name = await self._camera(camera)
             with self._hub.watching(LOOKS):
@@ -230,7 +231,9 @@ class Tools:
         self,
         camera: CameraName = "",
         region: Region | None = None,
-        detailed: bool = False,
+        detailed: Annotated[
+            bool, Field(description="true: describe the whole frame at length")
+        ] = False,
         stamp: Stamp = "",
     ) -> Answer:
         """Describe a region of a frame, or the whole frame, briefly or in detail."""
@@ -248,7 +251,9 @@ class Tools:
         subject: Annotated[
             str, Field(max_length=1000, description="the phrase or the question; empty: any")
         ] = "",
-        timeout: Annotated[float, Field(gt=0, le=LONGEST_WAIT, description="seconds")] = 60.0,
+        timeout: Annotated[
+            float, Field(gt=0, le=LONGEST_WAIT, description="seconds to wait")
+        ] = 60.0,
     ) -> Waited:
         """Wait until a phrase appears or disappears, or the answer to a question changes.
 
@@ -307,7 +312,8 @@ class Tools:
             return name
         if not name and len(names) == 1:
             return names[0]
-        raise RequestError(f"camera must be one of {', '.join(names)}, got {quoted(name)}")
+        valid = f"one of {', '.join(names)}" if any(names) else "empty"
+        raise RequestError(f"camera must be {valid}, got {quoted(name)}")
 
     async def _next_look(self, camera: str) -> Look:
         def described(news: Any) -> bool:
@@ -369,7 +375,8 @@ def agent_server(hub: Hub) -> MCPServer[Any]:
         read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
     )
     for name in TOOLS:
-        server.tool(annotations=reads)(getattr(tools, name))
+        method = getattr(tools, name)
+        server.tool(description=inspect.getdoc(method), annotations=reads)(method)
     return server
 
 

@@ -300,7 +300,7 @@ class Hub:
 
     def _hello(self) -> str:
         """Return all that is known, as text."""
-        # Encoding 900 looks for each browser anew would take long.
+        # Encoding 900 looks again for each browser would take long.
         looks = ",".join(
             self._look_text(look) for look in self.looks if look.camera in self.cameras
         )

@@ -43,7 +43,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 WEB_IMPORTS = {
     "kosmos_ros.ros.parameters", "kosmos_ros.ros.process", "kosmos_ros.serving.node_settings",
 }  # fmt: skip
-"""All that the web server takes from the node's folders: it must work without that process."""
+"""All modules of the node's folders that the web server may import: it is a process of its own."""
 
 
 def module_of(path):

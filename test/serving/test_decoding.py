@@ -189,7 +189,7 @@ def test_images_that_are_ready_together_are_encoded_together(monkeypatch):
 
 
 def test_work_whose_image_is_being_decoded_takes_a_row(monkeypatch):
-    """Otherwise more images than rows would be decoded, and grow old in memory."""
+    """Otherwise more images than rows would be decoded, and would wait in memory."""
     turns = Turns(monkeypatch, most=3)
     for number in range(5):
         turns.rig.offer(f"camera {number}", ["a"], 1)
@@ -229,7 +229,7 @@ def test_new_work_passes_a_slow_image():
 
 
 def test_a_worker_watches_its_images_and_does_not_end_before_them():
-    """At its exit Python would wait for a thread that hangs, so the process must know of it."""
+    """Python waits at exit for a thread that hangs, so the node must notice the hanging thread."""
     rig = Rig(Stepper())
     inside, go_on = threading.Event(), threading.Event()
 

@@ -281,6 +281,16 @@ def test_too_many_calls_at_a_time_are_refused():
     asyncio.run(test())
 
 
+def test_a_camera_without_a_name_must_not_be_named():
+    async def test():
+        hub = Hub("/kosmos", asyncio.get_running_loop())
+        hub.cameras, hub.node_state = {"": "/image"}, {"state": "ready", "message": ""}
+        with pytest.raises(agents.ToolError, match="camera must be empty, got 'front'"):
+            await Tools(hub).wait_for_event(camera="front")
+
+    asyncio.run(test())
+
+
 def test_an_agent_of_another_site_gets_403(robot):
     headers = {
         "Content-Type": "application/json", "Accept": "application/json, text/event-stream",

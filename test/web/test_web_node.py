@@ -128,8 +128,8 @@ def test_a_name_of_the_machine_must_be_allowed():
         ({"address": "robot"}, "parameter address must be an IP address"),
         ({"address": "192.0.2.1"}, "cannot listen at 192.0.2.1, port 8765"),
         ({"port": 70000}, "parameter port must be 0 to 65535, got 70000"),
-        ({"node": "kosmos"}, "parameter node must be the full name of a node, such as /kosmos"),
-        ({"node": "/a b"}, "parameter node must be the full name of a node"),
+        ({"node": "kosmos", "port": 0}, "parameter node must be the full name of a node, such as"),
+        ({"node": "/a b", "port": 0}, "parameter node must be the full name of a node"),
     ],
 )
 def test_a_wrong_parameter_is_refused_with_the_reason(ros, values, message):

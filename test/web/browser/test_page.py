@@ -47,11 +47,11 @@ def robot(tmp_path_factory):
 @pytest.fixture(scope="module")
 def chromium():
     with sync_playwright() as driver:
-        # That of the distribution, otherwise Playwright's own.
+        # The distribution's Chromium, otherwise Playwright's own.
         path = shutil.which("chromium") or driver.chromium.executable_path
         if not os.path.exists(path):
             pytest.skip("chromium is not installed: run scripts/setup")
-        # Root, as in a container, cannot have Chromium's sandbox.
+        # Chromium's sandbox does not work as root, as in a container.
         yield driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
 

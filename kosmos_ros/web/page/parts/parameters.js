@@ -22,7 +22,7 @@ export class Parameters {
     this.rows = []; // functions that show a row's value
   }
 
-  // Makes the rows anew, for other parameters.
+  // Makes the rows again, for other parameters.
   build() {
     this.camera = undefined;
   }
@@ -64,7 +64,7 @@ export class Parameters {
       refusal.textContent = reason;
       row.classList.toggle("refused", Boolean(reason));
       row.classList.remove("saved");
-      void row.offsetWidth; // begins the animation anew
+      void row.offsetWidth; // begins the animation again
       row.classList.toggle("saved", !reason);
       show();
     };

@@ -114,7 +114,7 @@ export class Timeline extends EventTarget {
     }
   }
 
-  // One stop of the Tab key for the whole list; arrow keys go on from there.
+  // The Tab key stops at one row of the list only. Arrow keys move to the other rows.
   #stop(open) {
     for (const other of this.list.querySelectorAll('.open[tabindex="0"]')) other.tabIndex = -1;
     open.tabIndex = 0;
