@@ -397,7 +397,7 @@ def test_a_phrase_for_every_frame_is_added_and_removed(robot, page):
     chip = chips.filter(has_text=ABSENT)
     page.fill("#phrases-add", ABSENT)
     page.keyboard.press("Enter")
-    expect(chip).to_contain_text("not seen")
+    expect(chip).to_contain_text("not in view")
     expect(chip.locator(".phrase")).to_have_class(re.compile(r"\babsent\b"))
     expect(chips.filter(has_text=words).locator(".value")).to_have_text(
         re.compile(r"^[01]\.\d\d$")

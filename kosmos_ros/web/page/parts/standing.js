@@ -37,7 +37,7 @@ export class Standing {
     this.#fill("phrases", (text) => {
       const phrase = seen.get(text) ?? { text, boxes: [] };
       const there = phrase.boxes.length > 0;
-      const value = there ? Math.max(...phrase.boxes.map((b) => b[4])).toFixed(2) : look?.caption ? "not seen" : "–";
+      const value = there ? Math.max(...phrase.boxes.map((b) => b[4])).toFixed(2) : look?.caption ? "not in view" : "–";
       return [phraseWord(phrase, colours), h("span", { class: "value", "aria-hidden": "true" }, value)];
     });
     this.#fill("questions", (text) => [
