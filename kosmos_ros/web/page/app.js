@@ -48,9 +48,8 @@ function colours(look, more = []) {
 const marks = (phrases, of) => phrases.flatMap((p) => p.boxes.map((box) => ({ text: p.text, box, colour: of.get(p.text) ?? 0 })));
 const captionMarks = (look) => marks(look.caption?.phrases ?? [], colours(look));
 
-// Whether the boxes are those of an answer. If an answer about the whole picture has none, the
-// frame's own boxes stay.
-const ofAnswer = () => view.turn && (view.dialogue.find || view.dialogue.region || view.turn.phrases.some((p) => p.boxes.length));
+// Whether the boxes are those of an answer. If an answer has none, the frame's own boxes stay.
+const ofAnswer = () => view.turn && (view.dialogue.find || view.turn.phrases.some((p) => p.boxes.length));
 const ofEvent = () => view.entry?.kind === "event" && view.entry.event !== "answered";
 
 function shownMarks() {
