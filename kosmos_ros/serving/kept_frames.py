@@ -30,11 +30,19 @@ class KeptFrame:
 
 
 class KeptFrames:
-    """The newest frames of each camera, up to `most` of each: the setting kept_frames."""
+    """The newest frames of each camera. A frame that a request is about counts as the newest."""
 
     def __init__(self) -> None:
-        self.most = 0
+        self.most = 0  # frames of each camera: the setting kept_frames
         self._cameras: OrderedDict[str, deque[KeptFrame]] = OrderedDict()
+
+    def limit(self, most: int) -> None:
+        """Keep at most this number of frames of each camera from now on."""
+        if most < self.most:
+            for frames in self._cameras.values():
+                while len(frames) > most:
+                    frames.popleft()
+        self.most = most
 
     def keep(self, job: Job, encoded: Any) -> None:
         """Keep the frame of a job that has its answers, unless it is kept already."""
@@ -64,8 +72,11 @@ class KeptFrames:
 
     def find(self, camera: str, stamp: Stamp) -> KeptFrame:
         """Return the newest frame of `camera` with this stamp. Raises RequestError."""
-        for frame in reversed(self._cameras.get(camera, ())):
+        frames = self._cameras.get(camera, deque())
+        for frame in reversed(frames):
             if (frame.header.stamp.sec, frame.header.stamp.nanosec) == stamp:
+                frames.remove(frame)
+                frames.append(frame)
                 return frame
         of = f" of camera {camera}" if camera else ""
         kept = (

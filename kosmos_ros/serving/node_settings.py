@@ -159,7 +159,7 @@ class NodeSettings:
         "bits are nearly black.",
     )
     kept_frames: int = parameter(
-        30,
+        120,
         "Number of frames of each camera that requests can name by their stamp: the newest ones "
         "that were described or used by a request. Each takes 0.3 MB of device memory with the "
         "default model on a GPU. 0: none.",

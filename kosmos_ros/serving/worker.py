@@ -193,7 +193,7 @@ class Worker:
             if time.monotonic() >= self._measured + MEMORY_PERIOD:
                 self._measured, self.memory = time.monotonic(), engine.memory()
             batch.max_rows = self._host.settings.max_batch_size
-            self._kept.most = self._host.settings.kept_frames
+            self._kept.limit(self._host.settings.kept_frames)
             intake = batch.prepare(decoding.works)
         taken = self._scheduler.take(*intake) if intake else []
         for work, frame in taken:

@@ -176,7 +176,7 @@ class Tools:
             found.append(
                 Camera(
                     name=name,
-                    topic=health.get("values", {}).get("topic", topic),
+                    topic=topic,
                     level=health.get("level", "unknown"),
                     message=health.get("message", ""),
                     images_per_second=sample.get("images", 0.0),
@@ -247,7 +247,9 @@ class Tools:
 
     async def wait_for_event(
         self,
-        camera: CameraName = "",
+        camera: Annotated[
+            str, Field(max_length=100, description="name of the camera; empty: any")
+        ] = "",
         subject: Annotated[
             str, Field(max_length=1000, description="the phrase or the question; empty: any")
         ] = "",

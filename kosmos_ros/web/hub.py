@@ -111,6 +111,8 @@ class Hub:
         """Take over the newest diagnostics."""
         self._model, self.camera_health = model, cameras
         for name, camera in cameras.items():
+            # The full name, with the node's own remapping.
+            self.cameras[name] = camera["values"].get("topic") or self.cameras[name]
             self._samples.setdefault(name, deque(maxlen=SAMPLES)).append(camera["sample"])
         for name in self._samples.keys() - cameras.keys():
             del self._samples[name]

@@ -105,7 +105,8 @@ class WebNode(HubNode):
             self.get_logger().warning(text)
         # Print the token and do not log it: every node can read the log on /rosout.
         with contextlib.suppress(OSError):  # standard output is closed
-            address = address_of(settings.address, port, token)
+            host = _own_address(bound) if bound in ANYWHERE else settings.address
+            address = address_of(host, port, token)
             print(f"{settings.node} is shown at {address}", flush=True)
 
     def end(self) -> None:
@@ -131,6 +132,20 @@ def _bound(address: str, port: int) -> socket.socket:
     # Without it, each short message waits up to 40 ms until the browser acknowledges the last one.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
+
+
+def _own_address(anywhere: str) -> str:
+    """Return the address under which most other machines reach this one."""
+    family, target = (
+        (socket.AF_INET6, "2001:db8::1") if ":" in anywhere else (socket.AF_INET, "192.0.2.1")
+    )
+    # Addresses for documentation. Nothing is sent: the system only chooses the way to them.
+    with socket.socket(family, socket.SOCK_DGRAM) as way:
+        try:
+            way.connect((target, 9))
+            return str(way.getsockname()[0])
+        except OSError:  # no network
+            return "localhost"
 
 
 def main(args: list[str] | None = None) -> int:

@@ -77,6 +77,27 @@ def test_the_newer_of_two_frames_with_one_stamp_is_found():
     assert frames.find("front", (1, 5)).encoded == "<new>"
 
 
+def test_a_frame_that_is_asked_about_is_kept_longer():
+    frames = kept(2)
+    for second in (1, 2):
+        frames.keep(job("front", second), f"<{second}>")
+    assert frames.find("front", (1, 5)).encoded == "<1>"
+    frames.keep(job("front", 3), "<3>")
+    assert frames.find("front", (1, 5)).encoded == "<1>"
+    with pytest.raises(RequestError):
+        frames.find("front", (2, 5))
+
+
+def test_a_smaller_limit_counts_at_once():
+    frames = kept(3)
+    for second in range(3):
+        frames.keep(job("front", second), f"<{second}>")
+    frames.limit(1)
+    assert frames.find("front", (2, 5)).encoded == "<2>"
+    with pytest.raises(RequestError):
+        frames.find("front", (1, 5))
+
+
 def test_a_frame_that_several_requests_are_about_takes_one_place():
     frames = kept(2)
     frames.keep(job("front", 1), "<1>")

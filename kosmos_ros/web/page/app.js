@@ -351,7 +351,7 @@ function refresh() {
 
 node.addEventListener("look", ({ detail: look }) => {
   if (look.caption && !look.listed) timeline.add(captionEntry(look));
-  else timeline.refresh(look);
+  timeline.refresh(look); // events of this frame may have come before its picture
   if (view.overview) drawCameras();
   if (look.camera !== view.camera) return;
   if (!view.frozen) view.look = node.newest(view.camera);

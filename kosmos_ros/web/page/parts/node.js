@@ -192,6 +192,7 @@ export class Node extends EventTarget {
       const camera = this.cameras.get(name);
       if (!camera) continue;
       Object.assign(camera, health);
+      camera.topic = health.values.topic || camera.topic; // with the node's own remapping
       camera.samples.push(health.sample);
       if (camera.samples.length > SAMPLES) camera.samples.shift();
     }
