@@ -65,7 +65,7 @@ TIERS = {
     "web": "process",
     "web/browser": "process browser",
     "web/test_clients.py": "unit",
-    "web/test_hub.py": "ros",
+    "web/test_web_hub.py": "ros",
     "web/test_looks.py": "unit",
     "web/test_messages.py": "ros",
     "web/test_pictures.py": "unit",

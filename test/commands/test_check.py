@@ -65,7 +65,8 @@ def test_memory_and_speed_are_measured(checked):
     (each,) = value["formats"]
     parameters = value["parameters"]
     assert 4 * parameters <= each["speed"]["weights"] < 4.5 * parameters
-    assert each["speed"]["first_token"] > 0 and each["speed"]["next_token"] > 0
+    assert each["speed"]["first_token"] > 0
+    assert each["speed"]["next_token"] >= 0  # a difference of two times
     assert each["process_bytes"] > each["speed"]["weights"]
     assert 0 <= each["pixel_difference"] < 2
 

@@ -432,7 +432,7 @@ def test_bug_in_the_engine_is_logged_with_its_traceback(start):
 def test_bug_in_the_worker_ends_the_node_with_exit_code_5(start, monkeypatch):
     harness = start()
 
-    def bug(work, frame, jobs):
+    def bug(work, frame):
         raise LookupError("a bug")
 
     monkeypatch.setattr(harness.node.host.worker, "_begin", bug)
