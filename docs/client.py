@@ -16,8 +16,11 @@ def on_caption(caption):
     for phrase in caption.phrases:
         for box in phrase.boxes[:1]:  # empty if the phrase is not in view
             print(f"  {phrase.text} at {box.x_min:.0f}, {box.y_min:.0f}, score {box.score:.2f}")
-            answer = ask.call_async(Ask.Request(question="What is it?", regions=[box]))
-            answer.add_done_callback(on_answer)
+            # The newest frame may already show something else.
+            request = Ask.Request(
+                question="What is it?", regions=[box], stamp=caption.header.stamp
+            )
+            ask.call_async(request).add_done_callback(on_answer)
 
 
 def on_answer(future):

@@ -69,13 +69,18 @@ Region = Annotated[
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class Box(BaseModel):
-    """A box in pixels of the image."""
+class Corners(BaseModel):
+    """A region in pixels of the image. The box of a result is one."""
 
     x_min: float
     y_min: float
     x_max: float
     y_max: float
+
+
+class Box(Corners):
+    """A box in pixels of the image."""
+
     score: float = Field(description="probability of the box's corners, 0 to 1")
 
 
@@ -203,7 +208,7 @@ class Tools:
         self,
         question: Text,
         camera: CameraName = "",
-        region: Region | None = None,
+        region: Region | Corners | None = None,
         history: Annotated[
             list[Text],
             Field(
@@ -230,7 +235,7 @@ class Tools:
     async def describe(
         self,
         camera: CameraName = "",
-        region: Region | None = None,
+        region: Region | Corners | None = None,
         detailed: Annotated[
             bool, Field(description="true: describe the whole frame at length")
         ] = False,
@@ -337,8 +342,10 @@ class Tools:
         return look
 
     async def _answer(
-        self, camera: str, stamp: str, region: list[float] | None, request: Json
+        self, camera: str, stamp: str, region: Region | Corners | None, request: Json
     ) -> Answer:
+        if isinstance(region, Corners):
+            region = [region.x_min, region.y_min, region.x_max, region.y_max]
         with self._call():
             goal: Generate.Goal = messages.goal_from(
                 {

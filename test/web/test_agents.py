@@ -111,7 +111,8 @@ def test_a_region_is_asked_about_and_described(robot):
     words, box = truth(robot)
     answer = call(robot, "ask", question="What is it?", camera="front", region=box)
     assert words.split(maxsplit=1)[1] in answer.structured_content["text"]
-    described = call(robot, "describe", camera="front", region=box)
+    corners = dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True))
+    described = call(robot, "describe", camera="front", region={**corners, "score": 0.5})
     assert words.split(maxsplit=1)[1] in described.structured_content["text"]
 
 

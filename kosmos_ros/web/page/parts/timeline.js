@@ -10,12 +10,15 @@ import { $, clock, h, icon, s, set, span } from "./dom.js";
 import { small } from "./images.js";
 import { grounded, phraseWord } from "./words.js";
 
+const LONG = 120; // characters of a question in a row, so that its answer is seen, too
 const MOST = 600; // entries
 const DRAWN = 150; // rows
 const RECENT = 30; // entries whose looks may still be incomplete
 const STRIP = 60000; // ms
 
 const KINDS = { caption: "captions", event: "events", answer: "answers" };
+
+const short = (text) => (text.length > LONG ? `${text.slice(0, LONG)}…` : text);
 
 export class Timeline extends EventTarget {
   constructor(node, coloursOf) {
@@ -188,7 +191,7 @@ export class Timeline extends EventTarget {
     if (entry.kind === "caption") return grounded(entry.text, entry.phrases, colours, true);
     if (entry.kind === "answer") {
       const answer = entry.failed ? [h("span", { class: "failed" }, entry.text)] : grounded(entry.text, entry.phrases, colours, true);
-      return [h("span", { class: "asked" }, entry.question), " ", ...answer];
+      return [h("span", { class: "asked" }, short(entry.question)), " ", ...answer];
     }
     if (entry.event !== "answered") {
       const phrase = { text: entry.subject, boxes: [[0, 0, 0, 0, 0]] };
@@ -196,7 +199,7 @@ export class Timeline extends EventTarget {
       return [phraseWord(phrase, of, { still: true }), entry.event === "appeared" ? " came into view" : " left the view"];
     }
     const before = entry.previous ? [h("s", {}, entry.previous), " "] : [];
-    return [h("span", { class: "asked" }, entry.subject), " ", ...before, h("span", { class: "now" }, entry.answer)];
+    return [h("span", { class: "asked" }, short(entry.subject)), " ", ...before, h("span", { class: "now" }, entry.answer)];
   }
 
   #refresh(entry) {
