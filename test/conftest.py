@@ -64,10 +64,10 @@ TIERS = {
     "training/test_model.py": "unit slow",
     "web": "process",
     "web/browser": "process browser",
-    "web/test_clients.py": "unit",
-    "web/test_web_hub.py": "ros",
+    "web/test_broker.py": "ros",
     "web/test_looks.py": "unit",
     "web/test_messages.py": "ros",
+    "web/test_outbox.py": "unit",
     "web/test_pictures.py": "unit",
     "web/test_security.py": "unit",
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offer tools to agents over the Model Context Protocol (MCP): look, ask, find, describe, wait.
 
-No tool publishes, sets or moves anything. Knows the hub and MCP; no rclpy and no connection.
+No tool publishes, sets or moves anything. Knows the broker and MCP; no rclpy and no connection.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from kosmos_ros import __version__
 from kosmos_ros.errors import KosmosError, RequestError
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
+from kosmos_ros.web.broker import PRESENT, Broker
 from kosmos_ros.web.goals import GONE
-from kosmos_ros.web.hub import PRESENT, Hub
 from kosmos_ros.web.looks import CAPTION, EVENTS, LOOKS, PICTURE, Json, Look
 from kosmos_ros.web.pictures import smaller
 
@@ -109,7 +109,7 @@ class Answer(Frame):
     truncated: bool = Field(description="true: the token limit cut off the text")
 
 
-class Standing(BaseModel):
+class QuestionAnswer(BaseModel):
     """The answer to a question that the node answers for every frame."""
 
     question: str
@@ -122,7 +122,7 @@ class Sight(Frame):
     caption: str
     phrases: list[Phrase] = Field(description="phrases of the caption")
     looked_for: list[Phrase] = Field(description="phrases that the node looks for in every frame")
-    answers: list[Standing]
+    answers: list[QuestionAnswer]
 
 
 class Camera(BaseModel):
@@ -163,20 +163,20 @@ class Waited(BaseModel):
 
 
 class Tools:
-    """The tools, for one hub. Each method whose name does not begin with _ is a tool."""
+    """The tools, for one broker. Each method whose name does not begin with _ is a tool."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
         self._running = 0
 
     async def cameras(self) -> Cameras:
         """List the cameras with their state, and the state of the node."""
-        hub = self._hub
+        broker = self._broker
         with contextlib.suppress(RequestError):
             await self._present()
         found = []
-        for name, topic in hub.cameras.items():
-            health = hub.camera_health.get(name, {})
+        for name, topic in broker.cameras.items():
+            health = broker.camera_health.get(name, {})
             sample = health.get("sample", {})
             found.append(
                 Camera(
@@ -188,17 +188,17 @@ class Tools:
                     captions_per_second=sample.get("captions", 0.0),
                 )
             )
-        return Cameras(**hub.node_state, cameras=found)
+        return Cameras(**broker.node_state, cameras=found)
 
     async def look(self, camera: CameraName = "") -> Annotated[CallToolResult, Sight]:
         """Wait for the next described frame. Return its picture, caption, phrases and answers."""
         with self._call():
             name = await self._camera(camera)
-            with self._hub.watching(LOOKS):
+            with self._broker.watching(LOOKS):
                 look = await self._next_look(name)
-            sight = _sight(self._hub.look_json(look))
+            sight = _sight(self._broker.look_json(look))
             content: list[Any] = [TextContent(type="text", text=sight.model_dump_json())]
-            if picture := self._hub.pictures.get(*look.key):
+            if picture := self._broker.pictures.get(*look.key):
                 small = await asyncio.to_thread(smaller, picture, (LONGEST_SIDE, LONGEST_SIDE))
                 data = base64.b64encode(small.data).decode()
                 content.append(ImageContent(type="image", data=data, mime_type=small.type))
@@ -280,8 +280,8 @@ class Tools:
                 )
 
             try:
-                with self._hub.watching(EVENTS):
-                    event = await self._hub.next(matches, timeout)
+                with self._broker.watching(EVENTS):
+                    event = await self._broker.next(matches, timeout)
             except asyncio.TimeoutError:
                 return Waited(event=None)
             return Waited(event=Event(**{**event, "phrases": _phrases(event["phrases"])}))
@@ -305,16 +305,16 @@ class Tools:
 
     async def _present(self) -> None:
         """Wait until the node is found: an agent may have just started this server."""
-        if not self._hub.present:
+        if not self._broker.present:
             try:
-                await self._hub.next(lambda news: news is PRESENT, FIND_TIMEOUT)
+                await self._broker.next(lambda news: news is PRESENT, FIND_TIMEOUT)
             except asyncio.TimeoutError:
                 raise RequestError(GONE) from None
 
     async def _camera(self, name: str) -> str:
         """Return the name of a camera; empty means the only one. Raises RequestError."""
         await self._present()
-        names = [*self._hub.cameras]
+        names = [*self._broker.cameras]
         if name in names:
             return name
         if not name and len(names) == 1:
@@ -327,16 +327,16 @@ class Tools:
             return isinstance(news, Look) and news.camera == camera and CAPTION in news.parts
 
         try:
-            look: Look = await self._hub.next(described, LOOK_TIMEOUT)
+            look: Look = await self._broker.next(described, LOOK_TIMEOUT)
         except asyncio.TimeoutError:
-            health = self._hub.camera_health.get(camera, {})
+            health = self._broker.camera_health.get(camera, {})
             raise RequestError(
                 f"no frame was described within {LOOK_TIMEOUT:g} s: "
-                f"{health.get('message') or self._hub.node_state['message']}"
+                f"{health.get('message') or self._broker.node_state['message']}"
             ) from None
         if PICTURE not in look.parts:
             with contextlib.suppress(asyncio.TimeoutError):
-                await self._hub.next(
+                await self._broker.next(
                     lambda news: news is look and PICTURE in look.parts, PICTURE_TIMEOUT
                 )
         return look
@@ -357,7 +357,7 @@ class Tools:
                 }
             )
             try:
-                result = await self._hub.answer(goal, ANSWER_TIMEOUT)
+                result = await self._broker.answer(goal, ANSWER_TIMEOUT)
             except asyncio.TimeoutError:
                 raise RequestError(
                     f"no answer within {ANSWER_TIMEOUT:g} s; the tool cameras says whether the "
@@ -370,7 +370,7 @@ TOOLS = ("cameras", "look", "ask", "find", "describe", "wait_for_event")
 """Names of the tools, which are methods of Tools."""
 
 
-def agent_server(hub: Hub) -> MCPServer[Any]:
+def agent_server(broker: Broker) -> MCPServer[Any]:
     """Return an MCP server with the tools."""
     server: MCPServer[Any] = MCPServer(
         "kosmos_ros",
@@ -379,7 +379,7 @@ def agent_server(hub: Hub) -> MCPServer[Any]:
         version=__version__,
         log_level="ERROR",
     )
-    tools = Tools(hub)
+    tools = Tools(broker)
     reads = ToolAnnotations(
         read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
     )
@@ -437,7 +437,7 @@ def _sight(look: Json) -> Sight:
         phrases=_phrases(caption["phrases"]),
         looked_for=_phrases(look["phrases"]),
         answers=[
-            Standing(question=answer["question"], answer=answer["answer"])
+            QuestionAnswer(question=answer["question"], answer=answer["answer"])
             for answer in look["answers"]
         ],
     )

@@ -36,7 +36,7 @@ class Look:
     stamp: str
     parts: dict[str, list[Any]] = field(default_factory=dict)
     timer: Any = None  # until the look is sent without its missing parts
-    text: str = ""  # as JSON, which the hub keeps here; empty after each change
+    text: str = ""  # as JSON, which the broker keeps here; empty after each change
     pictured: bool = False  # `text` says that the picture is kept
 
     @property

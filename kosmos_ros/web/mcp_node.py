@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from kosmos_ros.ros.process import run
 from kosmos_ros.web.agents import agent_server
-from kosmos_ros.web.hub_node import HubNode
+from kosmos_ros.web.broker_node import BrokerNode
 
 
-class AgentNode(HubNode):
+class AgentNode(BrokerNode):
     """A client of the node with the full name `kosmos`, for one agent."""
 
     def __init__(self, kosmos: str) -> None:
         super().__init__("kosmos_mcp")
         self.connect(kosmos)
-        self.start(agent_server(self.hub).run_stdio_async())
+        self.start(agent_server(self.broker).run_stdio_async())
 
 
 def main(kosmos: str) -> int:

@@ -141,8 +141,8 @@ def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], pictu
     `parts` are those of looks.Look. `picture`: the picture of the frame is kept.
     """
     captions: Sequence[GroundedCaption] = parts.get(CAPTION, ())
-    standing: Sequence[GroundedCaption] = parts.get(PHRASES, ())
-    first = next(iter((*captions, *standing)), GroundedCaption())
+    grounded: Sequence[GroundedCaption] = parts.get(PHRASES, ())
+    first = next(iter((*captions, *grounded)), GroundedCaption())
     return {
         "camera": camera,
         "stamp": stamp,
@@ -152,7 +152,7 @@ def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], pictu
         "picture": picture_address(camera, stamp) if picture else None,
         "task": first.task,
         "caption": caption_json(captions) if captions else None,
-        "phrases": [phrase for message in standing for phrase in phrases_json(message.phrases)],
+        "phrases": [phrase for message in grounded for phrase in phrases_json(message.phrases)],
         "answers": list(parts.get(ANSWER, ())),
         "latency": milliseconds(first.latency),
         "inference": milliseconds(first.inference_time),

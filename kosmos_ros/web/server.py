@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve the routes of the web server: the page, pictures, live images and the websocket.
 
-Knows HTTP and the hub; no rclpy. Everything runs in one event loop, and pixels in threads.
+Knows HTTP and the broker; no rclpy. Everything runs in one event loop, and pixels in threads.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from kosmos_ros.errors import EncodingError, ImageError, NotReadyError, RequestE
 from kosmos_ros.images.decode import decode_compressed, decode_raw
 from kosmos_ros.sanitize import one_line, quoted
 from kosmos_ros.web import messages
-from kosmos_ros.web.clients import encoded
-from kosmos_ros.web.hub import CLIENT, Client, Hub
+from kosmos_ros.web.broker import CLIENT, Broker, Client
 from kosmos_ros.web.looks import Json
+from kosmos_ros.web.outbox import encoded
 from kosmos_ros.web.pictures import LARGEST, MAX_PIXELS, WIDTHS, Picture, jpeg, picture_of, smaller
 
 PAGE = Path(__file__).parent / "page"
@@ -61,10 +61,10 @@ class Page(StaticFiles):
 
 
 class Site:
-    """The routes, for one hub."""
+    """The routes, for one broker."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
         self._drawing = asyncio.Semaphore(DRAWING)
         self._live: dict[str, _LiveImage] = {}
 
@@ -90,25 +90,25 @@ class Site:
         if width and width not in map(str, WIDTHS):
             widths = ", ".join(map(str, WIDTHS))
             return _refusal(400, f"width must be one of {widths}, got {quoted(width)}")
-        whole = self._hub.pictures.get(camera, stamp) if kind == ".jpg" else None
+        whole = self._broker.pictures.get(camera, stamp) if kind == ".jpg" else None
         if whole is None:
             return _refusal(404, "this picture is not kept; the server keeps only the newest ones")
         if not width:
             return _response(whole, KEEP)
-        kept = self._hub.pictures.get(camera, stamp, int(width))
+        kept = self._broker.pictures.get(camera, stamp, int(width))
         try:
             made = kept or await self._drawn(lambda: smaller(whole, (int(width), LARGEST[1])))
         except ImageError as exc:
             return _refusal(415, str(exc))
         if not kept:
-            self._hub.pictures.put(camera, stamp, made, int(width))
+            self._broker.pictures.put(camera, stamp, made, int(width))
         return _response(made, KEEP)
 
     async def _live_image(self, request: Request) -> Response:
         """Return the newest image of a camera's own topic, if it is newer than `after`."""
         name = request.path_params["name"]
         camera = _camera(name.removesuffix(".jpg"))
-        if not name.endswith(".jpg") or camera not in self._hub.cameras:
+        if not name.endswith(".jpg") or camera not in self._broker.cameras:
             return _refusal(404, f"kosmos_node has no camera {quoted(camera)}")
         after = request.query_params.get("after")
         try:
@@ -118,7 +118,7 @@ class Site:
             return _refusal(400, f"after: {exc}")
         live = self._live.setdefault(camera, _LiveImage())
         async with live.lock:
-            read = await self._hub.live(camera)
+            read = await self._broker.live(camera)
             if read and time.monotonic() - live.made > LIVE_PERIOD:
                 try:
                     # An earlier request may have decoded this image already.
@@ -140,7 +140,7 @@ class Site:
         """Serve one browser until it disconnects or no longer reads."""
         await socket.accept()
         try:
-            with self._hub.joined() as client:
+            with self._broker.joined() as client:
                 tasks = [
                     asyncio.ensure_future(self._send(socket, client)),
                     asyncio.ensure_future(self._receive(socket, client)),
@@ -182,9 +182,9 @@ class Site:
         """Carry out a message of the page. Raises RequestError for a wrong one."""
         message = _message(text)
         kinds = {
-            "ask": self._hub.request,
-            "cancel": self._hub.cancel,
-            "set": self._hub.change,
+            "ask": self._broker.request,
+            "cancel": self._broker.cancel,
+            "set": self._broker.change,
             "visible": self._show,
         }
         kind = message.get("type")
@@ -196,7 +196,7 @@ class Site:
         visible = message.get("visible")
         if not isinstance(visible, bool):
             raise RequestError(f"visible must be true or false, got {quoted(visible)}")
-        self._hub.show(client, visible)
+        self._broker.show(client, visible)
 
 
 class _LiveImage:

@@ -27,7 +27,7 @@ from kosmos_ros.ros.process import run
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
 from kosmos_ros.web.agents import agent_app, agent_server
-from kosmos_ros.web.hub_node import KOSMOS, HubNode
+from kosmos_ros.web.broker_node import KOSMOS, BrokerNode
 from kosmos_ros.web.security import ANYWHERE, Guard, address_of, bracketed, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site
 
@@ -71,7 +71,7 @@ class WebSettings:
     )
 
 
-class WebNode(HubNode):
+class WebNode(BrokerNode):
     """The client of kosmos_node and its web server. Raises ConfigError for a wrong parameter."""
 
     def __init__(self, **options: Any) -> None:
@@ -81,10 +81,10 @@ class WebNode(HubNode):
         self.connect(settings.node)
         self._socket = _bound(settings.address, settings.port)
         bound, port = self._socket.getsockname()[:2]
-        self._agents = agent_server(self.hub)
+        self._agents = agent_server(self.broker)
         hosts = {"localhost", bracketed(bound), *settings.allowed_hosts}
         agents = agent_app(self._agents, hosts, anywhere=bound in ANYWHERE)
-        site = Site(self.hub).app(*agents.routes)
+        site = Site(self.broker).app(*agents.routes)
         guard = Guard(site, settings.allowed_hosts, token, cookie=f"kosmos_token_{port}")
         self._server = uvicorn.Server(
             uvicorn.Config(

@@ -30,7 +30,7 @@ from web_client import QUESTION, Robot
 
 from kosmos_ros.web import agents
 from kosmos_ros.web.agents import LONGEST_SIDE, TOOLS, Tools, agent_server
-from kosmos_ros.web.hub import Hub
+from kosmos_ros.web.broker import Broker
 from kosmos_ros.web.looks import CAPTION
 from kosmos_ros.web.pictures import jpeg
 
@@ -180,14 +180,14 @@ def test_an_error_is_a_result_with_the_reason(robot, name, arguments, message):
 
 def test_a_large_picture_is_made_smaller():
     async def test():
-        hub = Hub("/kosmos", asyncio.get_running_loop())
-        hub.contract = Mock()
-        hub.described({}, {}, {"": "/image"})
-        hub.state({"state": "ready", "message": ""})
-        looking = asyncio.ensure_future(Tools(hub).look())
+        broker = Broker("/kosmos", asyncio.get_running_loop())
+        broker.node_client = Mock()
+        broker.described({}, {}, {"": "/image"})
+        broker.state({"state": "ready", "message": ""})
+        looking = asyncio.ensure_future(Tools(broker).look())
         await asyncio.sleep(0)
-        hub.picture(("", "1.000000000"), jpeg(np.zeros((1000, 2000, 3), np.uint8)))
-        hub.part(("", "1.000000000"), CAPTION, GroundedCaption(caption="night"))
+        broker.picture(("", "1.000000000"), jpeg(np.zeros((1000, 2000, 3), np.uint8)))
+        broker.part(("", "1.000000000"), CAPTION, GroundedCaption(caption="night"))
         return await looking
 
     text, image = asyncio.run(test()).content
@@ -202,7 +202,7 @@ def test_a_large_picture_is_made_smaller():
 def test_the_server_has_no_other_tools_resources_or_prompts():
     async def all_of_them():
         loop = asyncio.get_running_loop()
-        server = agent_server(Hub("/kosmos", loop))
+        server = agent_server(Broker("/kosmos", loop))
         return (
             {tool.name for tool in await server.list_tools()},
             [*await server.list_resources(), *await server.list_resource_templates()],
@@ -217,31 +217,31 @@ USED = {"cameras", "camera_health", "node_state", "present"}  # values
 USED |= {"next", "watching", "answer", "look_json", "pictures"}  # methods that look and ask
 
 
-def test_tools_use_nothing_of_the_hub_that_sets_or_publishes():
+def test_tools_use_nothing_of_the_broker_that_sets_or_publishes():
     tree = ast.parse(inspect.getsource(agents))
-    of_hub = {
+    of_broker = {
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
         and (
-            (isinstance(node.value, ast.Attribute) and node.value.attr == "_hub")
-            or (isinstance(node.value, ast.Name) and node.value.id == "hub")
+            (isinstance(node.value, ast.Attribute) and node.value.attr == "_broker")
+            or (isinstance(node.value, ast.Name) and node.value.id == "broker")
         )
     }
-    assert of_hub == USED
+    assert of_broker == USED
     called = {
         node.func.attr
-        for method in (Hub.answer, Hub.next, Hub.watching, Hub._watch, Hub._cancel)
+        for method in (Broker.answer, Broker.next, Broker.watching, Broker._watch, Broker._cancel)
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method))))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Attribute)
-        and node.func.value.attr == "contract"
+        and node.func.value.attr == "node_client"
     }
     assert called == {"post", "ask", "want", "cancel"}
 
 
-PUBLISHING = {"kosmos_ros.web.contract", "kosmos_ros.web.goals", "kosmos_ros.web.live"}
+PUBLISHING = {"kosmos_ros.web.node_client", "kosmos_ros.web.goals", "kosmos_ros.web.live"}
 
 
 def test_agents_import_no_ros_but_the_goal():
@@ -253,21 +253,21 @@ def test_agents_import_no_ros_but_the_goal():
         if "_msgs" in (node.module or "") or node.module.startswith(("rclpy", "kosmos_ros.ros"))
     }
     assert imported == {("kosmos_msgs.action", "Generate")}
-    contract = [
+    clients = [
         alias.name
         for node in ast.walk(ast.parse(inspect.getsource(agents)))
         if isinstance(node, ast.ImportFrom) and node.module in PUBLISHING
         for alias in node.names
     ]
-    assert contract == ["GONE"]
+    assert clients == ["GONE"]
 
 
 def test_too_many_calls_at_a_time_are_refused():
     async def test():
-        hub = Hub("/kosmos", asyncio.get_running_loop())
-        hub.cameras, hub.node_state = {"": "/image"}, {"state": "ready", "message": ""}
-        hub.contract = SimpleNamespace(post=lambda call: None)
-        tools = Tools(hub)
+        broker = Broker("/kosmos", asyncio.get_running_loop())
+        broker.cameras, broker.node_state = {"": "/image"}, {"state": "ready", "message": ""}
+        broker.node_client = SimpleNamespace(post=lambda call: None)
+        tools = Tools(broker)
         waiting = [asyncio.ensure_future(tools.wait_for_event()) for _ in range(agents.MOST_CALLS)]
         await asyncio.sleep(0)
         with pytest.raises(agents.ToolError, match="at most 8 calls may run"):
@@ -284,10 +284,10 @@ def test_too_many_calls_at_a_time_are_refused():
 
 def test_a_camera_without_a_name_must_not_be_named():
     async def test():
-        hub = Hub("/kosmos", asyncio.get_running_loop())
-        hub.cameras, hub.node_state = {"": "/image"}, {"state": "ready", "message": ""}
+        broker = Broker("/kosmos", asyncio.get_running_loop())
+        broker.cameras, broker.node_state = {"": "/image"}, {"state": "ready", "message": ""}
         with pytest.raises(agents.ToolError, match="camera must be empty, got 'front'"):
-            await Tools(hub).wait_for_event(camera="front")
+            await Tools(broker).wait_for_event(camera="front")
 
     asyncio.run(test())
 

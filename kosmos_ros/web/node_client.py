@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Be an ordinary client of one kosmos_node: of its topics, services, action and parameters.
 
-Everything here runs in the thread of the client's executor, except `Contract.post`. A `Listener`
+Everything here runs in the thread of the client's executor, except `NodeClient.post`. A `Listener`
 in another thread receives the node's messages. Knows no browser and keeps no results.
 """
 
@@ -75,7 +75,7 @@ class Listener(Protocol):
         """Take an event of a camera. `past`: it is a latched one, perhaps of long ago."""
 
 
-class Contract:
+class NodeClient:
     """The client of the node with the full name `name`. `node` is the client's own rclpy node."""
 
     def __init__(self, node: Node, name: str, listener: Listener, tell: Tell) -> None:

@@ -20,19 +20,19 @@ from kosmos_ros.entry import BROKEN
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.ros.parameters import ParameterNode
 from kosmos_ros.sanitize import format_traceback, quoted
-from kosmos_ros.web.contract import Contract
-from kosmos_ros.web.hub import Hub
+from kosmos_ros.web.broker import Broker
+from kosmos_ros.web.node_client import NodeClient
 
 KOSMOS = "/kosmos"  # default name of kosmos_node
 
 
-class HubNode(ParameterNode):
+class BrokerNode(ParameterNode):
     """A client of a kosmos_node, with a thread for an event loop.
 
     A subclass calls `connect` and then `start`.
     """
 
-    hub: Hub
+    broker: Broker
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
@@ -40,7 +40,7 @@ class HubNode(ParameterNode):
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._main: asyncio.Task[None] | None = None
-        self._contract: Contract | None = None
+        self._node_client: NodeClient | None = None
 
     def connect(self, kosmos: str) -> None:
         """Become a client of the node with the full name `kosmos`. Raises ConfigError."""
@@ -51,9 +51,9 @@ class HubNode(ParameterNode):
                 f"parameter node must be the full name of a node, such as {KOSMOS}, got "
                 f"{quoted(kosmos)}"
             ) from exc
-        self.hub = Hub(kosmos, self._loop)
-        self._contract = Contract(self, kosmos, self.hub, self._loop.call_soon_threadsafe)
-        self.hub.contract = self._contract
+        self.broker = Broker(kosmos, self._loop)
+        self._node_client = NodeClient(self, kosmos, self.broker, self._loop.call_soon_threadsafe)
+        self.broker.node_client = self._node_client
 
     def start(self, serve: Coroutine[Any, Any, None]) -> None:
         """Run `serve` in the event loop's thread. The process ends when it returns."""
@@ -63,8 +63,8 @@ class HubNode(ParameterNode):
 
     def stop(self, timeout: float) -> bool:
         """End the event loop's thread. Return whether it has ended."""
-        if self._contract:
-            self._contract.destroy()
+        if self._node_client:
+            self._node_client.destroy()
         if not (self._thread and self._main):
             return True
         self._loop.call_soon_threadsafe(self.end)
@@ -85,8 +85,8 @@ class HubNode(ParameterNode):
         except Exception as exc:
             self.get_logger().fatal(format_traceback(exc))
             code = BROKEN
-        if self._contract:
-            self._contract.post(lambda: self._finish(code))
+        if self._node_client:
+            self._node_client.post(lambda: self._finish(code))
 
     def _finish(self, code: int) -> None:
         if not self.finished.done():

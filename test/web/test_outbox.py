@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosmos_ros.web.clients import (
+from kosmos_ros.web.outbox import (
     EVENT,
     LOOK,
     MOST_EVENTS,

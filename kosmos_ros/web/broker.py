@@ -20,8 +20,6 @@ from kosmos_ros import __version__
 from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
-from kosmos_ros.web.clients import EVENT, LOOK, Outbox, encoded
-from kosmos_ros.web.contract import Contract
 from kosmos_ros.web.goals import GONE, Request
 from kosmos_ros.web.looks import (
     ANSWER,
@@ -34,6 +32,8 @@ from kosmos_ros.web.looks import (
     Look,
     Looks,
 )
+from kosmos_ros.web.node_client import NodeClient
+from kosmos_ros.web.outbox import EVENT, LOOK, Outbox, encoded
 from kosmos_ros.web.pictures import Picture, Pictures
 
 SAMPLES = 60  # points of each plot, one a second
@@ -59,13 +59,13 @@ class Client:
     changes: int = 0  # parameters that the node has not answered yet
 
 
-class Hub:
+class Broker:
     """The state of one node, named `node`, and the clients that see it.
 
-    `contract` must be set before use. The methods of contract.Listener come first.
+    `node_client` must be set before use. The methods of node_client.Listener come first.
     """
 
-    contract: Contract
+    node_client: NodeClient
 
     def __init__(self, node: str, loop: asyncio.AbstractEventLoop) -> None:
         self.node, self._loop = node, loop
@@ -190,7 +190,7 @@ class Hub:
             done = {"done": True, "success": False, "message": str(exc), "result": None}
             self._answer(client, name, request, done)
             return
-        self.contract.post(lambda: self.contract.ask(request, goal))
+        self.node_client.post(lambda: self.node_client.ask(request, goal))
 
     def cancel(self, client: Client, message: Json) -> None:
         """Cancel a request of a client, unless it has ended. Raises RequestError."""
@@ -216,7 +216,7 @@ class Hub:
             return
         full = f"{camera}.{parameter}" if camera else parameter
         value = message.get("value")
-        self.contract.post(lambda: self.contract.set(full, value, done))
+        self.node_client.post(lambda: self.node_client.set(full, value, done))
 
     # Agents -------------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class Hub:
                 future.set_result(message)
 
         request = Request(tell)
-        self.contract.post(lambda: self.contract.ask(request, goal))
+        self.node_client.post(lambda: self.node_client.ask(request, goal))
         try:
             message: Json = await asyncio.wait_for(future, timeout)
         finally:
@@ -269,7 +269,7 @@ class Hub:
             if not future.done():
                 future.set_result(read)
 
-        self.contract.post(lambda: self.contract.live(camera, answer))
+        self.node_client.post(lambda: self.node_client.live(camera, answer))
         try:
             read: Callable[[], Any] | None = await asyncio.wait_for(future, LIVE_TIMEOUT)
         except asyncio.TimeoutError:
@@ -366,10 +366,10 @@ class Hub:
         before = self._watchers[kind]
         self._watchers[kind] = after = before + change
         if bool(before) != bool(after):
-            self.contract.post(lambda: self.contract.want(kind, bool(after)))
+            self.node_client.post(lambda: self.node_client.want(kind, bool(after)))
 
     def _cancel(self, request: Request) -> None:
-        self.contract.post(lambda: self.contract.cancel(request))
+        self.node_client.post(lambda: self.node_client.cancel(request))
 
     def _answer(self, client: Client, name: str, request: Request, answer: Json) -> None:
         # Only the newest text counts, and only the newest number of requests ahead.
