@@ -67,6 +67,7 @@ TIERS = {
     "web/test_broker.py": "ros",
     "web/test_looks.py": "unit",
     "web/test_messages.py": "ros",
+    "web/test_node_client.py": "ros",
     "web/test_outbox.py": "unit",
     "web/test_pictures.py": "unit",
     "web/test_security.py": "unit",

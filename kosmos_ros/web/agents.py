@@ -11,22 +11,31 @@ import asyncio
 import base64
 import contextlib
 import inspect
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from kosmos_msgs.action import Generate
 from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field
+from mcp_types import (
+    CallToolResult,
+    ImageContent,
+    InputRequiredResult,
+    TextContent,
+    ToolAnnotations,
+)
+from pydantic import BaseModel, Field, ValidationError
 from starlette.applications import Starlette
 
 from kosmos_ros import __version__
 from kosmos_ros.errors import KosmosError, RequestError
 from kosmos_ros.sanitize import quoted
+from kosmos_ros.web import arguments as args
 from kosmos_ros.web import messages
-from kosmos_ros.web.broker import PRESENT, Broker
+from kosmos_ros.web.broker import HEALTH, PRESENT, Broker, Happened
 from kosmos_ros.web.goals import GONE
 from kosmos_ros.web.looks import CAPTION, EVENTS, LOOKS, PICTURE, Json, Look
 from kosmos_ros.web.pictures import smaller
@@ -34,12 +43,18 @@ from kosmos_ros.web.pictures import smaller
 PATH = "/mcp"
 LONGEST_SIDE = 1024  # pixels of the picture of a look
 FIND_TIMEOUT = 15.0  # s until kosmos_node has been found, on a busy machine
+HEALTH_TIMEOUT = 2.0  # s until the first diagnostics, which the node publishes once a second
 LOOK_TIMEOUT = 30.0  # s until the next described frame
 PICTURE_TIMEOUT = 2.0  # s from a described frame to its picture
 ANSWER_TIMEOUT = 120.0  # s for an answer, including the wait for other requests
 LONGEST_WAIT = 300.0  # s for an event
 MOST_CALLS = 8  # calls that run at a time; further ones are refused
 MOST_BODY = 256 * 1024  # bytes of a request
+
+UNDIAGNOSED = (
+    "no diagnostics of this camera have arrived yet; call cameras again: the node publishes them "
+    "once a second when it has started"
+)
 
 INSTRUCTIONS = """\
 See through the cameras of a robot. The robot's node describes their frames with the model KOSMOS-2
@@ -171,24 +186,13 @@ class Tools:
 
     async def cameras(self) -> Cameras:
         """List the cameras with their state, and the state of the node."""
-        broker = self._broker
-        with contextlib.suppress(RequestError):
-            await self._present()
-        found = []
-        for name, topic in broker.cameras.items():
-            health = broker.camera_health.get(name, {})
-            sample = health.get("sample", {})
-            found.append(
-                Camera(
-                    name=name,
-                    topic=topic,
-                    level=health.get("level", "unknown"),
-                    message=health.get("message", ""),
-                    images_per_second=sample.get("images", 0.0),
-                    captions_per_second=sample.get("captions", 0.0),
-                )
-            )
-        return Cameras(**broker.node_state, cameras=found)
+        with self._call():
+            with contextlib.suppress(RequestError):
+                await self._present()
+                await self._diagnosed()
+            cameras = self._broker.cameras.items()
+            found = [self._camera_state(name, topic) for name, topic in cameras]
+            return Cameras(**self._broker.node_state, cameras=found)
 
     async def look(self, camera: CameraName = "") -> Annotated[CallToolResult, Sight]:
         """Wait for the next described frame. Return its picture, caption, phrases and answers."""
@@ -267,21 +271,24 @@ class Tools:
         Events exist only for the parameters `phrases` and `questions` of the node. With an empty
         camera, an event of any camera counts.
         """
+        called = time.monotonic()
+
+        def matches(news: Any) -> bool:
+            return (
+                isinstance(news, Happened)
+                and news.published >= called  # the node repeats its last events to new subscribers
+                and camera in ("", news.event["camera"])
+                and subject in ("", news.event["subject"])
+            )
+
         with self._call():
             await self._present()
+            await self._diagnosed()  # the clocks of two machines can be compared from then on
             if camera:
                 await self._camera(camera)
-
-            def matches(news: Any) -> bool:
-                return (
-                    isinstance(news, dict)
-                    and camera in ("", news["camera"])
-                    and subject in ("", news["subject"])
-                )
-
             try:
                 with self._broker.watching(EVENTS):
-                    event = await self._broker.next(matches, timeout)
+                    event = (await self._broker.next(matches, timeout)).event
             except asyncio.TimeoutError:
                 return Waited(event=None)
             return Waited(event=Event(**{**event, "phrases": _phrases(event["phrases"])}))
@@ -310,6 +317,27 @@ class Tools:
                 await self._broker.next(lambda news: news is PRESENT, FIND_TIMEOUT)
             except asyncio.TimeoutError:
                 raise RequestError(GONE) from None
+
+    async def _diagnosed(self) -> None:
+        """Wait for the first diagnostics of a node that has just been found, but not long."""
+        if not self._broker.camera_health:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await self._broker.next(lambda news: news is HEALTH, HEALTH_TIMEOUT)
+
+    def _camera_state(self, name: str, topic: str) -> Camera:
+        here = self._broker.present
+        health = self._broker.camera_health.get(name) if here else None
+        if health is None:
+            message = UNDIAGNOSED if here else self._broker.node_state["message"]
+            health = {"level": "unknown", "message": message, "sample": {}}
+        return Camera(
+            name=name,
+            topic=topic,
+            level=health["level"],
+            message=health["message"],
+            images_per_second=health["sample"].get("images", 0.0),
+            captions_per_second=health["sample"].get("captions", 0.0),
+        )
 
     async def _camera(self, name: str) -> str:
         """Return the name of a camera; empty means the only one. Raises RequestError."""
@@ -370,23 +398,51 @@ TOOLS = ("cameras", "look", "ask", "find", "describe", "wait_for_event")
 """Names of the tools, which are methods of Tools."""
 
 
-def agent_server(broker: Broker) -> MCPServer[Any]:
+class AgentServer(MCPServer[Any]):
+    """An MCP server whose errors are plain sentences, without the words of its libraries."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Any = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool. Raises ToolError with the reason for an agent."""
+        schemas = {tool.name: tool.input_schema for tool in await self.list_tools()}
+        if name not in schemas:
+            raise ToolError(f"tool must be one of {', '.join(schemas)}, got {quoted(name)}")
+        if reason := args.unknown(name, schemas[name], arguments):
+            raise ToolError(reason)
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError:
+            raise
+        except ToolError as exc:
+            reason = str(exc.__cause__)
+            if isinstance(exc.__cause__, ValidationError):
+                place = exc.__cause__.errors()[0]["loc"]
+                reason = args.wrong(name, schemas[name], arguments, place)
+            raise ToolError(reason) from exc
+
+
+def agent_server(broker: Broker) -> AgentServer:
     """Return an MCP server with the tools."""
-    server: MCPServer[Any] = MCPServer(
+    tools = Tools(broker)
+    return AgentServer(
         "kosmos_ros",
         title="Cameras of a robot",
         instructions=INSTRUCTIONS,
         version=__version__,
+        tools=[_tool(getattr(tools, name)) for name in TOOLS],
         log_level="ERROR",
     )
-    tools = Tools(broker)
+
+
+def _tool(method: Callable[..., Any]) -> Tool:
+    """Return a tool that calls a method of Tools, and that has no arguments but the method's."""
     reads = ToolAnnotations(
         read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
     )
-    for name in TOOLS:
-        method = getattr(tools, name)
-        server.tool(description=inspect.getdoc(method), annotations=reads)(method)
-    return server
+    tool = Tool.from_function(method, description=inspect.getdoc(method), annotations=reads)
+    tool.parameters["additionalProperties"] = False
+    return tool
 
 
 def agent_app(server: MCPServer[Any], hosts: Iterable[str], anywhere: bool) -> Starlette:

@@ -12,7 +12,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from kosmos_msgs.action import Generate
 
@@ -46,7 +46,15 @@ MAX_ID = 64  # characters
 
 CLIENT = ""  # kind of the messages that answer a browser's own requests
 PRESENT = object()  # the news that the node is present
+HEALTH = object()  # the news that diagnostics have arrived
 STATE = "state"  # kind of messages; only the newest one of each type counts
+
+
+class Happened(NamedTuple):
+    """The news of an event, and when the node published it."""
+
+    event: Json
+    published: float  # s, monotonic
 
 
 @dataclass(eq=False)
@@ -91,7 +99,7 @@ class Broker:
     ) -> None:
         """Take over the parameters and the cameras of a new node."""
         self._parameters, self._values, self.cameras = parameters, values, cameras
-        self.camera_health.clear()
+        self.camera_health, self._model = {}, None  # of the node before
         for client in self._visible():
             self._greet(client)
         self._wake_if_present()
@@ -117,6 +125,7 @@ class Broker:
         for name in self._samples.keys() - cameras.keys():
             del self._samples[name]
         self._broadcast({"type": "health", "model": model, "cameras": cameras}, STATE)
+        self._wake(HEALTH)
 
     def part(self, key: tuple[str, str], part: str, content: Any) -> None:
         """Take over a part of a look."""
@@ -127,8 +136,8 @@ class Broker:
         self.pictures.put(*key, picture)
         self.looks.add(key, PICTURE, True)
 
-    def event(self, event: Json, past: bool) -> None:
-        """Take over an event, unless it is known. `past`: no waiting agent receives it."""
+    def event(self, event: Json, published: float) -> None:
+        """Take over an event, unless it is known. `published`: when, in s, monotonic."""
         key = (event["camera"], event["stamp"], event["kind"], event["subject"])
         if key in self._events:  # the node sends its last events to each new subscriber
             return
@@ -136,8 +145,7 @@ class Broker:
         while len(self._events) > MOST_EVENTS:
             del self._events[next(iter(self._events))]
         self._broadcast({"type": "event", **event}, EVENT, key)
-        if not past:
-            self._wake(event)
+        self._wake(Happened(event, published))
 
     @property
     def present(self) -> bool:
@@ -230,7 +238,7 @@ class Broker:
             self._watch(kind, -1)
 
     async def next(self, matches: Callable[[Any], bool], timeout: float) -> Any:
-        """Return the next news that matches: a Look, an event (a dictionary) or PRESENT.
+        """Return the next news that matches: a Look, an event (Happened), PRESENT or HEALTH.
 
         Raises asyncio.TimeoutError.
         """

@@ -77,15 +77,6 @@ class Looks:
     def __iter__(self) -> Any:
         return iter([*self._looks.values()])
 
-    def newest(self, camera: str) -> Look | None:
-        """Return the camera's newest look that has a caption, or None."""
-        looks = (look for look in reversed(self._looks.values()) if look.camera == camera)
-        return next((look for look in looks if CAPTION in look.parts), None)
-
-    def get(self, key: Key) -> Look | None:
-        """Return the look with this camera and stamp, or None."""
-        return self._looks.get(key)
-
     def add(self, key: Key, part: str, content: Any) -> None:
         """Add a part to the look of `key`."""
         look = self._looks.get(key)
@@ -102,12 +93,6 @@ class Looks:
             self._flush(look)
         elif look.timer is None:
             look.timer = self._later(PATIENCE, lambda: self._flush(look))
-
-    def clear(self) -> None:
-        """Forget all looks."""
-        for look in self._looks.values():
-            _stop(look)
-        self._looks.clear()
 
     def _flush(self, look: Look) -> None:
         _stop(look)

@@ -27,6 +27,7 @@ from rclpy.qos import (
     QoSProfile,
     qos_profile_parameter_events,
 )
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage
 
 from kosmos_ros.errors import EncodingError, RequestError
@@ -42,10 +43,12 @@ SILENCE = 3.0  # s without /diagnostics, which come once a second, until a node 
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
 LINGER = 2.0  # s until the subscriptions end when no client wants news any more
-HISTORY = 1.0  # s after a subscription; events that arrive within it are latched ones
 EVENTS_KEPT = 100  # events that the node keeps for late subscribers
 LATCHED = DurabilityPolicy.TRANSIENT_LOCAL
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
+
+Info = Mapping[str, int] | None
+"""What the middleware knows about a message; None on Humble."""
 
 
 class Listener(Protocol):
@@ -71,8 +74,8 @@ class Listener(Protocol):
     def picture(self, key: tuple[str, str], picture: Picture) -> None:
         """Take the picture of a described frame."""
 
-    def event(self, event: Json, past: bool) -> None:
-        """Take an event of a camera. `past`: it is a latched one, perhaps of long ago."""
+    def event(self, event: Json, published: float) -> None:
+        """Take an event of a camera, and when it was published: s, by this monotonic clock."""
 
 
 class NodeClient:
@@ -93,7 +96,9 @@ class NodeClient:
         # For each kind of news: until when it is wanted, in s, monotonic; and its subscriptions.
         self._wanted_until = {LOOKS: -math.inf, EVENTS: -math.inf}
         self._subscriptions: dict[str, list[Any]] = {LOOKS: [], EVENTS: []}
-        self._events_since = 0.0  # monotonic time
+        # The node's clock (see `_sent`) minus the monotonic clock here, in ns. Until the first
+        # diagnostics, the node counts as one of this machine.
+        self._ahead = time.time_ns() - time.monotonic_ns()
         self._goals = Goals(node, name, tell)
         self._live = LiveImages(node)
         self._calls: dict[Any, tuple[float, Callable[[], object]]] = {}
@@ -169,7 +174,7 @@ class NodeClient:
             self._on_model_info,
             QoSProfile(depth=1, durability=LATCHED),
         )
-        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        subscribe(DiagnosticArray, "/diagnostics", _informed(self._on_diagnostics), 10)
         subscribe(
             ParameterEvent,
             "/parameter_events",
@@ -193,11 +198,12 @@ class NodeClient:
             "frame/compressed": (CompressedImage, self._on_frame, 10),
         }
         if kind == EVENTS:
-            self._events_since = time.monotonic()
             topics = {"events": (Event, self._on_event, latched)}
         for camera in self._cameras:
             for topic, (message, callback, qos) in topics.items():
-                call = functools.partial(callback, camera)
+                call: Callable[..., None] = functools.partial(callback, camera)
+                if kind == EVENTS:
+                    call = _informed(call)
                 name = self._topic(camera, topic)
                 subscriptions.append(self._node.create_subscription(message, name, call, qos))
 
@@ -213,7 +219,7 @@ class NodeClient:
         if self._publisher:
             self._tell_state(self._model_state)
 
-    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+    def _on_diagnostics(self, array: DiagnosticArray, info: Info) -> None:
         begin = f"{self._name}: "
         ours = {
             status.name.removeprefix(begin): status
@@ -223,6 +229,7 @@ class NodeClient:
         if "model" not in ours:
             return
         self._heard = time.monotonic()
+        self._ahead = _sent(array, info) - time.monotonic_ns()
         model = messages.model_json(ours.pop("model"))
         cameras = {}
         for title, status in ours.items():
@@ -252,9 +259,10 @@ class NodeClient:
             self._values.update(changes)
             self._tell(self._listener.changed, changes)
 
-    def _on_event(self, camera: str, event: Event) -> None:
-        past = time.monotonic() - self._events_since < HISTORY
-        self._tell(self._listener.event, {**messages.event_json(event), "camera": camera}, past)
+    def _on_event(self, camera: str, event: Event, info: Info) -> None:
+        published = (_sent(event, info) - self._ahead) / 1e9
+        content = {**messages.event_json(event), "camera": camera}
+        self._tell(self._listener.event, content, published)
 
     def _on_caption(self, part: str, camera: str, caption: GroundedCaption) -> None:
         key = camera, messages.stamp_text(caption.header.stamp)
@@ -418,3 +426,19 @@ class NodeClient:
             name: topic if topic.startswith("/") else f"{namespace}/{topic}"
             for name, topic in zip(names, topics, strict=False)
         }
+
+
+def _informed(callback: Callable[..., None]) -> Callable[..., None]:
+    """Return a callback that also receives the Info of its messages."""
+    has_info = hasattr(Subscription, "CallbackType")  # Humble has not
+    return callback if has_info else functools.partial(callback, info=None)
+
+
+def _sent(message: Any, info: Info) -> int:
+    """Return when the node sent a message, in ns by a clock of the node's machine.
+
+    Without the middleware's stamp, it is the stamp of the header. The header of an event is that
+    of a frame, which was taken a little earlier.
+    """
+    stamp = message.header.stamp
+    return (info or {}).get("source_timestamp") or stamp.sec * 10**9 + stamp.nanosec

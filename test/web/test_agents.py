@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import textwrap
-from types import SimpleNamespace
+import time
 from unittest.mock import Mock
 
 import numpy as np
@@ -26,6 +26,7 @@ from kosmos_msgs.msg import GroundedCaption
 from mcp import StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
+from mcp.server.mcpserver.exceptions import ToolError
 from web_client import QUESTION, Robot
 
 from kosmos_ros.web import agents
@@ -98,9 +99,13 @@ def test_the_clients_of_the_sdk_find_the_tools_and_use_them(robot, transport, mo
     assert Pillow.open(io.BytesIO(base64.b64decode(image.data))).size == (640, 480)
 
 
-def test_cameras_are_listed_with_their_state(robot):
-    found = call(robot, "cameras").structured_content
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+def test_cameras_are_listed_with_their_state(robot, transport):
+    found = call(robot, "cameras", transport).structured_content
     assert found["state"] == "ready"
+    for camera in found["cameras"]:
+        assert camera["level"] == "ok", camera
+        assert camera["images_per_second"] > 0
     assert [(camera["name"], camera["topic"]) for camera in found["cameras"]] == [
         ("front", "/front/image_raw"),
         ("rear", "/rear/image_raw"),
@@ -146,44 +151,108 @@ def test_a_wait_that_times_out_has_no_event(robot):
     assert found.structured_content == {"event": None}
 
 
+ARGUMENTS = "its arguments are question, camera, region, history and stamp"
+REGION = (
+    "region must be a list of 4 entries, each a number, or an object with x_min, y_min, x_max and "
+    "y_max, got "
+)
+TEXT = "a text of 1 to 1000 characters"
+WAIT = "timeout must be a number greater than 0 and at most 300, got "
+ERRORS = [
+    ("look", {"camera": "side"}, "camera must be one of front, rear, got 'side'"),
+    ("ask", {"question": "Why?"}, "camera must be one of front, rear, got ''"),
+    (
+        "ask",
+        {"question": "Why?", "regions": [0, 0, 9, 9]},
+        f"ask has no argument 'regions'; {ARGUMENTS}",
+    ),
+    ("ask", {"camera": "front"}, f"ask requires the argument question; {ARGUMENTS}"),
+    ("ask", {"question": ""}, f"question must be {TEXT}, got ''"),
+    ("ask", {"question": 7}, f"question must be {TEXT}, got 7"),
+    ("ask", {"question": "x" * 1001}, f"question must be {TEXT}, got 1001 characters"),
+    ("ask", {"question": "Why?", "history": ["x", 7]}, f"history[1] must be {TEXT}, got 7"),
+    (
+        "ask",
+        {"question": "Why?", "history": ["x"] * 41},
+        f"history must be a list of at most 40 entries, each {TEXT}, got 41 entries",
+    ),
+    ("ask", {"question": "What is it?", "region": [0, 0, 1]}, f"{REGION}[0, 0, 1]"),
+    ("ask", {"question": "What is it?", "region": {"x_min": 1}}, REGION + "{'x_min': 1}"),
+    (
+        "ask",
+        {"question": "Why?", "camera": "front", "stamp": "now"},
+        "stamp must be seconds, a dot and nine digits of nanoseconds, got 'now'",
+    ),
+    ("find", {"phrases": []}, f"phrases must be a list of 1 to 20 entries, each {TEXT}, got []"),
+    (
+        "find",
+        {"phrases": ["x"] * 21},
+        f"phrases must be a list of 1 to 20 entries, each {TEXT}, got 21 entries",
+    ),
+    ("describe", {"detailed": "maybe"}, "detailed must be true or false, got 'maybe'"),
+    (
+        "describe",
+        {"camera": "front", "detailed": True, "region": [0, 0, 9, 9]},
+        "detailed describes the whole frame only; leave out region or detailed",
+    ),
+    (
+        "look",
+        {"camera": "x" * 101},
+        "camera must be a text of at most 100 characters, got 101 characters",
+    ),
+    ("cameras", {"camera": "front"}, "cameras has no argument 'camera'; it has none"),
+    ("wait_for_event", {"timeout": 301}, f"{WAIT}301"),
+    ("wait_for_event", {"timeout": 0}, f"{WAIT}0"),
+    (
+        "set_parameter",
+        {"value": 1},
+        "tool must be one of cameras, look, ask, find, describe, wait_for_event, "
+        "got 'set_parameter'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), ERRORS)
+def test_a_wrong_argument_is_named_in_one_sentence_with_what_it_must_be(name, arguments, message):
+    async def test():
+        broker = Broker("/kosmos", asyncio.get_running_loop())
+        broker.node_client = Mock()
+        broker.described({}, {}, {"front": "/front", "rear": "/rear"})
+        broker.state({"state": "ready", "message": ""})
+        with pytest.raises(ToolError) as refused:
+            await agent_server(broker).call_tool(name, arguments)
+        assert str(refused.value) == message
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
         ("ask", {"question": "Why <s>?", "camera": "front"}, "contains the reserved tag <s>"),
-        ("ask", {"question": "Why?", "camera": "side"}, "one of front, rear, got 'side'"),
-        ("ask", {"question": "Why?"}, "camera must be one of front, rear, got ''"),
-        ("ask", {"question": "Why?", "camera": "front", "stamp": "now"}, "stamp must be seconds"),
-        ("ask", {"question": ""}, "question"),
-        ("ask", {"question": "x" * 1001, "camera": "front"}, "1000"),
-        ("ask", {"question": "Why?", "history": ["x"] * 41}, "history"),
-        ("ask", {"question": "What is it?", "camera": "front", "region": [0, 0, 1]}, "region"),
-        (
-            "ask",
-            {"question": "What is it?", "camera": "front", "region": [0.1, 0.2, 0.5, 0.6]},
-            "region",
-        ),
-        ("find", {"phrases": [], "camera": "front"}, "phrases"),
-        ("find", {"phrases": ["x"] * 21, "camera": "front"}, "phrases"),
-        ("describe", {"camera": "front", "detailed": True, "region": [0, 0, 9, 9]}, "leave out"),
-        ("look", {"camera": "x" * 101}, "camera"),
-        ("wait_for_event", {"timeout": 301}, "timeout"),
-        ("wait_for_event", {"timeout": 0}, "timeout"),
-        ("set_parameter", {"value": 1}, "set_parameter"),
+        ("ask", {"question": "Why?", "regions": [1]}, "ask has no argument 'regions'"),
+        ("set_parameter", {"value": 1}, "got 'set_parameter'"),
     ],
 )
-def test_an_error_is_a_result_with_the_reason(robot, name, arguments, message):
-    result = call(robot, name, **arguments)
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+def test_an_error_is_a_result_with_the_reason(robot, transport, name, arguments, message):
+    result = call(robot, name, transport, **arguments)
     assert result.is_error
     assert message in result.content[0].text
-    assert "Traceback" not in result.content[0].text
+    assert "Error executing tool" not in result.content[0].text
+
+
+def test_agents_learn_that_a_tool_has_no_further_arguments(robot):
+    async def use(client):
+        return (await client.list_tools()).tools
+
+    for tool in with_client(robot, "http", use):
+        assert tool.input_schema["additionalProperties"] is False
 
 
 def test_a_large_picture_is_made_smaller():
     async def test():
-        broker = Broker("/kosmos", asyncio.get_running_loop())
-        broker.node_client = Mock()
-        broker.described({}, {}, {"": "/image"})
-        broker.state({"state": "ready", "message": ""})
+        broker = present_broker()
         looking = asyncio.ensure_future(Tools(broker).look())
         await asyncio.sleep(0)
         broker.picture(("", "1.000000000"), jpeg(np.zeros((1000, 2000, 3), np.uint8)))
@@ -262,15 +331,76 @@ def test_agents_import_no_ros_but_the_goal():
     assert clients == ["GONE"]
 
 
+def present_broker():
+    """Return a broker whose node is present and has sent its diagnostics."""
+    broker = Broker("/kosmos", asyncio.get_running_loop())
+    broker.node_client = Mock()
+    broker.described({}, {}, {"": "/image"})
+    broker.state({"state": "ready", "message": ""})
+    broker.health({}, {"": HEALTHY})
+    return broker
+
+
+HEALTHY = {"level": "ok", "message": "fine", "values": {}, "sample": {"images": 9.0}}
+EVENT = {
+    "camera": "", "stamp": "1.000000000", "time": 1.0, "kind": "appeared", "subject": "a cat",
+    "answer": "", "previous": "", "phrases": [], "since": 1.0,
+}  # fmt: skip
+
+
+def test_only_an_event_that_is_published_after_the_call_ends_the_wait():
+    async def test():
+        broker = present_broker()
+        before = time.monotonic()
+        waiting = asyncio.ensure_future(Tools(broker).wait_for_event())
+        await asyncio.sleep(0)
+        broker.event({**EVENT, "subject": "a dog"}, before - 0.001)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        broker.event(EVENT, time.monotonic())
+        assert (await waiting).event.subject == "a cat"
+
+    asyncio.run(test())
+
+
+def test_cameras_waits_for_the_first_diagnostics():
+    async def test():
+        broker = present_broker()
+        broker.camera_health = {}
+        listing = asyncio.ensure_future(Tools(broker).cameras())
+        await asyncio.sleep(0)
+        assert not listing.done()
+        broker.health({}, {"": HEALTHY})
+        (camera,) = (await listing).cameras
+        assert (camera.level, camera.message, camera.images_per_second) == ("ok", "fine", 9.0)
+
+    asyncio.run(test())
+
+
+def test_cameras_says_why_a_level_is_unknown(monkeypatch):
+    monkeypatch.setattr(agents, "HEALTH_TIMEOUT", 0.01)
+    monkeypatch.setattr(agents, "FIND_TIMEOUT", 0.01)
+
+    async def test():
+        broker = present_broker()
+        broker.camera_health = {}
+        (camera,) = (await Tools(broker).cameras()).cameras
+        assert camera.level == "unknown"
+        assert camera.message.startswith("no diagnostics of this camera have arrived yet")
+        broker.health({}, {"": HEALTHY})
+        broker.state({"state": "gone", "message": "it has ended"})
+        (camera,) = (await Tools(broker).cameras()).cameras
+        assert (camera.level, camera.message) == ("unknown", "it has ended")
+
+    asyncio.run(test())
+
+
 def test_too_many_calls_at_a_time_are_refused():
     async def test():
-        broker = Broker("/kosmos", asyncio.get_running_loop())
-        broker.cameras, broker.node_state = {"": "/image"}, {"state": "ready", "message": ""}
-        broker.node_client = SimpleNamespace(post=lambda call: None)
-        tools = Tools(broker)
+        tools = Tools(present_broker())
         waiting = [asyncio.ensure_future(tools.wait_for_event()) for _ in range(agents.MOST_CALLS)]
         await asyncio.sleep(0)
-        with pytest.raises(agents.ToolError, match="at most 8 calls may run"):
+        with pytest.raises(ToolError, match="at most 8 calls may run"):
             await tools.wait_for_event()
         ended = waiting.pop()
         ended.cancel()
@@ -284,10 +414,8 @@ def test_too_many_calls_at_a_time_are_refused():
 
 def test_a_camera_without_a_name_must_not_be_named():
     async def test():
-        broker = Broker("/kosmos", asyncio.get_running_loop())
-        broker.cameras, broker.node_state = {"": "/image"}, {"state": "ready", "message": ""}
-        with pytest.raises(agents.ToolError, match="camera must be empty, got 'front'"):
-            await Tools(broker).wait_for_event(camera="front")
+        with pytest.raises(ToolError, match="camera must be empty, got 'front'"):
+            await Tools(present_broker()).wait_for_event(camera="front")
 
     asyncio.run(test())
 

@@ -17,7 +17,14 @@ from kosmos_msgs.msg import GroundedCaption
 
 from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.web import server
-from kosmos_ros.web.broker import MOST_CHANGES, MOST_CLIENTS, MOST_REQUESTS, PRESENT, Broker
+from kosmos_ros.web.broker import (
+    MOST_CHANGES,
+    MOST_CLIENTS,
+    MOST_REQUESTS,
+    PRESENT,
+    Broker,
+    Happened,
+)
 from kosmos_ros.web.looks import CAPTION, EVENTS, LOOKS, PICTURE
 from kosmos_ros.web.pictures import Picture, Pictures
 from kosmos_ros.web.server import Site
@@ -209,9 +216,9 @@ def test_an_event_is_sent_once_and_kept_for_later_browsers():
     async def test(broker):
         with broker.joined() as client:
             await read(client)
-            broker.event(EVENT, past=False)
+            broker.event(EVENT, 1.0)
             assert await read(client) == [{"type": "event", **EVENT}]
-            broker.event(EVENT, past=True)  # the node sends it again to a new subscriber
+            broker.event(EVENT, 1.0)  # the node sends it again to a new subscriber
             assert await read(client) == []
         with broker.joined() as later:
             hello, _ = await read(later)
@@ -224,7 +231,7 @@ def test_a_hidden_browser_gets_no_news():
     async def test(broker):
         with broker.joined() as client:
             broker.show(client, False)
-            broker.event(EVENT, past=False)
+            broker.event(EVENT, 1.0)
             broker.changed({"max_rate": 2.0})
             broker.state({"state": "gone", "message": "it has ended"})
             broker.health({}, {})
@@ -240,15 +247,12 @@ def test_a_hidden_browser_gets_no_news():
     run(test)
 
 
-def test_a_past_event_ends_no_wait():
+def test_those_who_wait_learn_when_an_event_was_published():
     async def test(broker):
-        waiting = asyncio.ensure_future(broker.next(lambda news: isinstance(news, dict), 60))
+        waiting = asyncio.ensure_future(broker.next(lambda news: isinstance(news, Happened), 60))
         await asyncio.sleep(0)
-        broker.event(EVENT, past=True)
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        broker.event({**EVENT, "stamp": "2.000000000"}, past=False)
-        assert (await waiting)["stamp"] == "2.000000000"
+        broker.event(EVENT, 7.0)
+        assert await waiting == (EVENT, 7.0)
         assert not broker._waiting
 
     run(test)
@@ -264,8 +268,9 @@ def test_a_look_is_sent_with_its_picture_and_kept():
             (look,) = await read(client)
             assert look["picture"] == "/picture/front/1.000000000.jpg"
             assert look["caption"]["text"] == "a cat"
-        assert broker.looks.newest("front").parts.keys() == {CAPTION, PICTURE}
-        assert broker.looks.newest("rear") is None
+        (kept,) = broker.looks
+        assert kept.key == key
+        assert kept.parts.keys() == {CAPTION, PICTURE}
         with broker.joined() as later:
             hello, state = await read(later)
             assert [look["stamp"] for look in hello["looks"]] == ["1.000000000"]

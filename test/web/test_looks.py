@@ -107,4 +107,3 @@ def test_only_the_newest_looks_are_kept():
     assert len(kept) == KEPT
     assert kept[0] == "10.000000000"
     assert len(clock.due) == KEPT  # the forgotten looks are never sent
-    assert found.get(("front", "9.000000000")) is None

@@ -1,0 +1,72 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The client of kosmos_node passes on what the node publishes, and when it did."""
+
+import time
+from unittest.mock import Mock
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from kosmos_msgs.msg import Event
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from kosmos_ros.web.looks import EVENTS
+from kosmos_ros.web.node_client import NodeClient
+
+LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Listening:
+    """A NodeClient, and the events that it tells: subject and time."""
+
+    def __init__(self, node, camera=""):
+        self.listener = Mock()
+        self.client = NodeClient(node, "/kosmos", self.listener, lambda call, *args: call(*args))
+        self.client._cameras = {camera: "/image"}
+
+    @property
+    def events(self):
+        return {call.args[0]["subject"]: call.args[1] for call in self.listener.event.mock_calls}
+
+
+def test_events_of_before_and_after_a_call_are_told_apart_when_they_arrive_late(client, spinner):
+    publisher = client.create_publisher(Event, "/kosmos/events", LATCHED)
+    publisher.publish(Event(subject="before"))
+    listening = Listening(client)
+    called = time.monotonic()
+    publisher.publish(Event(subject="after"))
+    listening.client.want(EVENTS, True)  # both are latched ones of this subscription
+    spinner.until(lambda: len(listening.events) == 2, "two events")
+    assert listening.events["before"] < called <= listening.events["after"]
+
+
+def test_the_clock_of_another_machine_does_not_matter(client):
+    listening = Listening(client)
+    ours = time.time_ns()
+    day = 24 * 3600 * 10**9
+    status = DiagnosticStatus(name="/kosmos: model")
+    called = time.monotonic()
+    listening.client._on_diagnostics(
+        DiagnosticArray(status=[status]), {"source_timestamp": ours + day}
+    )
+    second = 10**9
+    for subject, sent in (("before", -second), ("after", second)):
+        info = {"source_timestamp": ours + day + sent}
+        listening.client._on_event("", Event(subject=subject), info)
+    assert listening.events["before"] == pytest.approx(called - 1, abs=0.5)
+    assert listening.events["after"] == pytest.approx(called + 1, abs=0.5)
+
+
+def test_the_stamps_of_the_headers_count_if_the_middleware_has_none(client):
+    listening = Listening(client)
+    array = DiagnosticArray(status=[DiagnosticStatus(name="/kosmos: model")])
+    array.header.stamp.sec = 1000  # of a simulated clock
+    called = time.monotonic()
+    listening.client._on_diagnostics(array, None)
+    event = Event(subject="before")
+    event.header.stamp.sec = 990
+    listening.client._on_event("", event, None)
+    assert listening.events["before"] == pytest.approx(called - 10, abs=0.5)
