@@ -39,7 +39,7 @@ class BrokerNode(ParameterNode):
         self.finished: Future = Future()
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
-        self._main: asyncio.Task[None] | None = None
+        self._main: asyncio.Task[int] | None = None
         self._node_client: NodeClient | None = None
 
     def connect(self, kosmos: str) -> None:
@@ -55,8 +55,8 @@ class BrokerNode(ParameterNode):
         self._node_client = NodeClient(self, kosmos, self.broker, self._loop.call_soon_threadsafe)
         self.broker.node_client = self._node_client
 
-    def start(self, serve: Coroutine[Any, Any, None]) -> None:
-        """Run `serve` in the event loop's thread. The process ends when it returns."""
+    def start(self, serve: Coroutine[Any, Any, int]) -> None:
+        """Run `serve` in the event loop's thread. The process ends with the exit code it returns."""
         self._main = self._loop.create_task(serve)
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
         self._thread.start()
@@ -77,12 +77,11 @@ class BrokerNode(ParameterNode):
             self._main.cancel()
 
     def _run(self) -> None:
-        code = 0
         try:
-            self._loop.run_until_complete(self._main)  # type: ignore[arg-type]
+            code = self._loop.run_until_complete(self._main)  # type: ignore[arg-type]
         except asyncio.CancelledError:
             return
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:  # uvicorn may end a process, but not in a thread
             self.get_logger().fatal(format_traceback(exc))
             code = BROKEN
         if self._node_client:

@@ -7,9 +7,15 @@ Standard output has messages of MCP only. Logs go to standard error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from kosmos_ros.entry import BROKEN_PIPE
 from kosmos_ros.ros.process import run
 from kosmos_ros.web.agents import agent_server
 from kosmos_ros.web.broker_node import BrokerNode
+
+LEFT = (BrokenPipeError, ConnectionResetError)
+"""Errors of standard input and output after the agent has ended."""
 
 
 class AgentNode(BrokerNode):
@@ -18,9 +24,30 @@ class AgentNode(BrokerNode):
     def __init__(self, kosmos: str) -> None:
         super().__init__("kosmos_mcp")
         self.connect(kosmos)
-        self.start(agent_server(self.broker).run_stdio_async())
+        self.start(self._serve())
+
+    async def _serve(self) -> int:
+        try:
+            await agent_server(self.broker).run_stdio_async()
+        except Exception as exc:
+            if all(isinstance(cause, LEFT) for cause in _causes(exc)):
+                return BROKEN_PIPE
+            raise
+        return 0
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors of an exception group, or the error itself if it is none."""
+    inner = getattr(error, "exceptions", None)  # Python 3.10 has no exception groups of its own
+    if inner is None:
+        yield error
+    for each in inner or ():
+        yield from _causes(each)
 
 
 def main(kosmos: str) -> int:
-    """Serve one agent until it closes standard input. Return the exit code."""
+    """Serve one agent until it closes standard input. Return the exit code.
+
+    0: the agent closed standard input. 141: it ended during a call.
+    """
     return run(lambda: AgentNode(kosmos), ["kosmos mcp"])

@@ -113,9 +113,10 @@ class WebNode(BrokerNode):
         """Let the server end."""
         self._server.should_exit = True
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> int:
         async with self._agents.session_manager.run():
             await self._server.serve(sockets=[self._socket])
+        return 0
 
 
 def _bound(address: str, port: int) -> socket.socket:

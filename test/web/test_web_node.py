@@ -19,7 +19,7 @@ from rclpy.parameter import Parameter
 from web_client import Server
 from websockets.exceptions import InvalidStatus
 
-from kosmos_ros.entry import BAD_PARAMETER, ENVIRONMENT
+from kosmos_ros.entry import BAD_PARAMETER, BROKEN_PIPE, ENVIRONMENT
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.web.web_node import TOKEN_VARIABLE, WebNode, _bound
 
@@ -208,6 +208,27 @@ def test_kosmos_mcp_ends_on_a_signal():
         assert "Traceback" not in process.stderr.read()
 
 
+def test_kosmos_mcp_ends_quietly_if_its_agent_ends_during_a_call():
+    command = [sys.executable, "-m", "kosmos_ros.cli", "mcp"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdin.write(INITIALIZE)
+        process.stdin.flush()
+        assert '"kosmos_ros"' in process.stdout.readline()
+        process.stdout.close()
+        # The end of its input ends the call, and the result cannot be written.
+        process.stdin.write(INITIALIZED + WAIT_FOR_EVENT)
+        process.stdin.close()
+        assert process.wait(60) == BROKEN_PIPE
+        assert process.stderr.read() == ""
+
+
+INITIALIZED = '{"jsonrpc": "2.0", "method": "notifications/initialized"}\n'
+WAIT_FOR_EVENT = (
+    '{"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "wait_for_event", '
+    '"arguments": {"timeout": 60}}}\n'
+)
 INITIALIZE = (
     '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": '
     '"2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}\n'
