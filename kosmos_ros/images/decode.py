@@ -3,7 +3,7 @@
 """Decode images from cameras and files to RGB arrays.
 
 Raw images go through the table of encodings.py; compressed images and files go through Pillow.
-Every size is checked before memory of that size is allocated. Knows no ROS message and no
+Every size is checked before memory of that size is allocated. Imports no ROS message and no
 cv_bridge.
 """
 
@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -61,6 +61,31 @@ def decode_raw(
     step = _plane_step(layout, len(buffer), width, height, step)
     planes = layout.split(buffer, width, height, step, is_bigendian)
     return np.ascontiguousarray(layout.convert(*planes))
+
+
+class RawImage(Protocol):
+    """The fields of sensor_msgs/Image that `decode_raw` needs."""
+
+    data: Any
+    width: int
+    height: int
+    encoding: str
+    step: int
+    is_bigendian: Any
+
+
+def decode_message(message: RawImage, max_pixels: int, stretch: bool = False) -> np.ndarray:
+    """Decode an image message to RGB (H, W, 3) uint8, as `decode_raw` does."""
+    return decode_raw(
+        message.data,
+        message.width,
+        message.height,
+        message.encoding,
+        message.step,
+        bool(message.is_bigendian),
+        max_pixels,
+        stretch,
+    )
 
 
 def check_raw(

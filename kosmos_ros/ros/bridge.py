@@ -28,7 +28,7 @@ from kosmos_ros.images.decode import (
     check_raw,
     check_uncompressed,
     decode_compressed,
-    decode_raw,
+    decode_message,
     stored_encoding,
 )
 from kosmos_ros.images.encodings import ENCODINGS, STRETCHED
@@ -83,7 +83,7 @@ class ImageDecoder:
             check_uncompressed(bytes(message.data[:SNIFFED]), encoding)
             by_table = stretch and encoding in STRETCHED
             image = (
-                _decode_by_table(message, max_pixels, stretch)
+                decode_message(message, max_pixels, stretch)
                 if by_table
                 else self._decode(message, max_pixels)
             )
@@ -98,7 +98,7 @@ class ImageDecoder:
 
     def _decode(self, message: Image, max_pixels: int) -> np.ndarray:
         if (message.encoding, bool(message.is_bigendian)) not in self.served:
-            return _decode_by_table(message, max_pixels)
+            return decode_message(message, max_pixels)
         layout = check_raw(
             len(message.data),
             message.width,
@@ -108,7 +108,7 @@ class ImageDecoder:
             max_pixels,
         )
         if message.step % layout.block_bytes:
-            return _decode_by_table(message, max_pixels)
+            return decode_message(message, max_pixels)
         try:
             rgb: np.ndarray = self._bridge.imgmsg_to_cv2(message, "rgb8")
         except _FOREIGN as exc:
@@ -133,19 +133,6 @@ class ImageDecoder:
 
     def _big_endian(self, encoding: str) -> str:
         return f"big-endian {encoding if any(big for _, big in self.served) else 'frames'}"
-
-
-def _decode_by_table(message: Image, max_pixels: int, stretch: bool = False) -> np.ndarray:
-    return decode_raw(
-        message.data,
-        message.width,
-        message.height,
-        message.encoding,
-        message.step,
-        bool(message.is_bigendian),
-        max_pixels,
-        stretch,
-    )
 
 
 # The trial --------------------------------------------------------------------------------------
@@ -214,7 +201,7 @@ def _fault(bridge: Any, encoding: str, big: bool) -> str:
     """Compare cv_bridge's pixels with those of the table. Return cv_bridge's fault, or ""."""
     for padding in (0, 3):
         frame = _frame(encoding, big, padding)
-        expected = _decode_by_table(frame, frame.width * frame.height)
+        expected = decode_message(frame, frame.width * frame.height)
         try:
             pixels = bridge.imgmsg_to_cv2(frame, "rgb8")
         except Exception as exc:  # cv_bridge is foreign code, which may raise anything

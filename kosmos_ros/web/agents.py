@@ -343,12 +343,10 @@ class Tools:
         """Return the name of a camera; empty means the only one. Raises RequestError."""
         await self._present()
         names = [*self._broker.cameras]
-        if name in names:
-            return name
         if not name and len(names) == 1:
             return names[0]
-        valid = f"one of {', '.join(names)}" if any(names) else "empty"
-        raise RequestError(f"camera must be {valid}, got {quoted(name)}")
+        self._broker.check_camera(name)
+        return name
 
     async def _next_look(self, camera: str) -> Look:
         def described(news: Any) -> bool:

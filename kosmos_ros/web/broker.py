@@ -152,6 +152,14 @@ class Broker:
         """Whether the node runs and its cameras are known."""
         return bool(self.cameras) and self.node_state["state"] != "gone"
 
+    def check_camera(self, name: str) -> None:
+        """Raise RequestError with the names of the cameras unless `name` is one."""
+        if not self.cameras:
+            raise RequestError(GONE)
+        if name not in self.cameras:
+            valid = f"one of {', '.join(self.cameras)}" if any(self.cameras) else "empty"
+            raise RequestError(f"camera must be {valid}, got {quoted(name)}")
+
     # Browsers -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager

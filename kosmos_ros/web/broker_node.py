@@ -56,7 +56,7 @@ class BrokerNode(ParameterNode):
         self.broker.node_client = self._node_client
 
     def start(self, serve: Coroutine[Any, Any, int]) -> None:
-        """Run `serve` in the event loop's thread. The process ends with the exit code it returns."""
+        """Run `serve` in the event loop's thread. It returns the process's exit code."""
         self._main = self._loop.create_task(serve)
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
         self._thread.start()

@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -22,14 +22,23 @@ LINGER = 5.0  # s from the last call for an image until its subscription ends
 COMPRESSED = "/compressed"  # end of the name of a topic with compressed images
 
 
-@dataclass(eq=False)
-class _Subscription:
-    """The subscription of one camera's images."""
+class _Source(NamedTuple):
+    """What to subscribe to."""
 
-    subscription: Any
+    topic: str
     type: Any
+    reliability: ReliabilityPolicy
+
+
+@dataclass(eq=False)
+class _Live:
+    """The images of one camera."""
+
+    topic: str  # of the raw images
+    source: _Source
+    subscription: Any = None
     asked: float = field(default_factory=time.monotonic)
-    newest: bytes = b""  # serialized
+    newest: bytes = b""  # serialized; of the type of `source`
 
 
 class LiveImages:
@@ -37,7 +46,7 @@ class LiveImages:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._cameras: dict[str, _Subscription] = {}
+        self._cameras: dict[str, _Live] = {}
 
     def newest(self, camera: str, topic: str) -> Callable[[], Any] | None:
         """Return a function that reads the newest message of a camera, whose topic is `topic`.
@@ -46,23 +55,33 @@ class LiveImages:
         """
         live = self._cameras.get(camera)
         if live is None:
-            live = self._cameras[camera] = self._subscribe(topic)
-        live.asked = time.monotonic()
-        read = functools.partial(deserialize_message, live.newest, live.type)
+            live = self._cameras[camera] = _Live(topic, self._source(topic))
+            self._subscribe(live)
+        live.topic, live.asked = topic, time.monotonic()
+        read = functools.partial(deserialize_message, live.newest, live.source.type)
         return read if live.newest else None
 
     def watch(self, now: float) -> None:
-        """End subscriptions without a call for LINGER; `now` is the monotonic time."""
+        """End subscriptions without a call for LINGER; `now` is the monotonic time.
+
+        Subscribe again where another topic or reliability fits the publishers better: a camera may
+        start later than its page, and the node may report another topic than its parameters.
+        """
         for camera, live in [*self._cameras.items()]:
             if now - live.asked > LINGER:
                 self._node.destroy_subscription(self._cameras.pop(camera).subscription)
+            elif (source := self._source(live.topic)) != live.source:
+                self._node.destroy_subscription(live.subscription)
+                live.source, live.newest = source, b""
+                self._subscribe(live)
 
     def clear(self) -> None:
         """End all subscriptions."""
         while self._cameras:
             self._node.destroy_subscription(self._cameras.popitem()[1].subscription)
 
-    def _subscribe(self, topic: str) -> _Subscription:
+    def _source(self, topic: str) -> _Source:
+        """Return what fits the publishers of a camera, whose topic is `topic`."""
         compressed = topic.removesuffix(COMPRESSED) + COMPRESSED
         if self._node.count_publishers(compressed):
             topic = compressed  # fewer bytes to transfer, and no need to compress them here
@@ -71,15 +90,13 @@ class LiveImages:
         reliable = all(
             offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers
         )
-        qos = QoSProfile(
-            depth=1,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        )
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        return _Source(topic, kind, reliability)
 
+    def _subscribe(self, live: _Live) -> None:
         def keep(data: bytes) -> None:
             live.newest = data
 
-        live = _Subscription(
-            self._node.create_subscription(kind, topic, keep, qos, raw=True), kind
-        )
-        return live
+        topic, kind, reliability = live.source
+        qos = QoSProfile(depth=1, reliability=reliability)
+        live.subscription = self._node.create_subscription(kind, topic, keep, qos, raw=True)

@@ -26,7 +26,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kosmos_ros.errors import EncodingError, ImageError, NotReadyError, RequestError
-from kosmos_ros.images.decode import decode_compressed, decode_raw
+from kosmos_ros.images.decode import decode_compressed, decode_message
 from kosmos_ros.sanitize import one_line, quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.broker import CLIENT, Broker, Client
@@ -43,6 +43,9 @@ DRAWING = 2  # pictures that are made at a time
 LIVE_PERIOD = 1 / 15  # s between two live images of a camera
 KEEP = {"Cache-Control": "private, max-age=3600, immutable"}  # a described frame never changes
 STAMP_HEADER = "X-Stamp"
+NOT_KEPT = (
+    "this picture is not kept; the server keeps only the newest pictures of described frames"
+)
 FRESH = {"Cache-Control": "no-store"}
 
 # The system may have other types for these files, with which browsers refuse modules.
@@ -92,7 +95,7 @@ class Site:
             return _refusal(400, f"width must be one of {widths}, got {quoted(width)}")
         whole = self._broker.pictures.get(camera, stamp) if kind == ".jpg" else None
         if whole is None:
-            return _refusal(404, "this picture is not kept; the server keeps only the newest ones")
+            return self._no_camera(camera) or _refusal(404, NOT_KEPT)
         if not width:
             return _response(whole, KEEP)
         kept = self._broker.pictures.get(camera, stamp, int(width))
@@ -108,8 +111,10 @@ class Site:
         """Return the newest image of a camera's own topic, if it is newer than `after`."""
         name = request.path_params["name"]
         camera = _camera(name.removesuffix(".jpg"))
-        if not name.endswith(".jpg") or camera not in self._broker.cameras:
-            return _refusal(404, f"kosmos_node has no camera {quoted(camera)}")
+        if not name.endswith(".jpg"):
+            return _refusal(404, f"the path must be /live/CAMERA.jpg, got {quoted(name)}")
+        if refusal := self._no_camera(camera):
+            return refusal
         after = request.query_params.get("after")
         try:
             if after is not None:
@@ -129,6 +134,14 @@ class Site:
         if not read or live.picture is None or live.stamp == after:
             return Response(status_code=204, headers=FRESH)
         return _response(live.picture, {**FRESH, STAMP_HEADER: live.stamp})
+
+    def _no_camera(self, camera: str) -> Response | None:
+        """Return the refusal of a camera that the node does not have; None: it has this one."""
+        try:
+            self._broker.check_camera(camera)
+        except RequestError as exc:
+            return _refusal(404, str(exc))
+        return None
 
     async def _drawn(self, make: Callable[[], Any]) -> Any:
         async with self._drawing:
@@ -216,16 +229,7 @@ def _read(read: Callable[[], Any], live: _LiveImage) -> tuple[str, Picture | Non
     if stamp == live.stamp:
         return live.stamp, live.picture
     if not isinstance(message, CompressedImage):
-        image = decode_raw(
-            message.data,
-            message.width,
-            message.height,
-            message.encoding,
-            message.step,
-            bool(message.is_bigendian),
-            MAX_PIXELS,
-        )
-        return stamp, jpeg(image)
+        return stamp, jpeg(decode_message(message, MAX_PIXELS))
     try:
         return stamp, picture_of(bytes(message.data))
     except EncodingError:

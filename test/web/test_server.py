@@ -107,10 +107,11 @@ def test_a_thumbnail_is_the_same_picture_and_smaller(robot, browser, width):
     [
         ("/picture/front/1.000000000.jpg", 404, "not kept"),
         ("/picture/front/x", 404, "not kept"),
+        ("/picture/side/1.000000000.jpg", 404, "camera must be one of front, rear, got 'side'"),
         ("/picture/front/..%2f..%2fserver.py", 404, ""),
         ("/picture/front/1.000000000.jpg?width=100", 400, "one of 160, 320, 640, got '100'"),
-        ("/live/side.jpg", 404, "no camera 'side'"),
-        ("/live/front.png", 404, "no camera"),
+        ("/live/side.jpg", 404, "camera must be one of front, rear, got 'side'"),
+        ("/live/front.png", 404, "must be /live/CAMERA.jpg, got 'front.png'"),
         ("/live/front.jpg?after=now", 400, "after: stamp must be seconds"),
         ("/..%2fserver.py", 404, ""),
         ("/../server.py", 404, ""),
