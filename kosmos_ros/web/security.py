@@ -26,6 +26,11 @@ ANYWHERE = ("0.0.0.0", "::")  # stand for all addresses of this machine
 MIN_TOKEN = 16  # characters of a token that the user chooses
 TOKEN_BYTES = 24  # of a generated token
 MAX_TOKEN = 256  # characters
+MOST_FIELDS = 10  # of the address of the page; a request with more has no token
+WRONG_TOKEN = (
+    "the token is missing or wrong; open the address of the page with ?token=TOKEN at its end, or "
+    "send the header Authorization: Bearer TOKEN"
+)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -53,31 +58,31 @@ def is_loopback(address: str) -> bool:
         ) from exc
 
 
-def token_for(address: str, token: str) -> str:
+def token_for(address: str, token: str, source: str) -> str:
     """Return the token that clients must show; empty: none. Raises ConfigError.
 
-    `token` is the user's: empty, NO_TOKEN, or a text. A server that other machines can reach
-    always has a token.
+    `token` is the user's: empty, NO_TOKEN, or a text. `source` says where it is set. A server that
+    other machines can reach always has a token.
     """
     if is_loopback(address) and token in ("", NO_TOKEN):
         return ""
     if token == NO_TOKEN:
         raise ConfigError(
-            f"parameter token must not be {NO_TOKEN} for the address {address}, because other "
+            f"{source} must not be {NO_TOKEN} for the address {address}, because other "
             "machines can reach it; leave it empty for a generated token"
         )
     if not token:
         return secrets.token_urlsafe(TOKEN_BYTES)
     if not MIN_TOKEN <= len(token) <= MAX_TOKEN or not token.isascii() or not token.isprintable():
         raise ConfigError(
-            f"parameter token must have {MIN_TOKEN} to {MAX_TOKEN} printable ASCII characters, "
+            f"{source} must have {MIN_TOKEN} to {MAX_TOKEN} printable ASCII characters, "
             f"got {len(token)} characters; leave it empty for a generated token"
         )
     return token
 
 
 def address_of(host: str, port: int, token: str) -> str:
-    """Return the address of the page, with the token."""
+    """Return the address of the page, with the token unless it is empty."""
     link = f"?token={quote(token, safe='')}" if token else ""
     return f"http://{bracketed(host)}:{port}/{link}"
 
@@ -108,7 +113,7 @@ class Guard:
         if not reason and self._token:
             by_link = self._is_link(scope)
             if not by_link and not self._has_token(headers):
-                reason = "the token is missing or wrong; open the address that web_node printed"
+                reason = WRONG_TOKEN
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -154,7 +159,10 @@ class Guard:
         """Return whether this request opens the page with the token in its address."""
         if scope["type"] != "http" or scope["path"] != "/":
             return False
-        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=10)
+        try:
+            query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=MOST_FIELDS)
+        except ValueError:  # more fields
+            return False
         return any(self._is_token(token) for token in query.get("token", ()))
 
     def _has_token(self, headers: Headers) -> bool:

@@ -77,7 +77,9 @@ class WebNode(BrokerNode):
     def __init__(self, **options: Any) -> None:
         super().__init__("kosmos_web", **options)
         settings = self.declare(WebSettings).values
-        token = token_for(settings.address, settings.token or os.environ.get(TOKEN_VARIABLE, ""))
+        source = "parameter token" if settings.token else f"environment variable {TOKEN_VARIABLE}"
+        chosen = settings.token or os.environ.get(TOKEN_VARIABLE, "")
+        token = token_for(settings.address, chosen, source)
         self.connect(settings.node)
         self._socket = _bound(settings.address, settings.port)
         bound, port = self._socket.getsockname()[:2]
@@ -103,11 +105,14 @@ class WebNode(BrokerNode):
         self.start(self._serve())
         for text in self.unknown():
             self.get_logger().warning(text)
-        # Print the token and do not log it: every node can read the log on /rosout.
+        host = _own_address(bound) if bound in ANYWHERE else settings.address
+        # Print a generated token and do not log it: every node can read the log on /rosout. A
+        # chosen one is known already, and the output may be kept in a log, too.
+        lines = [f"{settings.node} is shown at {address_of(host, port, '' if chosen else token)}"]
+        if token and chosen:
+            lines.append(f"add ?token= and the token of the {source} to this address")
         with contextlib.suppress(OSError):  # standard output is closed
-            host = _own_address(bound) if bound in ANYWHERE else settings.address
-            address = address_of(host, port, token)
-            print(f"{settings.node} is shown at {address}", flush=True)
+            print("\n".join(lines), flush=True)
 
     def end(self) -> None:
         """Let the server end."""

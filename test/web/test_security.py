@@ -16,6 +16,7 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.web.security import HEADERS, Guard, address_of, is_loopback, token_for
 
 TOKEN = "0123456789abcdef"
+SOURCE = "environment variable X"
 
 
 class Seen:
@@ -164,6 +165,7 @@ def test_pictures_are_not_embedded_elsewhere(path, site, served):
         ("/", f"token={TOKEN}", {}, True),
         ("/", f"token={TOKEN}x", {}, False),
         ("/", "token=", {}, False),
+        ("/", "&".join(["a=1"] * 20), {}, False),
         ("/app.js", f"token={TOKEN}", {}, False),  # the cookie does that
         ("/app.js", "", {"cookie": f"kosmos_token={TOKEN}"}, True),
         ("/app.js", "", {"cookie": f"other=1; kosmos_token={TOKEN}"}, True),
@@ -215,22 +217,24 @@ def test_every_response_has_the_headers(host):
 )
 def test_other_machines_always_need_a_token(address, local):
     assert is_loopback(address) == local
-    made = token_for(address, "")
+    made = token_for(address, "", SOURCE)
     assert (made == "") == local
-    assert token_for(address, TOKEN) == TOKEN
+    assert token_for(address, TOKEN, SOURCE) == TOKEN
     if local:
-        assert token_for(address, "none") == ""
+        assert token_for(address, "none", SOURCE) == ""
         return
     assert len(made) >= 32
-    assert made != token_for(address, "")
-    with pytest.raises(ConfigError, match=f"token must not be none for the address {address}"):
-        token_for(address, "none")
+    assert made != token_for(address, "", SOURCE)
+    with pytest.raises(ConfigError, match=f"{SOURCE} must not be none for the address {address}"):
+        token_for(address, "none", SOURCE)
 
 
 @pytest.mark.parametrize("token", ["short", "0123456789abcde", "x" * 257, "é" * 20, "a\n" * 20])
 def test_a_token_that_can_be_guessed_or_sent_wrongly_is_refused(token):
-    with pytest.raises(ConfigError, match="16 to 256 printable ASCII characters") as caught:
-        token_for("0.0.0.0", token)
+    with pytest.raises(
+        ConfigError, match=f"{SOURCE} must have 16 to 256 printable ASCII"
+    ) as caught:
+        token_for("0.0.0.0", token, SOURCE)
     assert token not in str(caught.value)
 
 

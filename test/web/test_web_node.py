@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from urllib.parse import quote
 
 import pytest
 from programs import Program, parameters
@@ -107,9 +108,19 @@ def test_the_token_is_printed_once_and_is_not_in_the_log(guarded):
     assert "INFO" not in next(line for line in guarded.program.lines if token in line)
 
 
-def test_a_token_can_come_from_the_environment():
-    server = Server({**os.environ, TOKEN_VARIABLE: TOKEN})
-    assert server.address.endswith("/?token=a%20token%20that%20nobody%20guesses")
+@pytest.mark.parametrize(
+    ("environment", "values", "source"),
+    [
+        ({TOKEN_VARIABLE: TOKEN}, {}, f"environment variable {TOKEN_VARIABLE}"),
+        ({}, {"token": TOKEN}, "parameter token"),
+    ],
+)
+def test_a_chosen_token_is_required_and_not_printed(environment, values, source):
+    server = Server({**os.environ, **environment}, **values)
+    server.program.says(f"add ?token= and the token of the {source} to this address")
+    assert TOKEN not in server.program.output
+    assert quote(TOKEN) not in server.program.output
+    assert server.get(f"/?token={quote(TOKEN)}").status == 200
     assert server.get("/").status == 403
     assert server.get("/", Authorization=f"Bearer {TOKEN}").status == 200
 
