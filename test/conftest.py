@@ -65,6 +65,7 @@ TIERS = {
     "web": "process",
     "web/browser": "process browser",
     "web/test_broker.py": "ros",
+    "web/test_goals.py": "ros",
     "web/test_live.py": "ros",
     "web/test_looks.py": "unit",
     "web/test_messages.py": "ros",

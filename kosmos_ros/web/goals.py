@@ -90,8 +90,9 @@ class Goals:
             request.handle.cancel_goal_async()
 
     def fail(self, reason: str) -> None:
-        """End all requests."""
+        """Cancel and end all requests."""
         for request in [*self._running]:
+            self.cancel(request)  # the node may still work on it
             self.end(request, reason)
 
     def watch(self, now: float) -> None:
