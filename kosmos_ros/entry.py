@@ -54,7 +54,8 @@ usage: {name} [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE] ..
   --params-file FILE  read parameters from a YAML file
 
 'ros2 param list {node}' and 'ros2 param describe {node} NAME' show the parameters of the running
-node. docs/interface.md has all parameters, topics, services and exit codes."""
+node. {docs}"""
+DOCS = "docs/interface.md has all parameters, topics, services and exit codes."
 NODES = {
     "kosmos_node": {
         "about": "Describe camera images and answer questions about them with KOSMOS-2.",
@@ -76,12 +77,13 @@ NODES = {
     },
     "web_node": {
         "about": "Show a running kosmos_node in a browser, and let agents look and ask.",
+        "docs": "docs/web.md has its parameters, its security and the tools for agents.",
         "node": "/kosmos_web",
         "parameter": "port:=8080",
         "remap": "__ns:=/robot1",
     },
 }
-"""Name of a program: what its usage says."""
+"""Name of a program: what its usage says. `docs` is DOCS unless it is given."""
 REMEDIES = {
     "can't start new thread": _THREADS,
     "Resource temporarily unavailable": _THREADS,
@@ -172,7 +174,7 @@ def _run_node(name: str, folder: str = FOLDER, remedies: Mapping[str, str] | Non
     """
     _prepare()
     if _wants_help(sys.argv[1:]):
-        print(USAGE.format(name=name, **NODES[name]))
+        print(USAGE.format(**{"name": name, "docs": DOCS, **NODES[name]}))
         return 0
     if missing := missing_package({**PACKAGES, **(remedies or {})}):
         print(f"{name}: {missing}", file=sys.stderr)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.action import Generate
 from kosmos_msgs.msg import Answer, Event, GroundedCaption
-from rcl_interfaces.msg import ParameterEvent
+from rcl_interfaces.msg import ParameterEvent, SetParametersResult
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -139,8 +139,11 @@ class NodeClient:
             return
 
         def answered(response: SetParameters.Response) -> None:
-            for result in response.results[:1]:
-                self._tell(done, result.successful, result.reason)
+            none = SetParametersResult(
+                reason="kosmos_node did not say whether it set it; try again"
+            )
+            result = next(iter(response.results), none)
+            self._tell(done, result.successful, result.reason)
 
         late = f"kosmos_node did not respond within {RESPONSE_TIMEOUT:g} s; try again"
         self._call(self._set, request, answered, lambda: self._tell(done, False, late))

@@ -5,6 +5,7 @@
 import os
 import re
 import signal
+import socket
 import urllib.request
 from pathlib import Path
 
@@ -121,6 +122,17 @@ def test_with_web_the_demo_prints_an_address_and_continues_until_it_is_interrupt
         assert "text/html" in page.headers["Content-Type"]
     assert program.stop(signal.SIGINT) == 0, program.output
     assert "Traceback" not in program.output
+
+
+def test_a_port_that_is_taken_is_answered_with_the_option_that_helps(demo):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = demo("--web", "--port", port)
+        assert program.ends() == 1, program.output
+    assert program.has(f"cannot listen at 127.0.0.1, port {port}: Address already in use")
+    assert program.has(
+        "if the port is taken, choose another with --port NUMBER (0: any free port)"
+    )
 
 
 def test_a_demo_that_is_interrupted_before_its_end_has_failed(demo):

@@ -165,6 +165,14 @@ def test_a_port_that_is_taken_is_named(ros):
     assert "(0: a free port)" in str(refused.value)
 
 
+def test_its_help_names_its_own_page():
+    words = [sys.executable, "-m", "kosmos_ros.web.web_node", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(
+        "docs/web.md has its parameters, its security and the tools for agents.\n"
+    )
+
+
 MISSING = """
 import importlib.util, sys
 find = importlib.util.find_spec
