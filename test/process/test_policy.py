@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """config/kosmos.policy.xml allows exactly what real nodes have on the graph."""
 
+import contextlib
 import os
 import re
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 import psutil
 from programs import Program, parameters
+from sensor_msgs.msg import CompressedImage, Image
 
 from kosmos_ros.ros.conversions import Detection2DArray
 
@@ -34,12 +37,12 @@ def allowed(path):
         found = profile.findall(f"{of}s[@{verb}='ALLOW']/{of}")
         return {resolved(own, profile.get("node"), element.text) for element in found}
 
-    executed = names("action", "execute")
+    executed, called = names("action", "execute"), names("action", "call")
     return {
         "publisher": names("topic", "publish") | hidden(executed, TOPICS_OF_ACTIONS),
-        "subscriber": names("topic", "subscribe"),
+        "subscriber": names("topic", "subscribe") | hidden(called, TOPICS_OF_ACTIONS),
         "service": names("service", "reply") | hidden(executed, SERVICES_OF_ACTIONS),
-        "client": names("service", "request"),
+        "client": names("service", "request") | hidden(called, SERVICES_OF_ACTIONS),
     }
 
 
@@ -86,7 +89,8 @@ def test_sros2_can_read_it():
     parser = ElementTree.XMLParser(target=builder)
     root = ElementTree.parse(ROOT / "config" / "kosmos.policy.xml", parser).getroot()
     assert (root.tag, root.get("version")) == ("policy", "0.2.0")
-    assert [enclave.get("path") for enclave in root.find("enclaves")] == ["/kosmos", "/listener"]
+    paths = [enclave.get("path") for enclave in root.find("enclaves")]
+    assert paths == ["/kosmos", "/kosmos_web", "/listener"]
 
 
 @pytest.mark.parametrize("camera", ["", "front"])
@@ -116,6 +120,41 @@ def test_the_node_has_exactly_what_its_policy_allows(ros, camera):
         }
     with Program("kosmos_node", *parameters(**options)) as node:
         assert graph(ros, "kosmos", expected) == expected, node.output
+
+
+@contextlib.contextmanager
+def page(server):
+    """Show the page of a web_node, with the live images of the camera that has no name."""
+    left = threading.Event()
+
+    def watch():
+        while not left.wait(0.5):  # s, less than the time until web_node ends a subscription
+            server.get("/live/_.jpg")
+
+    watching = threading.Thread(target=watch)
+    with server.browser() as browser:
+        browser.until("hello", lambda hello: hello["cameras"])
+        watching.start()
+        try:
+            yield
+        finally:
+            left.set()
+            watching.join()
+
+
+@pytest.mark.parametrize("images", ["/image", "/image/compressed"])
+def test_web_node_has_exactly_what_its_policy_allows(ros, client, images):
+    """While a browser shows the page. Live images come from one of two topics."""
+    web_client = pytest.importorskip("web_client", reason="websockets is not installed")
+    expected = allowed("/kosmos_web")
+    expected["subscriber"] -= {"/image", "/image/compressed"} - {images}
+    if find_spec("type_description_interfaces") is None:  # before Iron
+        expected["service"].remove("/kosmos_web/get_type_description")
+    client.create_publisher(Image if images == "/image" else CompressedImage, images, 1)
+    with Program("kosmos_node", *parameters(model="shapes")):
+        server = web_client.Server(node="/kosmos", use_sim_time="true")
+        with server.program, page(server):
+            assert graph(ros, "kosmos_web", expected) == expected, server.program.output
 
 
 @pytest.mark.fault(66)
