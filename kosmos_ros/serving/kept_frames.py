@@ -80,10 +80,11 @@ class KeptFrames:
                 return frame
         of = f" of camera {camera}" if camera else ""
         kept = (
-            f"the node keeps the last {self.most} frames that were described or used by a request "
-            "(parameter kept_frames)"
+            "use the stamp of a newer result, or none for the newest frame: the node keeps the "
+            f"last {self.most} frames that were described or used by a request (parameter "
+            "kept_frames)"
             if self.most
-            else "set the parameter kept_frames to more than 0"
+            else "set the parameter kept_frames to more than 0, or use no stamp"
         )
         raise RequestError(f"no frame{of} with stamp {stamp[0]}.{stamp[1]:09d} is kept; {kept}")
 

@@ -115,8 +115,9 @@ def test_a_question_with_a_stamp_is_about_that_frame(start):
     assert harness.engine.mean_colours == colours  # neither frame is encoded again
     refused = harness.ask(question="Who?", stamp=Time(sec=5, nanosec=7))
     assert refused.message == (
-        "no frame with stamp 5.000000007 is kept; the node keeps the last 120 frames that were "
-        "described or used by a request (parameter kept_frames)"
+        "no frame with stamp 5.000000007 is kept; use the stamp of a newer result, or none for "
+        "the newest frame: the node keeps the last 120 frames that were described or used by a "
+        "request (parameter kept_frames)"
     )
 
 

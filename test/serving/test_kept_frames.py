@@ -59,8 +59,8 @@ def test_a_frame_that_is_not_kept_is_refused_with_its_stamp_and_the_parameter():
     frames = kept(3)
     frames.keep(job("front", 12), "<12>")
     rest = (
-        "is kept; the node keeps the last 3 frames that were described or used by a request "
-        "(parameter kept_frames)"
+        "is kept; use the stamp of a newer result, or none for the newest frame: the node keeps "
+        "the last 3 frames that were described or used by a request (parameter kept_frames)"
     )
     with pytest.raises(RequestError) as error:
         frames.find("front", (12, 6))
@@ -251,7 +251,7 @@ def test_without_kept_frames_a_stamp_is_refused(monkeypatch):
     turns.turn()
     assert turns.rig.errors == {
         "gone": "no frame of camera front with stamp 1.000000005 is kept; set the parameter "
-        "kept_frames to more than 0"
+        "kept_frames to more than 0, or use no stamp"
     }
 
 

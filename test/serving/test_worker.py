@@ -611,22 +611,6 @@ def test_a_turn_whose_images_cannot_be_decoded_is_not_the_last(monkeypatch):
     assert (turns.engine.encoded, turns.engine.steps) == ([], [])
 
 
-def test_a_bad_image_fails_alone(monkeypatch):
-    turns = Turns(monkeypatch)
-
-    def decode(message, max_pixels):
-        if message.pixels[0, 0, 0] == 9:
-            raise ImageError("no pixels")
-        return message.pixels
-
-    turns.worker._decode = decode
-    turns.rig.ask("bad", ["a"], 1, value=9)
-    turns.rig.ask("good", ["b"], 1)
-    turns.turn()
-    assert turns.rig.errors == {"bad": "no pixels"}
-    assert turns.rig.said == {"good": ["3"]}
-
-
 def test_images_are_decoded_up_to_the_largest_number_of_pixels(monkeypatch):
     turns = Turns(monkeypatch)
     turns.rig.ask("one", ["a"], 1)
