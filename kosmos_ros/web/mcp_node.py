@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from kosmos_ros.entry import BROKEN_PIPE
 from kosmos_ros.ros.process import run
-from kosmos_ros.web.agents import agent_server
+from kosmos_ros.web.agent_server import agent_server
 from kosmos_ros.web.broker_node import BrokerNode
 
 LEFT = (BrokenPipeError, ConnectionResetError)

@@ -26,7 +26,7 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.ros.process import run
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
-from kosmos_ros.web.agents import agent_app, agent_server
+from kosmos_ros.web.agent_server import agent_app, agent_server
 from kosmos_ros.web.broker_node import KOSMOS, BrokerNode
 from kosmos_ros.web.security import ANYWHERE, Guard, address_of, bracketed, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site

@@ -30,7 +30,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from web_client import QUESTION, Robot
 
 from kosmos_ros.web import agents
-from kosmos_ros.web.agents import LONGEST_SIDE, TOOLS, Tools, agent_server
+from kosmos_ros.web.agent_server import agent_server
+from kosmos_ros.web.agents import LONGEST_SIDE, TOOLS, Tools
 from kosmos_ros.web.broker import Broker
 from kosmos_ros.web.looks import CAPTION
 from kosmos_ros.web.pictures import jpeg
@@ -283,7 +284,14 @@ def test_the_server_has_no_other_tools_resources_or_prompts():
 
 
 USED = {"cameras", "camera_health", "node_state", "present"}  # values
-USED |= {"next", "watching", "answer", "look_json", "pictures"}  # methods that look and ask
+USED |= {
+    "next",
+    "watching",
+    "answer",
+    "look_json",
+    "pictures",
+    "check_camera",
+}  # methods that look and ask
 
 
 def test_tools_use_nothing_of_the_broker_that_sets_or_publishes():
