@@ -215,7 +215,10 @@ class Tools:
         """Wait for the first diagnostics of a node that has just been found, but not long."""
         if not self._broker.camera_health:
             with contextlib.suppress(asyncio.TimeoutError):
-                await self._broker.next(lambda news: news is HEALTH, HEALTH_TIMEOUT)
+                await self._broker.next(
+                    lambda news: news is HEALTH and bool(self._broker.camera_health),
+                    HEALTH_TIMEOUT,
+                )
 
     def _camera_state(self, name: str, topic: str) -> Camera:
         here = self._broker.present

@@ -42,6 +42,11 @@ LEVELS = {
 }
 LOADING = ("loading", "the model is loading")
 """Messages of ~/model_info begin with one of these during loading and between two attempts."""
+GOAL_FIELDS = (
+    "type", "id", "task", "text", "camera", "phrases", "history", "region_phrases", "regions",
+    "grounded", "stamp",
+)  # fmt: skip
+"""Fields of a request of the page."""
 CHOICES = "one of "  # start of additional_constraints in a parameter's description
 
 
@@ -207,8 +212,11 @@ def feedback_json(feedback: Generate.Feedback, begun: bool) -> list[Json]:
 def goal_from(request: Mapping[str, Any]) -> Generate.Goal:
     """Return the goal of the action for a request of the page. Raises RequestError.
 
-    Checks only types and counts. The node checks everything else.
+    Checks only names, types and counts. The node checks everything else.
     """
+    if strange := [name for name in request if name not in GOAL_FIELDS]:
+        fields = ", ".join(GOAL_FIELDS)
+        raise RequestError(f"a request has no field {quoted(strange[0])}; its fields are {fields}")
     goal = Generate.Goal(
         task=_text(request, "task"),
         text=_text(request, "text"),

@@ -333,7 +333,7 @@ class NodeClient:
 
     def _lose(self) -> None:
         """Forget a node that has ended."""
-        self._values, self._described_at = {}, 0.0
+        self._values, self._cameras, self._described_at = {}, {}, 0.0
         self._dropped.clear()
         for kind in self._subscriptions:
             self._unsubscribe(kind)

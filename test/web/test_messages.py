@@ -212,6 +212,10 @@ def test_a_question_about_a_region_of_a_past_frame_becomes_a_goal():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        (
+            {"region": [1, 2, 3, 4]},
+            "a request has no field 'region'; its fields are type, id, task",
+        ),
         ({"task": 1}, "task must be a text, got 1"),
         ({"text": ["a"]}, r"text must be a text, got \['a'\]"),
         ({"phrases": "a cat"}, "phrases must be a list of at most 100 entries, got 'a cat'"),

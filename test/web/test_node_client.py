@@ -11,9 +11,11 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import Event
+from rcl_interfaces.msg import ParameterDescriptor, ParameterType, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from kosmos_ros.web.looks import EVENTS
+from kosmos_ros.web.looks import EVENTS, LOOKS
 from kosmos_ros.web.node_client import NodeClient
 
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -70,3 +72,19 @@ def test_the_stamps_of_the_headers_count_if_the_middleware_has_none(client):
     event.header.stamp.sec = 990
     listening.client._on_event("", event, None)
     assert listening.events["before"] == pytest.approx(called - 10, abs=0.5)
+
+
+def test_a_page_that_opens_between_two_nodes_sees_the_cameras_of_the_second(client, spinner):
+    listening = Listening(client, "old")
+    listening.client._lose()  # the first node has ended
+    listening.client.want(LOOKS, True)
+    parameters = DescribeParameters.Response(descriptors=[ParameterDescriptor(name="cameras")])
+    value = ParameterValue(
+        type=ParameterType.PARAMETER_STRING_ARRAY, string_array_value=["new", "newer"]
+    )
+    listening.client._on_description(
+        listening.client._publisher, parameters, GetParameters.Response(values=[value])
+    )
+    for topic in ("/kosmos/new/captions", "/kosmos/newer/frame/compressed"):
+        spinner.until(lambda topic=topic: client.count_subscribers(topic), topic)
+    assert not client.count_subscribers("/kosmos/old/captions")
