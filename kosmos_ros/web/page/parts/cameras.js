@@ -7,8 +7,10 @@
 
 import { $, h } from "./dom.js";
 import { thumbnail } from "./images.js";
+import { arrangement } from "./tiles.js";
 
 const TAB_PICTURES = 4; // cameras up to which tabs have pictures
+const USUAL = 4 / 3; // width over height of a picture
 const TILE = 640; // px, width of a tile's picture; the server makes this size
 
 export class Cameras extends EventTarget {
@@ -20,7 +22,10 @@ export class Cameras extends EventTarget {
     this.grid = $("#overview");
     this.tabs = new Map(); // name -> element
     this.tiles = new Map();
-    new ResizeObserver(() => this.#pictures(this.tiles, TILE)).observe(this.grid);
+    new ResizeObserver(() => {
+      this.#arrange();
+      this.#pictures(this.tiles, TILE);
+    }).observe(this.grid);
   }
 
   // Makes the tabs and tiles of the node's cameras.
@@ -32,6 +37,28 @@ export class Cameras extends EventTarget {
     this.list.replaceChildren(...this.tabs.values());
     this.list.classList.toggle("plain", cameras.length > TAB_PICTURES);
     this.grid.replaceChildren(...[...this.tiles.values()].map((tile) => h("li", {}, tile)));
+    this.#arrange();
+  }
+
+  // Makes the tiles as large as the window allows.
+  #arrange() {
+    const { grid } = this;
+    if (!grid.clientWidth) return;
+    const padding = 2 * parseFloat(getComputedStyle(grid).paddingLeft);
+    const room = { width: grid.clientWidth - padding, height: grid.clientHeight - padding };
+    this.shape = this.#shape();
+    const { columns, picture, beside, lines } = arrangement(this.tiles.size, room, this.shape);
+    grid.classList.toggle("beside", beside);
+    for (const [name, value] of Object.entries({ columns, picture: `${picture}px`, lines, shape: this.shape })) {
+      grid.style.setProperty(`--${name}`, value);
+    }
+  }
+
+  // Width over height of the cameras' pictures: of the first camera that has one.
+  #shape() {
+    const looks = [...this.tiles.keys()].map((name) => this.node.newest(name));
+    const look = looks.find((look) => look?.height);
+    return look ? look.width / look.height : USUAL;
   }
 
   #choose(camera) {
@@ -75,6 +102,7 @@ export class Cameras extends EventTarget {
       if ($(".words", tile).textContent !== words) $(".words", tile).textContent = words;
     }
     if (!this.list.classList.contains("plain")) this.#pictures(this.tabs, 160);
+    if (this.shape !== this.#shape()) this.#arrange();
     this.#pictures(this.tiles, TILE);
   }
 
