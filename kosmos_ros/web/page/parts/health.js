@@ -1,12 +1,13 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// Health at a glance: five small plots of the last minute, and the figures behind them.
+// Health at a glance: five small plots of the last minute, and the node's first warning.
 
 import { $, count, h, icon, s, told } from "./dom.js";
+import { Figures } from "./figures.js";
+import { warnings } from "./warnings.js";
 
 const POINTS = 60; // of each plot
-const RECENT = 10000; // ms for which the page warns that it has left out frames
 const one = (v) => v.toFixed(1);
 const number = (camera, key) => Number(camera.values[key] ?? 0) || 0;
 
@@ -27,6 +28,7 @@ function why(point) {
 export class Health {
   constructor(node, open) {
     Object.assign(this, { node, open });
+    this.figures = new Figures($("#figures"));
     this.tiles = TILES.map((tile) => this.#make(tile));
     $("#tiles").replaceChildren(...this.tiles.map((tile) => tile.button));
   }
@@ -57,10 +59,12 @@ export class Health {
   }
 
   show(camera) {
-    this.camera = this.node.camera(camera);
+    const known = this.node.camera(camera);
+    if (known !== this.camera) this.figures.open(known.name);
+    this.camera = known;
     for (const tile of this.tiles) this.#tile(tile);
     this.#words();
-    if (!$("#panel-health").hidden) this.#figures();
+    if (!$("#panel-health").hidden) this.figures.draw(this.node);
   }
 
   #tile({ parts, at, value, note, series, floor }) {
@@ -88,6 +92,7 @@ export class Health {
     const text = words.map((w) => w.text).join("\n");
     if (place.dataset.text === text && place.childElementCount) return;
     place.dataset.text = text;
+    const held = place.contains(document.activeElement);
     const [first] = words;
     const more = words.length > 1 && h("span", { class: "others" }, `+${words.length - 1}`);
     place.replaceChildren(
@@ -95,67 +100,6 @@ export class Health {
         ? h("button", { type: "button", class: `word ${first.level}`, onclick: this.open }, icon("warn"), h("span", {}, ...told(first.text)), more)
         : h("p", { class: "word calm" }, icon("check"), h("span", {}, "No warnings from the node")),
     );
+    if (held) $("button", place)?.focus({ preventScroll: true });
   }
-
-  // The panel keeps its scroll position while the figures change.
-  #figures() {
-    const root = $("#figures");
-    const at = $(".scroller", root)?.scrollLeft ?? 0;
-    const held = root.contains(document.activeElement);
-    root.replaceChildren(
-      group("Model", h("dl", { class: "facts" }, ...pairs(this.node))),
-      group("Cameras", table([...this.node.cameras.values()])),
-      group("The node says", ...saying(this.node)),
-    );
-    $(".scroller", root).scrollLeft = at;
-    if (held) $(".scroller", root).focus({ preventScroll: true });
-  }
-}
-
-const group = (title, ...content) => h("section", { class: "group" }, h("h3", {}, title), ...content);
-
-function pairs({ model, version }) {
-  const values = Object.entries(model?.values ?? {}).filter(([, value]) => value !== "");
-  return [["state", model?.message ?? "unknown"], ...values, ["kosmos_ros", version]].map(([key, value]) => [h("dt", {}, key), h("dd", {}, value)]);
-}
-
-// One row for each of the node's figures, one column for each camera.
-function table(cameras) {
-  const keys = [...new Set(cameras.flatMap((c) => Object.keys(c.values)))];
-  const row = (name, get) => h("tr", {}, h("th", { scope: "row" }, name), ...cameras.map((c) => h("td", {}, get(c) || "–")));
-  return h(
-    "div",
-    { class: "scroller", tabindex: 0, role: "group", "aria-label": "Figures of each camera" },
-    h(
-      "table",
-      {},
-      h("thead", {}, h("tr", {}, h("td", {}), ...cameras.map((c) => h("th", { scope: "col" }, c.label)))),
-      h("tbody", {}, row("state", (c) => c.message), ...keys.map((key) => row(key, (c) => c.values[key]))),
-    ),
-  );
-}
-
-function saying(node) {
-  const words = warnings(node);
-  if (!words.length) return [h("p", { class: "quiet" }, "No warnings.")];
-  return words.map((w) => h("p", { class: `word ${w.level}` }, icon("warn"), h("span", {}, ...told(w.text))));
-}
-
-// A cause without its beginning, which repeats the state and counts seconds: a screen reader would
-// read it again each second.
-export const because = (cause) => cause.replace(/^.*? for [\d.]+ s: /, "");
-
-// Returns the warnings of the node, errors first: [{level, text}].
-export function warnings(node) {
-  if (!node.connected) return [{ level: "error", text: "No connection to the server. The page shows its last data." }];
-  if (node.state === "gone") return [{ level: "error", text: `${node.name} does not respond: ${node.message}` }];
-  const found = [];
-  const say = (level, text) => found.push({ level, text });
-  if (Date.now() - node.skippedAt < RECENT) say("warn", "This page reads too slowly, so it receives only the newest frames.");
-  if (node.model && node.model.level !== "ok") say(node.model.level, `model: ${node.model.message}`);
-  for (const { label, level, message, values } of node.cameras.values()) {
-    const words = [level !== "ok" && message, because(values.cause ?? "")].filter(Boolean);
-    if (words.length) say(level === "error" ? "error" : "warn", `${label}: ${words.join(": ")}`);
-  }
-  return found.sort((a, b) => (b.level === "error") - (a.level === "error"));
 }

@@ -30,7 +30,7 @@ export function shortcuts(acts) {
 
 // Whether a key belongs to the element that has the focus.
 function taken({ key, target }) {
-  return target.matches("input, select, textarea") || (key === " " && target.matches("button, [role=button], [role=tab]"));
+  return target.matches("input, select, textarea") || (key === " " && target.matches("button, summary, [role=button], [role=tab]"));
 }
 
 function press(event, acts) {

@@ -4,7 +4,7 @@
 // Messages about a missing connection, node, model or image.
 
 import { $, h, icon, told } from "./dom.js";
-import { because } from "./health.js";
+import { because } from "./warnings.js";
 
 // The banner over the whole page -----------------------------------------------------------------
 
@@ -12,7 +12,8 @@ export function banner(node) {
   const place = $("#banner");
   const gone = node.connected && node.state === "gone";
   document.body.dataset.connected = node.connected && !gone ? "yes" : "no";
-  place.hidden = node.connected && !(gone && node.cameras.size); // the notice is about a node that was never found
+  const lost = !node.connected && node.state !== "connecting";
+  place.hidden = !lost && !(gone && node.cameras.size); // the notice is about a node that was never found
   if (place.hidden) return;
   const text = gone ? `${node.name} does not respond. The page shows its last data.` : node.message || "No connection to the server. The page shows its last data.";
   if ($("#banner-text").textContent !== text) $("#banner-text").textContent = text;
