@@ -7,10 +7,11 @@
 import { Ask, summary } from "./parts/ask.js";
 import { Cameras } from "./parts/cameras.js";
 import { coloursOf } from "./parts/colours.js";
-import { $, announce, clock, h, icon, span } from "./parts/dom.js";
+import { $, announce, h, icon } from "./parts/dom.js";
 import { Health } from "./parts/health.js";
 import { shortcuts, tabKeys } from "./parts/keys.js";
 import { Live } from "./parts/live.js";
+import { drawMoment } from "./parts/moment.js";
 import { Node } from "./parts/node.js";
 import { banner, notice } from "./parts/notice.js";
 import { Panels } from "./parts/panels.js";
@@ -24,7 +25,6 @@ import { Strip, Timeline } from "./parts/timeline.js";
 import { grounded } from "./parts/words.js";
 
 const OVERVIEW = 6; // cameras from which the page begins with the overview
-const OLD = 1500; // ms from which the age of a frame is shown
 const STATES = { disconnected: "offline" }; // other states are shown by their names
 
 const view = {
@@ -73,7 +73,10 @@ function ghosts(text) {
 
 const node = new Node();
 const picture = new Picture($("#stage"));
-const live = new Live(() => picture.image, (video) => picture.setVideo(video));
+const live = new Live(() => picture.image, (video) => {
+  picture.setVideo(video);
+  drawAge();
+});
 const timeline = new Timeline(node, colours);
 const strip = new Strip(node);
 const standing = new Standing(node, colours);
@@ -96,8 +99,8 @@ function drawView() {
   drawCaption();
   standing.show(view.camera, look);
   drawStrip();
-  drawAge();
   drawVideo();
+  drawAge();
   notice(node, camera, look, frozen, { last: () => showLook(node.newest(view.camera), "Last image"), choose });
   ask.show(look, node.unready || (look?.arrived ? "" : "There is no described frame to ask about."));
 }
@@ -107,7 +110,7 @@ function drawTools() {
   const own = ofAnswer() ? "Answer" : ofEvent() ? "Event" : "";
   document.body.dataset.frozen = frozen ? "yes" : "no";
   $("#freeze").classList.toggle("primary", Boolean(frozen));
-  $("#freeze").replaceChildren(icon(frozen ? "play" : "pause"), h("span", {}, frozen ? "Back to live" : "Freeze"));
+  label($("#freeze"), frozen ? "play" : "pause", frozen ? "Back to live" : "Freeze");
   for (const button of document.querySelectorAll("#layers button[value]:not(#layer-own)")) {
     button.setAttribute("aria-pressed", String(button.value === view.layer && !own));
   }
@@ -117,6 +120,13 @@ function drawTools() {
   $("#freeze").disabled = !look;
   $("#video-tool").disabled = !node.cameras.size;
   $("#video-tool").setAttribute("aria-pressed", String(view.video));
+}
+
+// A button's icon and words. Small windows hide the words, and the title shows them.
+function label(button, sign, words) {
+  if (button.title === words) return;
+  button.title = words;
+  button.replaceChildren(icon(sign), h("span", {}, words));
 }
 
 let drawn = null; // the caption whose words are shown
@@ -130,6 +140,7 @@ function drawCaption() {
   if (!look?.caption) {
     place.replaceChildren(look?.arrived ? "No caption yet" : "No described frame");
     $("#caption-facts").textContent = "";
+    fold();
     return;
   }
   const { caption, task, latency } = look;
@@ -139,7 +150,17 @@ function drawCaption() {
   const cut = caption.truncated ? ["cut off at max_new_tokens"] : [];
   const facts = [task.replaceAll("_", " "), `score ${caption.score.toFixed(2)}`, `${caption.tokens} tokens`, `${latency.toFixed(0)} ms`, ...cut];
   $("#caption-facts").textContent = facts.join(" · ");
+  fold();
   point.again();
+}
+
+// Shows the first lines of a long caption, and a button that opens the rest.
+function fold() {
+  const place = $("#caption"), more = $("#caption-more");
+  const whole = place.classList.contains("whole");
+  more.hidden = !whole && place.scrollHeight <= place.clientHeight + 1;
+  more.textContent = whole ? "Show less" : "Show all";
+  more.setAttribute("aria-expanded", String(whole));
 }
 
 function drawBubble() {
@@ -149,7 +170,8 @@ function drawBubble() {
     return;
   }
   const { text, phrases } = summary(dialogue, turn);
-  picture.setBubble(turn.question, text ? grounded(text, phrases, colours(look, phrases), true) : ["…"]);
+  const words = text ? grounded(text, phrases, colours(look, phrases), true) : ["…"];
+  picture.setBubble(turn.question, words, turn.state === "failed");
 }
 
 function drawStrip() {
@@ -158,15 +180,8 @@ function drawStrip() {
 }
 
 function drawAge() {
-  const { look, frozen, video } = view;
-  const lost = !node.connected ? "lost" : node.state === "gone" ? "gone" : "";
-  const silent = node.camera(view.camera).level === "stale";
-  const state = lost ? lost : frozen ? "frozen" : silent ? "silent" : "live";
-  $("#live").dataset.state = state;
-  $("#live-text").textContent = { lost: "No connection", gone: "No node", silent: "No image", frozen, live: video ? "Video" : "Live" }[state];
-  $("#stamp").textContent = look ? clock(look.time) : "";
-  const ago = look ? node.now() - look.time : 0;
-  $("#age").textContent = ago > OLD && state !== "live" ? `${span(ago)} ago` : "";
+  const { look, frozen } = view;
+  drawMoment(node, node.camera(view.camera), { look, frozen, video: Boolean(picture.video) });
 }
 
 // Video runs if it is switched on, or if there is no described frame yet because the model is not ready.
@@ -178,8 +193,8 @@ function drawVideo() {
 
 function drawState() {
   const { model, state } = node;
-  const lost = state === "gone" || state === "disconnected";
-  const level = state === "ready" ? (model && model.level !== "ok" ? "warn" : "ok") : lost ? "lost" : state === "error" ? "error" : "warn";
+  const ready = model && model.level !== "ok" ? "warn" : "ok";
+  const level = { ready, error: "error", gone: "lost", disconnected: "lost" }[state] ?? "warn";
   $("#model-state").dataset.level = level;
   $("#model-text").textContent = STATES[state] ?? state;
   const { model: name, device } = model?.values ?? {};
@@ -195,16 +210,19 @@ function drawCameras() {
 
 // Live, frozen ----------------------------------------------------------------------------------
 
+// The look that is shown while nothing is frozen. A silent camera has none.
+const current = () => (node.camera(view.camera).level === "stale" ? null : node.newest(view.camera));
+
+// Freezes the frame that is on the screen. The picture of a newer one may still be on its way.
 function freeze(why = "Frozen") {
   if (view.frozen || !view.look) return;
+  if (picture.look?.camera === view.camera) view.look = picture.look;
   view.frozen = why;
   drawView();
 }
 
 function toLive() {
-  const silent = node.camera(view.camera).level === "stale";
-  const look = silent ? null : node.newest(view.camera);
-  Object.assign(view, { look, frozen: "", dialogue: null, turn: null, entry: null });
+  Object.assign(view, { look: current(), frozen: "", dialogue: null, turn: null, entry: null });
   ask.follow = null;
   region(null);
   ask.mark(null);
@@ -341,7 +359,7 @@ node.addEventListener("hello", ({ detail }) => {
 });
 
 function refresh() {
-  if (!view.frozen) view.look = node.newest(view.camera);
+  if (!view.frozen) view.look = current();
   drawView();
   drawState();
   drawCameras();
@@ -354,7 +372,7 @@ node.addEventListener("look", ({ detail: look }) => {
   timeline.refresh(look); // events of this frame may have come before its picture
   if (view.overview) drawCameras();
   if (look.camera !== view.camera) return;
-  if (!view.frozen) view.look = node.newest(view.camera);
+  if (!view.frozen) view.look = current();
   if (!view.frozen || look === view.look) drawView();
   else drawStrip();
 });
@@ -370,8 +388,7 @@ node.addEventListener("health", () => {
   drawState();
   drawCameras();
   health.show(view.camera);
-  const silent = node.camera(view.camera).level === "stale";
-  if (silent && !view.frozen) view.look = null;
+  if (!view.frozen) view.look = current();
   drawView();
 });
 
@@ -443,15 +460,21 @@ cameras.addEventListener("choose", ({ detail }) => choose(detail));
 
 // Controls --------------------------------------------------------------------------------------
 
-$("#overview-tool").append(icon("tiles"), h("span", {}, "Overview"));
+label($("#overview-tool"), "tiles", "Overview");
 $("#overview-tool").addEventListener("click", () => overview(!view.overview));
-$("#video-tool").append(icon("video"), h("span", {}, "Video"));
+label($("#video-tool"), "video", "Video");
 $("#video-tool").addEventListener("click", video);
-$("#region-tool").append(icon("region"), h("span", {}, "Region"));
+label($("#region-tool"), "region", "Region");
 $("#region-tool").addEventListener("click", () => {
   if (matchMedia("(pointer: coarse)").matches) arm(!picture.armed);
   else begin(picture);
 });
+$("#caption-more").addEventListener("click", () => {
+  $("#caption").classList.toggle("whole");
+  $("#caption").scrollTop = 0;
+  fold();
+});
+new ResizeObserver(fold).observe($("#caption"));
 $("#freeze").addEventListener("click", () => (view.frozen ? toLive() : freeze()));
 $("#model-state").addEventListener("click", () => panels.open("health", true));
 $("#banner-act").addEventListener("click", () => node.connect());
@@ -463,16 +486,22 @@ tabKeys($("#cameras"), (tab) => {
   tab.focus();
 });
 
+// An act on the picture, which the overview may hide.
+const seen = (act) => () => {
+  overview(false);
+  act();
+};
+
 shortcuts({
   escape,
   digit: (number) => choose([...node.cameras.keys()][number - 1]),
-  " ": () => (view.frozen ? toLive() : freeze()),
-  r: () => begin(picture),
+  " ": seen(() => (view.frozen ? toLive() : freeze())),
+  r: seen(() => begin(picture)),
   a: () => toAsk("ask"),
   f: () => toAsk("find"),
-  b: () => layer({ caption: "phrases", phrases: "none", none: "caption" }[view.layer]),
+  b: seen(() => layer({ caption: "phrases", phrases: "none", none: "caption" }[view.layer])),
   o: () => node.cameras.size > 1 && overview(!view.overview),
-  v: video,
+  v: seen(video),
   t: () => $("#theme").click(),
 });
 
@@ -485,6 +514,7 @@ setInterval(() => {
 
 theme(drawCameras);
 drawState();
+drawAge();
 timeline.draw();
 // The cookie keeps the token. People copy the address bar, so the token must not stay there.
 if (new URLSearchParams(location.search).has("token")) history.replaceState(null, "", location.pathname);

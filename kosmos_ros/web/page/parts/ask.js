@@ -76,7 +76,6 @@ export class Ask extends EventTarget {
 
   // `reason`: why questions cannot be asked; empty: they can.
   show(look, reason) {
-    if (look?.camera === this.look?.camera && reason === this.reason) return;
     this.look = look;
     this.reason = reason;
     this.draw();
@@ -96,7 +95,7 @@ export class Ask extends EventTarget {
     $("#ask-send").disabled = off;
     $("#ask-reason").hidden = !off;
     $("#ask-reason").textContent = this.reason ?? "";
-    $("#ideas").replaceChildren(...this.#suggestions(find).map((text) => this.#idea(text)));
+    this.#offer(this.#suggestions(find));
     for (const button of document.querySelectorAll("#ideas button, #quick button")) button.disabled = off;
     $("#answers-empty").hidden = this.dialogues.length > 0;
   }
@@ -124,8 +123,19 @@ export class Ask extends EventTarget {
     return [...unique([...standing, ...QUESTIONS]).slice(0, IDEAS), DETAIL];
   }
 
+  // Buttons stay while their words are the same. While the reader points at one of them, they also
+  // stay when the caption changes.
+  #offer(texts) {
+    const place = $("#ideas");
+    const words = texts.join("\n"), scope = [this.mode, Boolean(this.region), this.look?.camera].join();
+    const held = scope === this.offered?.scope && place.matches(":hover, :focus-within");
+    if (words === this.offered?.words || held) return;
+    this.offered = { words, scope };
+    place.replaceChildren(...texts.map((text) => this.#idea(text)));
+  }
+
   #idea(text) {
-    return h("button", { type: "button", class: "idea", onclick: () => this.submit(text, true) }, text);
+    return h("button", { type: "button", class: "idea", title: text, onclick: () => this.submit(text, true) }, text);
   }
 
   // `suggested`: the words are a suggestion, so the typed text stays.
@@ -159,7 +169,7 @@ export class Ask extends EventTarget {
       this.#turn(dialogue, turn);
       this.#tell("progress", dialogue, turn);
     }
-    const last = turn.state === "failed" ? turn.message : turn.text;
+    const last = turn.state === "failed" ? `No answer: ${turn.message}` : turn.text;
     announce(dialogue.find && turn.state === "done" ? found(turn) : last);
     this.#tell("done", dialogue, turn);
   }
@@ -239,7 +249,7 @@ export class Ask extends EventTarget {
 
   #words(dialogue, turn) {
     const colours = this.coloursOf(dialogue.look, turn.phrases);
-    if (turn.state === "failed") return [turn.message];
+    if (turn.state === "failed") return [icon("warn"), h("span", {}, turn.message)];
     if (dialogue.find && turn.state === "done") return turn.phrases.map((phrase) => foundLine(phrase, colours));
     const words = dialogue.find ? [turn.question] : grounded(turn.text, turn.phrases, colours);
     return busy(turn) ? [...words, h("span", { class: "caret", "aria-hidden": "true" })] : words;

@@ -64,5 +64,3 @@ export function coloursOf(texts) {
   while (remembered.size > KEPT) remembered.delete(remembered.keys().next().value);
   return colours;
 }
-
-

@@ -38,7 +38,6 @@ const ICONS = {
   asked: "M3 3.5h10v7H8l-3 2.5v-2.5H3z",
   found: "M7 11.5a4.5 4.5 0 1 0 0-9 4.5 4.5 0 0 0 0 9zM10.4 10.4l3.1 3.1",
   close: "M4 4l8 8M12 4l-8 8",
-  plus: "M8 3v10M3 8h10",
   pause: "M5.5 3.5v9M10.5 3.5v9",
   play: "M5 3.2v9.6L12.5 8z",
   region: "M2.5 5.5v-3h3M10.5 2.5h3v3M13.5 10.5v3h-3M5.5 13.5h-3v-3M6 6h4v4H6z",
@@ -46,10 +45,7 @@ const ICONS = {
   sun: "M8 11a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM8 1v1.6M8 13.4V15M1 8h1.6M13.4 8H15M3.1 3.1l1.1 1.1M11.8 11.8l1.1 1.1M3.1 12.9l1.1-1.1M11.8 4.2l1.1-1.1",
   keys: "M1.5 4.5h13v7h-13zM4 7h.01M6.7 7h.01M9.3 7h.01M12 7h.01M5 9.3h6",
   warn: "M8 2 14.5 13.5h-13zM8 6.5v3.2M8 11.6h.01",
-  camera: "M2.5 5h2.3l1-1.5h4.4l1 1.5h2.3v7.5h-11zM8 10.8a2.2 2.2 0 1 0 0-4.4 2.2 2.2 0 0 0 0 4.4z",
   off: "M2 2l12 12M2.5 5h2.3M13.5 12.5v-7.5h-2.3l-1-1.5H6.5M2.5 5v7.5h9",
-  plug: "M5 2v3.5M11 2v3.5M3.5 5.5h9v2a4.5 4.5 0 0 1-9 0zM8 12v2.5",
-  arrow: "M8 13V3M3.8 7.2 8 3l4.2 4.2",
   stop: "M4 4h8v8H4z",
   reply: "M6 4 2.5 7.5 6 11M2.5 7.5H10a3.5 3.5 0 0 1 3.5 3.5v1.5",
   check: "M3 8.5 6.5 12 13 4.5",
@@ -61,7 +57,7 @@ export function icon(name) {
   return s(
     "svg",
     { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" },
-    s("path", { d: ICONS[name] }),
+    s("path", { d: ICONS[name] ?? "" }),
   );
 }
 

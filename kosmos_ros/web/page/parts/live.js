@@ -35,7 +35,10 @@ export class Live {
     let after = "";
     while (!signal.aborted) {
       const image = document.hidden ? null : await newer(camera, after, signal);
-      if (signal.aborted) return;
+      if (signal.aborted) {
+        image?.bitmap?.close();
+        return;
+      }
       if (image?.bitmap) {
         after = image.stamp;
         this.show({ bitmap: image.bitmap, differs: this.#differs(image.bitmap) });

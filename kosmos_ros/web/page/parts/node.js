@@ -11,9 +11,14 @@ const MOST_LOOKS = 900; // as many as the server sends at first
 const MOST_EVENTS = 300;
 const SAMPLES = 60; // of each plot, one a second
 const SKEW = 5000; // ms between the robot's clock and this one, from which the page uses the robot's
+const DAY = 24 * 3600 * 1000; // ms; a look that is older is of another clock
+const REPORT = 3000; // ms in which the node reports a parameter that it has set
+const MOST_BYTES = 256 * 1024; // of a message to the server, which reads no longer one
 
 const NO_CONNECTION = "This page has no connection to its server. Try again when it is back.";
+const TOO_LONG = "This text is too long for the server. Shorten it.";
 const REASONS = {
+  connecting: "This page is connecting to its server.",
   loading: "The model is loading. Ask when it is ready.",
   error: "The model cannot be used. Health shows the reason.",
   inactive: "The node is not active. Activate it to ask.",
@@ -50,13 +55,14 @@ export class Node extends EventTarget {
     this.looks = []; // oldest first
     this.events = [];
     this.model = null; // {level, message, values, loading}; null until the first diagnostics
-    this.state = "disconnected";
+    this.state = "connecting"; // "disconnected" after the first failure
     this.message = "";
     this.connected = false;
     this.retryAt = 0; // ms since 1970, of the next attempt to connect; 0: one is under way
     this.known = new Map(); // "camera stamp" -> look
     this.requests = new Map(); // id -> function that takes an answer
     this.changes = new Map(); // id -> function that takes the refusal
+    this.reports = 0; // of values of parameters so far
     this.skippedAt = 0; // ms since 1970, when looks were last left out because this page read too slowly
     this.skew = 0; // ms that this clock is ahead of the robot's
     this.failures = 0;
@@ -74,10 +80,17 @@ export class Node extends EventTarget {
     const socket = new WebSocket(address);
     this.socket?.close();
     this.socket = socket;
+    let opened = false;
     const current = (act) => (event) => this.socket === socket && act(event);
-    socket.addEventListener("open", current(() => this.#show()));
+    socket.addEventListener("open", current(() => {
+      opened = true;
+      this.#show();
+    }));
     socket.addEventListener("message", current((event) => this.#take(JSON.parse(event.data))));
-    socket.addEventListener("close", current((event) => this.#lost(event.reason)));
+    socket.addEventListener("close", current((event) => {
+      this.#lost(event.reason);
+      if (!opened) this.#explain(current);
+    }));
     this.#emit("state");
   }
 
@@ -94,10 +107,24 @@ export class Node extends EventTarget {
     this.#emit("state");
   }
 
+  // Browsers do not say why a websocket was refused. The server refuses other requests likewise.
+  async #explain(current) {
+    const response = await fetch("icon.svg", { cache: "no-store" }).catch(() => null);
+    if (response?.status !== 403) return;
+    const reason = (await response.text()).trim();
+    current(() => {
+      this.message = `The server refuses this page: ${reason}.`;
+      this.#emit("state");
+    })();
+  }
+
+  // Returns why a message cannot be sent; empty: it is sent.
   #send(message) {
-    if (this.socket?.readyState !== WebSocket.OPEN) return false;
-    this.socket.send(JSON.stringify(message));
-    return true;
+    if (this.socket?.readyState !== WebSocket.OPEN) return NO_CONNECTION;
+    const text = JSON.stringify(message);
+    if (new Blob([text]).size > MOST_BYTES) return TOO_LONG;
+    this.socket.send(text);
+    return "";
   }
 
   // A hidden tab receives only the answers to its own questions.
@@ -108,7 +135,7 @@ export class Node extends EventTarget {
   #take(message) {
     const take = {
       hello: () => this.#hello(message),
-      look: () => this.#emit("look", this.#look(message)),
+      look: () => this.#emit("look", this.#look(message, true)),
       event: () => this.#emit("event", this.#event(message)),
       health: () => this.#health(message),
       state: () => this.#state(message),
@@ -149,13 +176,13 @@ export class Node extends EventTarget {
   }
 
   // Parts of a look may come later. The object stays the same, because others refer to it.
-  #look(message) {
+  // `live`: it was published just now.
+  #look(message, live = false) {
     const look = this.at(message.camera, message.stamp, message.time);
     const fresh = !look.arrived;
+    if (message.caption && !look.caption) this.#compare(message, live);
     Object.assign(look, message, { arrived: true });
     if (!fresh) return look;
-    const ahead = Date.now() - look.time;
-    this.skew = Math.abs(ahead) > SKEW ? ahead : 0;
     let place = this.looks.length;
     while (place > 0 && this.looks[place - 1].time > look.time) place -= 1;
     this.looks.splice(place, 0, look);
@@ -164,6 +191,12 @@ export class Node extends EventTarget {
       this.known.delete(`${oldest.camera} ${oldest.stamp}`);
     }
     return look;
+  }
+
+  // Compares this clock with the robot's, by which a look was published `latency` after its stamp.
+  #compare({ time, latency }, live) {
+    const ahead = Date.now() - time - latency;
+    if (live || Math.abs(ahead) > DAY) this.skew = Math.abs(ahead) > SKEW ? ahead : 0;
   }
 
   // Returns the look of a frame, even before it arrives: events and answers may arrive first.
@@ -207,6 +240,7 @@ export class Node extends EventTarget {
 
   #values(values) {
     this.values = values;
+    this.reports += 1;
     this.#emit("parameters");
   }
 
@@ -218,7 +252,7 @@ export class Node extends EventTarget {
 
   // Why the node answers no questions; empty: it does.
   get unready() {
-    return this.connected ? (REASONS[this.state] ?? "") : NO_CONNECTION;
+    return REASONS[this.state] ?? (this.connected ? "" : NO_CONNECTION);
   }
 
   // The robot's time, which differs from this machine's in a simulation.
@@ -245,12 +279,26 @@ export class Node extends EventTarget {
     return (camera ? this.values[""]?.[name] : null) ?? this.parameters[name]?.default;
   }
 
-  // Resolves to the node's refusal, or to an empty text.
-  set(camera, name, value) {
+  // Resolves to {refusal: of the node; empty: none, and stored: the value that the node reports
+  // then; undefined: it did not report}.
+  async set(camera, name, value) {
     const id = `set ${++this.number}`;
+    const before = this.reports;
+    const unsent = this.#send({ type: "set", id, camera, name, value });
+    const refusal = unsent || (await new Promise((resolve) => this.changes.set(id, resolve)));
+    if (!refusal && this.reports === before) await this.#report();
+    return { refusal, stored: !refusal && this.reports > before ? this.value(camera, name) : undefined };
+  }
+
+  // Resolves at the next report of values, or after REPORT.
+  #report() {
     return new Promise((resolve) => {
-      if (!this.#send({ type: "set", id, camera, name, value })) resolve(NO_CONNECTION);
-      else this.changes.set(id, resolve);
+      const timer = setTimeout(resolve, REPORT);
+      const reported = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.addEventListener("parameters", reported, { once: true });
     });
   }
 
@@ -270,8 +318,8 @@ export class Node extends EventTarget {
     });
     const stop = () => this.#send({ type: "cancel", id });
     signal.addEventListener("abort", stop);
-    const sent = this.#send({ type: "ask", id, camera: look.camera, stamp: look.stamp, grounded: true, ...request });
-    if (!sent) parts.push({ done: true, success: false, message: NO_CONNECTION });
+    const unsent = this.#send({ type: "ask", id, camera: look.camera, stamp: look.stamp, grounded: true, ...request });
+    if (unsent) parts.push({ done: true, success: false, message: unsent });
     try {
       for (;;) {
         while (!parts.length) await new Promise((resolve) => (wake = resolve));

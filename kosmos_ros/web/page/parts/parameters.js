@@ -59,7 +59,9 @@ export class Parameters {
     const id = `p-${name}`;
     const refusal = h("p", { class: "refusal", id: `${id}-no`, role: "alert", hidden: true });
     const set = async (value) => {
-      const reason = await this.node.set(camera, name, value);
+      const { refusal: refused, stored } = await this.node.set(camera, name, value);
+      const changed = value !== null && stored !== undefined && stored !== value;
+      const reason = refused || (changed ? `The node stores ${text(stored)} instead. ROS reads words such as null, None and ~ as no value.` : "");
       refusal.hidden = !reason;
       refusal.textContent = reason;
       row.classList.toggle("refused", Boolean(reason));
@@ -113,7 +115,7 @@ function control(field, name, about, set, leave) {
     return { input, box: h("span", { class: "select" }, input) };
   }
   if (field.type === "str") {
-    const input = h("input", { ...about, type: "text", maxlength: 1000, autocomplete: "off", onchange: () => set(input.value), onblur: leave });
+    const input = h("input", { ...about, type: "text", autocomplete: "off", onchange: () => set(input.value), onblur: leave });
     return { input, box: h("span", { class: "number" }, input) };
   }
   const change = () => input.value !== "" && set(Number(input.value));

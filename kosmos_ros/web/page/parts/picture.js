@@ -83,6 +83,7 @@ export class Picture extends EventTarget {
 
   // Shows a newer image of the camera. `differs`: the boxes do not fit it. Null: the look again.
   setVideo(video) {
+    this.video?.bitmap.close(); // otherwise its memory waits for the garbage collector
     this.video = video;
     this.missing.hidden = !this.look || Boolean(this.image) || Boolean(video);
     if (video && !this.look) this.#reshape(video.bitmap);
@@ -200,8 +201,10 @@ export class Picture extends EventTarget {
   }
 
   // An answer beside its region, or at the edge of the picture. `nodes` is its text; null: none.
-  setBubble(question, nodes) {
+  // `refused`: the text is the reason why there is no answer.
+  setBubble(question, nodes, refused = false) {
     this.said = Boolean(nodes?.length);
+    this.bubble.classList.toggle("refused", refused);
     $("#bubble-question").textContent = question ?? "";
     $("#bubble-answer").replaceChildren(...(nodes ?? []));
     if (this.scale) this.#drawRegion();

@@ -31,7 +31,9 @@ export function theme(changed) {
   const apply = () => {
     document.documentElement.dataset.theme = isDark() ? "dark" : "light";
     $("#theme").replaceChildren(icon(isDark() ? "sun" : "moon"));
-    $("#theme").setAttribute("aria-label", `Change to ${isDark() ? "light" : "dark"} theme`);
+    const words = `Change to ${isDark() ? "light" : "dark"} theme`;
+    $("#theme").setAttribute("aria-label", words);
+    $("#theme").title = words;
     changed();
   };
   dark.addEventListener("change", apply);

@@ -162,7 +162,7 @@ export class Timeline extends EventTarget {
   }
 
   #row(entry) {
-    const sign = entry.kind === "event" ? entry.event : entry.kind === "answer" ? entry.sign : "caption";
+    const sign = { event: entry.event, answer: entry.failed ? "warn" : entry.sign }[entry.kind] ?? "caption";
     const image = h("img", { alt: "", width: 56, height: 42, loading: "lazy", onerror: () => (image.hidden = true) });
     const open = h(
       "button",
