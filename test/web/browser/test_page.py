@@ -5,9 +5,7 @@
 import contextlib
 import itertools
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,22 +16,17 @@ pytest.importorskip("playwright", reason="run scripts/setup")
 pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
 
 import axe_playwright_python
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from programs import Program, parameters
+from served import DESK, HOSTILE, PHONE
 from web_client import QUESTION, Robot, Server
 
 from kosmos_ros.shapes.scenes import COLOURS, KINDS
 
 SIZE = 640, 480  # pixels of the front camera's image, which never changes
-PATIENCE = 30_000  # ms, far longer than any step takes
 LONGEST_PAUSE = 10_000  # ms between two attempts to connect
-DESK = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 ABSENT = "a blue dog"
-HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
-
-expect.set_options(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -44,38 +37,9 @@ def robot(tmp_path_factory):
     return robot
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as driver:
-        # The distribution's Chromium, otherwise Playwright's own.
-        path = shutil.which("chromium") or driver.chromium.executable_path
-        if not os.path.exists(path):
-            pytest.skip("chromium is not installed: run scripts/setup")
-        # Chromium's sandbox does not work as root, as in a container.
-        yield driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-
-
 @pytest.fixture
-def open_page(robot, chromium):
-    """A function that opens the page; errors of its scripts fail the test."""
-    contexts, errors = [], []
-
-    def new(address=robot.server.address, viewport=DESK, before=None, **options):
-        context = chromium.new_context(viewport=viewport, reduced_motion="reduce", **options)
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(error))
-        if before:
-            before(page)
-        page.goto(address)
-        page.wait_for_selector("body[data-ready=yes]")
-        return page
-
-    yield new
-    for context in contexts:
-        context.close()
-    assert not errors
+def address(robot):
+    return robot.server.address
 
 
 @pytest.fixture
@@ -329,24 +293,6 @@ def test_escape_cancels_the_answer(busy, page):
     expect(cancelled).to_contain_text("cancelled")
 
 
-def test_a_waiting_request_shows_its_place_and_can_be_cancelled(open_page):
-    def answer(socket, message):
-        name = message.get("id")
-        if message["type"] == "ask":
-            socket.send(json.dumps({"type": "answer", "id": name, "waiting": 2}))
-        if message["type"] == "cancel":
-            done = {"done": True, "success": False, "message": "cancelled", "result": None}
-            socket.send(json.dumps({"type": "answer", "id": name, **done}))
-
-    page = open_page(before=serving(hello(["front"]), answer))
-    page.click("#ideas >> text=Describe in detail")
-    turn = page.locator(".turn")
-    expect(turn).to_contain_text("2 requests go first")
-    turn.get_by_role("button", name="Cancel").click()
-    expect(turn).to_have_attribute("data-state", "cancelled")
-    expect(turn.get_by_role("button", name="Edit and ask again")).to_be_visible()
-
-
 def test_a_refused_question_shows_the_nodes_reason(page):
     page.fill("#question", "What is <s>?")
     page.keyboard.press("Enter")
@@ -409,6 +355,21 @@ def test_a_phrase_for_every_frame_is_added_and_removed(robot, page):
     expect(chip).to_have_count(0)
 
 
+def test_a_value_that_the_node_drops_is_named(robot, page):
+    page.fill("#phrases-add", "Null, a cat")
+    page.keyboard.press("Enter")
+    expect(page.locator("#standing-refusal")).to_contain_text("The node dropped “Null”")
+    expect(page.locator("#phrases-list .chip", has_text="a cat")).to_have_count(1)
+    page.get_by_role("button", name="Remove a cat").click()
+    expect(page.locator("#standing-refusal")).to_be_hidden()
+    page.click("#tab-parameters")
+    page.fill("#p-prompt", "null")
+    page.keyboard.press("Enter")
+    expect(page.locator("#p-prompt-no")).to_contain_text("stores – instead")
+    with robot.server.browser() as other:
+        assert other.set("front", "phrases", None)["success"]
+
+
 def test_the_timeline_filters_and_shows_the_frame(robot, page):
     page.click("#timeline-kinds button[value=captions]")
     words, _ = truth(robot)
@@ -437,94 +398,6 @@ def test_hostile_phrases_are_shown_and_not_run(robot, page):
         assert page.evaluate("window.hacked") is None
         assert page.locator('img[src="x"]').count() == 0
         assert other.set("front", "phrases", None)["success"]
-
-
-def hello(names, **more):
-    """Return messages of a server whose node has these cameras, one look each."""
-    box = [10, 10, 100, 100, 0.5]
-    texts = {name: f"{name or HOSTILE} is here" for name in names}
-    looks = [
-        {
-            "camera": name,
-            "stamp": f"1.{index:09d}",
-            "time": 1000,
-            "width": 640,
-            "height": 480,
-            "picture": None,
-            "task": HOSTILE,
-            "caption": {
-                "text": texts[name],
-                "phrases": [{"text": HOSTILE, "start": 0, "end": 3, "boxes": [box]}],
-                "score": 1,
-                "tokens": 5,
-                "truncated": False,
-            },
-            "phrases": [{"text": HOSTILE, "start": 0, "end": 0, "boxes": []}],
-            "answers": [],
-            "latency": 1,
-            "inference": 1,
-            "dropped": 0,
-        }
-        for index, name in enumerate(names)
-    ]
-    event = {"camera": names[0], "stamp": "1.000000000", "time": 1000, "kind": "answered"}
-    status = {"level": "warn", "message": HOSTILE, "values": {HOSTILE: HOSTILE, "cause": HOSTILE}}
-    return [
-        {
-            "type": "hello",
-            "node": HOSTILE,
-            "version": HOSTILE,
-            "cameras": [{"name": name, "topic": HOSTILE} for name in names],
-            "parameters": {},
-            "values": {"": {"phrases": [HOSTILE], "questions": [HOSTILE]}},
-            "looks": looks,
-            "events": [{**event, "subject": HOSTILE, "answer": HOSTILE, "previous": HOSTILE}],
-            "health": {
-                "model": {**status, "loading": None},
-                "cameras": {name: {**status, "samples": []} for name in names},
-            },
-        },
-        {"type": "state", "state": "ready", "message": HOSTILE, **more},
-    ]
-
-
-def serving(messages, answer=lambda socket, message: None):
-    """Return a function that replaces the page's server by one that sends these messages."""
-
-    def route(page):
-        def begin(socket):
-            socket.on_message(lambda text: answer(socket, json.loads(text)))
-            for message in messages:
-                socket.send(json.dumps(message))
-
-        page.route_web_socket("**/ws", begin)
-
-    return route
-
-
-def test_hostile_names_of_cameras_and_all_other_texts_are_shown_and_not_run(open_page):
-    page = open_page(before=serving(hello([HOSTILE, "rear"])))
-    for panel in ["health", "parameters", "timeline"]:
-        page.click(f"#tab-{panel}")
-    page.click("#overview-tool")
-    expect(page.locator("#overview .name").first).to_have_text(HOSTILE)
-    page.click("#overview .tile-camera >> nth=0")
-    expect(page.locator("#caption")).to_contain_text(" is here")
-    expect(page.locator(".camera .name").first).to_have_text(HOSTILE)
-    assert page.evaluate("window.hacked") is None
-    assert page.locator('img[src="x"], #main script').count() == 0
-
-
-def test_many_cameras_begin_with_an_overview(open_page):
-    names = [f"camera{index}" for index in range(8)]
-    page = open_page(before=serving(hello(names)))
-    tiles = page.locator("#overview .tile-camera")
-    expect(tiles).to_have_count(8)
-    expect(page.locator("#view")).to_be_hidden()
-    expect(tiles.nth(5)).to_contain_text("camera5 is here")
-    tiles.nth(5).click()
-    expect(page.locator("#view")).to_be_visible()
-    expect(page.locator("#caption")).to_contain_text("era5 is here")
 
 
 # Phone, hidden tab, accessibility ----------------------------------------------------------------

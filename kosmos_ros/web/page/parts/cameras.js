@@ -47,8 +47,9 @@ export class Cameras extends EventTarget {
     const padding = 2 * parseFloat(getComputedStyle(grid).paddingLeft);
     const room = { width: grid.clientWidth - padding, height: grid.clientHeight - padding };
     this.shape = this.#shape();
-    const { columns, picture, beside, lines } = arrangement(this.tiles.size, room, this.shape);
+    const { columns, picture, beside, narrow, lines } = arrangement(this.tiles.size, room, this.shape);
     grid.classList.toggle("beside", beside);
+    grid.classList.toggle("narrow", narrow);
     for (const [name, value] of Object.entries({ columns, picture: `${picture}px`, lines, shape: this.shape })) {
       grid.style.setProperty(`--${name}`, value);
     }

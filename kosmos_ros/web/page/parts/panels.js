@@ -40,8 +40,10 @@ export class Panels {
 
   #arrange() {
     const ask = $("#panel-ask"), tabs = $("#tabs"), form = $("#ask-form");
-    if (WIDE.matches) tabs.before(ask);
-    else tabs.after(ask);
+    // An element that moves loses the focus.
+    const before = Boolean(ask.compareDocumentPosition(tabs) & ask.DOCUMENT_POSITION_FOLLOWING);
+    if (WIDE.matches && !before) tabs.before(ask);
+    if (!WIDE.matches && before) tabs.after(ask);
     ask.setAttribute("role", WIDE.matches ? "region" : "tabpanel");
     const place = NARROW.matches ? $("#view") : ask;
     if (form.parentElement === place) return;

@@ -1,0 +1,113 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""A server in the browser itself, which sends the page what a test wants."""
+
+import json
+import time
+
+PATIENCE = 30_000  # ms, far longer than any step takes
+DESK = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
+LONG_AGO = 1.0  # s since 1970
+
+
+def look(camera, number=0, at=LONG_AGO, text="", **more):
+    """Return a described frame, `at` seconds since 1970."""
+    box = [10, 10, 100, 100, 0.5]
+    return {
+        "type": "look",
+        "camera": camera,
+        "stamp": f"{int(at)}.{number:09d}",
+        "time": at * 1000,
+        "width": 640,
+        "height": 480,
+        "picture": None,
+        "task": HOSTILE,
+        "caption": {
+            "text": text or f"{camera or HOSTILE} is here",
+            "phrases": [{"text": HOSTILE, "start": 0, "end": 3, "boxes": [box]}],
+            "score": 1,
+            "tokens": 5,
+            "truncated": False,
+        },
+        "phrases": [{"text": HOSTILE, "start": 0, "end": 0, "boxes": []}],
+        "answers": [],
+        "latency": 1,
+        "inference": 1,
+        "dropped": 0,
+        **more,
+    }
+
+
+def hello(names, state="ready", **more):
+    """Return messages of a server whose node has these cameras, one look each.
+
+    `more` replaces parts of the first message.
+    """
+    event = {"camera": names[0], "stamp": "1.000000000", "time": 1000, "kind": "answered"}
+    status = {"level": "warn", "message": HOSTILE, "values": {HOSTILE: HOSTILE, "cause": HOSTILE}}
+    first = {
+        "type": "hello",
+        "node": HOSTILE,
+        "version": HOSTILE,
+        "cameras": [{"name": name, "topic": HOSTILE} for name in names],
+        "parameters": {},
+        "values": values(phrases=[HOSTILE], questions=[HOSTILE]),
+        "looks": [look(name, index) for index, name in enumerate(names)],
+        "events": [{**event, "subject": HOSTILE, "answer": HOSTILE, "previous": HOSTILE}],
+        "health": {
+            "model": {**status, "loading": None},
+            "cameras": {name: {**status, "samples": []} for name in names},
+        },
+    }
+    return [{**first, **more}, {"type": "state", "state": state, "message": HOSTILE}]
+
+
+def values(**common):
+    """Return the values of parameters for all cameras."""
+    return {"": {"enabled": True, "phrases": [], "questions": [], **common}}
+
+
+def health(names, **figures):
+    """Return a message with figures of the model and of each camera."""
+    sample = dict.fromkeys(("captions", "images", "p50", "p95", "drops", "lost", "memory"), 1.0)
+    sample |= {"device": 0, "waiting": 0, "dropped": {}}
+    status = {"level": "ok", "message": "images are described", "values": figures}
+    return {
+        "type": "health",
+        "model": {**status, "loading": None},
+        "cameras": {name: {**status, "sample": sample} for name in names},
+    }
+
+
+def ago(seconds):
+    """Return a time in seconds since 1970."""
+    return time.time() - seconds
+
+
+class Served:
+    """Replaces the page's server; `Served(...)` is the argument `before` of `open_page`."""
+
+    def __init__(self, messages, answer=lambda socket, message: None):
+        self._messages, self._answer = messages, answer
+        self.received = []
+        self.socket = None
+
+    def __call__(self, page):
+        page.route_web_socket("**/ws", self._begin)
+
+    def send(self, **message):
+        """Send the page a message."""
+        self.socket.send(json.dumps(message))
+
+    def _begin(self, socket):
+        self.socket = socket
+        socket.on_message(self._take)
+        for message in self._messages:
+            self.send(**message)
+
+    def _take(self, text):
+        message = json.loads(text)
+        self.received.append(message)
+        self._answer(self, message)
