@@ -89,6 +89,7 @@ export class Standing {
     place.replaceChildren(...inside);
     if (hot) $(".phrase", place)?.classList.add("hot");
     if (held) $(".phrase", place)?.focus({ preventScroll: true });
+    item.classList.toggle("long", long);
     $(".more", item).hidden = !long;
     $(".more", item).textContent = item.dataset.whole === "yes" ? "Less" : "More";
   }
