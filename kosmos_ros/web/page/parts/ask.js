@@ -19,6 +19,7 @@ const IDEAS = 3; // suggestions, besides a description
 const MOST_DIALOGUES = 100;
 const HINTS = { ask: "Ask about this picture…", region: "Ask about the region: what is it?", find: "Phrases, separated by commas" };
 
+const sizeOf = ([x0, y0, x1, y1]) => `${Math.round(x1 - x0)} × ${Math.round(y1 - y0)}`;
 const unique = (texts) => [...new Set(texts)];
 
 export class Ask extends EventTarget {
@@ -103,10 +104,9 @@ export class Ask extends EventTarget {
   #scope(find) {
     const region = !find && this.region;
     const set = Boolean(region || this.follow);
-    const [x0, y0, x1, y1] = (region || [0, 0, 0, 0]).map(Math.round);
     $("#scope-text").textContent = this.follow
       ? `Follow-up to “${this.follow.turns.at(-1).question}”`
-      : region ? `Region, ${x1 - x0} × ${y1 - y0} px` : "About the whole picture";
+      : region ? `Region, ${sizeOf(region)} px` : "About the whole picture";
     $("#scope").classList.toggle("set", set);
     $("#scope-clear").hidden = !set;
   }
@@ -216,7 +216,7 @@ export class Ask extends EventTarget {
     const { look, region, find } = dialogue;
     const cut = s("svg", { viewBox: `0 0 ${look.width || 4} ${look.height || 3}`, "aria-hidden": "true", preserveAspectRatio: "xMidYMid slice" });
     if (region) cut.append(s("rect", { class: "cut", x: region[0], y: region[1], width: region[2] - region[0], height: region[3] - region[1], "stroke-width": look.width / 40 }));
-    const size = region ? `region ${Math.round(region[2] - region[0])} × ${Math.round(region[3] - region[1])}` : find ? "find" : "whole picture";
+    const size = region ? `region ${sizeOf(region)}` : find ? "find" : "whole picture";
     dialogue.body = h("div", { class: "turns" });
     dialogue.card = h(
       "li",

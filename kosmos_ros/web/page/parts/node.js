@@ -88,17 +88,17 @@ export class Node extends EventTarget {
     }));
     socket.addEventListener("message", current((event) => this.#take(JSON.parse(event.data))));
     socket.addEventListener("close", current((event) => {
-      this.#lost(event.reason);
-      if (!opened) this.#explain(current);
+      if (opened || event.reason) this.message = event.reason;
+      else this.#explain(current);
+      this.#lost();
     }));
     this.#emit("state");
   }
 
-  #lost(reason) {
+  #lost() {
     const pause = PAUSES[Math.min(this.failures++, PAUSES.length - 1)];
     this.connected = false;
     this.state = "disconnected";
-    this.message = reason;
     this.retryAt = Date.now() + pause * 1000;
     this.timer = setTimeout(() => this.connect(), pause * 1000);
     for (const answer of this.requests.values()) answer({ done: true, success: false, message: NO_CONNECTION });
@@ -110,10 +110,9 @@ export class Node extends EventTarget {
   // Browsers do not say why a websocket was refused. The server refuses other requests likewise.
   async #explain(current) {
     const response = await fetch("icon.svg", { cache: "no-store" }).catch(() => null);
-    if (response?.status !== 403) return;
-    const reason = (await response.text()).trim();
+    const reason = response?.status === 403 ? (await response.text()).trim() : "";
     current(() => {
-      this.message = `The server refuses this page: ${reason}.`;
+      this.message = reason && `The server refuses this page: ${reason}.`;
       this.#emit("state");
     })();
   }

@@ -9,8 +9,10 @@
 
 import { $, s, set } from "./dom.js";
 import { load } from "./images.js";
-import { area as size, labels } from "./labels.js";
+import { area as size, labels, shared } from "./labels.js";
 import { gridLines, keyboard, pointer } from "./region.js";
+
+const EDGE = 8; // px between the picture's edge and an answer about the whole picture
 
 const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
 const snap = (v) => Math.round(v * devicePixelRatio) / devicePixelRatio;
@@ -224,7 +226,8 @@ export class Picture extends EventTarget {
     this.bubble.classList.toggle("whole", !box);
     if (this.bubble.hidden) return;
     this.bubble.style.maxWidth = `${Math.min(this.width - 16, 320)}px`;
-    this.#beside(this.bubble, place ?? { x: 8, y: this.height, w: 0, h: 0 });
+    if (place) this.#beside(this.bubble, place);
+    else this.#corner(this.bubble);
   }
 
   #outline(place, box) {
@@ -244,6 +247,16 @@ export class Picture extends EventTarget {
       "aria-label",
       `Region, ${x1 - x0} by ${y1 - y0} pixels at ${x0}, ${y0}. Arrow keys move it, Shift and arrow keys change its size, Enter asks, Escape removes it.`,
     );
+  }
+
+  // Moves an element to the corner where it covers least of the boxes.
+  #corner(node) {
+    const w = node.offsetWidth, h = node.offsetHeight;
+    const left = EDGE, right = Math.max(this.width - w - EDGE, 0), top = EDGE, bottom = Math.max(this.height - h - EDGE, 0);
+    const covered = ([x, y]) => this.placed.reduce((sum, p) => sum + shared({ x, y, w, h }, p.area) + shared({ x, y, w, h }, p.label), 0);
+    const corners = [[left, bottom], [right, bottom], [left, top], [right, top]];
+    const [x, y] = corners.reduce((best, corner) => (covered(corner) < covered(best) ? corner : best));
+    Object.assign(node.style, { left: `${Math.round(x)}px`, top: `${Math.round(y)}px` });
   }
 
   #beside(node, place) {
