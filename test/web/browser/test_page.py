@@ -191,6 +191,7 @@ def test_video_hides_the_boxes_only_while_the_picture_differs(page):
         lambda response: "/live/front" in response.url and response.status == 200
     ):
         pass
+    expect(page.locator("#live-text")).to_have_text("Video")
     expect(page.locator(".mark")).not_to_have_count(0)  # the scene stands still
     page.click("#cameras .camera:has-text('rear')")
     expect(page.locator(".mark")).to_have_count(0)  # this one moves
@@ -207,7 +208,9 @@ def test_a_question_about_a_dragged_region_is_answered_about_its_shape(robot, pa
     expect(page.locator("body")).to_have_attribute("data-frozen", "yes")
     expect(page.locator("#scope-text")).to_contain_text("Region")
     stamp = page.text_content("#stamp")
+    size = re.search(r"\d+ × \d+", page.text_content("#scope-text"))[0]
     page.click("#quick >> text=What is it?")
+    expect(page.locator(".card .size")).to_have_text(f"region {size}")
     colour_and_kind = words.split(maxsplit=1)[1]
     expect(page.locator("#bubble-answer")).to_contain_text(colour_and_kind)
     turn = page.locator(".turn[data-state=done]")

@@ -175,6 +175,18 @@ def test_a_refusal_never_looks_like_an_answer(open_page):
     expect(page.locator("#announcer")).to_have_text(f"No answer: {reason}")
 
 
+def test_an_answer_about_the_whole_picture_covers_no_box_if_it_can(open_page):
+    frame = look("front")
+    frame["caption"]["phrases"][0]["boxes"] = [[0, 320, 640, 480, 0.5]]
+    served = Served(hello(["front"], looks=[frame]), refusing("no"))
+    page = open_page(before=served, viewport=PHONE, has_touch=True, is_mobile=True)
+    page.click("#ideas >> text=Describe in detail")
+    expect(page.locator("#bubble-answer")).to_have_text("no")
+    bubble = page.locator("#bubble").bounding_box()
+    box = page.locator(".mark .fill").bounding_box()
+    assert bubble["y"] + bubble["height"] <= box["y"]
+
+
 def test_a_suggestion_keeps_the_focus_when_it_is_used_and_when_a_frame_arrives(open_page):
     served = Served(hello(["front"]), refusing("no"))
     page = open_page(before=served)
