@@ -25,11 +25,7 @@ export class Figures {
 
   draw(node) {
     this.#say(warnings(node));
-    const { model, version, cameras } = node;
-    const figures = new Map([["model", { title: "Model", line: "", pairs: [["state", model?.message ?? "unknown"], ...Object.entries(model?.values ?? {}), ["kosmos_ros", version ?? ""]] }]]);
-    for (const { name, message, values } of cameras.values()) {
-      figures.set(cameraKey(name), { title: `Camera ${name}`.trim(), line: message, pairs: Object.entries(values) });
-    }
+    const figures = figuresOf(node);
     for (const [key, group] of this.groups) {
       if (figures.has(key)) continue;
       group.remove();
@@ -64,6 +60,16 @@ export class Figures {
 }
 
 const cameraKey = (name) => `camera ${name}`;
+
+// Returns a map of {title, line: a state beside it, pairs: [key, value]}.
+function figuresOf({ model, version, cameras }) {
+  const pairs = [["state", model?.message ?? "unknown"], ...Object.entries(model?.values ?? {}), ["kosmos_ros", version ?? ""]];
+  const figures = new Map([["model", { title: "Model", line: "", pairs }]]);
+  for (const { name, message, values } of cameras.values()) {
+    figures.set(cameraKey(name), { title: `Camera ${name}`.trim(), line: message, pairs: Object.entries(values) });
+  }
+  return figures;
+}
 
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
