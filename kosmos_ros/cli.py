@@ -19,7 +19,7 @@ import argparse
 from typing import Any, NoReturn
 
 from kosmos_ros import __version__
-from kosmos_ros.commands import check, tasks
+from kosmos_ros.commands import check, evaluate, tasks
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write
 from kosmos_ros.entry import ENVIRONMENT, INSTALL_WEB, INTERRUPTED, PACKAGES, missing_package
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     tasks.add(commands)
     check.add(commands)
+    evaluate.add(commands)
     fetch = commands.add_parser(
         "fetch",
         help="download a model and check its files",

@@ -63,13 +63,14 @@ class Limits:
 
 
 def described(
-    names: Iterable[str], prompts: PromptsOf, limits: Limits, engine: Callable[[], Engine]
+    asked: Iterable[tuple[str, PromptsOf]], limits: Limits, engine: Callable[[], Engine]
 ) -> Iterator[Described | Failure]:
-    """Yield the captions of each image, or its failure, in the order of `names`.
+    """Yield the captions of each image, or its failure, in the order of `asked`.
 
-    Calls `engine` when the first image has been read. Raises its errors, and DeviceLostError.
+    `asked` has the path of each image and the prompts about it. Calls `engine` when the first
+    image has been read. Raises its errors, and DeviceLostError.
     """
-    for group in _groups(_pictures(names, prompts, limits), limits.max_image_pixels):
+    for group in _groups(_pictures(asked, limits), limits.max_image_pixels):
         pictures = [each for each in group if isinstance(each, Picture)]
         results = iter(_captions(engine(), pictures, limits) if pictures else ())
         for each in group:
@@ -77,9 +78,9 @@ def described(
 
 
 def _pictures(
-    names: Iterable[str], prompts: PromptsOf, limits: Limits
+    asked: Iterable[tuple[str, PromptsOf]], limits: Limits
 ) -> Iterator[Picture | Failure]:
-    for name in names:
+    for name, prompts in asked:
         try:
             image = _load(name, limits)
             height, width, _ = image.shape

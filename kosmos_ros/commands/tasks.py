@@ -202,13 +202,13 @@ def _run(options: argparse.Namespace, asked: PromptsOf, results: Results) -> int
         raise ConfigError("IMAGE must be the path of a file or - (standard input), got ''")
     _make_folder(options)
     limits = Limits(options.max_image_pixels, options.max_new_tokens, options.stored_pixels)
-    found = described(options.images, asked, limits, _Loader(options))
+    found = described(((name, asked) for name in options.images), limits, Loader(options))
     bar = len(options.images) > 1 and sys.stderr.isatty()
     failures = 0
     for each in tqdm(found, unit="image", total=len(options.images), disable=not bar):
         if isinstance(each, Failure):
             failures += 1
-            report(_message(each))
+            report(message(each))
             continue
         picture, captions = each
         for prompt, caption, more in results(picture, captions):
@@ -221,7 +221,8 @@ def _run(options: argparse.Namespace, asked: PromptsOf, results: Results) -> int
     return 1 if failures else 0
 
 
-def _message(failure: Failure) -> str:
+def message(failure: Failure) -> str:
+    """Return the error of an image, which names it and the options as the user types them."""
     text, name = opts.as_typed(failure.error), failure.name
     if name == "-":
         name = "standard input"
@@ -238,19 +239,19 @@ def _make_folder(options: argparse.Namespace) -> None:
         raise ConfigError(f"--out must be a folder, got {options.out}: {exc.strerror}") from exc
 
 
-class _Loader:
-    """Loads the engine at the first call."""
+class Loader:
+    """Loads the engine at the first call. Before it, `engine` is None."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
 
     def __call__(self) -> Engine:
-        if self._engine is None:
+        if self.engine is None:
             # Importing torch takes seconds, so errors of images must not wait for it.
             from kosmos_ros.kosmos2.engine import Engine
 
-            self._engine = Engine.load(
+            self.engine = Engine.load(
                 **{name: getattr(self._options, name) for name in opts.MODEL}
             )
-        return self._engine
+        return self.engine

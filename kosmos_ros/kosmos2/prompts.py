@@ -111,13 +111,16 @@ def caption(task: str, grounded: bool = True) -> Prompt:
     return Prompt(task, text, text if repeated else "")
 
 
-def phrase_grounding(phrase: str) -> Prompt:
+def phrase_grounding(phrase: str, before: str = "") -> Prompt:
     """Return the prompt for the boxes of a noun phrase or referring expression.
 
-    Raises PromptError; see plain_text.
+    `before` are the words of a sentence before the phrase, which tell more about it: section 4.1.1
+    of https://arxiv.org/abs/2306.14824. Raises PromptError; see plain_text.
     """
-    text = f"<grounding><phrase> {plain_text('phrase', phrase)}</phrase>"
-    return Prompt("phrase_grounding", text, text, stop=BOX_TAGS[1])
+    asked = f"<phrase> {plain_text('phrase', phrase)}</phrase>"
+    words = f" {plain_text('sentence', before)}" if before.strip() else ""
+    text, lead = f"<grounding>{words}{asked}", f"<grounding>{asked}"
+    return Prompt("phrase_grounding", text, lead, stop=BOX_TAGS[1])
 
 
 def joined(asked: Sequence[Prompt]) -> Prompt:

@@ -23,9 +23,10 @@ MAY_IMPORT = {
     "kosmos2": BASE | {"shapes"},
     "images": BASE | {"shapes", "kosmos2"},
     "serving": BASE | {"kosmos2"},
+    "offline": BASE | {"kosmos2", "images", "serving"},
     "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
     "web": BASE | {"images", "serving", "ros"},
-    "commands": BASE | {"shapes", "kosmos2", "images", "serving"},
+    "commands": BASE | {"shapes", "kosmos2", "images", "serving", "offline"},
     "cli": BASE | {"commands", "kosmos2", "web"},
 }
 """The folders and modules of the package that each of them may import."""
