@@ -82,7 +82,7 @@ def refcoco(path, scenes):
 
 
 def flickr(path, scenes):
-    """Write a sentence for each scene that names its shapes, in the form of MDETR's annotations."""
+    """Write a sentence about each scene, in the form of MDETR's annotations."""
     images, annotations = [], []
     for number, scene in enumerate(scenes):
         sentence, spans = "An image of ", []

@@ -8,6 +8,7 @@ The folder `offline/evaluation` reads data sets and scores answers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -172,7 +173,7 @@ def _of_image(task: Task, own: Asked, found: Described | Failure) -> Iterator[An
     captions = iter(() if isinstance(found, Failure) else found[1])
     for sample, prompt in own:
         if isinstance(prompt, PromptError):
-            report(f"sample {sample.key} of {sample.file}: {opts.as_typed(prompt)}")
+            report(f"sample {sample.key} of {sample.file}: {prompt}")
             yield failed(sample, prompt)
         elif isinstance(found, Failure):
             yield failed(sample, found.error, prompt.text)
@@ -248,7 +249,8 @@ class _Details:
         trace: TracebackType | None,
     ) -> None:
         if self._file and self._path:
-            self._file.close()
+            with contextlib.suppress(OSError):  # `write` has flushed, or reported why not
+                self._file.close()
             if self._empty:
                 self._path.unlink(missing_ok=True)
 

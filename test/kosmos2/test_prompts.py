@@ -181,6 +181,21 @@ def test_each_task_has_its_lead_and_stop(prompt, task, lead, stop):
     assert task in prompts.TASKS
 
 
+@pytest.mark.parametrize("space", ["", " ", "\n"])
+def test_the_words_before_a_phrase_precede_it_and_are_not_part_of_its_answer(space):
+    """The example is that of section 4.1.1 of https://arxiv.org/abs/2306.14824."""
+    prompt = prompts.phrase_grounding("orange safety vest", f"A man in a hat and{space}")
+    vest = "<phrase> orange safety vest</phrase>"
+    assert prompt.text == f"<grounding> A man in a hat and{vest}"
+    assert prompt.lead == f"<grounding>{vest}"
+    assert prompts.phrase_grounding("a man", space) == prompts.phrase_grounding("a man")
+
+
+def test_words_before_a_phrase_are_plain_text():
+    with pytest.raises(PromptError, match="sentence 'a </s>' contains the reserved tag </s>"):
+        prompts.phrase_grounding("a dog", "a </s>")
+
+
 def test_joined_prompts_are_one_per_line():
     pair = prompts.phrase_grounding("a dog"), prompts.phrase_grounding("a cat")
     assert prompts.joined(pair).text == "\n".join(prompt.text for prompt in pair)
