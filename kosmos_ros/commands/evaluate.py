@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import statistics
 import sys
 import time
@@ -221,8 +222,10 @@ def _settings(options: argparse.Namespace, load: Loader) -> dict[str, Any]:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ConfigError(f"--limit must be a whole number of at least 1, got {quoted(text)}")
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
+        raise ConfigError(
+            f"--limit must be a whole number from 1 to 999999999, got {quoted(text)}"
+        )
     return int(text)
 
 

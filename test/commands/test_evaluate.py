@@ -193,6 +193,17 @@ def test_boxes_are_scored_in_the_size_that_the_data_set_names(evaluate, sets, tm
         assert line["prediction"] == pytest.approx([2 * side for side in other["prediction"]])
 
 
+def test_boxes_are_those_of_the_stored_pixels(evaluate, sets, tmp_path):
+    """An EXIF orientation, which viewers follow, changes nothing."""
+    turned = Image.Exif()
+    turned[0x0112] = 6  # rotate by a quarter
+    for path in (sets / "train2014").iterdir():
+        with Image.open(path) as image:
+            image.save(tmp_path / path.name, quality=100, subsampling=0, exif=turned)
+    _, value, _, _ = evaluate(sets / "refcoco.json", "rec", tmp_path)
+    assert value["value"] > 0.8
+
+
 # Questions and captions ------------------------------------------------------------------------
 
 
@@ -369,8 +380,9 @@ def test_the_score_names_the_model_and_its_settings(evaluate, sets):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("--limit", "0"), "--limit must be a whole number of at least 1, got '0'"),
-        (("--limit", "²"), "--limit must be a whole number of at least 1, got '²'"),
+        (("--limit", "0"), "--limit must be a whole number from 1 to 999999999, got '0'"),
+        (("--limit", "²"), "--limit must be a whole number from 1 to 999999999, got '²'"),
+        (("--limit", "9" * 5000), "--limit must be a whole number from 1 to 999999999, got '999"),
         (("--task", "ocr"), "--task must be one of rec, grounding, caption, vqa, got 'ocr'"),
         (("--annotations", "a.json"), "--annotations is for --task vqa only, got --task rec"),
         (("--task", "vqa"), "refcoco.json must have text as 'data_subtype'; it is missing"),
