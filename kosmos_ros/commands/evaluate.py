@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import statistics
 import sys
@@ -121,7 +122,7 @@ def _by_image(options: argparse.Namespace) -> dict[str, Asked]:
     images: dict[str, Asked] = {}
     for sample in samples:
         images.setdefault(sample.file, []).append((sample, _prompt(options.task, sample)))
-    if not any(datasets.find_image(options.images, file).is_file() for file in images):
+    if not any(os.path.isfile(datasets.find_image(options.images, file)) for file in images):
         raise ConfigError(
             f"--images must be the folder with the images of {options.dataset}, such as "
             f"{samples[0].file}; {options.images} has none of them"

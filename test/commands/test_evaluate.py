@@ -306,6 +306,18 @@ def test_a_broken_image_is_named_and_counts_as_wrong(evaluate, sets, tmp_path):
     assert value["value"] == sum(kept) / before["samples"]
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\ud800", "a\nb", "."])
+def test_an_image_with_a_name_that_no_file_has_is_a_missing_one(evaluate, sets, tmp_path, name):
+    def rename(tree):
+        tree["images"][0]["file_name"] = name
+
+    dataset = changed(sets / "refcoco.json", tmp_path, rename)
+    code, value, lines, err = evaluate(dataset, "rec", sets / "train2014", "--limit", 2)
+    assert (code, value["failed"], len(err.splitlines())) == (1, 1, 1)
+    assert [line["image"] for line in lines] == [name, drawn_data_sets.coco_name(0)]
+    assert [line["score"] for line in lines] == [0, 1]
+
+
 def test_a_broken_image_counts_as_an_empty_caption(evaluate, sets, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(cider, "missing", lambda: "")

@@ -30,6 +30,7 @@ TARGETS = (
     "parameter",
     "hub",
     "model",
+    "data_set",
 )
 SHARED = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a folder in memory
 CORPUS = Path(__file__).parents[1] / "corpus"

@@ -77,6 +77,7 @@ BROKEN = (
     ("parameter", "fuzz.parameter.validated", lambda field, value: value),
     ("hub", "kosmos_ros.kosmos2.cache.Snapshot._put", lambda _, path, __: path.write_text("")),
     ("model", "fuzz.model.Engine.load", lambda *args, **options: 1 / 0),
+    ("data_set", "kosmos_ros.offline.evaluation.tasks.iou", lambda *args: 2.0 / 0),
 )
 
 

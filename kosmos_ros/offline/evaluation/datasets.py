@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -162,7 +163,8 @@ def find_image(folder: Path, file: str) -> Path:
     places = [folder / file, folder / name]
     if subset := re.match(r"COCO_(\w+)_", name):
         places.append(folder / subset[1] / name)
-    return next((place for place in places if place.is_file()), places[0])
+    # Path.is_file would raise for a name that is too long or a folder that cannot be read.
+    return next((place for place in places if os.path.isfile(place)), places[0])
 
 
 def _of_karpathy(image: _Entry) -> Sample:

@@ -186,8 +186,9 @@ def test_an_image_is_found_in_its_folder_or_in_the_one_above(tmp_path, stored, f
     assert datasets.find_image(tmp_path, file) == path
 
 
-def test_an_image_that_is_nowhere_is_looked_for_in_the_folder(tmp_path):
-    assert datasets.find_image(tmp_path, NAME) == tmp_path / NAME
+@pytest.mark.parametrize("name", [NAME, "x" * 300, "a\0b", "\ud800"])
+def test_an_image_that_is_nowhere_is_looked_for_in_the_folder(tmp_path, name):
+    assert datasets.find_image(tmp_path, name) == tmp_path / name
 
 
 # Files that are not as published ---------------------------------------------------------------
