@@ -129,9 +129,10 @@ def questions(path: Path, annotations: Path | None = None) -> list[Sample]:
     """Read questions of VQAv2, and their answers from the file `annotations`, if there is one.
 
     The form is that of https://visualqa.org/download.html (files such as
-    v2_OpenEnded_mscoco_val2014_questions.json and v2_mscoco_val2014_annotations.json), described
-    at https://visualqa.org/vqa_v2_teaser.html. Answers of the test splits are not published. Names
-    of images follow from image_id and data_subtype, as in https://github.com/GT-Vision-Lab/VQA.
+    v2_OpenEnded_mscoco_val2014_questions.json and v2_mscoco_val2014_annotations.json), which
+    https://github.com/GT-Vision-Lab/VQA reads (PythonHelperTools/vqaTools/vqa.py). Names of
+    images follow from image_id and data_subtype, as there. Answers of the test splits are not
+    published.
     """
     root = _read(path)
     subset = root.text("data_subtype").replace("-dev", "")  # test-dev2015 has images of test2015
