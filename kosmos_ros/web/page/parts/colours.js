@@ -7,7 +7,7 @@
 // green. Any other phrase gets a colour that follows from its words, or the next one that is free
 // in its frame, and keeps it for the session.
 
-const COLOURS = 8; // classes c0 to c7 of style.css; c8 is for black, white and grey things only
+const COLOURS = 8; // classes c0 to c7 of base.css; c8 is for black, white and grey things only
 const KEPT = 500; // texts whose colour is remembered, the newest
 
 const NAMED = new Map(
