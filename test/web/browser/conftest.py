@@ -2,25 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A headless Chromium and the page. Fixtures import what may be missing."""
 
-import os
-import shutil
-
+import chromium as browsers
 import pytest
-from served import DESK, PATIENCE
+from chromium import DESK, PATIENCE
 
 
 @pytest.fixture(scope="package")
 def chromium():
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(PATIENCE)
-    with sync_playwright() as driver:
-        # The distribution's Chromium, otherwise Playwright's own.
-        path = shutil.which("chromium") or driver.chromium.executable_path
-        if not os.path.exists(path):
-            pytest.skip("chromium is not installed: run scripts/setup")
-        # Chromium's sandbox does not work as root, as in a container.
-        yield driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with browsers.chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

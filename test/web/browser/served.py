@@ -5,9 +5,6 @@
 import json
 import time
 
-PATIENCE = 30_000  # ms, far longer than any step takes
-DESK = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 LONG_AGO = 1.0  # s since 1970
 

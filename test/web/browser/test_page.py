@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import re
-from pathlib import Path
 
 import pytest
 from comparison import iou
@@ -15,17 +14,16 @@ pytest.importorskip("axe_playwright_python", reason="run scripts/setup")
 pytest.importorskip("playwright", reason="run scripts/setup")
 pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
 
-import axe_playwright_python
+from chromium import DESK, PHONE, check_accessibility
 from playwright.sync_api import expect
 from programs import Program, parameters
-from served import DESK, HOSTILE, PHONE
+from served import HOSTILE
 from web_client import QUESTION, Robot, Server
 
 from kosmos_ros.shapes.scenes import COLOURS, KINDS
 
 SIZE = 640, 480  # pixels of the front camera's image, which never changes
 LONGEST_PAUSE = 10_000  # ms between two attempts to connect
-AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 ABSENT = "a blue dog"
 
 
@@ -472,33 +470,21 @@ def test_a_hidden_tab_gets_nothing(open_page):
 def test_axe_finds_nothing_serious(open_page, scheme):
     page = open_page(color_scheme=scheme)
     page.wait_for_selector(".mark")
-    page.evaluate(AXE)
     page.keyboard.press("r")  # a region with its quick questions
-    check(page)
+    check_accessibility(page)
     page.click("#quick >> text=What is it?")
     page.wait_for_selector(".turn[data-state=done]")
     page.click("#tab-parameters")
-    check(page)
+    check_accessibility(page)
     page.set_viewport_size({"width": 1024, "height": 768})
     page.click("#tab-health")
-    check(page)
+    check_accessibility(page)
     page.set_viewport_size(PHONE)
     page.click("#tab-timeline")
-    check(page)
+    check_accessibility(page)
     page.set_viewport_size(DESK)
     page.click("#overview-tool")
-    check(page)
-
-
-def check(page):
-    """Assert that axe-core finds no serious or critical problem."""
-    result = page.evaluate("axe.run({ resultTypes: ['violations'] })")
-    bad = [
-        (found["id"], [node["html"][:120] for node in found["nodes"]][:3])
-        for found in result["violations"]
-        if found["impact"] in ("serious", "critical")
-    ]
-    assert not bad
+    check_accessibility(page)
 
 
 # The end of the node, and of the server ----------------------------------------------------------

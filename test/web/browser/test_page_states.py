@@ -10,8 +10,9 @@ pytest.importorskip("axe_playwright_python", reason="run scripts/setup")
 pytest.importorskip("playwright", reason="run scripts/setup")
 pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
 
+from chromium import DESK, PHONE
 from playwright.sync_api import expect
-from served import DESK, HOSTILE, PHONE, Served, ago, health, hello, look, values
+from served import HOSTILE, Served, ago, health, hello, look, values
 from web_client import Server
 
 SMALL = {"width": 1024, "height": 768}
