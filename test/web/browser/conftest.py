@@ -7,7 +7,7 @@ import pytest
 from chromium import DESK, PATIENCE
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # its event loop would be in the way of other files
 def chromium():
     with browsers.chromium() as browser:
         yield browser
