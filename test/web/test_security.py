@@ -3,6 +3,7 @@
 """Requests with a wrong host, origin or token are refused with 403; all others are served."""
 
 import asyncio
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -169,7 +170,11 @@ def test_pictures_are_not_embedded_elsewhere(path, site, served):
         ("/app.js", f"token={TOKEN}", {}, False),  # the cookie does that
         ("/app.js", "", {"cookie": f"kosmos_token={TOKEN}"}, True),
         ("/app.js", "", {"cookie": f"other=1; kosmos_token={TOKEN}"}, True),
+        # A browser sends the cookies of all ports of a machine.
+        ("/app.js", "", {"cookie": f'grid={{"a": 1}}; kosmos_token={TOKEN}'}, True),
+        ("/app.js", "", {"cookie": f"no name; a[b]=\xe9; kosmos_token={TOKEN}"}, True),
         ("/app.js", "", {"cookie": f"other={TOKEN}"}, False),
+        ("/app.js", "", {"cookie": "kosmos_token="}, False),
         ("/app.js", "", {"cookie": "kosmos_token=\xff"}, False),
         ("/mcp", "", {"authorization": f"Bearer {TOKEN}"}, True),
         ("/mcp", "", {"authorization": f"bearer {TOKEN}"}, True),
@@ -194,6 +199,13 @@ def test_a_websocket_needs_the_cookie():
 def test_the_cookie_is_for_this_server_and_not_for_scripts():
     cookie = ask(query=f"token={TOKEN}", token=TOKEN).headers["set-cookie"]
     assert cookie == f"kosmos_token={TOKEN}; HttpOnly; Path=/; SameSite=Strict"
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=16, max_size=40))
+def test_a_browser_that_opened_the_link_is_served_whatever_the_token(token):
+    link = ask(query=f"token={quote(token, safe='')}", token=token)
+    cookie = link.headers["set-cookie"].partition("; HttpOnly")[0]
+    assert ask(path="/app.js", token=token, cookie=cookie).reached
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8765", "evil.example"])
