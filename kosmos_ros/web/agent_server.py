@@ -8,7 +8,7 @@ Knows MCP and the names of the tools; no result and no ROS.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
@@ -85,26 +85,11 @@ def _tool(method: Callable[..., Any]) -> Tool:
     return tool
 
 
-def agent_app(server: MCPServer[Any], hosts: Iterable[str], anywhere: bool) -> Starlette:
-    """Return the routes of a server over HTTP, at PATH.
-
-    `hosts` are the names under which the server may be called. `anywhere`: the server listens at
-    all addresses of this machine, so only security.Guard checks the names.
-    """
-    names = [*hosts]
-    security = TransportSecuritySettings(
-        enable_dns_rebinding_protection=not anywhere,
-        allowed_hosts=[*names, *(f"{name}:*" for name in names)],
-        allowed_origins=[
-            f"{scheme}://{name}{port}"
-            for scheme in ("http", "https")
-            for name in names
-            for port in ("", ":*")
-        ],
-    )
+def agent_app(server: MCPServer[Any]) -> Starlette:
+    """Return the routes of a server over HTTP, at PATH. They check no address: see security.Guard."""
     return server.streamable_http_app(
         streamable_http_path=PATH,
         stateless_http=True,  # keep nothing for agents that have disconnected
         max_request_body_size=MOST_BODY,
-        transport_security=security,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )

@@ -28,7 +28,7 @@ from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
 from kosmos_ros.web.agent_server import agent_app, agent_server
 from kosmos_ros.web.broker_node import KOSMOS, BrokerNode
-from kosmos_ros.web.security import ANYWHERE, Guard, address_of, bracketed, token_for
+from kosmos_ros.web.security import ANYWHERE, Guard, address_of, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site
 
 TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # other users and nodes can read a parameter, but not this
@@ -84,9 +84,7 @@ class WebNode(BrokerNode):
         self._socket = _bound(settings.address, settings.port)
         bound, port = self._socket.getsockname()[:2]
         self._agents = agent_server(self.broker)
-        hosts = {"localhost", bracketed(bound), *settings.allowed_hosts}
-        agents = agent_app(self._agents, hosts, anywhere=bound in ANYWHERE)
-        site = Site(self.broker).app(*agents.routes)
+        site = Site(self.broker).app(*agent_app(self._agents).routes)
         guard = Guard(site, settings.allowed_hosts, token, cookie=f"kosmos_token_{port}")
         self._server = uvicorn.Server(
             uvicorn.Config(

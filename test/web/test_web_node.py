@@ -127,8 +127,13 @@ def test_a_chosen_token_is_required_and_not_printed(environment, values, source)
 
 def test_a_name_of_the_machine_must_be_allowed():
     server = Server(allowed_hosts="[robot.local]")
-    assert server.get("/", Host="robot.local:80").status == 200
-    assert server.get("/", Host="other.local:80").status == 403
+    json = {"Content_Type": "application/json", "Accept": "application/json, text/event-stream"}
+    for name in ("robot.local:80", "Robot.Local"):  # the case of letters does not matter
+        assert server.get("/", Host=name).status == 200
+        response = server.get("/mcp", "POST", Host=name, **json)
+        assert response.status == 400, response.data  # the body is empty
+    for path, method in (("/", "GET"), ("/mcp", "POST")):
+        assert server.get(path, method, Host="other.local:80", **json).status == 403
 
 
 @pytest.mark.parametrize(
