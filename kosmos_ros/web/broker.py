@@ -137,7 +137,9 @@ class Broker:
         self.looks.add(key, PICTURE, True)
 
     def event(self, event: Json, published: float) -> None:
-        """Take over an event, unless it is known. `published`: when, in s, monotonic."""
+        """Take over an event. `published`: when, in s, monotonic."""
+        # A bag that plays again has the same events, so only `published` says that one is new.
+        self._wake(Happened(event, published))
         key = (event["camera"], event["stamp"], event["kind"], event["subject"])
         if key in self._events:  # the node sends its last events to each new subscriber
             return
@@ -145,7 +147,6 @@ class Broker:
         while len(self._events) > MOST_EVENTS:
             del self._events[next(iter(self._events))]
         self._broadcast({"type": "event", **event}, EVENT, key)
-        self._wake(Happened(event, published))
 
     @property
     def present(self) -> bool:

@@ -371,6 +371,18 @@ def test_only_an_event_that_is_published_after_the_call_ends_the_wait():
     asyncio.run(test())
 
 
+def test_the_event_of_a_bag_that_plays_again_ends_the_wait():
+    async def test():
+        broker = present_broker()
+        broker.event(EVENT, time.monotonic())
+        waiting = asyncio.ensure_future(Tools(broker).wait_for_event(timeout=5))
+        await asyncio.sleep(0)
+        broker.event(EVENT, time.monotonic())
+        assert (await waiting).event.subject == "a cat"
+
+    asyncio.run(test())
+
+
 def test_cameras_waits_for_the_first_diagnostics():
     async def test():
         broker = present_broker()
