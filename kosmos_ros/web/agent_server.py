@@ -86,7 +86,7 @@ def _tool(method: Callable[..., Any]) -> Tool:
 
 
 def agent_app(server: MCPServer[Any]) -> Starlette:
-    """Return the routes of a server over HTTP, at PATH. They check no address: see security.Guard."""
+    """Return the routes of a server over HTTP, at PATH. Only security.Guard checks addresses."""
     return server.streamable_http_app(
         streamable_http_path=PATH,
         stateless_http=True,  # keep nothing for agents that have disconnected

@@ -21,6 +21,7 @@ from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.goals import GONE, Request
+from kosmos_ros.web.live import LiveImage
 from kosmos_ros.web.looks import (
     ANSWER,
     CAPTION,
@@ -278,20 +279,19 @@ class Broker:
         result: Json = message["result"]
         return result
 
-    async def live(self, camera: str) -> Callable[[], Any] | None:
-        """Return a function that reads the camera's newest image; None: none has arrived yet."""
-        future = self._loop.create_future()
+    async def live(self, camera: str) -> LiveImage | None:
+        """Return the camera's newest image; None: none has arrived yet."""
+        future: asyncio.Future[LiveImage | None] = self._loop.create_future()
 
-        def answer(read: Callable[[], Any] | None) -> None:
+        def answer(image: LiveImage | None) -> None:
             if not future.done():
-                future.set_result(read)
+                future.set_result(image)
 
         self.node_client.post(lambda: self.node_client.live(camera, answer))
         try:
-            read: Callable[[], Any] | None = await asyncio.wait_for(future, LIVE_TIMEOUT)
+            return await asyncio.wait_for(future, LIVE_TIMEOUT)
         except asyncio.TimeoutError:
             return None
-        return read
 
     def value(self, camera: str, name: str) -> Any:
         """Return the value of a camera's parameter, or None."""

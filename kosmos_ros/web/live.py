@@ -8,6 +8,7 @@ Runs in the thread of the client's executor. Messages stay serialized until they
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,13 @@ from sensor_msgs.msg import CompressedImage, Image
 
 LINGER = 5.0  # s from the last call for an image until its subscription ends
 COMPRESSED = "/compressed"  # end of the name of a topic with compressed images
+
+
+class LiveImage(NamedTuple):
+    """The newest image of a camera. `read` returns its message; any thread may call it."""
+
+    number: int  # of this image; no other image of this process has it
+    read: Callable[[], Image | CompressedImage]
 
 
 class _Source(NamedTuple):
@@ -38,7 +46,7 @@ class _Live:
     source: _Source
     subscription: Any = None
     asked: float = field(default_factory=time.monotonic)
-    newest: bytes = b""  # serialized; of the type of `source`
+    newest: LiveImage | None = None
 
 
 class LiveImages:
@@ -47,19 +55,19 @@ class LiveImages:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._cameras: dict[str, _Live] = {}
+        self._numbers = itertools.count()
 
-    def newest(self, camera: str, topic: str) -> Callable[[], Any] | None:
-        """Return a function that reads the newest message of a camera, whose topic is `topic`.
+    def newest(self, camera: str, topic: str) -> LiveImage | None:
+        """Return the newest image of a camera, whose topic is `topic`; None: none has arrived.
 
-        Returns None while no image has arrived. The first call begins the subscription.
+        The first call begins the subscription.
         """
         live = self._cameras.get(camera)
         if live is None:
             live = self._cameras[camera] = _Live(topic, self._source(topic))
             self._subscribe(live)
         live.topic, live.asked = topic, time.monotonic()
-        read = functools.partial(deserialize_message, live.newest, live.source.type)
-        return read if live.newest else None
+        return live.newest
 
     def watch(self, now: float) -> None:
         """End subscriptions without a call for LINGER; `now` is the monotonic time.
@@ -72,7 +80,7 @@ class LiveImages:
                 self._node.destroy_subscription(self._cameras.pop(camera).subscription)
             elif (source := self._source(live.topic)) != live.source:
                 self._node.destroy_subscription(live.subscription)
-                live.source, live.newest = source, b""
+                live.source, live.newest = source, None
                 self._subscribe(live)
 
     def clear(self) -> None:
@@ -94,9 +102,11 @@ class LiveImages:
         return _Source(topic, kind, reliability)
 
     def _subscribe(self, live: _Live) -> None:
-        def keep(data: bytes) -> None:
-            live.newest = data
-
         topic, kind, reliability = live.source
+
+        def keep(data: bytes) -> None:
+            read = functools.partial(deserialize_message, data, kind)
+            live.newest = LiveImage(next(self._numbers), read)
+
         qos = QoSProfile(depth=1, reliability=reliability)
         live.subscription = self._node.create_subscription(kind, topic, keep, qos, raw=True)

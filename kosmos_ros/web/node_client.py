@@ -34,7 +34,7 @@ from kosmos_ros.errors import EncodingError, RequestError
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.web import messages
 from kosmos_ros.web.goals import DEPTH, GONE, Goals, Request, Tell
-from kosmos_ros.web.live import LiveImages
+from kosmos_ros.web.live import LiveImage, LiveImages
 from kosmos_ros.web.looks import ANSWER, CAPTION, EVENTS, LOOKS, PHRASES, Json
 from kosmos_ros.web.pictures import Picture, picture_of
 
@@ -91,6 +91,7 @@ class NodeClient:
         self._state: Json = {"state": "gone", "message": GONE}
         self._model_state: Json = self._state  # from ~/model_info
         self._values: dict[str, Any] = {}
+        self._early: dict[str, Any] = {}  # values that changed before `_values` are known
         self._cameras: dict[str, str] = {}
         self._dropped: dict[str, float] = {}  # by camera, at the newest diagnostics
         # For each kind of news: until when it is wanted, in s, monotonic; and its subscriptions.
@@ -159,8 +160,8 @@ class NodeClient:
         """Cancel a request."""
         self._goals.cancel(request)
 
-    def live(self, camera: str, answer: Callable[[Any], None]) -> None:
-        """Pass a function that reads the camera's newest image to `answer`; see LiveImages."""
+    def live(self, camera: str, answer: Callable[[LiveImage | None], None]) -> None:
+        """Pass the camera's newest image to `answer`; see LiveImages."""
         topic = self._cameras.get(camera)
         self._tell(answer, self._live.newest(camera, topic) if topic else None)
 
@@ -251,16 +252,19 @@ class NodeClient:
         self._tell(self._listener.health, model, cameras)
 
     def _on_parameter_event(self, event: ParameterEvent) -> None:
-        if event.node != self._name or not self._values:
+        if event.node != self._name:
             return
         changes = {
             parameter.name: messages.value_of(parameter.value)
             for parameter in (*event.new_parameters, *event.changed_parameters)
-            if parameter.name in self._values
         }
-        if changes:
-            self._values.update(changes)
-            self._tell(self._listener.changed, changes)
+        if not self._values:
+            self._early.update(changes)
+            return
+        known = {name: value for name, value in changes.items() if name in self._values}
+        if known:
+            self._values.update(known)
+            self._tell(self._listener.changed, known)
 
     def _on_event(self, camera: str, event: Event, info: Info) -> None:
         published = (_sent(event, info) - self._ahead) / 1e9
@@ -333,7 +337,7 @@ class NodeClient:
 
     def _lose(self) -> None:
         """Forget a node that has ended."""
-        self._values, self._cameras, self._described_at = {}, {}, 0.0
+        self._values, self._early, self._cameras, self._described_at = {}, {}, {}, 0.0
         self._dropped.clear()
         for kind in self._subscriptions:
             self._unsubscribe(kind)
@@ -403,8 +407,9 @@ class NodeClient:
         late = publisher != self._publisher or self._values  # an earlier attempt succeeded
         if late or len(described.descriptors) != len(got.values):
             return
+        # The response may have been sent before a change, and arrive after it.
         self._values = {
-            descriptor.name: messages.value_of(value)
+            descriptor.name: self._early.get(descriptor.name, messages.value_of(value))
             for descriptor, value in zip(described.descriptors, got.values, strict=True)
         }
         self._cameras = self._topics(self._values)

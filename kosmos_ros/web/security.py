@@ -170,7 +170,7 @@ class Guard:
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self._is_token(bearer.strip()):
             return True
-        # Not SimpleCookie, which reads none if another server of this machine has set a strange one.
+        # SimpleCookie reads none if another server of this machine has set a strange one.
         return self._is_token(cookie_parser(headers.get("cookie", "")).get(self._cookie, ""))
 
     def _is_token(self, text: str) -> bool:

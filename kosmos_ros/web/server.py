@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -26,7 +26,8 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kosmos_ros.errors import EncodingError, ImageError, NotReadyError, RequestError
-from kosmos_ros.images.decode import decode_compressed, decode_message
+from kosmos_ros.images.decode import check_uncompressed, decode_compressed, decode_message
+from kosmos_ros.images.formats import SNIFFED
 from kosmos_ros.sanitize import one_line, quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.broker import CLIENT, Broker, Client
@@ -42,7 +43,7 @@ POLICY, TRY_LATER = 1008, 1013  # codes that close a websocket
 DRAWING = 2  # pictures that are made at a time
 LIVE_PERIOD = 1 / 15  # s between two live images of a camera
 KEEP = {"Cache-Control": "private, max-age=3600, immutable"}  # a described frame never changes
-STAMP_HEADER = "X-Stamp"
+NUMBER_HEADER = "X-Number"  # of a live image
 NOT_KEPT = (
     "this picture is not kept; the server keeps only the newest pictures of described frames"
 )
@@ -69,7 +70,7 @@ class Site:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._drawing = asyncio.Semaphore(DRAWING)
-        self._live: dict[str, _LiveImage] = {}
+        self._live: dict[str, _LivePicture] = {}
 
     def app(self, *more: BaseRoute) -> Starlette:
         """Return the application, with `more` routes."""
@@ -108,32 +109,32 @@ class Site:
         return _response(made, KEEP)
 
     async def _live_image(self, request: Request) -> Response:
-        """Return the newest image of a camera's own topic, if it is newer than `after`."""
+        """Return the newest image of a camera's own topic, unless its number is `after`.
+
+        Its stamp does not tell images apart: some cameras send none.
+        """
         name = request.path_params["name"]
         camera = _camera(name.removesuffix(".jpg"))
         if not name.endswith(".jpg"):
             return _refusal(404, f"the path must be /live/CAMERA.jpg, got {quoted(name)}")
         if refusal := self._no_camera(camera):
             return refusal
-        after = request.query_params.get("after")
-        try:
-            if after is not None:
-                messages.stamp_from(after)
-        except RequestError as exc:
-            return _refusal(400, f"after: {exc}")
-        live = self._live.setdefault(camera, _LiveImage())
+        live = self._live.setdefault(camera, _LivePicture())
         async with live.lock:
-            read = await self._broker.live(camera)
-            if read and time.monotonic() - live.made > LIVE_PERIOD:
+            image = await self._broker.live(camera)
+            # An earlier request may have decoded this image already.
+            old = image is None or image.number == live.number
+            if image and not old and time.monotonic() - live.made > LIVE_PERIOD:
+                stretch = bool(self._broker.value("", "stretch_mono16"))
                 try:
-                    # An earlier request may have decoded this image already.
-                    live.stamp, live.picture = await self._drawn(lambda: _read(read, live))
+                    live.picture = await self._drawn(lambda: _decoded(image.read(), stretch))
                 except ImageError as exc:
                     return _refusal(415, str(exc))
-                live.made = time.monotonic()
-        if not read or live.picture is None or live.stamp == after:
+                live.number, live.made = image.number, time.monotonic()
+        number = str(live.number)
+        if not image or live.picture is None or number == request.query_params.get("after"):
             return Response(status_code=204, headers=FRESH)
-        return _response(live.picture, {**FRESH, STAMP_HEADER: live.stamp})
+        return _response(live.picture, {**FRESH, NUMBER_HEADER: number})
 
     def _no_camera(self, camera: str) -> Response | None:
         """Return the refusal of a camera that the node does not have; None: it has this one."""
@@ -212,28 +213,25 @@ class Site:
         self._broker.show(client, visible)
 
 
-class _LiveImage:
+class _LivePicture:
     """The newest live image of one camera, as a picture."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.made = 0.0  # monotonic time
-        self.stamp = ""
+        self.number = -1  # of the image
         self.picture: Picture | None = None
 
 
-def _read(read: Callable[[], Any], live: _LiveImage) -> tuple[str, Picture | None]:
-    """Return the stamp and the picture of a message; those of `live` if the stamp is the same."""
-    message = read()
-    stamp = messages.stamp_text(message.header.stamp)
-    if stamp == live.stamp:
-        return live.stamp, live.picture
+def _decoded(message: Image | CompressedImage, stretch: bool) -> Picture:
+    """Return the picture of a live image, as the node would read it. Raises ImageError."""
     if not isinstance(message, CompressedImage):
-        return stamp, jpeg(decode_message(message, MAX_PIXELS))
+        check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
+        return jpeg(decode_message(message, MAX_PIXELS, stretch))
     try:
-        return stamp, picture_of(bytes(message.data))
+        return picture_of(bytes(message.data))
     except EncodingError:
-        return stamp, jpeg(decode_compressed(message.data, message.format, MAX_PIXELS))
+        return jpeg(decode_compressed(message.data, message.format, MAX_PIXELS, stretch))
 
 
 def _message(text: str | None) -> Json:

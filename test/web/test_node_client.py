@@ -11,7 +11,13 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from kosmos_msgs.msg import Event
-from rcl_interfaces.msg import ParameterDescriptor, ParameterType, ParameterValue
+from rcl_interfaces.msg import (
+    Parameter,
+    ParameterDescriptor,
+    ParameterEvent,
+    ParameterType,
+    ParameterValue,
+)
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -88,3 +94,26 @@ def test_a_page_that_opens_between_two_nodes_sees_the_cameras_of_the_second(clie
     for topic in ("/kosmos/new/captions", "/kosmos/newer/frame/compressed"):
         spinner.until(lambda topic=topic: client.count_subscribers(topic), topic)
     assert not client.count_subscribers("/kosmos/old/captions")
+
+
+def test_a_parameter_that_changes_while_all_are_read_has_its_new_value(client):
+    listening = Listening(client)
+
+    def rate(value):
+        return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+
+    for node, value in (("/kosmos", 2.0), ("/other", 3.0)):
+        changed = [Parameter(name="max_rate", value=rate(value))]
+        event = ParameterEvent(node=node, changed_parameters=changed)
+        listening.client._on_parameter_event(event)
+    names = DescribeParameters.Response(
+        descriptors=[ParameterDescriptor(name=name) for name in ("max_rate", "min_score")]
+    )
+    late = GetParameters.Response(values=[rate(1.0), rate(0.5)])  # sent before the change
+    listening.client._on_description(b"", names, late)
+    _, values, _ = listening.listener.described.call_args.args
+    assert values == {"max_rate": 2.0, "min_score": 0.5}
+    listening.client._lose()
+    listening.client._on_description(b"", names, late)  # of the next node
+    _, values, _ = listening.listener.described.call_args.args
+    assert values["max_rate"] == 1.0

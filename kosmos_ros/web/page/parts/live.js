@@ -40,7 +40,7 @@ export class Live {
         return;
       }
       if (image?.bitmap) {
-        after = image.stamp;
+        after = image.number;
         this.show({ bitmap: image.bitmap, differs: this.#differs(image.bitmap) });
         await new Promise(requestAnimationFrame);
       } else await wait(image ? PAUSE : LONG);
@@ -56,14 +56,14 @@ export class Live {
   }
 }
 
-// The newest image of a camera; an empty object if it is not newer than `after`; null: none.
+// The newest image of a camera; an empty object if its number is `after`; null: none.
 async function newer(camera, after, signal) {
   const address = `/live/${encodeURIComponent(camera) || "_"}.jpg${after && `?after=${after}`}`;
   try {
     const response = await fetch(address, { signal });
     if (response.status === 204) return {};
     if (!response.ok) return null;
-    return { bitmap: await createImageBitmap(await response.blob()), stamp: response.headers.get("X-Stamp") ?? "" };
+    return { bitmap: await createImageBitmap(await response.blob()), number: response.headers.get("X-Number") ?? "" };
   } catch {
     return null; // no connection, or no image that this browser can read
   }
