@@ -84,6 +84,10 @@ class BrokerNode(ParameterNode):
         except (Exception, SystemExit) as exc:  # uvicorn may end a process, but not in a thread
             self.get_logger().fatal(format_traceback(exc))
             code = BROKEN
+        self._finish_soon(code)
+
+    def _finish_soon(self, code: int) -> None:
+        """End the process with `code`. Called in the event loop's thread."""
         if self._node_client:
             self._node_client.post(lambda: self._finish(code))
 

@@ -7,6 +7,10 @@ Standard output has messages of MCP only. Logs go to standard error.
 
 from __future__ import annotations
 
+import os
+import select
+import sys
+import threading
 from collections.abc import Iterator
 
 from kosmos_ros.entry import BROKEN_PIPE
@@ -16,6 +20,7 @@ from kosmos_ros.web.broker_node import BrokerNode
 
 LEFT = (BrokenPipeError, ConnectionResetError)
 """Errors of standard input and output after the agent has ended."""
+INPUT_PATIENCE = 1.0  # s from the end of the output's reader until the input must have ended, too
 
 
 class AgentNode(BrokerNode):
@@ -25,6 +30,8 @@ class AgentNode(BrokerNode):
         super().__init__("kosmos_mcp")
         self.connect(kosmos)
         self.start(self._serve())
+        output = os.dup(sys.stdout.fileno())  # `agent_server` replaces the first one
+        threading.Thread(target=self._watch, args=(output,), name="output", daemon=True).start()
 
     async def _serve(self) -> int:
         try:
@@ -34,6 +41,18 @@ class AgentNode(BrokerNode):
                 return BROKEN_PIPE
             raise
         return 0
+
+
+    def _watch(self, output: int) -> None:
+        """End the program if nobody reads its output any more.
+
+        `_serve` ends with its input only. It would wait for a parent that keeps the input open.
+        """
+        closed = select.poll()
+        closed.register(output, 0)  # always reports errors
+        closed.poll()
+        later = self._loop.call_later
+        self._loop.call_soon_threadsafe(later, INPUT_PATIENCE, self._finish_soon, BROKEN_PIPE)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -48,6 +67,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def main(kosmos: str) -> int:
     """Serve one agent until it closes standard input. Return the exit code.
 
-    0: the agent closed standard input. 141: it ended during a call.
+    0: the agent closed standard input. 141: it ended during a call, or closed standard output only.
     """
     return run(lambda: AgentNode(kosmos), ["kosmos mcp"])

@@ -248,6 +248,22 @@ def test_kosmos_mcp_ends_quietly_if_its_agent_ends_during_a_call():
         assert process.stderr.read() == ""
 
 
+def test_kosmos_mcp_ends_if_its_agent_closes_the_output_only():
+    command = [sys.executable, "-m", "kosmos_ros.cli", "mcp"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdin.write(INITIALIZE)
+        process.stdin.flush()
+        assert '"kosmos_ros"' in process.stdout.readline()
+        process.stdout.close()
+        try:
+            assert process.wait(30) == BROKEN_PIPE
+        finally:
+            process.kill()
+        assert process.stderr.read() == ""
+
+
 INITIALIZED = '{"jsonrpc": "2.0", "method": "notifications/initialized"}\n'
 WAIT_FOR_EVENT = (
     '{"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "wait_for_event", '
