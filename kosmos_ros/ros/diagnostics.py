@@ -126,7 +126,8 @@ LEVELS = {Phase.READY: DiagnosticStatus.OK, Phase.FAILED: DiagnosticStatus.ERROR
 
 def availability_status(name: str, availability: Availability, model: str) -> DiagnosticStatus:
     """Return the status of a model, for ~/model_info. `model` is the parameter of this name."""
-    info = {**(availability.info or {"model": model}), **availability.progress}
+    state = {"state": availability.phase.value}
+    info = {**state, **(availability.info or {"model": model}), **availability.progress}
     return status(
         LEVELS.get(availability.phase, DiagnosticStatus.WARN),
         name,

@@ -250,17 +250,20 @@ class ImageSubscription:
         due = now - self._warned_at >= REPEAT_WARNING
         if due and (cause := self.cause(now, stale_timeout)):
             self._warned_at = now
-            self._node.get_logger().warning(cause)
+            silence = f"no image on {self.topic} for {self.arrivals.silence(now):.1f} s: "
+            self._node.get_logger().warning(f"{silence if stale else ''}{cause}")
         return stale
 
     def cause(self, now: float, stale_timeout: float) -> str:
         """Return why images are missing or lost, and what helps; empty: neither.
 
+        While images are missing, the text stays the same for the same reason.
+
         This asks the middleware for the topic's publishers if images are missing. `check` says
         whether images are lost.
         """
         if self.silent(now, stale_timeout):
-            return self._describe_silence(now)
+            return self._describe_silence()
         return self._describe_loss(now) if self.losing else ""
 
     @property
@@ -373,12 +376,11 @@ class ImageSubscription:
         cures.append("send smaller images")
         return f"large images are lost in transport; {' or '.join(cures)}"
 
-    def _describe_silence(self, now: float) -> str:
-        text = f"no image on {self.topic} for {self.arrivals.silence(now):.1f} s: "
+    def _describe_silence(self) -> str:
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
-            return f"{text}no publisher; {self._elsewhere()}"
-        text += f"this node requests {self._qos.reliability.name}"
+            return f"no publisher; {self._elsewhere()}"
+        text = f"this node requests {self._qos.reliability.name}"
         for publisher in publishers[:MAX_PUBLISHERS]:
             text += (
                 f"; {_node_name(publisher)} offers {_type_name(publisher)} "

@@ -93,9 +93,10 @@ LOADING = {
     ),
     "download size (MB)": Key("MB", "size of all files of the model, while downloading"),
 }
-"""Keys of ~/model_info while the model is loading, after `model`."""
+"""Keys of ~/model_info while the model is loading, after `state` and `model`."""
 
 MODEL_INFO = {
+    "state": Key("text", "unconfigured, loading, not active, ready, failed or shut down"),
     "model": Key("text", "Hugging Face id, directory or shapes, as in the parameter model"),
     "revision": Key("text", "commit of the weights; empty for a directory and for shapes"),
     "device": Key("text", "cpu or cuda:N"),
@@ -111,7 +112,7 @@ MODEL_INFO = {
     "torch": Key("text", "version"),
     "start_up": Key("s", "time that loading took, with its unit, for example 4.2 s"),
 }
-"""Keys of ~/model_info while a model is loaded, in order. Otherwise it has only `model`."""
+"""Keys of ~/model_info while a model is loaded, in order. Otherwise it has only the first two."""
 
 MODEL = {
     "requests waiting": Key("number", "requests that wait for the model or for a frame"),

@@ -42,7 +42,6 @@ class AgentNode(BrokerNode):
             raise
         return 0
 
-
     def _watch(self, output: int) -> None:
         """End the program if nobody reads its output any more.
 
@@ -67,6 +66,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def main(kosmos: str) -> int:
     """Serve one agent until it closes standard input. Return the exit code.
 
-    0: the agent closed standard input. 141: it ended during a call, or closed standard output only.
+    0: the agent closed standard input. 141: it ended during a call, or closed only standard
+    output.
     """
     return run(lambda: AgentNode(kosmos), ["kosmos mcp"])

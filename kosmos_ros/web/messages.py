@@ -40,8 +40,8 @@ LEVELS = {
     DiagnosticStatus.ERROR: "error",
     DiagnosticStatus.STALE: "stale",
 }
-LOADING = ("loading", "the model is loading")
-"""Messages of ~/model_info begin with one of these during loading and between two attempts."""
+STATES = {"ready": "ready", "loading": "loading", "failed": "error"}
+"""State of the model on ~/model_info: state of the node. With any other it is inactive."""
 GOAL_FIELDS = (
     "type", "id", "task", "text", "camera", "phrases", "history", "region_phrases", "regions",
     "grounded", "stamp",
@@ -382,9 +382,8 @@ def values_of(status: DiagnosticStatus) -> dict[str, str]:
 
 def state_json(status: DiagnosticStatus) -> Json:
     """Return the state of the node, from ~/model_info."""
-    waiting = "loading" if status.message.startswith(LOADING) else "inactive"
-    state = {"ok": "ready", "error": "error"}.get(LEVELS.get(status.level, ""), waiting)
-    return {"state": state, "message": status.message}
+    state = values_of(status).get("state", "")
+    return {"state": STATES.get(state, "inactive"), "message": status.message}
 
 
 def model_json(status: DiagnosticStatus) -> Json:

@@ -325,7 +325,10 @@ def test_questions_are_refused_while_loading_and_model_info_is_latched(start):
     states = harness.collect(DiagnosticStatus, "kosmos/model_info", LATCHED)
     first = harness.until(lambda: states)[0]
     assert (first.message, first.level) == ("loading", DiagnosticStatus.WARN)
-    assert {pair.key: pair.value for pair in first.values} == {"model": "some/model"}
+    assert {pair.key: pair.value for pair in first.values} == {
+        "state": "loading",
+        "model": "some/model",
+    }
     loaded.set()
     harness.until(lambda: states[-1].message == "ready")
     second = states[-1]
@@ -361,7 +364,9 @@ def test_model_info_has_the_progress_of_loading(start, monkeypatch):
 
     def newest():
         values = {pair.key: pair.value for pair in states[-1].values}
-        return states[-1].message, {key: values[key] for key in values if key != "model"}
+        return states[-1].message, {
+            key: values[key] for key in values if key not in ("state", "model")
+        }
 
     monkeypatch.setattr(model_host, "REPORT_PERIOD", 0.0)
     harness.node.host.report("downloading", 5_123_000, 6_600_000_000)

@@ -27,6 +27,8 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
 from kosmos_ros.errors import RequestError
+from kosmos_ros.ros.diagnostics import availability_status
+from kosmos_ros.serving.availability import Availability, Phase
 from kosmos_ros.serving.node_settings import FIELDS
 from kosmos_ros.settings import MAX_ENTRIES
 from kosmos_ros.web import messages
@@ -328,23 +330,20 @@ def status(level=DiagnosticStatus.OK, message="", **values):
 
 
 @pytest.mark.parametrize(
-    ("level", "message", "state"),
+    ("phase", "state"),
     [
-        (DiagnosticStatus.OK, "ready", "ready"),
-        (DiagnosticStatus.ERROR, "no such model", "error"),
-        (DiagnosticStatus.WARN, "loading", "loading"),
-        (
-            DiagnosticStatus.WARN,
-            "the model is loading: no network; next in 2 s",
-            "loading",
-        ),
-        (DiagnosticStatus.WARN, "the node is shutting down", "inactive"),
-        (DiagnosticStatus.WARN, "not active", "inactive"),
-        (DiagnosticStatus.WARN, "unconfigured", "inactive"),
+        (Phase.READY, "ready"),
+        (Phase.FAILED, "error"),
+        (Phase.LOADING, "loading"),
+        (Phase.INACTIVE, "inactive"),
+        (Phase.UNCONFIGURED, "inactive"),
+        (Phase.ENDED, "inactive"),
     ],
 )
-def test_the_state_follows_the_models(level, message, state):
-    assert messages.state_json(status(level, message)) == {"state": state, "message": message}
+def test_the_state_follows_the_models_whatever_its_message(phase, state):
+    message = "loading: ready, they say"
+    info = availability_status("", Availability(phase, message), "shapes")
+    assert messages.state_json(info) == {"state": state, "message": message}
 
 
 def test_the_state_of_the_model_has_the_progress_of_loading():

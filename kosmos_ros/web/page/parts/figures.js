@@ -63,7 +63,7 @@ const cameraKey = (name) => `camera ${name}`;
 
 // Returns a map of {title, line: a state beside it, pairs: [key, value]}.
 function figuresOf({ model, version, cameras }) {
-  const pairs = [["state", model?.message ?? "unknown"], ...Object.entries(model?.values ?? {}), ["kosmos_ros", version ?? ""]];
+  const pairs = [["message", model?.message ?? "unknown"], ...Object.entries(model?.values ?? {}), ["kosmos_ros", version ?? ""]];
   const figures = new Map([["model", { title: "Model", line: "", pairs }]]);
   for (const { name, message, values } of cameras.values()) {
     figures.set(cameraKey(name), { title: `Camera ${name}`.trim(), line: message, pairs: Object.entries(values) });

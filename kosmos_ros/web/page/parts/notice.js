@@ -4,7 +4,6 @@
 // Messages about a missing connection, node, model or image.
 
 import { $, h, icon, told } from "./dom.js";
-import { because } from "./warnings.js";
 
 // The banner over the whole page -----------------------------------------------------------------
 
@@ -56,7 +55,7 @@ const spinner = () => h("span", { class: "spinner", "aria-hidden": "true" });
 function silent(node, camera, acts) {
   const { topic, values } = camera;
   const other = [...node.cameras.values()].find((c) => c.level === "ok" && c !== camera);
-  const why = because(values.cause ?? "") || "Check that the camera’s driver runs and publishes on this topic.";
+  const why = values.cause || "Check that the camera’s driver runs and publishes on this topic.";
   const last = node.newest(camera.name);
   const button = (act, words) => h("button", { type: "button", class: "button", onclick: act }, words);
   return {
@@ -89,12 +88,11 @@ function loading({ model, message }) {
 }
 
 const plain = (sign, title, message) => ({ words: [message], make: () => [sign(), text(title, message)] });
-const bare = (message) => message.replace("the model cannot be used: ", "");
 
 const CONTENTS = {
   silent,
   loading,
-  error: ({ message }) => plain(() => icon("warn"), "The model cannot be used", bare(message)),
+  error: ({ message }) => plain(() => icon("warn"), "No model", message),
   inactive: ({ message }) => plain(() => icon("off"), "The node is not active", `${message}. Activate it with \`ros2 lifecycle set\`, or start it with \`autostart:=true\`.`),
   gone: ({ name }) => plain(spinner, `Waiting for ${name || "the node"}`, "Start it with `ros2 launch kosmos_ros kosmos.launch.py`. This page then continues by itself."),
   off: (_, { label }) => plain(() => icon("off"), `${label} is switched off`, "Set its parameter `enabled` to true to describe frames again."),

@@ -5,10 +5,6 @@
 
 const RECENT = 10000; // ms for which the page warns that it has left out frames
 
-// A cause without its beginning, which repeats the state and counts seconds: a screen reader would
-// read it again each second.
-export const because = (cause) => cause.replace(/^.*? for [\d.]+ s: /, "");
-
 // Returns the warnings, errors first: [{level, text}].
 export function warnings(node) {
   if (node.state === "connecting") return [{ level: "warn", text: "This page is connecting to its server." }];
@@ -19,7 +15,7 @@ export function warnings(node) {
   if (Date.now() - node.skippedAt < RECENT) say("warn", "This page reads too slowly, so it receives only the newest frames.");
   if (node.model && node.model.level !== "ok") say(node.model.level, `model: ${node.model.message}`);
   for (const { label, level, message, values } of node.cameras.values()) {
-    const words = [level !== "ok" && message, because(values.cause ?? "")].filter(Boolean);
+    const words = [level !== "ok" && message, values.cause].filter(Boolean);
     if (words.length) say(level === "error" ? "error" : "warn", `${label}: ${words.join(": ")}`);
   }
   return found.sort((a, b) => (b.level === "error") - (a.level === "error"));
