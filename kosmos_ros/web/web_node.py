@@ -34,6 +34,7 @@ from kosmos_ros.web.server import MAX_MESSAGE, Site
 TOKEN_VARIABLE = "KOSMOS_WEB_TOKEN"  # other users and nodes can read a parameter, but not this
 MOST_CONNECTIONS = 512  # of browsers and agents; each browser has a few
 BACKLOG = 128  # connections that wait to be accepted
+READ_TIMEOUT = 30.0  # s for which a client may read nothing; longer than most gaps of a Wi-Fi
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,10 @@ def _bound(address: str, port: int) -> socket.socket:
     # Connections inherit this option. asyncio sets it only for sockets that name their protocol.
     # Without it, each short message waits up to 40 ms until the browser acknowledges the last one.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if sys.platform == "linux":
+        # Otherwise a client that never reads keeps its connection, and the data that wait for it:
+        # asyncio closes a connection only after all data are sent.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1e3 * READ_TIMEOUT))
     return made
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program web_node: its start, its refusals, its token and its end, without a kosmos_node."""
 
+import asyncio
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ from websockets.exceptions import InvalidStatus
 
 from kosmos_ros.entry import BAD_PARAMETER, BROKEN_PIPE, ENVIRONMENT
 from kosmos_ros.errors import ConfigError
+from kosmos_ros.web import web_node
 from kosmos_ros.web.web_node import TOKEN_VARIABLE, WebNode, _bound
 
 TOKEN = "a token that nobody guesses"
@@ -70,6 +72,29 @@ def test_short_messages_are_sent_at_once(address):
         connection, _ = listening.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_connection_of_a_client_that_never_reads_is_closed(monkeypatch):
+    monkeypatch.setattr(web_node, "READ_TIMEOUT", 0.5)
+
+    async def test():
+        lost = asyncio.Event()
+
+        class Connection(asyncio.Protocol):
+            def connection_made(self, transport):
+                transport.write(bytes(50_000_000))  # more than the system keeps for a client
+                transport.close()
+
+            def connection_lost(self, error):
+                lost.set()
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Connection, sock=_bound("127.0.0.1", 0))
+        async with server:
+            with socket.create_connection(server.sockets[0].getsockname()):
+                await asyncio.wait_for(lost.wait(), 30)
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
