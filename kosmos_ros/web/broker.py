@@ -330,7 +330,7 @@ class Broker:
             "cameras": [{"name": name, "topic": topic} for name, topic in self.cameras.items()],
             "parameters": self._parameters,
             "values": self._sorted_values(),
-            "events": [*self._events.values()],
+            "events": [e for e in self._events.values() if e["camera"] in self.cameras],
             "health": self._health_so_far(),
         }
         return f'{encoded(hello)[:-1]},"looks":[{looks}]}}'

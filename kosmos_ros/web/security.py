@@ -35,7 +35,7 @@ WRONG_TOKEN = (
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -85,10 +85,10 @@ def token_for(address: str, token: str, source: str) -> str:
 def address_of(host: str, port: int, token: str) -> str:
     """Return the address of the page, with the token unless it is empty."""
     link = f"?token={quote(token, safe='')}" if token else ""
-    return f"http://{bracketed(host)}:{port}/{link}"
+    return f"http://{_bracketed(host)}:{port}/{link}"
 
 
-def bracketed(host: str) -> str:
+def _bracketed(host: str) -> str:
     """Return a host as it stands in an address: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 

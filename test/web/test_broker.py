@@ -227,6 +227,18 @@ def test_an_event_is_sent_once_and_kept_for_later_browsers():
     run(test)
 
 
+def test_a_later_browser_learns_nothing_of_cameras_that_are_gone():
+    async def test(broker):
+        broker.event(EVENT, 1.0)
+        broker.part(("front", "1.000000000"), CAPTION, GroundedCaption())
+        broker.described({}, {}, {"rear": "/rear/image"})
+        with broker.joined() as later:
+            hello, _ = await read(later)
+            assert (hello["events"], hello["looks"]) == ([], [])
+
+    run(test)
+
+
 def test_a_hidden_browser_gets_no_news():
     async def test(broker):
         with broker.joined() as client:
