@@ -136,7 +136,6 @@ def event_json(event: Event) -> Json:
         "answer": event.answer,
         "previous": event.previous,
         "phrases": phrases_json(event.phrases),
-        "since": milliseconds(event.since),
     }
 
 
@@ -160,8 +159,6 @@ def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], pictu
         "phrases": [phrase for message in grounded for phrase in phrases_json(message.phrases)],
         "answers": list(parts.get(ANSWER, ())),
         "latency": milliseconds(first.latency),
-        "inference": milliseconds(first.inference_time),
-        "dropped": first.frames_dropped,
     }
 
 
@@ -174,7 +171,6 @@ def result_json(result: GroundedCaption) -> Json:
     """Return the result of a request."""
     return {
         **caption_json([result]),
-        "seconds": number(milliseconds(result.inference_time) / 1e3),
         "camera": result.camera,
         "stamp": stamp_text(result.header.stamp),
         "width": result.image_width,

@@ -352,7 +352,7 @@ def present_broker():
 HEALTHY = {"level": "ok", "message": "fine", "values": {}, "sample": {"images": 9.0}}
 EVENT = {
     "camera": "", "stamp": "1.000000000", "time": 1.0, "kind": "appeared", "subject": "a cat",
-    "answer": "", "previous": "", "phrases": [], "since": 1.0,
+    "answer": "", "previous": "", "phrases": [],
 }  # fmt: skip
 
 

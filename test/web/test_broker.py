@@ -208,7 +208,7 @@ def test_an_agent_that_waits_for_the_node_learns_that_it_is_there(first):
 
 EVENT = {
     "camera": "front", "stamp": "1.000000000", "time": 1000.0, "kind": "appeared",
-    "subject": "a cat", "answer": "", "previous": "", "phrases": [], "since": 1000.0,
+    "subject": "a cat", "answer": "", "previous": "", "phrases": [],
 }  # fmt: skip
 
 

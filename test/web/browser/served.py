@@ -31,8 +31,6 @@ def look(camera, number=0, at=LONG_AGO, text="", **more):
         "phrases": [{"text": HOSTILE, "start": 0, "end": 0, "boxes": []}],
         "answers": [],
         "latency": 1,
-        "inference": 1,
-        "dropped": 0,
         **more,
     }
 

@@ -338,5 +338,5 @@ export class Node extends EventTarget {
 }
 
 const EMPTY = {
-  arrived: false, width: 0, height: 0, picture: null, task: "", caption: null, phrases: [], answers: [], latency: 0, inference: 0, dropped: 0,
+  arrived: false, width: 0, height: 0, picture: null, task: "", caption: null, phrases: [], answers: [], latency: 0,
 };
