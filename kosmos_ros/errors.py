@@ -17,6 +17,7 @@
     │   ├── PromptError          text is empty, too long or contains KOSMOS-2's reserved tags
     │   └── RegionError          a region is empty, inverted or outside the image
     ├── QueueFullError       the request queue is full
+    ├── LogError             an observation log cannot be read or written now
     ├── NotReadyError        the model is not loaded, or no image has arrived in time
     └── CancelledError       the work was stopped before its end
 
@@ -82,6 +83,10 @@ class RegionError(RequestError):
 
 class QueueFullError(KosmosError):
     """The request queue is full."""
+
+
+class LogError(KosmosError):
+    """An observation log cannot be read or written now; a retry may help."""
 
 
 class NotReadyError(KosmosError):

@@ -23,10 +23,11 @@ MAY_IMPORT = {
     "kosmos2": BASE | {"shapes"},
     "images": BASE | {"shapes", "kosmos2"},
     "serving": BASE | {"kosmos2"},
-    "offline": BASE | {"kosmos2", "images", "serving"},
-    "ros": BASE | {"shapes", "kosmos2", "images", "serving"},
+    "memory": BASE,
+    "offline": BASE | {"kosmos2", "images", "serving", "memory"},
+    "ros": BASE | {"shapes", "kosmos2", "images", "serving", "memory"},
     "web": BASE | {"images", "serving", "ros"},
-    "commands": BASE | {"shapes", "kosmos2", "images", "serving", "offline"},
+    "commands": BASE | {"shapes", "kosmos2", "images", "serving", "memory", "offline"},
     "cli": BASE | {"commands", "kosmos2", "web"},
 }
 """The folders and modules of the package that each of them may import."""

@@ -1,0 +1,651 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""An observation log: one SQLite file with what cameras have shown. See docs/memory.md.
+
+Knows records and SQL; no thread, no image and no query language. A program may write the file
+while others read it. The id of an observation is its stamp in ns, or the next free number after
+it, so the order of ids is the order of time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from kosmos_ros.errors import ConfigError, LogError
+from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
+from kosmos_ros.sanitize import first_line, quoted
+
+APPLICATION_ID = 0x4B4F534D  # "KOSM": marks the file as an observation log
+VERSION = 1  # of the schema; a file with a higher one is refused
+LOCK_TIMEOUT = 1.0  # s to wait for another program that writes the file
+
+PRUNE_ROWS = 100  # observations that are deleted in one transaction
+VACUUM_PAGES = 2000  # free pages that are cut off at a time, if the file is too large
+WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
+RESERVE = 4_000_000  # bytes of a size limit for the -wal file and for the deletion of old rows
+
+MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
+CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
+
+PIXEL_DIGITS, SCORE_DIGITS, METRE_DIGITS = 2, 4, 3  # decimals that are kept
+
+SCHEMA = """
+CREATE TABLE camera (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE model (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  settings TEXT NOT NULL, -- JSON object
+  UNIQUE (name, settings)
+);
+CREATE TABLE observation (
+  id INTEGER PRIMARY KEY, -- stamp, or the next free number after it
+  stamp INTEGER NOT NULL, -- ns
+  camera INTEGER NOT NULL REFERENCES camera,
+  frame_id TEXT NOT NULL,
+  width INTEGER NOT NULL, -- pixels
+  height INTEGER NOT NULL, -- pixels
+  model INTEGER NOT NULL REFERENCES model,
+  task TEXT NOT NULL,
+  caption TEXT NOT NULL,
+  raw_text TEXT NOT NULL,
+  score REAL NOT NULL,
+  phrases TEXT, -- JSON: [{"text": ..., "start": ..., "end": ..., "boxes": [[...], ...]}, ...]
+  answers TEXT, -- JSON: [{"question": ..., "text": ..., "score": ..., "phrases": ...}, ...]
+  pose_frame TEXT, -- NULL: no pose
+  x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL
+);
+CREATE TABLE thumbnail (id INTEGER PRIMARY KEY REFERENCES observation, webp BLOB NOT NULL);
+CREATE TABLE event (
+  id INTEGER PRIMARY KEY, -- stamp, or the next free number after it
+  stamp INTEGER NOT NULL, -- ns
+  camera INTEGER NOT NULL REFERENCES camera,
+  kind TEXT NOT NULL, -- appeared, disappeared or answered
+  subject TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  previous TEXT NOT NULL,
+  since INTEGER NOT NULL, -- ns
+  phrases TEXT -- JSON, as in observation
+);
+CREATE VIRTUAL TABLE search USING fts5(
+  caption, -- of the observation whose id is the rowid
+  other, -- its phrases and answers whose words are not in the caption
+  place, -- tokens of its camera and of the cells of its pose
+  content = '', columnsize = 0, tokenize = 'porter unicode61'
+);
+"""
+
+_COLUMNS = (
+    "id, stamp, camera, frame_id, width, height, model, task, caption, raw_text, score, "
+    "phrases, answers, pose_frame, x, y, z, qx, qy, qz, qw"
+)
+_MARKS = ", ".join("?" * len(_COLUMNS.split(",")))
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a log contains."""
+
+    observations: int
+    thumbnails: int
+    events: int
+    first: int | None  # ns, stamp of the oldest observation; None: there is none
+    last: int | None  # ns, stamp of the newest observation
+
+
+class ObservationLog:
+    """An open observation log. Only the thread that opened it may use it.
+
+    `ObservationLog.open` makes one for writing, `ObservationLog.read` one for reading.
+    `connection` is the SQLite connection, for queries.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.connection = connection
+        self.path = path
+        self._cameras: dict[int, str] = {}
+        self._models: dict[int, tuple[str, str]] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> ObservationLog:
+        """Open a log for writing. Make it if the file does not exist or is empty.
+
+        Raises ConfigError if the file can never be a log: it has other contents, a newer version
+        wrote it, or its folder is missing or not writable. Raises LogError for what may pass: the
+        file is locked or the disk is full.
+        """
+        path = Path(path)
+        _check_writable(path)
+        with _opened(path, path.resolve().as_uri()) as log:
+            log._prepare()
+        return log
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> ObservationLog:
+        """Open a log for reading. Another process may write it meanwhile.
+
+        Raises ConfigError if there is no such file or it is no log, and LogError if it cannot be
+        read.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ConfigError(f"there is no observation log {quoted(str(path), 200)}")
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        if not os.access(path.resolve().parent, os.W_OK) and not _size(_beside(path, "-wal")):
+            uri += "&immutable=1"  # SQLite cannot make its -shm file here, and needs none
+        with _opened(path, uri) as log:
+            if not log._is_log():
+                raise ConfigError(
+                    f"{quoted(str(path), 200)} is empty, expected an observation log"
+                )
+        return log
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def __enter__(self) -> ObservationLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # Writing -------------------------------------------------------------------------------
+
+    def add(self, observations: Iterable[Observation], events: Iterable[Event] = ()) -> list[int]:
+        """Add records in one transaction. Return the ids of the observations.
+
+        Pixels are kept to 0.01, scores to 0.0001 and positions of boxes to 1 mm. A pose that is
+        not finite is left out. Raises LogError; then nothing was added.
+        """
+        with self._transaction():
+            ids = [self._add(observation) for observation in observations]
+            for event in events:
+                self._add_event(event)
+        return ids
+
+    def prune(self, max_bytes: int, max_age: float, now: int) -> int:
+        """Delete the oldest observations until the limits hold. Return how many were deleted.
+
+        `max_bytes` limits the size of the file, with its -wal file. `max_age` is in seconds
+        before `now`, in ns. 0: no limit. Events and thumbnails are deleted with the observations
+        of their time. Raises LogError.
+        """
+        deleted = 0
+        oldest = now - round(max_age * 1e9) if max_age else None
+        while ids := self._superfluous(max_bytes, oldest):
+            with self._transaction():
+                self._delete(ids)
+            deleted += len(ids)
+        if oldest is not None:
+            with self._transaction():
+                self.connection.execute("DELETE FROM event WHERE id < ?", (oldest,))
+        if max_bytes and self.file_bytes > max_bytes - RESERVE:  # the limit was lowered
+            with _translated(self.path):  # `execute` stops after the first page
+                self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+        return deleted
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the file that contain data. The others are used before the file grows."""
+        pages = self._pragma("page_count") - self._pragma("freelist_count")
+        return pages * self._pragma("page_size")
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file in bytes, without its -wal file."""
+        return self._pragma("page_count") * self._pragma("page_size")
+
+    def _superfluous(self, max_bytes: int, oldest: int | None) -> list[int]:
+        """Return the ids of the oldest observations, if they are beyond a limit."""
+        first = "SELECT id FROM observation {} ORDER BY id LIMIT ?"
+        if max_bytes and self.used_bytes > max(max_bytes - RESERVE, 0):
+            return self._ids(first.format(""), PRUNE_ROWS)
+        if oldest is not None:
+            return self._ids(first.format("WHERE id < ?"), oldest, PRUNE_ROWS)
+        return []
+
+    def _delete(self, ids: Sequence[int]) -> None:
+        """Delete the observations with these ids, which are the oldest ones."""
+        for observation in self.get(ids, thumbnails=False):
+            self._index(observation, delete=True)
+        for table in ("observation", "thumbnail", "event"):
+            self.connection.execute(f"DELETE FROM {table} WHERE id <= ?", (ids[-1],))
+
+    def _add(self, observation: Observation) -> int:
+        number = self._free_id("observation", observation.stamp)
+        pose = _pose_to_row(observation.pose)
+        row = (
+            number,
+            observation.stamp,
+            self._number("camera", "name", observation.camera),
+            observation.frame_id,
+            observation.width,
+            observation.height,
+            self._number("model", "name, settings", observation.model, observation.settings),
+            observation.task,
+            observation.caption,
+            observation.raw_text,
+            round(observation.score, SCORE_DIGITS),
+            _phrases_to_json(observation.phrases),
+            _answers_to_json(observation.answers),
+            *pose,
+        )
+        self._insert(f"INSERT INTO observation ({_COLUMNS}) VALUES ({_MARKS})", row)
+        if observation.thumbnail:
+            self._insert("INSERT INTO thumbnail VALUES (?, ?)", (number, observation.thumbnail))
+        (stored,) = self.get([number], thumbnails=False)  # deletion must see the same texts
+        self._index(stored)
+        return number
+
+    def _index(self, observation: Observation, delete: bool = False) -> None:
+        """Add an observation to the full-text index, or delete it there."""
+        camera = self._number("camera", "name", observation.camera)
+        place = " ".join([camera_token(camera), *cell_tokens(observation.pose)])
+        row = (observation.id, observation.caption, other_text(observation), place)
+        if delete:
+            sql = "INSERT INTO search (search, rowid, caption, other, place) VALUES ('delete', "
+        else:
+            sql = "INSERT INTO search (rowid, caption, other, place) VALUES ("
+        self.connection.execute(sql + "?, ?, ?, ?)", row)
+
+    def _add_event(self, event: Event) -> None:
+        row = (
+            self._free_id("event", event.stamp),
+            event.stamp,
+            self._number("camera", "name", event.camera),
+            event.kind,
+            event.subject,
+            event.answer,
+            event.previous,
+            event.since,
+            _phrases_to_json(event.phrases),
+        )
+        self._insert("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def _insert(self, sql: str, row: Sequence[Any]) -> None:
+        self.connection.execute(sql, [_encodable(value) for value in row])
+
+    def _free_id(self, table: str, stamp: int) -> int:
+        """Return `stamp`, or a free id after it; the next one if no other stamp is near.
+
+        Takes few steps even if a camera always sends the same stamp.
+        """
+        if not self._taken(table, stamp):
+            return stamp
+        step = 1
+        while self._taken(table, stamp + step):
+            step *= 2
+        taken, free = stamp + step // 2, stamp + step
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            taken, free = (middle, free) if self._taken(table, middle) else (taken, middle)
+        return free
+
+    def _taken(self, table: str, number: int) -> bool:
+        return bool(self._ids(f"SELECT id FROM {table} WHERE id = ?", number))
+
+    def _number(self, table: str, columns: str, *values: str) -> int:
+        """Return the id of a row of a small table. Add the row if there is none."""
+        texts = [_encodable(value) for value in values]
+        marks = ", ".join("?" * len(texts))
+        found = f"SELECT id FROM {table} WHERE ({columns}) = ({marks})"
+        if not (ids := self._ids(found, *texts)):
+            self.connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", texts)
+            ids = self._ids(found, *texts)
+        return ids[0]
+
+    # Reading -------------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[int], thumbnails: bool = True) -> list[Observation]:
+        """Return the observations with these ids, in this order; those that exist.
+
+        Without `thumbnails` none is read. Raises LogError.
+        """
+        found = {}
+        with _translated(self.path):
+            for some in _groups(ids):
+                where = f"id IN ({', '.join('?' * len(some))})"
+                images = f"SELECT id, webp FROM thumbnail WHERE {where}"
+                webp = dict(self.connection.execute(images, some)) if thumbnails else {}
+                rows = f"SELECT {_COLUMNS} FROM observation WHERE {where}"
+                for row in self.connection.execute(rows, some):
+                    found[row[0]] = self._observation(row, webp.get(row[0]))
+        return [found[number] for number in ids if number in found]
+
+    def events(self, first: int | None = None, last: int | None = None) -> list[Event]:
+        """Return the events with stamps from `first` to `last` in ns, oldest first.
+
+        None: no limit. Raises LogError.
+        """
+        sql = (
+            "SELECT stamp, name, kind, subject, answer, previous, since, phrases FROM event "
+            "JOIN camera ON camera.id = event.camera "
+            "WHERE stamp >= ifnull(?, stamp) AND stamp <= ifnull(?, stamp) ORDER BY event.id"
+        )
+        with _translated(self.path):
+            rows = self.connection.execute(sql, (first, last)).fetchall()
+        return [Event(*row[:-1], _phrases_from_json(row[-1])) for row in rows]
+
+    def counts(self) -> Counts:
+        """Count what the log contains. Takes long for a large log. Raises LogError."""
+        tables = ("observation", "thumbnail", "event")
+        with _translated(self.path):
+            counts = [
+                self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for table in tables
+            ]
+            ends = [
+                self._ids(f"SELECT stamp FROM observation ORDER BY id {order} LIMIT 1")
+                for order in ("ASC", "DESC")
+            ]
+        return Counts(*counts, *(end[0] if end else None for end in ends))
+
+    def cameras(self) -> dict[str, int]:
+        """Return the id of each camera by its name. Raises LogError."""
+        with _translated(self.path):
+            return dict(self.connection.execute("SELECT name, id FROM camera"))
+
+    def _observation(self, row: Sequence[Any], thumbnail: bytes | None) -> Observation:
+        number, stamp, camera, frame_id, width, height, model, task, caption, raw = row[:10]
+        score, phrases, answers, *pose = row[10:]
+        name, settings = self._model(model)
+        return Observation(
+            stamp=stamp,
+            camera=self._camera(camera),
+            caption=caption,
+            task=task,
+            phrases=_phrases_from_json(phrases),
+            answers=_answers_from_json(answers),
+            raw_text=raw,
+            score=score,
+            frame_id=frame_id,
+            width=width,
+            height=height,
+            model=name,
+            settings=settings,
+            pose=None if pose[0] is None else Pose(*pose),
+            thumbnail=thumbnail,
+            id=number,
+        )
+
+    def _camera(self, number: int) -> str:
+        if number not in self._cameras:
+            self._cameras = dict(self.connection.execute("SELECT id, name FROM camera"))
+        return self._cameras.get(number, "")
+
+    def _model(self, number: int) -> tuple[str, str]:
+        if number not in self._models:
+            rows = self.connection.execute("SELECT id, name, settings FROM model")
+            self._models = {row[0]: (row[1], row[2]) for row in rows}
+        return self._models.get(number, ("", "{}"))
+
+    def _ids(self, sql: str, *values: Any) -> list[int]:
+        return [row[0] for row in self.connection.execute(sql, values)]
+
+    # The file ------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Make the tables of a new file, or check those of an old one."""
+        if not self._is_log():
+            # Before the first table: the free pages of a file can be cut off later.
+            self.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self.connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        self.connection.execute("PRAGMA synchronous = NORMAL")
+        self.connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}").fetchall()
+        self.connection.execute(f"PRAGMA journal_size_limit = {RESERVE // 4}").fetchall()
+        with self._transaction():
+            if self._is_log():  # another program may have made it meanwhile
+                return
+            for statement in SCHEMA.strip().split(";\n"):
+                self.connection.execute(statement)
+            self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self.connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    def _is_log(self) -> bool:
+        """Return False for an empty file. Raises ConfigError if the file is something else."""
+        name = quoted(str(self.path), 200)
+        if self._pragma("application_id") != APPLICATION_ID:
+            if not self._pragma("schema_version"):
+                return False
+            raise ConfigError(f"{name} is another SQLite database, expected an observation log")
+        if (version := self._pragma("user_version")) > VERSION:
+            raise ConfigError(
+                f"{name} has version {version} of the observation log, expected at most "
+                f"{VERSION}; update kosmos_ros"
+            )
+        return True
+
+    def _pragma(self, name: str) -> int:
+        with _translated(self.path):
+            return int(self.connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write everything or nothing. Raises LogError."""
+        with _translated(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # SQLite has ended it after some errors
+                    self.connection.execute("ROLLBACK")
+                raise
+
+
+# Words and places ---------------------------------------------------------------------------
+
+
+def other_text(observation: Observation) -> str:
+    """Return the phrases and answers whose words are not in the caption, one per line.
+
+    A phrase without boxes is not in view, so it is left out.
+    """
+    caption = _words(observation.caption)
+    found: dict[str, None] = {}
+    phrases = [observation.phrases, *(answer.phrases for answer in observation.answers)]
+    texts = [answer.text for answer in observation.answers]
+    texts += [phrase.text for some in phrases for phrase in some if phrase.boxes]
+    for text in texts:
+        words = _words(text)
+        if words not in caption and not any(words in _words(other) for other in found):
+            found[text] = None
+    return "\n".join(found)
+
+
+def _words(text: str) -> str:
+    """Return the words of a text, so that `in` finds one or more whole words in order."""
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
+
+
+def camera_token(number: int) -> str:
+    """Return the token of the camera with this id in the column `place`."""
+    return f"camera{number}"
+
+
+def cell_tokens(pose: Pose | None) -> list[str]:
+    """Return the tokens of the cells around a pose, one of each size."""
+    if pose is None:
+        return []
+    return [
+        _cell(letter, math.floor(pose.x / size), math.floor(pose.y / size))
+        for letter, size in CELL_SIZES.items()
+    ]
+
+
+def cells_near(x: float, y: float, radius: float) -> list[str]:
+    """Return the tokens of cells that together cover a circle; all values in m.
+
+    Returns the smallest cells of which there are at most MAX_CELLS; empty: the circle is larger.
+    """
+    for letter, size in CELL_SIZES.items():
+        columns, rows = (
+            range(math.floor((at - radius) / size), math.floor((at + radius) / size) + 1)
+            for at in (x, y)
+        )
+        if len(columns) * len(rows) <= MAX_CELLS:
+            return [_cell(letter, i, j) for i, j in itertools.product(columns, rows)]
+    return []
+
+
+def _cell(letter: str, column: int, row: int) -> str:
+    """Return one token: a minus would separate two."""
+    return f"{letter}{column}x{row}".replace("-", "n")
+
+
+def _pose_to_row(pose: Pose | None) -> Sequence[Any]:
+    """Return the columns of a pose; NULLs for one that is not finite."""
+    if pose is None or not all(map(math.isfinite, astuple(pose)[1:])):
+        return (None,) * len(fields(Pose))
+    return astuple(pose)
+
+
+# JSON ---------------------------------------------------------------------------------------
+
+
+def _phrases_to_json(phrases: Iterable[Phrase]) -> str | None:
+    return _to_json([_phrase_to_dict(phrase) for phrase in phrases])
+
+
+def _answers_to_json(answers: Iterable[Answer]) -> str | None:
+    return _to_json(
+        [
+            {
+                "question": answer.question,
+                "text": answer.text,
+                "score": round(answer.score, SCORE_DIGITS),
+                "phrases": [_phrase_to_dict(phrase) for phrase in answer.phrases],
+            }
+            for answer in answers
+        ]
+    )
+
+
+def _to_json(value: list[Any]) -> str | None:
+    if not value:
+        return None
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _phrase_to_dict(phrase: Phrase) -> dict[str, Any]:
+    boxes = [_box_to_list(box) for box in phrase.boxes]
+    return {"text": phrase.text, "start": phrase.start, "end": phrase.end, "boxes": boxes}
+
+
+def _box_to_list(box: Box) -> list[Any]:
+    """Return [x_min, y_min, x_max, y_max, score], with track and position if one is known."""
+    corners = (box.x_min, box.y_min, box.x_max, box.y_max)
+    numbers = [*(round(v, PIXEL_DIGITS) for v in corners), round(box.score, SCORE_DIGITS)]
+    if box.track is None and box.position is None:
+        return numbers
+    position = box.position and [round(value, METRE_DIGITS) for value in box.position]
+    return [*numbers, box.track, position]
+
+
+def _phrases_from_json(text: str | None) -> tuple[Phrase, ...]:
+    return tuple(_phrase(entry) for entry in json.loads(text or "[]"))
+
+
+def _answers_from_json(text: str | None) -> tuple[Answer, ...]:
+    return tuple(
+        Answer(
+            entry["question"],
+            entry["text"],
+            entry["score"],
+            tuple(_phrase(phrase) for phrase in entry["phrases"]),
+        )
+        for entry in json.loads(text or "[]")
+    )
+
+
+def _phrase(entry: dict[str, Any]) -> Phrase:
+    boxes = tuple(_box(*numbers) for numbers in entry["boxes"])
+    return Phrase(entry["text"], entry["start"], entry["end"], boxes)
+
+
+def _box(
+    x_min: float,
+    y_min: float,
+    x_max: float,
+    y_max: float,
+    score: float,
+    track: int | None = None,
+    position: Sequence[float] | None = None,
+) -> Box:
+    at = None if position is None else (position[0], position[1], position[2])
+    return Box(x_min, y_min, x_max, y_max, score, track, at)
+
+
+def _encodable(value: Any) -> Any:
+    """Return a text that UTF-8 can encode; half of a surrogate pair becomes a question mark."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+# Files and errors ---------------------------------------------------------------------------
+
+
+def _check_writable(path: Path) -> None:
+    """Raise ConfigError if the file can never be written."""
+    name, folder = quoted(str(path), 200), path.resolve().parent
+    if path.is_dir():
+        raise ConfigError(f"{name} is a folder, expected the path of an observation log")
+    if not folder.is_dir():
+        raise ConfigError(f"{name} cannot be made: there is no folder {quoted(str(folder), 200)}")
+    for place in (folder, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise ConfigError(f"{quoted(str(place), 200)} is not writable; change its permissions")
+
+
+@contextlib.contextmanager
+def _opened(path: Path, uri: str) -> Iterator[ObservationLog]:
+    """Yield a log with a new connection, which is closed after an error."""
+    with _translated(path):
+        connection = sqlite3.connect(uri, timeout=LOCK_TIMEOUT, isolation_level=None, uri=True)
+        try:
+            yield ObservationLog(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Raise LogError or ConfigError, with the file's name, for an error of SQLite."""
+    name = quoted(str(path), 200)
+    try:
+        yield
+    except (sqlite3.OperationalError, OverflowError) as exc:
+        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
+    except sqlite3.DatabaseError as exc:
+        if "not a database" in str(exc):
+            raise ConfigError(f"{name} is another file, expected an observation log") from exc
+        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file that SQLite keeps beside a database."""
+    resolved = path.resolve()
+    return resolved.with_name(resolved.name + suffix)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _groups(ids: Sequence[int], most: int = 500) -> Iterator[Sequence[int]]:
+    """Yield the ids in groups that fit into one statement: SQLite's limit was once 999."""
+    return (ids[start : start + most] for start in range(0, len(ids), most))

@@ -1,0 +1,379 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The observation log keeps what it was given, stays within its limits and refuses other files."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import sqlite3
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kosmos_ros.errors import ConfigError, LogError
+from kosmos_ros.memory.log import (
+    CELL_SIZES,
+    MAX_CELLS,
+    RESERVE,
+    VERSION,
+    ObservationLog,
+    camera_token,
+    cell_tokens,
+    cells_near,
+    other_text,
+)
+from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
+
+SECOND = 10**9  # ns
+RED = Phrase("a red circle", 12, 24, (Box(1.25, 2, 30.5, 40, 0.75),))
+CUP = Phrase("a cup", 0, 0, (Box(0, 0, 10, 10, 0.5, 7, (1.5, -2.0, 0.25)),))
+FULL = Observation(
+    stamp=1_700_000_000_123_456_789,
+    camera="front",
+    caption="An image of a red circle.",
+    task="brief_caption",
+    phrases=(RED, CUP),
+    answers=(Answer("What is left?", "a blue square", 0.5, (Phrase("square", 7, 13, ()),)),),
+    raw_text="<grounding> An image of<phrase> a red circle</phrase>",
+    score=0.875,
+    frame_id="front_optical",
+    width=640,
+    height=480,
+    model="shapes",
+    settings='{"dtype": "float32"}',
+    pose=Pose("map", 1.5, -2.5, 0, 0, 0, 0.5, 0.5),
+    thumbnail=b"RIFF....WEBP",
+)
+
+
+def seen(stamp=0, caption="a red circle", camera="", **fields):
+    return Observation(stamp=stamp, camera=camera, caption=caption, **fields)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "memory.db"
+
+
+@pytest.fixture
+def log(path):
+    with ObservationLog.open(path) as log:
+        yield log
+
+
+def indexed(log):
+    """Return the ids that the full-text index knows, and its terms."""
+    log.connection.execute("CREATE VIRTUAL TABLE temp.v USING fts5vocab(main, search, instance)")
+    rows = log.connection.execute("SELECT doc, term FROM temp.v").fetchall()
+    log.connection.execute("DROP TABLE temp.v")
+    log.connection.execute("INSERT INTO search (search) VALUES ('integrity-check')")
+    return {doc for doc, _ in rows}, {term for _, term in rows}
+
+
+def matching(log, query):
+    rows = log.connection.execute("SELECT rowid FROM search WHERE search MATCH ?", (query,))
+    return [row[0] for row in rows]
+
+
+def test_an_observation_comes_back_as_it_was_written(log):
+    (number,) = log.add([FULL])
+    assert number == FULL.stamp
+    assert log.get([number]) == [dataclasses.replace(FULL, id=number)]
+    assert log.get([number], thumbnails=False)[0].thumbnail is None
+    assert log.get([number + 1]) == []
+
+
+def test_an_event_comes_back_as_it_was_written(log):
+    event = Event(5 * SECOND, "front", "appeared", "a red circle", since=4, phrases=(RED,))
+    answer = Event(6 * SECOND, "", "answered", "Is it red?", answer="yes", previous="no", since=5)
+    log.add([], [answer, event])
+    assert log.events() == [event, answer]
+    assert log.events(6 * SECOND) == [answer]
+    assert log.events(last=5 * SECOND) == [event]
+
+
+def test_another_process_reads_what_is_written(path, log):
+    log.add([FULL])
+    with ObservationLog.read(path) as reader:
+        assert reader.counts().observations == 1
+        log.add([seen(FULL.stamp + 5)])
+        counts = reader.counts()
+        assert (counts.observations, counts.thumbnails, counts.events) == (2, 1, 0)
+        assert (counts.first, counts.last) == (FULL.stamp, FULL.stamp + 5)
+        assert reader.cameras() == {"front": 1, "": 2}
+        with pytest.raises(LogError, match=r"memory\.db.*readonly"):
+            reader.add([seen()])
+
+
+def test_a_reopened_log_goes_on(path):
+    for stamp in (5, 6):
+        with ObservationLog.open(path) as log:
+            log.add([seen(stamp, camera="a", model="m")])
+    with ObservationLog.read(path) as log:
+        assert [o.stamp for o in log.get([5, 6])] == [5, 6]
+        assert log.connection.execute("SELECT count(*) FROM model").fetchone() == (1,)
+
+
+@given(st.lists(st.integers(-3, 12), max_size=60))
+@pytest.mark.slow
+def test_ids_are_unique_and_the_next_free_numbers_after_the_stamps(stamps):
+    with ObservationLog.open(":memory:") as log:
+        for stamp in stamps:
+            before = set(log._ids("SELECT id FROM observation"))
+            (number,) = log.add([seen(stamp)])
+            assert number >= stamp
+            assert number not in before
+            assert set(range(stamp, number)) <= before or number - 1 in before
+            assert (number == stamp) == (stamp not in before)
+
+
+def test_a_camera_that_always_sends_the_same_stamp_gets_consecutive_ids(log):
+    assert log.add([seen(0, f"frame {n}") for n in range(100)]) == list(range(100))
+    assert [o.caption for o in log.get([3, 99])] == ["frame 3", "frame 99"]
+
+
+def test_a_failed_transaction_adds_nothing(log):
+    with pytest.raises(LogError, match="memory.db"):
+        log.add([seen(1), seen(2**63)])
+    with pytest.raises(LogError):
+        log.add([seen(1), seen(2, width=2**63)])
+    assert log.counts().observations == 0
+    assert indexed(log) == (set(), set())
+    assert log.add([seen(1)]) == [1]
+
+
+def test_half_of_a_surrogate_pair_becomes_a_question_mark(log):
+    (number,) = log.add([seen(1, "a \ud800 cup", "cam\udfff", frame_id="\ud800")])
+    (found,) = log.get([number])
+    assert (found.caption, found.camera, found.frame_id) == ("a ? cup", "cam?", "?")
+
+
+def test_a_pose_that_is_not_finite_is_left_out(log):
+    (number,) = log.add([seen(1, pose=Pose("map", float("nan"), 0))])
+    assert log.get([number])[0].pose is None
+
+
+# Words and places ---------------------------------------------------------------------------
+
+
+def test_words_of_captions_phrases_and_answers_are_found_by_their_stem(log):
+    (number,) = log.add([FULL])
+    assert matching(log, "caption : red circles") == [number]
+    assert matching(log, "other : cups") == [number]
+    assert matching(log, "other : NEAR(blue square)") == [number]
+    assert matching(log, "yellow") == []
+
+
+def test_phrases_and_answers_that_repeat_the_caption_are_indexed_once(log):
+    assert other_text(FULL) == "a blue square\na cup"
+    phrase = Phrase("circle", 0, 0, (Box(0, 0, 1, 1),))
+    repeated = seen(phrases=(phrase, phrase), answers=(Answer("?", "A red Circle"),))
+    assert other_text(repeated) == ""
+    assert other_text(dataclasses.replace(repeated, caption="circles")) == "A red Circle"
+
+
+def test_a_phrase_that_is_not_in_view_is_not_found(log):
+    log.add([seen(phrases=(Phrase("a cup", 0, 0),))])
+    assert matching(log, "cup") == []
+
+
+def test_camera_place_and_words_are_one_query_in_the_order_of_time(log):
+    poses = [Pose("map", x, -20.5) for x in (0.5, 3.5, -900.0)]
+    for stamp, (camera, pose) in enumerate(itertools.product(("a", "b"), [*poses, None])):
+        log.add([seen(stamp, pose=pose, camera=camera)])
+    camera = camera_token(log.cameras()["b"])
+    cells = " OR ".join(cells_near(1.0, -20.0, 4.0))
+    query = f"caption : circle AND place : {camera} AND place : ({cells})"
+    rows = log.connection.execute(
+        "SELECT rowid FROM search WHERE search MATCH ? ORDER BY rowid DESC", (query,)
+    )
+    assert rows.fetchall() == [(5,), (4,)]
+    assert matching(log, "caption : camera1") == []
+
+
+@given(
+    st.floats(-1000, 1000), st.floats(-1000, 1000), st.floats(0, 500), st.floats(0, 1),
+    st.floats(0, 6.2832),
+)  # fmt: skip
+@pytest.mark.slow
+def test_the_cells_of_a_circle_contain_every_pose_in_it(x, y, radius, share, angle):
+    cells = cells_near(x, y, radius)
+    assert len(cells) <= MAX_CELLS
+    r = radius * share * 0.999
+    pose = Pose("map", x + r * math.cos(angle), y + r * math.sin(angle))
+    if cells:
+        assert set(cell_tokens(pose)) & set(cells)
+    else:
+        assert radius > 2 * max(CELL_SIZES.values())
+
+
+# Limits -------------------------------------------------------------------------------------
+
+
+def fill(log, start, count, **fields):
+    log.add(
+        [
+            seen(n * SECOND, f"frame {n} of a circle", **fields)
+            for n in range(start, start + count)
+        ],
+        [Event(n * SECOND, "", "appeared", "a circle") for n in range(start, start + count)],
+    )
+
+
+def test_the_oldest_observations_are_deleted_by_age(log):
+    fill(log, 0, 250, thumbnail=b"x", pose=Pose("map", 1, 2))
+    assert log.prune(0, 50.0, 250 * SECOND) == 200
+    kept = {n * SECOND for n in range(200, 250)}
+    assert {o.id for o in log.get(range(0, 250 * SECOND, SECOND))} == kept
+    assert {e.stamp for e in log.events()} == kept
+    assert log.counts().thumbnails == 50
+    ids, terms = indexed(log)
+    assert ids == kept
+    assert terms == {"frame", "of", "a", "circl", "camera1", "p1x2", "q0x0", "r0x0"} | {
+        str(n) for n in range(200, 250)
+    }
+
+
+def test_without_limits_nothing_is_deleted(log):
+    fill(log, 0, 10)
+    assert log.prune(0, 0.0, 10**6 * SECOND) == 0
+    assert log.counts().observations == 10
+
+
+def test_the_file_stays_within_its_size_and_keeps_the_newest(path, log):
+    most = RESERVE + 2_000_000
+    for start in range(0, 2000, 20):
+        fill(log, start, 20, thumbnail=os.urandom(5000))
+        log.prune(most, 0.0, 0)
+        size = sum(file.stat().st_size for file in path.parent.iterdir())
+        assert size <= most
+    counts = log.counts()
+    assert counts.last == 1999 * SECOND
+    assert 200 < counts.observations < 500
+    kept = {n * SECOND for n in range(2000 - counts.observations, 2000)}
+    ids, _ = indexed(log)
+    assert ids == kept
+    assert {e.stamp for e in log.events()} == kept
+
+
+def test_a_lower_limit_makes_the_file_smaller(path, log):
+    fill(log, 0, 1000, thumbnail=os.urandom(10_000))
+    assert path.stat().st_size > 8_000_000
+    assert log.prune(RESERVE + 1_000_000, 0.0, 0) >= 900
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size < RESERVE + 1_000_000
+
+
+# Files --------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_log_is_refused_and_kept(path):
+    path.write_bytes(b"important text, and more of it than a header has" * 100)
+    before = path.read_bytes()
+    for attempt in (ObservationLog.open, ObservationLog.read):
+        with pytest.raises(ConfigError, match=r"memory\.db' is another file, expected an obs"):
+            attempt(path)
+    assert path.read_bytes() == before
+
+
+def test_another_database_is_refused_and_kept(path):
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE observation (id)")
+    for attempt in (ObservationLog.open, ObservationLog.read):
+        with pytest.raises(ConfigError, match=r"memory\.db' is another SQLite database"):
+            attempt(path)
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_log_of_a_newer_version_is_refused(path):
+    with ObservationLog.open(path) as log:
+        log.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+    for attempt in (ObservationLog.open, ObservationLog.read):
+        with pytest.raises(ConfigError, match=r"has version 2.*at most 1; update kosmos_ros"):
+            attempt(path)
+
+
+def test_an_empty_file_becomes_a_log(path):
+    path.touch()
+    with pytest.raises(ConfigError, match="is empty, expected an observation log"):
+        ObservationLog.read(path)
+    with ObservationLog.open(path) as log:
+        assert log.add([seen(3)]) == [3]
+
+
+def test_a_missing_file_or_folder_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no observation log '.*none\.db'"):
+        ObservationLog.read(tmp_path / "none.db")
+    with pytest.raises(ConfigError, match=r"there is no folder '.*nowhere'"):
+        ObservationLog.open(tmp_path / "nowhere" / "memory.db")
+    with pytest.raises(ConfigError, match="is a folder"):
+        ObservationLog.open(tmp_path)
+
+
+def test_a_read_only_folder_is_named(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with pytest.raises(ConfigError, match="is not writable; change its permissions"):
+        ObservationLog.open(path)
+
+
+def test_a_log_in_a_read_only_folder_can_be_read(path, monkeypatch):
+    with ObservationLog.open(path) as log:
+        log.add([seen(1)])
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with ObservationLog.read(path) as reader:
+        assert reader.get([1])[0].caption == "a red circle"
+    assert [file.name for file in path.parent.iterdir()] == ["memory.db"]
+
+
+def test_a_name_with_characters_of_a_url_is_a_name(tmp_path):
+    path = tmp_path / "a?mode=ro#%41 b.db"
+    with ObservationLog.open(path) as log:
+        log.add([seen(1)])
+    assert path.is_file()
+    with ObservationLog.read(path) as reader:
+        assert reader.counts().observations == 1
+
+
+def test_a_locked_log_is_named(path, log, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.memory.log.LOCK_TIMEOUT", 0.01)
+    with ObservationLog.open(path) as second:
+        log.connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LogError, match=r"memory\.db': database is locked"):
+            second.add([seen(1)])
+        log.connection.execute("ROLLBACK")
+        assert second.add([seen(1)]) == [1]
+
+
+def test_several_writers_share_a_log(path):
+    """Both make the file, and both use the same names of cameras."""
+
+    def write(start):
+        with ObservationLog.open(path) as log:
+            for n in range(20):
+                log.add([seen(start, f"{start} {n}", camera="both")])
+
+    threads = [threading.Thread(target=write, args=(0,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with ObservationLog.read(path) as log:
+        assert log.counts().observations == 40
+        assert log.cameras() == {"both": 1}
+        assert [o.id for o in log.get(range(40))] == list(range(40))
+
+
+def test_json_columns_can_be_queried_by_sql(log):
+    log.add([FULL])
+    sql = (
+        "SELECT value->>'text' FROM observation, json_each(phrases)"
+        if sqlite3.sqlite_version_info >= (3, 38)
+        else "SELECT json_extract(value, '$.text') FROM observation, json_each(phrases)"
+    )
+    assert [row[0] for row in log.connection.execute(sql)] == ["a red circle", "a cup"]
+    (text,) = log.connection.execute("SELECT phrases FROM observation").fetchone()
+    assert json.loads(text)[1]["boxes"] == [[0, 0, 10, 10, 0.5, 7, [1.5, -2.0, 0.25]]]
