@@ -1,0 +1,402 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Cut texts into noun chunks, chunks into stemmed words, and these into tokens of the index.
+
+Captions, answers and questions are cut in the same way. "a red chair and a blue cup" has the chunks
+[red chair] and [blue cup]. The index has a token for each word and one for each pair of words of a
+chunk, so that "red cup" is not found there. Knows no log and no synonyms.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import combinations
+
+MAX_WORD = 40  # characters; longer words are cut
+REACH = 5
+"""Largest distance of two words of a chunk that form a pair. It bounds the tokens of long chunks."""
+
+BREAKS = frozenset(
+    [
+        "aboard",
+        "about",
+        "above",
+        "across",
+        "after",
+        "against",
+        "along",
+        "alongside",
+        "amid",
+        "among",
+        "and",
+        "around",
+        "as",
+        "at",
+        "atop",
+        "away",
+        "because",
+        "before",
+        "behind",
+        "below",
+        "beneath",
+        "beside",
+        "besides",
+        "between",
+        "beyond",
+        "but",
+        "by",
+        "down",
+        "during",
+        "for",
+        "from",
+        "holding",
+        "if",
+        "in",
+        "inside",
+        "into",
+        "leftof",
+        "like",
+        "near",
+        "next",
+        "of",
+        "off",
+        "on",
+        "onto",
+        "opposite",
+        "or",
+        "out",
+        "outside",
+        "over",
+        "past",
+        "rightof",
+        "showing",
+        "so",
+        "than",
+        "that",
+        "then",
+        "through",
+        "to",
+        "toward",
+        "towards",
+        "under",
+        "underneath",
+        "up",
+        "upon",
+        "using",
+        "versus",
+        "via",
+        "wearing",
+        "when",
+        "where",
+        "whereas",
+        "which",
+        "while",
+        "who",
+        "whom",
+        "whose",
+        "with",
+        "within",
+    ]
+)
+"""Words that end a chunk: prepositions, conjunctions and participles that act like them."""
+COMPOUNDS = {
+    r"(?:(?:to|on|at) the )?left (?:hand )?(?:side )?(?:of|from)": "leftof",
+    r"(?:(?:to|on|at) the )?right (?:hand )?(?:side )?(?:of|from)": "rightof",
+    r"(?:in|at the) front of": "before",
+    r"(?:on|at the) top of|atop": "above",
+    r"at the bottom of|underneath|beneath|under": "below",
+    r"(?:next|close) to|near to|by the side of|at the side of": "beside",
+    r"over": "above",
+}
+"""Prepositions of several words: the word of BREAKS that stands for them."""
+DETERMINERS = frozenset(
+    [
+        "a",
+        "an",
+        "another",
+        "any",
+        "both",
+        "each",
+        "either",
+        "every",
+        "her",
+        "his",
+        "its",
+        "my",
+        "our",
+        "some",
+        "such",
+        "that",
+        "the",
+        "their",
+        "these",
+        "this",
+        "those",
+        "your",
+    ]
+)
+"""Words that begin a chunk."""
+NEGATIONS = frozenset(
+    ["no", "without", "not", "neither", "nor", "never", "nobody", "none", "nothing"]
+)
+"""Words that begin a chunk which names what is absent."""
+FILLERS = frozenset(
+    [
+        "am",
+        "are",
+        "be",
+        "been",
+        "being",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "had",
+        "has",
+        "have",
+        "he",
+        "i",
+        "is",
+        "it",
+        "may",
+        "me",
+        "might",
+        "must",
+        "she",
+        "should",
+        "there",
+        "they",
+        "us",
+        "was",
+        "we",
+        "were",
+        "will",
+        "would",
+        "yes",
+        "you",
+    ]
+)
+"""Words that mean nothing here and end no chunk: "the circle is red" is one chunk."""
+OPENING = frozenset(
+    [
+        "ago",
+        "anything",
+        "can",
+        "could",
+        "describe",
+        "did",
+        "do",
+        "does",
+        "earlier",
+        "ever",
+        "find",
+        "give",
+        "had",
+        "has",
+        "have",
+        "i",
+        "in",
+        "is",
+        "last",
+        "lately",
+        "latest",
+        "locate",
+        "look",
+        "looking",
+        "me",
+        "most",
+        "my",
+        "please",
+        "recent",
+        "recently",
+        "remember",
+        "saw",
+        "search",
+        "see",
+        "seen",
+        "show",
+        "shows",
+        "since",
+        "tell",
+        "there",
+        "time",
+        "to",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "will",
+        "would",
+        "you",
+        "your",
+        "are",
+        "was",
+        "about",
+        "for",
+        "a",
+        "an",
+        "the",
+        "any",
+        "some",
+    ]
+)
+"""Words of a question before its first noun: "where did you last see the"."""
+CLOSING = frozenset(
+    [
+        "again",
+        "already",
+        "anywhere",
+        "before",
+        "earlier",
+        "ever",
+        "here",
+        "last",
+        "lately",
+        "now",
+        "please",
+        "recently",
+        "seen",
+        "somewhere",
+        "there",
+        "today",
+        "yesterday",
+        "yet",
+    ]
+)
+"""Words of a question after its last noun: "have you seen a red cup recently"."""
+PICTURES = re.compile(
+    r"^\W*(?:(?:an?|the|this|these|all|any|some)\s+)?(?:images?|pictures?|photos?|photographs?|"
+    r"frames?|scenes?)\s+(?:of|with|shows?|showing|features?|contains?|has|have)\b",
+    re.IGNORECASE,
+)
+"""Beginning of a caption or a question that means nothing: "An image of"."""
+_COMPOUND = re.compile("|".join(rf"(\b(?:{words})\b)" for words in COMPOUNDS))
+_PREPOSITIONS = ("", *COMPOUNDS.values())
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_BORDER = re.compile(r"[^\w\s'’-]|\s-+\s")
+
+
+def chunks(text: str) -> list[tuple[str, ...]]:
+    """Return the noun chunks of a text, each as its words in lower case, not stemmed.
+
+    Chunks of what is absent ("no cup", "without a hat") are left out.
+    """
+    return [chunk for _, chunk in _linked(PICTURES.sub(" ", text))]
+
+
+def question_chunks(question: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the chunks of a question, each with the words between it and the previous one.
+
+    "where is the red cup left of the box" -> ("", (red, cup)), ("leftof", (box,)). Words such as
+    "where did you last see" and "recently" are left out.
+    """
+    words = question.split()
+    while words and _bare(words[0]) in OPENING:
+        del words[0]
+    text = PICTURES.sub(" ", " ".join(words))
+    words = text.split()
+    while words and _bare(words[-1]) in CLOSING:
+        del words[-1]
+    return list(_linked(" ".join(words)))
+
+
+def tokens(texts: Iterable[str]) -> set[str]:
+    """Return the index's tokens of all that was said about one frame.
+
+    A token is the stem of a word, or the stems of two words of one chunk; see `pair`.
+    """
+    found: set[str] = set()
+    for text in texts:
+        for chunk in chunks(text):
+            stemmed = [stem(word) for word in chunk]
+            found.update(stemmed)
+            found.update(
+                pair(stemmed[first], stemmed[second])
+                for first, second in combinations(range(len(stemmed)), 2)
+                if second - first <= REACH
+            )
+    return found
+
+
+def pair(one: str, other: str) -> str:
+    """Return the token of two stems of one chunk, in either order."""
+    return "_".join(sorted((one, other)))
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """Return a word without its ending, by SQLite's Porter stemmer: "circles" -> "circl"."""
+    return _STEMMER.stem(word)
+
+
+def _bare(word: str) -> str:
+    return word.strip("?!.,;:'\"()").lower()
+
+
+def _linked(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the chunks of a text, each with the words that separate it from the previous one."""
+    chunk: list[str] = []
+    between: list[str] = []
+    absent = False
+    for word in _words(text):
+        ends = not word or word in BREAKS or word in DETERMINERS or word in NEGATIONS
+        if not ends:
+            if word not in FILLERS:
+                chunk.append(word)
+            continue
+        if chunk:
+            if not absent:
+                yield " ".join(between), tuple(chunk)
+                between = []
+            chunk, absent = [], False
+        absent = word in NEGATIONS or (absent and word in DETERMINERS)
+        if word and word not in DETERMINERS:
+            between.append(word)
+    if chunk and not absent:
+        yield " ".join(between), tuple(chunk)
+
+
+def _words(text: str) -> Iterator[str]:
+    """Yield the words of a text in lower case without accents, and "" for punctuation."""
+    plain = "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", text.lower())
+        if not unicodedata.combining(letter)
+    )
+    plain = _COMPOUND.sub(lambda found: _PREPOSITIONS[found.lastindex or 0], plain)
+    for part in _BORDER.split(plain):
+        for found in _WORD.findall(part):
+            yield re.split("['’]", found)[0][:MAX_WORD]
+        yield ""
+
+
+class _Stemmer:
+    """SQLite's Porter stemmer, which the module sqlite3 offers only as a part of its index."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._words = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._words.execute(
+            "CREATE VIRTUAL TABLE word USING fts5(text, content='', tokenize='porter unicode61')"
+        )
+        self._words.execute("CREATE VIRTUAL TABLE stem USING fts5vocab(word, row)")
+
+    def stem(self, word: str) -> str:
+        with self._lock:
+            self._words.execute("INSERT INTO word(rowid, text) VALUES (1, ?)", (word,))
+            stems = self._words.execute("SELECT term FROM stem").fetchall()
+            self._words.execute("INSERT INTO word(word) VALUES ('delete-all')")
+        # A letter that SQLite's older Unicode tables do not know is no word to it.
+        return str(stems[0][0]) if len(stems) == 1 else word
+
+
+_STEMMER = _Stemmer()
