@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cut texts into noun chunks, chunks into stemmed words, and these into tokens of the index.
 
-Captions, answers and questions are cut in the same way. "a red chair and a blue cup" has the chunks
-[red chair] and [blue cup]. The index has a token for each word and one for each pair of words of a
-chunk, so that "red cup" is not found there. Knows no log and no synonyms.
+Captions, answers and questions are cut in the same way. "a red chair and a blue cup" has the
+chunks [red chair] and [blue cup]. The index has a token for each word and one for each pair of
+words of a chunk, so that "red cup" is not found there. Knows no log and no synonyms.
 """
 
 from __future__ import annotations
@@ -19,90 +19,18 @@ from itertools import combinations
 
 MAX_WORD = 40  # characters; longer words are cut
 REACH = 5
-"""Largest distance of two words of a chunk that form a pair. It bounds the tokens of long chunks."""
+"""Largest distance of two words of a chunk that form a pair. It bounds the index's tokens."""
 
-BREAKS = frozenset(
-    [
-        "aboard",
-        "about",
-        "above",
-        "across",
-        "after",
-        "against",
-        "along",
-        "alongside",
-        "amid",
-        "among",
-        "and",
-        "around",
-        "as",
-        "at",
-        "atop",
-        "away",
-        "because",
-        "before",
-        "behind",
-        "below",
-        "beneath",
-        "beside",
-        "besides",
-        "between",
-        "beyond",
-        "but",
-        "by",
-        "down",
-        "during",
-        "for",
-        "from",
-        "holding",
-        "if",
-        "in",
-        "inside",
-        "into",
-        "leftof",
-        "like",
-        "near",
-        "next",
-        "of",
-        "off",
-        "on",
-        "onto",
-        "opposite",
-        "or",
-        "out",
-        "outside",
-        "over",
-        "past",
-        "rightof",
-        "showing",
-        "so",
-        "than",
-        "that",
-        "then",
-        "through",
-        "to",
-        "toward",
-        "towards",
-        "under",
-        "underneath",
-        "up",
-        "upon",
-        "using",
-        "versus",
-        "via",
-        "wearing",
-        "when",
-        "where",
-        "whereas",
-        "which",
-        "while",
-        "who",
-        "whom",
-        "whose",
-        "with",
-        "within",
-    ]
-)
+BREAKS = frozenset({
+    "aboard", "about", "above", "across", "after", "against", "along", "alongside", "amid",
+    "among", "and", "around", "as", "at", "atop", "away", "because", "before", "behind", "below",
+    "beneath", "beside", "besides", "between", "beyond", "but", "by", "down", "during", "for",
+    "from", "holding", "if", "in", "inside", "into", "leftof", "like", "near", "next", "of",
+    "off", "on", "onto", "opposite", "or", "out", "outside", "over", "past", "rightof",
+    "showing", "so", "than", "that", "then", "through", "to", "toward", "towards", "under",
+    "underneath", "up", "upon", "using", "versus", "via", "wearing", "when", "where", "whereas",
+    "which", "while", "who", "whom", "whose", "with", "within",
+})  # fmt: skip
 """Words that end a chunk: prepositions, conjunctions and participles that act like them."""
 COMPOUNDS = {
     r"(?:(?:to|on|at) the )?left (?:hand )?(?:side )?(?:of|from)": "leftof",
@@ -114,164 +42,34 @@ COMPOUNDS = {
     r"over": "above",
 }
 """Prepositions of several words: the word of BREAKS that stands for them."""
-DETERMINERS = frozenset(
-    [
-        "a",
-        "an",
-        "another",
-        "any",
-        "both",
-        "each",
-        "either",
-        "every",
-        "her",
-        "his",
-        "its",
-        "my",
-        "our",
-        "some",
-        "such",
-        "that",
-        "the",
-        "their",
-        "these",
-        "this",
-        "those",
-        "your",
-    ]
-)
+DETERMINERS = frozenset({
+    "a", "an", "another", "any", "both", "each", "either", "every", "her", "his", "its", "my",
+    "our", "some", "such", "that", "the", "their", "these", "this", "those", "your",
+})  # fmt: skip
 """Words that begin a chunk."""
-NEGATIONS = frozenset(
-    ["no", "without", "not", "neither", "nor", "never", "nobody", "none", "nothing"]
-)
+NEGATIONS = frozenset({
+    "no", "without", "not", "neither", "nor", "never", "nobody", "none", "nothing",
+})  # fmt: skip
 """Words that begin a chunk which names what is absent."""
-FILLERS = frozenset(
-    [
-        "am",
-        "are",
-        "be",
-        "been",
-        "being",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "had",
-        "has",
-        "have",
-        "he",
-        "i",
-        "is",
-        "it",
-        "may",
-        "me",
-        "might",
-        "must",
-        "she",
-        "should",
-        "there",
-        "they",
-        "us",
-        "was",
-        "we",
-        "were",
-        "will",
-        "would",
-        "yes",
-        "you",
-    ]
-)
+FILLERS = frozenset({
+    "am", "are", "be", "been", "being", "can", "could", "did", "do", "does", "had", "has",
+    "have", "he", "i", "is", "it", "may", "me", "might", "must", "she", "should", "there",
+    "they", "us", "was", "we", "were", "will", "would", "yes", "you",
+})  # fmt: skip
 """Words that mean nothing here and end no chunk: "the circle is red" is one chunk."""
-OPENING = frozenset(
-    [
-        "ago",
-        "anything",
-        "can",
-        "could",
-        "describe",
-        "did",
-        "do",
-        "does",
-        "earlier",
-        "ever",
-        "find",
-        "give",
-        "had",
-        "has",
-        "have",
-        "i",
-        "in",
-        "is",
-        "last",
-        "lately",
-        "latest",
-        "locate",
-        "look",
-        "looking",
-        "me",
-        "most",
-        "my",
-        "please",
-        "recent",
-        "recently",
-        "remember",
-        "saw",
-        "search",
-        "see",
-        "seen",
-        "show",
-        "shows",
-        "since",
-        "tell",
-        "there",
-        "time",
-        "to",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "will",
-        "would",
-        "you",
-        "your",
-        "are",
-        "was",
-        "about",
-        "for",
-        "a",
-        "an",
-        "the",
-        "any",
-        "some",
-    ]
-)
+OPENING = frozenset({
+    "ago", "anything", "can", "could", "describe", "did", "do", "does", "earlier", "ever",
+    "find", "give", "had", "has", "have", "i", "in", "is", "last", "lately", "latest", "locate",
+    "look", "looking", "me", "most", "my", "please", "recent", "recently", "remember", "saw",
+    "search", "see", "seen", "show", "shows", "since", "tell", "there", "time", "to", "was",
+    "we", "were", "what", "when", "where", "which", "will", "would", "you", "your", "are",
+    "about", "for", "a", "an", "the", "any", "some",
+})  # fmt: skip
 """Words of a question before its first noun: "where did you last see the"."""
-CLOSING = frozenset(
-    [
-        "again",
-        "already",
-        "anywhere",
-        "before",
-        "earlier",
-        "ever",
-        "here",
-        "last",
-        "lately",
-        "now",
-        "please",
-        "recently",
-        "seen",
-        "somewhere",
-        "there",
-        "today",
-        "yesterday",
-        "yet",
-    ]
-)
+CLOSING = frozenset({
+    "again", "already", "anywhere", "before", "earlier", "ever", "here", "last", "lately", "now",
+    "please", "recently", "seen", "somewhere", "there", "today", "yesterday", "yet",
+})  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
 PICTURES = re.compile(
     r"^\W*(?:(?:an?|the|this|these|all|any|some)\s+)?(?:images?|pictures?|photos?|photographs?|"

@@ -1,0 +1,243 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Find what an observation log says about a question: "where did you last see the red cup?".
+
+Each noun chunk of the question must be in what was said about a frame: all its words, or words of
+the same meaning, in one chunk. If no frame has every chunk, the thing was never seen. The index
+finds frames, newest first; `recall` checks them and sorts the best ones first. Knows no ROS.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from kosmos_ros.errors import RequestError
+from kosmos_ros.memory import wordnet
+from kosmos_ros.memory.log import ObservationLog, camera_token, cells_near
+from kosmos_ros.memory.meanings import Alternative, Thesaurus
+from kosmos_ros.memory.records import Box, Observation, Phrase
+from kosmos_ros.memory.words import chunks, pair, question_chunks, stem
+from kosmos_ros.memory.wordnet import WordNet
+from kosmos_ros.sanitize import quoted
+
+DEFAULT_LIMIT = 5  # results
+MAX_LIMIT = 1000  # results
+MAX_QUESTION = 1000  # characters
+MAX_CHUNKS = 8  # of a question
+MAX_READINGS = 200  # of a chunk: each is a term of the index's query
+PAGE = 100  # frames that are checked together, from which the best are chosen
+MAX_CHECKED = 1000  # frames for one question
+
+RELATIONS: dict[str, tuple[Callable[[Box], float], float]] = {
+    "leftof": (lambda box: box.x_min + box.x_max, -1.0),
+    "rightof": (lambda box: box.x_min + box.x_max, 1.0),
+    "above": (lambda box: box.y_min + box.y_max, -1.0),
+    "below": (lambda box: box.y_min + box.y_max, 1.0),
+}
+"""Preposition: twice the coordinate of a box's centre, and the direction along it in the image."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question, and where and when its answer may be."""
+
+    text: str = ""  # empty, or without a noun: any frame
+    camera: str | None = None  # name; None: any
+    since: int | None = None  # ns; None: no limit
+    until: int | None = None  # ns; None: no limit
+    near: tuple[float, float, float] | None = None  # m: x, y and radius; None: anywhere
+    last: bool = False  # newest first instead of best first
+    limit: int = DEFAULT_LIMIT  # results
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """A frame that the question fits."""
+
+    observation: Observation  # without its thumbnail
+    score: float  # [0, 1]: closeness of the words times the model's score of the text
+    phrases: tuple[Phrase, ...]  # those that matched
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to understand a chunk of a question in words of the log."""
+
+    parts: tuple[tuple[str, ...], ...]  # stems; those of one part stand side by side
+    closeness: float
+
+    @property
+    def term(self) -> str:
+        """The query of the index for frames that have these words in one chunk."""
+        stems = sorted({word for part in self.parts for word in part})
+        terms = [pair(*two) for two in itertools.combinations(stems, 2)] or stems
+        return "(" + " AND ".join(f'"{term}"' for term in terms) + ")"
+
+    def fits(self, chunk: Sequence[str]) -> bool:
+        """Return whether a chunk, given as stems, has all parts."""
+        return all(_has(chunk, part) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A noun chunk of a question."""
+
+    between: str  # the words before it
+    readings: tuple[_Reading, ...]  # closest first
+
+
+def recall(
+    log: ObservationLog, query: Query, net: WordNet | None = None
+) -> list[Recollection]:
+    """Return the frames that a question fits, best or newest first; empty: never seen.
+
+    Best first means the best of the newest PAGE frames that fit. `net` finds other words of the
+    same meaning; None: WordNet where the system has it. Raises RequestError for a query that can
+    never be answered, LogError if the log cannot be read.
+    """
+    _check(query)
+    thesaurus = Thesaurus(log.words(), net or wordnet.find())
+    wanted = [
+        _Chunk(between, _readings(thesaurus, words))
+        for between, words in question_chunks(query.text)
+    ]
+    if len(wanted) > MAX_CHUNKS:
+        raise RequestError(f"a question may name at most {MAX_CHUNKS} things, got {len(wanted)}")
+    if not all(chunk.readings for chunk in wanted):
+        return []
+    found: list[Recollection] = []
+    for ids in _pages(log, query, wanted):
+        for observation in log.get(ids, thumbnails=False):
+            if (result := _matched(observation, wanted, query)) is not None:
+                found.append(result)
+        if len(found) >= query.limit:
+            break
+    if not query.last:
+        found.sort(key=lambda result: -result.score)  # stable: newest first
+    return found[: query.limit]
+
+
+def _check(query: Query) -> None:
+    if not 1 <= query.limit <= MAX_LIMIT:
+        raise RequestError(f"limit must be in [1, {MAX_LIMIT}], got {query.limit}")
+    if len(query.text) > MAX_QUESTION:
+        raise RequestError(
+            f"a question may have at most {MAX_QUESTION} characters, got {len(query.text)}"
+        )
+    if query.near is not None and not (
+        all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0
+    ):
+        raise RequestError(f"near must be finite x, y and a radius > 0, got {query.near}")
+    if None not in (query.since, query.until) and query.since > query.until:  # type: ignore[operator]
+        raise RequestError(f"since must not be after until, got {query.since} and {query.until} ns")
+
+
+def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
+    """Return the ways to understand a chunk, closest first; empty: the log has none."""
+    done: dict[int, list[_Reading]] = {len(words): [_Reading((), 1.0)]}
+    for start in reversed(range(len(words))):
+        counts = {1, thesaurus.compound(words[start:])}
+        found = [
+            _Reading((one.stems, *rest.parts), one.closeness * rest.closeness)
+            for count in counts
+            for one, rest in itertools.product(
+                thesaurus.alternatives(words[start : start + count]), done[start + count]
+            )
+        ]
+        done[start] = sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS]
+    return tuple(done[0])
+
+
+def _pages(log: ObservationLog, query: Query, wanted: Sequence[_Chunk]) -> Iterator[list[int]]:
+    """Yield the ids of frames that the index finds, newest first."""
+    terms = [" OR ".join(reading.term for reading in chunk.readings) for chunk in wanted]
+    if query.camera is not None:
+        cameras = log.cameras()
+        if query.camera not in cameras:
+            names = ", ".join(quoted(name) for name in cameras) or "none"
+            raise RequestError(
+                f"camera must be one of the log's ({names}), got {quoted(query.camera)}"
+            )
+        terms.append(f'"{camera_token(cameras[query.camera])}"')
+    if query.near is not None and (cells := cells_near(*query.near)):
+        terms.append(" OR ".join(f'"{cell}"' for cell in cells))
+    match = " AND ".join(f"({term})" for term in terms)
+    until = query.until
+    for _ in range(MAX_CHECKED // PAGE):
+        ids = log.search(match, query.since, until, PAGE)
+        yield ids
+        if len(ids) < PAGE:
+            return
+        until = ids[-1] - 1
+
+
+def _matched(
+    observation: Observation, wanted: Sequence[_Chunk], query: Query
+) -> Recollection | None:
+    """Return the recollection of a frame, or None if the question does not fit it."""
+    if query.near is not None and not _is_near(observation, query.near):
+        return None
+    said = list(_said(observation))
+    shown = [phrase for phrase in observation.all_phrases if phrase.boxes]
+    score, matched = 1.0, dict[Phrase, None]()
+    before: list[Box] = []
+    for chunk in wanted:
+        fitting = [
+            reading.closeness * trust
+            for reading in chunk.readings
+            for stems, trust in said
+            if reading.fits(stems)
+        ]
+        phrases = [
+            phrase
+            for phrase in shown
+            if any(reading.fits(stems) for reading in chunk.readings for stems in _stems(phrase.text))
+        ]
+        boxes = [box for phrase in phrases for box in phrase.boxes]
+        if not fitting or not _related(chunk.between, before, boxes):
+            return None
+        score *= max(fitting)
+        matched |= dict.fromkeys(phrases)
+        before = boxes
+    return Recollection(observation, score, tuple(matched))
+
+
+def _is_near(observation: Observation, near: tuple[float, float, float]) -> bool:
+    pose, (x, y, radius) = observation.pose, near
+    return pose is not None and math.hypot(pose.x - x, pose.y - y) <= radius
+
+
+def _said(observation: Observation) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yield the chunks of what was said about a frame, as stems, each with the model's score."""
+    for text, score in observation.said:
+        for stems in _stems(text):
+            yield stems, score
+
+
+@lru_cache(maxsize=4096)
+def _stems(text: str) -> tuple[tuple[str, ...], ...]:
+    """Return the chunks of a text as stems."""
+    return tuple(tuple(stem(word) for word in chunk) for chunk in chunks(text))
+
+
+def _has(chunk: Sequence[str], part: tuple[str, ...]) -> bool:
+    """Return whether a chunk has the word, or the words of a compound side by side."""
+    if len(part) == 1:
+        return part[0] in chunk
+    return any(tuple(chunk[at : at + len(part)]) == part for at in range(len(chunk)))
+
+
+def _related(between: str, first: Sequence[Box], second: Sequence[Box]) -> bool:
+    """Return whether a box of `first` can be in the relation `between` to a box of `second`.
+
+    Only positions in the image are checked, and only if both have boxes.
+    """
+    relation = RELATIONS.get(between)
+    if relation is None or not first or not second:
+        return True
+    centre, sign = relation
+    return any(sign * centre(a) > sign * centre(b) for a in first for b in second)
