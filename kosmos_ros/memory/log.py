@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import os
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -23,6 +22,7 @@ from typing import Any
 
 from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
+from kosmos_ros.memory.words import tokens
 from kosmos_ros.sanitize import first_line, quoted
 
 APPLICATION_ID = 0x4B4F534D  # "KOSM": marks the file as an observation log
@@ -34,6 +34,7 @@ VACUUM_PAGES = 2000  # free pages that are cut off at a time, if the file is too
 WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
 RESERVE = 4_000_000  # bytes of a size limit for the -wal file and for the deletion of old rows
 
+MIN_ID, MAX_ID = -(2**63), 2**63 - 1  # of SQLite's integers
 MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
 CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
 
@@ -76,11 +77,12 @@ CREATE TABLE event (
   since INTEGER NOT NULL, -- ns
   phrases TEXT -- JSON, as in observation
 );
+CREATE TABLE word (
+  stem TEXT PRIMARY KEY -- of each word that was ever said
+) WITHOUT ROWID;
 CREATE VIRTUAL TABLE search USING fts5(
-  caption, -- of the observation whose id is the rowid
-  other, -- its phrases and answers whose words are not in the caption
-  place, -- tokens of its camera and of the cells of its pose
-  content = '', columnsize = 0, tokenize = 'porter unicode61'
+  tokens, -- of the observation whose id is the rowid: words, pairs of words, camera, cells
+  content = '', columnsize = 0, detail = none, tokenize = "unicode61 tokenchars '_:-'"
 );
 """
 
@@ -89,7 +91,6 @@ _COLUMNS = (
     "phrases, answers, pose_frame, x, y, z, qx, qy, qz, qw"
 )
 _MARKS = ", ".join("?" * len(_COLUMNS.split(",")))
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -250,14 +251,16 @@ class ObservationLog:
 
     def _index(self, observation: Observation, delete: bool = False) -> None:
         """Add an observation to the full-text index, or delete it there."""
+        said = tokens(text for text, _ in observation.said)
         camera = self._number("camera", "name", observation.camera)
-        place = " ".join([camera_token(camera), *cell_tokens(observation.pose)])
-        row = (observation.id, observation.caption, other_text(observation), place)
+        text = " ".join([*sorted(said), camera_token(camera), *cell_tokens(observation.pose)])
         if delete:
-            sql = "INSERT INTO search (search, rowid, caption, other, place) VALUES ('delete', "
+            sql = "INSERT INTO search (search, rowid, tokens) VALUES ('delete', ?, ?)"
         else:
-            sql = "INSERT INTO search (rowid, caption, other, place) VALUES ("
-        self.connection.execute(sql + "?, ?, ?, ?)", row)
+            sql = "INSERT INTO search (rowid, tokens) VALUES (?, ?)"
+            words = [(token,) for token in said if "_" not in token]
+            self.connection.executemany("INSERT OR IGNORE INTO word VALUES (?)", words)
+        self.connection.execute(sql, (observation.id, text))
 
     def _add_event(self, event: Event) -> None:
         row = (
@@ -322,6 +325,31 @@ class ObservationLog:
                 for row in self.connection.execute(rows, some):
                     found[row[0]] = self._observation(row, webp.get(row[0]))
         return [found[number] for number in ids if number in found]
+
+    def search(
+        self, match: str, first: int | None = None, last: int | None = None, limit: int = 100
+    ) -> list[int]:
+        """Return the ids of the newest observations that a query of the index matches.
+
+        `match` is in FTS5's query language; empty: all observations. `first` and `last` limit the
+        ids; None: no limit. The newest id comes first. Raises LogError.
+        """
+        table, column, where = "observation", "id", ""
+        values: list[Any] = [MIN_ID if first is None else first, MAX_ID if last is None else last]
+        if match:
+            table, column, where = "search", "rowid", " AND search MATCH ?"
+            values.append(match)
+        sql = (
+            f"SELECT {column} FROM {table} WHERE {column} BETWEEN ? AND ?{where} "
+            f"ORDER BY {column} DESC LIMIT ?"
+        )
+        with _translated(self.path):
+            return self._ids(sql, *values, limit)
+
+    def words(self) -> set[str]:
+        """Return the stems of all words that were ever said. Raises LogError."""
+        with _translated(self.path):
+            return {row[0] for row in self.connection.execute("SELECT stem FROM word")}
 
     def events(self, first: int | None = None, last: int | None = None) -> list[Event]:
         """Return the events with stamps from `first` to `last` in ns, oldest first.
@@ -444,34 +472,12 @@ class ObservationLog:
                 raise
 
 
-# Words and places ---------------------------------------------------------------------------
-
-
-def other_text(observation: Observation) -> str:
-    """Return the phrases and answers whose words are not in the caption, one per line.
-
-    A phrase without boxes is not in view, so it is left out.
-    """
-    caption = _words(observation.caption)
-    found: dict[str, None] = {}
-    phrases = [observation.phrases, *(answer.phrases for answer in observation.answers)]
-    texts = [answer.text for answer in observation.answers]
-    texts += [phrase.text for some in phrases for phrase in some if phrase.boxes]
-    for text in texts:
-        words = _words(text)
-        if words not in caption and not any(words in _words(other) for other in found):
-            found[text] = None
-    return "\n".join(found)
-
-
-def _words(text: str) -> str:
-    """Return the words of a text, so that `in` finds one or more whole words in order."""
-    return f" {' '.join(_WORD.findall(text.casefold()))} "
+# Places -------------------------------------------------------------------------------------
 
 
 def camera_token(number: int) -> str:
-    """Return the token of the camera with this id in the column `place`."""
-    return f"camera{number}"
+    """Return the index's token of the camera with this id. No word has a colon."""
+    return f"camera:{number}"
 
 
 def cell_tokens(pose: Pose | None) -> list[str]:
@@ -500,8 +506,7 @@ def cells_near(x: float, y: float, radius: float) -> list[str]:
 
 
 def _cell(letter: str, column: int, row: int) -> str:
-    """Return one token: a minus would separate two."""
-    return f"{letter}{column}x{row}".replace("-", "n")
+    return f"{letter}:{column}:{row}"
 
 
 def _pose_to_row(pose: Pose | None) -> Sequence[Any]:

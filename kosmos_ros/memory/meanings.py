@@ -13,8 +13,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kosmos_ros.memory.words import stem
 from kosmos_ros.memory.wordnet import ADJECTIVE, NOUN, Meaning, WordNet
+from kosmos_ros.memory.words import stem
 
 SYNONYM, BELOW, ABOVE = 0.95, 0.9, 0.7
 """Closeness of a synonym and of a word below; factor of each step above."""
@@ -64,7 +64,7 @@ class Thesaurus:
         return 1
 
     def alternatives(self, words: tuple[str, ...]) -> list[Alternative]:
-        """Return what can stand for one word or a compound, closest first; empty: the log has none.
+        """Return what can stand for a word or a compound, closest first; empty: the log has none.
 
         A meaning above is used only if there is nothing else, and only the nearest one.
         """
@@ -91,7 +91,7 @@ class Thesaurus:
 
     def _add(self, found: dict[tuple[str, ...], float], words: str, closeness: float) -> None:
         stems = tuple(stem(word) for word in words.replace("-", " ").split())
-        if closeness > found.get(stems, 0.0) and self._known.issuperset(stems):
+        if closeness > found.get(stems, 0.0) and self._known >= set(stems):
             found[stems] = closeness
 
 
@@ -117,7 +117,9 @@ def _same_and_below(net: WordNet, words: tuple[str, ...]) -> list[_Term]:
     while level and len(seen) < MAX_MEANINGS:
         entries = [(meaning, net.entry(meaning)) for meaning in level]
         found += [
-            _Term(word, meaning, BELOW, BELOW) for meaning, entry in entries for word in entry.words
+            _Term(word, meaning, BELOW, BELOW)
+            for meaning, entry in entries
+            for word in entry.words
         ]
         level = {low: None for _, entry in entries for low in entry.below if low not in seen}
         seen.update(level)

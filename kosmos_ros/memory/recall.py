@@ -18,10 +18,10 @@ from functools import lru_cache
 from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog, camera_token, cells_near
-from kosmos_ros.memory.meanings import Alternative, Thesaurus
+from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.records import Box, Observation, Phrase
-from kosmos_ros.memory.words import chunks, pair, question_chunks, stem
 from kosmos_ros.memory.wordnet import WordNet
+from kosmos_ros.memory.words import chunks, pair, question_chunks, stem
 from kosmos_ros.sanitize import quoted
 
 DEFAULT_LIMIT = 5  # results
@@ -89,10 +89,12 @@ class _Chunk:
     between: str  # the words before it
     readings: tuple[_Reading, ...]  # closest first
 
+    def closeness(self, chunk: Sequence[str]) -> float:
+        """Return how close a chunk of the log is, given as stems; 0: it does not fit."""
+        return next((one.closeness for one in self.readings if one.fits(chunk)), 0.0)
 
-def recall(
-    log: ObservationLog, query: Query, net: WordNet | None = None
-) -> list[Recollection]:
+
+def recall(log: ObservationLog, query: Query, net: WordNet | None = None) -> list[Recollection]:
     """Return the frames that a question fits, best or newest first; empty: never seen.
 
     Best first means the best of the newest PAGE frames that fit. `net` finds other words of the
@@ -132,8 +134,6 @@ def _check(query: Query) -> None:
         all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0
     ):
         raise RequestError(f"near must be finite x, y and a radius > 0, got {query.near}")
-    if None not in (query.since, query.until) and query.since > query.until:  # type: ignore[operator]
-        raise RequestError(f"since must not be after until, got {query.since} and {query.until} ns")
 
 
 def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
@@ -182,25 +182,19 @@ def _matched(
     if query.near is not None and not _is_near(observation, query.near):
         return None
     said = list(_said(observation))
-    shown = [phrase for phrase in observation.all_phrases if phrase.boxes]
     score, matched = 1.0, dict[Phrase, None]()
     before: list[Box] = []
     for chunk in wanted:
-        fitting = [
-            reading.closeness * trust
-            for reading in chunk.readings
-            for stems, trust in said
-            if reading.fits(stems)
-        ]
+        closeness = max((chunk.closeness(stems) * trust for stems, trust in said), default=0.0)
         phrases = [
             phrase
-            for phrase in shown
-            if any(reading.fits(stems) for reading in chunk.readings for stems in _stems(phrase.text))
+            for phrase in observation.shown
+            if any(chunk.closeness(stems) for stems in _stems(phrase.text))
         ]
         boxes = [box for phrase in phrases for box in phrase.boxes]
-        if not fitting or not _related(chunk.between, before, boxes):
+        if not closeness or not _related(chunk.between, before, boxes):
             return None
-        score *= max(fitting)
+        score *= closeness
         matched |= dict.fromkeys(phrases)
         before = boxes
     return Recollection(observation, score, tuple(matched))

@@ -78,6 +78,27 @@ class Observation:
     thumbnail: bytes | None = None  # WebP; None: none was kept
     id: int | None = None  # see ObservationLog; None: not in a log yet
 
+    @property
+    def shown(self) -> tuple[Phrase, ...]:
+        """The phrases of the caption and of the answers that have boxes."""
+        phrases = [*self.phrases, *(phrase for each in self.answers for phrase in each.phrases)]
+        return tuple(phrase for phrase in phrases if phrase.boxes)
+
+    @property
+    def said(self) -> list[tuple[str, float]]:
+        """All that was said about the frame, each text with its score.
+
+        A phrase without boxes is not in view, so it is left out. A phrase of a text is a part of
+        it.
+        """
+        texts = [(self.caption, self.score), *((each.text, each.score) for each in self.answers)]
+        others = [
+            (phrase.text, max(box.score for box in phrase.boxes))
+            for phrase in self.shown
+            if phrase.end == 0
+        ]
+        return texts + others
+
 
 @dataclass(frozen=True)
 class Event:

@@ -92,21 +92,18 @@ class WordNet:
             word.partition("(")[0].replace("_", " ") for word in fields[4 : 4 + 2 * count : 2]
         )
         pointers = fields[5 + 2 * count :]
-        neighbours = [
-            (pointers[at], Meaning(pointers[at + 2].replace("s", ADJECTIVE), int(pointers[at + 1])))
-            for at in range(0, 4 * int(fields[4 + 2 * count]), 4)
-            if pointers[at + 2] in "nas"
-        ]
-        return Entry(
-            words,
-            *(
-                tuple(to for symbol, to in neighbours if symbol in symbols)
-                for symbols in (_ABOVE, _BELOW)
-            ),
-            alike=tuple(to for symbol, to in neighbours if symbol in _ALIKE)
-            if meaning.kind == ADJECTIVE
-            else (),
-        )
+        neighbours: dict[str, list[Meaning]] = {}
+        for at in range(0, 4 * int(fields[4 + 2 * count]), 4):
+            symbol, offset, kind = pointers[at : at + 3]
+            if kind in "nas":
+                to = Meaning(kind.replace("s", ADJECTIVE), int(offset))
+                neighbours.setdefault(symbol, []).append(to)
+
+        def by(symbols: tuple[str, ...]) -> tuple[Meaning, ...]:
+            return tuple(to for symbol in symbols for to in neighbours.get(symbol, ()))
+
+        alike = by(_ALIKE) if meaning.kind == ADJECTIVE else ()
+        return Entry(words, by(_ABOVE), by(_BELOW), alike)
 
     def _exceptions(self, words: str, kind: str) -> list[str]:
         line = _line(self._irregular[kind], words.replace(" ", "_"))

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sqlite3
+import tempfile
 import threading
 
 import pytest
@@ -24,9 +25,9 @@ from kosmos_ros.memory.log import (
     camera_token,
     cell_tokens,
     cells_near,
-    other_text,
 )
 from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
+from kosmos_ros.memory.words import tokens
 
 SECOND = 10**9  # ns
 RED = Phrase("a red circle", 12, 24, (Box(1.25, 2, 30.5, 40, 0.75),))
@@ -74,9 +75,8 @@ def indexed(log):
     return {doc for doc, _ in rows}, {term for _, term in rows}
 
 
-def matching(log, query):
-    rows = log.connection.execute("SELECT rowid FROM search WHERE search MATCH ?", (query,))
-    return [row[0] for row in rows]
+def matching(log, *terms):
+    return log.search(" AND ".join(f'"{term}"' for term in terms))
 
 
 def test_an_observation_comes_back_as_it_was_written(log):
@@ -121,7 +121,7 @@ def test_a_reopened_log_goes_on(path):
 @given(st.lists(st.integers(-3, 12), max_size=60))
 @pytest.mark.slow
 def test_ids_are_unique_and_the_next_free_numbers_after_the_stamps(stamps):
-    with ObservationLog.open(":memory:") as log:
+    with tempfile.TemporaryDirectory() as folder, ObservationLog.open(f"{folder}/log") as log:
         for stamp in stamps:
             before = set(log._ids("SELECT id FROM observation"))
             (number,) = log.add([seen(stamp)])
@@ -162,18 +162,16 @@ def test_a_pose_that_is_not_finite_is_left_out(log):
 
 def test_words_of_captions_phrases_and_answers_are_found_by_their_stem(log):
     (number,) = log.add([FULL])
-    assert matching(log, "caption : red circles") == [number]
-    assert matching(log, "other : cups") == [number]
-    assert matching(log, "other : NEAR(blue square)") == [number]
+    for stem in ("red", "circl", "circl_red", "cup", "blue_squar"):
+        assert matching(log, stem) == [number]
     assert matching(log, "yellow") == []
+    assert log.words() == {"red", "circl", "cup", "blue", "squar"}
 
 
-def test_phrases_and_answers_that_repeat_the_caption_are_indexed_once(log):
-    assert other_text(FULL) == "a blue square\na cup"
-    phrase = Phrase("circle", 0, 0, (Box(0, 0, 1, 1),))
-    repeated = seen(phrases=(phrase, phrase), answers=(Answer("?", "A red Circle"),))
-    assert other_text(repeated) == ""
-    assert other_text(dataclasses.replace(repeated, caption="circles")) == "A red Circle"
+def test_words_of_different_chunks_are_no_pair(log):
+    log.add([seen(caption="An image of a red chair and a blue cup.")])
+    assert matching(log, "red", "cup") != []
+    assert matching(log, "cup_red") == []
 
 
 def test_a_phrase_that_is_not_in_view_is_not_found(log):
@@ -186,13 +184,28 @@ def test_camera_place_and_words_are_one_query_in_the_order_of_time(log):
     for stamp, (camera, pose) in enumerate(itertools.product(("a", "b"), [*poses, None])):
         log.add([seen(stamp, pose=pose, camera=camera)])
     camera = camera_token(log.cameras()["b"])
-    cells = " OR ".join(cells_near(1.0, -20.0, 4.0))
-    query = f"caption : circle AND place : {camera} AND place : ({cells})"
-    rows = log.connection.execute(
-        "SELECT rowid FROM search WHERE search MATCH ? ORDER BY rowid DESC", (query,)
-    )
-    assert rows.fetchall() == [(5,), (4,)]
-    assert matching(log, "caption : camera1") == []
+    cells = " OR ".join(f'"{cell}"' for cell in cells_near(1.0, -20.0, 4.0))
+    query = f'circl_red AND "{camera}" AND ({cells})'
+    assert log.search(query) == [5, 4]
+    assert log.search(query, last=4) == [4]
+    assert log.search(query, first=5) == [5]
+    assert log.search(query, limit=1) == [5]
+    assert log.search("", first=3, last=6, limit=3) == [6, 5, 4]
+
+
+def test_no_word_is_a_camera_or_a_cell(log):
+    log.add([seen(caption=" ".join(["camera:1 p:0:0 camera1"]), pose=Pose("map", 500, 500))])
+    assert len(matching(log, camera_token(1))) == 1
+    assert matching(log, "p:0:0") == []
+
+
+def test_the_tokens_of_a_text_are_those_of_older_logs():
+    """A deletion repeats the tokens of its observation: other ones need a new VERSION."""
+    text = "An image of two cats' toys, a well-lit café and 3 boxes with no lid."
+    assert sorted(tokens([text])) == [
+        "3", "3_box", "box", "cafe", "cafe_lit", "cafe_well", "cat", "cat_toi", "cat_two", "lit",
+        "lit_well", "toi", "toi_two", "two", "well",
+    ]  # fmt: skip
 
 
 @given(
@@ -233,9 +246,8 @@ def test_the_oldest_observations_are_deleted_by_age(log):
     assert log.counts().thumbnails == 50
     ids, terms = indexed(log)
     assert ids == kept
-    assert terms == {"frame", "of", "a", "circl", "camera1", "p1x2", "q0x0", "r0x0"} | {
-        str(n) for n in range(200, 250)
-    }
+    words = {"frame", "circl", "camera:1", "p:1:2", "q:0:0", "r:0:0"}
+    assert terms == words | {form for n in range(200, 250) for form in (f"{n}", f"{n}_frame")}
 
 
 def test_without_limits_nothing_is_deleted(log):
