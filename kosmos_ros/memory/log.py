@@ -166,8 +166,9 @@ class ObservationLog:
     def add(self, observations: Iterable[Observation], events: Iterable[Event] = ()) -> list[int]:
         """Add records in one transaction. Return the ids of the observations.
 
-        Pixels are kept to 0.01, scores to 0.0001 and positions of boxes to 1 mm. A pose that is
-        not finite is left out. Raises LogError; then nothing was added.
+        Pixels are kept to 0.01, scores to 0.0001 and positions of boxes to 1 mm; those that are
+        not finite become 0. A pose that is not finite is left out. Raises LogError; then nothing
+        was added.
         """
         with self._transaction():
             ids = [self._add(observation) for observation in observations]
@@ -237,7 +238,7 @@ class ObservationLog:
             observation.task,
             observation.caption,
             observation.raw_text,
-            round(observation.score, SCORE_DIGITS),
+            _rounded(observation.score, SCORE_DIGITS),
             _phrases_to_json(observation.phrases),
             _answers_to_json(observation.answers),
             *pose,
@@ -363,7 +364,10 @@ class ObservationLog:
         )
         with _translated(self.path):
             rows = self.connection.execute(sql, (first, last)).fetchall()
-        return [Event(*row[:-1], _phrases_from_json(row[-1])) for row in rows]
+        return [
+            Event(stamp, camera, kind, subject, answer, before, since, _phrases_from_json(phrases))
+            for stamp, camera, kind, subject, answer, before, since, phrases in rows
+        ]
 
     def counts(self) -> Counts:
         """Count what the log contains. Takes long for a large log. Raises LogError."""
@@ -529,12 +533,17 @@ def _answers_to_json(answers: Iterable[Answer]) -> str | None:
             {
                 "question": answer.question,
                 "text": answer.text,
-                "score": round(answer.score, SCORE_DIGITS),
+                "score": _rounded(answer.score, SCORE_DIGITS),
                 "phrases": [_phrase_to_dict(phrase) for phrase in answer.phrases],
             }
             for answer in answers
         ]
     )
+
+
+def _rounded(value: float, digits: int) -> float:
+    """Return a number with so many decimals; 0 if it is not finite, which JSON cannot hold."""
+    return round(value, digits) if math.isfinite(value) else 0.0
 
 
 def _to_json(value: list[Any]) -> str | None:
@@ -551,10 +560,10 @@ def _phrase_to_dict(phrase: Phrase) -> dict[str, Any]:
 def _box_to_list(box: Box) -> list[Any]:
     """Return [x_min, y_min, x_max, y_max, score], with track and position if one is known."""
     corners = (box.x_min, box.y_min, box.x_max, box.y_max)
-    numbers = [*(round(v, PIXEL_DIGITS) for v in corners), round(box.score, SCORE_DIGITS)]
+    numbers = [*(_rounded(v, PIXEL_DIGITS) for v in corners), _rounded(box.score, SCORE_DIGITS)]
     if box.track is None and box.position is None:
         return numbers
-    position = box.position and [round(value, METRE_DIGITS) for value in box.position]
+    position = box.position and [_rounded(value, METRE_DIGITS) for value in box.position]
     return [*numbers, box.track, position]
 
 
@@ -635,7 +644,8 @@ def _translated(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as exc:
         if "not a database" in str(exc):
             raise ConfigError(f"{name} is another file, expected an observation log") from exc
-        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
+        remedy = "; move it away to begin a new one" if "malformed" in str(exc) else ""
+        raise LogError(f"observation log {name}: {first_line(exc)}{remedy}") from exc
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -152,6 +152,15 @@ def test_half_of_a_surrogate_pair_becomes_a_question_mark(log):
     assert (found.caption, found.camera, found.frame_id) == ("a ? cup", "cam?", "?")
 
 
+def test_numbers_that_are_not_finite_become_0(log):
+    nan, inf = float("nan"), float("inf")
+    phrase = Phrase("a", 0, 1, (Box(nan, 0, inf, 1, nan, 1, (nan, 0, 1)),))
+    (number,) = log.add([seen(1, score=nan, phrases=(phrase,), answers=(Answer("?", "", inf),))])
+    (found,) = log.get([number])
+    assert (found.score, found.answers[0].score) == (0, 0)
+    assert found.phrases[0].boxes == (Box(0, 0, 0, 1, 0, 1, (0, 0, 1)),)
+
+
 def test_a_pose_that_is_not_finite_is_left_out(log):
     (number,) = log.add([seen(1, pose=Pose("map", float("nan"), 0))])
     assert log.get([number])[0].pose is None
