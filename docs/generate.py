@@ -137,7 +137,9 @@ def message_tables() -> str:
     return "\n".join(interface(path) for path in paths)
 
 
-MESSAGE_ORDER = ("GroundedCaption", "GroundedPhrase", "BoundingBox", "Answer", "Event")
+MESSAGE_ORDER = (
+    "GroundedCaption", "GroundedPhrase", "BoundingBox", "Answer", "Event", "Recollection",
+)  # fmt: skip
 
 SECTIONS = {
     ".msg": ("",),
@@ -196,6 +198,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "values of a camera": lambda: key_table(status_keys.CAMERA),
     "values of ~/model_info": lambda: key_table(status_keys.MODEL_INFO | status_keys.LOADING),
     "values of the model": lambda: key_table(status_keys.MODEL),
+    "values of the memory": lambda: key_table(status_keys.MEMORY),
     "encodings": encoding_list,
     "messages": message_tables,
 }

@@ -26,6 +26,7 @@ from kosmos_ros.ros import limits
 from kosmos_ros.ros.conversions import latency, seconds
 from kosmos_ros.ros.diagnostics import CameraState
 from kosmos_ros.ros.image_subscription import ImageSubscription
+from kosmos_ros.ros.memory import Memory
 from kosmos_ros.ros.outputs import OUTPUTS, DescribedFrame, Output
 from kosmos_ros.ros.parameters import Group
 from kosmos_ros.ros.stamps import Stamps
@@ -55,6 +56,7 @@ class Camera:
         model: str,
         delivery: Delivery,
         parameters: Group[CameraSettings],
+        memory: Memory | None = None,
     ) -> None:
         self.name = name
         self.scheduler: Scheduler | None = None  # while the node is active
@@ -62,6 +64,7 @@ class Camera:
         self._node = node
         self._model = model
         self._delivery = delivery
+        self._memory = memory
         self._prefix = f"{name}." if name else ""
         self._parameters = parameters
         self._plan = Plan(self.settings, frozenset())
@@ -230,6 +233,8 @@ class Camera:
         for output, publisher in due:
             if not output.slow:
                 _send(publisher, output, described)
+        if self._memory:
+            self._memory.record(described, plan.settings)
         slow = [(output, publisher) for output, publisher in due if output.slow]
         if slow:
             self._delivery.post_latest(self.name, functools.partial(self._draw, slow, described))
@@ -294,11 +299,12 @@ class Camera:
             self._node.get_logger().error(text)
 
     def _wanted_parts(self, settings: CameraSettings) -> set[str]:
-        """Return the parts of the plan with a subscriber; all parts if `always_on` is set."""
+        """Return the parts of the plan with a subscriber; all if `always_on` or a memory is set."""
+        always = settings.always_on or self._memory is not None
         needs = [
             output.when(settings)
             for output, publisher in self._outputs
-            if settings.always_on or publisher.get_subscription_count()
+            if always or publisher.get_subscription_count()
         ]
         parts = {part for parts in needs for part in parts}
         wanted = {part for part in parts if part == TASK or getattr(settings, part)}

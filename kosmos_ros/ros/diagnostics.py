@@ -1,12 +1,13 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Report the node's state on /diagnostics: one status for the model and one for each camera.
+"""Report the node's state on /diagnostics: for the model, each camera and the memory, if any.
 
 Levels of a camera: STALE, no image has arrived for `stale_timeout`, or for two periods of a slower
 camera; ERROR, the newest frame could not be described; WARN, more than half of the images are lost
 and fewer than `max_rate` arrive; otherwise OK.
 Levels of the model: ERROR, it cannot be used; WARN, it is loading, not active or short of memory,
 or another node has the same name; otherwise OK.
+Levels of the memory: WARN, the observation log cannot be written; otherwise OK.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import psutil
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from kosmos_ros.memory.recorder import RecorderState
 from kosmos_ros.ros.image_subscription import ImageSubscription
 from kosmos_ros.serving.availability import Availability, Phase
 from kosmos_ros.serving.gate import LOOK_PERIOD
@@ -118,6 +120,25 @@ def model_status(
     }
     message.values = [*message.values, *_pairs(values)]
     return message
+
+
+def memory_status(
+    node: str, file: str, state: RecorderState, pose_age: float | None
+) -> DiagnosticStatus:
+    """Return the status of the observation log `file`; `pose_age` in s, None: there is no pose."""
+    level = DiagnosticStatus.WARN if state.error else DiagnosticStatus.OK
+    values = {
+        "file": file,
+        "file size (MB)": f"{state.file_bytes / 1e6:.1f}",
+        "written": str(state.written),
+        "waiting": str(state.waiting),
+        "deleted": str(state.deleted),
+        "lost": str(state.lost),
+        "lost thumbnails": str(state.lost_thumbnails),
+        "pose age (s)": "" if pose_age is None else f"{pose_age:.1f}",
+    }
+    message = state.error or "observations are written"
+    return status(level, f"{node}: memory", message, "", values)
 
 
 LEVELS = {Phase.READY: DiagnosticStatus.OK, Phase.FAILED: DiagnosticStatus.ERROR}

@@ -34,10 +34,12 @@ from kosmos_ros.ros import diagnostics, namesakes
 from kosmos_ros.ros.camera import Camera
 from kosmos_ros.ros.fastdds import FOLDER, Ports
 from kosmos_ros.ros.lifecycle import ManagedNode
+from kosmos_ros.ros.memory import Memory
 from kosmos_ros.ros.model_host import ModelHost
 from kosmos_ros.ros.namesakes import Namesakes
 from kosmos_ros.ros.parameters import Group
 from kosmos_ros.ros.process import run, spin_once
+from kosmos_ros.ros.recall_service import RecallService
 from kosmos_ros.ros.services import Services
 from kosmos_ros.sanitize import format_traceback, quoted
 from kosmos_ros.serving.availability import Availability, Phase
@@ -78,14 +80,23 @@ class KosmosNode(ManagedNode):
             "~/model_info",
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
         )
+        cameras = _cameras(self.settings)
+        self.memory = Memory(self, self.settings) if self.settings.memory else None
         self.cameras = {
             name: Camera(
-                self, name, topic, self.settings.model, self._delivery, self._declare_camera(name)
+                self,
+                name,
+                topic,
+                self.settings.model,
+                self._delivery,
+                self._declare_camera(name),
+                self.memory,
             )
-            for name, topic in _cameras(self.settings)
+            for name, topic in cameras
         }
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.request_services = Services(self, self)
+        RecallService(self, self.memory.path if self.memory else "")
         self._ports = Ports()
         self._namesakes = Namesakes(self)
         # Simulated time may stop, but warnings and timeouts must go on.
@@ -143,6 +154,8 @@ class KosmosNode(ManagedNode):
             services.destroy()
         if delivery := getattr(self, "_delivery", None):
             delivery.close(FLUSH_TIMEOUT)
+        if memory := getattr(self, "memory", None):
+            memory.close(FLUSH_TIMEOUT)
         super().destroy_node()
 
     def stop(self, timeout: float) -> bool:
@@ -159,7 +172,9 @@ class KosmosNode(ManagedNode):
             self._diagnose()
             self._send_last_answers(end)
         worker_ended = self.host.join(0.0 if loading else end - time.monotonic())
-        return self._delivery.close(end - time.monotonic()) and worker_ended
+        delivered = self._delivery.close(end - time.monotonic())
+        written = self.memory is None or self.memory.close(end - time.monotonic())
+        return worker_ended and delivered and written
 
     def _send_last_answers(self, end: float) -> None:
         goals = 0
@@ -271,7 +286,8 @@ class KosmosNode(ManagedNode):
             diagnostics.camera_status(name, camera.state(), self.unavailable())
             for camera in self.cameras.values()
         ]
-        message = DiagnosticArray(status=[model, *cameras])
+        memory = [self.memory.status()] if self.memory else []
+        message = DiagnosticArray(status=[model, *cameras, *memory])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

@@ -124,3 +124,19 @@ MODEL = {
     "process memory (MB)": Key("MB", "resident memory of the process"),
 }
 """Keys of the status of the model on /diagnostics, after those of ~/model_info."""
+
+MEMORY = {
+    "file": Key("text", "path of the observation log, as in the parameter memory"),
+    "file size (MB)": Key("MB", "size of the observation log"),
+    "written": Key("observations", "observations that were written, since the start"),
+    "waiting": Key("observations", "observations that wait to be written"),
+    "deleted": Key(
+        "observations", "deleted for memory_max_size or memory_max_age, since the start"
+    ),
+    "lost": Key("observations", "dropped because the file could not be written, since the start"),
+    "lost thumbnails": Key(
+        "thumbnails", "dropped because they could not be made or written in time, since the start"
+    ),
+    "pose age (s)": Key("s", "time since the newest message on pose_topic; empty: none"),
+}
+"""Keys of the status of the memory on /diagnostics, if the parameter memory is set."""

@@ -50,6 +50,17 @@ def _long_enough(seconds: float) -> None:
         )
 
 
+MIN_MEMORY_SIZE = 16  # MB; a smaller observation log has no room to work
+
+
+def _large_enough(megabytes: int) -> None:
+    """Raise ConfigError for a memory_max_size, other than 0, that is too small."""
+    if megabytes < MIN_MEMORY_SIZE:
+        raise ConfigError(
+            f"must be 0 (no limit) or at least {MIN_MEMORY_SIZE} MB, got {quoted(megabytes)}"
+        )
+
+
 @dataclass(frozen=True)
 class NodeSettings:
     """Values of the node's parameters."""
@@ -184,6 +195,36 @@ class NodeSettings:
         "values must be at least 1.",
         limits=(0, 86400),
         check=_long_enough,
+    )
+    memory: str = parameter(
+        "",
+        "File of the observation log, which keeps the results of every described frame for "
+        "~/recall and kosmos recall. It is made if it does not exist. With a log, frames are "
+        "described even if nobody subscribes to the results. Empty: none.",
+        example="/home/robot/memory.db",
+        read_only=True,
+    )
+    memory_max_size: int = parameter(
+        1000,
+        "Largest size of the observation log (MB). The oldest observations are deleted first. 0: "
+        "no limit; other values must be at least 16.",
+        limits=(0, 10_000_000),
+        check=_large_enough,
+        read_only=True,
+    )
+    memory_max_age: float = parameter(
+        0.0,
+        "Longest time that an observation stays in the observation log, by its stamp (seconds). "
+        "0: any time.",
+        limits=(0, 3_200_000_000),
+        read_only=True,
+    )
+    pose_topic: str = parameter(
+        "",
+        "Topic of the robot's pose for the observation log: geometry_msgs/PoseStamped or "
+        "nav_msgs/Odometry. Empty: observations have no pose.",
+        example="odom",
+        read_only=True,
     )
 
 

@@ -32,8 +32,9 @@ MAY_IMPORT = {
 }
 """The folders and modules of the package that each of them may import."""
 ROS = {
-    "rclpy", "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "kosmos_msgs",
-    "lifecycle_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs", "vision_msgs",
+    "rclpy", "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs",
+    "kosmos_msgs", "lifecycle_msgs", "nav_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs",
+    "std_srvs", "vision_msgs",
 }  # fmt: skip
 TORCH = {"torch", "transformers", "accelerate", "bitsandbytes", "triton"}
 MAY_NOT_IMPORT = {

@@ -1,0 +1,187 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The service ~/recall: find what cameras have shown before.
+
+A thread of its own reads the observation log, because a search may take longer than a callback of
+the executor should. Knows messages and queries; not how a log is written.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from kosmos_msgs.msg import BoundingBox, GroundedPhrase
+from kosmos_msgs.msg import Recollection as RecollectionMessage
+from kosmos_msgs.srv import Recall
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+
+from kosmos_ros.errors import KosmosError, NotReadyError, QueueFullError, RequestError
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall
+from kosmos_ros.memory.records import Observation, Phrase, Pose
+from kosmos_ros.ros import limits
+from kosmos_ros.ros.conversions import duration
+from kosmos_ros.ros.lifecycle import ManagedNode
+from kosmos_ros.ros.memory import nanoseconds
+from kosmos_ros.sanitize import format_error
+
+BURST = 1000  # requests that may arrive at once; each gets a response or a refusal
+MAX_WAITING = 100  # requests that wait for the thread
+MAX_RESULTS = 100  # of a request; a result has about 10 kB
+NEVER_SEEN = "never seen"
+REPEAT_ERROR = 5.0  # s between two log messages about failed requests
+
+
+class RecallService:
+    """~/recall about the log `path`; empty: there is none, and requests are refused."""
+
+    def __init__(self, node: ManagedNode, path: str) -> None:
+        self._node = node
+        self._path = path
+        self._asked: queue.Queue[tuple[Query, Future]] = queue.Queue(MAX_WAITING)
+        node.create_service(
+            Recall,
+            "~/recall",
+            self._serve,
+            qos_profile=QoSProfile(depth=BURST),
+            callback_group=ReentrantCallbackGroup(),
+        )
+        if path:
+            threading.Thread(target=self._run, name="recall", daemon=True).start()
+
+    async def _serve(self, request: Recall.Request, response: Recall.Response) -> Recall.Response:
+        try:
+            limits.check(request)
+            query, future = query_of(request), Future()
+            if not self._path:
+                raise NotReadyError(
+                    "there is no observation log: start the node with the parameter memory"
+                )
+            self._asked.put_nowait((query, future))
+        except queue.Full:
+            full = QueueFullError(f"{MAX_WAITING} requests wait already; try again later")
+            return self._refusal(full)
+        except Exception as exc:  # every client gets a response
+            return self._refusal(exc)
+        return await future
+
+    def _refusal(self, error: Exception) -> Recall.Response:
+        reason = format_error(error)
+        if not isinstance(error, KosmosError):
+            self._node.get_logger().error(
+                f"a request for ~/recall failed: {reason}", throttle_duration_sec=REPEAT_ERROR
+            )
+        return Recall.Response(success=False, message=reason)
+
+    # The thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            query, future = self._asked.get()
+            try:
+                response = self._answer(query)
+            except Exception as exc:  # every client gets a response
+                response = self._refusal(exc)
+            if not self._node.context.ok():
+                return
+            self._node.mailbox.post(future, response)
+
+    def _answer(self, query: Query) -> Recall.Response:
+        with ObservationLog.read(self._path) as log:
+            found = recall(log, query)
+            ids = [result.observation.id for result in found if result.observation.id is not None]
+            seen = {observation.id: observation for observation in log.get(ids)}
+        now = self._node.get_clock().now().nanoseconds
+        results = [
+            recollection_message(result, seen.get(result.observation.id, result.observation), now)
+            for result in found
+        ]
+        return Recall.Response(
+            success=True, message="" if results else NEVER_SEEN, results=results
+        )
+
+
+def query_of(request: Recall.Request) -> Query:
+    """Return what a request asks for. Raises RequestError."""
+    if request.max_results > MAX_RESULTS:
+        raise RequestError(f"max_results must be 0 to {MAX_RESULTS}, got {request.max_results}")
+    if request.radius < 0:
+        raise RequestError(f"radius must be 0 (anywhere) or more, got {request.radius:g} m")
+    since, until = _limit(request.since), _limit(request.until)
+    if since is not None and until is not None and since > until:
+        raise RequestError("since must not be later than until")
+    near = (request.near.x, request.near.y, request.radius) if request.radius != 0 else None
+    return Query(
+        text=request.query,
+        camera=request.camera or None,
+        since=since,
+        until=until,
+        near=near,
+        last=request.newest_first,
+        limit=request.max_results or DEFAULT_LIMIT,
+    )
+
+
+def _limit(stamp: Time) -> int | None:
+    """Return a stamp in ns; None if it is 0, which sets no limit."""
+    return nanoseconds(stamp) or None
+
+
+def recollection_message(
+    result: Recollection, observation: Observation, now: int
+) -> RecollectionMessage:
+    """Return a result with all of its `observation`; `now` is the time in ns."""
+    header = Header(stamp=_time(observation.stamp), frame_id=observation.frame_id)
+    message = RecollectionMessage(
+        header=header,
+        camera=observation.camera,
+        image_width=observation.width,
+        image_height=observation.height,
+        task=observation.task,
+        caption=observation.caption,
+        phrases=[_phrase_message(phrase) for phrase in result.phrases],
+        score=float(result.score),
+        age=duration((now - observation.stamp) * 1e-9),
+    )
+    if pose := observation.pose:
+        message.has_pose, message.pose = True, _pose_message(pose, header.stamp)
+    if observation.thumbnail:
+        message.thumbnail = CompressedImage(
+            header=header, format="webp", data=observation.thumbnail
+        )
+    return message
+
+
+def _phrase_message(phrase: Phrase) -> GroundedPhrase:
+    boxes = [
+        BoundingBox(
+            x_min=float(box.x_min),
+            y_min=float(box.y_min),
+            x_max=float(box.x_max),
+            y_max=float(box.y_max),
+            score=float(box.score),
+        )
+        for box in phrase.boxes
+    ]
+    return GroundedPhrase(text=phrase.text, start=phrase.start, end=phrase.end, boxes=boxes)
+
+
+def _pose_message(pose: Pose, stamp: Time) -> PoseStamped:
+    message = PoseStamped(header=Header(stamp=stamp, frame_id=pose.frame_id))
+    at, turned = message.pose.position, message.pose.orientation
+    at.x, at.y, at.z = float(pose.x), float(pose.y), float(pose.z)
+    turned.x, turned.y = float(pose.qx), float(pose.qy)
+    turned.z, turned.w = float(pose.qz), float(pose.qw)
+    return message
+
+
+def _time(stamp: int) -> Time:
+    sec, nanosec = divmod(stamp, 10**9)
+    return Time(sec=sec, nanosec=nanosec)
