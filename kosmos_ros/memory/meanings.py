@@ -21,7 +21,7 @@ SYNONYM, BELOW, ABOVE = 0.95, 0.9, 0.7
 RARE = 0.96
 """Factor for each more frequent meaning that a word has. "jet" and "green" both mean a drug."""
 MIN_CLOSENESS = 0.7  # of a synonym: one that is meant so rarely is none
-MAX_STEPS_UP = 3  # further up there are only words such as "whole" and "object"
+MAX_STEPS_UP = 1  # further up are words such as "whole" and "object", which mean too much
 MAX_MEANINGS = 4000  # below a word; "object" has 30,000, most of which no caption has
 MAX_COMPOUND = 3  # words
 

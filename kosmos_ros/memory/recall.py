@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from kosmos_ros.errors import RequestError
-from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog, camera_token, cells_near
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.records import Box, Observation, Phrase
@@ -29,16 +28,24 @@ MAX_LIMIT = 1000  # results
 MAX_QUESTION = 1000  # characters
 MAX_CHUNKS = 8  # of a question
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
-PAGE = 100  # frames that are checked together, from which the best are chosen
+PAGE = 100  # frames from which the best are chosen, and that are checked together
 MAX_CHECKED = 1000  # frames for one question
 
-RELATIONS: dict[str, tuple[Callable[[Box], float], float]] = {
-    "leftof": (lambda box: box.x_min + box.x_max, -1.0),
-    "rightof": (lambda box: box.x_min + box.x_max, 1.0),
-    "above": (lambda box: box.y_min + box.y_max, -1.0),
-    "below": (lambda box: box.y_min + box.y_max, 1.0),
+VAGUE = frozenset({
+    "color", "colored", "colour", "coloured", "figure", "form", "item", "kind", "object", "one",
+    "shape", "shaped", "sort", "thing", "type",
+})  # fmt: skip
+"""Words of a question that say nothing beside other words of their chunk: "a red thing"."""
+CLEARLY = 1.0 / 32.0
+"""Smallest distance of two centres in a relation, as a share of the frame: a cell of the grid."""
+
+RELATIONS = {
+    "leftof": (-1.0, 0.0),
+    "rightof": (1.0, 0.0),
+    "above": (0.0, -1.0),
+    "below": (0.0, 1.0),
 }
-"""Preposition: twice the coordinate of a box's centre, and the direction along it in the image."""
+"""Preposition: direction in the image from the second thing to the first."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,13 @@ class _Reading:
         return "(" + " AND ".join(f'"{term}"' for term in terms) + ")"
 
     def fits(self, chunk: Sequence[str]) -> bool:
-        """Return whether a chunk, given as stems, has all parts."""
-        return all(_has(chunk, part) for part in self.parts)
+        """Return whether a chunk, given as stems, has all parts.
+
+        If the last one is a compound, the chunk ends with it: "traffic light pole" is no light.
+        """
+        last = self.parts[-1]
+        ends = len(last) == 1 or tuple(chunk[-len(last) :]) == last
+        return ends and all(_has(chunk, part) for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -94,15 +106,15 @@ class _Chunk:
         return next((one.closeness for one in self.readings if one.fits(chunk)), 0.0)
 
 
-def recall(log: ObservationLog, query: Query, net: WordNet | None = None) -> list[Recollection]:
+def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:
     """Return the frames that a question fits, best or newest first; empty: never seen.
 
-    Best first means the best of the newest PAGE frames that fit. `net` finds other words of the
-    same meaning; None: WordNet where the system has it. Raises RequestError for a query that can
-    never be answered, LogError if the log cannot be read.
+    Best first means the best of the newest PAGE frames that fit. `net` has other words of the same
+    meaning, see wordnet.find; None: only the question's own words count. Raises RequestError for
+    a query that can never be answered, LogError if the log cannot be read.
     """
     _check(query)
-    thesaurus = Thesaurus(log.words(), net or wordnet.find())
+    thesaurus = Thesaurus(log.words(), net)
     wanted = [
         _Chunk(between, _readings(thesaurus, words))
         for between, words in question_chunks(query.text)
@@ -113,9 +125,8 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None = None) -> lis
         return []
     found: list[Recollection] = []
     for ids in _pages(log, query, wanted):
-        for observation in log.get(ids, thumbnails=False):
-            if (result := _matched(observation, wanted, query)) is not None:
-                found.append(result)
+        observations = log.get(ids, thumbnails=False)
+        found += filter(None, (_matched(each, wanted, query) for each in observations))
         if len(found) >= query.limit:
             break
     if not query.last:
@@ -138,12 +149,12 @@ def _check(query: Query) -> None:
 
 def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
     """Return the ways to understand a chunk, closest first; empty: the log has none."""
+    words = tuple(word for word in words if word not in VAGUE) or words
     done: dict[int, list[_Reading]] = {len(words): [_Reading((), 1.0)]}
     for start in reversed(range(len(words))):
-        counts = {1, thesaurus.compound(words[start:])}
         found = [
             _Reading((one.stems, *rest.parts), one.closeness * rest.closeness)
-            for count in counts
+            for count in {1, thesaurus.compound(words[start:])}
             for one, rest in itertools.product(
                 thesaurus.alternatives(words[start : start + count]), done[start + count]
             )
@@ -166,12 +177,13 @@ def _pages(log: ObservationLog, query: Query, wanted: Sequence[_Chunk]) -> Itera
     if query.near is not None and (cells := cells_near(*query.near)):
         terms.append(" OR ".join(f'"{cell}"' for cell in cells))
     match = " AND ".join(f"({term})" for term in terms)
-    until = query.until
-    for _ in range(MAX_CHECKED // PAGE):
-        ids = log.search(match, query.since, until, PAGE)
+    until, checked, page = query.until, 0, 2 * query.limit if query.last else PAGE
+    while checked < MAX_CHECKED:
+        ids = log.search(match, query.since, until, page)
         yield ids
-        if len(ids) < PAGE:
+        if len(ids) < page:
             return
+        checked, page = checked + page, PAGE
         until = ids[-1] - 1
 
 
@@ -192,7 +204,7 @@ def _matched(
             if any(chunk.closeness(stems) for stems in _stems(phrase.text))
         ]
         boxes = [box for phrase in phrases for box in phrase.boxes]
-        if not closeness or not _related(chunk.between, before, boxes):
+        if not closeness or not _related(chunk.between, before, boxes, observation):
             return None
         score *= closeness
         matched |= dict.fromkeys(phrases)
@@ -225,7 +237,9 @@ def _has(chunk: Sequence[str], part: tuple[str, ...]) -> bool:
     return any(tuple(chunk[at : at + len(part)]) == part for at in range(len(chunk)))
 
 
-def _related(between: str, first: Sequence[Box], second: Sequence[Box]) -> bool:
+def _related(
+    between: str, first: Sequence[Box], second: Sequence[Box], frame: Observation
+) -> bool:
     """Return whether a box of `first` can be in the relation `between` to a box of `second`.
 
     Only positions in the image are checked, and only if both have boxes.
@@ -233,5 +247,12 @@ def _related(between: str, first: Sequence[Box], second: Sequence[Box]) -> bool:
     relation = RELATIONS.get(between)
     if relation is None or not first or not second:
         return True
-    centre, sign = relation
-    return any(sign * centre(a) > sign * centre(b) for a in first for b in second)
+    across, down = relation[0] / max(frame.width, 1), relation[1] / max(frame.height, 1)
+    places = [
+        [
+            (box.x_min + box.x_max) / 2.0 * across + (box.y_min + box.y_max) / 2.0 * down
+            for box in boxes
+        ]
+        for boxes in (first, second)
+    ]
+    return max(places[0]) - min(places[1]) >= CLEARLY
