@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos: describe images and answer questions about them without ROS, or prepare a model.
+"""kosmos: describe images and answer questions about them without ROS, ask a log, prepare a model.
 
 Results are JSON objects, one per line, on standard output. Progress and errors go to standard
 error. The folder `commands` has a module for each group of subcommands.
@@ -19,7 +19,7 @@ import argparse
 from typing import Any, NoReturn
 
 from kosmos_ros import __version__
-from kosmos_ros.commands import check, evaluate, tasks
+from kosmos_ros.commands import check, evaluate, recall, tasks
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write
 from kosmos_ros.entry import ENVIRONMENT, INSTALL_WEB, INTERRUPTED, PACKAGES, missing_package
@@ -30,17 +30,19 @@ Describe images and answer questions about them with KOSMOS-2, without ROS.
 Results are JSON objects, one per line, on standard output.
 """
 EXIT_CODES = """\
-exit codes: 0 success; 1 an image, the model or the output failed; 2 an option or argument is
-invalid; 130 Ctrl-C; 141 the program that reads standard output has ended.
+exit codes: 0 success; 1 an image, the model, the log or the output failed, or `kosmos recall`
+found nothing; 2 an option or argument is invalid; 130 Ctrl-C; 141 the program that reads standard
+output has ended.
 """
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
-    0: success. 1: an image, the model or the output failed, or `kosmos check` found a difference.
-    2: an option or argument is invalid. As in shells, 130: Ctrl-C; 141: the program that reads
-    standard output has ended. Other exceptions have the codes in entry.py.
+    0: success. 1: an image, the model, the log or the output failed, `kosmos check` found a
+    difference, or `kosmos recall` found nothing. 2: an option or argument is invalid. As in
+    shells, 130: Ctrl-C; 141: the program that reads standard output has ended. Other exceptions
+    have the codes in entry.py.
     """
     try:
         options = _parser().parse_args(args)
@@ -79,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kosmos {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     tasks.add(commands)
+    recall.add(commands)
     check.add(commands)
     evaluate.add(commands)
     fetch = commands.add_parser(

@@ -35,7 +35,7 @@ _OTHER_NAMES = {
 """Names in errors, and their options, which have other names."""
 _SINGLE = (
     "model", "revision", "device", "dtype", "quantization", "threads", "task", "region", "stop",
-    "history",
+    "history", "camera", "near", "since", "until",
 )  # fmt: skip
 """Options that are ordinary words. An error means the option if it begins with the word or with
 'parameter' and the word, or if 'as' comes before the word."""
@@ -91,6 +91,16 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("max_new_tokens", "max_image_pixels"):
         add_setting(parser, name)
+
+
+def make_folder(out: Path | None) -> None:
+    """Make the folder of --out, if it is given. Raises ConfigError."""
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"--out must be a folder, got {out}: {exc.strerror}") from exc
 
 
 def add_plain(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ Saves annotated images. Knows no model and no options.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import sys
@@ -91,14 +92,21 @@ def save_annotated(
 
 
 def _save(folder: Path, name: str, image: np.ndarray) -> Path:
-    """Save a PNG under the first free name: NAME.png, NAME-2.png …
+    """Save an image as PNG; see save_new."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return save_new(folder, name, ".png", file.getvalue())
+
+
+def save_new(folder: Path, name: str, suffix: str, data: bytes) -> Path:
+    """Save a file under the first free name: NAME.png, NAME-2.png …
 
     Raises OSError with its filename.
     """
-    from PIL import Image
-
     for number in itertools.count(1):
-        path = folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+        path = folder / f"{name}{'' if number == 1 else f'-{number}'}{suffix}"
         try:
             file = path.open("xb")
             break
@@ -106,7 +114,7 @@ def _save(folder: Path, name: str, image: np.ndarray) -> Path:
             continue
     try:
         with file:
-            Image.fromarray(image).save(file, "PNG")
+            file.write(data)
     except BaseException as exc:  # also Ctrl-C: leave no incomplete file
         path.unlink(missing_ok=True)
         if isinstance(exc, OSError):

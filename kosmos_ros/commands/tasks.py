@@ -200,7 +200,7 @@ def _run(options: argparse.Namespace, asked: PromptsOf, results: Results) -> int
         raise ConfigError("image - (standard input) can be given only once")
     if "" in options.images:
         raise ConfigError("IMAGE must be the path of a file or - (standard input), got ''")
-    _make_folder(options)
+    opts.make_folder(options.out)
     limits = Limits(options.max_image_pixels, options.max_new_tokens, options.stored_pixels)
     found = described(((name, asked) for name in options.images), limits, Loader(options))
     bar = len(options.images) > 1 and sys.stderr.isatty()
@@ -228,15 +228,6 @@ def message(failure: Failure) -> str:
         name = "standard input"
     named = text.startswith((f"{name}:", f"{name} ", repr(name)))
     return text if named else f"{name}: {text}"
-
-
-def _make_folder(options: argparse.Namespace) -> None:
-    if not options.out:
-        return
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise ConfigError(f"--out must be a folder, got {options.out}: {exc.strerror}") from exc
 
 
 class Loader:

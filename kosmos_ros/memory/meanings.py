@@ -3,7 +3,7 @@
 """Find the words of a log that mean what a word of a question means.
 
 A word stands for itself, its synonyms and all that is below it in WordNet: "vehicle" finds a car.
-If the log never used any of these, it stands for the nearest words above it: "crimson" finds what
+If the log never used any of these, it stands for the words just above it: "crimson" finds what
 was called red. Knows no question and no log, only the log's words.
 """
 
@@ -17,11 +17,13 @@ from kosmos_ros.memory.wordnet import ADJECTIVE, NOUN, Meaning, WordNet
 from kosmos_ros.memory.words import stem
 
 SYNONYM, BELOW, ABOVE = 0.95, 0.9, 0.7
-"""Closeness of a synonym and of a word below; factor of each step above."""
+"""Closeness of a synonym, of a word below, and of a word one step above.
+
+Two steps above, the words mean too much: "grey" would be white. See docs/performance.md.
+"""
 RARE = 0.96
 """Factor for each more frequent meaning that a word has. "jet" and "green" both mean a drug."""
 MIN_CLOSENESS = 0.7  # of a synonym: one that is meant so rarely is none
-MAX_STEPS_UP = 1  # further up are words such as "whole" and "object", which mean too much
 MAX_MEANINGS = 4000  # below a word; "object" has 30,000, most of which no caption has
 MAX_COMPOUND = 3  # words
 
@@ -66,15 +68,14 @@ class Thesaurus:
     def alternatives(self, words: tuple[str, ...]) -> list[Alternative]:
         """Return what can stand for a word or a compound, closest first; empty: the log has none.
 
-        A meaning above is used only if there is nothing else, and only the nearest one.
+        A meaning above is used only if there is nothing else.
         """
         found: dict[tuple[str, ...], float] = {}
         self._add(found, " ".join(words), 1.0)
         if self._net is not None:
             self._add_terms(found, _same_and_below(self._net, words))
-            above = iter(_above(self._net, words))
-            while not found and (terms := next(above, None)):
-                self._add_terms(found, terms)
+            if not found:
+                self._add_terms(found, _above(self._net, words))
         ordered = sorted(found.items(), key=lambda item: -item[1])
         return [Alternative(stems, closeness) for stems, closeness in ordered]
 
@@ -126,18 +127,12 @@ def _same_and_below(net: WordNet, words: tuple[str, ...]) -> list[_Term]:
     return found
 
 
-def _above(net: WordNet, words: tuple[str, ...]) -> Iterator[list[_Term]]:
-    """Yield the words one step above, two steps above and so on."""
-    level = [
-        above
-        for _, meaning in _senses(net, words)
-        for above in (*net.entry(meaning).above, *net.entry(meaning).alike)
-    ]
-    for step in range(1, MAX_STEPS_UP + 1):
-        entries = [(meaning, net.entry(meaning)) for meaning in dict.fromkeys(level)]
-        yield [
-            _Term(word.lower(), meaning, ABOVE**step)
-            for meaning, entry in entries
-            for word in entry.words
-        ]
-        level = [above for _, entry in entries for above in entry.above]
+def _above(net: WordNet, words: tuple[str, ...]) -> list[_Term]:
+    """Return the words one step above."""
+    found = []
+    for rank, meaning in _senses(net, words):
+        entry = net.entry(meaning)
+        for above in (*entry.above, *entry.alike):
+            closeness = ABOVE * RARE**rank
+            found += [_Term(word.lower(), above, closeness) for word in net.entry(above).words]
+    return found

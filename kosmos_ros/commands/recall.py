@@ -1,0 +1,175 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""kosmos recall: ask an observation log what cameras have shown. Knows no model."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from kosmos_ros.commands.options import make_folder
+from kosmos_ros.commands.output import report, save_new, write_line
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.memory import wordnet
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall
+from kosmos_ros.sanitize import quoted
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def add(commands: Any) -> None:
+    """Add the subcommand to the parser's `commands`."""
+    parser = commands.add_parser(
+        "recall",
+        help="find frames in an observation log",
+        description="Find the frames of an observation log that show what a question names, such "
+        "as 'where did you last see the red cup?'. Writes one JSON object per line for at most "
+        f"{DEFAULT_LIMIT} frames, the best one first, with the phrases that match and their "
+        "boxes in pixels of the source image. Exit code 1: never seen.",
+    )
+    parser.add_argument("log", metavar="FILE", help="Observation log.")
+    parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")
+    for name, which in (("since", "oldest"), ("until", "newest")):
+        parser.add_argument(
+            f"--{name}",
+            type=lambda text, name=name: _stamp(name, text),
+            metavar="TIME",
+            help=f"Stamp of the {which} frame: in ISO 8601, such as 2026-05-31T14:00 (local time) "
+            "or 2026-05-31T12:00Z, or an integer in ns. Default: no limit.",
+        )
+    parser.add_argument("--camera", help="Name of the camera. Default: all cameras.")
+    parser.add_argument(
+        "--near",
+        type=_circle,
+        metavar="X,Y,R",
+        help="Circle in m in which the robot was: centre and radius. A negative X needs "
+        "--near=X,Y,R. Default: anywhere.",
+    )
+    parser.add_argument(
+        "--last", action="store_true", help="Write the newest frame first, not the best one."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="Folder for thumbnails. Each is saved as CAMERA-STAMP.webp, or as "
+        "CAMERA-STAMP-2.webp and so on if the name exists. No file is overwritten.",
+    )
+    parser.set_defaults(run=_recall)
+
+
+def _recall(options: argparse.Namespace) -> int:
+    query = Query(
+        options.question,
+        options.camera,
+        options.since,
+        options.until,
+        options.near,
+        options.last,
+    )
+    make_folder(options.out)
+    net = wordnet.find()
+    if net is None:
+        report(wordnet.MISSING)
+    with ObservationLog.read(options.log) as log:
+        found = recall(log, query, net)
+        failures = 0
+        for result in found:
+            value = value_of(result, time.time_ns())
+            if options.out and not _save_thumbnail(log, options.out, result, value):
+                failures += 1
+            write_line(value)
+    if not found:
+        report(f"never seen: {quoted(options.question)}")
+    return 1 if failures or not found else 0
+
+
+def value_of(result: Recollection, now: int) -> dict[str, Any]:
+    """Return the fields of kosmos_msgs/Recollection; `now` is the time in ns."""
+    seen = result.observation
+    return {
+        "stamp": seen.stamp,
+        "time": _iso(seen.stamp),
+        "age": round((now - seen.stamp) * 1e-9, 3),
+        "camera": seen.camera,
+        "frame_id": seen.frame_id,
+        "image_width": seen.width,
+        "image_height": seen.height,
+        "task": seen.task,
+        "caption": seen.caption,
+        "phrases": [
+            {
+                "text": phrase.text,
+                "start": phrase.start,
+                "end": phrase.end,
+                "boxes": [
+                    {key: vars(box)[key] for key in ("x_min", "y_min", "x_max", "y_max", "score")}
+                    for box in phrase.boxes
+                ],
+            }
+            for phrase in result.phrases
+        ],
+        "score": round(result.score, 4),
+        "pose": None if seen.pose is None else dataclasses.asdict(seen.pose),
+    }
+
+
+def _save_thumbnail(
+    log: ObservationLog, folder: Path, result: Recollection, value: dict[str, Any]
+) -> bool:
+    """Save the thumbnail, if there is one, and put its path in `value`."""
+    seen = result.observation
+    (stored,) = log.get([seen.id] if seen.id is not None else []) or [seen]
+    if stored.thumbnail is None:
+        value["thumbnail"] = None
+        return True
+    camera = "".join(letter if letter.isalnum() else "_" for letter in seen.camera) or "camera"
+    try:
+        value["thumbnail"] = str(
+            save_new(folder, f"{camera}-{seen.stamp}", ".webp", stored.thumbnail)
+        )
+    except OSError as exc:
+        report(f"cannot write {exc.filename}: {exc.strerror or exc}")
+        return False
+    return True
+
+
+def _iso(stamp: int) -> str | None:
+    """Return a stamp in ns as ISO 8601 in UTC, to 1 ms; None: beyond the years of a calendar."""
+    try:
+        return datetime.fromtimestamp(stamp // 10**6 / 1e3, EPOCH.tzinfo).isoformat(
+            timespec="milliseconds"
+        )
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _stamp(name: str, text: str) -> int:
+    """Return a time in ns."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        # Python 3.10 reads no Z.
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    except (ValueError, OverflowError, OSError) as exc:
+        raise ConfigError(
+            f"{name} must be a time such as 2026-05-31T14:00 or an integer in ns, "
+            f"got {quoted(text)}"
+        ) from exc
+    since = moment - EPOCH
+    return ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000
+
+
+def _circle(text: str) -> tuple[float, float, float]:
+    try:
+        x, y, radius = map(float, text.split(","))
+    except ValueError as exc:
+        raise ConfigError(f"near must be three numbers x,y,r in m, got {quoted(text)}") from exc
+    return x, y, radius
