@@ -299,7 +299,7 @@ class Camera:
             self._node.get_logger().error(text)
 
     def _wanted_parts(self, settings: CameraSettings) -> set[str]:
-        """Return the parts of the plan with a subscriber; all if `always_on` or a memory is set."""
+        """Return the parts of the plan with a subscriber; all with `always_on` or a memory."""
         always = settings.always_on or self._memory is not None
         needs = [
             output.when(settings)

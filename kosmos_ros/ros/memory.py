@@ -29,7 +29,8 @@ from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 from kosmos_ros.serving.plan import FrameResult
 
 MODEL_SETTINGS = (
-    "revision", "dtype", "quantization", "no_repeat_ngram_size", "location_grammar", "refine_boxes",
+    "revision", "dtype", "quantization", "no_repeat_ngram_size", "location_grammar",
+    "refine_boxes",
 )  # fmt: skip
 CAMERA_SETTINGS = ("grounded", "max_new_tokens", "min_score", "prompt")
 """Parameters of the node and of a camera that change the results, and belong to the log."""
@@ -72,7 +73,8 @@ class Memory:
 
     def status(self) -> DiagnosticStatus:
         """Return its status for /diagnostics."""
-        name, age = self._node.get_fully_qualified_name(), self._poses and self._poses.age
+        age = self._poses.age if self._poses else None
+        name = self._node.get_fully_qualified_name()
         return diagnostics.memory_status(name, self.path, self._recorder.state(), age)
 
     def close(self, timeout: float) -> bool:

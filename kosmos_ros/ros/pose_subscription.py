@@ -32,7 +32,7 @@ TYPES = {
     "geometry_msgs/msg/PoseStamped": lambda message: message.pose,
     "nav_msgs/msg/Odometry": lambda message: message.pose.pose,
 }
-"""Type of the topic: returns the geometry_msgs/Pose in a message. Its header has frame and stamp."""
+"""Type of the topic: returns the geometry_msgs/Pose in a message, which also has a header."""
 
 
 class PoseSubscription:
