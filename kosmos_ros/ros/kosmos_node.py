@@ -96,7 +96,7 @@ class KosmosNode(ManagedNode):
         }
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.request_services = Services(self, self)
-        RecallService(self, self.memory.path if self.memory else "")
+        self.recall_service = RecallService(self, self.memory.path if self.memory else "")
         self._ports = Ports()
         self._namesakes = Namesakes(self)
         # Simulated time may stop, but warnings and timeouts must go on.
@@ -152,6 +152,8 @@ class KosmosNode(ManagedNode):
         # rclpy also destroys a node whose constructor failed.
         if services := getattr(self, "request_services", None):
             services.destroy()
+        if recall := getattr(self, "recall_service", None):
+            recall.close()
         if delivery := getattr(self, "_delivery", None):
             delivery.close(FLUSH_TIMEOUT)
         if memory := getattr(self, "memory", None):
@@ -179,12 +181,17 @@ class KosmosNode(ManagedNode):
     def _send_last_answers(self, end: float) -> None:
         goals = 0
         last_request = min(end, time.monotonic() + LAST_REQUESTS)
-        while time.monotonic() < (end if self.request_services.waiting else last_request):
+        while time.monotonic() < (end if self._waiting else last_request):
             goals = max(goals, self.request_services.goals)
             spin_once(self, 0.01)
         for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
             if time.monotonic() < end:
                 spin_once(self, 0.01)
+
+    @property
+    def _waiting(self) -> int:
+        """Number of requests without a response."""
+        return self.request_services.waiting + self.recall_service.waiting
 
     # Transitions, each in its own thread -----------------------------------------------------
 

@@ -8,6 +8,7 @@ the executor should. Knows messages and queries; not how a log is written.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 
@@ -17,6 +18,7 @@ from kosmos_msgs.msg import BoundingBox, GroundedPhrase
 from kosmos_msgs.msg import Recollection as RecollectionMessage
 from kosmos_msgs.srv import Recall
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage
@@ -45,7 +47,8 @@ class RecallService:
     def __init__(self, node: ManagedNode, path: str) -> None:
         self._node = node
         self._path = path
-        self._asked: queue.Queue[tuple[Query, Future]] = queue.Queue(MAX_WAITING)
+        self.waiting = 0  # requests without a response
+        self._asked: queue.Queue[tuple[Query, Future] | None] = queue.Queue(MAX_WAITING + 1)
         node.create_service(
             Recall,
             "~/recall",
@@ -56,6 +59,11 @@ class RecallService:
         if path:
             threading.Thread(target=self._run, name="recall", daemon=True).start()
 
+    def close(self) -> None:
+        """End the thread after the requests that wait for it."""
+        with contextlib.suppress(queue.Full):  # then it was closed before
+            self._asked.put_nowait(None)
+
     async def _serve(self, request: Recall.Request, response: Recall.Response) -> Recall.Response:
         try:
             limits.check(request)
@@ -64,13 +72,16 @@ class RecallService:
                 raise NotReadyError(
                     "there is no observation log: start the node with the parameter memory"
                 )
-            self._asked.put_nowait((query, future))
-        except queue.Full:
-            full = QueueFullError(f"{MAX_WAITING} requests wait already; try again later")
-            return self._refusal(full)
+            if self.waiting >= MAX_WAITING:
+                raise QueueFullError(f"{MAX_WAITING} requests wait already; try again later")
         except Exception as exc:  # every client gets a response
             return self._refusal(exc)
-        return await future
+        self.waiting += 1
+        self._asked.put_nowait((query, future))
+        try:
+            return await future
+        finally:
+            self.waiting -= 1
 
     def _refusal(self, error: Exception) -> Recall.Response:
         reason = format_error(error)
@@ -83,15 +94,14 @@ class RecallService:
     # The thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            query, future = self._asked.get()
+        while asked := self._asked.get():
+            query, future = asked
             try:
                 response = self._answer(query)
             except Exception as exc:  # every client gets a response
                 response = self._refusal(exc)
-            if not self._node.context.ok():
-                return
-            self._node.mailbox.post(future, response)
+            with contextlib.suppress(InvalidHandle):  # the node was destroyed meanwhile
+                self._node.mailbox.post(future, response)
 
     def _answer(self, query: Query) -> Recall.Response:
         with ObservationLog.read(self._path) as log:

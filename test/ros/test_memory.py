@@ -210,6 +210,33 @@ def test_an_error_of_the_search_is_the_response(start, path, monkeypatch):
     harness.until(lambda: harness.logs("a request for ~/recall failed", "a bug"))
 
 
+def test_a_request_that_is_searched_for_is_answered_at_shutdown(start, path, monkeypatch):
+    harness = start(memory=str(path))
+    begun, go = threading.Event(), threading.Event()
+
+    def search(log, query):
+        begun.set()
+        assert go.wait(60)
+        return []
+
+    monkeypatch.setattr("kosmos_ros.ros.recall_service.recall", search)
+    client = harness.client.create_client(Recall, "kosmos/recall")
+    assert client.wait_for_service(60)
+    future = client.call_async(Recall.Request(query="a cup"))
+    harness.until(begun.is_set, "a search")
+    threading.Timer(0.5, go.set).start()  # the node already ends
+    assert harness.node.stop(60)
+    assert harness.node.recall_service.waiting == 0
+    harness.until(future.done, "a response")
+    assert future.result().message == "never seen"
+
+
+def test_too_many_requests_are_refused_at_once(start, path, monkeypatch):
+    harness = start(memory=str(path), wait=False)
+    monkeypatch.setattr("kosmos_ros.ros.recall_service.MAX_WAITING", 0)
+    assert recall(harness, query="a cup").message == "0 requests wait already; try again later"
+
+
 def test_a_disk_that_hangs_stops_neither_captions_nor_diagnostics(start, path, monkeypatch):
     go, waiting = threading.Event(), threading.Event()
     harness = start(memory=str(path), max_rate=0.0).subscribe_to_captions()
