@@ -25,9 +25,11 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
 from kosmos_ros.errors import KosmosError, NotReadyError, QueueFullError, RequestError
+from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall
 from kosmos_ros.memory.records import Observation, Phrase, Pose
+from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.ros import limits
 from kosmos_ros.ros.conversions import duration
 from kosmos_ros.ros.lifecycle import ManagedNode
@@ -47,6 +49,7 @@ class RecallService:
     def __init__(self, node: ManagedNode, path: str) -> None:
         self._node = node
         self._path = path
+        self._warned = False  # that WordNet is missing
         self.waiting = 0  # requests without a response
         self._asked: queue.Queue[tuple[Query, Future] | None] = queue.Queue(MAX_WAITING + 1)
         node.create_service(
@@ -105,7 +108,7 @@ class RecallService:
 
     def _answer(self, query: Query) -> Recall.Response:
         with ObservationLog.read(self._path) as log:
-            found = recall(log, query)
+            found = recall(log, query, self._wordnet())
             ids = [result.observation.id for result in found if result.observation.id is not None]
             seen = {observation.id: observation for observation in log.get(ids)}
         now = self._node.get_clock().now().nanoseconds
@@ -116,6 +119,14 @@ class RecallService:
         return Recall.Response(
             success=True, message="" if results else NEVER_SEEN, results=results
         )
+
+    def _wordnet(self) -> WordNet | None:
+        """Return WordNet, or None after a warning. The first search asks for it."""
+        net = wordnet.find()
+        if net is None and not self._warned:
+            self._node.get_logger().warning(wordnet.MISSING)
+            self._warned = True
+        return net
 
 
 def query_of(request: Recall.Request) -> Query:

@@ -19,6 +19,7 @@ from node_harness import FIRE_BOX, SNOWMAN_BOX
 from PIL import Image as Pillow
 
 from kosmos_ros.errors import ConfigError
+from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.records import Event, Observation, Pose
 from kosmos_ros.ros import status_keys
@@ -133,6 +134,26 @@ def test_what_was_not_seen_was_never_seen(start, path):
     assert (response.success, response.message, response.results) == (True, "never seen", [])
 
 
+def test_a_missing_wordnet_is_reported_once(start, path, monkeypatch):
+    monkeypatch.setattr(wordnet, "find", lambda: None)
+    harness = start(memory=str(path))
+    for _ in range(2):
+        assert recall(harness, query="a giraffe").message == "never seen"
+    harness.until(lambda: harness.logs("install it with 'sudo apt-get install wordnet-base'"))
+    recall(harness, query="a giraffe")
+    assert sum("wordnet-base" in text for text in harness.logged) == 1
+
+
+def test_wordnet_is_asked_for_words_of_the_same_meaning(start, path, monkeypatch):
+    nets = []
+    monkeypatch.setattr(wordnet, "find", lambda: "a WordNet")
+    monkeypatch.setattr(
+        "kosmos_ros.ros.recall_service.recall", lambda log, query, net: nets.append(net) or []
+    )
+    assert recall(start(memory=str(path)), query="a snow figure").success
+    assert nets == ["a WordNet"]
+
+
 def test_recall_selects_by_time_place_and_camera(start, path):
     with ObservationLog.open(path) as log:
         for second in range(10):
@@ -214,7 +235,7 @@ def test_a_request_that_is_searched_for_is_answered_at_shutdown(start, path, mon
     harness = start(memory=str(path))
     begun, go = threading.Event(), threading.Event()
 
-    def search(log, query):
+    def search(log, query, net):
         begun.set()
         assert go.wait(60)
         return []
