@@ -9,6 +9,9 @@ It also takes device:=cuda and the other arguments of kosmos.launch.py.
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -48,7 +51,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "out",
                 default_value="kosmos_demo",
-                description="Folder in which annotated frames are saved.",
+                description="Folder in which annotated frames and the memory are saved.",
             ),
             DeclareLaunchArgument(
                 "keep",
@@ -69,6 +72,9 @@ def _nodes(context: LaunchContext) -> list[Action]:
     image, video = (LaunchConfiguration(name).perform(context) for name in ("image", "video"))
     if image and video:
         raise RuntimeError(f"image is {image!r} and video {video!r}; set only one of them")
+    out = LaunchConfiguration("out").perform(context)
+    with contextlib.suppress(OSError):
+        os.makedirs(out, exist_ok=True)
     cameras = ["front"] if image or video else ["front", "rear"]
     directory = FindPackageShare("kosmos_ros").find("kosmos_ros")
     kosmos = IncludeLaunchDescription(
@@ -80,6 +86,8 @@ def _nodes(context: LaunchContext) -> list[Action]:
             "max_rate": "2.0",
             "model": LaunchConfiguration("model"),
             "request_timeout": "120.0",  # s, for slow models
+            # demo_node asks it, and names a folder that cannot be made.
+            "memory": os.path.join(out, "memory.db") if os.path.isdir(out) else "",
             # demo_node expects /kosmos.
             "namespace": "",
             "name": "kosmos",

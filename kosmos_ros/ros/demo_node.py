@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """demo_node: an example client of kosmos_node. It shows each interface once and ends.
 
-It shows captions of the cameras, asks two questions, locates phrases, streams a detailed caption
-and waits for an event: topics, services, the action and parameters. Knows no model.
+It shows captions of the cameras, asks two questions, locates phrases, streams a detailed caption,
+waits for an event and recalls what was seen: topics, services, the action and parameters. Knows no
+model.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from action_msgs.msg import GoalStatus
 from diagnostic_msgs.msg import DiagnosticStatus
 from kosmos_msgs.action import Generate
 from kosmos_msgs.msg import BoundingBox, Event, GroundedCaption, GroundedPhrase
-from kosmos_msgs.srv import Ask, Ground
+from kosmos_msgs.srv import Ask, Ground, Recall
 from PIL import Image as Pillow
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
@@ -93,6 +94,7 @@ class DemoNode(ParameterNode):
         self._touring = False
         self._complete = False
         self._image: Image | None = None  # the newest one of the first camera
+        self._seen = ""  # the newest phrase of a caption of the first camera
         self._follows_captions = False  # look for the phrases of the newest caption
         self._event: Future = Future()  # the first event
         self._goal: Any = None  # the streamed goal, once it is accepted
@@ -102,6 +104,7 @@ class DemoNode(ParameterNode):
         self._subscribe()
         self._ask = self.create_client(Ask, "kosmos/ask")
         self._ground = self.create_client(Ground, "kosmos/ground")
+        self._recall = self.create_client(Recall, "kosmos/recall")
         self._set = self.create_client(SetParameters, "kosmos/set_parameters")
         self._stream = ActionClient(self, Generate, "kosmos/generate_stream")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -131,12 +134,15 @@ class DemoNode(ParameterNode):
 
     async def _tour(self, image: Image) -> None:
         """Make each kind of request about the same image; newer images may show other shapes."""
+        seen = self._seen
         phrases = await self._ask_questions(image)
         located = await self._locate(phrases, image)
         _say("stream: a detailed caption, while the model writes it")
         await self._streamed(Generate.Goal(task="detailed_caption", grounded=True, image=image))
         if located:
             await self._wait_for_event(located)
+        if seen:
+            await self._remember(seen)
 
     async def _ask_questions(self, image: Image) -> list[str]:
         """Ask about the image and about a region; return the phrases of the first answer."""
@@ -173,6 +179,18 @@ class DemoNode(ParameterNode):
         for phrase in event.phrases:
             _show_phrase(phrase)
         await self._wait(self._set_parameters(phrases=[]))
+
+    async def _remember(self, thing: str) -> None:
+        """Say where and when the cameras saw `thing` last."""
+        request = Recall.Request(query=thing, newest_first=True, max_results=1)
+        response = await self._wait(self._recall.call_async(request))
+        _check(response)
+        places = [
+            f"{seen.camera}, {seen.age.sec + seen.age.nanosec * 1e-9:.1f} s ago, at "
+            + ", ".join(_corners(box) for phrase in seen.phrases for box in phrase.boxes)
+            for seen in response.results
+        ]
+        _say(f"recall: {thing} was last seen by {places[0]}" if places else response.message)
 
     async def _wait(self, future: Future) -> Any:
         """Return the result of `future`, and restart the timeout for the next one."""
@@ -257,6 +275,8 @@ class DemoNode(ParameterNode):
         if not any(self._captions.values()):
             _say("captions: camera, text, inference time; then each phrase with box and score")
         self._captions[caption.camera] += 1
+        if caption.camera == self._cameras[0] and caption.phrases:
+            self._seen = caption.phrases[0].text
         if not (self._limit.is_canceled() or self._touring):
             self._limit.reset()  # during the tour, responses restart it
         _show(caption)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from programs import Program
 
+from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene, Shape
 
@@ -84,6 +85,12 @@ def test_the_demo_shows_captions_answers_and_frames_and_ends(demo, tmp_path):
     assert all(detailed.strip().startswith(line.removeprefix("    … ")) for line in grown)
     event = program.has(" came into view")
     assert re.match(r"event: an? \w+ \w+ came into view|event: two ", event)
+    recalled = program.has("recall: ")
+    assert re.match(
+        r"recall: an? \w+ \w+ was last seen by (front|rear), \d+\.\d s ago, at \(", recalled
+    )
+    with ObservationLog.read(tmp_path / "frames" / "memory.db") as log:
+        assert log.cameras().keys() == {"front", "rear"}
     assert program.has(f"annotated frames are in {tmp_path / 'frames'}")
     frames = sorted((tmp_path / "frames").glob("*.png"))
     assert len(frames) >= 5
