@@ -219,8 +219,11 @@ class ObservationLog:
 
     def _delete(self, ids: Sequence[int]) -> None:
         """Delete the observations with these ids, which are the oldest ones."""
-        for observation in self.get(ids, thumbnails=False):
-            self._index(observation, delete=True)
+        for number in ids:
+            # The words of a damaged row are unknown and stay in the index. No search minds.
+            with contextlib.suppress(LogError):
+                for observation in self.get([number], thumbnails=False):
+                    self._index(observation, delete=True)
         for table in ("observation", "thumbnail", "event"):
             self.connection.execute(f"DELETE FROM {table} WHERE id <= ?", (ids[-1],))
 
@@ -324,7 +327,8 @@ class ObservationLog:
                 webp = dict(self.connection.execute(images, some)) if thumbnails else {}
                 rows = f"SELECT {_COLUMNS} FROM observation WHERE {where}"
                 for row in self.connection.execute(rows, some):
-                    found[row[0]] = self._observation(row, webp.get(row[0]))
+                    with _understood(self.path, f"observation {row[0]}"):
+                        found[row[0]] = self._observation(row, webp.get(row[0]))
         return [found[number] for number in ids if number in found]
 
     def search(
@@ -364,10 +368,12 @@ class ObservationLog:
         )
         with _translated(self.path):
             rows = self.connection.execute(sql, (first, last)).fetchall()
-        return [
-            Event(stamp, camera, kind, subject, answer, before, since, _phrases_from_json(phrases))
-            for stamp, camera, kind, subject, answer, before, since, phrases in rows
-        ]
+        found = []
+        for stamp, camera, kind, subject, answer, before, since, text in rows:
+            with _understood(self.path, f"event {stamp}"):
+                phrases = _phrases_from_json(text)
+            found.append(Event(stamp, camera, kind, subject, answer, before, since, phrases))
+        return found
 
     def counts(self) -> Counts:
         """Count what the log contains. Takes long for a large log. Raises LogError."""
@@ -646,6 +652,17 @@ def _translated(path: Path) -> Iterator[None]:
             raise ConfigError(f"{name} is another file, expected an observation log") from exc
         remedy = "; move it away to begin a new one" if "malformed" in str(exc) else ""
         raise LogError(f"observation log {name}: {first_line(exc)}{remedy}") from exc
+
+
+@contextlib.contextmanager
+def _understood(path: Path, row: str) -> Iterator[None]:
+    """Raise LogError if a row has contents that no log has, such as broken JSON."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError) as exc:
+        raise LogError(
+            f"observation log {quoted(str(path), 200)}: {row} is damaged: {first_line(exc)}"
+        ) from exc
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The observation log keeps what it was given, stays within its limits and refuses other files."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -10,9 +11,10 @@ import os
 import sqlite3
 import tempfile
 import threading
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import ConfigError, LogError
@@ -386,6 +388,42 @@ def test_several_writers_share_a_log(path):
         assert log.counts().observations == 40
         assert log.cameras() == {"both": 1}
         assert [o.id for o in log.get(range(40))] == list(range(40))
+
+
+@given(st.data())
+@settings(max_examples=200)
+@pytest.mark.slow
+def test_a_damaged_file_gives_a_log_error_and_nothing_else(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "memory.db"
+        with ObservationLog.open(path) as log:
+            log.add([dataclasses.replace(FULL, stamp=n) for n in range(20)])
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 30))):
+            at = data.draw(st.integers(0, len(content) - 1))
+            content[at] = data.draw(st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+        with contextlib.suppress(LogError, ConfigError), ObservationLog.read(path) as log:
+            for number in log.search("", limit=30):
+                with contextlib.suppress(LogError):
+                    log.get([number])
+            log.counts()
+            log.events()
+        with contextlib.suppress(LogError, ConfigError), ObservationLog.open(path) as log:
+            log.add([dataclasses.replace(FULL, stamp=100)])
+            log.prune(0, 1.0, 10 * SECOND)
+
+
+def test_damaged_contents_are_named(log):
+    log.add([FULL])
+    log.connection.execute("UPDATE observation SET phrases = '[{}]'")
+    with pytest.raises(LogError, match=rf"memory\.db': observation {FULL.stamp} is damaged: "):
+        log.get([FULL.stamp])
+    log.connection.execute("UPDATE observation SET phrases = 'no json', score = 'none'")
+    assert log.prune(0, 1.0, FULL.stamp + 2 * SECOND) == 1
+    assert log.counts().observations == 0
+    assert log.search("red") == [FULL.stamp]
+    assert log.get([FULL.stamp]) == []
 
 
 def test_json_columns_can_be_queried_by_sql(log):
