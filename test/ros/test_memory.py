@@ -4,6 +4,7 @@
 
 import io
 import json
+import math
 import threading
 import time
 
@@ -14,6 +15,8 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Point, PoseStamped, Twist
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from kosmos_msgs.srv import Recall
 from node_harness import FIRE_BOX, SNOWMAN_BOX
 from PIL import Image as Pillow
@@ -195,6 +198,54 @@ def test_a_wrong_request_is_refused_with_the_reason(start, path, request_, reaso
     assert not response.success
     assert reason in response.message
     assert response.results == []
+
+
+times = st.builds(Time, sec=st.integers(-3, 12) | st.integers(-(2**31), 2**31 - 1))
+places = st.builds(Point, x=st.floats(-3, 12) | st.floats(), y=st.floats(-3, 3) | st.floats())
+requests = st.builds(
+    Recall.Request,
+    query=st.sampled_from(["", "cup", "a red cup, left of a bag?"])
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40),
+    camera=st.sampled_from(["", "left", "right", "rear"]),
+    since=times,
+    until=times,
+    near=places,
+    radius=st.just(0.0) | st.floats(0, 9) | st.floats(),
+    newest_first=st.booleans(),
+    max_results=st.integers(0, 12) | st.integers(0, 2**32 - 1),
+)
+
+
+def test_a_random_request_is_refused_or_answered_within_its_limits(start, path):
+    with ObservationLog.open(path) as log:
+        for second in range(10):
+            pose = Pose("map", float(second), 0.0) if second % 2 else None
+            camera = "left" if second < 5 else "right"
+            log.add([Observation(second * SECOND, camera, "a red cup", score=0.5, pose=pose)])
+    harness = start(memory=str(path), wait=False)
+    client = harness.client.create_client(Recall, "kosmos/recall")
+
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
+    @given(requests)
+    def check(request):
+        response = harness.spinner.call(client, request)
+        if not response.success:
+            assert response.message
+            assert not response.results
+            return
+        assert (response.message == "never seen") == (not response.results)
+        assert len(response.results) <= (request.max_results or 5)
+        for result in response.results:
+            assert request.camera in ("", result.camera)
+            second = result.header.stamp.sec
+            assert request.since.sec == 0 or second >= request.since.sec
+            assert request.until.sec == 0 or second <= request.until.sec
+            if request.radius:
+                at = result.pose.pose.position
+                assert result.has_pose
+                assert math.dist((at.x, 0), (request.near.x, request.near.y)) <= request.radius
+
+    check()
 
 
 def test_without_a_memory_recall_names_the_parameter(start):
