@@ -633,6 +633,8 @@ def _opened(path: Path, uri: str) -> Iterator[ObservationLog]:
     with _translated(path):
         connection = sqlite3.connect(uri, timeout=LOCK_TIMEOUT, isolation_level=None, uri=True)
         try:
+            # The file may come from elsewhere: its schema must not call functions.
+            connection.execute("PRAGMA trusted_schema = OFF")
             yield ObservationLog(connection, path)
         except BaseException:
             connection.close()
