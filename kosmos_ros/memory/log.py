@@ -16,7 +16,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -521,9 +521,10 @@ def _cell(letter: str, column: int, row: int) -> str:
 
 def _pose_to_row(pose: Pose | None) -> Sequence[Any]:
     """Return the columns of a pose; NULLs for one that is not finite."""
-    if pose is None or not all(map(math.isfinite, astuple(pose)[1:])):
+    frame_id, *numbers = vars(pose).values() if pose else (None,)
+    if not numbers or not all(map(math.isfinite, numbers)):
         return (None,) * len(fields(Pose))
-    return astuple(pose)
+    return (frame_id, *numbers)
 
 
 # JSON ---------------------------------------------------------------------------------------
