@@ -152,12 +152,13 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
     words = tuple(word for word in words if word not in VAGUE) or words
     done: dict[int, list[_Reading]] = {len(words): [_Reading((), 1.0)]}
     for start in reversed(range(len(words))):
+        for count in (thesaurus.compound(words[start:]), 1):
+            one_of = thesaurus.alternatives(words[start : start + count])
+            if one_of:
+                break
         found = [
             _Reading((one.stems, *rest.parts), one.closeness * rest.closeness)
-            for count in {1, thesaurus.compound(words[start:])}
-            for one, rest in itertools.product(
-                thesaurus.alternatives(words[start : start + count]), done[start + count]
-            )
+            for one, rest in itertools.product(one_of, done[start + count])
         ]
         done[start] = sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS]
     return tuple(done[0])

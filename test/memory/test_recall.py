@@ -1,0 +1,243 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Recall finds the frames that a question fits, or says that there is none."""
+
+import itertools
+import random
+
+import pytest
+
+from kosmos_ros.errors import RequestError
+from kosmos_ros.memory import recall as recall_module
+from kosmos_ros.memory import wordnet
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.recall import MAX_QUESTION, PAGE, Query, recall
+from kosmos_ros.memory.records import Answer, Box, Observation, Phrase, Pose
+from kosmos_ros.memory.words import chunks
+
+COLOURS, KINDS = ("red", "green", "blue"), ("circle", "square", "star")
+SECOND = 10**9  # ns
+
+
+@pytest.fixture
+def log(tmp_path):
+    with ObservationLog.open(tmp_path / "memory.db") as log:
+        yield log
+
+
+@pytest.fixture(scope="module")
+def net():
+    if (found := wordnet.find()) is None:
+        pytest.skip("wordnet-base is not installed: run scripts/setup")
+    return found
+
+
+def seen(stamp, caption, places=None, **fields):
+    """Return an observation; `places` has the centre of each name's box in percent."""
+    phrases = [
+        Phrase(name, caption.index(name), caption.index(name) + len(name), (
+            Box(x - 5, y - 5, x + 5, y + 5, 0.9),
+        ))
+        for name, (x, y) in (places or {}).items()
+    ]  # fmt: skip
+    values = {"camera": "", "score": 0.8, "width": 100, "height": 100} | fields
+    return Observation(stamp, caption=caption, phrases=tuple(phrases), **values)
+
+
+def stamps(log, text, net=None, **fields):
+    return [result.observation.stamp for result in recall(log, Query(text, **fields), net)]
+
+
+# Words -----------------------------------------------------------------------------------------
+
+
+def test_a_thing_is_found_only_where_its_words_are_one_thing(log):
+    log.add(
+        [
+            seen(1, "a red chair and a blue cup"),
+            seen(2, "a red cup and a blue chair"),
+            seen(3, "the cup is red"),
+            seen(4, "a big red cup with a handle"),
+            seen(5, "a room with no red cup"),
+        ]
+    )
+    assert stamps(log, "where did you last see the red cup?") == [4, 3, 2]
+    assert stamps(log, "red cups") == [4, 3, 2]
+    assert stamps(log, "big cup") == [4]
+    assert stamps(log, "blue cup and red chair") == [1]
+    assert stamps(log, "green cup") == stamps(log, "red handle") == stamps(log, "zebra") == []
+
+
+def test_the_phrases_that_match_come_with_their_boxes(log):
+    log.add([seen(1, "a red cup and a blue box", {"a red cup": (20, 30), "a blue box": (70, 60)})])
+    (found,) = recall(log, Query("the red cup"), None)
+    assert [phrase.text for phrase in found.phrases] == ["a red cup"]
+    assert found.phrases[0].boxes == (Box(15, 25, 25, 35, 0.9),)
+    assert found.score == 0.8
+    assert found.observation.caption == "a red cup and a blue box"
+
+
+def test_answers_and_requested_phrases_are_found(log):
+    cup = Phrase("a cup", 0, 0, (Box(0, 0, 10, 10, 0.5),))
+    log.add(
+        [
+            seen(1, "", answers=(Answer("What is it?", "a green bottle", 0.25),)),
+            Observation(2, "", "a dog", phrases=(cup, Phrase("a hat", 0, 0)), score=0.75),
+        ]
+    )
+    (bottle,) = recall(log, Query("bottle"), None)
+    assert (bottle.observation.stamp, bottle.score) == (1, 0.25)
+    (found,) = recall(log, Query("cup"), None)
+    assert (found.observation.stamp, found.score, found.phrases) == (2, 0.5, (cup,))
+    assert stamps(log, "hat") == []
+
+
+def test_other_words_of_the_same_meaning_are_found_and_are_less_close(log, net):
+    log.add([seen(1, "a crimson disc"), seen(2, "a red circle"), seen(3, "a blue circle")])
+    results = recall(log, Query("a red disc"), net)
+    assert [result.observation.stamp for result in results] == [1]
+    assert 0.0 < results[0].score < 0.8
+    log.add([seen(4, "a sofa"), seen(5, "a truck"), seen(6, "a lamp")])
+    assert stamps(log, "couch", net) == [4]
+    assert stamps(log, "vehicle", net) == [5]
+    assert stamps(log, "azure circle", net) == [3]
+    assert stamps(log, "violet circle", net) == stamps(log, "zebra", net) == []
+    assert stamps(log, "couch") == []
+
+
+def test_words_that_mean_one_of_the_question_stand_side_by_side_at_the_end(log, net):
+    log.add([seen(1, "a light beside the traffic"), seen(2, "a traffic light")])
+    log.add([seen(3, "a light in traffic and a pole"), seen(4, "a small white circle")])
+    assert stamps(log, "traffic light", net) == stamps(log, "traffic signal", net) == [2]
+    assert stamps(log, "butterfly", net) == []  # the small white is one
+
+
+def test_a_word_that_says_nothing_may_be_missing(log):
+    log.add([seen(1, "a red cup"), seen(2, "a thing")])
+    assert stamps(log, "a red thing") == stamps(log, "the red coloured cup") == [1]
+    assert stamps(log, "a thing") == [2]
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("a star left of a circle", [1]),
+        ("a circle to the right of the star", [1]),
+        ("a star above a circle", [2]),
+        ("a star over the circle", [2]),
+        ("circle under a star", [2]),
+        ("star right of the circle", []),
+        ("star and circle", [4, 3, 2, 1]),
+        ("star next to a circle", [4, 3, 2, 1]),
+        ("circle below a star", [2]),
+    ],
+)
+def test_a_relation_is_that_of_the_boxes(log, question, expected):
+    text = "a star and a circle"
+    log.add(
+        [
+            seen(1, text, {"a star": (20, 50), "a circle": (80, 50)}),
+            seen(2, text, {"a star": (50, 20), "a circle": (50, 80)}),
+            seen(3, text, {"a star": (50, 50), "a circle": (51, 51)}),  # too close to say
+        ]
+    )
+    without_boxes = seen(4, text)
+    log.add([without_boxes])
+    related = "and" not in question and "next" not in question
+    assert stamps(log, question) == ([4] if related else []) + expected
+
+
+# Time, place and camera ------------------------------------------------------------------------
+
+
+def test_camera_time_and_place_limit_the_search(log):
+    log.add(
+        seen(n, "a red cup", camera="ab"[n % 2], pose=Pose("map", float(n), 0.0) if n else None)
+        for n in range(10)
+    )
+    assert stamps(log, "cup", limit=20) == list(range(9, -1, -1))
+    assert stamps(log, "cup", camera="b", limit=20) == [9, 7, 5, 3, 1]
+    assert stamps(log, "cup", since=3, until=5) == [5, 4, 3]
+    assert stamps(log, "cup", near=(5.0, 0.0, 1.0)) == [6, 5, 4]
+    assert stamps(log, "cup", near=(5.0, 0.0, 1e6), limit=20) == list(range(9, 0, -1))
+    assert stamps(log, "cup", camera="a", since=4, near=(5.0, 0.0, 1.0)) == [6, 4]
+    assert stamps(log, "", since=8) == stamps(log, "what did you see?", since=8) == [9, 8]
+
+
+def test_the_best_frame_is_first_or_the_newest(log):
+    log.add([seen(n, "a red cup", score=score) for n, score in enumerate((0.9, 0.3, 0.5))])
+    assert stamps(log, "cup") == [0, 2, 1]
+    assert stamps(log, "cup", last=True) == [2, 1, 0]
+    assert stamps(log, "cup", last=True, limit=1) == [2]
+
+
+def test_a_rare_match_behind_many_that_do_not_fit_is_found(log):
+    places = {"a star": (80, 50), "a circle": (20, 50)}
+    text = "a star and a circle"
+    log.add([seen(0, text, {"a star": (20, 50), "a circle": (80, 50)})])
+    log.add(seen(n, text, places) for n in range(1, 3 * PAGE))
+    for last in (False, True):
+        assert stamps(log, "a star left of a circle", last=last) == [0]
+
+
+def test_the_number_of_checked_frames_is_limited(log, monkeypatch):
+    monkeypatch.setattr(recall_module, "MAX_CHECKED", PAGE)
+    text = "a star and a circle"
+    log.add([seen(0, text, {"a star": (20, 50), "a circle": (80, 50)})])
+    log.add(seen(n, text, {"a star": (80, 50), "a circle": (20, 50)}) for n in range(1, 2 * PAGE))
+    assert stamps(log, "a star left of a circle") == []
+    assert stamps(log, "a star right of a circle")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"camera": "left"}, "camera must be one of the log's ('front'), got 'left'"),
+        ({"near": (0.0, 0.0, 0.0)}, "near must be finite x, y and a radius > 0"),
+        ({"near": (0.0, float("nan"), 1.0)}, "near must be finite x, y and a radius > 0"),
+        ({"limit": 0}, "limit must be in [1, 1000], got 0"),
+        ({"text": "x" * (MAX_QUESTION + 1)}, "a question may have at most 1000 characters"),
+        ({"text": ", ".join("bcdefghjk")}, "a question may name at most 8 things, got 9"),
+    ],
+)
+def test_a_query_that_can_never_be_answered_is_refused(log, fields, message):
+    log.add([seen(0, "a cup", camera="front")])
+    with pytest.raises(RequestError) as error:
+        recall(log, Query(**({"text": "cup"} | fields)), None)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("text", ['"', "cup OR", "a*", "NEAR(", "tokens:cup", "-", "'; --", "円"])
+def test_the_query_language_of_the_index_means_nothing_in_a_question(log, text):
+    log.add([seen(0, "a dog")])
+    assert stamps(log, f"{text} zebra") == []
+
+
+# The plain way ---------------------------------------------------------------------------------
+
+
+def test_the_index_finds_what_reading_every_frame_finds(log):
+    rng = random.Random(1)
+
+    def named():
+        return f"{rng.choice(COLOURS)} {rng.choice(KINDS)}"
+
+    frames = [
+        seen(stamp, "An image of a " + ", a ".join(named() for _ in range(rng.randint(1, 3))))
+        for stamp in range(300)
+    ]
+    log.add(frames)
+    asked = [*itertools.product(COLOURS, KINDS), *((word,) for word in (*COLOURS, *KINDS, "cup"))]
+    for one, other in [(words, ()) for words in asked] + rng.sample(
+        list(itertools.combinations(asked, 2)), 40
+    ):
+        text = " and ".join(" ".join(words) for words in (one, other) if words)
+        plain = [
+            frame.stamp
+            for frame in reversed(frames)
+            if all(
+                any(set(words) <= set(chunk) for chunk in chunks(frame.caption))
+                for words in (one, other)
+            )
+        ]
+        assert stamps(log, text, last=True, limit=1000) == plain
