@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from kosmos_ros.errors import RequestError
@@ -29,7 +29,7 @@ MAX_QUESTION = 1000  # characters
 MAX_CHUNKS = 8  # of a question
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames from which the best are chosen, and that are checked together
-MAX_CHECKED = 1000  # frames for one question
+MAX_CHECKED = 500  # frames for one question
 
 VAGUE = frozenset({
     "color", "colored", "colour", "coloured", "figure", "form", "item", "kind", "object", "one",
@@ -100,10 +100,14 @@ class _Chunk:
 
     between: str  # the words before it
     readings: tuple[_Reading, ...]  # closest first
+    compared: dict[tuple[str, ...], float] = field(default_factory=dict)  # results of `closeness`
 
-    def closeness(self, chunk: Sequence[str]) -> float:
+    def closeness(self, chunk: tuple[str, ...]) -> float:
         """Return how close a chunk of the log is, given as stems; 0: it does not fit."""
-        return next((one.closeness for one in self.readings if one.fits(chunk)), 0.0)
+        if chunk not in self.compared:
+            fitting = (one.closeness for one in self.readings if one.fits(chunk))
+            self.compared[chunk] = next(fitting, 0.0)
+        return self.compared[chunk]
 
 
 def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.meanings import Thesaurus
-from kosmos_ros.memory.words import stem
 from kosmos_ros.memory.wordnet import ADJECTIVE, NOUN, Meaning, WordNet
+from kosmos_ros.memory.words import stem
 
 HEAD = "  1 This head, like WordNet's licence, has lines that begin with spaces.\n" * 3
 LETTERS = st.text("ab_-'.9z", min_size=1, max_size=4)
@@ -123,7 +123,7 @@ def meant(net, question, said):
         ("mice", "mouse", ["mouse"]),
     ],
 )
-def test_a_word_stands_for_itself_what_it_means_and_what_is_below_it(net, question, said, expected):
+def test_a_word_stands_for_itself_synonyms_and_words_below(net, question, said, expected):
     assert sorted(meant(net, question, said)) == sorted(expected)
 
 
