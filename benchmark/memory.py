@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
 import tempfile
 import time
@@ -260,7 +261,7 @@ def never(frames: Frames, rng: np.random.Generator, share: float) -> Iterator[As
             text, words = phrased(things, related, rng, share)
             yield Asked(Query(text, limit=FIRST), things, related, words=words)
         text = ASKED[1][int(rng.integers(4))].format(ABSENT[int(rng.integers(len(ABSENT)))])
-        yield Asked(Query(text, limit=FIRST), ())
+        yield Asked(Query(_with_articles(text), limit=FIRST), ())
 
 
 def phrased(
@@ -279,7 +280,11 @@ def phrased(
     wordings = RELATED if relation else ASKED[len(things)]
     wording = wordings[int(rng.integers(len(wordings)))]
     related = str(rng.choice(WORDINGS[relation])) if relation else ""
-    return wording.format(*names, relation=related), tuple(used)
+    return _with_articles(wording.format(*names, relation=related)), tuple(used)
+
+
+def _with_articles(text: str) -> str:
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 # Measurements ----------------------------------------------------------------------------------
