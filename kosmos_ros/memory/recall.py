@@ -20,13 +20,14 @@ from kosmos_ros.memory.log import ObservationLog, camera_token, cells_near
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.records import Box, Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
-from kosmos_ros.memory.words import chunks, pair, question_chunks, stem
+from kosmos_ros.memory.words import REACH, chunks, pair, question_chunks, stem
 from kosmos_ros.sanitize import quoted
 
 DEFAULT_LIMIT = 5  # results
 MAX_LIMIT = 1000  # results
 MAX_QUESTION = 1000  # characters
 MAX_CHUNKS = 8  # of a question
+MAX_WORDS = REACH + 1  # of a chunk; the index has the pairs of so many words
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames from which the best are chosen, and that are checked together
 MAX_CHECKED = 500  # frames for one question
@@ -118,13 +119,10 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     a query that can never be answered, LogError if the log cannot be read.
     """
     _check(query)
+    named = question_chunks(query.text)
+    _check_names(named)
     thesaurus = Thesaurus(log.words(), net)
-    wanted = [
-        _Chunk(between, _readings(thesaurus, words))
-        for between, words in question_chunks(query.text)
-    ]
-    if len(wanted) > MAX_CHUNKS:
-        raise RequestError(f"a question may name at most {MAX_CHUNKS} things, got {len(wanted)}")
+    wanted = [_Chunk(between, _readings(thesaurus, words)) for between, words in named]
     if not all(chunk.readings for chunk in wanted):
         return []
     found: list[Recollection] = []
@@ -149,6 +147,17 @@ def _check(query: Query) -> None:
         all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0
     ):
         raise RequestError(f"near must be finite x, y and a radius > 0, got {query.near}")
+
+
+def _check_names(named: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    if len(named) > MAX_CHUNKS:
+        raise RequestError(f"a question may name at most {MAX_CHUNKS} things, got {len(named)}")
+    for _, words in named:
+        if len(words) > MAX_WORDS:
+            raise RequestError(
+                f"a thing may have at most {MAX_WORDS} words, got {len(words)}: "
+                f"{quoted(' '.join(words))}"
+            )
 
 
 def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:

@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import combinations
 
 MAX_WORD = 40  # characters; longer words are cut
-REACH = 5
+REACH = 7
 """Largest distance of two words of a chunk that form a pair. It bounds the index's tokens."""
 
 BREAKS = frozenset({

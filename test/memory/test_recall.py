@@ -11,7 +11,7 @@ from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import recall as recall_module
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.recall import MAX_QUESTION, PAGE, Query, recall
+from kosmos_ros.memory.recall import MAX_QUESTION, MAX_WORDS, PAGE, Query, recall
 from kosmos_ros.memory.records import Answer, Box, Observation, Phrase, Pose
 from kosmos_ros.memory.words import chunks
 
@@ -112,6 +112,13 @@ def test_words_that_mean_one_of_the_question_stand_side_by_side_at_the_end(log, 
     assert stamps(log, "butterfly", net) == []  # the small white is one
 
 
+def test_a_thing_with_as_many_words_as_a_question_may_have_is_found(log):
+    words = ["old", "big", "dusty", "round", "red", "iron", "coffee", "cup"]
+    assert len(words) == MAX_WORDS
+    log.add([seen(1, f"a {' '.join(words)}")])
+    assert stamps(log, " ".join(words)) == stamps(log, " ".join(reversed(words))) == [1]
+
+
 def test_a_word_that_says_nothing_may_be_missing(log):
     log.add([seen(1, "a red cup"), seen(2, "a thing")])
     assert stamps(log, "a red thing") == stamps(log, "the red coloured cup") == [1]
@@ -198,6 +205,7 @@ def test_the_number_of_checked_frames_is_limited(log, monkeypatch):
         ({"limit": 0}, "limit must be in [1, 1000], got 0"),
         ({"text": "x" * (MAX_QUESTION + 1)}, "a question may have at most 1000 characters"),
         ({"text": ", ".join("bcdefghjk")}, "a question may name at most 8 things, got 9"),
+        ({"text": " ".join("bcdefghjk")}, "a thing may have at most 8 words, got 9: 'b c d e f"),
     ],
 )
 def test_a_query_that_can_never_be_answered_is_refused(log, fields, message):
