@@ -171,6 +171,17 @@ def test_camera_time_and_place_limit_the_search(log):
     assert stamps(log, "", since=8) == stamps(log, "what did you see?", since=8) == [9, 8]
 
 
+def test_a_pose_in_a_corner_outside_the_circle_is_not_near(log):
+    log.add(seen(n, "a cup", pose=Pose("map", x, 0.9)) for n, x in enumerate((5.9, 5.3)))
+    assert stamps(log, "cup", near=(5.0, 0.0, 1.0)) == [1]
+
+
+def test_each_frame_is_found_once(log):
+    log.add([seen(n, "a cup") for n in range(3 * PAGE)])
+    assert stamps(log, "cup", last=True, limit=2 * PAGE) == list(range(3 * PAGE - 1, PAGE - 1, -1))
+    assert stamps(log, "cup", limit=2 * PAGE) == list(range(3 * PAGE - 1, PAGE - 1, -1))
+
+
 def test_the_best_frame_is_first_or_the_newest(log):
     log.add([seen(n, "a red cup", score=score) for n, score in enumerate((0.9, 0.3, 0.5))])
     assert stamps(log, "cup") == [0, 2, 1]
