@@ -193,8 +193,8 @@ class _Stemmer:
             self._words.execute("INSERT INTO word(rowid, text) VALUES (1, ?)", (word,))
             stems = self._words.execute("SELECT term FROM stem").fetchall()
             self._words.execute("INSERT INTO word(word) VALUES ('delete-all')")
-        # A letter that SQLite's older Unicode tables do not know is no word to it.
-        return str(stems[0][0]) if len(stems) == 1 else word
+        # SQLite does not know all letters that Python knows. They separate words, as in the index.
+        return "".join(term for (term,) in stems) or "0"
 
 
 _STEMMER = _Stemmer()

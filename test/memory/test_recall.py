@@ -2,18 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recall finds the frames that a question fits, or says that there is none."""
 
+import contextlib
 import itertools
 import random
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import recall as recall_module
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.recall import MAX_QUESTION, MAX_WORDS, PAGE, Query, recall
+from kosmos_ros.memory.recall import MAX_CHUNKS, MAX_QUESTION, MAX_WORDS, PAGE, Query, recall
 from kosmos_ros.memory.records import Answer, Box, Observation, Phrase, Pose
-from kosmos_ros.memory.words import chunks
+from kosmos_ros.memory.words import chunks, question_chunks
 
 COLOURS, KINDS = ("red", "green", "blue"), ("circle", "square", "star")
 SECOND = 10**9  # ns
@@ -230,6 +233,18 @@ def test_a_query_that_can_never_be_answered_is_refused(log, fields, message):
 def test_the_query_language_of_the_index_means_nothing_in_a_question(log, text):
     log.add([seen(0, "a dog")])
     assert stamps(log, f"{text} zebra") == []
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("a\u19b0b \u19b0", "a\u19b0b")  # a letter that SQLite does not know
+def test_any_question_about_any_caption_is_answered(log, said, asked):
+    log.add([seen(0, said)])
+    with contextlib.suppress(RequestError):
+        stamps(log, asked)
+    named = question_chunks(said)
+    if named and all(len(words) <= MAX_WORDS for _, words in named) and len(named) <= MAX_CHUNKS:
+        assert stamps(log, said)
 
 
 # The plain way ---------------------------------------------------------------------------------
