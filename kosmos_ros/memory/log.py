@@ -340,7 +340,8 @@ class ObservationLog:
         ids; None: no limit. The newest id comes first. Raises LogError.
         """
         table, column, where = "observation", "id", ""
-        values: list[Any] = [MIN_ID if first is None else first, MAX_ID if last is None else last]
+        limits = (MIN_ID if first is None else first, MAX_ID if last is None else last)
+        values: list[Any] = [min(max(each, MIN_ID), MAX_ID) for each in limits]
         if match:
             table, column, where = "search", "rowid", " AND search MATCH ?"
             values.append(match)

@@ -30,6 +30,7 @@ MAX_CHUNKS = 8  # of a question
 MAX_WORDS = REACH + 1  # of a chunk; the index has the pairs of so many words
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames from which the best are chosen, and that are checked together
+SAME_STAMP = 1000  # frames; with the same stamp, their ids are this stamp and the next numbers
 MAX_CHECKED = 500  # frames for one question
 
 VAGUE = frozenset({
@@ -191,7 +192,8 @@ def _pages(log: ObservationLog, query: Query, wanted: Sequence[_Chunk]) -> Itera
     if query.near is not None and (cells := cells_near(*query.near)):
         terms.append(" OR ".join(f'"{cell}"' for cell in cells))
     match = " AND ".join(f"({term})" for term in terms)
-    until, checked, page = query.until, 0, 2 * query.limit if query.last else PAGE
+    until = None if query.until is None else query.until + SAME_STAMP
+    checked, page = 0, 2 * query.limit if query.last else PAGE
     while checked < MAX_CHECKED:
         ids = log.search(match, query.since, until, page)
         yield ids
@@ -205,7 +207,7 @@ def _matched(
     observation: Observation, wanted: Sequence[_Chunk], query: Query
 ) -> Recollection | None:
     """Return the recollection of a frame, or None if the question does not fit it."""
-    if query.near is not None and not _is_near(observation, query.near):
+    if not _is_when_and_where(observation, query):
         return None
     said = list(_said(observation))
     score, matched = 1.0, dict[Phrase, None]()
@@ -226,8 +228,13 @@ def _matched(
     return Recollection(observation, score, tuple(matched))
 
 
-def _is_near(observation: Observation, near: tuple[float, float, float]) -> bool:
-    pose, (x, y, radius) = observation.pose, near
+def _is_when_and_where(observation: Observation, query: Query) -> bool:
+    """Return whether the stamp and the pose of a frame are what a query asks for."""
+    early = query.since is not None and observation.stamp < query.since
+    late = query.until is not None and observation.stamp > query.until
+    if early or late or query.near is None:
+        return not (early or late)
+    pose, (x, y, radius) = observation.pose, query.near
     return pose is not None and math.hypot(pose.x - x, pose.y - y) <= radius
 
 

@@ -174,6 +174,15 @@ def test_camera_time_and_place_limit_the_search(log):
     assert stamps(log, "", since=8) == stamps(log, "what did you see?", since=8) == [9, 8]
 
 
+def test_frames_of_the_same_stamp_have_the_same_time(log):
+    log.add([seen(5, "a cup", camera=name) for name in "abc"])
+    log.add([seen(6, "a cup")])
+    assert stamps(log, "cup", until=5) == [5, 5, 5]
+    assert stamps(log, "cup", since=6) == [6]
+    assert stamps(log, "cup", since=6, until=5) == stamps(log, "cup", since=2**70) == []
+    assert stamps(log, "cup", since=-(2**70), until=2**70) == [6, 5, 5, 5]
+
+
 def test_a_pose_in_a_corner_outside_the_circle_is_not_near(log):
     log.add(seen(n, "a cup", pose=Pose("map", x, 0.9)) for n, x in enumerate((5.9, 5.3)))
     assert stamps(log, "cup", near=(5.0, 0.0, 1.0)) == [1]
