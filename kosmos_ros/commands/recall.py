@@ -16,7 +16,8 @@ from kosmos_ros.commands.output import report, save_new, write_line
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall
+from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall, unknown_words
+from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.sanitize import quoted
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -84,9 +85,15 @@ def _recall(options: argparse.Namespace) -> int:
             if options.out and not _save_thumbnail(log, options.out, result, value):
                 failures += 1
             write_line(value)
-    if not found:
-        report(f"never seen: {quoted(options.question)}")
+        if not found:
+            report(f"never seen: {quoted(options.question)}{_hint(log, options.question, net)}")
     return 1 if failures or not found else 0
+
+
+def _hint(log: ObservationLog, question: str, net: WordNet | None) -> str:
+    """Return which words of a question the log does not have, if any."""
+    words = ", ".join(quoted(word) for word in unknown_words(log, question, net))
+    return f"; nothing in the log is called {words}" if words else ""
 
 
 def value_of(result: Recollection, now: int) -> dict[str, Any]:

@@ -137,6 +137,13 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     return found[: query.limit]
 
 
+def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
+    """Return the words of a question that nothing in the log can stand for. Raises LogError."""
+    thesaurus = Thesaurus(log.words(), net)
+    words = [word for _, chunk in question_chunks(question) for word in _telling(chunk)]
+    return [word for word in dict.fromkeys(words) if not thesaurus.alternatives((word,))]
+
+
 def _check(query: Query) -> None:
     if not 1 <= query.limit <= MAX_LIMIT:
         raise RequestError(f"limit must be in [1, {MAX_LIMIT}], got {query.limit}")
@@ -163,7 +170,7 @@ def _check_names(named: Sequence[tuple[str, tuple[str, ...]]]) -> None:
 
 def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
     """Return the ways to understand a chunk, closest first; empty: the log has none."""
-    words = tuple(word for word in words if word not in VAGUE) or words
+    words = _telling(words)
     done: dict[int, list[_Reading]] = {len(words): [_Reading((), 1.0)]}
     for start in reversed(range(len(words))):
         for count in (thesaurus.compound(words[start:]), 1):
@@ -176,6 +183,11 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
         ]
         done[start] = sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS]
     return tuple(done[0])
+
+
+def _telling(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of a chunk without those that say nothing beside others."""
+    return tuple(word for word in words if word not in VAGUE) or words
 
 
 def _pages(log: ObservationLog, query: Query, wanted: Sequence[_Chunk]) -> Iterator[list[int]]:

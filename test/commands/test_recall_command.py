@@ -106,8 +106,11 @@ def test_camera_place_and_time_limit_the_search(recalled):
 
 
 def test_what_was_never_seen_is_exit_code_1(recalled):
-    assert recalled("a blue cup") == (1, [], "kosmos: never seen: 'a blue cup'\n")
-    assert recalled("cup", "--until", 0)[0] == 1
+    code, lines, err = recalled("a red cup and a blue box")
+    assert (code, lines) == (1, [])
+    hint = "nothing in the log is called 'blue', 'box'"
+    assert err == f"kosmos: never seen: 'a red cup and a blue box'; {hint}\n"
+    assert recalled("cup", "--until", 0) == (1, [], "kosmos: never seen: 'cup'\n")
 
 
 def test_thumbnails_are_saved_and_overwrite_no_file(recalled, tmp_path):
