@@ -122,12 +122,13 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     _check(query)
     named = question_chunks(query.text)
     _check_names(named)
+    where = _where(log, query)
     thesaurus = Thesaurus(log.words(), net)
     wanted = [_Chunk(between, _readings(thesaurus, words)) for between, words in named]
     if not all(chunk.readings for chunk in wanted):
         return []
     found: list[Recollection] = []
-    for ids in _pages(log, query, wanted):
+    for ids in _pages(log, query, wanted, where):
         observations = log.get(ids, thumbnails=False)
         found += filter(None, (_matched(each, wanted, query) for each in observations))
         if len(found) >= query.limit:
@@ -190,9 +191,9 @@ def _telling(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in words if word not in VAGUE) or words
 
 
-def _pages(log: ObservationLog, query: Query, wanted: Sequence[_Chunk]) -> Iterator[list[int]]:
-    """Yield the ids of frames that the index finds, newest first."""
-    terms = [" OR ".join(reading.term for reading in chunk.readings) for chunk in wanted]
+def _where(log: ObservationLog, query: Query) -> list[str]:
+    """Return the index's queries for the camera and the place, if they are given."""
+    terms = []
     if query.camera is not None:
         cameras = log.cameras()
         if query.camera not in cameras:
@@ -203,10 +204,18 @@ def _pages(log: ObservationLog, query: Query, wanted: Sequence[_Chunk]) -> Itera
         terms.append(f'"{camera_token(cameras[query.camera])}"')
     if query.near is not None and (cells := cells_near(*query.near)):
         terms.append(" OR ".join(f'"{cell}"' for cell in cells))
+    return terms
+
+
+def _pages(
+    log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
+) -> Iterator[list[int]]:
+    """Yield the ids of frames that the index finds, newest first."""
+    terms = [" OR ".join(reading.term for reading in chunk.readings) for chunk in wanted] + where
     match = " AND ".join(f"({term})" for term in terms)
     until = None if query.until is None else query.until + SAME_STAMP
     checked, page = 0, 2 * query.limit if query.last else PAGE
-    while checked < MAX_CHECKED:
+    while checked < max(MAX_CHECKED, 2 * query.limit):
         ids = log.search(match, query.since, until, page)
         yield ids
         if len(ids) < page:
@@ -225,16 +234,17 @@ def _matched(
     score, matched = 1.0, dict[Phrase, None]()
     before: list[Box] = []
     for chunk in wanted:
-        closeness = max((chunk.closeness(stems) * trust for stems, trust in said), default=0.0)
+        fitting = [(chunk.closeness(stems), trust) for stems, trust in said]
+        fitting = [(closeness, trust) for closeness, trust in fitting if closeness]
         phrases = [
             phrase
             for phrase in observation.shown
             if any(chunk.closeness(stems) for stems in _stems(phrase.text))
         ]
         boxes = [box for phrase in phrases for box in phrase.boxes]
-        if not closeness or not _related(chunk.between, before, boxes, observation):
+        if not fitting or not _related(chunk.between, before, boxes, observation):
             return None
-        score *= closeness
+        score *= max(closeness * trust for closeness, trust in fitting)
         matched |= dict.fromkeys(phrases)
         before = boxes
     return Recollection(observation, score, tuple(matched))

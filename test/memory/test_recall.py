@@ -191,6 +191,7 @@ def test_a_pose_in_a_corner_outside_the_circle_is_not_near(log):
 def test_each_frame_is_found_once(log):
     log.add([seen(n, "a cup") for n in range(3 * PAGE)])
     assert stamps(log, "cup", last=True, limit=2 * PAGE) == list(range(3 * PAGE - 1, PAGE - 1, -1))
+    assert len(stamps(log, "cup", limit=6 * PAGE)) == 3 * PAGE
     assert stamps(log, "cup", limit=2 * PAGE) == list(range(3 * PAGE - 1, PAGE - 1, -1))
 
 
@@ -234,8 +235,13 @@ def test_the_number_of_checked_frames_is_limited(log, monkeypatch):
 def test_a_query_that_can_never_be_answered_is_refused(log, fields, message):
     log.add([seen(0, "a cup", camera="front")])
     with pytest.raises(RequestError) as error:
-        recall(log, Query(**({"text": "cup"} | fields)), None)
+        recall(log, Query(**({"text": "zebra"} | fields)), None)
     assert str(error.value).startswith(message)
+
+
+def test_a_frame_without_a_score_is_found(log):
+    log.add([seen(0, "a red cup", score=0.0)])
+    assert stamps(log, "red cup") == [0]
 
 
 @pytest.mark.parametrize("text", ['"', "cup OR", "a*", "NEAR(", "tokens:cup", "-", "'; --", "円"])
