@@ -230,24 +230,22 @@ def _matched(
     """Return the recollection of a frame, or None if the question does not fit it."""
     if not _is_when_and_where(observation, query):
         return None
+    shown = [(phrase, _stems(phrase.text)) for phrase in observation.shown]
+    phrases = [
+        [phrase for phrase, texts in shown if any(map(chunk.closeness, texts))] for chunk in wanted
+    ]
+    boxes = [[box for phrase in some for box in phrase.boxes] for some in phrases]
+    for chunk, first, second in zip(wanted[1:], boxes, boxes[1:], strict=False):
+        if not _related(chunk.between, first, second, observation):
+            return None
     said = list(_said(observation))
-    score, matched = 1.0, dict[Phrase, None]()
-    before: list[Box] = []
+    score = 1.0
     for chunk in wanted:
         fitting = [(chunk.closeness(stems), trust) for stems, trust in said]
-        fitting = [(closeness, trust) for closeness, trust in fitting if closeness]
-        phrases = [
-            phrase
-            for phrase in observation.shown
-            if any(chunk.closeness(stems) for stems in _stems(phrase.text))
-        ]
-        boxes = [box for phrase in phrases for box in phrase.boxes]
-        if not fitting or not _related(chunk.between, before, boxes, observation):
+        if not any(closeness for closeness, _ in fitting):
             return None
         score *= max(closeness * trust for closeness, trust in fitting)
-        matched |= dict.fromkeys(phrases)
-        before = boxes
-    return Recollection(observation, score, tuple(matched))
+    return Recollection(observation, score, tuple(dict.fromkeys(itertools.chain(*phrases))))
 
 
 def _is_when_and_where(observation: Observation, query: Query) -> bool:
