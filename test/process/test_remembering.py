@@ -20,6 +20,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from kosmos_ros.entry import BAD_PARAMETER
+from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene, Shape
@@ -110,6 +111,9 @@ def check(client):
     assert np.abs(picture.astype(int) - expected).mean() < 8
     assert (result.has_pose, result.pose.pose.position.x) == (True, 4.0)
     assert result.age.sec > 10**9
+    if wordnet.find():
+        (same, *_) = client.recall("a crimson disc").results
+        assert same.phrases == [phrase]
     for query in ("a blue circle", "a yellow triangle", "a green star left of a red circle"):
         response = client.recall(query)
         assert (response.message, response.results) == ("never seen", []), query
