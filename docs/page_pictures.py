@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Write the pictures of the page in docs/: a real node with the embedded model, in Chromium.
+"""Write the pictures of pages in docs/: a real node with the embedded model, in Chromium.
 
 scripts/page-pictures runs it.
 """
@@ -8,6 +8,7 @@ scripts/page-pictures runs it.
 import contextlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 sys.path.insert(0, str(Path(__file__).parents[1] / "test"))
 
 from programs import Program, parameters
+
+from kosmos_ros import cli
 
 DOCS = Path(__file__).parent
 CAMERAS = {
@@ -30,7 +33,7 @@ HISTORY = 20_000  # ms of the plots and of the timeline
 
 
 @contextlib.contextmanager
-def robot() -> Iterator[str]:
+def robot(memory: Path) -> Iterator[str]:
     """Start two cameras, kosmos_node and web_node; return the address of the page."""
     with contextlib.ExitStack() as programs:
         for name, values in CAMERAS.items():
@@ -46,6 +49,7 @@ def robot() -> Iterator[str]:
                     image_topics=f"[{', '.join(f'{name}/image_raw' for name in CAMERAS)}]",
                     phrases="[a green star, a red square, a blue ring]",
                     questions="['How many shapes are there?', 'Is there a red star?']",
+                    memory=memory,
                 ),
             )
         )
@@ -71,8 +75,8 @@ def opened(browser: Browser, address: str, scheme: str, viewport: dict[str, int]
 
 
 def save(page: Page, name: str) -> None:
-    """Write docs/page-NAME.jpg."""
-    path = DOCS / f"page-{name}.jpg"
+    """Write docs/NAME.jpg."""
+    path = DOCS / f"{name}.jpg"
     page.screenshot(path=path, type="jpeg", quality=88)
     print(path)
 
@@ -98,9 +102,23 @@ def find(page: Page) -> None:
     page.wait_for_selector(".turn[data-state=done]")
 
 
+def show_report(browser: Browser, memory: Path) -> None:
+    """Write the report of a log, open it, and point at a phrase."""
+    report = memory.with_suffix(".html")
+    assert cli.main(["report", str(memory), str(report)]) == 0
+    page = browser.new_page(viewport=DESK, color_scheme="light")
+    page.goto(report.as_uri())
+    page.locator(".tile .phrase").first.hover()
+    save(page, "report")
+
+
 def main() -> None:
     """Write all pictures."""
-    with robot() as address, sync_playwright() as driver:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        robot(memory := Path(folder) / "tour.db") as address,
+        sync_playwright() as driver,
+    ):
         path = shutil.which("chromium") or driver.chromium.executable_path
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = opened(browser, address, "light", DESK)
@@ -109,14 +127,15 @@ def main() -> None:
         page.wait_for_selector(".turn[data-state=done]")
         page.keyboard.press("Escape")
         ask_about_a_region(page)
-        save(page, "region")
+        save(page, "page-region")
         page = opened(browser, address, "dark", SMALL)
         find(page)
-        save(page, "find")
+        save(page, "page-find")
         page = opened(browser, address, "light", PHONE)
         page.click("#ideas .idea >> nth=0")
         page.wait_for_selector(".turn[data-state=done]")
-        save(page, "phone")
+        save(page, "page-phone")
+        show_report(browser, memory)
         browser.close()
 
 

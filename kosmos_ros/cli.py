@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from kosmos_ros import __version__
 from kosmos_ros.commands import check, evaluate, recall, tasks
 from kosmos_ros.commands import options as opts
+from kosmos_ros.commands import report as report_command
 from kosmos_ros.commands.output import report, write
 from kosmos_ros.entry import ENVIRONMENT, INSTALL_WEB, INTERRUPTED, PACKAGES, missing_package
 from kosmos_ros.errors import ConfigError, KosmosError, RequestError
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     tasks.add(commands)
     recall.add(commands)
+    report_command.add(commands)
     check.add(commands)
     evaluate.add(commands)
     fetch = commands.add_parser(

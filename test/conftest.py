@@ -54,6 +54,7 @@ TIERS = {
     "commands": "unit slow",
     "kosmos2/test_hub.py": "process",
     "kosmos2/test_tokenizer.py": "unit slow",
+    "offline/browser": "process browser",
     "process": "process",
     "repository/test_docs.py": "process",
     "repository/test_fuzz.py": "ros slow",
@@ -79,7 +80,7 @@ MARKS = {
     "unit": "needs neither rclpy nor a process of this project",
     "ros": "uses rclpy in the process of pytest",
     "process": "starts programs of this project as processes",
-    "browser": "opens the page of the web server in a headless Chromium",
+    "browser": "opens a page in a headless Chromium",
     "slow": "takes seconds, as all tests of Hypothesis do; --fast leaves it out",
     "fault(N, ...)": "tests rows N, ... of faults.py",
 }

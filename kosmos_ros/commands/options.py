@@ -8,8 +8,10 @@ Knows no image and no model.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ MODEL = (
     "no_repeat_ngram_size", "refine_boxes",
 )  # fmt: skip
 """Settings of the node with which Engine.load is called."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _OTHER_NAMES = {
     "region_phrases": "--region-phrase",
@@ -147,6 +151,18 @@ def add_setting(parser: argparse.ArgumentParser, name: str) -> None:
     )
 
 
+def add_times(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the time that is read from an observation log, in ns."""
+    for name, which in (("since", "oldest"), ("until", "newest")):
+        parser.add_argument(
+            f"--{name}",
+            type=functools.partial(_stamp, name),
+            metavar="TIME",
+            help=f"Stamp of the {which} frame: in ISO 8601, such as 2026-05-31T14:00 (local time) "
+            "or 2026-05-31T12:00Z, or an integer in ns. Default: no limit.",
+        )
+
+
 def one_of(name: str, values: Sequence[str]) -> Any:
     """Return a converter of argparse that accepts only `values`."""
 
@@ -181,3 +197,21 @@ def _region(text: str) -> Box:
     except KosmosError as exc:
         raise ConfigError(str(exc)) from exc
     return box
+
+
+def _stamp(name: str, text: str) -> int:
+    """Return a time in ns."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        # Python 3.10 reads no Z.
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+    except (ValueError, OverflowError, OSError) as exc:
+        raise ConfigError(
+            f"{name} must be a time such as 2026-05-31T14:00 or an integer in ns, "
+            f"got {quoted(text)}"
+        ) from exc
+    since = moment - EPOCH
+    return ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000

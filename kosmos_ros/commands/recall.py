@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kosmos_ros.commands.options import make_folder
+from kosmos_ros.commands.options import add_times, make_folder
 from kosmos_ros.commands.output import report, save_new, write_line
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory import wordnet
@@ -19,8 +19,6 @@ from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall, unknown_words
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.sanitize import quoted
-
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def add(commands: Any) -> None:
@@ -35,14 +33,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("log", metavar="FILE", help="Observation log.")
     parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")
-    for name, which in (("since", "oldest"), ("until", "newest")):
-        parser.add_argument(
-            f"--{name}",
-            type=lambda text, name=name: _stamp(name, text),
-            metavar="TIME",
-            help=f"Stamp of the {which} frame: in ISO 8601, such as 2026-05-31T14:00 (local time) "
-            "or 2026-05-31T12:00Z, or an integer in ns. Default: no limit.",
-        )
+    add_times(parser)
     parser.add_argument("--camera", help="Name of the camera. Default: all cameras.")
     parser.add_argument(
         "--near",
@@ -149,29 +140,11 @@ def _save_thumbnail(
 def _iso(stamp: int) -> str | None:
     """Return a stamp in ns as ISO 8601 in UTC, to 1 ms; None: beyond the years of a calendar."""
     try:
-        return datetime.fromtimestamp(stamp // 10**6 / 1e3, EPOCH.tzinfo).isoformat(
+        return datetime.fromtimestamp(stamp // 10**6 / 1e3, timezone.utc).isoformat(
             timespec="milliseconds"
         )
     except (OverflowError, ValueError, OSError):
         return None
-
-
-def _stamp(name: str, text: str) -> int:
-    """Return a time in ns."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        # Python 3.10 reads no Z.
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
-    except (ValueError, OverflowError, OSError) as exc:
-        raise ConfigError(
-            f"{name} must be a time such as 2026-05-31T14:00 or an integer in ns, "
-            f"got {quoted(text)}"
-        ) from exc
-    since = moment - EPOCH
-    return ((since.days * 86400 + since.seconds) * 10**6 + since.microseconds) * 1000
 
 
 def _circle(text: str) -> tuple[float, float, float]:

@@ -1,0 +1,64 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""kosmos report: show an observation log as a web page. Knows no model."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kosmos_ros.commands import options as opts
+from kosmos_ros.commands.output import report, write
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.recall import SAME_STAMP
+from kosmos_ros.memory.records import Observation
+from kosmos_ros.offline.report import BLOCK, write_report
+
+MAX_FRAMES = 100_000  # more would not fit in the memory of a browser
+
+
+def add(commands: Any) -> None:
+    """Add the subcommand to the parser's `commands`."""
+    parser = commands.add_parser(
+        "report",
+        help="show an observation log as a web page",
+        description="Write an observation log as one web page with the frames, their captions "
+        "and boxes, when each phrase was seen, and a search. The page needs no server and no "
+        "network. Writes the number of frames and the path to standard output.",
+    )
+    parser.add_argument("log", metavar="FILE", help="Observation log.")
+    parser.add_argument("page", type=Path, metavar="OUT", help="File of the page, such as a.html.")
+    opts.add_times(parser)
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    with ObservationLog.read(options.log) as log:
+        until = None if options.until is None else options.until + SAME_STAMP
+        ids = log.search("", options.since, until, MAX_FRAMES + 1)[::-1]
+        if len(ids) > MAX_FRAMES:
+            raise ConfigError(
+                f"a report may have at most {MAX_FRAMES} frames; choose a time with --since and "
+                "--until"
+            )
+        try:
+            frames = _observations(log, ids, options.until)
+            written = write_report(frames, Path(options.log).stem, options.page)
+        except OSError as exc:
+            report(f"cannot write {options.page}: {exc.strerror or exc}")
+            return 1
+    write(f"{written} frames: {options.page}")
+    return 0
+
+
+def _observations(
+    log: ObservationLog, ids: Iterable[int], until: int | None
+) -> Iterator[Observation]:
+    """Read the observations with these ids whose stamps are not after `until`."""
+    rest = iter(ids)
+    while some := list(itertools.islice(rest, BLOCK)):
+        yield from (each for each in log.get(some) if until is None or each.stamp <= until)

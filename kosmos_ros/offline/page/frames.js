@@ -1,0 +1,61 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
+// The frames of the report, as report.py wrote them, and the pictures, which are read when needed.
+//
+// A frame: {time, camera, frame_id, width, height, task, caption, phrases, answers, picture}. A
+// phrase: {text, start, end, boxes}; start and end are 0 if it is not a part of the caption. A box:
+// [x_min, y_min, x_max, y_max, score] in pixels of the image.
+
+const texts = (name) =>
+  [...document.querySelectorAll(`script.${name}`)].map((element) => element.textContent.trim());
+
+const blocks = texts("frames").map(JSON.parse);
+const size = blocks[0]?.length; // frames in a block; the last block may have fewer
+
+export const frames = blocks.flat();
+
+const pictures = document.querySelectorAll("script.pictures"); // of the same blocks
+const BLOCKS_READ = 4; // blocks of pictures that are kept split, the newest
+const read = new Map(); // number of a block -> its pictures
+
+// The data URL of a frame's picture; "" if it has none.
+export function picture(frame) {
+  const number = Math.floor(frame.index / size);
+  const lines = read.get(number) ?? pictures[number].textContent.trim().split("\n");
+  read.delete(number);
+  read.set(number, lines);
+  if (read.size > BLOCKS_READ) read.delete(read.keys().next().value);
+  const data = lines[frame.index % size];
+  return data && data !== "-" ? `data:image/webp;base64,${data}` : "";
+}
+
+// "A red circle" and "the red circle" are the same thing in the list of phrases.
+export const thing = (text) => text.toLowerCase().replace(/^(an?|the)\s+/, "");
+
+frames.forEach((frame, index) => {
+  frame.index = index;
+  const answers = frame.answers.flatMap((answer) => [answer.question, answer.text]);
+  frame.text = [frame.caption, ...answers].join("\n").toLowerCase();
+  frame.seen = frame.phrases.filter((phrase) => phrase.boxes.length).map((phrase) => phrase.text.toLowerCase());
+});
+
+// Whether one of a frame's phrases has all words of `text`, or another text of the frame contains it.
+// So "blue cup" does not find "a blue chair and a red cup".
+export function matches(frame, text) {
+  const words = text.split(/\s+/);
+  return frame.text.includes(text) || frame.seen.some((phrase) => words.every((word) => phrase.includes(word)));
+}
+
+export const cameras = [...new Set(frames.map((frame) => frame.camera))].sort();
+export const first = frames[0]?.time ?? 0;
+export const last = frames.at(-1)?.time ?? 0;
+
+// Hours, minutes and seconds since the first frame, which is what players of bags show.
+export function offset(frame) {
+  const tenths = Math.round((frame.time - first) / 100);
+  const two = (n) => String(Math.floor(n)).padStart(2, "0");
+  const hours = Math.floor(tenths / 36000);
+  const rest = `${two((tenths / 600) % 60)}:${two((tenths / 10) % 60)}.${tenths % 10}`;
+  return hours ? `${hours}:${rest}` : rest;
+}

@@ -1,0 +1,90 @@
+// Copyright 2026 Kosmos ROS maintainers
+// SPDX-License-Identifier: Apache-2.0
+//
+// The report: search, strips, frames, and a frame at full size.
+
+import { $, count, h } from "./dom.js";
+import { theme } from "./theme.js";
+import { cameras, first, frames, last, matches, offset } from "./frames.js";
+import { coloursOfFrame, linked, shown, told, where } from "./tile.js";
+import { Grid } from "./grid.js";
+import { Strips } from "./strips.js";
+
+const state = { words: "", camera: "", shown: frames };
+
+const strips = new Strips({ search, go: (frame) => grid.scrollTo(frame) });
+const grid = new Grid({ open, moved: (from, to) => strips.move(from, to) });
+
+function filter(changes) {
+  Object.assign(state, changes);
+  const words = state.words.trim().toLowerCase();
+  state.shown = frames.filter(
+    (frame) => (!state.camera || frame.camera === state.camera) && matches(frame, words),
+  );
+  const all = state.shown.length === frames.length;
+  $("#count").textContent = all
+    ? `${count(frames.length)} frames`
+    : `${count(state.shown.length)} of ${count(frames.length)} frames`;
+  $("#none").hidden = state.shown.length > 0;
+  strips.show(state.shown);
+  grid.show(state.shown);
+}
+
+function search(words) {
+  $("#words").value = words;
+  filter({ words });
+  $("#words").focus();
+}
+
+function open(frame) {
+  const at = state.shown.indexOf(frame);
+  const dialog = $("#detail");
+  const colours = coloursOfFrame(frame);
+  const step = (by, label) =>
+    h("button", { type: "button", class: "button", disabled: !state.shown[at + by], onclick: () => open(state.shown[at + by]) }, label);
+  const box = (phrase) =>
+    phrase.boxes.map((each) => `${phrase.text}: ${each.slice(0, 4).map((v) => v.toFixed(1)).join(", ")}; score ${each[4].toFixed(2)}`);
+  const facts = [
+    ["Time", `${offset(frame)} (${new Date(frame.time).toISOString()})`],
+    ["Camera", frame.camera], ["Frame", frame.frame_id], ["Task", frame.task],
+    ["Image", `${frame.width} x ${frame.height} pixels`],
+    ["Boxes", frame.phrases.flatMap(box).join("\n")],
+  ];
+  dialog.replaceChildren(
+    linked(h(
+      "div",
+      { class: "sheet" },
+      h("div", { class: "head" }, h("h2", { id: "detail-title" }, `Frame at ${where(frame)}`),
+        step(-1, "Previous"), step(1, "Next"),
+        h("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close")),
+      shown(frame, colours),
+      ...told(frame, colours, false),
+      h("dl", {}, ...facts.filter(([, text]) => text).flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
+    )),
+  );
+  if (!dialog.open) dialog.showModal();
+  $("button:not(:disabled)", dialog).focus();
+  dialog.onkeydown = (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by && state.shown[at + by]) open(state.shown[at + by]);
+  };
+  dialog.onclose = () => grid.scrollTo(frame);
+  dialog.onclick = (event) => event.target === dialog && dialog.close();
+}
+
+function start() {
+  const length = offset({ time: last });
+  const began = new Date(first).toISOString().replace("T", " ").slice(0, 19);
+  $("#facts").textContent = frames.length
+    ? [`${began} UTC`, `${length} long`, cameras.filter(Boolean).join(", ")].filter(Boolean).join(" · ")
+    : "";
+  const options = cameras.map((name) => h("option", { value: name }, name));
+  $("#camera").replaceChildren(h("option", { value: "" }, "All cameras"), ...options);
+  $("#camera-field").hidden = cameras.length < 2;
+  $("#words").addEventListener("input", (event) => filter({ words: event.target.value }));
+  $("#camera").addEventListener("change", (event) => filter({ camera: event.target.value }));
+  theme(() => {});
+  filter({});
+}
+
+start();
