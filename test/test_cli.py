@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 
 from kosmos_ros import cli
-from kosmos_ros.commands.batches import MAX_BATCH
 from kosmos_ros.errors import GenerationError
 from kosmos_ros.images.decode import load
 from kosmos_ros.images.drawing import annotate
@@ -27,6 +26,7 @@ from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase, region_cells
 from kosmos_ros.kosmos2.query import Generation
+from kosmos_ros.offline.batches import MAX_BATCH
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 from training.evaluation import iou

@@ -1,56 +1,25 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Read image files and run prompts about them through the model, several at a time.
-
-The results are those of one image at a time, in the same order. Knows no task and no output.
-"""
+"""Read image files and run prompts about them through the model. Knows no task and no output."""
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kosmos_ros.errors import GenerationError, ImageError, KosmosError, RequestError
+from kosmos_ros.errors import ImageError, RequestError
 from kosmos_ros.images import decode
 from kosmos_ros.images.size import METADATA
-from kosmos_ros.kosmos2.grounding import Caption, read
-from kosmos_ros.kosmos2.prompts import Prompt, PromptsOf
-from kosmos_ros.kosmos2.query import Generation, Query
-from kosmos_ros.serving.node_settings import NodeSettings
+from kosmos_ros.kosmos2.prompts import PromptsOf
+from kosmos_ros.offline.batches import Described, Failure, Picture, describe, groups
 
 if TYPE_CHECKING:
     from kosmos_ros.kosmos2.engine import Engine
-
-MAX_BATCH = NodeSettings.max_batch_size
-"""Most images that are encoded together, and most prompts that run together."""
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """An image file, and the prompts about it."""
-
-    name: str  # path, or - for standard input
-    image: np.ndarray  # (H, W, 3) uint8 RGB
-    prompts: Sequence[Prompt]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image without a result, and the reason."""
-
-    name: str  # path, or - for standard input
-    error: KosmosError
-
-
-Described = tuple[Picture, list[Caption]]
 
 
 @dataclass(frozen=True)
@@ -70,11 +39,8 @@ def described(
     `asked` has the path of each image and the prompts about it. Calls `engine` when the first
     image has been read. Raises its errors, and DeviceLostError.
     """
-    for group in _groups(_pictures(asked, limits), limits.max_image_pixels):
-        pictures = [each for each in group if isinstance(each, Picture)]
-        results = iter(_captions(engine(), pictures, limits) if pictures else ())
-        for each in group:
-            yield next(results) if isinstance(each, Picture) else each
+    for group in groups(_pictures(asked, limits), limits.max_image_pixels):
+        yield from describe(group, engine, limits.max_new_tokens)
 
 
 def _pictures(
@@ -95,66 +61,3 @@ def _load(name: str, limits: Limits) -> np.ndarray:
     most = METADATA + 8 * limits.max_image_pixels + 1  # then `read` refuses it
     file = io.BytesIO(sys.stdin.buffer.read(most))
     return decode.read(file, "standard input", limits.max_image_pixels, limits.stored)
-
-
-def _groups(
-    pictures: Iterable[Picture | Failure], most_pixels: int
-) -> Iterator[list[Picture | Failure]]:
-    """Collect MAX_BATCH images, or fewer if they have `most_pixels` together."""
-    group: list[Picture | Failure] = []
-    pixels = 0
-    for each in pictures:
-        group.append(each)
-        pixels += each.image.shape[0] * each.image.shape[1] if isinstance(each, Picture) else 0
-        if len(group) == MAX_BATCH or pixels >= most_pixels:
-            yield group
-            group, pixels = [], 0
-    if group:
-        yield group
-
-
-def _captions(
-    engine: Engine, pictures: Sequence[Picture], limits: Limits
-) -> Iterator[Described | Failure]:
-    images = _in_parts(engine.encode_batch, [picture.image for picture in pictures])
-    queries = [
-        Query(image, prompt.text, limits.max_new_tokens, stop=prompt.stop)
-        for picture, image in zip(pictures, images, strict=True)
-        for prompt in picture.prompts
-        if not isinstance(image, KosmosError)
-    ]
-    answers: list[Any] = []
-    for start in range(0, len(queries), MAX_BATCH):
-        answers += _in_parts(engine.generate_batch, queries[start : start + MAX_BATCH])
-    rest = iter(answers)
-    for picture, image in zip(pictures, images, strict=True):
-        if isinstance(image, KosmosError):
-            yield Failure(picture.name, image)
-        else:
-            yield _read(picture, [next(rest) for _ in picture.prompts])
-
-
-def _read(picture: Picture, answers: Sequence[Generation | KosmosError]) -> Described | Failure:
-    captions = []
-    for prompt, answer in zip(picture.prompts, answers, strict=True):
-        if isinstance(answer, KosmosError):
-            return Failure(picture.name, answer)
-        try:
-            captions.append(read(answer, prompt.text, prompt.lead))
-        except GenerationError as exc:
-            return Failure(picture.name, exc)
-    return picture, captions
-
-
-def _in_parts(run: Callable[[list[T]], Sequence[R]], items: Sequence[T]) -> list[Any]:
-    """Return the results of `run` for all items together, with errors in their place.
-
-    Items that fail together, for example because memory is short, are tried in halves.
-    """
-    try:
-        return list(run(list(items)))
-    except GenerationError as exc:
-        if len(items) == 1:
-            return [exc]
-    half = len(items) // 2
-    return _in_parts(run, items[:half]) + _in_parts(run, items[half:])

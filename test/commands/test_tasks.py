@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from kosmos_ros import __version__, cli
-from kosmos_ros.commands.batches import MAX_BATCH
 from kosmos_ros.errors import OutOfMemoryError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import Box, region_cells
+from kosmos_ros.offline.batches import MAX_BATCH
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
 from training.evaluation import iou
