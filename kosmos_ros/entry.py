@@ -44,6 +44,8 @@ PACKAGES = {
 WEB_PACKAGES = ("starlette", "uvicorn", "websockets", "mcp")
 """Optional packages, which only web_node and `kosmos mcp` need."""
 INSTALL_WEB = f"{sys.executable} -m pip install {' '.join(WEB_PACKAGES)}"
+OFFLINE_PACKAGES = {"rosbags.rosbag2": f"run '{sys.executable} -m pip install rosbags'"}
+"""Optional packages, which only `kosmos bag` needs: what to do if Python does not find one."""
 USAGE = """\
 usage: {name} [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE] ...]
 
@@ -195,7 +197,10 @@ def _wants_help(words: Sequence[str]) -> bool:
 def missing_package(remedies: Mapping[str, str]) -> str:
     """Return which package Python does not find, and its remedy; empty if all are found."""
     for package, remedy in remedies.items():
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except ModuleNotFoundError:  # the package around it is missing
+            spec = None
         # A folder that is no package, such as the sources of kosmos_msgs, has no origin.
         if spec is None or spec.origin is None:
             return f"Python finds no package {package}: {remedy}"

@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any
 
 from kosmos_ros.commands import options as opts
-from kosmos_ros.commands.batches import Described, Failure, Limits, described
+from kosmos_ros.commands.batches import Limits, described
+from kosmos_ros.offline.batches import Described, Failure
 from kosmos_ros.commands.output import report, write_line
 from kosmos_ros.commands.tasks import Loader, message
 from kosmos_ros.errors import ConfigError, PromptError

@@ -35,6 +35,7 @@ _OTHER_NAMES = {
     "region phrase": "--region-phrase",
     "phrases": "--phrase",
     "phrase": "--phrase",
+    "questions": "--question",
 }
 """Names in errors, and their options, which have other names."""
 _SINGLE = (

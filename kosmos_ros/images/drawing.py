@@ -8,6 +8,7 @@ image itself is copied once and never converted.
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -44,6 +45,7 @@ PAPER: Rgb = (24, 24, 24)  # background of the strip
 
 TEXT_SIZE = 1 / 30  # height of the text, as a share of the image's shorter side
 SMALLEST_TEXT = 12  # pixels
+JPEG_QUALITY = 90
 STRIP_LINES = 2  # least height of the strip, so that frames of a video rarely change their height
 
 
@@ -64,7 +66,7 @@ def annotate(image: np.ndarray, caption: Caption) -> np.ndarray:
     A phrase has the same colour in every image, unless two phrases of one image would share it.
     """
     height, width, _ = image.shape
-    size = max(SMALLEST_TEXT, round(min(width, height) * TEXT_SIZE))
+    size = text_size(width, height)
     result = np.concatenate([image, _strip(caption.text, width, height, size)])
     canvas = result[:height]
     colours = colours_of(phrase.text for phrase in caption.phrases)
@@ -74,7 +76,7 @@ def annotate(image: np.ndarray, caption: Caption) -> np.ndarray:
             area = _pixels(box.scaled(width, height), width, height)
             marks.append((area, f"{box.score:.2f}", phrase.text))
     for area, _, text in marks:
-        _outline(canvas, area, colours[text], max(2, size // 7))
+        _outline(canvas, area, colours[text], line_width(size))
     taken: list[_Area] = []
     for area, score, text in marks:
         label = _label(text, score, colours[text], width, size)
@@ -83,6 +85,23 @@ def annotate(image: np.ndarray, caption: Caption) -> np.ndarray:
             canvas[place.top : place.bottom, place.left : place.right] = label
             taken.append(place)
     return result
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """Return an image (H, W, 3) uint8 RGB as a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def text_size(width: int, height: int) -> int:
+    """Return the height in pixels of the text on an image of this size."""
+    return max(SMALLEST_TEXT, round(min(width, height) * TEXT_SIZE))
+
+
+def line_width(size: int) -> int:
+    """Return the width in pixels of the outlines beside text of `size` pixels."""
+    return max(2, size // 7)
 
 
 def colours_of(texts: Iterable[str]) -> dict[str, Rgb]:

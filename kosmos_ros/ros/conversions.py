@@ -9,7 +9,6 @@ types: a NumPy scalar, or an int in a float field, is published as another value
 from __future__ import annotations
 
 import array
-import io
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from kosmos_msgs.msg import Answer, BoundingBox, Event, GroundedCaption, GroundedPhrase
-from PIL import Image as Pillow
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from kosmos_ros.images.decode import stored_encoding
+from kosmos_ros.images.drawing import jpeg
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.serving import events
@@ -33,8 +32,6 @@ try:
 except ImportError:
     Detection2DArray = None
 """The message type, or None if vision_msgs is not installed."""
-
-JPEG_QUALITY = 90
 
 
 def caption_message(
@@ -162,11 +159,9 @@ def compressed_message(
     image: np.ndarray, header: Header, encoding: str = "rgb8"
 ) -> CompressedImage:
     """Return an image (H, W, 3) uint8 RGB as a JPEG; `encoding` is that of the raw image."""
-    file = io.BytesIO()
-    Pillow.fromarray(image).save(file, "JPEG", quality=JPEG_QUALITY)
     # As image_transport writes it: raw encoding, compression, channel order after decoding.
     return CompressedImage(
-        header=header, format=f"{encoding}; jpeg compressed bgr8", data=file.getvalue()
+        header=header, format=f"{encoding}; jpeg compressed bgr8", data=jpeg(image)
     )
 
 

@@ -1,0 +1,138 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Keep the results of an unfinished run in a database, so that the next run continues it.
+
+Each transaction has the messages of one batch of frames together with the place that was reached.
+Therefore the database is right at whatever point the process ends. Knows no bag and no model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.sanitize import quoted
+
+DATABASE = "results.db"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (settings TEXT, position INTEGER, frames INTEGER, failures INTEGER,
+    written INTEGER);
+CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, topic TEXT, time INTEGER,
+    data BLOB);
+"""
+"""`position`: images of the bag that are done, also those without a result. `written`: the bag of
+the results is complete."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A message of the results."""
+
+    topic: str
+    time: int  # ns, record time of its frame
+    data: bytes  # CDR
+
+
+class Unfinished:
+    """The results so far in `folder`, which is created. Use it as a context manager.
+
+    Raises ConfigError if the folder has the results of a command with other `settings`, or if
+    another process uses it, and sqlite3.Error and OSError as the disk does.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(folder / DATABASE, isolation_level=None, timeout=0)
+        try:
+            self._open(settings)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _open(self, settings: Mapping[str, Any]) -> None:
+        run = self._database.execute
+        try:
+            run("PRAGMA locking_mode = EXCLUSIVE")
+            run("PRAGMA journal_mode = WAL")
+            run("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc):
+                raise
+            raise ConfigError(
+                f"another process writes to {self._folder}; wait for its end, or choose another "
+                "output"
+            ) from exc
+        for statement in filter(str.strip, SCHEMA.split(";")):
+            run(statement)
+        if not run("SELECT * FROM run").fetchall():
+            run("INSERT INTO run VALUES (?, 0, 0, 0, 0)", (json.dumps(settings),))
+        run("COMMIT")
+        row = run("SELECT settings, position, frames, failures, written FROM run").fetchone()
+        self._check(json.loads(row[0]), json.loads(json.dumps(settings)))
+        self.position, self.frames, self.failures, self.written = map(int, row[1:])
+
+    def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
+        for name in sorted({*before, *now}):
+            if before.get(name) != now.get(name):
+                raise ConfigError(
+                    f"{self._folder} has the unfinished results of another command: its {name} "
+                    f"was {quoted(before.get(name))}, now it is {quoted(now.get(name))}; repeat "
+                    "that command, choose another output, or remove the folder"
+                )
+
+    def add(self, rows: Iterable[Row], position: int, frames: int, failures: int) -> None:
+        """Add the messages of a batch and its numbers of images, frames and failures, at once."""
+        with self._transaction() as run:
+            for row in rows:
+                run(
+                    "INSERT INTO message (topic, time, data) VALUES (?, ?, ?)",
+                    (row.topic, row.time, row.data),
+                )
+            self.position += position
+            self.frames += frames
+            self.failures += failures
+            run(
+                "UPDATE run SET position = ?, frames = ?, failures = ?",
+                (self.position, self.frames, self.failures),
+            )
+
+    def finish(self) -> None:
+        """Note that the bag of the results is complete."""
+        with self._transaction() as run:
+            run("UPDATE run SET written = 1")
+        self.written = 1
+
+    def rows(self) -> Iterator[Row]:
+        """Yield all messages in the order of `add`."""
+        for topic, time, data in self._database.execute(
+            "SELECT topic, time, data FROM message ORDER BY number"
+        ):
+            yield Row(topic, time, data)
+
+    def counts(self, topics: Collection[str]) -> dict[str, int]:
+        """Return the number of messages of each topic."""
+        found = self._database.execute("SELECT topic, COUNT(*) FROM message GROUP BY topic")
+        return {**dict.fromkeys(topics, 0), **dict(found.fetchall())}
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database.execute
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def __enter__(self) -> Unfinished:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._database.close()
