@@ -54,6 +54,7 @@ TIERS = {
     "commands": "unit slow",
     "kosmos2/test_hub.py": "process",
     "kosmos2/test_tokenizer.py": "unit slow",
+    "offline/bags/test_bag_messages.py": "ros",
     "offline/browser": "process browser",
     "process": "process",
     "repository/test_docs.py": "process",

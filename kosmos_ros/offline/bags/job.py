@@ -29,7 +29,7 @@ from kosmos_ros.offline.bags import selection, writing
 from kosmos_ros.offline.bags.messages import COMPRESSED, OUTPUTS, DescribedImage, Types
 from kosmos_ros.offline.bags.reading import Bag, Message, Unreadable
 from kosmos_ros.offline.bags.selection import Every
-from kosmos_ros.offline.bags.unfinished import Row, Unfinished
+from kosmos_ros.offline.bags.unfinished import DATABASE, Row, Unfinished
 from kosmos_ros.offline.batches import MAX_BATCH, Described, Failure, Picture
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.serving.node_settings import CameraSettings
@@ -129,7 +129,7 @@ class Run:
 
         `model` has the options of the model, which must be the same in all runs.
         """
-        if self.job.out.exists() and not self.partial.exists():
+        if self.job.out.exists() and not (self.partial / DATABASE).exists():
             raise ConfigError(f"output {self.job.out} exists; choose another name, or remove it")
         values = {
             **model,
@@ -267,8 +267,12 @@ class Run:
                 self.lost.append(Failure(each.name, each.error))
 
     def clean(self) -> None:
-        """Remove the unfinished results after `write`."""
-        shutil.rmtree(self.partial)
+        """Remove the unfinished results after `write`; at last the file that says so."""
+        for file in self.partial.iterdir():
+            if file.name != DATABASE:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+        (self.partial / DATABASE).unlink()
+        self.partial.rmdir()
 
     @staticmethod
     def _topic(camera: str, topic: str) -> str:
