@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kosmos_ros.offline.bags.job import Run
 
 TASKS = tuple(task for task in FRAME_TASKS if task != "prompt")
+NEEDED = {"phrase_grounding": "phrase", "question": "question"}
+"""Option without which a task has no prompt."""
 
 
 def add(commands: Any) -> None:
@@ -124,6 +126,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> CameraSettings:
     """Return the settings of the node. Raises ConfigError."""
+    needed = NEEDED.get(options.task)
+    if needed and not getattr(options, needed):
+        raise ConfigError(f"--task {options.task} needs at least one --{needed}")
     return CameraSettings(
         task=options.task,
         phrases=validated(FIELDS["phrases"], tuple(options.phrase)),
