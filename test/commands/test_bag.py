@@ -14,13 +14,13 @@ pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed: run scr
 
 import bags
 from bags import BEGIN, PERIOD
-from training.evaluation import iou
 
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import read
 from kosmos_ros.offline.bags.messages import IMAGE
 from kosmos_ros.shapes.scenes import moving_scene
+from training.evaluation import iou
 
 SHAPES = ("--model", "shapes", "--device", "cpu")
 SIZE = 320, 240

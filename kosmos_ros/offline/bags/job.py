@@ -31,7 +31,7 @@ from kosmos_ros.offline.bags.reading import Bag, Message, Unreadable
 from kosmos_ros.offline.bags.selection import Every
 from kosmos_ros.offline.bags.unfinished import DATABASE, Row, Unfinished
 from kosmos_ros.offline.batches import MAX_BATCH, Described, Failure, Picture
-from kosmos_ros.sanitize import one_line
+from kosmos_ros.sanitize import one_line, quoted
 from kosmos_ros.serving.node_settings import CameraSettings
 from kosmos_ros.serving.plan import STANDING, TASK, Plan
 
@@ -305,6 +305,8 @@ def _result(found: Future[Picture | Failure] | Failure) -> Picture | Failure:
 
 def _deserialized(types: Types, frame: Message) -> Any:
     """Return an image message. Raises ImageError if its bytes are not one."""
+    if (format := frame.connection.ext.serialization_format) != "cdr":
+        raise ImageError(f"its serialization format must be cdr, got {quoted(format)}")
     try:
         return types.store.deserialize_cdr(frame.data, frame.type)
     except Exception as exc:  # rosbags raises any error for broken bytes

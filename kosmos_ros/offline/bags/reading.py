@@ -9,12 +9,13 @@ model and no output.
 from __future__ import annotations
 
 import contextlib
-import io
 import re
+import shutil
 import struct
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from kosmos_ros.sanitize import first_line, one_line, quoted
 
 METADATA = "metadata.yaml"
 STORAGES = (".mcap", ".db3")
-"""Ends of the names of storage files, of which rosbags reads single ones."""
+"""Ends of the names of files with messages."""
+COMPRESSED_FILE = ".zstd"
+"""End of the name of a file that `ros2 bag record --compression-mode file` has compressed."""
 RECOVER = "run `mcap recover FILE -o NEW_FILE` and read the new file"
-NANOSECONDS = 1e9  # per second
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +100,14 @@ class Bag:
         for file in self._files:
             newest = ""
             try:
+                unpack = self._unpack()
                 with self._reader(file) as reader:
                     connections = [each for each in reader.connections if each.topic in topics]
                     found = reader.messages(connections, start, end) if connections else ()
                     for connection, time, data in found:
                         newest = f"; its messages after {_seconds(time)} are not read"
-                        yield Message(connection.topic, connection.msgtype, time, data, connection)
+                        topic, kind = connection.topic, connection.msgtype
+                        yield Message(topic, kind, time, unpack(data), connection)
             except Exception as exc:  # rosbags raises any error for a damaged file
                 yield Unreadable(str(file), ImageError(f"{file}: {_reason(exc)}{newest}"))
             if reason := _unmerged(file):
@@ -112,9 +116,7 @@ class Bag:
     def _open_folder(self) -> None:
         self._information = _information(self.path / METADATA)
         if self._information is None:
-            self._files = sorted(
-                (file for file in self.path.iterdir() if file.suffix in STORAGES), key=_number
-            )
+            self._files = sorted(filter(_is_storage, self.path.iterdir()), key=_number)
         else:
             try:
                 names = self._information["relative_file_paths"]
@@ -136,10 +138,9 @@ class Bag:
                 f"{self.path} is a bag of ROS 1; convert it with "
                 f"`rosbags-convert --src {self.path} --dst NEW_DIRECTORY`"
             )
-        if self.path.suffix not in STORAGES:
+        if not _is_storage(self.path):
             raise ConfigError(
-                f"bag must be a directory, or a file named *.mcap or *.db3, got {self.path}; "
-                "give the directory of a compressed bag"
+                f"bag must be a directory, or a file named *.mcap or *.db3, got {self.path}"
             )
 
     def _describe(self, information: dict[str, Any]) -> None:
@@ -171,23 +172,45 @@ class Bag:
 
     @contextlib.contextmanager
     def _reader(self, file: Path) -> Iterator[Any]:
-        """Open one file of the bag, so that a damaged one does not prevent reading the others."""
-        from rosbags.rosbag2 import Reader
-        from ruamel.yaml import YAML
+        """Open one file of the bag.
 
-        if self._information is None:
+        The reader of rosbags for directories opens all files at once, so a damaged one would
+        prevent reading the others. It also skips topics whose QoS profiles are written in another
+        form in the file than in metadata.yaml.
+        """
+        from rosbags.rosbag2 import Reader
+
+        if file.suffix != COMPRESSED_FILE:
             with Reader(file) as reader:
                 yield reader
             return
-        # A directory with the same metadata and only this file: metadata.yaml has the compression.
         with tempfile.TemporaryDirectory(prefix="kosmos-bag-") as folder:
-            (Path(folder) / file.name).symlink_to(file.absolute())
-            text = io.StringIO()
-            own = {**self._information, "relative_file_paths": [file.name]}
-            YAML(typ="safe").dump({_ROOT: own}, text)
-            (Path(folder) / METADATA).write_text(text.getvalue(), "utf-8")
-            with Reader(folder) as reader:
+            whole = Path(folder) / file.stem
+            with _zstd().open(file, "rb") as packed, whole.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+            with Reader(whole) as reader:
                 yield reader
+
+    def _unpack(self) -> Callable[[bytes], bytes]:
+        """Return what makes the CDR of a stored message. Raises ImageError if it is unknown."""
+        information = self._information or {}
+        mode = str(information.get("compression_mode") or "").lower()
+        kind = str(information.get("compression_format") or "")
+        if mode != "message":
+            return bytes
+        if kind != "zstd":
+            raise ImageError(f"compression {quoted(kind)} is not supported; expected zstd")
+        unpack: Callable[[bytes], bytes] = _zstd().decompress
+        return unpack
+
+
+def _zstd() -> Any:
+    """Return the module of Python's library, or its copy for older versions of Python."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
 _ROOT = "rosbag2_bagfile_information"
@@ -214,6 +237,11 @@ def _not_metadata(path: Path, error: Exception) -> ConfigError:
         f"{path} is not the metadata of a bag: {type(error).__name__}: {first_line(error)}; run "
         f"`ros2 bag reindex {path.parent}`, or remove the file to read the bag without it"
     )
+
+
+def _is_storage(file: Path) -> bool:
+    name = file.with_suffix("") if file.suffix == COMPRESSED_FILE else file
+    return name.suffix in STORAGES
 
 
 def _number(file: Path) -> tuple[list[int], str]:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags are read, described and written; unfinished runs continue. A fake engine describes."""
 
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -305,7 +307,8 @@ def test_any_bytes_give_an_image_or_one_error(runner, cut, changes, compressed):
         data[place] = value
     data = bytes(data[: len(data) - cut])
     kind = COMPRESSED if compressed else IMAGE
-    found = runner._decode(Message("/a", kind, BEGIN, data, None))
+    (original,) = runner.bag.messages(runner.topics, runner.first, runner.last)
+    found = runner._decode(dataclasses.replace(original, type=kind, data=data))
     assert isinstance(found, Failure) or found.image.dtype == np.uint8
     if not cut and not changes:
         assert found.image.shape == (24, 32, 3)
@@ -419,6 +422,32 @@ def test_broken_metadata_is_named(parts, text):
     (parts / "metadata.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"metadata.yaml is not the metadata of a bag"):
         Bag(parts)
+
+
+def test_qos_that_metadata_writes_in_another_form_loses_no_message(tmp_path):
+    """As in the bags with which rosbag2 tests itself."""
+    path = bags.write_bag(tmp_path / "in", bags.frames(3))
+    metadata = path / "metadata.yaml"
+    profile = "- history: 3\n  depth: 0\n  reliability: 1\n  durability: 2\n"
+    profile += "".join(
+        f"  {name}: {{sec: 9223372036, nsec: 854775807}}\n"
+        for name in ("deadline", "lifespan", "liveliness_lease_duration")
+    )
+    profile += "  liveliness: 1\n  avoid_ros_namespace_conventions: false\n"
+    empty, own = (f"offered_qos_profiles: {text}" for text in ("''", json.dumps(profile)))
+    changed = metadata.read_text().replace(empty, own)
+    assert changed != metadata.read_text()
+    metadata.write_text(changed)
+    _, numbers, _ = make(path, tmp_path / "out")
+    assert numbers == (3, 0)
+
+
+def test_a_message_that_is_not_cdr_is_named(tmp_path, monkeypatch):
+    path = bags.write_bag(tmp_path / "in", bags.frames(1))
+    file = path / "in.mcap"
+    file.write_bytes(file.read_bytes().replace(b"\x03\x00\x00\x00cdr", b"\x03\x00\x00\x00xml"))
+    _, numbers, failures = make(path, tmp_path / "out")
+    assert (numbers, failures) == ((0, 1), ["its serialization format must be cdr, got 'xml'"])
 
 
 def test_an_empty_directory_is_refused(tmp_path):
