@@ -1,0 +1,123 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Compare the rate of `kosmos bag` with that of its engine alone, on the same frames.
+
+    python -m benchmark.bags --model shapes --frames 256
+
+The engine alone gets decoded images in batches of the same size. `kosmos bag` also reads and
+decodes the messages, draws the results and stores them. The final writing of the bag, which reads
+the stored results once, is a figure of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.query import Query
+from kosmos_ros.offline.bags.job import Job, Run
+from kosmos_ros.offline.bags.messages import COMPRESSED, IMAGE, Types
+from kosmos_ros.offline.bags.writing import VERSION
+from kosmos_ros.offline.batches import MAX_BATCH
+from kosmos_ros.serving.node_settings import CameraSettings
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import moving_scene
+
+PERIOD = 100_000_000  # ns between frames
+
+
+def main() -> None:
+    """Measure both in turn, and print the rates and their ratio."""
+    parser = argparse.ArgumentParser(prog="benchmark.bags", description=__doc__)
+    parser.add_argument("--model", default="shapes")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--frames", type=int, default=256)
+    parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"))
+    parser.add_argument("--raw", action="store_true", help="Image instead of CompressedImage")
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    engine = Engine.load(options.model, device=options.device)
+    engine.warm_up(MAX_BATCH)
+    images = [render(moving_scene(1, n * PERIOD * 1e-9, *options.size))
+              for n in range(options.frames)]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        bag = Path(folder) / "in"
+        _write(bag, images, IMAGE if options.raw else COMPRESSED)
+        _alone(engine, images[: 2 * MAX_BATCH])
+        pairs = []
+        for number in range(options.runs):
+            alone = _alone(engine, images)
+            described, written = _described(engine, options.model, bag, Path(f"{bag}-{number}"))
+            pairs.append((alone, described, written))
+            print(f"engine {alone:.1f} frames/s, kosmos bag {described:.1f} frames/s "
+                  f"({described / alone:.3f}), writing {written:.0f} messages/s")  # fmt: skip
+    ratios = [described / alone for alone, described, _ in pairs]
+    print(f"ratio: median {statistics.median(ratios):.3f}, lowest {min(ratios):.3f}")
+
+
+def _alone(engine: Engine, images: list[np.ndarray]) -> float:
+    """Return the frames per second of the engine alone."""
+    prompt = prompts.caption("brief_caption")
+    begun = time.perf_counter()
+    for start in range(0, len(images), MAX_BATCH):
+        encoded = engine.encode_batch(images[start : start + MAX_BATCH])
+        engine.generate_batch([Query(image, prompt.text, stop=prompt.stop) for image in encoded])
+    return len(images) / (time.perf_counter() - begun)
+
+
+def _described(engine: Engine, model: str, bag: Path, out: Path) -> tuple[float, float]:
+    """Return frames per second until all results are stored, and messages written per second."""
+    run = Run(Job(bag, out, CameraSettings(), model, 50_000_000))
+    with run.open({}) as results:
+        begun = time.perf_counter()
+        frames = sum(1 for _ in run.describe(results, lambda: engine))
+        stored = time.perf_counter()
+        messages = sum(1 for _ in run.write(results))
+        written = time.perf_counter()
+    run.clean()
+    return frames / (stored - begun), messages / (written - stored)
+
+
+def _write(path: Path, images: list[np.ndarray], kind: str) -> None:
+    types = Types()
+    with Writer(path, version=VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/camera/image", kind, typestore=types.store)
+        for number, image in enumerate(images):
+            message = _message(types, image, number * PERIOD, kind)
+            writer.write(connection, number * PERIOD, types.data(message))
+
+
+def _message(types: Types, image: np.ndarray, now: int, kind: str) -> Any:
+    stamp = types.new("builtin_interfaces/msg/Time", sec=now // 10**9, nanosec=now % 10**9)
+    header = types.new("std_msgs/msg/Header", stamp=stamp, frame_id="camera")
+    if kind == COMPRESSED:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG")
+        data = np.frombuffer(file.getvalue(), np.uint8)
+        return types.new(kind, header=header, format="jpeg", data=data)
+    height, width, _ = image.shape
+    return types.new(
+        kind,
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3 * width,
+        data=image.reshape(-1),
+    )
+
+
+if __name__ == "__main__":
+    main()
