@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare the rate of `kosmos bag` with that of its engine alone, on the same frames.
 
-    python -m benchmark.bags --model shapes --frames 256
+    python -m benchmark.bags --frames 256
+    python -m benchmark.bags --frames 16 --runs 2 --full
 
 The engine alone gets decoded images in batches of the same size. `kosmos bag` also reads and
 decodes the messages, draws the results and stores them. The final writing of the bag, which reads
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from benchmark import subjects
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Query
@@ -35,20 +38,20 @@ from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import moving_scene
 
 PERIOD = 100_000_000  # ns between frames
+TOKENS = 40  # of the longest caption; random weights write as many
 
 
 def main() -> None:
     """Measure both in turn, and print the rates and their ratio."""
     parser = argparse.ArgumentParser(prog="benchmark.bags", description=__doc__)
-    parser.add_argument("--model", default="shapes")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--full", action="store_true", help="full size, random weights")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--frames", type=int, default=256)
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"))
     parser.add_argument("--raw", action="store_true", help="Image instead of CompressedImage")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    engine = Engine.load(options.model, device=options.device)
-    engine.warm_up(MAX_BATCH)
+    engine = (subjects.full if options.full else subjects.embedded)(options.device).engine
     images = [render(moving_scene(1, n * PERIOD * 1e-9, *options.size))
               for n in range(options.frames)]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +61,7 @@ def main() -> None:
         pairs = []
         for number in range(options.runs):
             alone = _alone(engine, images)
-            described, written = _described(engine, options.model, bag, Path(f"{bag}-{number}"))
+            described, written = _described(engine, bag, Path(f"{bag}-{number}"))
             pairs.append((alone, described, written))
             print(f"engine {alone:.1f} frames/s, kosmos bag {described:.1f} frames/s "
                   f"({described / alone:.3f}), writing {written:.0f} messages/s")  # fmt: skip
@@ -72,13 +75,15 @@ def _alone(engine: Engine, images: list[np.ndarray]) -> float:
     begun = time.perf_counter()
     for start in range(0, len(images), MAX_BATCH):
         encoded = engine.encode_batch(images[start : start + MAX_BATCH])
-        engine.generate_batch([Query(image, prompt.text, stop=prompt.stop) for image in encoded])
+        engine.generate_batch(
+            [Query(image, prompt.text, TOKENS, stop=prompt.stop) for image in encoded]
+        )
     return len(images) / (time.perf_counter() - begun)
 
 
-def _described(engine: Engine, model: str, bag: Path, out: Path) -> tuple[float, float]:
+def _described(engine: Engine, bag: Path, out: Path) -> tuple[float, float]:
     """Return frames per second until all results are stored, and messages written per second."""
-    run = Run(Job(bag, out, CameraSettings(), model, 50_000_000))
+    run = Run(Job(bag, out, CameraSettings(max_new_tokens=TOKENS), "", 50_000_000))
     with run.open({}) as results:
         begun = time.perf_counter()
         frames = sum(1 for _ in run.describe(results, lambda: engine))

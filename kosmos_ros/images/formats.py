@@ -181,8 +181,6 @@ def pixels_of(image: Image.Image) -> np.ndarray:
         return _converted(image, (), dtype, lambda part: part)
     # Pillow warns if a palette with alpha is converted straight to RGB.
     first = "RGBA" if image.mode == "P" else "RGB"
-    if image.mode == "RGB":  # a conversion would copy it
-        return _converted(image, (3,), "u1", lambda part: part)
     return _converted(image, (3,), "u1", lambda part: part.convert(first).convert("RGB"))
 
 

@@ -10,6 +10,7 @@ are those of one run. Knows no command line.
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,8 @@ from kosmos_ros.serving.plan import STANDING, TASK, Plan
 if TYPE_CHECKING:
     from kosmos_ros.kosmos2.engine import Engine
 
+LATEST = 2**63 - 1
+"""Latest time in nanoseconds that a bag can have."""
 PREFIX = "/kosmos"
 """Name of the node whose topics the results have."""
 THREADS = 4
@@ -61,7 +64,7 @@ class Job:
     topics: tuple[str, ...] = ()  # image topics; empty: all
     every: str = "1"  # see selection.Every
     start: float = 0.0  # s after the beginning of the bag
-    end: float = float("inf")  # s after the beginning of the bag
+    end: float = math.inf  # s after the beginning of the bag
     copy: bool = False  # write the original messages, too
 
 
@@ -78,19 +81,28 @@ class Run:
         self.cameras = selection.cameras(self.topics)
         self.lost: list[Failure] = []  # what `write` could not copy
         Every.parse(job.every)
-        if not 0 <= job.start < job.end:
+        self.first, self.last = self._window(job.start, job.end)
+        if not job.out.name:
+            raise ConfigError(f"output must be the name of a new directory, got {job.out}")
+
+    def _window(self, start: float, end: float) -> tuple[int, int]:
+        """Return the record times (ns) between which messages are read. Raises ConfigError.
+
+        Without limits these are all times, because metadata.yaml may be wrong.
+        """
+        if not 0 <= start < end:
             raise ConfigError(
-                f"--start must be at least 0 and before --end, got {job.start:g} and {job.end:g}"
+                f"--start must be at least 0 and before --end, got {start:g} and {end:g}"
             )
-        self.first = self.bag.start + round(job.start * 1e9)
-        last = self.bag.end if job.end == float("inf") else self.bag.start + round(job.end * 1e9)
-        self.last = min(last, self.bag.end)
-        if self.first >= self.last and self.bag.end > self.bag.start:
-            duration = (self.bag.end - self.bag.start) * 1e-9
+        duration = (self.bag.end - self.bag.start) * 1e-9
+        if start and start >= duration:
             raise ConfigError(
                 f"--start must be less than the duration of the bag, {duration:.3f} s, "
-                f"got {job.start:g}"
+                f"got {start:g}"
             )
+        first = self.bag.start + round(start * 1e9) if start else 0
+        last = self.bag.start + round(end * 1e9) if end < math.inf else LATEST
+        return first, last
 
     @staticmethod
     def _parts(settings: CameraSettings) -> frozenset[str]:
@@ -116,7 +128,8 @@ class Run:
     def expected(self) -> int:
         """About the number of frames that will be described."""
         every, whole = Every.parse(self.job.every), self.bag.end - self.bag.start
-        share = (self.last - self.first) / whole if whole else 1.0
+        read = min(self.last, self.bag.end) - max(self.first, self.bag.start)
+        share = read / whole if whole else 1.0
         return sum(every.expected(self.bag.counts[topic], whole, share) for topic in self.topics)
 
     @cached_property

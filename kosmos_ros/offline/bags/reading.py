@@ -122,7 +122,7 @@ class Bag:
                 names = self._information["relative_file_paths"]
                 self._files = [self.path / Path(name).name for name in names]
                 self._describe(self._information)
-            except (LookupError, TypeError) as exc:
+            except (LookupError, TypeError, ValueError) as exc:
                 raise _not_metadata(self.path / METADATA, exc) from exc
         if not self._files:
             raise ConfigError(
@@ -148,10 +148,10 @@ class Bag:
         for each in information["topics_with_message_count"]:
             topic = each["topic_metadata"]["name"]
             self.topics[topic] = each["topic_metadata"]["type"]
-            self.counts[topic] += each["message_count"]
+            self.counts[topic] += int(each["message_count"])
         if information["message_count"]:
-            self.start = information["starting_time"]["nanoseconds_since_epoch"]
-            self.end = self.start + information["duration"]["nanoseconds"] + 1
+            self.start = int(information["starting_time"]["nanoseconds_since_epoch"])
+            self.end = self.start + int(information["duration"]["nanoseconds"]) + 1
 
     def _scan(self) -> None:
         """Take topics and times from all files that can be read."""

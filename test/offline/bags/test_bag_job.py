@@ -229,12 +229,13 @@ def test_cameras_are_named_by_their_topics():
          "'/front/image_raw', '/rear/image/compressed'"),
         ({"topics": ("/chatter",)}, "--topic '/chatter' has std_msgs/msg/String; expected one of"),
         ({"start": 5.0}, "--start must be less than the duration of the bag, 1.000 s, got 5"),
+        ({"out": "."}, "output must be the name of a new directory, got ."),
         ({"start": 2.0, "end": 1.0}, "--start must be at least 0 and before --end, got 2 and 1"),
     ],
 )  # fmt: skip
 def test_what_the_bag_does_not_have_is_named(source, tmp_path, values, reason):
     with pytest.raises(ConfigError) as caught:
-        make(source, tmp_path / "out", **values)
+        make(source, values.pop("out", tmp_path / "out"), **values)
     assert reason in str(caught.value)
     assert not (tmp_path / "out.unfinished").exists()
 
@@ -414,6 +415,12 @@ def test_what_is_no_bag_is_refused(name, contents, error, reason, tmp_path):
         make(path, tmp_path / "out")
     assert reason in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_a_wrong_duration_in_the_metadata_hides_no_message(parts, tmp_path):
+    (parts / "metadata.yaml").write_text(METADATA.replace(f"{11 * PERIOD}", "5"))
+    _, numbers, _ = make(parts, tmp_path / "out")
+    assert numbers == (12, 0)
 
 
 @pytest.mark.parametrize("text", ["", "[", "a: b", "rosbag2_bagfile_information: {}",

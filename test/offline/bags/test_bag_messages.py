@@ -17,7 +17,7 @@ from bags import TYPES
 from builtin_interfaces.msg import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
@@ -89,8 +89,12 @@ def test_each_field_of_a_message_is_that_of_the_node(topic, answers, task):
     node, own = pair(asked, answers)
     (output,) = [output for output in outputs.OUTPUTS if output.topic == topic]
     expected = [canonical(message, offline(topic).type) for message in output.make(node)]
-    assert [TYPES.data(message) for message in offline(topic).make(TYPES, own)] == expected
-    assert expected
+    found = [TYPES.data(message) for message in offline(topic).make(TYPES, own)]
+    assert found == expected
+    assert found
+    # ROS reads them.
+    read = [deserialize_message(data, output.type) for data in found]
+    assert [canonical(message, offline(topic).type) for message in read] == expected
 
 
 @settings(max_examples=50)
