@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,8 +44,9 @@ LATEST = 2**63 - 1
 """Latest time in nanoseconds that a bag can have."""
 PREFIX = "/kosmos"
 """Name of the node whose topics the results have."""
-THREADS = 4
-"""Threads that decode frames and draw results while the model works, as in serving/decoding.py."""
+MAX_THREADS = 4
+"""Most threads that decode frames and draw results while the model works, as in
+serving/decoding.py. One core is left to the model, which would wait for them otherwise."""
 LOOK_AHEAD = 2 * MAX_BATCH
 """Most frames that are read before the model needs them: those of the next batch, and as many more
 while the slowest of them is decoded."""
@@ -184,7 +186,8 @@ class Run:
                 loaded.check(prompt.text)
             return loaded
 
-        with ThreadPoolExecutor(THREADS, "bag") as pool:
+        threads = min(MAX_THREADS, max(1, (os.cpu_count() or 1) - 1))
+        with ThreadPoolExecutor(threads, "bag") as pool:
             try:
                 yield from self._describe(results, checked, pool)
             finally:
