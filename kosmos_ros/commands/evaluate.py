@@ -23,11 +23,11 @@ from typing import Any
 
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.batches import Limits, described
-from kosmos_ros.offline.batches import Described, Failure
 from kosmos_ros.commands.output import report, write_line
 from kosmos_ros.commands.tasks import Loader, message
 from kosmos_ros.errors import ConfigError, PromptError
 from kosmos_ros.kosmos2.prompts import Prompt, PromptsOf
+from kosmos_ros.offline.batches import Described, Failure
 from kosmos_ros.offline.evaluation import cider, datasets
 from kosmos_ros.offline.evaluation.datasets import Sample
 from kosmos_ros.offline.evaluation.tasks import TASKS, Answer, Task, failed
