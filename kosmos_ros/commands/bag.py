@@ -18,6 +18,7 @@ from kosmos_ros.commands.output import report, write_line
 from kosmos_ros.commands.tasks import Loader, message
 from kosmos_ros.entry import ENVIRONMENT, OFFLINE_PACKAGES, missing_package
 from kosmos_ros.errors import ConfigError
+from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.offline.batches import Failure
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.serving.node_settings import FIELDS, FRAME_TASKS, CameraSettings
@@ -90,6 +91,13 @@ def add(commands: Any) -> None:
     ):
         parser.add_argument(f"--{name}", action="append", default=[], metavar="WORDS", help=text)
     parser.add_argument("--copy", action="store_true", help="Write the original messages, too.")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="Add the frames to this observation log, too, for `kosmos recall` and `kosmos "
+        "report`. It is made if it does not exist.",
+    )
     opts.add_plain(parser)
     for name in ("min_score", "max_new_tokens", "max_image_pixels"):
         opts.add_setting(parser, name)
@@ -115,6 +123,8 @@ def run(options: argparse.Namespace) -> int:
         options.start,
         options.end,
         options.copy,
+        options.log,
+        {name: getattr(options, name, FIELDS[name].default) for name in MODEL_SETTINGS},
     )
     try:
         return _run(options, Run(job))
@@ -153,6 +163,7 @@ def _run(options: argparse.Namespace, run: Run) -> int:
             if isinstance(each, Failure):
                 reported.add(each.name)
                 report(message(each))
+        run.add_to_log(results)
         for _ in tqdm(run.write(results), desc="write", unit="message", disable=quiet):
             pass
         lost = [each for each in run.lost if each.name not in reported]

@@ -13,8 +13,7 @@ from typing import Any
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.recall import SAME_STAMP
+from kosmos_ros.memory.log import SAME_STAMP, ObservationLog
 from kosmos_ros.memory.records import Observation
 from kosmos_ros.offline.report import BLOCK, write_report
 

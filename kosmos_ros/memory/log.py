@@ -35,6 +35,7 @@ WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1
 RESERVE = 4_000_000  # bytes of a size limit for the -wal file and for the deletion of old rows
 
 MIN_ID, MAX_ID = -(2**63), 2**63 - 1  # of SQLite's integers
+SAME_STAMP = 1000  # frames; with the same stamp, their ids are this stamp and the next numbers
 MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
 CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
 
@@ -330,6 +331,15 @@ class ObservationLog:
                     with _understood(self.path, f"observation {row[0]}"):
                         found[row[0]] = self._observation(row, webp.get(row[0]))
         return [found[number] for number in ids if number in found]
+
+    def has(self, observation: Observation) -> bool:
+        """Return whether the log has this frame of this camera with the same task and model."""
+        key = ("stamp", "camera", "task", "model", "settings")
+        ids = self.search("", observation.stamp, observation.stamp + SAME_STAMP)
+        return any(
+            all(getattr(each, name) == getattr(observation, name) for name in key)
+            for each in self.get(ids, thumbnails=False)
+        )
 
     def search(
         self, match: str, first: int | None = None, last: int | None = None, limit: int = 100

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from kosmos_ros.errors import RequestError
-from kosmos_ros.memory.log import ObservationLog, camera_token, cells_near
+from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token, cells_near
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.records import Box, Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
@@ -30,7 +30,6 @@ MAX_CHUNKS = 8  # of a question
 MAX_WORDS = REACH + 1  # of a chunk; the index has the pairs of so many words
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames from which the best are chosen, and that are checked together
-SAME_STAMP = 1000  # frames; with the same stamp, their ids are this stamp and the next numbers
 MAX_CHECKED = 500  # frames for one question
 
 VAGUE = frozenset({

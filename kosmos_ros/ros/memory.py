@@ -7,33 +7,22 @@ Knows described frames and records; no message and no service. recall_service.py
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-from collections.abc import Iterable
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.kosmos2 import grounding
 from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.observed import Source, phrases_in_view, record_of
 from kosmos_ros.memory.recorder import Recorder
-from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
+from kosmos_ros.memory.records import Event
 from kosmos_ros.ros import diagnostics
 from kosmos_ros.ros.outputs import DescribedFrame
 from kosmos_ros.ros.pose_subscription import PoseSubscription
 from kosmos_ros.serving import events
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
-from kosmos_ros.serving.plan import FrameResult
-
-MODEL_SETTINGS = (
-    "revision", "dtype", "quantization", "no_repeat_ngram_size", "location_grammar",
-    "refine_boxes",
-)  # fmt: skip
-CAMERA_SETTINGS = ("grounded", "max_new_tokens", "min_score", "prompt")
-"""Parameters of the node and of a camera that change the results, and belong to the log."""
 
 
 class Memory:
@@ -67,9 +56,17 @@ class Memory:
         """Write a described frame soon. Returns at once; any thread may call this."""
         stamp = nanoseconds(described.observation.header.stamp)
         pose = self._poses.at(stamp) if self._poses else None
-        observation = _observation(described, self._settings, settings, pose)
+        observed = described.observation
+        observation = record_of(
+            Source(stamp, observed.camera, observed.header.frame_id, *observed.size),
+            described.result,
+            settings,
+            described.model,
+            vars(self._settings),
+            pose,
+        )
         found = [_event(described, event) for event in described.events]
-        self._recorder.add(observation, described.observation.image, found)
+        self._recorder.add(observation, observed.image, found)
 
     def status(self) -> DiagnosticStatus:
         """Return its status for /diagnostics."""
@@ -91,76 +88,6 @@ def nanoseconds(stamp: Time) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
-def _observation(
-    described: DescribedFrame, node: NodeSettings, camera: CameraSettings, pose: Pose | None
-) -> Observation:
-    observed, result = described.observation, described.result
-    width, height = observed.size
-    # The answers to the parameter questions may be the result of the task; they are no caption.
-    captions = [each for _, each in result.task] if camera.task != "question" else []
-    caption = captions[0] if captions else grounding.Caption("")
-    return Observation(
-        stamp=nanoseconds(observed.header.stamp),
-        camera=observed.camera,
-        caption=caption.text,
-        task=camera.task,
-        phrases=(
-            *_phrases(caption.phrases, width, height),
-            *_requested(result, camera, width, height),
-        ),
-        answers=_answers(result, width, height),
-        raw_text="\n".join(each.raw_text for _, each in result.task),
-        score=float(caption.score),
-        frame_id=observed.header.frame_id,
-        width=width,
-        height=height,
-        model=described.model,
-        settings=_settings(node, camera),
-        pose=pose,
-    )
-
-
-def _requested(
-    result: FrameResult, camera: CameraSettings, width: int, height: int
-) -> tuple[Phrase, ...]:
-    """Return those of the parameter phrases that are in view, unless the caption has them."""
-    if camera.task == "phrase_grounding":
-        return ()
-    found = [phrase for _, each in result.captions.get("phrases", ()) for phrase in each.phrases]
-    phrases = _phrases(found, width, height)
-    return tuple(dataclasses.replace(phrase, start=0, end=0) for phrase in phrases)
-
-
-def _answers(result: FrameResult, width: int, height: int) -> tuple[Answer, ...]:
-    questions = result.findings.get("questions", ())
-    answers = result.captions.get("questions", ())
-    return tuple(
-        Answer(
-            finding.subject, each.text, float(each.score), _phrases(each.phrases, width, height)
-        )
-        for finding, (_, each) in zip(questions, answers, strict=True)
-    )
-
-
-def _phrases(phrases: Iterable[grounding.Phrase], width: int, height: int) -> tuple[Phrase, ...]:
-    """Return phrases that are in view, with boxes in pixels of an image of this size."""
-    return tuple(
-        Phrase(
-            phrase.text,
-            phrase.start,
-            phrase.end,
-            tuple(_box(box.scaled(width, height)) for box in phrase.boxes),
-        )
-        for phrase in phrases
-        if phrase.boxes
-    )
-
-
-def _box(box: grounding.Box) -> Box:
-    corners = (float(box.x_min), float(box.y_min), float(box.x_max), float(box.y_max))
-    return Box(*corners, float(box.score))
-
-
 def _event(described: DescribedFrame, event: events.Event) -> Event:
     observed = described.observation
     return Event(
@@ -171,12 +98,5 @@ def _event(described: DescribedFrame, event: events.Event) -> Event:
         event.answer,
         event.previous,
         nanoseconds(event.since),
-        _phrases(event.phrases, *observed.size),
+        phrases_in_view(event.phrases, *observed.size),
     )
-
-
-def _settings(node: NodeSettings, camera: CameraSettings) -> str:
-    """Return the settings that change results, as a JSON object."""
-    values = {name: getattr(node, name) for name in MODEL_SETTINGS}
-    values |= {name: getattr(camera, name) for name in CAMERA_SETTINGS}
-    return json.dumps(values, sort_keys=True)

@@ -3,12 +3,14 @@
 """kosmos bag on drawn scenes, with the embedded model."""
 
 import functools
+import io
 import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed: run scripts/setup")
 
@@ -18,6 +20,7 @@ from bags import BEGIN, PERIOD
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import read
+from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.offline.bags.messages import IMAGE
 from kosmos_ros.shapes.scenes import moving_scene
 from training.evaluation import iou
@@ -154,3 +157,42 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path):
     assert done.returncode == 7
     assert done.stderr.endswith(f"run '{sys.executable} -m pip install rosbags'\n")
     assert not np.any(list(tmp_path.iterdir()))
+
+
+def test_the_frames_go_into_an_observation_log_once(kosmos, source, tmp_path):
+    log = tmp_path / "memory.db"
+    asked = (*SHAPES, "--every", 5, "--question", "How many shapes are there?", "--log", log)
+    for name in ("first", "second"):  # the same frames again
+        code, _, err = kosmos("bag", source, tmp_path / name, *asked)
+        assert (code, err) == (0, "")
+    captions, answers = (
+        [message for _, message in bags.messages(tmp_path / "first", f"/kosmos/{topic}")]
+        for topic in ("captions", "answers")
+    )
+    with ObservationLog.read(log) as memory:
+        seen = memory.get(memory.search("")[::-1])
+    assert [each.caption for each in seen] == [message.caption for message in captions]
+    assert [each.answers[0].text for each in seen] == [message.answer for message in answers]
+    for each, message in zip(seen, captions, strict=True):
+        stamp = message.header.stamp
+        assert each.stamp == stamp.sec * 10**9 + stamp.nanosec
+        assert (each.width, each.height, each.frame_id) == (*SIZE, "camera")
+        boxes = [box for phrase in each.phrases for box in phrase.boxes]
+        expected = [box for phrase in message.phrases for box in phrase.boxes]
+        assert [box.x_min for box in boxes] == pytest.approx([box.x_min for box in expected], 0.01)
+        picture = np.asarray(Image.open(io.BytesIO(each.thumbnail)).convert("RGB"), float)
+        number = 5 * seen.index(each)
+        assert np.abs(picture - bags.frame(number, *SIZE)).mean() < 10
+    shape = seen[0].phrases[0].text.removeprefix("a ").removeprefix("an ")
+    code, (found, *_), _ = kosmos("recall", log, shape, "--last")
+    assert code == 0
+    assert shape in found["caption"]
+
+
+def test_a_file_that_is_no_log_is_refused_before_the_model_is_loaded(kosmos, source, tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("not a log")
+    code, lines, err = kosmos("bag", source, tmp_path / "out", *SHAPES, "--log", file)
+    assert (code, lines) == (2, [])
+    assert "notes.txt" in err
+    assert not (tmp_path / "out.unfinished").exists()

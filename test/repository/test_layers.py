@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "kosmos2": BASE | {"shapes"},
     "images": BASE | {"shapes", "kosmos2"},
     "serving": BASE | {"kosmos2"},
-    "memory": BASE,
+    "memory": BASE | {"kosmos2", "serving"},
     "offline": BASE | {"kosmos2", "images", "serving", "memory"},
     "ros": BASE | {"shapes", "kosmos2", "images", "serving", "memory"},
     "web": BASE | {"images", "serving", "ros"},

@@ -14,9 +14,9 @@ import math
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,10 @@ import numpy as np
 from kosmos_ros.errors import ConfigError, ImageError, KosmosError
 from kosmos_ros.images.decode import check_uncompressed, decode_compressed, decode_raw
 from kosmos_ros.images.formats import SNIFFED
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.observed import Source, record_of
+from kosmos_ros.memory.recorder import thumbnail_of
+from kosmos_ros.memory.records import Observation
 from kosmos_ros.offline import batches
 from kosmos_ros.offline.bags import selection, writing
 from kosmos_ros.offline.bags.messages import COMPRESSED, OUTPUTS, DescribedImage, Types
@@ -40,6 +44,8 @@ from kosmos_ros.serving.plan import STANDING, TASK, Plan
 if TYPE_CHECKING:
     from kosmos_ros.kosmos2.engine import Engine
 
+Results = tuple[list[Row], list[Observation]]
+"""What is kept of a frame: its messages, and its observation if there is a log."""
 LATEST = 2**63 - 1
 """Latest time in nanoseconds that a bag can have."""
 PREFIX = "/kosmos"
@@ -68,6 +74,8 @@ class Job:
     start: float = 0.0  # s after the beginning of the bag
     end: float = math.inf  # s after the beginning of the bag
     copy: bool = False  # write the original messages, too
+    log: Path | None = None  # observation log to which the frames are added
+    model_settings: Mapping[str, Any] = field(default_factory=dict)  # observed.MODEL_SETTINGS
 
 
 class Run:
@@ -86,6 +94,8 @@ class Run:
         self.first, self.last = self._window(job.start, job.end)
         if not job.out.name:
             raise ConfigError(f"output must be the name of a new directory, got {job.out}")
+        if job.log:  # an error after hours of work would be late
+            ObservationLog.open(job.log).close()
 
     def _window(self, start: float, end: float) -> tuple[int, int]:
         """Return the record times (ns) between which messages are read. Raises ConfigError.
@@ -160,6 +170,7 @@ class Run:
             "min_score": self.job.settings.min_score,
             "max_new_tokens": self.job.settings.max_new_tokens,
             "max_image_pixels": self.job.max_image_pixels,
+            "log": self.job.log and str(self.job.log.resolve()),
         }
         results = Unfinished(self.partial, values)
         if self.job.out.exists() and not results.written:
@@ -197,7 +208,7 @@ class Run:
         self, results: Unfinished, engine: Callable[[], Engine], pool: ThreadPoolExecutor
     ) -> Iterator[Message | Failure]:
         frames = itertools.islice(self._frames(), results.position, None)
-        waiting: list[Future[list[Row]] | Failure] = []
+        waiting: list[Future[Results] | Failure] = []
         before: list[Message | Failure] = []
         for group in batches.groups(self._decoded(frames, pool), self.job.max_image_pixels):
             found = list(batches.describe(group, engine, self.job.settings.max_new_tokens))
@@ -205,7 +216,7 @@ class Run:
             yield from _stored(results, before, waiting)
             before = [_origin(each) for each in found]
             waiting = [
-                each if isinstance(each, Failure) else pool.submit(self._rows, each)
+                each if isinstance(each, Failure) else pool.submit(self._results, each)
                 for each in found
             ]
         yield from _stored(results, before, waiting)
@@ -242,20 +253,28 @@ class Run:
             return Failure(frame.name, ImageError("memory is too short to decode the image"))
         return Picture(frame.name, decoded, self.plan.prompts, (frame, message.header))
 
-    def _rows(self, described: Described) -> list[Row]:
-        """Return the messages of a described frame, in the order of OUTPUTS."""
+    def _results(self, described: Described) -> Results:
+        """Return what is kept of a described frame; its messages are in the order of OUTPUTS."""
         picture, captions = described
         frame, header = picture.source
         camera = self.cameras[frame.topic]
         image = DescribedImage(
             camera, header, picture.image, self.plan.read(captions), self.job.model
         )
-        return [
+        rows = [
             Row(self._topic(camera, output.topic), frame.time, self.types.data(message))
             for output in OUTPUTS
             if output.parts.intersection(self.plan.parts)
             for message in output.make(self.types, image)
         ]
+        return rows, [self._observation(image)] if self.job.log else []
+
+    def _observation(self, image: DescribedImage) -> Observation:
+        stamp = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
+        source = Source(stamp, image.camera, image.header.frame_id, *image.size)
+        job = self.job
+        record = record_of(source, image.result, job.settings, job.model, job.model_settings)
+        return replace(record, thumbnail=thumbnail_of(image.image))
 
     def write(self, results: Unfinished) -> Iterator[None]:
         """Write the bag and remove the unfinished results. Yields after each message."""
@@ -271,6 +290,15 @@ class Run:
             results.finish()
         if not self.job.out.exists():
             (self.partial / self.job.out.name).rename(self.job.out)
+
+    def add_to_log(self, results: Unfinished) -> None:
+        """Add the frames to the observation log. Raises ConfigError and LogError.
+
+        Frames that the log has from an earlier attempt are left out.
+        """
+        if self.job.log:
+            with ObservationLog.open(self.job.log) as log:
+                log.add(each for each in results.observations() if not log.has(each))
 
     def _copied(self) -> Iterable[Message]:
         if not self.job.copy:
@@ -305,13 +333,15 @@ def _origin(found: Described | Failure) -> Message | Failure:
 def _stored(
     results: Unfinished,
     frames: Sequence[Message | Failure],
-    waiting: Sequence[Future[list[Row]] | Failure],
+    waiting: Sequence[Future[Results] | Failure],
 ) -> list[Message | Failure]:
     """Store the results of one batch and return its frames."""
     if frames:
-        rows = [row for each in waiting if isinstance(each, Future) for row in each.result()]
+        made = [each.result() for each in waiting if isinstance(each, Future)]
+        rows = [row for own, _ in made for row in own]
+        observations = [each for _, own in made for each in own]
         failures = sum(isinstance(each, Failure) for each in frames)
-        results.add(rows, len(frames), len(frames) - failures, failures)
+        results.add(rows, observations, len(frames), len(frames) - failures, failures)
     return list(frames)
 
 

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keep the results of an unfinished run in a database, so that the next run continues it.
 
-Each transaction has the messages of one batch of frames together with the place that was reached.
+Each transaction has the results of one batch of frames together with the place that was reached.
 Therefore the database is right at whatever point the process ends. Knows no bag and no model.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError
+from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
 from kosmos_ros.sanitize import quoted
 
 DATABASE = "results.db"
@@ -25,6 +27,7 @@ CREATE TABLE IF NOT EXISTS run (settings TEXT, position INTEGER, frames INTEGER,
     written INTEGER);
 CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, topic TEXT, time INTEGER,
     data BLOB);
+CREATE TABLE IF NOT EXISTS observation (number INTEGER PRIMARY KEY, record TEXT, thumbnail BLOB);
 """
 """`position`: images of the bag that are done, also those without a result. `written`: the bag of
 the results is complete."""
@@ -87,13 +90,26 @@ class Unfinished:
                     "that command, choose another output, or remove the folder"
                 )
 
-    def add(self, rows: Iterable[Row], position: int, frames: int, failures: int) -> None:
-        """Add the messages of a batch and its numbers of images, frames and failures, at once."""
+    def add(
+        self,
+        rows: Iterable[Row],
+        observations: Iterable[Observation],
+        position: int,
+        frames: int,
+        failures: int,
+    ) -> None:
+        """Add the results of a batch and its numbers of images, frames and failures, at once."""
         with self._transaction() as run:
             for row in rows:
                 run(
                     "INSERT INTO message (topic, time, data) VALUES (?, ?, ?)",
                     (row.topic, row.time, row.data),
+                )
+            for each in observations:
+                record = dataclasses.asdict(dataclasses.replace(each, thumbnail=None))
+                run(
+                    "INSERT INTO observation (record, thumbnail) VALUES (?, ?)",
+                    (json.dumps(record), each.thumbnail),
                 )
             self.position += position
             self.frames += frames
@@ -116,6 +132,13 @@ class Unfinished:
         ):
             yield Row(topic, time, data)
 
+    def observations(self) -> Iterator[Observation]:
+        """Yield all observations in the order of `add`."""
+        for record, thumbnail in self._database.execute(
+            "SELECT record, thumbnail FROM observation ORDER BY number"
+        ):
+            yield _observation(json.loads(record), thumbnail)
+
     def counts(self, topics: Collection[str]) -> dict[str, int]:
         """Return the number of messages of each topic."""
         found = self._database.execute("SELECT topic, COUNT(*) FROM message GROUP BY topic")
@@ -136,3 +159,22 @@ class Unfinished:
 
     def __exit__(self, *error: object) -> None:
         self._database.close()
+
+
+def _observation(record: dict[str, Any], thumbnail: bytes | None) -> Observation:
+    answers = tuple(
+        Answer(**{**each, "phrases": _phrases(each["phrases"])}) for each in record["answers"]
+    )
+    phrases = _phrases(record["phrases"])
+    return Observation(
+        **{**record, "phrases": phrases, "answers": answers, "thumbnail": thumbnail}
+    )
+
+
+def _phrases(records: Iterable[dict[str, Any]]) -> tuple[Phrase, ...]:
+    return tuple(Phrase(**{**each, "boxes": tuple(map(_box, each["boxes"]))}) for each in records)
+
+
+def _box(record: dict[str, Any]) -> Box:
+    position = record["position"]
+    return Box(**{**record, "position": None if position is None else tuple(position)})

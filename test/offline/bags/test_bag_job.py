@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,15 @@ from mute_engine import MuteEngine
 from rosbags.rosbag2 import CompressionMode
 
 from kosmos_ros.errors import ConfigError, ImageError, PromptError, RequestError
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.observed import MODEL_SETTINGS
+from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
 from kosmos_ros.offline.bags import job as job_module
 from kosmos_ros.offline.bags.job import Job, Run
 from kosmos_ros.offline.bags.messages import COMPRESSED, IMAGE
 from kosmos_ros.offline.bags.reading import Bag, Message
 from kosmos_ros.offline.bags.selection import Every, cameras
+from kosmos_ros.offline.bags.unfinished import Unfinished
 from kosmos_ros.offline.batches import MAX_BATCH, Failure
 from kosmos_ros.serving.node_settings import CameraSettings, check_name
 
@@ -618,3 +623,35 @@ def test_a_run_that_is_killed_at_random_points_has_the_results_of_one_run(tmp_pa
         assert same(tmp_path / f"out{number}", tmp_path / "whole")
     left = [file for folder in tmp_path.glob("*.unfinished") for file in folder.iterdir()]
     assert not left
+
+
+def test_a_run_that_ends_while_it_fills_the_log_adds_each_frame_once(source, tmp_path):
+    settings = {"questions": ("What?",)}
+    kinds = dict.fromkeys(MODEL_SETTINGS, "")
+    values = {"log": tmp_path / "memory.db", "model_settings": kinds}
+    run = Run(Job(source, tmp_path / "out", CameraSettings(**settings), "fake", 10**6, **values))
+    with run.open({}) as results:
+        list(run.describe(results, MuteEngine))
+        kept = list(results.observations())
+        run.add_to_log(results)
+    again = Run(run.job)
+    with again.open({}) as results:
+        assert list(again.describe(results, MuteEngine)) == []
+        again.add_to_log(results)
+    with ObservationLog.read(tmp_path / "memory.db") as log:
+        seen = log.get(log.search("")[::-1])
+    assert len(seen) == len(kept) == 18
+    assert {(each.camera, each.stamp) for each in seen} == {
+        (each.camera, each.stamp) for each in kept
+    }
+
+
+def test_observations_come_back_as_they_were_kept(tmp_path):
+    boxes = (Box(1.0, 2.0, 3.0, 4.0, 0.5, track=7, position=(1.0, 2.0, 3.0)),)
+    phrases = (Phrase("a cup", 0, 5, boxes),)
+    kept = Observation(5, "front", "a cup.", phrases=phrases, thumbnail=b"webp",
+                       answers=(Answer("What?", "a cup", 0.5, phrases),))  # fmt: skip
+    with Unfinished(tmp_path / "out.unfinished", {}) as results:
+        results.add([], [kept, replace(kept, thumbnail=None)], 2, 2, 0)
+    with Unfinished(tmp_path / "out.unfinished", {}) as results:
+        assert list(results.observations()) == [kept, replace(kept, thumbnail=None)]
