@@ -12,6 +12,7 @@ from typing import Any
 
 from kosmos_ros.errors import RequestError
 from kosmos_ros.kosmos2.prompts import MAX_PROMPT, MAX_TEXT
+from kosmos_ros.sanitize import MAX_VALUE, one_line
 from kosmos_ros.settings import MAX_ENTRIES
 
 MAX_CHARACTERS = {
@@ -35,12 +36,21 @@ def check(message: Any, entries: int = MAX_ENTRIES, prefix: str = "") -> None:
 
     Lists in `message` itself may have up to `entries` entries, other lists up to MAX_ENTRIES.
     `prefix` precedes the names of fields in errors. Raises RequestError, which names the field,
-    its size and the limit.
+    its size and the limit. An entry of a list is named with its index, such as history[1].
     """
     for name, kind in message.get_fields_and_field_types().items():
         if kind != DATA:
             most = MAX_CHARACTERS.get(name, MAX_TEXT)
             _check_value(prefix + name, getattr(message, name), entries, most)
+
+
+def check_parameter(change: Any) -> None:
+    """Check a Parameter of a request; errors name it as the user does. Raises RequestError."""
+    _check_value("the name of a parameter", change.name, MAX_ENTRIES, MAX_TEXT)
+    name = f"parameter {one_line(change.name, MAX_VALUE)}"
+    for kind in change.value.get_fields_and_field_types():
+        most = MAX_CHARACTERS.get(kind, MAX_TEXT)
+        _check_value(name, getattr(change.value, kind), MAX_ENTRIES, most)
 
 
 def clear(message: Any) -> None:
@@ -61,5 +71,5 @@ def _check_value(name: str, value: Any, entries: int, characters: int) -> None:
     elif hasattr(value, "__len__") and len(value) > entries:
         raise RequestError(f"{name} has {len(value)} entries; it must have at most {entries}")
     elif isinstance(value, Sequence) and not isinstance(value, bytes):
-        for entry in value:
-            _check_value(name, entry, MAX_ENTRIES, characters)
+        for index, entry in enumerate(value):
+            _check_value(f"{name}[{index}]", entry, MAX_ENTRIES, characters)

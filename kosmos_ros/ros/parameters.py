@@ -293,10 +293,7 @@ def _check_sizes(request: Any, entries: int) -> None:
         limits.check(request, entries)
         return
     for change in changes:
-        try:
-            limits.check(change)
-        except RequestError as exc:
-            raise RequestError(f"parameter {quoted(change.name)}: {exc}") from exc
+        limits.check_parameter(change)
 
 
 def _check_changes(changes: Sequence[Any]) -> None:

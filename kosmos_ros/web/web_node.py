@@ -26,7 +26,7 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.ros.process import run
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
-from kosmos_ros.web.agent_server import agent_app, agent_server
+from kosmos_ros.web.agent_server import agent_routes, agent_server
 from kosmos_ros.web.broker_node import KOSMOS, BrokerNode
 from kosmos_ros.web.security import ANYWHERE, Guard, address_of, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site
@@ -85,7 +85,7 @@ class WebNode(BrokerNode):
         self._socket = _bound(settings.address, settings.port)
         bound, port = self._socket.getsockname()[:2]
         self._agents = agent_server(self.broker)
-        site = Site(self.broker).app(*agent_app(self._agents).routes)
+        site = Site(self.broker).app(*agent_routes(self._agents))
         guard = Guard(site, settings.allowed_hosts, token, cookie=f"kosmos_token_{port}")
         self._server = uvicorn.Server(
             uvicorn.Config(

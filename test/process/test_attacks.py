@@ -65,7 +65,7 @@ def test_large_texts_of_clients_fill_no_memory(client, spinner, usage):
     for value in (["a dog" + " " * LARGE], [""] * MB):
         change = Parameter("phrases", value=value).to_parameter_msg()
         response = spinner.call(setting, SetParameters.Request(parameters=[change]))
-        assert "parameter 'phrases': value.string_array_value" in response.results[0].reason
+        assert response.results[0].reason.startswith("parameter phrases")
     after, threads_after, files_after = usage()
     assert after - before < 100 * MB
     assert threads_after < threads + THREADS  # those that decode begin when they are needed

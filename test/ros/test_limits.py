@@ -29,13 +29,13 @@ def texts_of(message, *path):
 
 
 def with_text(kind, path, text):
-    """Return a message of this kind with `text` in one field."""
+    """Return a message of this kind with `text` in one field, and the name of its place."""
     message = place = kind()
     for name in path[:-1]:
         place = getattr(place, name)
     listed = isinstance(getattr(place, path[-1]), list)
     setattr(place, path[-1], ["", text] if listed else text)
-    return message
+    return message, ".".join(path) + ("[1]" if listed else "")
 
 
 TEXTS = [(kind, path) for kind in (*REQUESTS, Image, CompressedImage) for path in texts_of(kind())]
@@ -54,10 +54,10 @@ def test_every_kind_of_text_is_known():
 @pytest.mark.fault(79)
 def test_every_text_has_a_limit(kind, path):
     most = {"frame_id": 255, "prompt": 61440, "text": 61440}.get(path[-1], 1000)
-    limits.check(with_text(kind, path, "\u20ac" * most))
+    limits.check(with_text(kind, path, "\u20ac" * most)[0])
+    message, name = with_text(kind, path, "\u20ac" * (most + 1))
     with pytest.raises(RequestError) as raised:
-        limits.check(with_text(kind, path, "\u20ac" * (most + 1)))
-    name = ".".join(path)
+        limits.check(message)
     assert str(raised.value) == f"{name} must have at most {most} characters, got {most + 1}"
 
 
@@ -70,25 +70,25 @@ def test_bytes_of_an_image_are_not_limited_here():
     ("request_", "reason"),
     [
         (GetParameters.Request(names=["n"] * 11), "names has 11 entries; it must have at most 10"),
-        (GetParameters.Request(names=["n" * 1001]), "names must have at most 1000 characters"),
+        (GetParameters.Request(names=["n" * 1001]), "names[0] must have at most 1000 characters"),
         (ListParameters.Request(prefixes=["n"] * 11), "prefixes has 11 entries"),
         (
             SetParameters.Request(parameters=[Parameter(name="n" * 1001)]),
-            "parameters.name must have at most 1000 characters, got 1001",
+            "parameters[0].name must have at most 1000 characters, got 1001",
         ),
         *(
             (
                 SetParameters.Request(parameters=[Parameter(value=ParameterValue(**value))]),
-                f"parameters.value.{next(iter(value))} {problem}",
+                f"parameters[0].value.{next(iter(value))}{problem}",
             )
             for value, problem in (
-                ({"string_value": "v" * 61441}, "must have at most 61440 characters"),
-                ({"string_array_value": [""] * 101}, "has 101 entries"),
-                ({"string_array_value": ["v" * 1001]}, "must have at most 1000 characters"),
-                ({"double_array_value": [0.0] * 101}, "has 101 entries"),
-                ({"integer_array_value": [0] * 101}, "has 101 entries"),
-                ({"bool_array_value": [True] * 101}, "has 101 entries"),
-                ({"byte_array_value": [b"0"] * 101}, "has 101 entries"),
+                ({"string_value": "v" * 61441}, " must have at most 61440 characters"),
+                ({"string_array_value": [""] * 101}, " has 101 entries"),
+                ({"string_array_value": ["v" * 1001]}, "[0] must have at most 1000 characters"),
+                ({"double_array_value": [0.0] * 101}, " has 101 entries"),
+                ({"integer_array_value": [0] * 101}, " has 101 entries"),
+                ({"bool_array_value": [True] * 101}, " has 101 entries"),
+                ({"byte_array_value": [b"0"] * 101}, " has 101 entries"),
             )
         ),
     ],

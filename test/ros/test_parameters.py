@@ -444,11 +444,32 @@ def change(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("x" * 100_000, 1, "name must have at most 1000 characters, got 100000"),
-        ("prompt", "x" * 100_000, "string_value must have at most 61440 characters, got 100000"),
+        (
+            "x" * 100_000,
+            1,
+            "the name of a parameter must have at most 1000 characters, got 100000",
+        ),
+        (
+            "prompt",
+            "x" * 100_000,
+            "parameter prompt must have at most 61440 characters, got 100000",
+        ),
         # White space at its ends is not part of the phrase, but rclpy keeps it.
-        ("phrases", ["a dog" + " " * 1000], "must have at most 1000 characters, got 1005"),
-        ("phrases", [""] * 101, "string_array_value has 101 entries; it must have at most 100"),
+        (
+            "phrases",
+            ["a cat", "a dog" + " " * 1000],
+            "parameter phrases[1] must have at most 1000 characters, got 1005",
+        ),
+        (
+            "phrases",
+            [""] * 101,
+            "parameter phrases has 101 entries; it must have at most 100",
+        ),
+        (
+            "x\n\x1b" + "y" * 900,
+            ["x" * 1001],
+            f"parameter x\\n\\x1b{'y' * 54}...[0] must have at most 1000 characters, got 1001",
+        ),
     ],
 )
 @pytest.mark.fault(79)
@@ -463,12 +484,10 @@ def test_parameters_that_are_too_large_are_refused_and_not_kept(
     result = call(SetParametersAtomically, parameters=changes).result
     assert not result.successful
     for refused in (*response.results, result):
-        assert refused.reason.startswith(f"parameter '{name[:20]}")
-        assert refused.reason.endswith(reason)
-        assert len(refused.reason) < 200
+        assert refused.reason == reason
     after = harness.node.get_parameters_by_prefix("")
     assert {n: p.value for n, p in after.items()} == {n: p.value for n, p in before.items()}
-    harness.until(lambda: harness.logs("a request for parameters is refused: parameter '"))
+    harness.until(lambda: harness.logs("a request for parameters is refused: "))
 
 
 @pytest.mark.parametrize("count", [1001, 20_000])

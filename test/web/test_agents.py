@@ -9,6 +9,8 @@ import inspect
 import io
 import json
 import os
+import select
+import subprocess
 import sys
 import textwrap
 import time
@@ -23,14 +25,15 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 pytest.importorskip("mcp", reason="mcp is not installed: run scripts/setup")
 
 from kosmos_msgs.msg import GroundedCaption
-from mcp import StdioServerParameters
+from mcp import MCPError, StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.server.mcpserver.exceptions import ToolError
-from web_client import QUESTION, Robot
+from web_client import PATIENCE, QUESTION, Robot
 
+from kosmos_ros.settings import MAX_ENTRIES
 from kosmos_ros.web import agents
-from kosmos_ros.web.agent_server import agent_server
+from kosmos_ros.web.agent_server import MOST_BODY, agent_server
 from kosmos_ros.web.agents import LONGEST_SIDE, TOOLS, Tools
 from kosmos_ros.web.broker import Broker
 from kosmos_ros.web.looks import CAPTION
@@ -264,6 +267,73 @@ def test_a_large_picture_is_made_smaller():
     assert json.loads(text.text)["caption"] == "night"
     picture = Pillow.open(io.BytesIO(base64.b64decode(image.data)))
     assert picture.size == (LONGEST_SIDE, LONGEST_SIDE // 2) == (1024, 512)
+
+
+# Messages that cannot be read --------------------------------------------------------------------
+
+CALL = r'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"ask","arguments":%s}}'
+
+
+@pytest.fixture(scope="module")
+def lines():
+    """Return a function that sends one line to `kosmos mcp` and returns its reply."""
+    words = [sys.executable, "-m", "kosmos_ros.cli", "mcp"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as process:
+
+        def reply_to(line):
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            assert select.select([process.stdout], [], [], PATIENCE)[0], f"no reply to {line}"
+            return json.loads(process.stdout.readline())
+
+        version = {"protocolVersion": "2025-06-18", "capabilities": {}}
+        params = {**version, "clientInfo": {"name": "test", "version": "1"}}
+        begin = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+        assert "result" in reply_to(json.dumps(begin))
+        yield reply_to
+        process.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "id_", "code", "reason"),
+    [
+        (CALL % r'{"question":"\ud800"}', 7, -32700, "a line must be JSON: unexpected end of hex"),
+        ("garbage", None, -32700, "a line must be JSON: expected value at line 1 column 1"),
+        ('{"jsonrpc":"2.0","id":"\\ud800","method":', None, -32700, "a line must be JSON: "),
+        ('{"jsonrpc":"2.0","id":"\\ud800"}', None, -32700, "a line must be JSON: "),
+        ("[" * 5000, None, -32700, "a line must be JSON: recursion limit exceeded"),
+        ('{"id":"a","method":"ping"}', "a", -32600, "a line must be a message of JSON-RPC 2.0"),
+        ('{"jsonrpc":"2.0","id":8}', 8, -32600, "a line must be a message of JSON-RPC 2.0"),
+        ("[]", None, -32600, "a line must be a message of JSON-RPC 2.0"),
+        ("7", None, -32600, "a line must be a message of JSON-RPC 2.0"),
+    ],
+)
+def test_a_line_that_is_no_message_gets_a_reply(lines, line, id_, code, reason):
+    reply = lines(line)
+    assert reply["id"] == id_
+    assert reply["error"]["code"] == code
+    assert reply["error"]["message"].startswith(reason)
+
+
+def test_an_empty_line_gets_no_reply(lines):
+    reply = lines('\n  \n{"jsonrpc":"2.0","id":9,"method":"ping"}')
+    assert (reply["id"], reply["result"]) == (9, {})
+
+
+def test_a_request_that_is_too_large_is_refused_with_the_limit(robot):
+    async def use(client):
+        with pytest.raises(MCPError, match="^a request must have at most 2097152 bytes$"):
+            await client.call_tool("ask", {"question": "x" * MOST_BODY})
+
+    with_client(robot, "http", use)
+
+
+def test_the_longest_valid_request_is_accepted(robot):
+    longest = json.dumps(["\N{GRINNING FACE}" * 1000] * MAX_ENTRIES)
+    assert len(longest) < MOST_BODY
+    refused = call(robot, "find", phrases=["x" * 1001] * MAX_ENTRIES, camera="front")
+    assert "phrases[0] must be" in refused.content[0].text
 
 
 # What agents cannot do --------------------------------------------------------------------------
