@@ -215,7 +215,7 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
     If `text` ends with a phrase, which may be open or have `<object>` after it, the caption
     repeats the phrase.
 
-    Raises PromptError if `text` is empty, longer than MAX_PROMPT (also in NFKC form, which the
+    Raises PromptError if `text` has no visible character, is longer than MAX_PROMPT (also in NFKC form, which the
     tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location beyond the
     grid, a control character or more than MAX_MARKS combining marks in a row, or has another
     number of EMPTY_OBJECT than regions, or if `stop` is not as above.
@@ -224,6 +224,7 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
     if not text:
         raise PromptError("prompt must not be empty")
     _check_text("prompt", text, MAX_PROMPT)
+    _check_visible("prompt", text)
     # NFKC can turn one character into 18: a second of work and much memory for the tokenizer.
     _check_length("prompt in NFKC form", unicodedata.normalize("NFKC", text), MAX_PROMPT)
     _check_tags("prompt", text)
@@ -241,7 +242,7 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
 def plain_text(name: str, text: str) -> str:
     """Return `text` with one space in place of each run of white space.
 
-    Raises PromptError, which calls the text `name`, if it is empty, longer than MAX_TEXT or not
+    Raises PromptError, which calls the text `name`, if it has no visible character, is longer than MAX_TEXT or not
     Unicode text, or contains a control character, more than MAX_MARKS combining marks in a row or
     a tag. KOSMOS-2's tokenizer normalizes text (NFKC), so a tag of full-width or other compatible
     characters is also refused.
@@ -250,6 +251,7 @@ def plain_text(name: str, text: str) -> str:
     if not text:
         raise PromptError(f"{name} must not be empty")
     _check_text(name, text, MAX_TEXT)
+    _check_visible(name, text)
     if tag := next(_tags(text), None):
         raise PromptError(
             f"{name} {quoted(text)} contains the reserved tag {tag.group()[:MAX_VALUE]}; remove it"
@@ -283,6 +285,12 @@ def _check_text(name: str, text: str, most: int) -> None:
         raise PromptError(
             f"{name} must have at most {MAX_MARKS} combining marks in a row, got {longest}"
         )
+
+
+def _check_visible(name: str, text: str) -> None:
+    """Refuse a text of zero-width and other invisible characters, which says nothing."""
+    if not any(char.isprintable() and not char.isspace() for char in text):
+        raise PromptError(f"{name} must contain a visible character, got {quoted(text)}")
 
 
 def _is_mark(char: str) -> bool:
@@ -337,7 +345,7 @@ def _earlier(history: Sequence[str]) -> str:
     if len(history) % 2:
         raise PromptError(
             "history must have questions and answers in turn and end with an answer, "
-            f"got {len(history)} entries"
+            f"but it has {len(history)}, an odd number of entries"
         )
     turns = zip(history[::2], history[1::2], strict=True)
     return "".join(

@@ -77,8 +77,9 @@ class AgentServer(MCPServer[Any]):
         except ToolError as exc:
             reason = str(exc.__cause__)
             if isinstance(exc.__cause__, ValidationError):
-                place = exc.__cause__.errors()[0]["loc"]
-                reason = args.wrong(name, schemas[name], arguments, place)
+                first = exc.__cause__.errors()[0]
+                own = str(first["ctx"]["error"]) if first["type"] == "value_error" else ""
+                reason = args.wrong(name, schemas[name], arguments, first["loc"], own)
             raise ToolError(reason) from exc
 
     async def run_stdio_async(self) -> None:

@@ -17,9 +17,11 @@ from typing import Annotated, Any
 from kosmos_msgs.action import Generate
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ImageContent, TextContent
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from kosmos_ros.errors import KosmosError, RequestError
+from kosmos_ros.sanitize import one_line, quoted
+from kosmos_ros.settings import MAX_ENTRIES
 from kosmos_ros.web import messages
 from kosmos_ros.web.broker import HEALTH, PRESENT, Broker, Happened
 from kosmos_ros.web.goals import GONE
@@ -44,6 +46,7 @@ LOOK_TIMEOUT = 30.0  # s until the next described frame
 PICTURE_TIMEOUT = 2.0  # s from a described frame to its picture
 ANSWER_TIMEOUT = 120.0  # s for an answer, including the wait for other requests
 LONGEST_WAIT = 300.0  # s for an event
+MOST_SUBJECTS = 600  # characters of the subjects that an answer lists
 MOST_CALLS = 8  # calls that run at a time; further ones are refused
 
 UNDIAGNOSED = (
@@ -59,15 +62,16 @@ Stamp = Annotated[
     str,
     Field(max_length=32, description="stamp of an earlier result; empty: the newest frame"),
 ]
+Number = Annotated[float, Field(strict=True)]  # otherwise true and "5" are numbers, too
 Region = Annotated[
-    list[float],
+    list[Number],
     Field(
         min_length=4,
         max_length=4,
-        description="x_min, y_min, x_max and y_max in pixels of the image",
+        description="x_min, y_min, x_max and y_max in pixels of the image, to which it is cut",
     ),
 ]
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(messages.transferable)]
 
 
 class Tools:
@@ -78,7 +82,11 @@ class Tools:
         self._running = 0
 
     async def cameras(self) -> Cameras:
-        """List the cameras with their state, and the state of the node."""
+        """List the cameras with their state, and the state of the node.
+
+        While nobody subscribes to its results, a camera is idle, which is no fault: its frames are
+        not described, so captions_per_second is 0. look, ask, find and describe work all the same.
+        """
         with self._call():
             with contextlib.suppress(RequestError):
                 await self._present()
@@ -121,7 +129,7 @@ class Tools:
 
     async def find(
         self,
-        phrases: Annotated[list[Text], Field(min_length=1, max_length=20)],
+        phrases: Annotated[list[Text], Field(min_length=1, max_length=MAX_ENTRIES)],
         camera: CameraName = "",
         stamp: Stamp = "",
     ) -> Answer:
@@ -134,7 +142,7 @@ class Tools:
         camera: CameraName = "",
         region: Region | Corners | None = None,
         detailed: Annotated[
-            bool, Field(description="true: describe the whole frame at length")
+            bool, Field(strict=True, description="true: describe the whole frame at length")
         ] = False,
         stamp: Stamp = "",
     ) -> Answer:
@@ -156,13 +164,14 @@ class Tools:
             str, Field(max_length=1000, description="the phrase or the question; empty: any")
         ] = "",
         timeout: Annotated[
-            float, Field(gt=0, le=LONGEST_WAIT, description="seconds to wait")
+            Number, Field(gt=0, le=LONGEST_WAIT, description="seconds to wait")
         ] = 60.0,
     ) -> Waited:
         """Wait until a phrase appears or disappears, or the answer to a question changes.
 
         Events exist only for the parameters `phrases` and `questions` of the node. With an empty
-        camera, an event of any camera counts.
+        camera, an event of any camera counts. A subject that these parameters do not contain ends
+        the wait at once, and the reason names those that they contain.
         """
         called = time.monotonic()
 
@@ -179,12 +188,15 @@ class Tools:
             await self._diagnosed()  # the clocks of two machines can be compared from then on
             if camera:
                 await self._camera(camera)
+            if reason := self._no_subject(camera, subject):
+                return Waited(event=None, reason=reason)
             try:
                 with self._broker.watching(EVENTS):
                     event = (await self._broker.next(matches, timeout)).event
             except asyncio.TimeoutError:
-                return Waited(event=None)
-            return Waited(event=Event(**{**event, "phrases": phrases_of(event["phrases"])}))
+                return Waited(event=None, reason=f"no event within {timeout:g} s")
+            found = Event(**{**event, "phrases": phrases_of(event["phrases"])})
+            return Waited(event=found, reason="")
 
     # --------------------------------------------------------------------------------------------
 
@@ -225,13 +237,13 @@ class Tools:
         health = self._broker.camera_health.get(name) if here else None
         if health is None:
             message = UNDIAGNOSED if here else self._broker.node_state["message"]
-            health = {"level": "unknown", "message": message, "sample": {}}
+            health = {"level": "unknown", "message": message, "sample": {}, "values": {}}
         return Camera(
             name=name,
             topic=topic,
             level=health["level"],
             message=health["message"],
-            images_per_second=health["sample"].get("images", 0.0),
+            images_per_second=messages.known(health["values"], messages.IMAGE_RATE),
             captions_per_second=health["sample"].get("captions", 0.0),
         )
 
@@ -243,6 +255,23 @@ class Tools:
             return names[0]
         self._broker.check_camera(name)
         return name
+
+    def _no_subject(self, camera: str, subject: str) -> str:
+        """Return why no event can have this subject; empty: one can. Without a camera: of any."""
+        subjects = {
+            entry.strip("\r\n"): None  # as the node reads it
+            for name in ([camera] if camera else self._broker.cameras)
+            for parameter in ("phrases", "questions")
+            for entry in self._broker.value(name, parameter) or ()
+        }
+        if not subject or subject in subjects:
+            return ""
+        known = one_line(", ".join(map(quoted, subjects)), MOST_SUBJECTS)
+        have = f"have only {known}" if subjects else "are empty"
+        return (
+            f"no event can have the subject {quoted(subject)}, because the parameters phrases and "
+            f"questions {have}; leave subject empty to wait also for entries that are added later"
+        )
 
     async def _next_look(self, camera: str) -> Look:
         def described(news: Any) -> bool:

@@ -32,8 +32,10 @@ def unknown(tool: str, schema: Json, arguments: Mapping[str, object]) -> str:
     return f"{tool} has no argument {quoted(strange[0])}; {has}"
 
 
-def wrong(tool: str, schema: Json, arguments: Mapping[str, object], place: Place) -> str:
-    """Return why the argument at `place` is wrong."""
+def wrong(
+    tool: str, schema: Json, arguments: Mapping[str, object], place: Place, reason: str = ""
+) -> str:
+    """Return why the argument at `place` is wrong; `reason`: more than the schema says."""
     name, *inside = place
     if name not in arguments:
         return f"{tool} requires the argument {name}; its arguments are {names_of(schema)}"
@@ -42,6 +44,8 @@ def wrong(tool: str, schema: Json, arguments: Mapping[str, object], place: Place
     index = inside[0] if inside else None
     if entries and isinstance(index, int) and isinstance(value, list):
         name, rule, value = f"{name}[{index}]", entries, value[index]
+    if reason:
+        return one_line(f"{name} {reason}, got {quoted(value)}")
     definitions = schema.get("$defs", {})
     return one_line(f"{name} must be {_expected(rule, definitions)}, got {_got(rule, value)}")
 

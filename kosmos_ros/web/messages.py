@@ -47,6 +47,7 @@ GOAL_FIELDS = (
     "grounded", "stamp",
 )  # fmt: skip
 """Fields of a request of the page."""
+IMAGE_RATE = "image rate (Hz)"  # key of a measurement in a camera's status
 CHOICES = "one of "  # start of additional_constraints in a parameter's description
 
 
@@ -252,10 +253,19 @@ def _text(request: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def transferable(text: str) -> str:
+    """Return `text`. Raises ValueError if a ROS message would cut it off or cannot contain it."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must not contain null characters or lone surrogates")
+    return text
+
+
 def _check_characters(name: str, text: str) -> None:
     """Raise RequestError for a text that a ROS message would cut off or cannot contain."""
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise RequestError(f"{name} must not contain null characters or lone surrogates")
+    try:
+        transferable(text)
+    except ValueError as exc:
+        raise RequestError(f"{name} {exc}") from exc
 
 
 def _entries(request: Mapping[str, Any], name: str) -> list[Any]:
@@ -415,7 +425,7 @@ def sample_json(camera: Mapping[str, str], model: Mapping[str, str], before: flo
     reasons = {key.removeprefix(reason): key for key in camera if key.startswith(reason)}
     return {
         "captions": measured(camera, "described rate (Hz)"),
-        "images": measured(camera, "image rate (Hz)"),
+        "images": measured(camera, IMAGE_RATE),
         "p50": number(1e3 * measured(camera, "latency p50 (s)")),
         "p95": number(1e3 * measured(camera, "latency p95 (s)")),
         "drops": max(0.0, measured(camera, "dropped") - before),
@@ -429,7 +439,12 @@ def sample_json(camera: Mapping[str, str], model: Mapping[str, str], before: flo
 
 def measured(values: Mapping[str, str], key: str) -> float:
     """Return a measurement of a status; 0 if it is missing or unknown."""
+    return known(values, key) or 0.0
+
+
+def known(values: Mapping[str, str], key: str) -> float | None:
+    """Return a measurement of a status; None if it is missing or unknown."""
     try:
         return number(float(values.get(key, "")))
     except ValueError:
-        return 0.0
+        return None

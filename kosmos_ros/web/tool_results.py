@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from kosmos_ros.web.looks import Json
 
 
 class Corners(BaseModel):
     """A region in pixels of the image. The box of a result is one."""
+
+    model_config = ConfigDict(strict=True)  # otherwise true and "5" are numbers, too
 
     x_min: float
     y_min: float
@@ -77,8 +79,12 @@ class Camera(BaseModel):
     topic: str
     level: Literal["ok", "warn", "error", "stale", "unknown"]
     message: str
-    images_per_second: float
-    captions_per_second: float
+    images_per_second: float | None = Field(
+        description="null: not measured, because nobody subscribes to results of this camera"
+    )
+    captions_per_second: float = Field(
+        description="frames described; 0 while nobody subscribes to results of this camera"
+    )
 
 
 class Cameras(BaseModel):
@@ -102,9 +108,10 @@ class Event(BaseModel):
 
 
 class Waited(BaseModel):
-    """The event; null if there was none within the timeout."""
+    """The event, or the reason why there is none."""
 
     event: Event | None
+    reason: str = Field(description="why there is no event; empty: there is one")
 
 
 def phrases_of(phrases: list[Json]) -> list[Phrase]:

@@ -29,7 +29,7 @@ from mcp import MCPError, StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.server.mcpserver.exceptions import ToolError
-from web_client import PATIENCE, QUESTION, Robot
+from web_client import PATIENCE, PHRASE, QUESTION, Robot
 
 from kosmos_ros.settings import MAX_ENTRIES
 from kosmos_ros.web import agents
@@ -150,9 +150,24 @@ def test_an_agent_can_wait_for_an_event(robot):
 
 
 def test_a_wait_that_times_out_has_no_event(robot):
-    found = call(robot, "wait_for_event", subject="a thing that nobody looks for", timeout=0.1)
+    found = call(robot, "wait_for_event", camera="front", subject=PHRASE, timeout=0.1)
     assert not found.is_error
-    assert found.structured_content == {"event": None}
+    assert found.structured_content == {"event": None, "reason": "no event within 0.1 s"}
+
+
+@pytest.mark.parametrize("camera", ["front", ""])
+def test_a_wait_for_a_subject_that_no_parameter_contains_ends_at_once_with_the_reason(
+    robot, camera
+):
+    arguments = {"camera": camera, "subject": "a red sqare", "timeout": 300}
+    found = call(robot, "wait_for_event", **arguments)
+    assert not found.is_error
+    assert found.structured_content == {
+        "event": None,
+        "reason": "no event can have the subject 'a red sqare', because the parameters phrases "
+        f"and questions have only '{PHRASE}', '{QUESTION}'; leave subject empty to wait also for "
+        "entries that are added later",
+    }
 
 
 ARGUMENTS = "its arguments are question, camera, region, history and stamp"
@@ -160,6 +175,8 @@ REGION = (
     "region must be a list of 4 entries, each a number, or an object with x_min, y_min, x_max and "
     "y_max, got "
 )
+CORNERS = {"x_min": 1, "y_min": 2, "x_max": 8, "y_max": 9}
+LONE = "must not contain null characters or lone surrogates"
 TEXT = "a text of 1 to 1000 characters"
 WAIT = "timeout must be a number greater than 0 and at most 300, got "
 ERRORS = [
@@ -187,13 +204,19 @@ ERRORS = [
         {"question": "Why?", "camera": "front", "stamp": "now"},
         "stamp must be seconds, a dot and nine digits of nanoseconds, got 'now'",
     ),
-    ("find", {"phrases": []}, f"phrases must be a list of 1 to 20 entries, each {TEXT}, got []"),
+    ("find", {"phrases": []}, f"phrases must be a list of 1 to 100 entries, each {TEXT}, got []"),
     (
         "find",
-        {"phrases": ["x"] * 21},
-        f"phrases must be a list of 1 to 20 entries, each {TEXT}, got 21 entries",
+        {"phrases": ["x"] * 101},
+        f"phrases must be a list of 1 to 100 entries, each {TEXT}, got 101 entries",
     ),
-    ("describe", {"detailed": "maybe"}, "detailed must be true or false, got 'maybe'"),
+    ("ask", {"question": "a\0b"}, f"question {LONE}, got 'a\\x00b'"),
+    ("find", {"phrases": ["x", "\0"]}, f"phrases[1] {LONE}, got '\\x00'"),
+    ("describe", {"detailed": "yes"}, "detailed must be true or false, got 'yes'"),
+    ("describe", {"detailed": 1}, "detailed must be true or false, got 1"),
+    ("describe", {"region": [0, 0, True, 9]}, f"{REGION}[0, 0, True, 9]"),
+    ("describe", {"region": [0, 0, "8", 9]}, f"{REGION}[0, 0, '8', 9]"),
+    ("describe", {"region": {**CORNERS, "x_max": "8"}}, f"{REGION}{CORNERS | {'x_max': '8'}}"),
     (
         "describe",
         {"camera": "front", "detailed": True, "region": [0, 0, 9, 9]},
@@ -207,6 +230,8 @@ ERRORS = [
     ("cameras", {"camera": "front"}, "cameras has no argument 'camera'; it has none"),
     ("wait_for_event", {"timeout": 301}, f"{WAIT}301"),
     ("wait_for_event", {"timeout": 0}, f"{WAIT}0"),
+    ("wait_for_event", {"timeout": True}, f"{WAIT}True"),
+    ("wait_for_event", {"timeout": "5"}, f"{WAIT}'5'"),
     (
         "set_parameter",
         {"value": 1},
@@ -361,6 +386,7 @@ USED |= {
     "look_json",
     "pictures",
     "check_camera",
+    "value",
 }  # methods that look and ask
 
 
@@ -419,7 +445,7 @@ def present_broker():
     return broker
 
 
-HEALTHY = {"level": "ok", "message": "fine", "values": {}, "sample": {"images": 9.0}}
+HEALTHY = {"level": "ok", "message": "fine", "values": {"image rate (Hz)": "9.00"}, "sample": {}}
 EVENT = {
     "camera": "", "stamp": "1.000000000", "time": 1.0, "kind": "appeared", "subject": "a cat",
     "answer": "", "previous": "", "phrases": [],
@@ -449,6 +475,41 @@ def test_the_event_of_a_bag_that_plays_again_ends_the_wait():
         await asyncio.sleep(0)
         broker.event(EVENT, time.monotonic())
         assert (await waiting).event.subject == "a cat"
+
+    asyncio.run(test())
+
+
+def test_a_subject_of_any_camera_can_be_waited_for_as_the_node_reads_it():
+    async def test():
+        broker = present_broker()
+        broker.described(
+            {},
+            {"front.phrases": ["a dog\n"], "rear.questions": ["Why?"], "rear.phrases": None},
+            {"front": "/front", "rear": "/rear"},
+        )
+        tools = Tools(broker)
+        for camera, subject in (("front", "a dog"), ("", "Why?"), ("rear", "")):
+            found = await tools.wait_for_event(camera, subject, timeout=0.01)
+            assert found.reason == "no event within 0.01 s"
+        refused = await tools.wait_for_event("front", "Why?", timeout=300)
+        assert "have only 'a dog';" in refused.reason
+        broker.changed({"front.questions": ["Why?"]})
+        assert (await tools.wait_for_event("front", "Why?", timeout=0.01)).reason == (
+            "no event within 0.01 s"
+        )
+        broker.described({}, {}, {"": "/image"})
+        assert "are empty;" in (await tools.wait_for_event("", "Why?", timeout=300)).reason
+
+    asyncio.run(test())
+
+
+def test_the_rate_of_an_idle_cameras_images_is_unknown_and_not_zero():
+    async def test():
+        broker = present_broker()
+        idle = {**HEALTHY, "values": {"image rate (Hz)": "unknown"}}
+        broker.health({}, {"": idle})
+        (camera,) = (await Tools(broker).cameras()).cameras
+        assert camera.images_per_second is None
 
     asyncio.run(test())
 
