@@ -531,6 +531,21 @@ def test_an_incomplete_command_points_to_its_help(kosmos, words):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mcp", "--nodes", "x"], "kosmos mcp: unrecognized arguments: --nodes x; see kosmos mcp"),
+        (["fetch", "x", "--now"], "kosmos fetch: unrecognized arguments: x --now; see kosmos fetch"),
+        (["--nodes", "mcp"], "kosmos: unrecognized arguments: --nodes; see kosmos"),
+    ],
+)
+def test_an_unknown_option_points_to_the_help_of_its_command(capsys, words, said):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"{said} --help\n"
+
+
 def test_help_describes_the_options(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["caption", "--help"])

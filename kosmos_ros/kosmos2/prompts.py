@@ -215,10 +215,10 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
     If `text` ends with a phrase, which may be open or have `<object>` after it, the caption
     repeats the phrase.
 
-    Raises PromptError if `text` has no visible character, is longer than MAX_PROMPT (also in NFKC form, which the
-    tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location beyond the
-    grid, a control character or more than MAX_MARKS combining marks in a row, or has another
-    number of EMPTY_OBJECT than regions, or if `stop` is not as above.
+    Raises PromptError if `text` has no visible character, is longer than MAX_PROMPT (also in NFKC
+    form, which the tokenizer makes) or not Unicode text, contains one of CONTROL_TAGS, a location
+    beyond the grid, a control character or more than MAX_MARKS combining marks in a row, or has
+    another number of EMPTY_OBJECT than regions, or if `stop` is not as above.
     """
     text = _without_spaces(text)
     if not text:
@@ -242,9 +242,9 @@ def raw_template(text: str, region_count: int, stop: str = "") -> Template:
 def plain_text(name: str, text: str) -> str:
     """Return `text` with one space in place of each run of white space.
 
-    Raises PromptError, which calls the text `name`, if it has no visible character, is longer than MAX_TEXT or not
-    Unicode text, or contains a control character, more than MAX_MARKS combining marks in a row or
-    a tag. KOSMOS-2's tokenizer normalizes text (NFKC), so a tag of full-width or other compatible
+    Raises PromptError, which calls the text `name`, if it has no visible character, is longer than
+    MAX_TEXT or not Unicode text, or contains a control character, more than MAX_MARKS combining
+    marks in a row or a tag. KOSMOS-2's tokenizer normalizes text (NFKC), so a tag of full-width or other compatible
     characters is also refused.
     """
     text = " ".join(text.split())

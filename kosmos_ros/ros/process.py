@@ -26,7 +26,7 @@ from kosmos_ros.entry import BAD_ARGUMENT, BAD_PARAMETER, SIGNALS, catch_signals
 from kosmos_ros.errors import KosmosError
 from kosmos_ros.ros import environment, parameter_files
 from kosmos_ros.ros.arguments import bare_rule, mistaken_remaps
-from kosmos_ros.sanitize import format_traceback, one_line
+from kosmos_ros.sanitize import format_error, format_traceback, one_line
 
 REPEAT_ERROR = 5.0  # s between log lines about failing callbacks
 
@@ -86,9 +86,8 @@ def run(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         _start_reading(signals, signalled, executor)
         node = make_node()
     except (*SETTING_ERRORS, RuntimeError) as exc:
-        reason = f"{type(exc).__name__}: {exc}"
-        if code := _code_of(exc, reason):
-            return _refuse(code, reason)
+        if code := _code_of(exc):
+            return _refuse(code, format_error(exc))
         rclpy.try_shutdown()
         raise
     for text in mistaken_remaps(words, node.has_parameter):
@@ -146,9 +145,9 @@ def _wrong_argument(words: list[str]) -> str:
     )
 
 
-def _code_of(error: Exception, reason: str) -> int:
+def _code_of(error: Exception) -> int:
     """Return the exit code for an error in the user's settings; 0 for other errors."""
-    codes = [code for part, code in WRONG_SETTINGS.items() if part in reason]
+    codes = [code for part, code in WRONG_SETTINGS.items() if part in str(error)]
     if isinstance(error, SETTING_ERRORS):
         return BAD_PARAMETER
     return codes[0] if codes else 0

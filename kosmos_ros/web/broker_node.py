@@ -26,6 +26,16 @@ from kosmos_ros.web.node_client import NodeClient
 KOSMOS = "/kosmos"  # default name of kosmos_node
 
 
+def check_name(kosmos: str, setting: str) -> None:
+    """Raise ConfigError unless `kosmos` is the full name of a node; `setting` is where it is set."""
+    try:
+        validate_full_topic_name(kosmos)
+    except InvalidTopicNameException as exc:
+        raise ConfigError(
+            f"{setting} must be the full name of a node, such as {KOSMOS}, got {quoted(kosmos)}"
+        ) from exc
+
+
 class BrokerNode(ParameterNode):
     """A client of a kosmos_node, with a thread for an event loop.
 
@@ -43,14 +53,7 @@ class BrokerNode(ParameterNode):
         self._node_client: NodeClient | None = None
 
     def connect(self, kosmos: str) -> None:
-        """Become a client of the node with the full name `kosmos`. Raises ConfigError."""
-        try:
-            validate_full_topic_name(kosmos)
-        except InvalidTopicNameException as exc:
-            raise ConfigError(
-                f"parameter node must be the full name of a node, such as {KOSMOS}, got "
-                f"{quoted(kosmos)}"
-            ) from exc
+        """Become a client of the node with the full name `kosmos`, which check_name accepts."""
         self.broker = Broker(kosmos, self._loop)
         self._node_client = NodeClient(self, kosmos, self.broker, self._loop.call_soon_threadsafe)
         self.broker.node_client = self._node_client

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from kosmos_ros.entry import BROKEN_PIPE
 from kosmos_ros.ros.process import run
 from kosmos_ros.web.agent_server import agent_server
-from kosmos_ros.web.broker_node import BrokerNode
+from kosmos_ros.web.broker_node import BrokerNode, check_name
 
 LEFT = (BrokenPipeError, ConnectionResetError)
 """Errors of standard input and output after the agent has ended."""
@@ -67,6 +67,7 @@ def main(kosmos: str) -> int:
     """Serve one agent until it closes standard input. Return the exit code.
 
     0: the agent closed standard input. 141: it ended during a call, or closed only standard
-    output.
+    output. Raises ConfigError if `kosmos` is not the full name of a node.
     """
+    check_name(kosmos, "--node")
     return run(lambda: AgentNode(kosmos), ["kosmos mcp"])

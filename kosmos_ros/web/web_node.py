@@ -27,7 +27,7 @@ from kosmos_ros.ros.process import run
 from kosmos_ros.sanitize import one_line
 from kosmos_ros.settings import parameter
 from kosmos_ros.web.agent_server import agent_routes, agent_server
-from kosmos_ros.web.broker_node import KOSMOS, BrokerNode
+from kosmos_ros.web.broker_node import KOSMOS, BrokerNode, check_name
 from kosmos_ros.web.security import ANYWHERE, Guard, address_of, token_for
 from kosmos_ros.web.server import MAX_MESSAGE, Site
 
@@ -81,6 +81,7 @@ class WebNode(BrokerNode):
         source = "parameter token" if settings.token else f"environment variable {TOKEN_VARIABLE}"
         chosen = settings.token or os.environ.get(TOKEN_VARIABLE, "")
         token = token_for(settings.address, chosen, source)
+        check_name(settings.node, "parameter node")
         self.connect(settings.node)
         self._socket = _bound(settings.address, settings.port)
         bound, port = self._socket.getsockname()[:2]

@@ -370,6 +370,18 @@ def test_a_question_of_labels_alone_is_empty(text):
         prompts.question(text)
 
 
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff \u2060", "\u200d\u00ad"])
+def test_a_text_of_invisible_characters_is_refused(text):
+    for name, make in (
+        ("question", lambda: prompts.question(text)),
+        ("phrase", lambda: prompts.phrase_grounding(text)),
+        ("prompt", lambda: prompts.raw(text)),
+    ):
+        with pytest.raises(PromptError, match=f"{name} must contain a visible character, got '"):
+            make()
+    assert text in prompts.plain_text("question", f"a{text}b")
+
+
 @pytest.mark.parametrize("phrase", ["İstanbul", "istanbul", "ISTANBUL", "the ß", "THE ß"])
 def test_region_phrases_are_found_in_upper_and_lower_case(phrase):
     for text in ("Is İstanbul left of the ß?", "Is Istanbul left of the ß?"):
@@ -398,7 +410,7 @@ def test_history_precedes_the_question():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_history_must_end_with_an_answer(count):
-    with pytest.raises(PromptError, match=f"end with an answer, got {count} entries"):
+    with pytest.raises(PromptError, match=f"end with an answer, but it has {count}, an odd number"):
         prompts.question("And now?", history=["a"] * count)
 
 

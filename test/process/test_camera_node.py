@@ -152,8 +152,8 @@ def test_a_folder_is_published_in_order(viewing, tmp_path):
 )
 def test_a_bad_parameter_ends_the_node_with_its_name(values, words):
     with Program("camera_node", *parameters(**values)) as camera:
-        assert camera.process.wait(PATIENCE) == 1
-        line = camera.says("ConfigError")
+        assert camera.ends() == 1
+        (line,) = camera.lines
     for word in words:
         assert word in line
     assert "Traceback" not in camera.output

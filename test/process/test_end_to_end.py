@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node with the embedded model as a process over DDS: captions match the drawn scenes."""
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from comparison import corners, in_pixels, iou, message_of
 from conftest import Spinner
+from PIL import Image as Pillow
 from programs import Program, parameters
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
@@ -198,6 +200,21 @@ def test_the_example_client_shows_captions_and_answers(robot, scenes):
         box = caption.phrases[0].boxes[0]
         client.says(f"  {caption.phrases[0].text} at {box.x_min:.0f}, {box.y_min:.0f}, score 0.")
         client.says(f"  it is {caption.phrases[0].text}.")
+
+
+def test_the_readme_shows_what_the_example_client_prints_for_its_scene(robot):
+    folder = Path(__file__).parents[2]
+    scene = np.asarray(Pillow.open(folder / "docs" / "scene.jpg").convert("RGB"))
+    caption = robot.caption(message_of(scene))
+    shown = (folder / "README.md").read_text()
+    assert f"\n{caption.caption}\n" in shown
+    lines = re.findall(r"^  (an? [\w ]+) at (\d+), (\d+), score ([\d.]+)$", shown, re.MULTILINE)
+    assert [text for text, *_ in lines] == [phrase.text for phrase in caption.phrases]
+    for (_, *numbers), phrase in zip(lines, caption.phrases, strict=True):
+        box = phrase.boxes[0]
+        numbers = [float(number) for number in numbers]
+        assert numbers[:2] == pytest.approx([box.x_min, box.y_min], abs=0.6)
+        assert numbers[2] == pytest.approx(box.score, abs=0.01)
 
 
 def test_model_info_names_model_device_and_dtype(robot):

@@ -104,16 +104,20 @@ def test_an_invalid_domain_ends_the_process_with_2(capsys, monkeypatch, domain):
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "kind"),
     [
-        ConfigError("max_rate must be positive"),
-        InvalidQosOverridesError("depth"),
-        RuntimeError("Unexpected QoS override for policy `reliability`: `perhaps`"),
+        (ConfigError("max_rate must be positive"), ""),
+        (InvalidQosOverridesError("depth"), "InvalidQosOverridesError: "),
+        (
+            RuntimeError("Unexpected QoS override for policy `reliability`: `perhaps`"),
+            "RuntimeError: ",
+        ),
     ],
 )
-def test_a_node_that_refuses_its_parameters_ends_the_process_with_1(capsys, error):
+def test_a_node_that_refuses_its_parameters_ends_the_process_with_1(capsys, error, kind):
+    """Only the errors of libraries need their class: the project's own are whole sentences."""
     assert run(raising(error), ["node"]) == 1
-    assert capsys.readouterr().err == f"{type(error).__name__}: {error}\n"
+    assert capsys.readouterr().err == f"{kind}{error}\n"
     assert not rclpy.ok()
 
 
