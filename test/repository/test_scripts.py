@@ -135,3 +135,28 @@ def test_setup_refuses_a_distribution_that_pypi_does_not_have(clone):
     done = run(clone, "setup", ROS_DISTRO="humble")
     assert done.returncode == 1
     assert "ROS_DISTRO=humble must be jazzy or kilted" in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--web"]])
+@pytest.mark.parametrize(
+    ("ends", "title"), [("kosmos_node", "kosmos_node"), ("__node:=rear", "the camera_node rear")]
+)
+def test_the_demo_names_the_node_that_has_ended(clone, ends, title, options):
+    """The programs are stand-ins, which run until they are interrupted, apart from one."""
+    (clone / "scripts" / "setup").write_text("#!/bin/sh\n")
+    programs = clone / ".env" / "jazzy"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
+    for name in ("kosmos_node", "camera_node", "demo_node", "web_node"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\ncase "$0 $*" in *{ends}*) exit 3 ;; esac\nexec sleep 60\n')
+        program.chmod(0o755)
+    done = subprocess.run(
+        [clone / "scripts" / "demo", *options],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"scripts/demo: {title} has ended, so the demo ends, too\n"
