@@ -535,7 +535,10 @@ def test_an_incomplete_command_points_to_its_help(kosmos, words):
     ("words", "said"),
     [
         (["mcp", "--nodes", "x"], "kosmos mcp: unrecognized arguments: --nodes x; see kosmos mcp"),
-        (["fetch", "x", "--now"], "kosmos fetch: unrecognized arguments: x --now; see kosmos fetch"),
+        (
+            ["fetch", "x", "--now"],
+            "kosmos fetch: unrecognized arguments: x --now; see kosmos fetch",
+        ),
         (["--nodes", "mcp"], "kosmos: unrecognized arguments: --nodes; see kosmos"),
     ],
 )

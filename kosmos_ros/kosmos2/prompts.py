@@ -244,8 +244,8 @@ def plain_text(name: str, text: str) -> str:
 
     Raises PromptError, which calls the text `name`, if it has no visible character, is longer than
     MAX_TEXT or not Unicode text, or contains a control character, more than MAX_MARKS combining
-    marks in a row or a tag. KOSMOS-2's tokenizer normalizes text (NFKC), so a tag of full-width or other compatible
-    characters is also refused.
+    marks in a row or a tag. KOSMOS-2's tokenizer normalizes text (NFKC), so a tag of full-width or
+    other compatible characters is also refused.
     """
     text = " ".join(text.split())
     if not text:

@@ -27,7 +27,7 @@ KOSMOS = "/kosmos"  # default name of kosmos_node
 
 
 def check_name(kosmos: str, setting: str) -> None:
-    """Raise ConfigError unless `kosmos` is the full name of a node; `setting` is where it is set."""
+    """Raise ConfigError unless `kosmos` is the full name of a node. `setting`: where it is set."""
     try:
         validate_full_topic_name(kosmos)
     except InvalidTopicNameException as exc:

@@ -410,7 +410,9 @@ def test_history_precedes_the_question():
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_history_must_end_with_an_answer(count):
-    with pytest.raises(PromptError, match=f"end with an answer, but it has {count}, an odd number"):
+    with pytest.raises(
+        PromptError, match=f"end with an answer, but it has {count}, an odd number"
+    ):
         prompts.question("And now?", history=["a"] * count)
 
 

@@ -9,7 +9,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import PATIENCE, Spinner
+from conftest import Spinner
 from programs import Program, parameters
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")

@@ -161,7 +161,12 @@ def test_raw_prompt_reaches_the_model_unchanged(start):
             {"prompt": "a", "max_new_tokens": 5000},
             "must be 1 to 1024, got 5000",
         ),
-        (Ask, "ask", {"question": "Why?", "history": ["Who?"]}, "answer, got 1 entries"),
+        (
+            Ask,
+            "ask",
+            {"question": "Why?", "history": ["Who?"]},
+            "answer, but it has 1, an odd number of entries",
+        ),
         (Ask, "ask", {"question": "Why?", "history": ["Who?", "<s>"]}, "<s>"),
     ],
 )
