@@ -17,6 +17,7 @@ from kosmos_ros.memory.log import SAME_STAMP, ObservationLog
 from kosmos_ros.memory.records import Observation
 from kosmos_ros.offline.report import BLOCK, write_report
 
+BEGIN = b"<!doctype html>"  # of a page
 MAX_FRAMES = 100_000  # more would not fit in the memory of a browser
 
 
@@ -36,6 +37,7 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
+    _check_page(options.page)
     with ObservationLog.read(options.log) as log:
         until = None if options.until is None else options.until + SAME_STAMP
         ids = log.search("", options.since, until, MAX_FRAMES + 1)[::-1]
@@ -52,6 +54,17 @@ def _report(options: argparse.Namespace) -> int:
             return 1
     write(f"{written} frames: {options.page}")
     return 0
+
+
+def _check_page(page: Path) -> None:
+    """Raise ConfigError if the page would replace a file that is no page, such as a log."""
+    try:
+        with page.open("rb") as file:
+            begin = file.read(len(BEGIN))
+    except OSError:
+        return  # there is no such file; others show when it is written
+    if begin.lower() != BEGIN:
+        raise ConfigError(f"{page} exists and is no page; choose another file for the report")
 
 
 def _observations(

@@ -36,6 +36,7 @@ RESERVE = 4_000_000  # bytes of a size limit for the -wal file and for the delet
 
 MIN_ID, MAX_ID = -(2**63), 2**63 - 1  # of SQLite's integers
 SAME_STAMP = 1000  # frames; with the same stamp, their ids are this stamp and the next numbers
+FAR = 1e9  # m; no robot is farther away, and a search there compares distances only
 MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
 CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
 
@@ -517,6 +518,8 @@ def cells_near(x: float, y: float, radius: float) -> list[str]:
     Returns the smallest cells of which there are at most MAX_CELLS; empty: the circle is larger.
     """
     for letter, size in CELL_SIZES.items():
+        if radius > MAX_CELLS * size or max(abs(x), abs(y)) > FAR:
+            continue  # a range of Python cannot have as many numbers
         columns, rows = (
             range(math.floor((at - radius) / size), math.floor((at + radius) / size) + 1)
             for at in (x, y)

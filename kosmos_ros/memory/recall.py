@@ -20,7 +20,7 @@ from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token, cell
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.records import Box, Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
-from kosmos_ros.memory.words import REACH, chunks, pair, question_chunks, stem
+from kosmos_ros.memory.words import NEGATIONS, REACH, chunks, pair, question_chunks, stem
 from kosmos_ros.sanitize import quoted
 
 DEFAULT_LIMIT = 5  # results
@@ -32,6 +32,9 @@ MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames from which the best are chosen, and that are checked together
 MAX_CHECKED = 500  # frames for one question
 
+MARKS = ".,;:!?\"'()"
+REFUSED = NEGATIONS | {"or", "either", "except"}
+"""Words of a question that would give it another meaning: the search finds what was seen."""
 VAGUE = frozenset({
     "color", "colored", "colour", "coloured", "figure", "form", "item", "kind", "object", "one",
     "shape", "shaped", "sort", "thing", "type",
@@ -150,6 +153,12 @@ def _check(query: Query) -> None:
     if len(query.text) > MAX_QUESTION:
         raise RequestError(
             f"a question may have at most {MAX_QUESTION} characters, got {len(query.text)}"
+        )
+    refused = [word for word in query.text.lower().split() if word.strip(MARKS) in REFUSED]
+    if refused:
+        raise RequestError(
+            "a question may name only what was seen together, got "
+            f"{quoted(refused[0].strip(MARKS))}; ask for each thing alone"
         )
     if query.near is not None and not (
         all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0

@@ -102,6 +102,7 @@ def _picture(observation: Observation) -> str:
 
 def _frame(observation: Observation) -> dict[str, Any]:
     """Return what the page shows of an observation. See page/frames.js."""
+    pose = observation.pose
     return {
         "time": observation.stamp // 1_000_000,  # ms, which JavaScript's numbers hold exactly
         "camera": observation.camera,
@@ -110,6 +111,8 @@ def _frame(observation: Observation) -> dict[str, Any]:
         "height": observation.height,
         "task": observation.task,
         "caption": observation.caption,
+        "score": observation.score,
+        "pose": pose and {"frame_id": pose.frame_id, "x": pose.x, "y": pose.y},
         "phrases": [
             {
                 "text": phrase.text,

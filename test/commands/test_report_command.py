@@ -11,7 +11,7 @@ from kosmos_ros import cli
 from kosmos_ros.commands import report
 from kosmos_ros.errors import LogError
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.records import Box, Observation, Phrase
+from kosmos_ros.memory.records import Box, Observation, Phrase, Pose
 
 BEGIN = 1_700_000_000_000_000_000  # ns
 
@@ -26,6 +26,7 @@ def observation(number, stamp=None):
         width=64,
         height=48,
         thumbnail=b"picture %d" % number,
+        pose=Pose("map", 1.5, -2.0),
     )
 
 
@@ -55,6 +56,8 @@ def test_all_frames_are_written_the_oldest_first(log, tmp_path, capsys):
         "height": 48,
         "task": "brief_caption",
         "caption": "a red cup number 0.",
+        "score": 0.0,
+        "pose": {"frame_id": "map", "x": 1.5, "y": -2.0},
         "phrases": [{"text": "a red cup", "start": 0, "end": 9, "boxes": [[1, 2, 30, 40, 0.5]]}],
         "answers": [],
     }
@@ -106,7 +109,7 @@ def test_an_empty_log_is_a_report_without_frames(tmp_path, capsys):
 
 def test_a_log_that_cannot_be_read_leaves_the_old_page(log, tmp_path, monkeypatch, capsys):
     page = tmp_path / "office.html"
-    page.write_text("old")
+    page.write_text("<!DOCTYPE html>old")
 
     def broken(self, ids):
         raise LogError("the observation log is damaged")
@@ -114,5 +117,16 @@ def test_a_log_that_cannot_be_read_leaves_the_old_page(log, tmp_path, monkeypatc
     monkeypatch.setattr(ObservationLog, "get", broken)
     assert cli.main(["report", str(log), str(page)]) == 1
     assert "the observation log is damaged" in capsys.readouterr().err
-    assert page.read_text() == "old"
+    assert page.read_text() == "<!DOCTYPE html>old"
     assert [each.name for each in tmp_path.glob("*.html*")] == ["office.html"]
+
+
+@pytest.mark.parametrize("name", ["office.db", "office.db-wal", "notes.txt"])
+def test_a_report_replaces_no_file_but_a_page(log, tmp_path, capsys, name):
+    page = tmp_path / name
+    if not page.exists():
+        page.write_text("something else")
+    before = page.read_bytes()
+    assert cli.main(["report", str(log), str(page)]) == 2
+    assert f"{page} exists and is no page; choose another file" in capsys.readouterr().err
+    assert page.read_bytes() == before

@@ -436,3 +436,8 @@ def test_json_columns_can_be_queried_by_sql(log):
     assert [row[0] for row in log.connection.execute(sql)] == ["a red circle", "a cup"]
     (text,) = log.connection.execute("SELECT phrases FROM observation").fetchone()
     assert json.loads(text)[1]["boxes"] == [[0, 0, 10, 10, 0.5, 7, [1.5, -2.0, 0.25]]]
+
+
+@pytest.mark.parametrize("circle", [(0.0, 0.0, 1e300), (1e300, -1e300, 1.0), (0.0, 0.0, 1e5)])
+def test_a_huge_circle_has_no_cells(circle):
+    assert cells_near(*circle) == []

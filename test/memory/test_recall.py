@@ -244,7 +244,7 @@ def test_a_frame_without_a_score_is_found(log):
     assert stamps(log, "red cup") == [0]
 
 
-@pytest.mark.parametrize("text", ['"', "cup OR", "a*", "NEAR(", "tokens:cup", "-", "'; --", "円"])
+@pytest.mark.parametrize("text", ['"', "cup AND", "a*", "NEAR(", "tokens:cup", "-", "'; --", "円"])
 def test_the_query_language_of_the_index_means_nothing_in_a_question(log, text):
     log.add([seen(0, "a dog")])
     assert stamps(log, f"{text} zebra") == []
@@ -290,3 +290,12 @@ def test_the_index_finds_what_reading_every_frame_finds(log):
             )
         ]
         assert stamps(log, text, last=True, limit=1000) == plain
+
+
+@pytest.mark.parametrize(
+    ("question", "word"),
+    [("a star without a square", "without"), ("No red cup!", "no"), ("a cup or a bowl", "or")],
+)
+def test_a_question_for_what_is_absent_or_for_either_is_refused(log, question, word):
+    with pytest.raises(RequestError, match=f"got '{word}'; ask for each thing alone"):
+        recall(log, Query(question), None)

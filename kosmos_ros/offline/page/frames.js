@@ -3,7 +3,7 @@
 //
 // The frames of the report, as report.py wrote them, and the pictures, which are read when needed.
 //
-// A frame: {time, camera, frame_id, width, height, task, caption, phrases, answers, picture}. A
+// A frame: {time, camera, frame_id, width, height, task, caption, score, pose, phrases, answers}. A
 // phrase: {text, start, end, boxes}; start and end are 0 if it is not a part of the caption. A box:
 // [x_min, y_min, x_max, y_max, score] in pixels of the image.
 
@@ -39,6 +39,21 @@ frames.forEach((frame, index) => {
   frame.text = [frame.caption, ...answers].join("\n").toLowerCase();
   frame.seen = frame.phrases.filter((phrase) => phrase.boxes.length).map((phrase) => phrase.text.toLowerCase());
 });
+
+const LONGEST = 3; // gaps between two frames of a camera, after which the time between them is unknown
+
+// A frame stands for the time until the next one of its camera.
+function fillTime(own) {
+  const gaps = own.slice(1).map((frame, i) => frame.time - own[i].time).sort((a, b) => a - b);
+  const usual = gaps[Math.floor(gaps.length / 2)] ?? 0;
+  own.forEach((frame, i) => {
+    frame.until = Math.min(own[i + 1]?.time ?? frame.time, frame.time + LONGEST * usual);
+  });
+}
+
+for (const camera of new Set(frames.map((frame) => frame.camera))) {
+  fillTime(frames.filter((frame) => frame.camera === camera));
+}
 
 // Whether one of a frame's phrases has all words of `text`, or another text of the frame contains it.
 // So "blue cup" does not find "a blue chair and a red cup".

@@ -53,21 +53,21 @@ export class Strips {
   }
 
   #strip(words, seen, colour) {
-    const frames = Array.from({ length: BINS }, () => []);
-    for (const frame of seen) frames[bin(frame.time)].push(frame);
-    const most = Math.max(...frames.map((each) => each.length));
-    const bars = frames.flatMap((each, x) =>
-      each.length
-        ? [s("rect", { x, y: 0, width: 1, height: 1, "fill-opacity": 0.35 + (0.65 * each.length) / most })]
-        : [],
-    );
+    // A frame stands for the time up to the next one of its camera.
+    const bars = new Map(); // first part of the time -> end
+    let open = -1;
+    for (const frame of seen) {
+      const x = bin(frame.time), end = Math.max(x + 1, bin(frame.until));
+      if (open >= 0 && x <= bars.get(open)) bars.set(open, Math.max(bars.get(open), end));
+      else bars.set((open = x), end);
+    }
     const mark = s("rect", { class: "window", y: 0, height: 1 });
     this.windows.push(mark);
     const times = `in ${count(seen.length)} frames, from ${offset(seen[0])} to ${offset(seen.at(-1))}`;
     const svg = s(
       "svg",
       { class: `strip c${colour}`, viewBox: `0 0 ${BINS} 1`, preserveAspectRatio: "none", role: "img", "aria-label": times },
-      ...bars, mark,
+      ...[...bars].map(([x, end]) => s("rect", { x, y: 0, width: end - x, height: 1 })), mark,
     );
     svg.addEventListener("click", (event) => {
       const area = svg.getBoundingClientRect();

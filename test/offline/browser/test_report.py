@@ -175,6 +175,22 @@ def test_the_strip_of_a_phrase_counts_its_frames_and_leads_to_them(opened):
     assert [time[:7] for time in times(page)] == ["00:04.0", "00:04.1", "00:09.0"]
 
 
+def test_the_strip_of_a_thing_that_stays_has_no_gaps_and_ends_with_it(opened):
+    seen = range(300, 500)  # of 1000 frames, more than the strip has parts
+    captions = ["a red circle." if number in seen else "a wall." for number in range(1000)]
+    page = opened([observation(2 * number, caption) for number, caption in enumerate(captions)])
+    bars = page.locator(".strip rect:not(.window)")
+    expect(bars).to_have_count(1)
+    start, width = (float(bars.get_attribute(name)) for name in ("x", "width"))
+    assert start / 240 == pytest.approx(0.3, abs=0.01)
+    assert (start + width) / 240 == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_strip_of_few_frames_is_whole_too(opened):
+    page = opened([observation(2 * number) for number in range(20)])
+    expect(page.locator(".strip").first.locator("rect:not(.window)")).to_have_count(1)
+
+
 def test_a_frame_opens_with_its_numbers_and_its_neighbours_follow(opened):
     page = opened([observation(number, raw_text="") for number in range(3)])
     page.locator(".tile .open").nth(1).click()
