@@ -148,7 +148,7 @@ function drawCaption() {
   place.replaceChildren(...grounded(caption.text, caption.phrases, colours(look)));
   if (held) $(`[data-phrase="${CSS.escape(held)}"]`, place)?.focus({ preventScroll: true });
   const cut = caption.truncated ? ["cut off at max_new_tokens"] : [];
-  const facts = [task.replaceAll("_", " "), `score ${caption.score.toFixed(2)}`, `${caption.tokens} tokens`, `${latency.toFixed(0)} ms`, ...cut];
+  const facts = [task.replaceAll("_", " "), `score ${caption.score.toFixed(2)}`, `${caption.tokens} token${caption.tokens === 1 ? "" : "s"}`, `${latency.toFixed(0)} ms`, ...cut];
   $("#caption-facts").textContent = facts.join(" · ");
   fold();
   point.again();

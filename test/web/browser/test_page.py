@@ -332,6 +332,9 @@ def test_a_parameter_is_changed_and_a_refusal_shows_the_nodes_reason(robot, page
         field.press("Enter")
         refusal = page.locator("#p-max_rate-no")
         expect(refusal).to_have_text(re.compile(r"front\.max_rate must be 0 to 1000, got -1"))
+        expect(refusal).to_have_text(re.compile(r"The value is still 4\.$"))
+        field.fill("")
+        expect(refusal).to_be_hidden()
         field.blur()
         expect(field).to_have_value("4")
         assert other.set("front", "max_rate", None)["success"]

@@ -176,6 +176,46 @@ def test_a_refusal_never_looks_like_an_answer(open_page):
     expect(page.locator("#announcer")).to_have_text(f"No answer: {reason}")
 
 
+def test_a_long_refused_question_leaves_its_reason_in_view(open_page):
+    page = open_page(before=Served(hello(["front"]), refusing("too long")))
+    page.fill("#question", "x" * 1500)
+    page.press("#question", "Enter")
+    card = page.locator(".turn")
+    expect(card.locator(".answer")).to_have_text("too long")
+    assert card.locator(".asked").bounding_box()["height"] <= 100
+    expect(card.locator(".answer")).to_be_in_viewport()
+
+
+def test_a_refusal_ends_when_the_state_of_the_node_changes(open_page):
+    def refuse(served, message):
+        if message["type"] == "set":
+            served.send(type="set", id=message["id"], success=False, message="not running")
+
+    served = Served(hello(["front"], state="gone"), refuse)
+    page = open_page(before=served)
+    page.fill("#phrases-add", "a cup")
+    page.press("#phrases-add", "Enter")
+    expect(page.locator("#standing-refusal")).to_have_text("not running")
+    served.send(type="state", state="ready", message="")
+    expect(page.locator("#standing-refusal")).to_be_hidden()
+
+
+@pytest.mark.parametrize("viewport", [DESK, SMALL, PHONE], ids=["desk", "small", "phone"])
+def test_the_age_of_an_old_frame_is_whole_and_no_time_is_cut(open_page, viewport):
+    frame = look("front", 0, ago(600))
+    page = open_page(before=Served(hello(["front"], looks=[frame], values=OFF)), viewport=viewport)
+    expect(page.locator("#live-text")).to_have_text("Switched off")
+    row = page.locator(".moment").bounding_box()
+    right, bottom = row["x"] + row["width"], row["y"] + row["height"]
+    age = page.locator("#age").bounding_box()
+    expect(page.locator("#age")).to_have_text("10 min ago")
+    assert age["x"] + age["width"] <= right
+    assert age["y"] + age["height"] <= bottom
+    stamp = page.locator("#stamp").bounding_box()
+    whole = stamp["x"] + stamp["width"] <= right and stamp["y"] + stamp["height"] <= bottom
+    assert whole or stamp["y"] >= bottom
+
+
 def test_an_answer_about_the_whole_picture_covers_no_box_if_it_can(open_page):
     frame = look("front")
     frame["caption"]["phrases"][0]["boxes"] = [[0, 320, 640, 480, 0.5]]

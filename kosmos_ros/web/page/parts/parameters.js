@@ -20,6 +20,11 @@ export class Parameters {
     this.node = node;
     this.root = $("#parameters");
     this.rows = []; // functions that show a row's value
+    node.addEventListener("state", () => {
+      if (node.state === this.state) return;
+      this.state = node.state;
+      this.build(); // what was refused before may be accepted now
+    });
   }
 
   // Makes the rows again, for other parameters.
@@ -61,7 +66,8 @@ export class Parameters {
     const set = async (value) => {
       const { refusal: refused, stored } = await this.node.set(camera, name, value);
       const changed = value !== null && stored !== undefined && stored !== value;
-      const reason = refused || (changed ? `The node stores ${text(stored)} instead. ROS reads words such as null, None and ~ as no value.` : "");
+      const still = refused && `${refused.replace(/\.$/, "")}. The value is still ${text(this.node.value(camera, name))}.`;
+      const reason = still || (changed ? `The node stores ${text(stored)} instead. ROS reads words such as null, None and ~ as no value.` : "");
       refusal.hidden = !reason;
       refusal.textContent = reason;
       row.classList.toggle("refused", Boolean(reason));
@@ -70,7 +76,11 @@ export class Parameters {
       row.classList.toggle("saved", !reason);
       show();
     };
-    const about = { id, "aria-describedby": `${id}-why ${id}-no` };
+    const clear = () => {
+      refusal.hidden = true;
+      row.classList.remove("refused");
+    };
+    const about = { id, "aria-describedby": `${id}-why ${id}-no`, oninput: clear };
     const { input, box } = control(field, name, about, set, () => setTimeout(() => document.activeElement !== input && show(), LEAVE));
     const reset = h("button", { type: "button", class: "link", onclick: () => set(null) });
     const show = () => {

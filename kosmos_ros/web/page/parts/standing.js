@@ -21,6 +21,12 @@ export class Standing {
     this.note = null; // {camera, refusal, kind, missing}: what became of the last change
     this.changes = Promise.resolve(); // they follow each other, because each starts from the node's list
     for (const kind of Object.keys(KINDS)) this.#form(kind);
+    node.addEventListener("state", () => {
+      if (node.state === this.state) return;
+      this.state = node.state;
+      this.note = null; // what was refused before may be accepted now
+      this.#tell();
+    });
   }
 
   #form(kind) {
