@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import chromium as browsers
 import pytest
 from hypothesis import settings
 from programs import RUNNING
@@ -310,3 +311,37 @@ def start(ros):
         yield make
     # rcl keeps one log publisher for each node name; the next node needs its own.
     gc.collect()
+
+
+@pytest.fixture(scope="module")  # its event loop would be in the way of other files
+def chromium():
+    """A headless Chromium."""
+    with browsers.chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(address, chromium):
+    """A function that opens the page; errors of its scripts fail the test."""
+    contexts, errors = [], []
+
+    ready = "body[data-ready=yes]"
+
+    def new(address=address, viewport=None, before=None, until=ready, **options):
+        context = chromium.new_context(
+            viewport=viewport or browsers.DESK, reduced_motion="reduce", **options
+        )
+        contexts.append(context)
+        context.set_default_timeout(browsers.PATIENCE)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(error))
+        if before:
+            before(page)
+        page.goto(address)
+        page.wait_for_selector(until)
+        return page
+
+    yield new
+    for context in contexts:
+        context.close()
+    assert not errors

@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("axe_playwright_python", reason="run scripts/setup")
 pytest.importorskip("playwright", reason="run scripts/setup")
 
-from chromium import DESK, PHONE, check_accessibility, chromium
+from chromium import DESK, PHONE, check_accessibility
 from playwright.sync_api import expect
 
 from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
@@ -61,21 +61,15 @@ def observation(number, caption="a red circle and a blue square.", **more):
     )
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(chromium, tmp_path):
     """A function that opens the report of observations; errors in its scripts fail the test."""
     contexts, errors = [], []
 
     def new(observations, title="a tour", **options):
         file = tmp_path / "report.html"
         write_report(observations, title, file)
-        context = browser.new_context(
+        context = chromium.new_context(
             **{"viewport": DESK, "reduced_motion": "reduce", "offline": True} | options
         )
         contexts.append(context)
