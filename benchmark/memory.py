@@ -76,7 +76,7 @@ ABSENT = (
 )  # fmt: skip
 """Things that no drawn scene has."""
 UNPAIRED = 6  # pairs of a colour and a kind that no scene of the log has
-UNRELATED = 40  # (thing, relation, thing) that no scene of the log has, but each thing has
+UNRELATED = 40  # (thing, relation, thing) that no scene of the log has; it has each of the things
 ASKED = {
     1: (
         "where did you last see the {}?",
@@ -375,7 +375,11 @@ def main() -> None:
     """Write a log, ask it, and print a table."""
     parser = argparse.ArgumentParser(prog="benchmark.memory", description=__doc__)
     parser.add_argument("observations", type=int, metavar="N", help="number of observations")
-    parser.add_argument("--file", type=Path, help="keep the log here, or use the one of this N")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        help="keep the log in this file, or use an existing log of N observations",
+    )
     options = parser.parse_args()
     frames = Frames(options.observations)
     with tempfile.TemporaryDirectory() as folder:

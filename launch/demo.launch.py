@@ -86,7 +86,7 @@ def _nodes(context: LaunchContext) -> list[Action]:
             "max_rate": "2.0",
             "model": LaunchConfiguration("model"),
             "request_timeout": "120.0",  # s, for slow models
-            # demo_node asks it, and names a folder that cannot be made.
+            # demo_node asks the memory, and reports a folder that cannot be made.
             "memory": os.path.join(out, "memory.db") if os.path.isdir(out) else "",
             # demo_node expects /kosmos.
             "namespace": "",

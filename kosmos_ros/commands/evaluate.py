@@ -69,14 +69,14 @@ def add(commands: Any) -> None:
         "--annotations",
         type=Path,
         metavar="FILE",
-        help="JSON file of the answers; only for the task vqa. Default: no answers are known, so "
-        "there is no score.",
+        help="JSON file of the true answers; only for --task vqa. Default: none, and no score.",
     )
     parser.add_argument(
         "--details",
         type=Path,
         metavar="FILE",
-        help="New file for one JSON object per line and sample: prompt, prediction, truth, score.",
+        help="New file with one line per sample: a JSON object with prompt, prediction, truth "
+        "and score.",
     )
     parser.add_argument(
         "--limit",
@@ -232,7 +232,7 @@ def _count(text: str) -> int:
 
 
 class _Details:
-    """A new file with a JSON object per line, or nothing. Removed if nothing was written."""
+    """The file of --details, if it is given. Removed if nothing was written."""
 
     def __init__(self, path: Path | None) -> None:
         """Raise ConfigError if the file exists or cannot be created."""

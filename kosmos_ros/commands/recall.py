@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""kosmos recall: ask an observation log what cameras have shown. Knows no model."""
+"""kosmos recall: find frames in an observation log. Knows no model."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def add(commands: Any) -> None:
         "recall",
         help="find frames in an observation log",
         description="Find the frames of an observation log that show what a question names, such "
-        "as 'where did you last see the red cup?'. Writes one JSON object per line for at most "
-        f"{DEFAULT_LIMIT} frames, the best one first, with the phrases that match and their "
-        "boxes in pixels of the source image. Exit code 1: never seen.",
+        f"as 'where did you last see the red cup?'. Writes at most {DEFAULT_LIMIT} frames, the "
+        "best one first: one JSON object per line, with the phrases that match and their boxes "
+        "in pixels of the source image. Exit code 1: no frame fits.",
     )
     parser.add_argument("log", metavar="FILE", help="Observation log.")
     parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
         "--near",
         type=_circle,
         metavar="X,Y,R",
-        help="Circle in m in which the robot was: centre and radius. A negative X needs "
+        help="Circle in which the robot was: centre and radius in m. If X is negative, write "
         "--near=X,Y,R. Default: anywhere.",
     )
     parser.add_argument(
@@ -82,7 +82,7 @@ def _recall(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, question: str, net: WordNet | None) -> str:
-    """Return which words of a question the log does not have, if any."""
+    """Return a text that names the words of a question that the log does not have, if any."""
     words = ", ".join(quoted(word) for word in unknown_words(log, question, net))
     return f"; nothing in the log is called {words}" if words else ""
 
@@ -138,7 +138,7 @@ def _save_thumbnail(
 
 
 def _iso(stamp: int) -> str | None:
-    """Return a stamp in ns as ISO 8601 in UTC, to 1 ms; None: beyond the years of a calendar."""
+    """Return a stamp in ns as ISO 8601 in UTC, to 1 ms; None if datetime cannot represent it."""
     try:
         return datetime.fromtimestamp(stamp // 10**6 / 1e3, timezone.utc).isoformat(
             timespec="milliseconds"

@@ -26,12 +26,15 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
         help="show an observation log as a web page",
-        description="Write an observation log as one web page with the frames, their captions "
-        "and boxes, when each phrase was seen, and a search. The page needs no server and no "
-        "network. Writes the number of frames and the path to standard output.",
+        description="Show an observation log as one web page: the frames with their captions and "
+        "boxes, the times at which each phrase was seen, and a search. The page opens from disk, "
+        "without a server or a network. Writes the number of frames and the path of the page to "
+        "standard output.",
     )
     parser.add_argument("log", metavar="FILE", help="Observation log.")
-    parser.add_argument("page", type=Path, metavar="OUT", help="File of the page, such as a.html.")
+    parser.add_argument(
+        "page", type=Path, metavar="OUT", help="File of the page. An existing file is replaced."
+    )
     opts.add_times(parser)
     parser.set_defaults(run=_report)
 
@@ -43,8 +46,8 @@ def _report(options: argparse.Namespace) -> int:
         ids = log.search("", options.since, until, MAX_FRAMES + 1)[::-1]
         if len(ids) > MAX_FRAMES:
             raise ConfigError(
-                f"a report may have at most {MAX_FRAMES} frames; choose a time with --since and "
-                "--until"
+                f"a report may have at most {MAX_FRAMES} frames, got more; select a time with "
+                "--since and --until"
             )
         try:
             frames = _observations(log, ids, options.until)

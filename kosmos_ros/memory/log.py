@@ -32,10 +32,10 @@ LOCK_TIMEOUT = 1.0  # s to wait for another program that writes the file
 PRUNE_ROWS = 100  # observations that are deleted in one transaction
 VACUUM_PAGES = 2000  # free pages that are cut off at a time, if the file is too large
 WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
-RESERVE = 4_000_000  # bytes of a size limit for the -wal file and for the deletion of old rows
+RESERVE = 4_000_000  # bytes below a size limit, for the -wal file and for the deletion of rows
 
 MIN_ID, MAX_ID = -(2**63), 2**63 - 1  # of SQLite's integers
-SAME_STAMP = 1000  # frames; with the same stamp, their ids are this stamp and the next numbers
+SAME_STAMP = 1000  # frames that may have the same stamp; their ids are the numbers from it on
 FAR = 1e9  # m; no robot is farther away, and a search there compares distances only
 MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
 CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
@@ -80,7 +80,7 @@ CREATE TABLE event (
   phrases TEXT -- JSON, as in observation
 );
 CREATE TABLE word (
-  stem TEXT PRIMARY KEY -- of each word that was ever said
+  stem TEXT PRIMARY KEY -- of each word of captions, answers and phrases; rows are never deleted
 ) WITHOUT ROWID;
 CREATE VIRTUAL TABLE search USING fts5(
   tokens, -- of the observation whose id is the rowid: words, pairs of words, camera, cells
@@ -124,8 +124,8 @@ class ObservationLog:
         """Open a log for writing. Make it if the file does not exist or is empty.
 
         Raises ConfigError if the file can never be a log: it has other contents, a newer version
-        wrote it, or its folder is missing or not writable. Raises LogError for what may pass: the
-        file is locked or the disk is full.
+        wrote it, or its folder is missing or not writable. Raises LogError for a fault that may
+        pass: the file is locked or the disk is full.
         """
         path = Path(path)
         _check_writable(path)
@@ -181,9 +181,9 @@ class ObservationLog:
     def prune(self, max_bytes: int, max_age: float, now: int) -> int:
         """Delete the oldest observations until the limits hold. Return how many were deleted.
 
-        `max_bytes` limits the size of the file, with its -wal file. `max_age` is in seconds
-        before `now`, in ns. 0: no limit. Events and thumbnails are deleted with the observations
-        of their time. Raises LogError.
+        `max_bytes` limits the size of the file, with its -wal file. `max_age` is the largest age
+        in s at the time `now` in ns. 0: no limit. Events and thumbnails are deleted with the
+        observations of their time. Raises LogError.
         """
         deleted = 0
         oldest = now - round(max_age * 1e9) if max_age else None
@@ -201,7 +201,7 @@ class ObservationLog:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the file that contain data. The others are used before the file grows."""
+        """Bytes of the file that contain data. The file grows only if all contain data."""
         pages = self._pragma("page_count") - self._pragma("freelist_count")
         return pages * self._pragma("page_size")
 
@@ -222,7 +222,8 @@ class ObservationLog:
     def _delete(self, ids: Sequence[int]) -> None:
         """Delete the observations with these ids, which are the oldest ones."""
         for number in ids:
-            # The words of a damaged row are unknown and stay in the index. No search minds.
+            # The words of a damaged row are unknown and stay in the index. Searches still work:
+            # `get` skips ids that no longer exist.
             with contextlib.suppress(LogError):
                 for observation in self.get([number], thumbnails=False):
                     self._index(observation, delete=True)
@@ -319,7 +320,7 @@ class ObservationLog:
     def get(self, ids: Sequence[int], thumbnails: bool = True) -> list[Observation]:
         """Return the observations with these ids, in this order; those that exist.
 
-        Without `thumbnails` none is read. Raises LogError.
+        If `thumbnails` is false, their thumbnails are None. Raises LogError.
         """
         found = {}
         with _translated(self.path):
@@ -364,7 +365,10 @@ class ObservationLog:
             return self._ids(sql, *values, limit)
 
     def words(self) -> set[str]:
-        """Return the stems of all words that were ever said. Raises LogError."""
+        """Return the stems of all words of all observations, also of deleted ones.
+
+        Raises LogError.
+        """
         with _translated(self.path):
             return {row[0] for row in self.connection.execute("SELECT stem FROM word")}
 
@@ -636,7 +640,9 @@ def _check_writable(path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"{name} is a folder, expected the path of an observation log")
     if not folder.is_dir():
-        raise ConfigError(f"{name} cannot be made: there is no folder {quoted(str(folder), 200)}")
+        raise ConfigError(
+            f"{name} cannot be made: make its folder {quoted(str(folder), 200)} first"
+        )
     for place in (folder, path):
         if place.exists() and not os.access(place, os.W_OK):
             raise ConfigError(f"{quoted(str(place), 200)} is not writable; change its permissions")
@@ -666,14 +672,16 @@ def _translated(path: Path) -> Iterator[None]:
         raise LogError(f"observation log {name}: {first_line(exc)}") from exc
     except sqlite3.DatabaseError as exc:
         if "not a database" in str(exc):
-            raise ConfigError(f"{name} is another file, expected an observation log") from exc
+            raise ConfigError(
+                f"{name} is no SQLite database, expected an observation log"
+            ) from exc
         remedy = "; move it away to begin a new one" if "malformed" in str(exc) else ""
         raise LogError(f"observation log {name}: {first_line(exc)}{remedy}") from exc
 
 
 @contextlib.contextmanager
 def _understood(path: Path, row: str) -> Iterator[None]:
-    """Raise LogError if a row has contents that no log has, such as broken JSON."""
+    """Raise LogError if a row has invalid contents, such as broken JSON."""
     try:
         yield
     except (ValueError, KeyError, TypeError, IndexError) as exc:

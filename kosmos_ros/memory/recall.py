@@ -3,7 +3,7 @@
 """Find what an observation log says about a question: "where did you last see the red cup?".
 
 Each noun chunk of the question must be in what was said about a frame: all its words, or words of
-the same meaning, in one chunk. If no frame has every chunk, the thing was never seen. The index
+the same meaning, in one chunk. If no frame has every chunk, there is no result. The index
 finds frames, newest first; `recall` checks them and sorts the best ones first. Knows no ROS.
 """
 
@@ -29,8 +29,8 @@ MAX_QUESTION = 1000  # characters
 MAX_CHUNKS = 8  # of a question
 MAX_WORDS = REACH + 1  # of a chunk; the index has the pairs of so many words
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
-PAGE = 100  # frames from which the best are chosen, and that are checked together
-MAX_CHECKED = 500  # frames for one question
+PAGE = 100  # frames that are read at a time; the best results are those of the first page
+MAX_CHECKED = 500  # frames that are read for one question
 
 MARKS = ".,;:!?\"'()"
 REFUSED = NEGATIONS | {"or", "either", "except"}
@@ -39,7 +39,7 @@ VAGUE = frozenset({
     "color", "colored", "colour", "coloured", "figure", "form", "item", "kind", "object", "one",
     "shape", "shaped", "sort", "thing", "type",
 })  # fmt: skip
-"""Words of a question that say nothing beside other words of their chunk: "a red thing"."""
+"""Words that are ignored if their chunk has other words, too: "a red thing"."""
 CLEARLY = 1.0 / 32.0
 """Smallest distance of two centres in a relation, as a share of the frame: a cell of the grid."""
 
@@ -117,7 +117,8 @@ class _Chunk:
 def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:
     """Return the frames that a question fits, best or newest first; empty: never seen.
 
-    Best first means the best of the newest PAGE frames that fit. `net` has other words of the same
+    The best are chosen from the newest PAGE frames with all words, or from older ones, too, if
+    these give fewer than `query.limit` results. `net` has other words of the same
     meaning, see wordnet.find; None: only the question's own words count. Raises RequestError for
     a query that can never be answered, LogError if the log cannot be read.
     """
@@ -141,7 +142,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
 
 
 def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
-    """Return the words of a question that nothing in the log can stand for. Raises LogError."""
+    """Return the words of a question for which the log has no word. Raises LogError."""
     thesaurus = Thesaurus(log.words(), net)
     words = [word for _, chunk in question_chunks(question) for word in _telling(chunk)]
     return [word for word in dict.fromkeys(words) if not thesaurus.alternatives((word,))]
@@ -195,7 +196,7 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
 
 
 def _telling(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words of a chunk without those that say nothing beside others."""
+    """Return the words of a chunk without those of VAGUE; all if there are no others."""
     return tuple(word for word in words if word not in VAGUE) or words
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write an observation log in a thread of its own, so that no other thread waits for the disk.
 
-Knows records and images; no ROS. What it is given is in the file at most WRITE_PERIOD and one
-write later. Nothing that happens to the file ends it: it reports each cause once and tries again.
+Knows records and images; no ROS. A record is in the file after at most WRITE_PERIOD and one write.
+No fault of the file ends the thread: it reports each fault once and tries again.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class RecorderState:
     written: int  # observations
     waiting: int  # observations
     lost: int  # observations that were dropped because the file could not be written
-    lost_thumbnails: int  # thumbnails that were dropped for the same reason
+    lost_thumbnails: int  # thumbnails that could not be made or written in time
     deleted: int  # observations that were deleted because of a limit
     file_bytes: int  # size of the file
-    error: str  # why the file cannot be written now; empty: it can
+    error: str  # why the file cannot be written now; empty: writing works
 
 
 @dataclass
@@ -62,8 +62,8 @@ class Recorder:
     """Writes the log `path` until `close`.
 
     `max_bytes` and `max_age` (s) limit the log as in ObservationLog.prune; `now` returns the time
-    of the stamps in ns. `warn` receives a text when writing begins to fail, for another reason or
-    without one (writing works again).
+    of the stamps in ns. `warn` receives a text when writing fails for a new reason, and when it
+    works again.
     """
 
     def __init__(
@@ -139,22 +139,22 @@ class Recorder:
 
     def _run(self) -> None:
         ended = False
-        while not ended:  # the first time, make the file
+        while not ended:  # the first write makes the file
             due = time.monotonic() + (WRITE_PERIOD if self._write() else RETRY_PERIOD)
             ended = self._collect(due)
         if not self._write() and self._ready:
-            self._warn(f"{len(self._ready)} observations could not be written at the end")
+            self._warn(f"{len(self._ready)} observations could not be written at shutdown")
         self._close_file()
 
     def _collect(self, due: float) -> bool:
-        """Prepare new entries until some are to be written. Return whether all of them are."""
+        """Prepare new entries until it is time to write. Return whether `close` ended this."""
         while entry := self._next(due):
             self._prepare(entry)
         with self._changed:
             return self._closing and not self._new
 
     def _next(self, due: float) -> _Entry | None:
-        """Return the next new entry; None if those that are ready are due, or all are ready."""
+        """Return the next new entry; None if it is time to write, or none is left at the end."""
         with self._changed:
             while not self._new and not self._closing:
                 left = due - time.monotonic()
@@ -239,9 +239,9 @@ class Recorder:
             text = format_traceback(error)
         before, self._error = self._error, text
         if text and text != before:
-            self._warn(f"the memory cannot be written, and waits: {text}")
+            self._warn(f"observations cannot be written now and wait: {text}")
         elif before and not text:
-            self._warn(f"the memory is written again; {self._lost} observations were lost so far")
+            self._warn(f"observations are written again; {self._lost} were lost so far")
 
 
 class _File:

@@ -86,10 +86,9 @@ class Observation:
 
     @property
     def said(self) -> list[tuple[str, float]]:
-        """All that was said about the frame, each text with its score.
+        """The caption, the answers and the requested phrases in view, each with its score.
 
-        A phrase without boxes is not in view, so it is left out. A phrase of a text is a part of
-        it.
+        Phrases of the caption and of the answers are left out, because these texts contain them.
         """
         texts = [(self.caption, self.score), *((each.text, each.score) for each in self.answers)]
         others = [

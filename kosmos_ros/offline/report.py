@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Write the observations of a log as one web page, which opens from disk without a network.
+"""Write a report: the observations of a log as one web page, which opens from disk.
 
-The page is made of the files in `page` and of parts of the web server's page. It contains all
+The page consists of the files in `page` and of parts of the web server's page. It contains all
 data, and its Content-Security-Policy allows only its own script and style.
 """
 
@@ -32,11 +32,11 @@ _SCRIPTS = (
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "./(\w+).js";', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:const|function|class) ([\w$]+))", re.MULTILINE)
 BLOCK = 256
-"""Frames in a part of the data. The page reads the pictures of a part when it needs one."""
+"""Frames in a block of the data. The page reads the pictures of a block when it needs one."""
 
 
 def write_report(observations: Iterable[Observation], title: str, path: Path) -> int:
-    """Write the page to `path`, which has the old page or the whole new one at any time.
+    """Write the page to `path`. The file there is replaced after the new page is complete.
 
     Returns the number of observations. They are read once, the oldest first, and at most BLOCK of
     them are in memory. Raises OSError, and the errors of `observations`.
@@ -91,7 +91,7 @@ def _blocks(observations: Iterable[Observation]) -> Iterator[list[Observation]]:
 
 
 def _data(name: str, text: str) -> str:
-    """Return an element with data that no parser takes for an element, and no browser runs."""
+    """Return an element with data. It has no "<" that could end the element, and is never run."""
     escaped = text.replace("<", "\\u003c")
     return f'<script type="text/plain" class="{name}">\n{escaped}\n</script>\n'
 

@@ -257,7 +257,7 @@ class ImageSubscription:
     def cause(self, now: float, stale_timeout: float) -> str:
         """Return why images are missing or lost, and what helps; empty: neither.
 
-        While images are missing, the text stays the same for the same reason.
+        While images are missing, the text changes only with the reason.
 
         This asks the middleware for the topic's publishers if images are missing. `check` says
         whether images are lost.

@@ -28,8 +28,8 @@ from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 class Memory:
     """The observation log of the parameter memory.
 
-    Raises ConfigError if the parameters memory or pose_topic can never work. What may pass, such
-    as a full disk, is logged.
+    Raises ConfigError if the parameters memory or pose_topic can never work. Faults that may pass,
+    such as a full disk, are logged.
     """
 
     def __init__(self, node: Node, settings: NodeSettings) -> None:

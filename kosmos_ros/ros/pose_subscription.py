@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Subscribe to the robot's pose, and say where it was at a given time.
+"""Subscribe to the robot's pose, and return the pose at a given time.
 
 Knows messages and stamps; no image and no file.
 """
@@ -23,7 +23,7 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory.records import Pose
 from kosmos_ros.sanitize import one_line, quoted
 
-LOOK_PERIOD = 1.0  # s between two looks for a publisher of the topic
+LOOK_PERIOD = 1.0  # s between two checks for a publisher of the topic
 SPACING = 50_000_000  # ns between two poses that are kept
 MAX_POSES = 2400  # newest ones that are kept: 120 s, longer than a frame waits for the model
 MAX_GAP = 1_000_000_000  # ns between a frame and the nearest pose; the robot may be elsewhere then
@@ -54,7 +54,7 @@ class PoseSubscription:
         self._stamps: list[int] = []  # ns, ascending
         self._poses: list[Pose] = []
         self._arrived: float | None = None  # s, monotonic, when the newest message came
-        self._refused: set[str] = set()  # types that were reported
+        self._refused: set[str] = set()  # types that a warning has named
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=steady)
         self._look()
@@ -78,7 +78,7 @@ class PoseSubscription:
             return self._poses[best]
 
     def _look(self) -> None:
-        """Subscribe as soon as the topic has a publisher, whose type tells the topic's."""
+        """Subscribe with the type of a publisher, if the topic has one with a known type."""
         for info in self._node.get_publishers_info_by_topic(self._topic):
             if info.topic_type in TYPES:
                 if self._subscribe(info.topic_type):
@@ -102,7 +102,7 @@ class PoseSubscription:
             lambda message: self._on_pose(message.header, read(message)),
             qos_profile_sensor_data,
         )
-        self._node.get_logger().info(f"poses from {self._topic} ({name})")
+        self._node.get_logger().info(f"observations have the poses from {self._topic} ({name})")
         return True
 
     def _refuse(self, name: str, why: str) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The service ~/recall: find what cameras have shown before.
+"""The service ~/recall: find described frames in the observation log.
 
 A thread of its own reads the observation log, because a search may take longer than a callback of
 the executor should. Knows messages and queries; not how a log is written.
@@ -121,7 +121,7 @@ class RecallService:
         )
 
     def _wordnet(self) -> WordNet | None:
-        """Return WordNet, or None after a warning. The first search asks for it."""
+        """Return WordNet; None, with a warning at the first search, if it is not installed."""
         net = wordnet.find()
         if net is None and not self._warned:
             self._node.get_logger().warning(wordnet.MISSING)
@@ -137,7 +137,9 @@ def query_of(request: Recall.Request) -> Query:
         raise RequestError(f"radius must be 0 (anywhere) or more, got {request.radius:g} m")
     since, until = _limit(request.since), _limit(request.until)
     if since is not None and until is not None and since > until:
-        raise RequestError("since must not be later than until")
+        raise RequestError(
+            f"since must not be later than until, got since {since} and until {until} ns"
+        )
     near = (request.near.x, request.near.y, request.radius) if request.radius != 0 else None
     return Query(
         text=request.query,
@@ -158,7 +160,10 @@ def _limit(stamp: Time) -> int | None:
 def recollection_message(
     result: Recollection, observation: Observation, now: int
 ) -> RecollectionMessage:
-    """Return a result with all of its `observation`; `now` is the time in ns."""
+    """Return the message of a result.
+
+    `observation` is that of the result, with its thumbnail. `now` is the time in ns.
+    """
     header = Header(stamp=_time(observation.stamp), frame_id=observation.frame_id)
     message = RecollectionMessage(
         header=header,

@@ -126,17 +126,19 @@ MODEL = {
 """Keys of the status of the model on /diagnostics, after those of ~/model_info."""
 
 MEMORY = {
-    "file": Key("text", "path of the observation log, as in the parameter memory"),
+    "file": Key("text", "path of the observation log"),
     "file size (MB)": Key("MB", "size of the observation log"),
-    "written": Key("observations", "observations that were written, since the start"),
-    "waiting": Key("observations", "observations that wait to be written"),
+    "written": Key("observations", "written since the start"),
+    "waiting": Key("observations", "waiting to be written"),
     "deleted": Key(
-        "observations", "deleted for memory_max_size or memory_max_age, since the start"
+        "observations", "deleted because of memory_max_size or memory_max_age since the start"
     ),
-    "lost": Key("observations", "dropped because the file could not be written, since the start"),
+    "lost": Key("observations", "dropped since the start because the file could not be written"),
     "lost thumbnails": Key(
-        "thumbnails", "dropped because they could not be made or written in time, since the start"
+        "thumbnails", "dropped since the start because they could not be made or written in time"
     ),
-    "pose age (s)": Key("s", "time since the newest message on pose_topic; empty: none"),
+    "pose age (s)": Key(
+        "s", "time since the newest message on pose_topic; empty: none has arrived"
+    ),
 }
 """Keys of the status of the memory on /diagnostics, if the parameter memory is set."""

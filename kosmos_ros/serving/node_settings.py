@@ -198,9 +198,9 @@ class NodeSettings:
     )
     memory: str = parameter(
         "",
-        "File of the observation log, which keeps the results of every described frame for "
-        "~/recall and kosmos recall. It is made if it does not exist. With a log, frames are "
-        "described even if nobody subscribes to the results. Empty: none.",
+        "Path of the observation log, an SQLite file with the results of every described frame "
+        "for ~/recall and kosmos recall. The node makes the file if it does not exist. With a "
+        "log, the node describes frames even if nobody subscribes to the results. Empty: no log.",
         example="/home/robot/memory.db",
         read_only=True,
     )
@@ -214,8 +214,8 @@ class NodeSettings:
     )
     memory_max_age: float = parameter(
         0.0,
-        "Longest time that an observation stays in the observation log, by its stamp (seconds). "
-        "0: any time.",
+        "Largest age of an observation in the observation log, by its stamp (seconds). Older ones "
+        "are deleted. 0: no limit.",
         limits=(0, 3_200_000_000),
         read_only=True,
     )

@@ -148,7 +148,10 @@ def test_an_invalid_option_is_exit_code_2_and_named(recalled, words, message):
 
 def test_a_file_that_is_no_log_is_named(kosmos, tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to have a header" * 9)
-    for name, what in (("absent", "there is no observation log"), ("text", "is another file")):
+    for name, what in (
+        ("absent", "there is no observation log"),
+        ("text", "is no SQLite database"),
+    ):
         code, lines, err = kosmos("recall", tmp_path / name, "cup")
         assert (code, lines) == (2, [])
         assert what in err

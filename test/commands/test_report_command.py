@@ -79,7 +79,10 @@ def test_too_many_frames_are_refused_before_anything_is_written(
     monkeypatch.setattr(report, "MAX_FRAMES", 2)
     page = tmp_path / "office.html"
     assert cli.main(["report", str(log), str(page)]) == 2
-    assert "at most 2 frames; choose a time with --since and --until" in capsys.readouterr().err
+    assert (
+        "at most 2 frames, got more; select a time with --since and --until"
+        in capsys.readouterr().err
+    )
     assert not page.exists()
 
 

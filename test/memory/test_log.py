@@ -298,7 +298,9 @@ def test_a_file_that_is_no_log_is_refused_and_kept(path):
     path.write_bytes(b"important text, and more of it than a header has" * 100)
     before = path.read_bytes()
     for attempt in (ObservationLog.open, ObservationLog.read):
-        with pytest.raises(ConfigError, match=r"memory\.db' is another file, expected an obs"):
+        with pytest.raises(
+            ConfigError, match=r"memory\.db' is no SQLite database, expected an obs"
+        ):
             attempt(path)
     assert path.read_bytes() == before
 
@@ -331,7 +333,7 @@ def test_an_empty_file_becomes_a_log(path):
 def test_a_missing_file_or_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no observation log '.*none\.db'"):
         ObservationLog.read(tmp_path / "none.db")
-    with pytest.raises(ConfigError, match=r"there is no folder '.*nowhere'"):
+    with pytest.raises(ConfigError, match=r"cannot be made: make its folder '.*nowhere' first"):
         ObservationLog.open(tmp_path / "nowhere" / "memory.db")
     with pytest.raises(ConfigError, match="is a folder"):
         ObservationLog.open(tmp_path)

@@ -108,7 +108,7 @@ def test_other_words_of_the_same_meaning_are_found_and_are_less_close(log, net):
     assert stamps(log, "couch") == []
 
 
-def test_words_that_mean_one_of_the_question_stand_side_by_side_at_the_end(log, net):
+def test_a_synonym_of_several_words_matches_only_side_by_side_at_the_end_of_a_chunk(log, net):
     log.add([seen(1, "a light beside the traffic"), seen(2, "a traffic light")])
     log.add([seen(3, "a light in traffic and a pole"), seen(4, "a small white circle")])
     assert stamps(log, "traffic light", net) == stamps(log, "traffic signal", net) == [2]

@@ -194,8 +194,8 @@ def test_thumbnails_that_cannot_be_written_are_dropped_before_records(
     assert [o.stamp for o in found if not o.thumbnail] == list(range(20))
     assert recorder.state().lost_thumbnails == 20
     assert warnings == [
-        "the memory cannot be written, and waits: database or disk is full",
-        "the memory is written again; 0 observations were lost so far",
+        "observations cannot be written now and wait: database or disk is full",
+        "observations are written again; 0 were lost so far",
     ]
 
 
@@ -239,7 +239,7 @@ def test_a_removed_folder_is_reported_until_it_is_back(tmp_path, warnings):
     folder.rmdir()
     recorder.add(seen(2), None)
     until(lambda: len(warnings) == 2)
-    assert "there is no folder" in warnings[1]
+    assert "make its folder" in warnings[1]
     folder.mkdir()
     until(lambda: recorder.state().written == 2)
     assert recorder.close(PATIENCE)
@@ -256,7 +256,7 @@ def test_a_locked_file_is_written_once_it_is_free(path, recorder, warnings, monk
         until(lambda: recorder.state().error)
         until(lambda: warnings)
         assert warnings == [
-            f"the memory cannot be written, and waits: observation log '{path}': "
+            f"observations cannot be written now and wait: observation log '{path}': "
             "database is locked"
         ]
         other.execute("ROLLBACK")
@@ -272,8 +272,8 @@ def test_a_file_that_is_no_log_is_reported_and_kept(path, warnings):
     until(lambda: warnings)
     assert recorder.close(PATIENCE)
     assert path.read_text() == "important" * 1000
-    assert "is another file, expected an observation log" in warnings[0]
-    assert warnings[1] == "1 observations could not be written at the end"
+    assert "is no SQLite database, expected an observation log" in warnings[0]
+    assert warnings[1] == "1 observations could not be written at shutdown"
 
 
 LIMITED = """
@@ -309,8 +309,8 @@ def test_a_full_disk_is_reported_once_and_nothing_is_lost_when_it_has_room_again
         capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     full, again, end = done.stdout.splitlines()
-    assert full.startswith("the memory cannot be written, and waits: observation log ")
-    assert again == "the memory is written again; 0 observations were lost so far"
+    assert full.startswith("observations cannot be written now and wait: observation log ")
+    assert again == "observations are written again; 0 were lost so far"
     closed, last = end.split()
     assert closed == "True"
     assert sorted(stamps(path)) == sorted({0, *range(int(last) + 1)})

@@ -31,8 +31,8 @@ def scores(captions: Sequence[str], truths: Sequence[Sequence[str]]) -> list[flo
     """Return the CIDEr score, 0 to 10, of the caption of each image.
 
     `truths[i]` are the true captions of image i. The mean of the scores is the CIDEr of all
-    images; papers give it times 100. Words count by how few images have them, so it depends on
-    all images. Raises ConfigError if the tokenizer fails.
+    images; papers give it times 100. A word counts more if fewer images have it, so each
+    score depends on all images. Raises ConfigError if the tokenizer fails.
     """
     from pycocoevalcap.cider.cider import Cider
 

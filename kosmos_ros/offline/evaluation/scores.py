@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Score boxes, and tell how sure a mean score is. Knows no data set and no model."""
+"""Score boxes, and compute confidence intervals of mean scores. Knows no data set and no model."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Answer:
     prompt: str = ""
     prediction: Corners | str | None = None  # box [pixels] or text; None: none
     iou: float | None = None  # of the box and the true box that fits it best
-    score: float | None = None  # None: the truth is not published, or comes later
+    score: float | None = None  # None: the truth is not published, or CIDEr is computed later
     error: KosmosError | None = None  # why there is no answer
 
     def as_json(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ _CONTRACTIONS = """
     why's won't would've wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll
     you're you've
 """
-"""Words to which an apostrophe is given back where one is missing."""
+"""Words in which a missing apostrophe is restored."""
 _MENDED = {
     word[:place] + word[place + 1 :]: word
     for word in _CONTRACTIONS.split()
@@ -44,8 +44,8 @@ _MENDED = {
 def normalized(answer: str) -> str:
     """Return an answer in the form in which answers are compared.
 
-    Punctuation becomes a space, or nothing beside a space; articles go; numbers up to ten become
-    digits; all is in lower case.
+    The text is in lower case. Punctuation becomes a space, or is removed beside a space. Articles
+    are removed. Words for numbers up to ten become digits.
     """
     words = _without_punctuation(answer).lower().split()
     words = [_NUMBERS.get(word, word) for word in words]
@@ -53,7 +53,7 @@ def normalized(answer: str) -> str:
 
 
 def accuracy(answer: str, truths: Sequence[str]) -> float:
-    """Return the score, 0 to 1, of an answer that people answered with `truths`, at least two.
+    """Return the score, 0 to 1, of an answer; `truths` are the answers of at least two people.
 
     It is min(n / 3, 1), where n others gave the same answer, averaged over all choices of the
     others: all people but one. If all people agree, answers are compared as they are.

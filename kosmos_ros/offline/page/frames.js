@@ -1,9 +1,9 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// The frames of the report, as report.py wrote them, and the pictures, which are read when needed.
+// The frames of the report, as report.py wrote them, and their pictures, which are read when needed.
 //
-// A frame: {time, camera, frame_id, width, height, task, caption, score, pose, phrases, answers}. A
+// A frame: {time [ms], camera, frame_id, width, height, task, caption, score, pose, phrases, answers}. A
 // phrase: {text, start, end, boxes}; start and end are 0 if it is not a part of the caption. A box:
 // [x_min, y_min, x_max, y_max, score] in pixels of the image.
 
@@ -16,7 +16,7 @@ const size = blocks[0]?.length; // frames in a block; the last block may have fe
 export const frames = blocks.flat();
 
 const pictures = document.querySelectorAll("script.pictures"); // of the same blocks
-const BLOCKS_READ = 4; // blocks of pictures that are kept split, the newest
+const BLOCKS_READ = 4; // newest blocks whose pictures stay in memory
 const read = new Map(); // number of a block -> its pictures
 
 // The data URL of a frame's picture; "" if it has none.

@@ -46,7 +46,7 @@ function open(frame) {
     phrase.boxes.map((each) => `${phrase.text}: ${each.slice(0, 4).map((v) => v.toFixed(1)).join(", ")}; score ${each[4].toFixed(2)}`);
   const facts = [
     ["Time", `${offset(frame)} (${new Date(frame.time).toISOString()})`],
-    ["Camera", frame.camera], ["Frame", frame.frame_id],
+    ["Camera", frame.camera], ["Coordinate frame", frame.frame_id],
     ["Place", frame.pose && `x ${frame.pose.x.toFixed(2)} m, y ${frame.pose.y.toFixed(2)} m in ${frame.pose.frame_id}`],
     ["Task", frame.task], ["Score", frame.score.toFixed(2)],
     ["Image", `${frame.width} x ${frame.height} pixels`],

@@ -9,7 +9,7 @@ import { first, last, offset, thing } from "./frames.js";
 
 const STRIPS = 10; // phrases that are shown
 const BINS = 240; // parts of the time
-const TICKS = 5; // times on the axis; a narrow screen shows each second one
+const TICKS = 5; // times on the axis; a narrow screen shows every second one
 
 const span = Math.max(last - first, 1);
 const bin = (time) => Math.min(BINS - 1, Math.floor(((time - first) / span) * BINS));

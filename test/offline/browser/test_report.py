@@ -227,7 +227,7 @@ def test_ten_thousand_frames_have_elements_only_near_the_screen(opened):
     expect(page.locator(".tile")).to_have_count(1)
 
 
-def test_pictures_belong_to_their_frames_across_the_parts_of_the_data(opened):
+def test_pictures_belong_to_their_frames_across_the_blocks_of_the_data(opened):
     with_picture = {0, BLOCK - 1, BLOCK, 2 * BLOCK + 5}
     frames = [
         observation(n, f"place {n}.", thumbnail=thumbnail() if n in with_picture else None)

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""CIDEr by pycocoevalcap, and what is said where it cannot be computed."""
+"""CIDEr by pycocoevalcap, and the errors if it cannot be computed."""
 
 import importlib.machinery
 import importlib.util
