@@ -200,6 +200,20 @@ def test_a_refusal_ends_when_the_state_of_the_node_changes(open_page):
     expect(page.locator("#standing-refusal")).to_be_hidden()
 
 
+def test_a_value_that_is_being_typed_survives_a_change_of_the_nodes_state(open_page):
+    rate = {"camera": True, "read_only": False, "type": "float", "default": 1.0, "limits": [0, 9]}
+    field = {**rate, "choices": None, "description": "Rate."}
+    first = hello(["front"], parameters={"max_rate": field}, values=values(max_rate=1.0))
+    served = Served(first)
+    page = open_page(before=served)
+    page.click("#tab-parameters")
+    page.fill("#p-max_rate", "4.5")
+    served.send(type="state", state="loading", message="")
+    expect(page.locator("#live-text")).to_have_text("Loading")
+    expect(page.locator("#p-max_rate")).to_have_value("4.5")
+    expect(page.locator("#p-max_rate")).to_be_focused()
+
+
 @pytest.mark.parametrize("viewport", [DESK, SMALL, PHONE], ids=["desk", "small", "phone"])
 def test_the_age_of_an_old_frame_is_whole_and_no_time_is_cut(open_page, viewport):
     frame = look("front", 0, ago(600))

@@ -20,10 +20,11 @@ export class Parameters {
     this.node = node;
     this.root = $("#parameters");
     this.rows = []; // functions that show a row's value
+    this.refusals = []; // functions that hide a row's refusal
     node.addEventListener("state", () => {
       if (node.state === this.state) return;
       this.state = node.state;
-      this.build(); // what was refused before may be accepted now
+      for (const clear of this.refusals) clear(); // what was refused before may be accepted now
     });
   }
 
@@ -42,6 +43,7 @@ export class Parameters {
 
   #build() {
     this.rows = [];
+    this.refusals = [];
     // Parameters of rclpy, such as use_sim_time, have no known default.
     const all = Object.entries(this.node.parameters).filter(([name, field]) => field.default !== null && !ELSEWHERE.includes(name));
     const names = (fits) => all.filter(([, field]) => fits(field)).map(([name]) => name).sort(order);
@@ -100,6 +102,7 @@ export class Parameters {
       refusal,
     );
     this.rows.push(show);
+    this.refusals.push(clear);
     return row;
   }
 }
