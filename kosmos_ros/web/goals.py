@@ -31,6 +31,8 @@ GONE = (
     "and ROS_DOMAIN_ID"
 )
 
+FIND_TIMEOUT = 5.0  # s from a request until the action of a node that was found must be found, too
+
 Tell = Callable[..., object]
 """Calls its first argument with the other arguments, later and in the listener's thread."""
 
@@ -53,6 +55,7 @@ class Goals:
     def __init__(self, node: Node, name: str, tell: Tell) -> None:
         self._tell = tell
         self._running: set[Request] = set()
+        self._unsent: dict[Request, Generate.Goal] = {}  # of those; the action is not found yet
         self._client = ActionClient(
             node,
             Generate,
@@ -70,14 +73,18 @@ class Goals:
         self._client.destroy()
 
     def send(self, request: Request, goal: Generate.Goal) -> None:
-        """Send a goal."""
-        if not self._client.server_is_ready():
-            self.end(request, GONE)
-            return
+        """Send a goal, as soon as the action is found: a node is found by its other topics."""
+        self._running.add(request)
+        self._unsent[request] = goal
+        self._send(request, goal)
+
+    def _send(self, request: Request, goal: Generate.Goal) -> None:
         if request.cancelled:
             self.end(request, "cancelled")
             return
-        self._running.add(request)
+        if not self._client.server_is_ready():
+            return
+        del self._unsent[request]
         accepted = self._client.send_goal_async(
             goal, lambda feedback: self._on_feedback(request, feedback.feedback)
         )
@@ -96,7 +103,11 @@ class Goals:
             self.end(request, reason)
 
     def watch(self, now: float) -> None:
-        """End requests without feedback for GOAL_SILENCE; `now` is the monotonic time."""
+        """Send what waits, and end requests of a silent node; `now` is the monotonic time."""
+        for request, goal in [*self._unsent.items()]:
+            self._send(request, goal)
+            if request in self._unsent and now - request.heard > FIND_TIMEOUT:
+                self.end(request, GONE)
         for request in [*self._running]:
             if now - request.heard > GOAL_SILENCE:
                 self.cancel(request)
@@ -107,6 +118,7 @@ class Goals:
     def end(self, request: Request, message: str, result: Json | None = None) -> None:
         """Report the end of a request, once. `message` is the reason if there is no result."""
         self._running.discard(request)
+        self._unsent.pop(request, None)
         if not request.over:
             request.over = True
             success = result is not None

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests become goals of the action, and no goal goes on without its request."""
 
+import time
+
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
@@ -10,7 +12,7 @@ from kosmos_msgs.action import Generate
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 
-from kosmos_ros.web.goals import GOAL_SILENCE, Goals, Request
+from kosmos_ros.web.goals import FIND_TIMEOUT, GOAL_SILENCE, GONE, Goals, Request
 
 
 class Robot:
@@ -79,3 +81,29 @@ def test_a_request_without_feedback_is_cancelled(robot):
     late = request.heard + GOAL_SILENCE + 1
     assert "sent no feedback for 180 s" in robot.ends(lambda: robot.goals.watch(late))
     robot.goals.destroy()
+
+
+def test_a_request_waits_for_the_action_of_a_node_that_was_just_found(robot, monkeypatch):
+    ready = robot.goals._client.server_is_ready
+    monkeypatch.setattr(robot.goals._client, "server_is_ready", lambda: False)
+    request = Request(robot.answers.append)
+    robot.goals.send(request, Generate.Goal())
+    robot.goals.watch(time.monotonic())
+    assert (request.handle, robot.answers) == (None, [])
+    monkeypatch.setattr(robot.goals._client, "server_is_ready", ready)
+    robot.goals.watch(time.monotonic())
+    robot.spinner.until(lambda: request.handle, "an accepted goal")
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_request_ends_if_the_action_is_never_found_or_if_it_is_cancelled(
+    robot, monkeypatch, cancelled
+):
+    monkeypatch.setattr(robot.goals._client, "server_is_ready", lambda: False)
+    request = Request(robot.answers.append)
+    robot.goals.send(request, Generate.Goal())
+    if cancelled:
+        robot.goals.cancel(request)
+    robot.goals.watch(time.monotonic() + (0 if cancelled else FIND_TIMEOUT))
+    (done,) = robot.answers
+    assert done["message"] == ("cancelled" if cancelled else GONE)
