@@ -81,6 +81,9 @@ def validated(field: dataclasses.Field[Any], value: Any, prefix: str = "") -> An
         raise ConfigError(
             f"parameter {name} must have at most {MAX_ENTRIES} entries, got {len(value)}"
         )
+    texts = value if kind is tuple else [value] if kind is str else []
+    if null := next((text for text in texts if "\0" in text), None):
+        raise ConfigError(f"parameter {name} must not contain null characters, got {quoted(null)}")
     limits, choices = field.metadata["limits"], field.metadata["choices"]
     if limits and not limits[0] <= value <= limits[1]:  # false for NaN, too
         raise ConfigError(

@@ -89,3 +89,12 @@ def test_error_names_the_camera_of_the_parameter(field):
     value = type(field.default)(field.metadata["limits"][1] + 1)
     with pytest.raises(ConfigError, match=rf"^parameter front\.{field.name} must be "):
         validated(field, value, prefix="front.")
+
+
+@pytest.mark.parametrize(
+    "field", [field for field in FIELDS.values() if type(field.default) in (str, tuple)], ids=name
+)
+def test_a_null_character_is_refused(field):
+    text = "~~\0shapes"  # as the name of a user, it would be an error of the operating system
+    with pytest.raises(ConfigError, match=rf"parameter {field.name} must not contain null char"):
+        validated(field, text if type(field.default) is str else ["fine", text])
