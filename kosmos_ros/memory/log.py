@@ -335,9 +335,10 @@ class ObservationLog:
         return [found[number] for number in ids if number in found]
 
     def has(self, observation: Observation) -> bool:
-        """Return whether the log has this frame of this camera with the same task and model."""
-        key = ("stamp", "camera", "task", "model", "settings")
-        ids = self.search("", observation.stamp, observation.stamp + SAME_STAMP)
+        """Return whether the log has this frame of this camera with the same result and model."""
+        key = ("stamp", "camera", "task", "model", "settings", "caption", "raw_text")
+        stamp = observation.stamp
+        ids = self.search("", stamp, stamp + SAME_STAMP, SAME_STAMP + 1)
         return any(
             all(getattr(each, name) == getattr(observation, name) for name in key)
             for each in self.get(ids, thumbnails=False)

@@ -443,3 +443,11 @@ def test_json_columns_can_be_queried_by_sql(log):
 @pytest.mark.parametrize("circle", [(0.0, 0.0, 1e300), (1e300, -1e300, 1.0), (0.0, 0.0, 1e5)])
 def test_a_huge_circle_has_no_cells(circle):
     assert cells_near(*circle) == []
+
+
+def test_a_log_has_a_frame_among_many_of_its_stamp_and_not_another_result_of_it(tmp_path):
+    frames = [Observation(0, "front", f"a cup number {number}.") for number in range(150)]
+    with ObservationLog.open(tmp_path / "memory.db") as log:
+        log.add(frames)
+        assert all(log.has(each) for each in frames)
+        assert not log.has(Observation(0, "front", "a cup number 150."))
