@@ -4,6 +4,7 @@
 
 import contextlib
 import faulthandler
+import functools
 import gc
 import json
 import os
@@ -345,3 +346,13 @@ def open_page(address, chromium):
     for context in contexts:
         context.close()
     assert not errors
+
+
+@pytest.fixture(scope="module")
+def loaded_once():
+    """The command loads each model once for all tests of a module."""
+    from kosmos_ros.kosmos2.engine import Engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "load", functools.cache(Engine.load))
+        yield

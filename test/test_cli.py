@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command kosmos on drawn scenes, with the embedded model."""
 
-import functools
 import io
 import json
 import os
@@ -48,11 +47,7 @@ SHAPES = ("--model", "shapes", "--device", "cpu")
 PATIENCE = 60.0  # s
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loaded_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "load", functools.cache(Engine.load))
-        yield
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 @pytest.fixture(scope="module")

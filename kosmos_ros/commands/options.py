@@ -164,6 +164,15 @@ def add_times(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def check_times(options: argparse.Namespace) -> None:
+    """Raise ConfigError if no frame can be in the time of `add_times`."""
+    since, until = options.since, options.until
+    if since is not None and until is not None and since > until:
+        raise ConfigError(
+            f"--since must not be later than --until, got --since {since} and --until {until} ns"
+        )
+
+
 def one_of(name: str, values: Sequence[str]) -> Any:
     """Return a converter of argparse that accepts only `values`."""
 

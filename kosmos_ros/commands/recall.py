@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kosmos_ros.commands.options import add_times, make_folder
+from kosmos_ros.commands.options import add_times, check_times, make_folder
 from kosmos_ros.commands.output import report, save_new, write_line
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory import wordnet
@@ -64,6 +64,7 @@ def _recall(options: argparse.Namespace) -> int:
         options.near,
         options.last,
     )
+    check_times(options)
     make_folder(options.out)
     net = wordnet.find()
     if net is None:

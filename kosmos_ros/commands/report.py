@@ -41,6 +41,7 @@ def add(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     _check_page(options.page)
+    opts.check_times(options)
     with ObservationLog.read(options.log) as log:
         until = None if options.until is None else options.until + SAME_STAMP
         ids = log.search("", options.since, until, MAX_FRAMES + 1)[::-1]

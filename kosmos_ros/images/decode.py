@@ -75,7 +75,11 @@ class RawImage(Protocol):
 
 
 def decode_message(message: RawImage, max_pixels: int, stretch: bool = False) -> np.ndarray:
-    """Decode an image message to RGB (H, W, 3) uint8, as `decode_raw` does."""
+    """Decode an image message to RGB (H, W, 3) uint8, as `decode_raw` does.
+
+    Raises EncodingError also if the data are a compressed image.
+    """
+    check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
     return decode_raw(
         message.data,
         message.width,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import sqlite3
@@ -21,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
+from kosmos_ros.memory.record_json import (
+    SCORE_DIGITS,
+    answers_from_json,
+    answers_to_json,
+    phrases_from_json,
+    phrases_to_json,
+    rounded,
+)
+from kosmos_ros.memory.records import Event, Observation, Pose
 from kosmos_ros.memory.words import tokens
 from kosmos_ros.sanitize import first_line, quoted
 
@@ -39,8 +46,6 @@ SAME_STAMP = 1000  # frames that may have the same stamp; their ids are the numb
 FAR = 1e9  # m; no robot is farther away, and a search there compares distances only
 MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
 CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
-
-PIXEL_DIGITS, SCORE_DIGITS, METRE_DIGITS = 2, 4, 3  # decimals that are kept
 
 SCHEMA = """
 CREATE TABLE camera (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -97,7 +102,7 @@ _MARKS = ", ".join("?" * len(_COLUMNS.split(",")))
 
 @dataclass(frozen=True)
 class Counts:
-    """What a log contains."""
+    """How many records a log has, and of which time."""
 
     observations: int
     thumbnails: int
@@ -226,7 +231,8 @@ class ObservationLog:
             # `get` skips ids that no longer exist.
             with contextlib.suppress(LogError):
                 for observation in self.get([number], thumbnails=False):
-                    self._index(observation, delete=True)
+                    with _understood(self.path, f"observation {number}"):
+                        self._index(observation, delete=True)
         for table in ("observation", "thumbnail", "event"):
             self.connection.execute(f"DELETE FROM {table} WHERE id <= ?", (ids[-1],))
 
@@ -244,9 +250,9 @@ class ObservationLog:
             observation.task,
             observation.caption,
             observation.raw_text,
-            _rounded(observation.score, SCORE_DIGITS),
-            _phrases_to_json(observation.phrases),
-            _answers_to_json(observation.answers),
+            rounded(observation.score, SCORE_DIGITS),
+            phrases_to_json(observation.phrases),
+            answers_to_json(observation.answers),
             *pose,
         )
         self._insert(f"INSERT INTO observation ({_COLUMNS}) VALUES ({_MARKS})", row)
@@ -279,7 +285,7 @@ class ObservationLog:
             event.answer,
             event.previous,
             event.since,
-            _phrases_to_json(event.phrases),
+            phrases_to_json(event.phrases),
         )
         self._insert("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
@@ -388,7 +394,7 @@ class ObservationLog:
         found = []
         for stamp, camera, kind, subject, answer, before, since, text in rows:
             with _understood(self.path, f"event {stamp}"):
-                phrases = _phrases_from_json(text)
+                phrases = phrases_from_json(text)
             found.append(Event(stamp, camera, kind, subject, answer, before, since, phrases))
         return found
 
@@ -420,8 +426,8 @@ class ObservationLog:
             camera=self._camera(camera),
             caption=caption,
             task=task,
-            phrases=_phrases_from_json(phrases),
-            answers=_answers_from_json(answers),
+            phrases=phrases_from_json(phrases),
+            answers=answers_from_json(answers),
             raw_text=raw,
             score=score,
             frame_id=frame_id,
@@ -494,6 +500,7 @@ class ObservationLog:
                 yield
                 self.connection.execute("COMMIT")
             except BaseException:
+                self._cameras, self._models = {}, {}  # they may have ids that do not exist now
                 with contextlib.suppress(sqlite3.Error):  # SQLite has ended it after some errors
                     self.connection.execute("ROLLBACK")
                 raise
@@ -508,7 +515,7 @@ def camera_token(number: int) -> str:
 
 
 def cell_tokens(pose: Pose | None) -> list[str]:
-    """Return the tokens of the cells around a pose, one of each size."""
+    """Return the tokens of the three cells that contain a pose, one of each size."""
     if pose is None:
         return []
     return [
@@ -544,87 +551,6 @@ def _pose_to_row(pose: Pose | None) -> Sequence[Any]:
     if not numbers or not all(map(math.isfinite, numbers)):
         return (None,) * len(fields(Pose))
     return (frame_id, *numbers)
-
-
-# JSON ---------------------------------------------------------------------------------------
-
-
-def _phrases_to_json(phrases: Iterable[Phrase]) -> str | None:
-    return _to_json([_phrase_to_dict(phrase) for phrase in phrases])
-
-
-def _answers_to_json(answers: Iterable[Answer]) -> str | None:
-    return _to_json(
-        [
-            {
-                "question": answer.question,
-                "text": answer.text,
-                "score": _rounded(answer.score, SCORE_DIGITS),
-                "phrases": [_phrase_to_dict(phrase) for phrase in answer.phrases],
-            }
-            for answer in answers
-        ]
-    )
-
-
-def _rounded(value: float, digits: int) -> float:
-    """Return a number with so many decimals; 0 if it is not finite, which JSON cannot hold."""
-    return round(value, digits) if math.isfinite(value) else 0.0
-
-
-def _to_json(value: list[Any]) -> str | None:
-    if not value:
-        return None
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _phrase_to_dict(phrase: Phrase) -> dict[str, Any]:
-    boxes = [_box_to_list(box) for box in phrase.boxes]
-    return {"text": phrase.text, "start": phrase.start, "end": phrase.end, "boxes": boxes}
-
-
-def _box_to_list(box: Box) -> list[Any]:
-    """Return [x_min, y_min, x_max, y_max, score], with track and position if one is known."""
-    corners = (box.x_min, box.y_min, box.x_max, box.y_max)
-    numbers = [*(_rounded(v, PIXEL_DIGITS) for v in corners), _rounded(box.score, SCORE_DIGITS)]
-    if box.track is None and box.position is None:
-        return numbers
-    position = box.position and [_rounded(value, METRE_DIGITS) for value in box.position]
-    return [*numbers, box.track, position]
-
-
-def _phrases_from_json(text: str | None) -> tuple[Phrase, ...]:
-    return tuple(_phrase(entry) for entry in json.loads(text or "[]"))
-
-
-def _answers_from_json(text: str | None) -> tuple[Answer, ...]:
-    return tuple(
-        Answer(
-            entry["question"],
-            entry["text"],
-            entry["score"],
-            tuple(_phrase(phrase) for phrase in entry["phrases"]),
-        )
-        for entry in json.loads(text or "[]")
-    )
-
-
-def _phrase(entry: dict[str, Any]) -> Phrase:
-    boxes = tuple(_box(*numbers) for numbers in entry["boxes"])
-    return Phrase(entry["text"], entry["start"], entry["end"], boxes)
-
-
-def _box(
-    x_min: float,
-    y_min: float,
-    x_max: float,
-    y_max: float,
-    score: float,
-    track: int | None = None,
-    position: Sequence[float] | None = None,
-) -> Box:
-    at = None if position is None else (position[0], position[1], position[2])
-    return Box(x_min, y_min, x_max, y_max, score, track, at)
 
 
 def _encodable(value: Any) -> Any:
@@ -685,7 +611,7 @@ def _understood(path: Path, row: str) -> Iterator[None]:
     """Raise LogError if a row has invalid contents, such as broken JSON."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, IndexError) as exc:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise LogError(
             f"observation log {quoted(str(path), 200)}: {row} is damaged: {first_line(exc)}"
         ) from exc

@@ -20,7 +20,7 @@ from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token, cell
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.records import Box, Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
-from kosmos_ros.memory.words import NEGATIONS, REACH, chunks, pair, question_chunks, stem
+from kosmos_ros.memory.words import NEGATIONS, REACH, bare, chunks, pair, question_chunks, stem
 from kosmos_ros.sanitize import quoted
 
 DEFAULT_LIMIT = 5  # results
@@ -32,7 +32,6 @@ MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames that are read at a time; the best results are those of the first page
 MAX_CHECKED = 500  # frames that are read for one question
 
-MARKS = ".,;:!?\"'()"
 REFUSED = NEGATIONS | {"or", "either", "except"}
 """Words of a question that would give it another meaning: the search finds what was seen."""
 VAGUE = frozenset({
@@ -155,11 +154,11 @@ def _check(query: Query) -> None:
         raise RequestError(
             f"a question may have at most {MAX_QUESTION} characters, got {len(query.text)}"
         )
-    refused = [word for word in query.text.lower().split() if word.strip(MARKS) in REFUSED]
+    refused = [word for word in map(bare, query.text.split()) if word in REFUSED]
     if refused:
         raise RequestError(
-            "a question may name only what was seen together, got "
-            f"{quoted(refused[0].strip(MARKS))}; ask for each thing alone"
+            f"a question may name only what was seen together, got {quoted(refused[0])}; ask for "
+            "each thing alone"
         )
     if query.near is not None and not (
         all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0

@@ -98,11 +98,11 @@ def question_chunks(question: str) -> list[tuple[str, tuple[str, ...]]]:
     "where did you last see" and "recently" are left out.
     """
     words = question.split()
-    while words and _bare(words[0]) in OPENING:
+    while words and bare(words[0]) in OPENING:
         del words[0]
     text = PICTURES.sub(" ", " ".join(words))
     words = text.split()
-    while words and _bare(words[-1]) in CLOSING:
+    while words and bare(words[-1]) in CLOSING:
         del words[-1]
     return list(_linked(" ".join(words)))
 
@@ -136,7 +136,8 @@ def stem(word: str) -> str:
     return _STEMMER.stem(word)
 
 
-def _bare(word: str) -> str:
+def bare(word: str) -> str:
+    """Return a word in lower case, without the punctuation at its ends."""
     return word.strip("?!.,;:'\"()").lower()
 
 

@@ -80,7 +80,6 @@ class ImageDecoder:
             image = decode_compressed(message.data, message.format, max_pixels, stretch)
         else:
             encoding = message.encoding
-            check_uncompressed(bytes(message.data[:SNIFFED]), encoding)
             by_table = stretch and encoding in STRETCHED
             image = (
                 decode_message(message, max_pixels, stretch)
@@ -99,6 +98,7 @@ class ImageDecoder:
     def _decode(self, message: Image, max_pixels: int) -> np.ndarray:
         if (message.encoding, bool(message.is_bigendian)) not in self.served:
             return decode_message(message, max_pixels)
+        check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
         layout = check_raw(
             len(message.data),
             message.width,

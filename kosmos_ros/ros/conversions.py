@@ -191,7 +191,17 @@ def seconds(message: Duration | Time) -> float:
     return float(message.sec) + message.nanosec * 1e-9
 
 
+def nanoseconds(stamp: Time) -> int:
+    """Return a stamp in nanoseconds."""
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
 def _phrase_message(phrase: Phrase, width: int, height: int) -> GroundedPhrase:
+    return phrase_message(phrase, [box.scaled(width, height) for box in phrase.boxes])
+
+
+def phrase_message(phrase: Any, boxes: Iterable[Any]) -> GroundedPhrase:
+    """Return a phrase of a caption or of an observation, with `boxes` in pixels."""
     return GroundedPhrase(
         text=str(phrase.text),
         start=int(phrase.start),
@@ -204,7 +214,7 @@ def _phrase_message(phrase: Phrase, width: int, height: int) -> GroundedPhrase:
                 y_max=float(box.y_max),
                 score=float(box.score),
             )
-            for box in (box.scaled(width, height) for box in phrase.boxes)
+            for box in boxes
         ],
     )
 

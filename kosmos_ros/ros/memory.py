@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 
@@ -19,6 +18,7 @@ from kosmos_ros.memory.observed import Source, phrases_in_view, record_of
 from kosmos_ros.memory.recorder import Recorder
 from kosmos_ros.memory.records import Event
 from kosmos_ros.ros import diagnostics
+from kosmos_ros.ros.conversions import nanoseconds
 from kosmos_ros.ros.outputs import DescribedFrame
 from kosmos_ros.ros.pose_subscription import PoseSubscription
 from kosmos_ros.serving import events
@@ -81,11 +81,6 @@ class Memory:
     def _warn(self, text: str) -> None:
         if self._node.context.ok():
             self._node.get_logger().warning(text)
-
-
-def nanoseconds(stamp: Time) -> int:
-    """Return a stamp in ns."""
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
 
 
 def _event(described: DescribedFrame, event: events.Event) -> Event:

@@ -21,6 +21,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory.records import Pose
+from kosmos_ros.ros.conversions import nanoseconds
 from kosmos_ros.sanitize import one_line, quoted
 
 LOOK_PERIOD = 1.0  # s between two checks for a publisher of the topic
@@ -114,12 +115,13 @@ class PoseSubscription:
 
     def _on_pose(self, header: Any, pose: Any) -> None:
         self._arrived = time.monotonic()
-        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
+        stamp = nanoseconds(header.stamp)
         with self._lock:
-            if self._stamps and stamp < self._stamps[-1]:  # a recording begins again
+            newest = self._stamps[-1] if self._stamps else stamp - SPACING
+            if stamp < newest - MAX_GAP:  # a recording begins again
                 self._stamps.clear()
                 self._poses.clear()
-            elif self._stamps and stamp < self._stamps[-1] + SPACING:
+            elif stamp < newest + SPACING:  # too near, or out of order
                 return
             self._stamps.append(stamp)
             self._poses.append(_pose(header.frame_id, pose))

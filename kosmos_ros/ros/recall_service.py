@@ -14,7 +14,6 @@ import threading
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
-from kosmos_msgs.msg import BoundingBox, GroundedPhrase
 from kosmos_msgs.msg import Recollection as RecollectionMessage
 from kosmos_msgs.srv import Recall
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -28,12 +27,11 @@ from kosmos_ros.errors import KosmosError, NotReadyError, QueueFullError, Reques
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall
-from kosmos_ros.memory.records import Observation, Phrase, Pose
+from kosmos_ros.memory.records import Observation, Pose
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.ros import limits
-from kosmos_ros.ros.conversions import duration
+from kosmos_ros.ros.conversions import duration, nanoseconds, phrase_message
 from kosmos_ros.ros.lifecycle import ManagedNode
-from kosmos_ros.ros.memory import nanoseconds
 from kosmos_ros.sanitize import format_error
 
 BURST = 1000  # requests that may arrive at once; each gets a response or a refusal
@@ -172,7 +170,7 @@ def recollection_message(
         image_height=observation.height,
         task=observation.task,
         caption=observation.caption,
-        phrases=[_phrase_message(phrase) for phrase in result.phrases],
+        phrases=[phrase_message(phrase, phrase.boxes) for phrase in result.phrases],
         score=float(result.score),
         age=duration((now - observation.stamp) * 1e-9),
     )
@@ -183,20 +181,6 @@ def recollection_message(
             header=header, format="webp", data=observation.thumbnail
         )
     return message
-
-
-def _phrase_message(phrase: Phrase) -> GroundedPhrase:
-    boxes = [
-        BoundingBox(
-            x_min=float(box.x_min),
-            y_min=float(box.y_min),
-            x_max=float(box.x_max),
-            y_max=float(box.y_max),
-            score=float(box.score),
-        )
-        for box in phrase.boxes
-    ]
-    return GroundedPhrase(text=phrase.text, start=phrase.start, end=phrase.end, boxes=boxes)
 
 
 def _pose_message(pose: Pose, stamp: Time) -> PoseStamped:

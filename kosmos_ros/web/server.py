@@ -26,8 +26,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kosmos_ros.errors import EncodingError, ImageError, NotReadyError, RequestError
-from kosmos_ros.images.decode import check_uncompressed, decode_compressed, decode_message
-from kosmos_ros.images.formats import SNIFFED
+from kosmos_ros.images.decode import decode_compressed, decode_message
 from kosmos_ros.sanitize import one_line, quoted
 from kosmos_ros.web import messages
 from kosmos_ros.web.broker import CLIENT, Broker, Client
@@ -226,7 +225,6 @@ class _LivePicture:
 def _decoded(message: Image | CompressedImage, stretch: bool) -> Picture:
     """Return the picture of a live image, as the node would read it. Raises ImageError."""
     if not isinstance(message, CompressedImage):
-        check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
         return jpeg(decode_message(message, MAX_PIXELS, stretch))
     try:
         return picture_of(bytes(message.data))

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """kosmos bag on drawn scenes, with the embedded model."""
 
-import functools
 import io
 import re
 import subprocess
@@ -29,11 +28,7 @@ SHAPES = ("--model", "shapes", "--device", "cpu")
 SIZE = 320, 240
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loaded_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "load", functools.cache(Engine.load))
-        yield
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 @pytest.fixture(scope="module")

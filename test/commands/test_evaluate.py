@@ -27,11 +27,7 @@ SCENES = 10
 VAL = functools.partial(drawn_data_sets.coco_name, subset="val2014")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loaded_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "load", functools.cache(Engine.load))
-        yield
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 @pytest.fixture(scope="module")

@@ -169,3 +169,9 @@ def test_without_wordnet_the_command_that_installs_it_is_named_once(
     assert (code, hours(lines)) == (0, [1, 2, 3, 0])
     assert err == f"kosmos: {wordnet.MISSING}\n"
     assert "apt-get install wordnet-base" in wordnet.MISSING
+
+
+def test_a_time_that_ends_before_it_begins_is_refused(recalled):
+    code, lines, err = recalled("a red cup", "--since", 5, "--until", 4)
+    assert (code, lines) == (2, [])
+    assert "--since must not be later than --until, got --since 5 and --until 4 ns" in err

@@ -89,6 +89,7 @@ def test_too_many_frames_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        (["{log}", "a.html", "--since", "5", "--until", "4"], "--since must not be later than"),
         (["missing.db", "a.html"], "there is no observation log 'missing.db'"),
         (
             ["{log}", "no/folder/a.html"],
@@ -133,3 +134,10 @@ def test_a_report_replaces_no_file_but_a_page(log, tmp_path, capsys, name):
     assert cli.main(["report", str(log), str(page)]) == 2
     assert f"{page} exists and is no page; choose another file" in capsys.readouterr().err
     assert page.read_bytes() == before
+
+
+def test_a_time_that_ends_before_it_begins_is_refused(log, tmp_path, capsys):
+    page = tmp_path / "office.html"
+    assert cli.main(["report", str(log), str(page), "--since", "5", "--until", "4"]) == 2
+    assert "--since must not be later than --until" in capsys.readouterr().err
+    assert not page.exists()

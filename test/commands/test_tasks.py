@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The subcommands that mirror the node's services, on drawn scenes with the embedded model."""
 
-import functools
 import io
 import json
 from pathlib import Path
@@ -32,11 +31,7 @@ SHAPES = ("--model", "shapes", "--device", "cpu")
 REGIONS = [",".join(f"{side:.1f}" for side in box) for box in TRUTH.values()]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loaded_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "load", functools.cache(Engine.load))
-        yield
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 
 @pytest.fixture(scope="module")

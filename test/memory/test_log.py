@@ -451,3 +451,29 @@ def test_a_log_has_a_frame_among_many_of_its_stamp_and_not_another_result_of_it(
         log.add(frames)
         assert all(log.has(each) for each in frames)
         assert not log.has(Observation(0, "front", "a cup number 150."))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "caption = x'00ff'",
+        """phrases = '[{"text": 7, "start": 0, "end": 1, "boxes": [[0,0,1,1,1]]}]'""",
+    ],
+)
+def test_a_row_whose_words_cannot_be_read_can_be_deleted(log, damage):
+    log.add([FULL, seen(FULL.stamp + SECOND, "a blue cup")])
+    log.connection.execute(f"UPDATE observation SET {damage} WHERE id = {FULL.stamp}")
+    assert log.prune(0, 1.0, FULL.stamp + 2 * SECOND) == 1
+    assert log.search("") == [FULL.stamp + SECOND]
+
+
+def test_a_camera_whose_first_frame_was_rolled_back_leaves_no_name(log):
+    def failing():
+        yield seen(1, camera="front")
+        raise sqlite3.OperationalError("disk full")
+
+    with pytest.raises(LogError):
+        log.add(failing())
+    log.add([seen(2, camera="rear")])
+    assert [each.camera for each in log.get(log.search(""))] == ["rear"]
+    assert log.search(f'"camera:{log.cameras()["rear"]}"') == [2]

@@ -459,6 +459,17 @@ def test_an_invalid_topic_is_refused(start, path):
         start(memory=str(path), pose_topic="a topic")
 
 
+def test_a_pose_that_arrives_late_leaves_the_others(ros):
+    from rclpy.node import Node
+
+    poses = PoseSubscription(Node("robot"), "pose")
+    stamps = [8 * SECOND, 9 * SECOND, 10 * SECOND]
+    for stamp in (*stamps, 10 * SECOND - SECOND // 50):
+        message = posed(PoseStamped, stamp, float(stamp))
+        poses._on_pose(message.header, message.pose)
+    assert [poses.at(stamp).x for stamp in stamps] == stamps
+
+
 def test_few_poses_are_kept_and_a_recording_may_begin_again(ros):
     from rclpy.node import Node
 

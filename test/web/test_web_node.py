@@ -3,6 +3,7 @@
 """The program web_node: its start, its refusals, its token and its end, without a kosmos_node."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -245,27 +246,30 @@ def test_kosmos_mcp_refuses_an_invalid_name_of_a_node():
     assert done.stderr == f"kosmos: {reason}\n"
 
 
+@contextlib.contextmanager
+def kosmos_mcp(*before):
+    """`kosmos mcp` after its first response; `before` are words before the command."""
+    command = [*before, sys.executable, "-m", "kosmos_ros.cli", "mcp"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            process.stdin.write(INITIALIZE)
+            process.stdin.flush()
+            assert '"kosmos_ros"' in process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
 def test_kosmos_mcp_ends_on_a_signal():
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "kosmos_ros.cli", "mcp"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        process.stdin.write(INITIALIZE)
-        process.stdin.flush()
-        assert '"kosmos_ros"' in process.stdout.readline()
+    with kosmos_mcp("env", "--default-signal=INT") as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
 
 
 def test_kosmos_mcp_ends_quietly_if_its_agent_ends_during_a_call():
-    command = [sys.executable, "-m", "kosmos_ros.cli", "mcp"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        process.stdin.write(INITIALIZE)
-        process.stdin.flush()
-        assert '"kosmos_ros"' in process.stdout.readline()
+    with kosmos_mcp() as process:
         process.stdout.close()
         # The end of its input ends the call, and the result cannot be written.
         process.stdin.write(INITIALIZED + WAIT_FOR_EVENT)
@@ -275,18 +279,9 @@ def test_kosmos_mcp_ends_quietly_if_its_agent_ends_during_a_call():
 
 
 def test_kosmos_mcp_ends_if_its_agent_closes_the_output_only():
-    command = [sys.executable, "-m", "kosmos_ros.cli", "mcp"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        process.stdin.write(INITIALIZE)
-        process.stdin.flush()
-        assert '"kosmos_ros"' in process.stdout.readline()
+    with kosmos_mcp() as process:
         process.stdout.close()
-        try:
-            assert process.wait(30) == BROKEN_PIPE
-        finally:
-            process.kill()
+        assert process.wait(30) == BROKEN_PIPE
         assert process.stderr.read() == ""
 
 

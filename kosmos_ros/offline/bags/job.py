@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kosmos_ros.errors import ConfigError, ImageError, KosmosError
-from kosmos_ros.images.decode import check_uncompressed, decode_compressed, decode_raw
-from kosmos_ros.images.formats import SNIFFED
+from kosmos_ros.images.decode import decode_compressed, decode_message
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import Source, record_of
 from kosmos_ros.memory.recorder import thumbnail_of
@@ -364,13 +363,4 @@ def _pixels(message: Any, compressed: bool, max_pixels: int) -> np.ndarray:
     """Return the image of a message as the node decodes it."""
     if compressed:
         return decode_compressed(message.data, message.format, max_pixels)
-    check_uncompressed(bytes(message.data[:SNIFFED]), message.encoding)
-    return decode_raw(
-        message.data,
-        message.width,
-        message.height,
-        message.encoding,
-        message.step,
-        bool(message.is_bigendian),
-        max_pixels,
-    )
+    return decode_message(message, max_pixels)

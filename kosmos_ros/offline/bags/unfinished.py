@@ -9,7 +9,6 @@ Therefore the database is right at whatever point the process ends. Knows no bag
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -18,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError
-from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
+from kosmos_ros.memory.record_json import (
+    answers_from_json,
+    answers_to_json,
+    phrases_from_json,
+    phrases_to_json,
+)
+from kosmos_ros.memory.records import Observation
 from kosmos_ros.sanitize import quoted
 
 DATABASE = "results.db"
@@ -106,10 +111,9 @@ class Unfinished:
                     (row.topic, row.time, row.data),
                 )
             for each in observations:
-                record = dataclasses.asdict(dataclasses.replace(each, thumbnail=None))
                 run(
                     "INSERT INTO observation (record, thumbnail) VALUES (?, ?)",
-                    (json.dumps(record), each.thumbnail),
+                    (_to_json(each), each.thumbnail),
                 )
             self.position += position
             self.frames += frames
@@ -137,7 +141,7 @@ class Unfinished:
         for record, thumbnail in self._database.execute(
             "SELECT record, thumbnail FROM observation ORDER BY number"
         ):
-            yield _observation(json.loads(record), thumbnail)
+            yield _from_json(record, thumbnail)
 
     def counts(self, topics: Collection[str]) -> dict[str, int]:
         """Return the number of messages of each topic."""
@@ -161,20 +165,18 @@ class Unfinished:
         self._database.close()
 
 
-def _observation(record: dict[str, Any], thumbnail: bytes | None) -> Observation:
-    answers = tuple(
-        Answer(**{**each, "phrases": _phrases(each["phrases"])}) for each in record["answers"]
-    )
-    phrases = _phrases(record["phrases"])
-    return Observation(
-        **{**record, "phrases": phrases, "answers": answers, "thumbnail": thumbnail}
-    )
+def _to_json(observation: Observation) -> str:
+    """Return all of an observation but its thumbnail. A bag has no poses."""
+    record = vars(observation) | {
+        "phrases": phrases_to_json(observation.phrases),
+        "answers": answers_to_json(observation.answers),
+    }
+    del record["thumbnail"]
+    return json.dumps(record)
 
 
-def _phrases(records: Iterable[dict[str, Any]]) -> tuple[Phrase, ...]:
-    return tuple(Phrase(**{**each, "boxes": tuple(map(_box, each["boxes"]))}) for each in records)
-
-
-def _box(record: dict[str, Any]) -> Box:
-    position = record["position"]
-    return Box(**{**record, "position": None if position is None else tuple(position)})
+def _from_json(text: str, thumbnail: bytes | None) -> Observation:
+    record = json.loads(text)
+    record["phrases"] = phrases_from_json(record["phrases"])
+    record["answers"] = answers_from_json(record["answers"])
+    return Observation(**record, thumbnail=thumbnail)

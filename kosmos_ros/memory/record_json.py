@@ -1,0 +1,96 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Phrases and answers of a record as JSON, as docs/memory.md describes it. Knows no file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kosmos_ros.memory.records import Answer, Box, Phrase
+
+PIXEL_DIGITS, SCORE_DIGITS, METRE_DIGITS = 2, 4, 3  # decimals that are kept
+
+
+def phrases_to_json(phrases: Iterable[Phrase]) -> str | None:
+    """Return the phrases as JSON; None if there are none."""
+    return _to_json([_phrase_to_dict(phrase) for phrase in phrases])
+
+
+def answers_to_json(answers: Iterable[Answer]) -> str | None:
+    """Return the answers as JSON; None if there are none."""
+    return _to_json(
+        [
+            {
+                "question": answer.question,
+                "text": answer.text,
+                "score": rounded(answer.score, SCORE_DIGITS),
+                "phrases": [_phrase_to_dict(phrase) for phrase in answer.phrases],
+            }
+            for answer in answers
+        ]
+    )
+
+
+def rounded(value: float, digits: int) -> float:
+    """Return a number rounded to `digits` decimals; 0 if it is not finite, as JSON requires."""
+    return round(value, digits) if math.isfinite(value) else 0.0
+
+
+def _to_json(value: list[Any]) -> str | None:
+    if not value:
+        return None
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _phrase_to_dict(phrase: Phrase) -> dict[str, Any]:
+    boxes = [_box_to_list(box) for box in phrase.boxes]
+    return {"text": phrase.text, "start": phrase.start, "end": phrase.end, "boxes": boxes}
+
+
+def _box_to_list(box: Box) -> list[Any]:
+    """Return [x_min, y_min, x_max, y_max, score], with track and position if one is known."""
+    corners = (box.x_min, box.y_min, box.x_max, box.y_max)
+    numbers = [*(rounded(v, PIXEL_DIGITS) for v in corners), rounded(box.score, SCORE_DIGITS)]
+    if box.track is None and box.position is None:
+        return numbers
+    position = box.position and [rounded(value, METRE_DIGITS) for value in box.position]
+    return [*numbers, box.track, position]
+
+
+def phrases_from_json(text: str | None) -> tuple[Phrase, ...]:
+    """Return what `phrases_to_json` wrote. Raises the errors of json and of missing fields."""
+    return tuple(_phrase(entry) for entry in json.loads(text or "[]"))
+
+
+def answers_from_json(text: str | None) -> tuple[Answer, ...]:
+    """Return what `answers_to_json` wrote. Raises the errors of json and of missing fields."""
+    return tuple(
+        Answer(
+            entry["question"],
+            entry["text"],
+            entry["score"],
+            tuple(_phrase(phrase) for phrase in entry["phrases"]),
+        )
+        for entry in json.loads(text or "[]")
+    )
+
+
+def _phrase(entry: dict[str, Any]) -> Phrase:
+    boxes = tuple(_box(*numbers) for numbers in entry["boxes"])
+    return Phrase(entry["text"], entry["start"], entry["end"], boxes)
+
+
+def _box(
+    x_min: float,
+    y_min: float,
+    x_max: float,
+    y_max: float,
+    score: float,
+    track: int | None = None,
+    position: Sequence[float] | None = None,
+) -> Box:
+    at = None if position is None else (position[0], position[1], position[2])
+    return Box(x_min, y_min, x_max, y_max, score, track, at)
