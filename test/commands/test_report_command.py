@@ -89,7 +89,6 @@ def test_too_many_frames_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["{log}", "a.html", "--since", "5", "--until", "4"], "--since must not be later than"),
         (["missing.db", "a.html"], "there is no observation log 'missing.db'"),
         (
             ["{log}", "no/folder/a.html"],

@@ -18,7 +18,7 @@ from kosmos_ros.offline.bags.reading import Message
 from kosmos_ros.offline.bags.unfinished import Row
 
 VERSION: Final = 8
-"""Of metadata.yaml. Humble cannot read the form in which version 9 stores QoS profiles."""
+"""The version of metadata.yaml. Humble cannot read how version 9 stores QoS profiles."""
 NO_HASH = "RIHS01_" + 64 * "0"
 """Hash of a type without a definition, as in SQLite files of Humble. rosbag2 ignores it."""
 

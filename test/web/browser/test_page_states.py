@@ -214,8 +214,9 @@ def test_a_value_that_is_being_typed_survives_a_change_of_the_nodes_state(open_p
     expect(page.locator("#p-max_rate")).to_be_focused()
 
 
-@pytest.mark.parametrize("viewport", [DESK, SMALL, PHONE], ids=["desk", "small", "phone"])
-def test_the_age_of_an_old_frame_is_whole_and_no_time_is_cut(open_page, viewport):
+@pytest.mark.parametrize("width", [1440, 1360, 1024, 900, 390])
+def test_the_age_of_an_old_frame_is_whole_and_no_time_is_cut(open_page, width):
+    viewport = {"width": width, "height": 800}
     frame = look("front", 0, ago(600))
     page = open_page(before=Served(hello(["front"], looks=[frame], values=OFF)), viewport=viewport)
     expect(page.locator("#live-text")).to_have_text("Switched off")
