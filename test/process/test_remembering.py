@@ -63,6 +63,20 @@ class Client:
         assert response.success, response.message
         return response
 
+    def is_answered(self):
+        """Wait until the node answers.
+
+        Requests get lost until a node that was started again is discovered; the client takes the
+        killed one for ready.
+        """
+        sent = []
+
+        def again():
+            sent.append(self.client.call_async(Recall.Request(query="anything")))
+            return any(future.done() for future in sent)
+
+        self.spinner.until(again, "an answer")
+
     def seen(self, query):
         return lambda: self.recall(query).results
 
@@ -89,6 +103,7 @@ def test_what_was_drawn_is_recalled_and_nothing_else_and_kill_9_forgets_nothing(
         program.stop(signal.SIGKILL)
     with node(path) as program:
         program.says("active: ")
+        client.is_answered()
         check(client)
         assert program.stop() == 0
     with ObservationLog.read(path) as log:
