@@ -124,6 +124,17 @@ def test_an_audit_without_network_fails_and_says_that_nothing_was_checked(clone)
     assert "Connection refused" in line and "set HTTPS_PROXY" in line
 
 
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "scripts").iterdir()), ids=lambda path: path.name
+)
+def test_no_function_hides_a_command_that_is_searched(script):
+    """`command -v` finds functions, too, so set-up once took its own function for Chromium."""
+    text = script.read_text()
+    searched = set(re.findall(r"command -v (\w+)", text))
+    assert not searched.intersection(re.findall(r"^(\w+)\(\)", text, re.MULTILINE))
+    assert script.name != "setup" or {"chromium", "make"} <= searched
+
+
 def test_setup_takes_no_arguments(clone):
     done = run(clone, "setup", "kilted")
     assert done.returncode == 1
