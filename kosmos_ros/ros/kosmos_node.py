@@ -53,7 +53,8 @@ WATCH_PERIOD = 0.1  # s between two checks of cameras, deadlines and the worker
 PORTS_PERIOD = 1.0  # s between two checks of Fast DDS's shared memory
 MIN_PATIENCE = 30.0  # s for one callback of the executor, far more than a busy machine needs
 LOADING_PATIENCE = 600.0  # s, while the import of torch from a slow disk blocks all threads
-LAST_REQUESTS = 0.2  # s at shutdown in which new requests still get a refusal
+LAST_REQUESTS = 0.2  # s at shutdown, at least, in which new requests still get a refusal
+LAST_SPINS = 20  # at least, because on a busy machine the time may pass before the first one ends
 FLUSH_TIMEOUT = 1.0  # s for the results that wait to be published
 RESULT_SPINS = 4  # callbacks of the executor until a goal's result is sent
 SHUTTING_DOWN = "the node is shutting down"
@@ -179,11 +180,14 @@ class KosmosNode(ManagedNode):
         return worker_ended and delivered and written
 
     def _send_last_answers(self, end: float) -> None:
-        goals = 0
-        last_request = min(end, time.monotonic() + LAST_REQUESTS)
-        while time.monotonic() < (end if self._waiting else last_request):
+        goals = spins = 0
+        last_request = time.monotonic() + LAST_REQUESTS
+        while (now := time.monotonic()) < end and (
+            self._waiting or now < last_request or spins < LAST_SPINS
+        ):
             goals = max(goals, self.request_services.goals)
             spin_once(self, 0.01)
+            spins += 1
         for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
             if time.monotonic() < end:
                 spin_once(self, 0.01)

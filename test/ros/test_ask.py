@@ -17,6 +17,8 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from kosmos_ros.ros import kosmos_node
+
 
 @pytest.mark.fault(53)
 def test_client_in_the_nodes_own_executor_gets_responses(start):
@@ -198,6 +200,19 @@ def test_shutdown_answers_every_waiting_request(start):
     assert [(a.result().success, a.result().message) for a in answers] == [
         (False, "the node is shutting down")
     ] * 4
+
+
+def test_shutdown_refuses_requests_that_have_arrived_however_slow_the_machine_is(
+    start, monkeypatch
+):
+    harness = start()
+    assert harness.ask_client.wait_for_service(10)
+    monkeypatch.setattr(kosmos_node, "LAST_REQUESTS", 0.0)
+    answers = [harness.ask_client.call_async(Ask.Request(question=f"{n}?")) for n in range(3)]
+    assert harness.node.stop(10)
+    # Nobody spins any more, as at the end of the process.
+    assert all(answer.done() for answer in answers)
+    assert {answer.result().message for answer in answers} == {"the node is shutting down"}
 
 
 @pytest.mark.fault(50)
