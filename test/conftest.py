@@ -52,7 +52,7 @@ PATIENCE = 60.0  # s, far longer than any step takes
 FOLDER = Path(__file__).parent
 TIERS = {
     "": "unit",
-    "benchmark": "ros",
+    "benchmark": "ros slow",
     "commands": "unit slow",
     "kosmos2/test_hub.py": "process",
     "kosmos2/test_tokenizer.py": "unit slow",
@@ -79,6 +79,7 @@ TIERS = {
     "web/test_security.py": "unit",
 }
 """Marks of the tests in a folder or file; the longest path counts."""
+LONG = ("process", "slow")
 MARKS = {
     "unit": "needs neither rclpy nor a process of this project",
     "ros": "uses rclpy in the process of pytest",
@@ -132,6 +133,10 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(mark)
         if getattr(item.obj, "is_hypothesis_test", False):
             item.add_marker("slow")
+    # Files that take long come first, so that no worker waits long for the last one. -n starts
+    # them in this order.
+    long = {item.path for item in items for mark in item.iter_markers() if mark.name in LONG}
+    items.sort(key=lambda item: item.path not in long)
     if config.getoption("--fast"):
         fast, others = [], []
         for item in items:

@@ -93,20 +93,18 @@ def test_eight_captions_take_more_memory_than_their_cache(small):
     assert 4 > result.baseline > 0
 
 
-def test_quantized_weights_take_less(small):
-    results = list(engine.quantized(small, 1))
+def test_quantized_weights_take_less(shapes):
+    results = list(engine.quantized(shapes, 1))
     assert [result.name for result in results] == [
-        f"full size, {mode}: {what}"
+        f"shapes, {mode}: {what}"
         for mode in ("int8", "nf4")
         for what in ("memory of the weights", "one more token")
     ]
     int8, nf4 = results[::2]
-    assert (
-        int8.baseline
-        == nf4.baseline
-        == pytest.approx(4e-9 * small.engine.info.parameters, rel=0.1)
-    )
-    assert int8.baseline > int8.value > nf4.value > 0.5  # embeddings are not quantized
+    before = int8.baseline
+    assert before == nf4.baseline == pytest.approx(4e-9 * shapes.engine.info.parameters, rel=0.1)
+    # Embeddings are not quantized.
+    assert before > int8.value > nf4.value > before / 8
 
 
 def test_both_ways_write_as_many_tokens(shapes):

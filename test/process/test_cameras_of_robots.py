@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from comparison import message_of
+from comparison import corners, message_of
 from conftest import Spinner
 from programs import Program, parameters
 
@@ -141,8 +141,15 @@ def test_a_compressed_mosaic_is_described_like_the_raw_one(robot):
     (expected,) = robot.spinner.call(describing, request).results
     caption = robot.captions["mosaic"][0]
     assert (caption.caption, caption.raw_text) == (expected.caption, expected.raw_text)
-    assert caption.phrases == expected.phrases
-    assert any(phrase.boxes for phrase in caption.phrases)
+    assert [phrase.text for phrase in caption.phrases] == [
+        phrase.text for phrase in expected.phrases
+    ]
+    # The caption may have been written beside those of other cameras, which rounds differently.
+    boxes, same = (
+        [corners(box) for phrase in each.phrases for box in phrase.boxes]
+        for each in (caption, expected)
+    )
+    assert boxes and np.allclose(boxes, same, atol=0.01)
 
 
 @pytest.mark.fault(95)
