@@ -45,6 +45,7 @@ from kosmos_ros.sanitize import format_traceback, quoted
 from kosmos_ros.serving.availability import Availability, Phase
 from kosmos_ros.serving.delivery import Delivery
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
+from kosmos_ros.serving.plan import check_task
 from kosmos_ros.serving.scheduler import Scheduler
 from kosmos_ros.serving.work import Work
 from kosmos_ros.serving.worker import CaptionEngine
@@ -74,7 +75,11 @@ class KosmosNode(ManagedNode):
         self._node_values = self.declare(NodeSettings)
         self._delivery = Delivery(self._log_bug)
         self.host = ModelHost(self, load, self._delivery.post)
-        self._camera_values = self.declare(CameraSettings, check=self.host.check_prompts)
+        # With named cameras, the common values are not those of any camera.
+        check_all = (lambda *values: None) if self.settings.cameras else check_task
+        self._camera_values = self.declare(
+            CameraSettings, check=self.host.check_prompts, check_all=check_all
+        )
         self.finished: Future = Future()
         self._model_info = self.create_publisher(
             DiagnosticStatus,
@@ -115,7 +120,7 @@ class KosmosNode(ManagedNode):
     def _declare_camera(self, name: str) -> Group[CameraSettings]:
         if not name:
             return self._camera_values
-        return self.declare(CameraSettings, f"{name}.", self.host.check_prompts)
+        return self.declare(CameraSettings, f"{name}.", self.host.check_prompts, check_task)
 
     @property
     def settings(self) -> NodeSettings:

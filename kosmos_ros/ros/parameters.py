@@ -66,6 +66,10 @@ turns the prompts among them into tokens."""
 Check = Callable[["dataclasses.Field[Any]", Any], object]
 """Raises KosmosError for a new value of a field that cannot be used."""
 
+CheckAll = Callable[[Any, str], object]
+"""Raises KosmosError for values of a dataclass that contradict each other; the text is the prefix
+of the parameters' names."""
+
 
 class Group(Generic[Values]):
     """The declared parameters of one dataclass with one prefix, and their values.
@@ -74,12 +78,17 @@ class Group(Generic[Values]):
     """
 
     def __init__(
-        self, kind: type[Values], prefix: str, check: Check, common: Group[Values] | None
+        self,
+        kind: type[Values],
+        prefix: str,
+        check: Check,
+        check_all: CheckAll,
+        common: Group[Values] | None,
     ) -> None:
         self.fields = {prefix + field.name: field for field in _fields(kind)}
         self.common = common
         self.values: Values = common.values if common else kind()
-        self._prefix, self._check = prefix, check
+        self._prefix, self._check, self._check_all = prefix, check, check_all
 
     def checked(self, name: str, value: Any) -> Any:
         """Return `value` as the type of the parameter's field. Raises ConfigError."""
@@ -95,11 +104,17 @@ class Group(Generic[Values]):
         field = self.fields[name]
         return getattr(self.common.values, field.name) if self.common else field.default
 
-    def update(self, changes: dict[str, Any]) -> None:
-        """Take over the `changes` that belong to this group."""
+    def after(self, changes: dict[str, Any]) -> Values:
+        """Return the values with those `changes` that belong to this group.
+
+        Raises KosmosError if they contradict each other.
+        """
         own = {field.name: changes[name] for name, field in self.fields.items() if name in changes}
-        if own:
-            self.values = dataclasses.replace(self.values, **own)  # type: ignore[type-var]
+        if not own:
+            return self.values
+        values: Values = dataclasses.replace(self.values, **own)  # type: ignore[type-var]
+        self._check_all(values, self._prefix)
+        return values
 
 
 class ParameterNode(Node):
@@ -119,15 +134,17 @@ class ParameterNode(Node):
         kind: type[Values],
         prefix: str = "",
         check: Check = lambda field, value: None,
+        check_all: CheckAll = lambda values, prefix: None,
     ) -> Group[Values]:
         """Declare every field of `kind`. Return the group, which has the current values.
 
         A parameter with a `prefix`, which ends with a dot, has the value of the parameter without
         it until it is set. Null unsets a parameter. Raises ConfigError for an invalid value in a
-        file or on the command line. `check` is called for changes only.
+        file or on the command line. `check` is called for changes only, `check_all` also for the
+        first values.
         """
         common = self._groups[_fields(kind)[0].name] if prefix else None
-        group = Group(kind, prefix, check, common)
+        group = Group(kind, prefix, check, check_all, common)
         values = {}
         for name, field in group.fields.items():
             value, given_one = group.default(name), given(self).get(name)
@@ -139,7 +156,7 @@ class ParameterNode(Node):
                     self._own.add(name)
             values[name] = value
             self._declare_one(name, field, value)
-        group.update(values)
+        group.values = group.after(values)
         self._groups.update(dict.fromkeys(group.fields, group))
         return group
 
@@ -167,6 +184,8 @@ class ParameterNode(Node):
         """
         try:
             changes, own = self._resolved(parameter_list)
+            groups = dict.fromkeys(self._groups.values())
+            after = {group: group.after(changes) for group in groups}
         except Exception as exc:  # of any type, because it would end the node
             return SetParametersResult(successful=False, reason=format_error(exc))
         others = [each for each in parameter_list if each.name not in self._groups]
@@ -174,8 +193,8 @@ class ParameterNode(Node):
         result = super().set_parameters_atomically([*others, *stored])
         if result.successful:
             self._own = own
-            for group in dict.fromkeys(self._groups.values()):
-                group.update(changes)
+            for group, values in after.items():
+                group.values = values
             result.reason = self._kept(parameter_list)
         return result
 

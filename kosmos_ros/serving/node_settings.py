@@ -260,7 +260,8 @@ class CameraSettings:
         "brief_caption",
         "Result to publish on ~/captions for each frame. brief_caption, detailed_caption: a "
         "caption. phrase_grounding: the boxes of phrases. question: the answers to questions. "
-        "prompt: the output for prompt.",
+        "prompt: the output for prompt. Set phrases, questions or prompt before a task that needs "
+        "it, or together with the task.",
         choices=FRAME_TASKS,
     )
     phrases: tuple[str, ...] = parameter(

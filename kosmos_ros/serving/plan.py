@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 
-from kosmos_ros.errors import RequestError
+from kosmos_ros.errors import ConfigError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, Phrase, join_captions
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt
@@ -112,6 +112,22 @@ STANDING = (
 )
 """All kinds of prompts for every frame, in the order of the plan."""
 
+NEEDS = {"prompt": "prompt", **{standing.task: standing.name for standing in STANDING}}
+"""Task: the parameter that it needs."""
+
+
+def check_task(settings: CameraSettings, prefix: str = "") -> None:
+    """Raise ConfigError if the parameter that the task needs is empty.
+
+    `prefix` comes before the names of the parameters in the error.
+    """
+    task, needed = settings.task, NEEDS.get(settings.task, "")
+    if needed and not getattr(settings, needed):
+        raise ConfigError(
+            f"parameter {prefix}task is {task}, but parameter {prefix}{needed} is empty; set "
+            f"{prefix}{needed} before {prefix}task, or choose another task first"
+        )
+
 
 @dataclass(frozen=True)
 class FrameResult:
@@ -147,7 +163,7 @@ class Plan:
     def prompts(self) -> list[Prompt]:
         """All prompts, in the order in which `read` expects the answers.
 
-        Raises RequestError if the task needs a parameter that is empty.
+        Raises ConfigError if the task needs a parameter that is empty.
         """
         return [
             *self._caption,
@@ -160,18 +176,14 @@ class Plan:
 
     @functools.cached_property
     def _caption(self) -> list[Prompt]:
-        """The prompt of the parameter task; none if a Standing makes it. Raises RequestError."""
+        """The prompt of the parameter task; none if a Standing makes it. Raises ConfigError."""
         task, settings = self.settings.task, self.settings
         if TASK not in self.parts:
             return []
         if task in CAPTION_TASKS:
             return [prompts.caption(task, settings.grounded)]
-        needed = next((s.name for s in STANDING if s.task == task), "prompt")
-        if not getattr(settings, needed):
-            raise RequestError(
-                f"parameter task is {task}, but parameter {needed} is empty; set {needed}"
-            )
-        return [prompts.raw(settings.prompt)] if needed == "prompt" else []
+        check_task(settings)
+        return [prompts.raw(settings.prompt)] if NEEDS[task] == "prompt" else []
 
     def read(self, captions: Sequence[Caption]) -> FrameResult:
         """Return the results of the frame from the answers to `prompts`."""

@@ -186,7 +186,7 @@ def test_the_text_of_named_phrases_says_only_what_is_in_view(robot):
     assert response.result.caption == "a red circle and a blue square"
     response = robot.call(Ground, phrases=asked[1:3], image=frame(FRONT))
     assert (response.success, response.result.caption) == (True, "")
-    robot.set(front__task="phrase_grounding", front__phrases=asked)
+    robot.set(front__phrases=asked, front__task="phrase_grounding")
     subscription, heard = robot.subscribe(String, "front/text")
     robot.show({"front": FRONT}, lambda: heard)
     assert heard[-1].data == "a red circle and a blue square"

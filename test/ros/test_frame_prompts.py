@@ -90,15 +90,6 @@ def test_task_selects_the_captions(start, values, batch, captions):
     assert harness.engine.batches == [batch]
 
 
-def test_task_without_its_parameter_logs_what_is_missing(start):
-    harness = start(task="question", max_rate=0).subscribe_to_captions()
-    harness.send()
-    harness.until(lambda: harness.logs("task is question, but parameter questions is empty"))
-    harness.set_parameter("questions", ["Who?"])
-    harness.send()
-    harness.until(lambda: harness.captions)
-
-
 def test_frame_with_too_many_prompts_for_the_device_is_split(start):
     harness = start(
         phrases=["a dog", "a man", "a cat"], max_rate=0, task="phrase_grounding"

@@ -354,6 +354,34 @@ def test_a_camera_without_an_own_value_follows_the_common_one(start):
     assert rates() == [5.0, 5.0]
 
 
+def test_a_task_whose_parameter_is_empty_is_refused(start):
+    cameras = {"cameras": ["left", "right"], "left.questions": ["Who?"]}
+    with pytest.raises(ConfigError) as raised:
+        start(task="question", **cameras)
+    missing = (
+        "parameter right.task is question, but parameter right.questions is empty; set "
+        "right.questions before right.task, or choose another task first"
+    )
+    assert str(raised.value) == missing
+    harness = start(**cameras)
+    node = harness.node
+    together = [
+        Parameter("task", value="question"),
+        Parameter("right.questions", value=["Why?"]),
+    ]
+    assert node.set_parameters_atomically(together[:1]).reason == missing
+    assert node.get_parameter("left.task").value == "brief_caption"  # all or none
+    assert node.set_parameters_atomically(together).successful
+    assert node.set_parameters_atomically([Parameter("right.questions", value=[])]).reason == (
+        missing
+    )
+    harness.set_parameter("task", "brief_caption")
+    harness.set_parameter("right.questions", [])
+    harness.set_parameter("right.questions", ["Why?"])
+    harness.set_parameter("right.task", "question")
+    assert node.cameras["right"].settings.task == "question"
+
+
 names_and_values = st.tuples(
     st.sampled_from(["", "left.", "right."]), st.one_of(st.none(), st.integers(0, 3))
 )

@@ -4,7 +4,7 @@
 
 import pytest
 
-from kosmos_ros.errors import RequestError
+from kosmos_ros.errors import ConfigError
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
 from kosmos_ros.serving.events import Change, Event
 from kosmos_ros.serving.node_settings import FRAME_TASKS, CameraSettings
@@ -118,10 +118,12 @@ def test_empty_lists_ask_nothing():
 )
 def test_a_task_without_its_parameter_is_an_error(task, parameter):
     made = plan(*ALL, task=task)
-    with pytest.raises(RequestError) as raised:
+    with pytest.raises(ConfigError) as raised:
         made.prompts  # noqa: B018
-    expected = f"parameter task is {task}, but parameter {parameter} is empty; set {parameter}"
-    assert str(raised.value) == expected
+    assert str(raised.value) == (
+        f"parameter task is {task}, but parameter {parameter} is empty; set {parameter} before "
+        "task, or choose another task first"
+    )
     assert plan("phrases", "questions", task=task).prompts == []
 
 

@@ -84,7 +84,7 @@ class Run:
         self.job = job
         self.types = Types()
         self.plan = Plan(job.settings, self._parts(job.settings))
-        self.plan.prompts  # noqa: B018  # raises RequestError
+        self.plan.prompts  # noqa: B018  # raises ConfigError
         self.bag = Bag(job.bag)
         self.topics = selection.image_topics(self.bag.topics, job.topics)
         self.cameras = selection.cameras(self.topics)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from mute_engine import MuteEngine
 from rosbags.rosbag2 import CompressionMode
 
-from kosmos_ros.errors import ConfigError, ImageError, PromptError, RequestError
+from kosmos_ros.errors import ConfigError, ImageError, PromptError
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
@@ -252,7 +252,7 @@ def test_a_bag_without_images_names_its_topics(tmp_path):
 
 
 def test_a_task_without_its_phrases_is_refused(source, tmp_path):
-    with pytest.raises(RequestError, match="parameter phrases is empty"):
+    with pytest.raises(ConfigError, match="parameter phrases is empty"):
         make(source, tmp_path / "out", settings={"task": "phrase_grounding"})
 
 
