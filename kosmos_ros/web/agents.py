@@ -103,7 +103,7 @@ class Tools:
                 look = await self._next_look(name)
             sight = sight_of(self._broker.look_json(look))
             content: list[Any] = [TextContent(type="text", text=sight.model_dump_json())]
-            if picture := self._broker.pictures.get(*look.key):
+            if picture := self._broker.picture_of(look):
                 small = await asyncio.to_thread(smaller, picture, (LONGEST_SIDE, LONGEST_SIDE))
                 data = base64.b64encode(small.data).decode()
                 content.append(ImageContent(type="image", data=data, mime_type=small.type))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -80,7 +81,8 @@ class Broker:
         self.node, self._loop = node, loop
         self.cameras: dict[str, str] = {}  # name: image topic
         self.pictures = Pictures()
-        self.looks = Looks(self._on_look, self._expected, loop.call_later)
+        self._numbers = itertools.count()  # of pictures
+        self.looks = Looks(self._on_look, self._expected, loop.call_later, loop.time)
         self.node_state: Json = {"state": "gone", "message": GONE}
         self.camera_health: dict[str, Json] = {}
         self._parameters: dict[str, Json] = {}
@@ -134,8 +136,11 @@ class Broker:
 
     def picture(self, key: tuple[str, str], picture: Picture) -> None:
         """Keep the picture of a described frame."""
-        self.pictures.put(*key, picture)
-        self.looks.add(key, PICTURE, True)
+        camera, stamp = key
+        # Frames with equal stamps have pictures of their own, which browsers keep by their names.
+        name = f"{stamp}-{next(self._numbers)}"
+        self.pictures.put(camera, name, picture)
+        self.looks.add(key, PICTURE, name)
 
     def event(self, event: Json, published: float) -> None:
         """Take over an event. `published`: when, in s, monotonic."""
@@ -299,8 +304,13 @@ class Broker:
 
     def look_json(self, look: Look) -> Json:
         """Return a look as the page receives it."""
-        picture = self.pictures.get(*look.key) is not None
-        return messages.look_json(look.camera, look.stamp, look.parts, picture)
+        picture = look.picture if self.picture_of(look) else ""
+        found = messages.look_json(look.camera, look.stamp, look.parts, picture)
+        return {**found, "number": look.number}
+
+    def picture_of(self, look: Look) -> Picture | None:
+        """Return the picture of a look, or None if it has not arrived or is no longer kept."""
+        return self.pictures.get(look.camera, look.picture)
 
     # --------------------------------------------------------------------------------------------
 
@@ -320,9 +330,9 @@ class Broker:
     def _hello(self) -> str:
         """Return all that is known, as text."""
         # Encoding 900 looks again for each browser would take long.
-        looks = ",".join(
-            self._look_text(look) for look in self.looks if look.camera in self.cameras
-        )
+        looks = [look for look in self.looks if look.camera in self.cameras]
+        texts = ",".join(map(self._look_text, looks))
+        now = self._loop.time()
         hello = {
             "type": "hello",
             "node": self.node,
@@ -332,12 +342,13 @@ class Broker:
             "values": self._sorted_values(),
             "events": [e for e in self._events.values() if e["camera"] in self.cameras],
             "health": self._health_so_far(),
+            "ages": [round(now - look.begun, messages.DIGITS) for look in looks],  # s
         }
-        return f'{encoded(hello)[:-1]},"looks":[{looks}]}}'
+        return f'{encoded(hello)[:-1]},"looks":[{texts}]}}'
 
     def _look_text(self, look: Look) -> str:
         """Return a look as text, which is kept until the look changes."""
-        picture = self.pictures.get(*look.key) is not None
+        picture = self.picture_of(look) is not None
         if not look.text or picture != look.pictured:
             look.text, look.pictured = encoded({"type": "look", **self.look_json(look)}), picture
         return look.text

@@ -140,10 +140,10 @@ def event_json(event: Event) -> Json:
     }
 
 
-def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], picture: bool) -> Json:
+def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], picture: str) -> Json:
     """Return a look: all results of one described frame.
 
-    `parts` are those of looks.Look. `picture`: the picture of the frame is kept.
+    `parts` are those of looks.Look. `picture` is the name of its picture; empty: none is kept.
     """
     captions: Sequence[GroundedCaption] = parts.get(CAPTION, ())
     grounded: Sequence[GroundedCaption] = parts.get(PHRASES, ())
@@ -154,7 +154,7 @@ def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], pictu
         "time": milliseconds(stamp_from(stamp)),
         "width": first.image_width,
         "height": first.image_height,
-        "picture": picture_address(camera, stamp) if picture else None,
+        "picture": picture_address(camera, picture) if picture else None,
         "task": first.task,
         "caption": caption_json(captions) if captions else None,
         "phrases": [phrase for message in grounded for phrase in phrases_json(message.phrases)],
@@ -163,9 +163,9 @@ def look_json(camera: str, stamp: str, parts: Mapping[str, Sequence[Any]], pictu
     }
 
 
-def picture_address(camera: str, stamp: str) -> str:
+def picture_address(camera: str, name: str) -> str:
     """Return the path of the picture of a described frame."""
-    return f"/picture/{quote(camera, safe='') or NO_NAME}/{stamp}.jpg"
+    return f"/picture/{quote(camera, safe='') or NO_NAME}/{name}.jpg"
 
 
 def result_json(result: GroundedCaption) -> Json:
@@ -415,25 +415,19 @@ def camera_json(status: DiagnosticStatus) -> Json:
     return {"level": level, "message": status.message, "values": values_of(status)}
 
 
-def sample_json(camera: Mapping[str, str], model: Mapping[str, str], before: float) -> Json:
-    """Return one point of a camera's plots.
+def sample_json(camera: Mapping[str, str], model: Mapping[str, str]) -> Json:
+    """Return one point of a camera's plots; `camera` and `model` are values of /diagnostics.
 
-    `camera` and `model` are values of /diagnostics. `before`: frames dropped until a second ago.
     Latencies are in milliseconds and memory in megabytes.
     """
-    reason = "dropped: "
-    reasons = {key.removeprefix(reason): key for key in camera if key.startswith(reason)}
     return {
         "captions": measured(camera, "described rate (Hz)"),
         "images": measured(camera, IMAGE_RATE),
         "p50": number(1e3 * measured(camera, "latency p50 (s)")),
         "p95": number(1e3 * measured(camera, "latency p95 (s)")),
-        "drops": max(0.0, measured(camera, "dropped") - before),
-        "dropped": {name: measured(camera, key) for name, key in reasons.items()},
         "lost": measured(camera, "lost share"),
         "memory": measured(model, "process memory (MB)"),
         "device": measured(model, "device memory (MB)"),
-        "waiting": measured(model, "requests waiting"),
     }
 
 

@@ -93,7 +93,6 @@ class NodeClient:
         self._values: dict[str, Any] = {}
         self._early: dict[str, Any] = {}  # values that changed before `_values` are known
         self._cameras: dict[str, str] = {}
-        self._dropped: dict[str, float] = {}  # by camera, at the newest diagnostics
         # For each kind of news: until when it is wanted, in s, monotonic; and its subscriptions.
         self._wanted_until = {LOOKS: -math.inf, EVENTS: -math.inf}
         self._subscriptions: dict[str, list[Any]] = {LOOKS: [], EVENTS: []}
@@ -241,10 +240,7 @@ class NodeClient:
             if name not in self._cameras:  # any node may publish diagnostics
                 continue
             camera = messages.camera_json(status)
-            dropped = messages.measured(camera["values"], "dropped")
-            before = self._dropped.get(name, dropped)
-            camera["sample"] = messages.sample_json(camera["values"], model["values"], before)
-            self._dropped[name] = dropped
+            camera["sample"] = messages.sample_json(camera["values"], model["values"])
             cameras[name] = camera
             # The full name of the topic, with the node's own remapping.
             if topic := camera["values"].get("topic"):
@@ -338,7 +334,6 @@ class NodeClient:
     def _lose(self) -> None:
         """Forget a node that has ended."""
         self._values, self._early, self._cameras, self._described_at = {}, {}, {}, 0.0
-        self._dropped.clear()
         for kind in self._subscriptions:
             self._unsubscribe(kind)
         self._live.clear()

@@ -59,7 +59,7 @@ def smaller(picture: Picture, most: tuple[int, int]) -> Picture:
 
 
 class Pictures:
-    """The newest pictures by camera, stamp and width (0: as published). Any thread may use them.
+    """The newest pictures by camera, name and width (0: as published). Any thread may use them.
 
     The oldest pictures are dropped when all together have more than `most` bytes.
     """
@@ -69,9 +69,9 @@ class Pictures:
         self._pictures: OrderedDict[tuple[str, str, int], Picture] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, camera: str, stamp: str, picture: Picture, width: int = 0) -> None:
+    def put(self, camera: str, name: str, picture: Picture, width: int = 0) -> None:
         """Keep a picture."""
-        key = (camera, stamp, width)
+        key = (camera, name, width)
         with self._lock:
             self._drop(key)
             self._pictures[key] = picture
@@ -79,10 +79,10 @@ class Pictures:
             while self._bytes > self._most:
                 self._drop(next(iter(self._pictures)))
 
-    def get(self, camera: str, stamp: str, width: int = 0) -> Picture | None:
+    def get(self, camera: str, name: str, width: int = 0) -> Picture | None:
         """Return a picture, or None if it is no longer kept."""
         with self._lock:
-            return self._pictures.get((camera, stamp, width))
+            return self._pictures.get((camera, name, width))
 
     def _drop(self, key: tuple[str, str, int]) -> None:
         if picture := self._pictures.pop(key, None):

@@ -88,23 +88,23 @@ class Site:
     async def _picture(self, request: Request) -> Response:
         """Return the picture of a described frame, as published or smaller."""
         camera = _camera(request.path_params["camera"])
-        stamp, kind = request.path_params["name"][:-4], request.path_params["name"][-4:]
+        name, kind = request.path_params["name"][:-4], request.path_params["name"][-4:]
         width = request.query_params.get("width", "")
         if width and width not in map(str, WIDTHS):
             widths = ", ".join(map(str, WIDTHS))
             return _refusal(400, f"width must be one of {widths}, got {quoted(width)}")
-        whole = self._broker.pictures.get(camera, stamp) if kind == ".jpg" else None
+        whole = self._broker.pictures.get(camera, name) if kind == ".jpg" else None
         if whole is None:
             return self._no_camera(camera) or _refusal(404, NOT_KEPT)
         if not width:
             return _response(whole, KEEP)
-        kept = self._broker.pictures.get(camera, stamp, int(width))
+        kept = self._broker.pictures.get(camera, name, int(width))
         try:
             made = kept or await self._drawn(lambda: smaller(whole, (int(width), LARGEST[1])))
         except ImageError as exc:
             return _refusal(415, str(exc))
         if not kept:
-            self._broker.pictures.put(camera, stamp, made, int(width))
+            self._broker.pictures.put(camera, name, made, int(width))
         return _response(made, KEEP)
 
     async def _live_image(self, request: Request) -> Response:

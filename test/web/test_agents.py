@@ -384,7 +384,7 @@ USED |= {
     "watching",
     "answer",
     "look_json",
-    "pictures",
+    "picture_of",
     "check_camera",
     "value",
 }  # methods that look and ask

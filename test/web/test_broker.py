@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 pytest.importorskip("starlette", reason="starlette is not installed: run scripts/setup")
 
-from kosmos_msgs.msg import GroundedCaption
+from kosmos_msgs.msg import GroundedCaption, GroundedPhrase
 
 from kosmos_ros.errors import NotReadyError, RequestError
 from kosmos_ros.web import server
@@ -25,7 +25,7 @@ from kosmos_ros.web.broker import (
     Broker,
     Happened,
 )
-from kosmos_ros.web.looks import CAPTION, EVENTS, LOOKS, PICTURE
+from kosmos_ros.web.looks import ANSWER, CAPTION, EVENTS, LOOKS, PHRASES, PICTURE
 from kosmos_ros.web.pictures import Picture, Pictures
 from kosmos_ros.web.server import Site
 
@@ -278,7 +278,7 @@ def test_a_look_is_sent_with_its_picture_and_kept():
             broker.picture(key, Picture("image/jpeg", b"jpeg"))
             broker.part(key, CAPTION, GroundedCaption(caption="a cat"))
             (look,) = await read(client)
-            assert look["picture"] == "/picture/front/1.000000000.jpg"
+            assert look["picture"] == "/picture/front/1.000000000-0.jpg"
             assert look["caption"]["text"] == "a cat"
         (kept,) = broker.looks
         assert kept.key == key
@@ -309,10 +309,50 @@ def test_a_later_browser_learns_that_a_picture_is_no_longer_kept():
                     f"cat {number}" for number in range(index + 1)
                 ]
         assert pictures == [
-            ["/picture/front/0.000000000.jpg"],
-            [None, "/picture/front/1.000000000.jpg"],
-            [None, None, "/picture/front/2.000000000.jpg"],
+            ["/picture/front/0.000000000-0.jpg"],
+            [None, "/picture/front/1.000000000-1.jpg"],
+            [None, None, "/picture/front/2.000000000-2.jpg"],
         ]
+
+    run(test)
+
+
+def test_looks_of_equal_stamps_have_their_own_results_and_pictures():
+    """A bag plays again: the first time without answers, the second time without phrases."""
+
+    async def test(broker):
+        key = ("front", "1.000000000")
+        seen = []
+        with broker.joined() as client:
+            await read(client)
+            for index in range(2):
+                broker.part(key, CAPTION, GroundedCaption(caption=f"cat {index}"))
+                if index:
+                    broker.part(key, ANSWER, {"question": "Who?"})
+                else:
+                    broker.part(key, PHRASES, GroundedCaption(phrases=[GroundedPhrase(text="it")]))
+                broker.picture(key, Picture("image/jpeg", bytes([index])))
+                seen.append((await read(client))[-1])
+        first, second = seen
+        assert first["number"] != second["number"]
+        assert [phrase["text"] for phrase in first["phrases"]] == ["it"]
+        assert (first["answers"], second["answers"]) == ([], [{"question": "Who?"}])
+        assert second["phrases"] == []
+        names = [look["picture"].rpartition("/")[2][:-4] for look in seen]
+        pictures = [broker.pictures.get("front", name).data for name in names]
+        assert pictures == [b"\0", b"\1"]
+
+    run(test)
+
+
+def test_a_browser_learns_how_long_ago_each_look_arrived():
+    async def test(broker):
+        now = broker.looks._now = lambda: 100.0
+        broker.part(("front", "1.000000000"), CAPTION, GroundedCaption())
+        broker._loop = type("Loop", (), {"time": staticmethod(lambda: now() + 600)})
+        with broker.joined() as browser:
+            hello, _ = await read(browser)
+            assert hello["ages"] == [600.0]
 
     run(test)
 

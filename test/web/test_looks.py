@@ -5,7 +5,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosmos_ros.web.looks import ANSWER, CAPTION, KEPT, PHRASES, PICTURE, Looks
+from kosmos_ros.web.looks import ANSWER, CAPTION, KEPT, LATEST, PHRASES, PICTURE, Looks
 
 EXPECTED = {CAPTION: 1, PHRASES: 1, ANSWER: 2, PICTURE: 1}
 PARTS = [(CAPTION, "a"), (PHRASES, "b"), (ANSWER, "c"), (ANSWER, "d"), (PICTURE, True)]
@@ -17,6 +17,7 @@ class Clock:
 
     def __init__(self):
         self.due = []
+        self.now = 0.0  # s
 
     def later(self, seconds, call):
         timer = Timer(self, call)
@@ -44,7 +45,7 @@ def looks(expected=EXPECTED):
     send = lambda look: sent.append(  # noqa: E731
         {part: [*found] for part, found in look.parts.items()}
     )
-    return Looks(send, lambda camera: expected, clock.later), clock, sent
+    return Looks(send, lambda camera: expected, clock.later, lambda: clock.now), clock, sent
 
 
 @given(st.permutations(PARTS))
@@ -82,11 +83,39 @@ def test_missing_parts_hold_a_look_back_once_only():
     assert sent == [{CAPTION: ["a"], ANSWER: ["c"]}]
 
 
+def test_a_part_that_is_no_longer_expected_belongs_to_its_look():
+    found, clock, sent = looks({CAPTION: 1, PHRASES: 0})
+    found.add(KEY, CAPTION, "a")
+    found.add(KEY, PHRASES, "b")
+    assert sent[-1] == {CAPTION: ["a"], PHRASES: ["b"]}
+
+
 def test_a_frame_that_is_described_again_replaces_its_parts():
     found, clock, sent = looks({CAPTION: 1})
     found.add(KEY, CAPTION, "old")
     found.add(KEY, CAPTION, "new")
     assert sent == [{CAPTION: ["old"]}, {CAPTION: ["new"]}]
+
+
+def test_a_frame_of_the_next_loop_has_no_part_of_the_frame_with_its_stamp():
+    found, clock, sent = looks()
+    for part, content in PARTS[:2]:  # no answers and no picture
+        found.add(KEY, part, content)
+    clock.now += LATEST + 1
+    for part, content in PARTS[2:]:
+        found.add(KEY, part, content)
+    clock.strike()
+    assert sent == [{ANSWER: ["c", "d"], PICTURE: [True]}]
+    (look,) = found
+    assert look.parts == sent[0]
+
+
+def test_the_late_picture_of_an_earlier_frame_does_not_begin_a_look():
+    found, clock, sent = looks({CAPTION: 1, PICTURE: 1})
+    for part, content in [(CAPTION, 1), (CAPTION, 2), (PICTURE, "1"), (PICTURE, "2")]:
+        found.add(KEY, part, content)
+    (look,) = found
+    assert look.parts == {CAPTION: [2], PICTURE: ["2"]}
 
 
 def test_cameras_with_equal_stamps_have_their_own_looks():

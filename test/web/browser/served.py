@@ -7,6 +7,7 @@ import time
 
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 LONG_AGO = 1.0  # s since 1970
+DAY = 24 * 3600  # s
 
 
 def look(camera, number=0, at=LONG_AGO, text="", **more):
@@ -42,6 +43,9 @@ def hello(names, state="ready", **more):
     """
     event = {"camera": names[0], "stamp": "1.000000000", "time": 1000, "kind": "answered"}
     status = {"level": "warn", "message": HOSTILE, "values": {HOSTILE: HOSTILE, "cause": HOSTILE}}
+    looks = more.get("looks", [look(name, index) for index, name in enumerate(names)])
+    # A look of a clock that stands still arrived just now.
+    ages = [time.time() - each["time"] / 1000 for each in looks]
     first = {
         "type": "hello",
         "node": HOSTILE,
@@ -49,7 +53,8 @@ def hello(names, state="ready", **more):
         "cameras": [{"name": name, "topic": HOSTILE} for name in names],
         "parameters": {},
         "values": values(phrases=[HOSTILE], questions=[HOSTILE]),
-        "looks": [look(name, index) for index, name in enumerate(names)],
+        "looks": looks,
+        "ages": [age if age < DAY else 0 for age in ages],
         "events": [{**event, "subject": HOSTILE, "answer": HOSTILE, "previous": HOSTILE}],
         "health": {
             "model": {**status, "loading": None},
@@ -64,15 +69,18 @@ def values(**common):
     return {"": {"enabled": True, "phrases": [], "questions": [], **common}}
 
 
-def health(names, **figures):
-    """Return a message with figures of the model and of each camera."""
-    sample = dict.fromkeys(("captions", "images", "p50", "p95", "drops", "lost", "memory"), 1.0)
-    sample |= {"device": 0, "waiting": 0, "dropped": {}}
+def health(names, camera=(), **figures):
+    """Return a message with figures of the model and of each camera.
+
+    `camera` replaces parts of the cameras' states.
+    """
+    sample = dict.fromkeys(("captions", "images", "p50", "p95", "lost", "memory"), 1.0)
+    sample |= {"device": 0}
     status = {"level": "ok", "message": "images are described", "values": figures}
     return {
         "type": "health",
         "model": {**status, "loading": None},
-        "cameras": {name: {**status, "sample": sample} for name in names},
+        "cameras": {name: {**status, **dict(camera), "sample": sample} for name in names},
     }
 
 

@@ -1,7 +1,7 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// Health at a glance: five small plots of the last minute, and the node's first warning.
+// Health at a glance: four small plots of the last minute, and the node's first warning.
 
 import { $, count, h, icon, s, told } from "./dom.js";
 import { Figures } from "./figures.js";
@@ -11,19 +11,13 @@ const POINTS = 60; // of each plot
 const one = (v) => v.toFixed(1);
 const number = (camera, key) => Number(camera.values[key] ?? 0) || 0;
 
+// `whole`: of the node, not of a camera.
 const TILES = [
   { name: "Captions", value: (p) => [one(p.captions), "per s"], note: (p, c) => `${count(number(c, "described"))} in all`, series: [(p) => p.captions] },
   { name: "Latency", value: (p) => (p.p50 ? [p.p50.toFixed(0), "ms p50"] : ["–", ""]), note: (p) => (p.p95 ? `${p.p95.toFixed(0)} ms p95` : "nothing described"), series: [(p) => p.p95, (p) => p.p50] },
   { name: "Images in", value: (p) => [one(p.images), "Hz"], note: (p) => (p.images ? `${(p.lost * 100).toFixed(0)} % lost on the way` : "none arrive"), series: [(p) => p.images] },
-  { name: "Dropped", value: (p) => [one(p.drops), "per s"], note: why, series: [(p) => p.drops] },
-  { name: "Memory", value: (p) => [p.memory.toFixed(0), "MB"], note: (p) => (p.device ? `${p.device} MB on the device` : "of the process"), series: [(p) => p.memory], floor: 0.5 },
+  { name: "Memory", value: (p) => [p.memory.toFixed(0), "MB"], note: (p) => (p.device ? `${p.device} MB on the device` : "of the process"), series: [(p) => p.memory], floor: 0.5, whole: true },
 ];
-
-// Why frames were not described, the most frequent reason first.
-function why(point) {
-  const reasons = Object.entries(point.dropped).filter(([, n]) => n).sort((a, b) => b[1] - a[1]);
-  return reasons.map(([reason, n]) => `${count(n)} ${reason}`).join(", ") || "none";
-}
 
 export class Health {
   constructor(node, open) {
@@ -34,6 +28,7 @@ export class Health {
   }
 
   #make(tile) {
+    const name = h("span", { class: "name" }, tile.name);
     const value = h("span", { class: "big" }), unit = h("span", { class: "unit" }), note = h("span", { class: "note" });
     const svg = s("svg", { class: "plot", viewBox: "0 0 100 32", preserveAspectRatio: "none", "aria-hidden": "true" });
     const lines = tile.series.map((_, i) => s("path", { class: i === tile.series.length - 1 ? "main" : "other" }));
@@ -42,10 +37,10 @@ export class Health {
     const button = h(
       "button",
       { type: "button", class: "tile", onclick: this.open },
-      h("span", { class: "name" }, tile.name),
+      name,
       h("span", { class: "reading" }, value, h("span", { class: "hidden" }, " "), unit), note, svg,
     );
-    const shown = { ...tile, button, parts: { value, unit, note, svg, lines, fill, cursor }, at: null };
+    const shown = { ...tile, button, parts: { name, value, unit, note, svg, lines, fill, cursor }, at: null };
     svg.addEventListener("pointermove", (event) => {
       const r = svg.getBoundingClientRect();
       shown.at = (event.clientX - r.left) / r.width;
@@ -62,7 +57,11 @@ export class Health {
     const known = this.node.camera(camera);
     if (known !== this.camera) this.figures.open(known.name);
     this.camera = known;
-    for (const tile of this.tiles) this.#tile(tile);
+    const of = this.node.cameras.size > 1 ? ` · ${known.label}` : "";
+    for (const tile of this.tiles) {
+      tile.parts.name.textContent = tile.whole ? tile.name : tile.name + of;
+      this.#tile(tile);
+    }
     this.#words();
     if (!$("#panel-health").hidden) this.figures.draw(this.node);
   }

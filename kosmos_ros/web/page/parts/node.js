@@ -11,7 +11,7 @@ const MOST_LOOKS = 900; // as many as the server sends at first
 const MOST_EVENTS = 300;
 const SAMPLES = 60; // of each plot, one a second
 const SKEW = 5000; // ms between the robot's clock and this one, from which the page uses the robot's
-const DAY = 24 * 3600 * 1000; // ms; a look that is older is of another clock
+const OLD = 3000; // ms before the page was connected, from which a look is not of now
 const REPORT = 3000; // ms in which the node reports a parameter that it has set
 const MOST_BYTES = 256 * 1024; // of a message to the server, which reads no longer one
 
@@ -41,7 +41,7 @@ class Camera {
 }
 
 const NO_SAMPLE = {
-  captions: 0, images: 0, p50: 0, p95: 0, drops: 0, dropped: {}, lost: 0, memory: 0, device: 0, waiting: 0,
+  captions: 0, images: 0, p50: 0, p95: 0, lost: 0, memory: 0, device: 0,
 };
 const NO_CAMERA = new Camera("", "");
 
@@ -52,14 +52,15 @@ export class Node extends EventTarget {
     this.cameras = new Map();
     this.parameters = {};
     this.values = { "": {} };
-    this.looks = []; // oldest first
+    this.looks = []; // as they arrived; their stamps may repeat, as those of a bag that plays again
     this.events = [];
     this.model = null; // {level, message, values, loading}; null until the first diagnostics
     this.state = "connecting"; // "disconnected" after the first failure
     this.message = "";
     this.connected = false;
     this.retryAt = 0; // ms since 1970, of the next attempt to connect; 0: one is under way
-    this.known = new Map(); // "camera stamp" -> look
+    this.known = new Map(); // "camera stamp" -> newest look
+    this.greeted = 0; // ms since 1970, when the server last sent all that it knows
     this.requests = new Map(); // id -> function that takes an answer
     this.changes = new Map(); // id -> function that takes the refusal
     this.reports = 0; // of values of parameters so far
@@ -134,7 +135,7 @@ export class Node extends EventTarget {
   #take(message) {
     const take = {
       hello: () => this.#hello(message),
-      look: () => this.#emit("look", this.#look(message, true)),
+      look: () => this.#emit("look", this.#look(message)),
       event: () => this.#emit("event", this.#event(message)),
       health: () => this.#health(message),
       state: () => this.#state(message),
@@ -166,7 +167,8 @@ export class Node extends EventTarget {
       if (camera) Object.assign(camera, rest, { samples: samples ?? [] });
     }
     const before = { looks: new Set(this.looks), events: new Set(this.events) };
-    for (const look of message.looks) this.#look(look);
+    this.greeted = Date.now();
+    message.looks.forEach((look, i) => this.#look(look, message.ages[i] * 1000));
     for (const event of message.events) this.#event(event);
     this.#emit("hello", {
       looks: this.looks.filter((look) => !before.looks.has(look)),
@@ -175,27 +177,35 @@ export class Node extends EventTarget {
   }
 
   // Parts of a look may come later. The object stays the same, because others refer to it.
-  // `live`: it was published just now.
-  #look(message, live = false) {
-    const look = this.at(message.camera, message.stamp, message.time);
+  // `age`: ms since it arrived at the server.
+  #look(message, age = 0) {
+    const look = this.#place(message);
     const fresh = !look.arrived;
-    if (message.caption && !look.caption) this.#compare(message, live);
-    Object.assign(look, message, { arrived: true });
+    if (message.caption && !look.caption) this.#compare(message, age);
+    Object.assign(look, message, { arrived: Date.now() - age });
     if (!fresh) return look;
-    let place = this.looks.length;
-    while (place > 0 && this.looks[place - 1].time > look.time) place -= 1;
-    this.looks.splice(place, 0, look);
-    if (this.looks.length > MOST_LOOKS) {
-      const [oldest] = this.looks.splice(0, 1);
-      this.known.delete(`${oldest.camera} ${oldest.stamp}`);
-    }
+    this.looks.push(look);
+    if (this.looks.length > MOST_LOOKS) this.#forget(this.looks.shift());
     return look;
   }
 
+  // Returns the object of a look. A later frame of the same stamp gets an object of its own.
+  #place({ camera, stamp, time, number }) {
+    const look = this.at(camera, stamp, time);
+    if (!look.arrived || look.number === number) return look;
+    this.#forget(look);
+    return this.at(camera, stamp, time);
+  }
+
+  #forget(look) {
+    const key = `${look.camera} ${look.stamp}`;
+    if (this.known.get(key) === look) this.known.delete(key);
+  }
+
   // Compares this clock with the robot's, by which a look was published `latency` after its stamp.
-  #compare({ time, latency }, live) {
-    const ahead = Date.now() - time - latency;
-    if (live || Math.abs(ahead) > DAY) this.skew = Math.abs(ahead) > SKEW ? ahead : 0;
+  #compare({ time, latency }, age) {
+    const ahead = Date.now() - age - time - latency;
+    this.skew = Math.abs(ahead) > SKEW ? ahead : 0;
   }
 
   // Returns the look of a frame, even before it arrives: events and answers may arrive first.
@@ -247,6 +257,19 @@ export class Node extends EventTarget {
 
   get ready() {
     return this.connected && this.state === "ready";
+  }
+
+  // Whether parameters can be set.
+  get settable() {
+    return this.connected && this.state !== "gone";
+  }
+
+  // Whether a new frame of a camera is on its way, and this look is from before the page was
+  // connected: nobody looked since then.
+  outdated(look) {
+    const { name, level } = this.camera(look.camera);
+    const comes = this.ready && (level === "ok" || level === "warn") && this.value(name, "enabled");
+    return Boolean(comes && look.arrived && look.arrived < this.greeted - OLD);
   }
 
   // Why the node answers no questions; empty: it does.
@@ -337,6 +360,7 @@ export class Node extends EventTarget {
   }
 }
 
+// `arrived`: ms since 1970 by this clock, when the server had the look; 0: it has not arrived.
 const EMPTY = {
-  arrived: false, width: 0, height: 0, picture: null, task: "", caption: null, phrases: [], answers: [], latency: 0,
+  arrived: 0, width: 0, height: 0, picture: null, task: "", caption: null, phrases: [], answers: [], latency: 0,
 };
