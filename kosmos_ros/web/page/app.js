@@ -7,7 +7,7 @@
 import { Ask, summary } from "./parts/ask.js";
 import { Cameras } from "./parts/cameras.js";
 import { coloursOf } from "./parts/colours.js";
-import { $, announce, h, icon } from "./parts/dom.js";
+import { $, announce, h, icon, span } from "./parts/dom.js";
 import { Health } from "./parts/health.js";
 import { shortcuts, tabKeys } from "./parts/keys.js";
 import { Live } from "./parts/live.js";
@@ -22,7 +22,7 @@ import { begin } from "./parts/region.js";
 import { Standing } from "./parts/standing.js";
 import { theme } from "./parts/theme.js";
 import { Strip, Timeline } from "./parts/timeline.js";
-import { grounded } from "./parts/words.js";
+import { captionOf, grounded } from "./parts/words.js";
 
 const OVERVIEW = 6; // cameras from which the page begins with the overview
 const STATES = { disconnected: "offline" }; // other states are shown by their names
@@ -94,7 +94,7 @@ function drawView() {
   const camera = node.camera(view.camera);
   picture.show(look, shownMarks());
   drawTools();
-  $("#frame").setAttribute("aria-label", look ? `Picture of ${camera.label}: ${look.caption?.text ?? "no caption yet"}` : "Picture");
+  $("#frame").setAttribute("aria-label", look ? `Picture of ${camera.label}: ${look.caption ? captionOf(look) : "no caption yet"}` : "Picture");
   drawBubble();
   drawCaption();
   standing.show(view.camera, look);
@@ -102,7 +102,16 @@ function drawView() {
   drawVideo();
   drawAge();
   notice(node, camera, look, frozen, { last: () => showLook(node.newest(view.camera), "Last image"), choose });
-  ask.show(look, node.unready || (look?.arrived ? "" : "There is no described frame to ask about."));
+  drawAsk();
+}
+
+function drawAsk() {
+  const { look, frozen, overview } = view;
+  const soon = Boolean(look) && !frozen && !overview && node.outdated(look);
+  const old = soon && `This frame is ${span(node.now() - look.time)} old. Wait for a new one, or freeze the picture to ask about this one.`;
+  const none = !look?.arrived && "There is no described frame to ask about.";
+  const reason = node.unready || (overview && "Choose a camera to ask about its picture.") || none || old || "";
+  ask.show(overview ? null : look, reason, soon);
 }
 
 function drawTools() {
@@ -136,7 +145,7 @@ function drawCaption() {
   const place = $("#caption");
   if (look?.caption && look.caption === drawn) return;
   drawn = look?.caption ?? null;
-  place.classList.toggle("waiting", !look?.caption);
+  place.classList.toggle("waiting", !look?.caption?.text.trim());
   if (!look?.caption) {
     place.replaceChildren(look?.arrived ? "No caption yet" : "No described frame");
     $("#caption-facts").textContent = "";
@@ -145,7 +154,7 @@ function drawCaption() {
   }
   const { caption, task, latency } = look;
   const held = place.contains(document.activeElement) && document.activeElement.dataset.phrase;
-  place.replaceChildren(...grounded(caption.text, caption.phrases, colours(look)));
+  place.replaceChildren(...(caption.text.trim() ? grounded(caption.text, caption.phrases, colours(look)) : [captionOf(look)]));
   if (held) $(`[data-phrase="${CSS.escape(held)}"]`, place)?.focus({ preventScroll: true });
   const cut = caption.truncated ? ["cut off at max_new_tokens"] : [];
   const facts = [task.replaceAll("_", " "), `score ${caption.score.toFixed(2)}`, `${caption.tokens} token${caption.tokens === 1 ? "" : "s"}`, `${latency.toFixed(0)} ms`, ...cut];
@@ -287,6 +296,7 @@ function overview(on) {
   $("#overview-tool").setAttribute("aria-pressed", String(on));
   drawCameras();
   drawVideo();
+  drawAsk();
   picture.layout();
 }
 
@@ -416,8 +426,7 @@ picture.addEventListener("pick", ({ detail }) => pick(detail));
 picture.addEventListener("question", () => toAsk("ask"));
 
 ask.addEventListener("begin", ({ detail }) => {
-  if (!view.look || node.unready) return;
-  overview(false);
+  if (!view.look || ask.reason) return;
   panels.open("ask");
   freeze();
   ask.ask(view.look, detail.words);

@@ -3,6 +3,7 @@
 """The page in a headless Chromium, with a server that sends whatever a test wants."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,23 @@ def test_the_header_says_live_only_while_new_frames_are_described(open_page):
     expect(words).to_have_text("Live")
     served.send(type="parameters", values=values(enabled=False))
     expect(words).to_have_text("Switched off")
+
+
+@pytest.mark.parametrize("age", [None, 0, 60], ids=["no frame", "new frame", "old frame"])
+def test_the_page_says_that_frames_fail_and_why(open_page, age):
+    looks = [] if age is None else [look("front", at=ago(age))]
+    served = Served(hello(["front"], looks=looks, values=values()))
+    page = open_page(before=served)
+    reason = "encoding yuv420 is not supported"
+    served.send(**health(["front"], {"level": "error", "message": reason}))
+    expect(page.locator("#live-text")).to_have_text("Frames fail")
+    expect(page.locator("#warnings")).to_contain_text(reason)
+    if age != 0:
+        expect(page.locator("#notice")).to_contain_text(f"Frames cannot be described{reason}")
+    served.send(**look("front", 1, ago(0), "A new frame"))
+    served.send(**health(["front"]))
+    expect(page.locator("#live-text")).to_have_text("Live")
+    expect(page.locator("#notice")).to_be_hidden()
 
 
 @pytest.mark.parametrize(
@@ -160,7 +178,109 @@ def test_tiles_of_the_overview_fill_the_window(open_page):
         assert sum(place["area"] for place in places) >= TILES * room["area"], count
 
 
+def test_a_picture_that_is_gone_is_asked_for_once(open_page):
+    served = Served(hello(["front"], looks=[look("front", picture="/gone.jpg")]))
+    asked = []
+    page = open_page(
+        before=lambda page: (
+            served(page),
+            page.on("request", lambda request: asked.append(request.url)),
+        )
+    )
+    expect(page.locator("#missing")).to_be_visible()
+    page.keyboard.press("Space")
+    for number in ["1", "2", "3"]:
+        served.send(**health(["front"], topic=number))
+        page.wait_for_function("n => document.body.textContent.includes(n)", arg=number)
+    assert len([url for url in asked if url.endswith("/gone.jpg")]) == 1
+
+
+def test_frames_of_equal_stamps_keep_their_own_results(open_page):
+    """A bag plays again: its stamps come again, and jump back."""
+    texts = {"The first cat": 7.0, "The last cat": 9.0, "The other dog": 7.0}
+    looks = [look("front", 0, at, text) for text, at in texts.items()]
+    *first, again = [{**each, "number": number} for number, each in enumerate(looks)]
+    served = Served(hello(["front"], looks=first, events=[]))
+    page = open_page(before=served)
+    expect(page.locator("#caption")).to_contain_text("last cat")
+    served.send(**again)
+    expect(page.locator("#caption")).to_contain_text("other dog")  # the newest, not the latest
+    rows = page.locator("#timeline-list .row .words")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(2)).to_contain_text("first cat")
+    rows.nth(2).click()
+    expect(page.locator("#caption")).to_contain_text("first cat")
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("phrase_grounding", "No phrase is in view"), ("prompt", "The text is empty")],
+)
+def test_a_blank_caption_is_named(open_page, task, words):
+    blank = look("front", task=task)
+    blank["caption"] |= {"text": "", "phrases": []}
+    page = open_page(before=Served(hello(["front", "rear"], looks=[blank])))
+    expect(page.locator("#caption")).to_have_text(words)
+    expect(page.locator("#timeline-list .row.is-caption .words")).to_have_text(words)
+    page.keyboard.press("o")
+    expect(page.locator("#overview .words").first).to_have_text(words)
+
+
 # Questions ---------------------------------------------------------------------------------------
+
+
+def test_a_question_of_a_page_that_was_just_opened_is_about_a_frame_of_now(open_page):
+    old, new = look("front", 1, ago(600), "Old"), look("front", 2, ago(0), "New")
+    served = Served(hello(["front"], looks=[old], values=values()), refusing("no"))
+    page = open_page(before=served)
+    ideas, send = page.locator("#ideas button"), page.locator("#ask-send")
+    expect(page.locator("#ask-reason")).to_contain_text("This frame is 10 min old.")
+    expect(ideas.first).to_be_disabled()
+    page.fill("#question", "Is there a dog?")
+    expect(send).to_be_disabled()
+    page.click("#freeze")
+    expect(send).to_be_enabled()
+    expect(page.locator("#age")).to_have_text("10 min ago")
+    page.click("#freeze")
+    expect(send).to_be_disabled()
+    served.send(**new)
+    expect(send).to_be_enabled()
+    page.press("#question", "Enter")
+    expect(page.locator(".turn")).to_have_count(1)
+    (sent,) = [message for message in served.received if message["type"] == "ask"]
+    assert (sent["text"], sent["stamp"]) == ("Is there a dog?", new["stamp"])
+
+
+def test_an_old_frame_can_be_asked_about_if_no_new_one_comes(open_page):
+    looks = [look("front", 1, ago(600))]
+    page = open_page(before=Served(hello(["front"], looks=looks, values=OFF)))
+    expect(page.locator("#ask-send")).to_be_enabled()
+    expect(page.locator("#age")).to_have_text("10 min ago")
+
+
+def test_the_overview_offers_no_question_about_a_camera_that_is_not_shown(open_page):
+    page = open_page(before=Served(hello(["front", "rear"])))
+    expect(page.locator("#ideas button").first).to_be_enabled()
+    page.keyboard.press("o")
+    expect(page.locator("#ask-reason")).to_have_text("Choose a camera to ask about its picture.")
+    expect(page.locator("#ideas button")).to_have_count(0)
+    for part in ["#scope", "#answers-empty"]:
+        expect(page.locator(part)).to_be_hidden()
+    assert page.get_attribute("#question", "placeholder") == ""
+    page.keyboard.press("o")
+    expect(page.locator("#ask-reason")).to_be_hidden()
+    expect(page.locator("#ideas button").first).to_be_enabled()
+
+
+def test_the_reason_of_a_failed_question_is_whole_in_the_timeline(open_page):
+    reason = "the frame with stamp 1.000000000 of camera 'front' is no longer kept; " * 2
+    page = open_page(before=Served(hello(["front"]), refusing(reason.strip())))
+    page.fill("#question", LONG)
+    page.press("#question", "Enter")
+    words = page.locator("#timeline-list .row.is-answer .words")
+    expect(words.locator(".failed")).to_have_text(reason.strip())
+    height, whole = words.evaluate("words => [words.clientHeight, words.scrollHeight]")
+    assert whole <= height + 1
 
 
 def test_a_refusal_never_looks_like_an_answer(open_page):
@@ -191,7 +311,7 @@ def test_a_refusal_ends_when_the_state_of_the_node_changes(open_page):
         if message["type"] == "set":
             served.send(type="set", id=message["id"], success=False, message="not running")
 
-    served = Served(hello(["front"], state="gone"), refuse)
+    served = Served(hello(["front"], state="loading"), refuse)
     page = open_page(before=served)
     page.fill("#phrases-add", "a cup")
     page.press("#phrases-add", "Enter")
@@ -421,7 +541,52 @@ def test_a_notice_without_a_picture_is_whole_on_a_phone(open_page, state):
     assert notice["y"] + notice["height"] <= stage["y"] + stage["height"]
 
 
+def test_entries_can_be_changed_only_while_the_node_runs(open_page):
+    rate = {"camera": True, "read_only": False, "type": "float", "default": 1.0, "limits": [0, 9]}
+    field = {**rate, "choices": None, "description": "Rate."}
+    shown = values(phrases=["a cat"], questions=["Who?"], max_rate=2.0)
+    served = Served(hello(["front"], parameters={"max_rate": field}, values=shown))
+    page = open_page(before=served)
+    page.click("#tab-parameters")
+    buttons = [f"{part} .remove" for part in ("#phrases-list", "#questions-list")]
+    fields = ["#phrases-add", "#questions-add", "#p-max_rate", ".parameter button", *buttons]
+    for state, check in {
+        "loading": lambda field: expect(field).to_be_enabled(),
+        "gone": lambda field: expect(field).to_be_disabled(),
+        "ready": lambda field: expect(field).to_be_enabled(),
+    }.items():
+        served.send(type="state", state=state, message="")
+        for name in fields:
+            check(page.locator(name))
+    page.focus("#phrases-add")
+    assert page.get_attribute("#phrases-add", "placeholder") == "Phrases, separated by commas"
+    page.focus("#questions-add")
+    assert page.get_attribute("#phrases-add", "placeholder") == "+ Add"
+
+
+def test_the_list_of_keys_is_that_of_the_documentation(open_page):
+    text = (Path(__file__).parents[3] / "docs" / "web.md").read_text()
+    rows = text.partition("| key | action |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    page = open_page(before=Served(hello(["front"])))
+    page.click("#keys")
+    keys, acts = (page.locator(f"#keys-list {tag}").all_inner_texts() for tag in ("dt", "dd"))
+    shown = [f"| {key} | {act} |" for key, act in zip(keys, acts, strict=True)]
+    assert shown == rows
+
+
 # Health ------------------------------------------------------------------------------------------
+
+
+def test_the_figures_below_name_their_camera_if_there_are_several(open_page):
+    served = Served(hello(["front", "rear"]))
+    page = open_page(before=served)
+    names = page.locator("#tiles .name")
+    of = ["Captions · {}", "Latency · {}", "Images in · {}", "Memory"]
+    expect(names).to_have_text([name.format("front") for name in of])
+    page.keyboard.press("2")
+    expect(names).to_have_text([name.format("rear") for name in of])
+    served.send(**hello(["rear"])[0])
+    expect(names).to_have_text([name.partition(" ·")[0] for name in of])
 
 
 @pytest.mark.parametrize("viewport", [DESK, SMALL, PHONE], ids=lambda size: str(size["width"]))

@@ -9,7 +9,7 @@
 
 import { $, announce, clock, h, icon, s, span } from "./dom.js";
 import { small } from "./images.js";
-import { grounded, phraseWord } from "./words.js";
+import { blank, grounded, phraseWord } from "./words.js";
 
 const DETAIL = "Describe in detail", DESCRIBE = "Describe it"; // suggestions with a task of their own
 const QUESTIONS = ["What is in the picture?", "What is in the foreground?", "How many are there?"];
@@ -75,10 +75,10 @@ export class Ask extends EventTarget {
     this.draw();
   }
 
-  // `reason`: why questions cannot be asked; empty: they can.
-  show(look, reason) {
-    this.look = look;
-    this.reason = reason;
+  // `look` is null if there is no single frame to ask about. `reason`: why questions cannot be
+  // asked; empty: they can. `soon`: they can be asked soon, so words may be typed already.
+  show(look, reason, soon = false) {
+    Object.assign(this, { look, reason, soon });
     this.draw();
   }
 
@@ -88,17 +88,17 @@ export class Ask extends EventTarget {
       button.setAttribute("aria-pressed", String(button.value === this.mode));
     }
     this.#scope(find);
-    this.input.placeholder = HINTS[find ? "find" : this.region ? "region" : "ask"];
+    this.input.placeholder = this.look ? HINTS[find ? "find" : this.region ? "region" : "ask"] : "";
     $("#question-label").textContent = find ? "Phrases to find" : "Question";
     $("#ask-send").textContent = find ? "Find" : "Ask";
     const off = Boolean(this.reason);
-    this.input.disabled = off;
+    this.input.disabled = off && !this.soon;
     $("#ask-send").disabled = off;
     $("#ask-reason").hidden = !off;
     $("#ask-reason").textContent = this.reason ?? "";
     this.#offer(this.#suggestions(find));
     for (const button of document.querySelectorAll("#ideas button, #quick button")) button.disabled = off;
-    $("#answers-empty").hidden = this.dialogues.length > 0;
+    $("#answers-empty").hidden = this.dialogues.length > 0 || !this.look;
   }
 
   #scope(find) {
@@ -107,6 +107,7 @@ export class Ask extends EventTarget {
     $("#scope-text").textContent = this.follow
       ? `Follow-up to “${this.follow.turns.at(-1).question}”`
       : region ? `Region, ${sizeOf(region)} px` : "About the whole picture";
+    $("#scope").hidden = !this.look;
     $("#scope").classList.toggle("set", set);
     $("#scope-clear").hidden = !set;
   }
@@ -251,6 +252,7 @@ export class Ask extends EventTarget {
     const colours = this.coloursOf(dialogue.look, turn.phrases);
     if (turn.state === "failed") return [icon("warn"), h("span", {}, turn.message)];
     if (dialogue.find && turn.state === "done") return turn.phrases.map((phrase) => foundLine(phrase, colours));
+    if (turn.state === "done" && !turn.text.trim()) return [blank("")];
     const words = dialogue.find ? [turn.question] : grounded(turn.text, turn.phrases, colours);
     return busy(turn) ? [...words, h("span", { class: "caret", "aria-hidden": "true" })] : words;
   }
@@ -314,7 +316,7 @@ function found(turn) {
 export function summary({ find }, turn) {
   if (turn.state === "failed") return { text: turn.message, phrases: [] };
   if (find) return { text: turn.state === "done" ? found(turn) : "", phrases: [] };
-  return { text: turn.text, phrases: turn.phrases };
+  return { text: turn.state === "done" && !turn.text.trim() ? blank("") : turn.text, phrases: turn.phrases };
 }
 
 function foundLine(phrase, colours) {

@@ -8,6 +8,7 @@
 import { $, h } from "./dom.js";
 import { thumbnail } from "./images.js";
 import { arrangement } from "./tiles.js";
+import { captionOf } from "./words.js";
 
 const TAB_PICTURES = 4; // cameras up to which tabs have pictures
 const USUAL = 4 / 3; // width over height of a picture
@@ -99,7 +100,8 @@ export class Cameras extends EventTarget {
     }
     for (const [name, tile] of this.tiles) {
       this.#state(name, tile);
-      const words = this.node.newest(name)?.caption?.text ?? "";
+      const look = this.node.newest(name);
+      const words = look?.caption ? captionOf(look) : "";
       if ($(".words", tile).textContent !== words) $(".words", tile).textContent = words;
     }
     if (!this.list.classList.contains("plain")) this.#pictures(this.tabs, 160);

@@ -7,16 +7,18 @@ const KEPT = 64; // pictures
 
 const kept = new Map(); // address -> promise of an image
 
-// Resolves to the image, or to null if the server no longer has it.
-export function load(address) {
-  const found = kept.get(address) ?? fetched(address);
+// Resolves to the picture of a look, or to null if the server no longer has it. The look then has no
+// picture, so that nobody asks for it again. `width`: of a smaller picture.
+export function load(look, width) {
+  const address = width ? small(look, width) : look.picture;
+  const found = kept.get(address) ?? fetched(look, address);
   kept.delete(address); // the order of the map is that of use
   kept.set(address, found);
   if (kept.size > KEPT) kept.delete(kept.keys().next().value);
   return found;
 }
 
-async function fetched(address) {
+async function fetched(look, address) {
   const image = new Image();
   image.src = address;
   try {
@@ -24,8 +26,14 @@ async function fetched(address) {
     return image;
   } catch {
     kept.delete(address);
+    lose(look, address);
     return null;
   }
+}
+
+// The server no longer has the picture at an address, which may be that of a look.
+export function lose(look, address) {
+  if (look.picture && address.startsWith(look.picture)) look.picture = null;
 }
 
 export const small = (look, width = 160) => (look.picture ? `${look.picture}?width=${width}` : null);
@@ -34,7 +42,7 @@ export const small = (look, width = 160) => (look.picture ? `${look.picture}?wid
 export async function thumbnail(canvas, look, marks, width = 160) {
   const address = small(look, width);
   canvas.wanted = address;
-  const image = address && (await load(address));
+  const image = address && (await load(look, width));
   if (!image || canvas.wanted !== address) return;
   const d = Math.max(devicePixelRatio, 1);
   const across = Math.round(canvas.clientWidth * d), down = Math.round(canvas.clientHeight * d);

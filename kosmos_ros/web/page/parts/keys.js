@@ -6,10 +6,10 @@
 import { $, h, icon } from "./dom.js";
 
 const SHORTCUTS = [
-  ["1 … 9", "Camera"], ["O", "Overview of the cameras"], ["Space", "Freeze, or back to live"],
-  ["R", "Region; arrow keys move it"], ["A", "Ask"], ["F", "Find phrases"],
+  ["1 … 9", "Camera"], ["O", "Overview of all cameras"], ["Space", "Freeze, or back to live"],
+  ["R", "Begin a region"], ["Arrow keys", "Move the region; in the strip: frame before or after"],
+  ["Shift + arrow keys", "Resize the region"], ["A", "Ask"], ["F", "Find phrases"],
   ["B", "Boxes: caption, phrases, none"], ["V", "Video between captions"],
-  ["← →", "Frame before or after, in the strip"],
   ["Esc", "Cancel an answer; remove the region; back to live"], ["T", "Dark or light"], ["?", "This list"],
 ];
 

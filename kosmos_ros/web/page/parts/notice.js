@@ -23,6 +23,8 @@ export function banner(node) {
 
 // The notice in place of, or over, the picture ---------------------------------------------------
 
+const RECENT = 3000; // ms since a look arrived, in which a failed frame is not worth a notice
+
 // Returns the kind of notice for a camera; empty: none. `look` is the look that is shown.
 function kindOf(node, camera, look, frozen) {
   if (!node.connected) return "";
@@ -31,6 +33,7 @@ function kindOf(node, camera, look, frozen) {
   if (camera.level === "stale" && !frozen) return "silent";
   if (["loading", "error", "inactive"].includes(node.state)) return node.state;
   if (!look && !node.value(camera.name, "enabled")) return "off";
+  if (camera.level === "error" && !frozen && !(look && Date.now() - look.arrived < RECENT)) return "failing";
   return look ? "" : "first";
 }
 
@@ -93,6 +96,7 @@ const CONTENTS = {
   silent,
   loading,
   error: ({ message }) => plain(() => icon("warn"), "No model", message),
+  failing: (_, { message }) => plain(() => icon("warn"), "Frames cannot be described", message),
   inactive: ({ message }) => plain(() => icon("off"), "The node is not active", `${message}. Activate it with \`ros2 lifecycle set\`, or start it with \`autostart:=true\`.`),
   gone: ({ name }) => plain(spinner, `Waiting for ${name || "the node"}`, "Start it with `ros2 launch kosmos_ros kosmos.launch.py`. This page then continues by itself."),
   off: (_, { label }) => plain(() => icon("off"), `${label} is switched off`, "Set its parameter `enabled` to true to describe frames again."),

@@ -92,7 +92,7 @@ export class Parameters {
       else if (!typing) input.value = String(value);
       reset.hidden = value === common;
       reset.textContent = `Reset to ${text(common)}`;
-      input.disabled = !this.node.connected;
+      input.disabled = reset.disabled = !this.node.settable;
     };
     const row = h(
       "div",

@@ -66,7 +66,7 @@ export class Picture extends EventTarget {
       this.wanted = null;
       if (look?.picture && look.picture !== this.address) {
         this.loading = true;
-        const image = await load(look.picture);
+        const image = await load(look);
         this.loading = false;
         this.#take(look, marks, image);
       } else this.#take(look, marks, look?.picture ? this.image : null);

@@ -10,8 +10,11 @@ const LONG = 120; // characters of a text from which an entry shows only its beg
 
 const cut = (text, whole) => (whole || text.length <= LONG ? text : `${text.slice(0, LONG).trimEnd()}…`);
 
-// Words of each kind: split into entries.
-const KINDS = { phrases: (words) => words.split(","), questions: (words) => [words] };
+// For each kind: how words are split into entries, and the hint in the field while it has the focus.
+const KINDS = {
+  phrases: { split: (words) => words.split(","), hint: "Phrases, separated by commas" },
+  questions: { split: (words) => [words], hint: "A question" },
+};
 
 export class Standing {
   constructor(node, coloursOf) {
@@ -31,10 +34,14 @@ export class Standing {
 
   #form(kind) {
     const input = $(`#${kind}-add`);
+    const { split, hint } = KINDS[kind];
+    const { placeholder } = input;
+    input.addEventListener("focus", () => (input.placeholder = hint));
+    input.addEventListener("blur", () => (input.placeholder = placeholder));
     $(`#${kind}-form`).addEventListener("submit", (event) => {
       event.preventDefault();
       const words = input.value;
-      const texts = KINDS[kind](words).map((text) => text.trim()).filter(Boolean);
+      const texts = split(words).map((text) => text.trim()).filter(Boolean);
       if (!texts.length) return;
       this.#change(kind, (old) => [...new Set([...old, ...texts])]).then((refusal) => {
         if (!refusal && input.value === words) input.value = "";
@@ -65,10 +72,11 @@ export class Standing {
       return { long: text.length > LONG, inside: [word, h("span", { class: "value", "aria-hidden": "true" }, value)] };
     });
     this.#fill("questions", (text, whole) => {
-      const answer = said.get(text)?.answer ?? "–";
+      const answer = said.get(text)?.answer || "–";
       const inside = [h("span", { class: "asked" }, cut(text, whole)), h("span", { class: "now" }, cut(answer, whole))];
       return { long: Math.max(text.length, answer.length) > LONG, inside };
     });
+    for (const field of document.querySelectorAll(".standing input, .standing .remove")) field.disabled = !this.node.settable;
     this.#tell();
   }
 

@@ -7,10 +7,11 @@
 // Events: "open" ({look, entry}).
 
 import { $, clock, h, icon, s, set, span } from "./dom.js";
-import { small } from "./images.js";
-import { grounded, phraseWord } from "./words.js";
+import { lose, small } from "./images.js";
+import { blank, grounded, phraseWord } from "./words.js";
 
 const LONG = 120; // characters of a question in a row, so that its answer is seen, too
+const REFUSED = 40; // characters of a question without an answer, so that the reason is seen whole
 const MOST = 600; // entries
 const DRAWN = 150; // rows
 const RECENT = 30; // entries whose looks may still be incomplete
@@ -18,7 +19,7 @@ const STRIP = 60000; // ms
 
 const KINDS = { caption: "captions", event: "events", answer: "answers" };
 
-const short = (text) => (text.length > LONG ? `${text.slice(0, LONG)}…` : text);
+const short = (text, most = LONG) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
 export class Timeline extends EventTarget {
   constructor(node, coloursOf) {
@@ -163,7 +164,10 @@ export class Timeline extends EventTarget {
 
   #row(entry) {
     const sign = { event: entry.event, answer: entry.failed ? "warn" : entry.sign }[entry.kind] ?? "caption";
-    const image = h("img", { alt: "", width: 56, height: 42, loading: "lazy", onerror: () => (image.hidden = true) });
+    const image = h("img", { alt: "", width: 56, height: 42, loading: "lazy", onerror: () => {
+      image.hidden = true;
+      lose(entry.look, image.getAttribute("src"));
+    } });
     const open = h(
       "button",
       { class: "open", type: "button", tabindex: -1, onclick: () => this.#emit(entry) },
@@ -188,11 +192,10 @@ export class Timeline extends EventTarget {
 
   #words(entry) {
     const colours = this.coloursOf(entry.look, entry.phrases ?? []);
+    if (entry.kind === "caption" && !entry.text.trim()) return [h("span", { class: "asked" }, blank(entry.look.task))];
     if (entry.kind === "caption") return grounded(entry.text, entry.phrases, colours, true);
-    if (entry.kind === "answer") {
-      const answer = entry.failed ? [h("span", { class: "failed" }, entry.text)] : grounded(entry.text, entry.phrases, colours, true);
-      return [h("span", { class: "asked" }, short(entry.question)), " ", ...answer];
-    }
+    if (entry.failed) return [h("span", { class: "asked" }, short(entry.question, REFUSED)), " ", h("span", { class: "failed" }, entry.text)];
+    if (entry.kind === "answer") return [h("span", { class: "asked" }, short(entry.question)), " ", ...grounded(entry.text, entry.phrases, colours, true)];
     if (entry.event !== "answered") {
       const phrase = { text: entry.subject, boxes: [[0, 0, 0, 0, 0]] };
       const of = this.coloursOf(entry.look, [phrase]);
@@ -293,7 +296,7 @@ export class Strip extends EventTarget {
   #nearest(time) {
     let best = null;
     for (const look of this.looks) {
-      if (!best || Math.abs(look.time - time) < Math.abs(best.time - time)) best = look;
+      if (!best || Math.abs(look.time - time) <= Math.abs(best.time - time)) best = look;
     }
     return best;
   }
