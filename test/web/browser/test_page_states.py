@@ -521,16 +521,23 @@ def test_the_fields_for_new_entries_are_whole_on_a_phone(open_page):
         place = field.bounding_box()
         assert place["x"] >= 0
         assert place["x"] + place["width"] <= PHONE["width"]
-        room, words = field.evaluate(
-            """field => {
+        assert placeholder_fits(field)
+        field.focus()  # with another hint
+        assert placeholder_fits(field)
+
+
+def placeholder_fits(field):
+    """Return whether a field is as wide as its placeholder."""
+    room, words = field.evaluate(
+        """field => {
               const style = getComputedStyle(field);
               const ruler = document.createElement("canvas").getContext("2d");
               ruler.font = `${style.fontSize} ${style.fontFamily}`;
               const padding = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight);
               return [field.clientWidth - padding, ruler.measureText(field.placeholder).width];
             }"""
-        )
-        assert words <= room
+    )
+    return words <= room
 
 
 @pytest.mark.parametrize("state", ["inactive", "gone"])
