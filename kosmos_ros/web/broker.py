@@ -144,9 +144,9 @@ class Broker:
 
     def event(self, event: Json, published: float) -> None:
         """Take over an event. `published`: when, in s, monotonic."""
-        # A bag that plays again has the same events, so only `published` says that one is new.
         self._wake(Happened(event, published))
-        key = (event["camera"], event["stamp"], event["kind"], event["subject"])
+        # A bag that plays again has the same events, which the node sends at other times.
+        key = tuple(event[name] for name in ("camera", "stamp", "kind", "subject", "sent"))
         if key in self._events:  # the node sends its last events to each new subscriber
             return
         self._events[key] = event

@@ -263,9 +263,9 @@ class NodeClient:
             self._tell(self._listener.changed, known)
 
     def _on_event(self, camera: str, event: Event, info: Info) -> None:
-        published = (_sent(event, info) - self._ahead) / 1e9
-        content = {**messages.event_json(event), "camera": camera}
-        self._tell(self._listener.event, content, published)
+        sent = _sent(event, info)
+        content = {**messages.event_json(event), "camera": camera, "sent": str(sent)}
+        self._tell(self._listener.event, content, (sent - self._ahead) / 1e9)
 
     def _on_caption(self, part: str, camera: str, caption: GroundedCaption) -> None:
         key = camera, messages.stamp_text(caption.header.stamp)

@@ -448,7 +448,7 @@ def present_broker():
 HEALTHY = {"level": "ok", "message": "fine", "values": {"image rate (Hz)": "9.00"}, "sample": {}}
 EVENT = {
     "camera": "", "stamp": "1.000000000", "time": 1.0, "kind": "appeared", "subject": "a cat",
-    "answer": "", "previous": "", "phrases": [],
+    "answer": "", "previous": "", "phrases": [], "sent": "5",
 }  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def test_an_agent_that_waits_for_the_node_learns_that_it_is_there(first):
 
 EVENT = {
     "camera": "front", "stamp": "1.000000000", "time": 1000.0, "kind": "appeared",
-    "subject": "a cat", "answer": "", "previous": "", "phrases": [],
+    "subject": "a cat", "answer": "", "previous": "", "phrases": [], "sent": "5",
 }  # fmt: skip
 
 
@@ -223,6 +223,9 @@ def test_an_event_is_sent_once_and_kept_for_later_browsers():
         with broker.joined() as later:
             hello, _ = await read(later)
             assert hello["events"] == [EVENT]
+            again = {**EVENT, "sent": "6"}  # of a bag that plays again
+            broker.event(again, 2.0)
+            assert await read(later) == [{"type": "event", **again}]
 
     run(test)
 

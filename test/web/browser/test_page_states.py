@@ -210,6 +210,11 @@ def test_frames_of_equal_stamps_keep_their_own_results(open_page):
     expect(rows.nth(2)).to_contain_text("first cat")
     rows.nth(2).click()
     expect(page.locator("#caption")).to_contain_text("first cat")
+    event = {"camera": "front", "stamp": "9.000000000", "time": 9000, "kind": "appeared"}
+    events = [{**event, "subject": "a cat", "sent": sent} for sent in ["1", "2"]]
+    served.send(type="event", **events[0])
+    served.send(**hello(["front"], looks=[], events=events)[0])  # as after a lost connection
+    expect(page.locator("#timeline-list .row.is-event")).to_have_count(2)
 
 
 @pytest.mark.parametrize(

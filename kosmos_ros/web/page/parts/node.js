@@ -220,7 +220,7 @@ export class Node extends EventTarget {
   }
 
   #event(message) {
-    const same = this.events.find((e) => e.stamp === message.stamp && e.camera === message.camera && e.kind === message.kind && e.subject === message.subject);
+    const same = this.events.find((e) => ["camera", "stamp", "kind", "subject", "sent"].every((key) => e[key] === message[key]));
     if (same) return same;
     const event = { ...message, look: this.at(message.camera, message.stamp, message.time) };
     this.events.push(event);
