@@ -23,7 +23,7 @@ function moment(node, camera, { look, frozen, video }, age) {
   if (!node.value(camera.name, "enabled")) return { state: "waiting", text: "Switched off" };
   if (camera.level === "error") return { state: "failing", text: "Frames fail" };
   if (!look) return { state: "waiting", text: "Waiting" };
-  if (age > LATE) return { state: "waiting", text: "Latest frame" };
+  if (age > LATE || node.outdated(look)) return { state: "waiting", text: "Latest frame" };
   return { state: "live", text: "Live" };
 }
 
