@@ -15,7 +15,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,15 @@ from kosmos_ros.memory.words import tokens
 from kosmos_ros.sanitize import first_line, quoted
 
 APPLICATION_ID = 0x4B4F534D  # "KOSM": marks the file as an observation log
-VERSION = 1  # of the schema; a file with a higher one is refused
+VERSION = 2  # of the schema; a file with a higher one is refused
 LOCK_TIMEOUT = 1.0  # s to wait for another program that writes the file
 
 PRUNE_ROWS = 100  # observations that are deleted in one transaction
+PRUNE_STEPS = 20  # transactions of one `prune`; the next one continues
 VACUUM_PAGES = 2000  # free pages that are cut off at a time, if the file is too large
 WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
 RESERVE = 4_000_000  # bytes below a size limit, for the -wal file and for the deletion of rows
+WAL_ROOM = RESERVE // 2  # bytes of the -wal file, beyond which nothing more may be added
 
 MIN_ID, MAX_ID = -(2**63), 2**63 - 1  # of SQLite's integers
 SAME_STAMP = 1000  # frames that may have the same stamp; their ids are the numbers from it on
@@ -70,8 +72,10 @@ CREATE TABLE observation (
   phrases TEXT, -- JSON: [{"text": ..., "start": ..., "end": ..., "boxes": [[...], ...]}, ...]
   answers TEXT, -- JSON: [{"question": ..., "text": ..., "score": ..., "phrases": ...}, ...]
   pose_frame TEXT, -- NULL: no pose
-  x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL
+  x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL,
+  written INTEGER NOT NULL DEFAULT 0 -- 1, 2, ... in the order of writing; 0: by version 1
 );
+CREATE INDEX written ON observation (written);
 CREATE TABLE thumbnail (id INTEGER PRIMARY KEY REFERENCES observation, webp BLOB NOT NULL);
 CREATE TABLE event (
   id INTEGER PRIMARY KEY, -- stamp, or the next free number after it
@@ -98,24 +102,26 @@ _COLUMNS = (
     "phrases, answers, pose_frame, x, y, z, qx, qy, qz, qw"
 )
 _MARKS = ", ".join("?" * len(_COLUMNS.split(",")))
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many records a log has, and of which time."""
-
-    observations: int
-    thumbnails: int
-    events: int
-    first: int | None  # ns, stamp of the oldest observation; None: there is none
-    last: int | None  # ns, stamp of the newest observation
+_DELETIONS = (
+    "DELETE FROM event WHERE id IN (SELECT event.id FROM observation AS o JOIN event "
+    "ON event.id BETWEEN o.stamp AND o.stamp + :same AND event.stamp = o.stamp "
+    "AND event.camera = o.camera WHERE o.id = :id)",
+    "DELETE FROM thumbnail WHERE id = :id",
+    "DELETE FROM observation WHERE id = :id",
+)
+_NEXT = "(SELECT ifnull(max(written), 0) + 1 FROM observation)"
+FROM_VERSION_1 = (
+    "ALTER TABLE observation ADD COLUMN written INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX written ON observation (written)",
+)
 
 
 class ObservationLog:
     """An open observation log. Only the thread that opened it may use it.
 
     `ObservationLog.open` makes one for writing, `ObservationLog.read` one for reading.
-    `connection` is the SQLite connection, for queries.
+    `connection` is the SQLite connection, for queries. All methods that raise LogError raise
+    ConfigError if the file is damaged.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -128,9 +134,9 @@ class ObservationLog:
     def open(cls, path: str | os.PathLike[str]) -> ObservationLog:
         """Open a log for writing. Make it if the file does not exist or is empty.
 
-        Raises ConfigError if the file can never be a log: it has other contents, a newer version
-        wrote it, or its folder is missing or not writable. Raises LogError for a fault that may
-        pass: the file is locked or the disk is full.
+        Raises ConfigError if the file can never be used: it has other contents or is damaged, a
+        newer version wrote it, or its folder is missing or not writable. Raises LogError for a
+        fault that may pass: the file is locked or the disk is full.
         """
         path = Path(path)
         _check_writable(path)
@@ -142,8 +148,8 @@ class ObservationLog:
     def read(cls, path: str | os.PathLike[str]) -> ObservationLog:
         """Open a log for reading. Another process may write it meanwhile.
 
-        Raises ConfigError if there is no such file or it is no log, and LogError if it cannot be
-        read.
+        Raises ConfigError if there is no such file, it is no log or it is damaged, and LogError if
+        it cannot be read now.
         """
         path = Path(path)
         if not path.is_file():
@@ -184,15 +190,18 @@ class ObservationLog:
         return ids
 
     def prune(self, max_bytes: int, max_age: float, now: int) -> int:
-        """Delete the oldest observations until the limits hold. Return how many were deleted.
+        """Delete observations beyond the limits. Return how many were deleted.
 
-        `max_bytes` limits the size of the file, with its -wal file. `max_age` is the largest age
-        in s at the time `now` in ns. 0: no limit. Events and thumbnails are deleted with the
-        observations of their time. Raises LogError.
+        `max_bytes` limits the size of the file, with its -wal file; those that were written first
+        are deleted first. `max_age` is the largest age in s at the time `now` in ns. 0: no limit.
+        An observation is deleted with its thumbnail and its events. One call deletes at most
+        PRUNE_STEPS * PRUNE_ROWS of them. Raises LogError.
         """
         deleted = 0
         oldest = now - round(max_age * 1e9) if max_age else None
-        while ids := self._superfluous(max_bytes, oldest):
+        for _ in range(PRUNE_STEPS):
+            if not (ids := self._superfluous(max_bytes, oldest)):
+                break
             with self._transaction():
                 self._delete(ids)
             deleted += len(ids)
@@ -203,6 +212,23 @@ class ObservationLog:
             with _translated(self.path):  # `execute` stops after the first page
                 self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         return deleted
+
+    def check_room(self, max_bytes: int) -> None:
+        """Raise LogError if the -wal file leaves no room for more within a limit of the size.
+
+        SQLite can only empty it while no other program is in the middle of reading the log.
+        """
+        room = max(max_bytes - self.file_bytes - WAL_ROOM, WAL_ROOM)
+        wal = _beside(self.path, "-wal")
+        if not max_bytes or _size(wal) <= room:
+            return
+        with _translated(self.path):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if (size := _size(wal)) > room:
+            raise LogError(
+                f"{quoted(str(wal), 200)} has {size / 1e6:.1f} MB and cannot be emptied, because "
+                "another program has been reading the log for long; end its transaction"
+            )
 
     @property
     def used_bytes(self) -> int:
@@ -216,16 +242,18 @@ class ObservationLog:
         return self._pragma("page_count") * self._pragma("page_size")
 
     def _superfluous(self, max_bytes: int, oldest: int | None) -> list[int]:
-        """Return the ids of the oldest observations, if they are beyond a limit."""
-        first = "SELECT id FROM observation {} ORDER BY id LIMIT ?"
+        """Return the ids of some observations that are beyond a limit."""
         if max_bytes and self.used_bytes > max(max_bytes - RESERVE, 0):
-            return self._ids(first.format(""), PRUNE_ROWS)
+            # Stamps do not tell what is new: the clock may have gone back.
+            first = "SELECT id FROM observation ORDER BY written, id LIMIT ?"
+            return self._ids(first, PRUNE_ROWS)
         if oldest is not None:
-            return self._ids(first.format("WHERE id < ?"), oldest, PRUNE_ROWS)
+            first = "SELECT id FROM observation WHERE id < ? ORDER BY id LIMIT ?"
+            return self._ids(first, oldest, PRUNE_ROWS)
         return []
 
     def _delete(self, ids: Sequence[int]) -> None:
-        """Delete the observations with these ids, which are the oldest ones."""
+        """Delete the observations with these ids, their thumbnails and their events."""
         for number in ids:
             # The words of a damaged row are unknown and stay in the index. Searches still work:
             # `get` skips ids that no longer exist.
@@ -233,8 +261,8 @@ class ObservationLog:
                 for observation in self.get([number], thumbnails=False):
                     with _understood(self.path, f"observation {number}"):
                         self._index(observation, delete=True)
-        for table in ("observation", "thumbnail", "event"):
-            self.connection.execute(f"DELETE FROM {table} WHERE id <= ?", (ids[-1],))
+            for statement in _DELETIONS:
+                self.connection.execute(statement, {"id": number, "same": SAME_STAMP})
 
     def _add(self, observation: Observation) -> int:
         number = self._free_id("observation", observation.stamp)
@@ -255,7 +283,8 @@ class ObservationLog:
             answers_to_json(observation.answers),
             *pose,
         )
-        self._insert(f"INSERT INTO observation ({_COLUMNS}) VALUES ({_MARKS})", row)
+        sql = f"INSERT INTO observation ({_COLUMNS}, written) VALUES ({_MARKS}, {_NEXT})"
+        self._insert(sql, row)
         if observation.thumbnail:
             self._insert("INSERT INTO thumbnail VALUES (?, ?)", (number, observation.thumbnail))
         (stored,) = self.get([number], thumbnails=False)  # deletion must see the same texts
@@ -379,39 +408,6 @@ class ObservationLog:
         with _translated(self.path):
             return {row[0] for row in self.connection.execute("SELECT stem FROM word")}
 
-    def events(self, first: int | None = None, last: int | None = None) -> list[Event]:
-        """Return the events with stamps from `first` to `last` in ns, oldest first.
-
-        None: no limit. Raises LogError.
-        """
-        sql = (
-            "SELECT stamp, name, kind, subject, answer, previous, since, phrases FROM event "
-            "JOIN camera ON camera.id = event.camera "
-            "WHERE stamp >= ifnull(?, stamp) AND stamp <= ifnull(?, stamp) ORDER BY event.id"
-        )
-        with _translated(self.path):
-            rows = self.connection.execute(sql, (first, last)).fetchall()
-        found = []
-        for stamp, camera, kind, subject, answer, before, since, text in rows:
-            with _understood(self.path, f"event {stamp}"):
-                phrases = phrases_from_json(text)
-            found.append(Event(stamp, camera, kind, subject, answer, before, since, phrases))
-        return found
-
-    def counts(self) -> Counts:
-        """Count what the log contains. Takes long for a large log. Raises LogError."""
-        tables = ("observation", "thumbnail", "event")
-        with _translated(self.path):
-            counts = [
-                self.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                for table in tables
-            ]
-            ends = [
-                self._ids(f"SELECT stamp FROM observation ORDER BY id {order} LIMIT 1")
-                for order in ("ASC", "DESC")
-            ]
-        return Counts(*counts, *(end[0] if end else None for end in ends))
-
     def cameras(self) -> dict[str, int]:
         """Return the id of each camera by its name. Raises LogError."""
         with _translated(self.path):
@@ -466,9 +462,10 @@ class ObservationLog:
         self.connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}").fetchall()
         self.connection.execute(f"PRAGMA journal_size_limit = {RESERVE // 4}").fetchall()
         with self._transaction():
-            if self._is_log():  # another program may have made it meanwhile
+            new = not self._is_log()  # another program may have made it meanwhile
+            if not new and self._pragma("user_version") == VERSION:
                 return
-            for statement in SCHEMA.strip().split(";\n"):
+            for statement in SCHEMA.strip().split(";\n") if new else FROM_VERSION_1:
                 self.connection.execute(statement)
             self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self.connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -476,8 +473,9 @@ class ObservationLog:
     def _is_log(self) -> bool:
         """Return False for an empty file. Raises ConfigError if the file is something else."""
         name = quoted(str(self.path), 200)
+        tables = self._pragma("schema_version")  # first: another program may make them meanwhile
         if self._pragma("application_id") != APPLICATION_ID:
-            if not self._pragma("schema_version"):
+            if not tables:
                 return False
             raise ConfigError(f"{name} is another SQLite database, expected an observation log")
         if (version := self._pragma("user_version")) > VERSION:
@@ -485,6 +483,7 @@ class ObservationLog:
                 f"{name} has version {version} of the observation log, expected at most "
                 f"{VERSION}; update kosmos_ros"
             )
+        self.search("", limit=1)  # fails if the beginning of the file is damaged
         return True
 
     def _pragma(self, name: str) -> int:
@@ -602,8 +601,12 @@ def _translated(path: Path) -> Iterator[None]:
             raise ConfigError(
                 f"{name} is no SQLite database, expected an observation log"
             ) from exc
-        remedy = "; move it away to begin a new one" if "malformed" in str(exc) else ""
-        raise LogError(f"observation log {name}: {first_line(exc)}{remedy}") from exc
+        if "malformed" in str(exc):
+            raise ConfigError(
+                f"observation log {name} is damaged: {first_line(exc)}; move it away to begin a "
+                "new one"
+            ) from exc
+        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import io
+import itertools
 import os
 import threading
 import time
@@ -18,11 +20,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from kosmos_ros.errors import KosmosError
+from kosmos_ros.errors import ConfigError, KosmosError
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.records import Event, Observation
 from kosmos_ros.sanitize import format_error, format_traceback, quoted
@@ -34,6 +37,7 @@ THUMBNAIL_QUALITY = 60  # of WebP, 0 to 100
 MAX_IMAGES = 8  # images that wait to become thumbnails; a Full HD image has 6 MB
 MAX_THUMBNAILS = 256  # thumbnails that wait to be written, about 2 MB
 MAX_RECORDS = 2000  # records that wait to be written, about 4 MB
+WRITE_RECORDS = 100  # records of one transaction, so that the -wal file stays small
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Recorder:
 
     `max_bytes` and `max_age` (s) limit the log as in ObservationLog.prune; `now` returns the time
     of the stamps in ns. `warn` receives a text when writing fails for a new reason, and when it
-    works again.
+    works again. Raises ConfigError if another recorder writes this log: both would write the
+    same frames, or each would delete those of the other.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Recorder:
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._path = Path(path)
+        self._lock = _locked(self._path)
         self._warn = warn
         self._limits = max_bytes, max_age
         self._now = now
@@ -145,6 +151,7 @@ class Recorder:
         if not self._write() and self._ready:
             self._warn(f"{len(self._ready)} observations could not be written at shutdown")
         self._close_file()
+        _unlock(self._path, self._lock)
 
     def _collect(self, due: float) -> bool:
         """Prepare new entries until it is time to write. Return whether `close` ended this."""
@@ -205,17 +212,22 @@ class Recorder:
         return True
 
     def _write_to(self, file: _File) -> None:
-        entries = list(self._ready)
-        if entries:
-            file.log.add(
-                [entry.observation for entry in entries],
-                [event for entry in entries for event in entry.events],
-            )
+        while True:
+            entries = list(itertools.islice(self._ready, WRITE_RECORDS))
+            if entries:
+                file.log.check_room(self._limits[0])
+                file.log.add(
+                    [entry.observation for entry in entries],
+                    [event for entry in entries for event in entry.events],
+                )
             with self._changed:
-                self._ready.clear()
+                for _ in entries:
+                    self._ready.popleft()
                 self._written += len(entries)
-        self._deleted += file.log.prune(*self._limits, self._now())
-        self._file_bytes = file.log.file_bytes
+            self._deleted += file.log.prune(*self._limits, self._now())
+            self._file_bytes = file.log.file_bytes
+            if not self._ready:
+                return
 
     def _opened(self) -> _File:
         """Return the log, opened again if its file is gone. Raises ConfigError or LogError."""
@@ -277,13 +289,51 @@ class _File:
                     file.unlink(missing_ok=True)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
+def _identity(file: Path | int) -> tuple[int, int] | None:
     """Return what distinguishes a file from all others; None if it does not exist."""
     try:
-        status = file.stat()
+        status = os.stat(file)
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _lock_of(log: Path) -> Path:
+    resolved = log.resolve()
+    return resolved.with_name(f"{resolved.name}-lock")
+
+
+def _locked(log: Path) -> BinaryIO | None:
+    """Return the locked file beside a log; None if the file system has no room or no locks.
+
+    The system unlocks it when the process ends. Raises ConfigError if another recorder has it.
+    """
+    path = _lock_of(log)
+    try:
+        while True:
+            file = path.open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                file.close()
+                raise
+            if _identity(file.fileno()) == _identity(path):
+                return file
+            file.close()  # the other recorder has just ended and removed it
+    except BlockingIOError as exc:
+        raise ConfigError(
+            f"another kosmos_node writes the observation log {quoted(str(log), 200)}; end it, or "
+            "choose another file"
+        ) from exc
+    except OSError:
+        return None
+
+
+def _unlock(log: Path, file: BinaryIO | None) -> None:
+    if file:
+        with contextlib.suppress(OSError):
+            _lock_of(log).unlink()
+        file.close()
 
 
 def thumbnail_of(image: np.ndarray) -> bytes:

@@ -23,11 +23,13 @@ from kosmos_ros.memory.log import (
     MAX_CELLS,
     RESERVE,
     VERSION,
+    WAL_ROOM,
     ObservationLog,
     camera_token,
     cell_tokens,
     cells_near,
 )
+from kosmos_ros.memory.record_json import phrases_from_json
 from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
 from kosmos_ros.memory.words import tokens
 
@@ -77,6 +79,14 @@ def indexed(log):
     return {doc for doc, _ in rows}, {term for _, term in rows}
 
 
+def count(log, table="observation"):
+    return log.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def event_stamps(log):
+    return {row[0] for row in log.connection.execute("SELECT stamp FROM event")}
+
+
 def matching(log, *terms):
     return log.search(" AND ".join(f'"{term}"' for term in terms))
 
@@ -89,23 +99,28 @@ def test_an_observation_comes_back_as_it_was_written(log):
     assert log.get([number + 1]) == []
 
 
-def test_an_event_comes_back_as_it_was_written(log):
+def test_an_event_is_a_row_of_its_table(log):
     event = Event(5 * SECOND, "front", "appeared", "a red circle", since=4, phrases=(RED,))
-    answer = Event(6 * SECOND, "", "answered", "Is it red?", answer="yes", previous="no", since=5)
-    log.add([], [answer, event])
-    assert log.events() == [event, answer]
-    assert log.events(6 * SECOND) == [answer]
-    assert log.events(last=5 * SECOND) == [event]
+    answer = Event(5 * SECOND, "", "answered", "Is it red?", answer="yes", previous="no", since=5)
+    log.add([], [event, answer])
+    sql = (
+        "SELECT event.id, stamp, name, kind, subject, answer, previous, since, phrases FROM event "
+        "JOIN camera ON camera.id = camera ORDER BY event.id"
+    )
+    first, second = log.connection.execute(sql)
+    assert first[:-1] == (5 * SECOND, 5 * SECOND, "front", "appeared", "a red circle", "", "", 4)
+    assert phrases_from_json(first[-1]) == (RED,)
+    at = (5 * SECOND + 1, 5 * SECOND)
+    assert second == (*at, "", "answered", "Is it red?", "yes", "no", 5, None)
 
 
 def test_another_process_reads_what_is_written(path, log):
     log.add([FULL])
     with ObservationLog.read(path) as reader:
-        assert reader.counts().observations == 1
+        assert reader.search("") == [FULL.stamp]
         log.add([seen(FULL.stamp + 5)])
-        counts = reader.counts()
-        assert (counts.observations, counts.thumbnails, counts.events) == (2, 1, 0)
-        assert (counts.first, counts.last) == (FULL.stamp, FULL.stamp + 5)
+        assert reader.search("") == [FULL.stamp + 5, FULL.stamp]
+        assert count(reader, "thumbnail") == 1
         assert reader.cameras() == {"front": 1, "": 2}
         with pytest.raises(LogError, match=r"memory\.db.*readonly"):
             reader.add([seen()])
@@ -143,7 +158,7 @@ def test_a_failed_transaction_adds_nothing(log):
         log.add([seen(1), seen(2**63)])
     with pytest.raises(LogError):
         log.add([seen(1), seen(2, width=2**63)])
-    assert log.counts().observations == 0
+    assert count(log) == 0
     assert indexed(log) == (set(), set())
     assert log.add([seen(1)]) == [1]
 
@@ -253,8 +268,8 @@ def test_the_oldest_observations_are_deleted_by_age(log):
     assert log.prune(0, 50.0, 250 * SECOND) == 200
     kept = {n * SECOND for n in range(200, 250)}
     assert {o.id for o in log.get(range(0, 250 * SECOND, SECOND))} == kept
-    assert {e.stamp for e in log.events()} == kept
-    assert log.counts().thumbnails == 50
+    assert event_stamps(log) == kept
+    assert count(log, "thumbnail") == 50
     ids, terms = indexed(log)
     assert ids == kept
     words = {"frame", "circl", "camera:1", "p:1:2", "q:0:0", "r:0:0"}
@@ -264,7 +279,7 @@ def test_the_oldest_observations_are_deleted_by_age(log):
 def test_without_limits_nothing_is_deleted(log):
     fill(log, 0, 10)
     assert log.prune(0, 0.0, 10**6 * SECOND) == 0
-    assert log.counts().observations == 10
+    assert count(log) == 10
 
 
 def test_the_file_stays_within_its_size_and_keeps_the_newest(path, log):
@@ -274,13 +289,11 @@ def test_the_file_stays_within_its_size_and_keeps_the_newest(path, log):
         log.prune(most, 0.0, 0)
         size = sum(file.stat().st_size for file in path.parent.iterdir())
         assert size <= most
-    counts = log.counts()
-    assert counts.last == 1999 * SECOND
-    assert 200 < counts.observations < 500
-    kept = {n * SECOND for n in range(2000 - counts.observations, 2000)}
+    assert 200 < count(log) < 500
+    kept = {n * SECOND for n in range(2000 - count(log), 2000)}
     ids, _ = indexed(log)
     assert ids == kept
-    assert {e.stamp for e in log.events()} == kept
+    assert event_stamps(log) == kept
 
 
 def test_a_lower_limit_makes_the_file_smaller(path, log):
@@ -289,6 +302,64 @@ def test_a_lower_limit_makes_the_file_smaller(path, log):
     assert log.prune(RESERVE + 1_000_000, 0.0, 0) >= 900
     log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert path.stat().st_size < RESERVE + 1_000_000
+
+
+def test_after_the_clock_went_back_the_frames_that_were_written_first_are_deleted(log):
+    """The new frames have the lowest stamps, and are not the ones to delete."""
+    most = RESERVE + 2_000_000
+    for start in range(100_000, 100_200, 20):
+        fill(log, start, 20, thumbnail=os.urandom(5000))
+    for start in range(0, 1000, 20):
+        fill(log, start, 20, thumbnail=os.urandom(5000))
+        log.prune(most, 0.0, start * SECOND)
+    stamps = {each // SECOND for each in log.search("", limit=2000)}
+    assert stamps == set(range(1000 - len(stamps), 1000))
+    assert 200 < len(stamps) < 500
+    assert event_stamps(log) == {each * SECOND for each in stamps}
+
+
+def test_a_long_reader_stops_what_is_added_at_the_limit_of_the_size(path, log):
+    most = RESERVE + 2_000_000
+
+    def size():
+        return sum(file.stat().st_size for file in path.parent.glob("memory.db*[bl]"))
+
+    fill(log, 0, 300, thumbnail=os.urandom(5000))
+    with ObservationLog.read(path) as reader:
+        reader.connection.execute("BEGIN")
+        reader.search("")
+        with pytest.raises(
+            LogError, match=r"memory\.db-wal' has .* been reading the log"
+        ):
+            for start in range(300, 3000, 20):
+                log.check_room(most)
+                fill(log, start, 20, thumbnail=os.urandom(5000))
+                log.prune(most, 0.0, 0)
+                assert size() <= most
+    log.check_room(most)
+    assert size() < most - WAL_ROOM
+    fill(log, 5000, 1)
+
+
+def test_a_log_of_version_1_goes_on_and_its_oldest_frames_are_deleted_first(path):
+    with ObservationLog.open(path) as log:
+        fill(log, 100, 260, thumbnail=os.urandom(10_000))
+        for statement in (
+            "DROP INDEX written",
+            "ALTER TABLE observation DROP COLUMN written",
+            "PRAGMA user_version = 1",
+        ):
+            log.connection.execute(statement)
+    with ObservationLog.read(path) as reader:
+        assert len(reader.search("circl", limit=1000)) == 260
+    with ObservationLog.open(path) as log:
+        fill(log, 0, 10)
+        log.prune(RESERVE + 1_000_000, 0.0, 0)
+        stamps = {each // SECOND for each in log.search("", limit=1000)}
+        assert set(range(10)) <= stamps
+        assert stamps - set(range(10)) == set(range(370 - len(stamps), 360))
+        assert 10 < len(stamps) < 200
+        assert log._pragma("user_version") == VERSION
 
 
 # Files --------------------------------------------------------------------------------------
@@ -305,6 +376,20 @@ def test_a_file_that_is_no_log_is_refused_and_kept(path):
     assert path.read_bytes() == before
 
 
+def test_a_damaged_log_is_named_with_the_remedy(path):
+    with ObservationLog.open(path) as log:
+        log.add([FULL])
+    content = bytearray(path.read_bytes())
+    content[100:4096] = bytes(3996)  # of the first page, which has the schema
+    path.write_bytes(content)
+    for attempt in (ObservationLog.open, ObservationLog.read):
+        with pytest.raises(
+            ConfigError, match=r"memory\.db' is damaged: .*; move it away to"
+        ):
+            attempt(path)
+    assert path.read_bytes() == content
+
+
 def test_another_database_is_refused_and_kept(path):
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE observation (id)")
@@ -318,7 +403,7 @@ def test_a_log_of_a_newer_version_is_refused(path):
     with ObservationLog.open(path) as log:
         log.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     for attempt in (ObservationLog.open, ObservationLog.read):
-        with pytest.raises(ConfigError, match=r"has version 2.*at most 1; update kosmos_ros"):
+        with pytest.raises(ConfigError, match=r"has version 3.*at most 2; update kosmos_ros"):
             attempt(path)
 
 
@@ -360,7 +445,7 @@ def test_a_name_with_characters_of_a_url_is_a_name(tmp_path):
         log.add([seen(1)])
     assert path.is_file()
     with ObservationLog.read(path) as reader:
-        assert reader.counts().observations == 1
+        assert count(reader) == 1
 
 
 def test_a_locked_log_is_named(path, log, monkeypatch):
@@ -387,7 +472,7 @@ def test_several_writers_share_a_log(path):
     for thread in threads:
         thread.join()
     with ObservationLog.read(path) as log:
-        assert log.counts().observations == 40
+        assert count(log) == 40
         assert log.cameras() == {"both": 1}
         assert [o.id for o in log.get(range(40))] == list(range(40))
 
@@ -409,8 +494,7 @@ def test_a_damaged_file_gives_a_log_error_and_nothing_else(data):
             for number in log.search("", limit=30):
                 with contextlib.suppress(LogError):
                     log.get([number])
-            log.counts()
-            log.events()
+            log.search("red")
         with contextlib.suppress(LogError, ConfigError), ObservationLog.open(path) as log:
             log.add([dataclasses.replace(FULL, stamp=100)])
             log.prune(0, 1.0, 10 * SECOND)
@@ -423,7 +507,7 @@ def test_damaged_contents_are_named(log):
         log.get([FULL.stamp])
     log.connection.execute("UPDATE observation SET phrases = 'no json', score = 'none'")
     assert log.prune(0, 1.0, FULL.stamp + 2 * SECOND) == 1
-    assert log.counts().observations == 0
+    assert count(log) == 0
     assert log.search("red") == [FULL.stamp]
     assert log.get([FULL.stamp]) == []
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmos_ros.errors import LogError
+from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory import recorder as module
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.recorder import (
@@ -79,7 +79,8 @@ def test_a_record_is_in_the_file_with_its_thumbnail_and_events(path, recorder, w
     until(lambda: recorder.state().written == 1)
     with ObservationLog.read(path) as log:
         (found,) = log.get([5])
-        assert log.events() == [Event(5, "", "appeared", "a red circle")]
+        events = log.connection.execute("SELECT stamp, kind, subject FROM event").fetchall()
+    assert events == [(5, "appeared", "a red circle")]
     picture = Image.open(io.BytesIO(found.thumbnail))
     assert (picture.format, picture.size) == ("WEBP", (64, 48))
     assert np.abs(np.asarray(picture).astype(int) - IMAGE).max() < 12
@@ -226,6 +227,37 @@ def test_a_replaced_file_is_not_mixed_with_the_old_one(tmp_path, path, recorder,
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert len(warnings) == 1
+
+
+def test_a_log_has_one_recorder(path, recorder):
+    with pytest.raises(ConfigError, match=r"another kosmos_node writes .*memory\.db'; end it, or"):
+        Recorder(path, print)
+    assert recorder.close(PATIENCE)
+    second = Recorder(path, print)
+    second.add(seen(1), None)
+    assert second.close(PATIENCE)
+    assert [file.name for file in path.parent.iterdir()] == ["memory.db"]
+    assert stamps(path) == [1]
+
+
+def test_records_that_waited_are_written_in_small_transactions(path, recorder, monkeypatch):
+    sizes, add = [], ObservationLog.add
+
+    def failing(self, *args):
+        raise LogError("database or disk is full")
+
+    def counted(self, observations, events):
+        sizes.append(len(observations))
+        return add(self, observations, events)
+
+    monkeypatch.setattr(ObservationLog, "add", failing)
+    for stamp in range(250):
+        recorder.add(seen(stamp), None)
+    until(lambda: not recorder._new and recorder.state().error)
+    monkeypatch.setattr(ObservationLog, "add", counted)
+    assert recorder.close(PATIENCE)
+    assert sizes == [100, 100, 50]
+    assert stamps(path) == list(range(250))
 
 
 def test_a_removed_folder_is_reported_until_it_is_back(tmp_path, warnings):
