@@ -7,6 +7,7 @@ Knows described frames and records; no message and no service. recall_service.py
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -36,20 +37,19 @@ class Memory:
         self.path = os.path.expanduser(settings.memory)
         self._node = node
         self._settings = settings
+        self._poses = PoseSubscription(node, settings.pose_topic) if settings.pose_topic else None
         try:
-            ObservationLog.open(self.path).close()
+            with contextlib.suppress(LogError):  # the recorder tries again, and warns
+                ObservationLog.open(self.path).close()
+            self._recorder = Recorder(
+                self.path,
+                self._warn,
+                settings.memory_max_size * 1_000_000,
+                settings.memory_max_age,
+                lambda: node.get_clock().now().nanoseconds,
+            )
         except ConfigError as exc:
             raise ConfigError(f"parameter memory: {exc}") from exc
-        except LogError:
-            pass  # the recorder tries again, and warns
-        self._poses = PoseSubscription(node, settings.pose_topic) if settings.pose_topic else None
-        self._recorder = Recorder(
-            self.path,
-            self._warn,
-            settings.memory_max_size * 1_000_000,
-            settings.memory_max_age,
-            lambda: node.get_clock().now().nanoseconds,
-        )
         node.get_logger().info(f"observations are written to {self.path}")
 
     def record(self, described: DescribedFrame, settings: CameraSettings) -> None:

@@ -48,6 +48,7 @@ class RecallService:
         self._node = node
         self._path = path
         self._warned = False  # that WordNet is missing
+        self._closed = False
         self.waiting = 0  # requests without a response
         self._asked: queue.Queue[tuple[Query, Future] | None] = queue.Queue(MAX_WAITING + 1)
         node.create_service(
@@ -61,7 +62,8 @@ class RecallService:
             threading.Thread(target=self._run, name="recall", daemon=True).start()
 
     def close(self) -> None:
-        """End the thread after the requests that wait for it."""
+        """End the thread after the requests that wait for it. Later requests are refused."""
+        self._closed = True
         with contextlib.suppress(queue.Full):  # then it was closed before
             self._asked.put_nowait(None)
 
@@ -73,6 +75,8 @@ class RecallService:
                 raise NotReadyError(
                     "there is no observation log: start the node with the parameter memory"
                 )
+            if self._closed:
+                raise NotReadyError("the node is shutting down")
             if self.waiting >= MAX_WAITING:
                 raise QueueFullError(f"{MAX_WAITING} requests wait already; try again later")
         except Exception as exc:  # every client gets a response

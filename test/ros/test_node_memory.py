@@ -24,7 +24,9 @@ from PIL import Image as Pillow
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.records import Event, Observation, Pose
+from kosmos_ros.memory.record_json import phrases_from_json
+from kosmos_ros.memory.recorder import Recorder
+from kosmos_ros.memory.records import Observation, Pose
 from kosmos_ros.ros import status_keys
 from kosmos_ros.ros.pose_subscription import MAX_POSES, SPACING, PoseSubscription
 
@@ -82,14 +84,13 @@ def test_a_frame_without_a_subscriber_is_described_and_written(start, path):
     assert seen.model == harness.node.settings.model
     assert Pillow.open(io.BytesIO(seen.thumbnail)).size == (320, 240)
     assert seen.pose is None
+    sql = "SELECT stamp, kind, subject, answer, since, phrases FROM event ORDER BY kind"
     with ObservationLog.read(path) as log:
-        answered, appeared = sorted(log.events(), key=lambda event: event.kind)[::-1]
-    assert (appeared.kind, appeared.subject) == ("answered", "Is it cold?")
-    assert appeared.answer == "yes, snow"
-    assert answered == Event(
-        7 * SECOND, "", "appeared", "a fire", since=7 * SECOND, phrases=answered.phrases
-    )
-    assert answered.phrases[0].boxes[0].x_max == seen.phrases[1].boxes[0].x_max
+        answered, appeared = log.connection.execute(sql)
+    assert answered[1:4] == ("answered", "Is it cold?", "yes, snow")
+    assert appeared[:-1] == (7 * SECOND, "appeared", "a fire", "", 7 * SECOND)
+    (box,) = phrases_from_json(appeared[-1])[0].boxes
+    assert box.x_max == seen.phrases[1].boxes[0].x_max
 
 
 def test_answers_are_no_caption_and_requested_phrases_are_the_caption(start, path):
@@ -306,6 +307,13 @@ def test_a_request_that_is_searched_for_is_answered_at_shutdown(start, path, mon
     assert future.result().message == "never seen"
 
 
+def test_a_request_after_the_end_of_the_search_is_refused(start, path):
+    harness = start(memory=str(path), wait=False)
+    harness.node.recall_service.close()
+    response = recall(harness, query="a cup")
+    assert (response.success, response.message) == (False, "the node is shutting down")
+
+
 def test_too_many_requests_are_refused_at_once(start, path, monkeypatch):
     harness = start(memory=str(path), wait=False)
     monkeypatch.setattr("kosmos_ros.ros.recall_service.MAX_WAITING", 0)
@@ -344,6 +352,13 @@ def test_a_file_that_is_no_log_is_refused_at_start(start, path):
         ConfigError, match=r"parameter memory: .*memory\.db' is no SQLite database"
     ):
         start(memory=str(path))
+
+
+def test_a_log_that_another_node_writes_is_refused_at_start(start, path):
+    other = Recorder(path, print)
+    with pytest.raises(ConfigError, match=r"parameter memory: another kosmos_node writes the obs"):
+        start(memory=str(path), wait=False)
+    assert other.close(60)
 
 
 def test_a_size_without_room_to_work_is_refused(start, path):
