@@ -32,8 +32,8 @@ Results are JSON objects, one per line, on standard output.
 """
 EXIT_CODES = """\
 exit codes: 0 success; 1 an image, the model, the log or the output failed, or `kosmos recall`
-found nothing; 2 an option or argument is invalid; 130 Ctrl-C; 141 the program that reads standard
-output has ended.
+found nothing; 2 an option or argument is invalid, or `kosmos recall` failed; 130 Ctrl-C; 141 the
+program that reads standard output has ended.
 """
 
 
@@ -41,9 +41,9 @@ def main(args: list[str] | None = None) -> int:
     """Run the command and return its exit code.
 
     0: success. 1: an image, the model, the log or the output failed, `kosmos check` found a
-    difference, or `kosmos recall` found nothing. 2: an option or argument is invalid. As in
-    shells, 130: Ctrl-C; 141: the program that reads standard output has ended. Other exceptions
-    have the codes in entry.py.
+    difference, or `kosmos recall` found nothing. 2: an option or argument is invalid, or `kosmos
+    recall` failed. As in shells, 130: Ctrl-C; 141: the program that reads standard output has
+    ended. Other exceptions have the codes in entry.py.
     """
     try:
         options = _parser().parse_args(args)

@@ -7,18 +7,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kosmos_ros.commands.options import add_times, check_times, make_folder
 from kosmos_ros.commands.output import report, save_new, write_line
-from kosmos_ros.errors import ConfigError
+from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall, unknown_words
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.sanitize import quoted
+
+NOT_FOUND, FAILED = 1, 2  # exit codes
 
 
 def add(commands: Any) -> None:
@@ -29,7 +31,8 @@ def add(commands: Any) -> None:
         description="Find the frames of an observation log that show what a question names, such "
         f"as 'where did you last see the red cup?'. Writes at most {DEFAULT_LIMIT} frames, the "
         "best one first: one JSON object per line, with the phrases that match and their boxes "
-        "in pixels of the source image. Exit code 1: no frame fits.",
+        "in pixels of the source image. Exit codes as those of grep: 0: found; 1: no frame fits; "
+        "2: an error.",
     )
     parser.add_argument("log", metavar="FILE", help="Observation log.")
     parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")
@@ -56,6 +59,14 @@ def add(commands: Any) -> None:
 
 
 def _recall(options: argparse.Namespace) -> int:
+    try:
+        return _search(options)
+    except LogError as exc:  # 1 would mean that no frame fits
+        report(exc)
+        return FAILED
+
+
+def _search(options: argparse.Namespace) -> int:
     query = Query(
         options.question,
         options.camera,
@@ -79,7 +90,9 @@ def _recall(options: argparse.Namespace) -> int:
             write_line(value)
         if not found:
             report(f"never seen: {quoted(options.question)}{_hint(log, options.question, net)}")
-    return 1 if failures or not found else 0
+    if failures:
+        return FAILED
+    return 0 if found else NOT_FOUND
 
 
 def _hint(log: ObservationLog, question: str, net: WordNet | None) -> str:
@@ -139,11 +152,13 @@ def _save_thumbnail(
 
 
 def _iso(stamp: int) -> str | None:
-    """Return a stamp in ns as ISO 8601 in UTC, to 1 ms; None if datetime cannot represent it."""
+    """Return a stamp in ns as ISO 8601 in local time, to 1 ms, as --since reads it.
+
+    None if datetime cannot represent it.
+    """
     try:
-        return datetime.fromtimestamp(stamp // 10**6 / 1e3, timezone.utc).isoformat(
-            timespec="milliseconds"
-        )
+        moment = datetime.fromtimestamp(stamp // 10**6 / 1e3).astimezone()
+        return moment.isoformat(timespec="milliseconds")
     except (OverflowError, ValueError, OSError):
         return None
 

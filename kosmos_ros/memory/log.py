@@ -44,7 +44,7 @@ RESERVE = 4_000_000  # bytes below a size limit, for the -wal file and for the d
 WAL_ROOM = RESERVE // 2  # bytes of the -wal file, beyond which nothing more may be added
 
 MIN_ID, MAX_ID = -(2**63), 2**63 - 1  # of SQLite's integers
-SAME_STAMP = 1000  # frames that may have the same stamp; their ids are the numbers from it on
+SAME_STAMP = 100_000  # frames that may have the same stamp; their ids are the numbers from it on
 FAR = 1e9  # m; no robot is farther away, and a search there compares distances only
 MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
 CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
@@ -371,13 +371,17 @@ class ObservationLog:
 
     def has(self, observation: Observation) -> bool:
         """Return whether the log has this frame of this camera with the same result and model."""
-        key = ("stamp", "camera", "task", "model", "settings", "caption", "raw_text")
-        stamp = observation.stamp
-        ids = self.search("", stamp, stamp + SAME_STAMP, SAME_STAMP + 1)
-        return any(
-            all(getattr(each, name) == getattr(observation, name) for name in key)
-            for each in self.get(ids, thumbnails=False)
+        sql = (
+            "SELECT observation.id FROM observation JOIN camera ON camera.id = camera "
+            "JOIN model ON model.id = model WHERE observation.id BETWEEN ? AND ? AND stamp = ? "
+            "AND (camera.name, task, model.name, settings, caption, raw_text) = "
+            "(?, ?, ?, ?, ?, ?) LIMIT 1"
         )
+        one = observation
+        texts = (one.camera, one.task, one.model, one.settings, one.caption, one.raw_text)
+        ids = (one.stamp, min(one.stamp + SAME_STAMP, MAX_ID), one.stamp)
+        with _translated(self.path):
+            return bool(self._ids(sql, *ids, *map(_encodable, texts)))
 
     def search(
         self, match: str, first: int | None = None, last: int | None = None, limit: int = 100

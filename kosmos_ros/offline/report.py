@@ -13,6 +13,7 @@ import hashlib
 import html
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ def write_report(observations: Iterable[Observation], title: str, path: Path) ->
     page = (_OWN / "report.html").read_text(encoding="utf-8")
     begin, end = (Template(part).substitute(values) for part in page.split("$data"))
     written = 0
-    unfinished = path.with_name(f"{path.name}.part")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             file.write(begin)

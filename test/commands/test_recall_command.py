@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kosmos recall: its lines, its thumbnails, its exit codes and its errors."""
 
+import sqlite3
 import time
 from datetime import datetime
 
@@ -60,7 +61,17 @@ def hours(lines):
     return [(line["stamp"] - NOON) // (3600 * 10**9) for line in lines]
 
 
-def test_a_line_has_when_where_and_what_was_seen(recalled):
+@pytest.fixture
+def berlin(monkeypatch):
+    """Let local time be 2 h before UTC."""
+    with monkeypatch.context() as context:
+        context.setenv("TZ", "CEST-2")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_a_line_has_when_where_and_what_was_seen(recalled, berlin):
     code, lines, err = recalled("where did you last see the red cup?", "--until", NOON + 1)
     assert (code, err) == (0, "")
     (line,) = lines
@@ -68,7 +79,7 @@ def test_a_line_has_when_where_and_what_was_seen(recalled):
     assert abs(time.time() - NOON * 1e-9 - age) < 60
     assert line == {
         "stamp": NOON,
-        "time": "2026-05-31T12:00:00.000+00:00",
+        "time": "2026-05-31T14:00:00.000+02:00",
         "camera": "front/left",
         "frame_id": "optical",
         "image_width": 640,
@@ -93,6 +104,13 @@ def test_a_line_has_when_where_and_what_was_seen(recalled):
 def test_the_best_frame_comes_first_or_the_newest(recalled):
     assert hours(recalled("cup")[1]) == [1, 2, 3, 0]
     assert hours(recalled("cup", "--last")[1]) == [3, 2, 1, 0]
+
+
+def test_a_time_that_was_written_can_be_asked_for(recalled, berlin):
+    written = [line["time"] for line in recalled("cup", "--last")[1]]
+    assert [text[11:16] for text in written] == ["17:00", "16:00", "15:00", "14:00"]
+    assert hours(recalled("cup", "--since", written[2], "--until", written[1])[1]) == [1, 2]
+    assert hours(recalled("cup", "--since", "2026-05-31T16:30")[1]) == [3]
 
 
 def test_camera_place_and_time_limit_the_search(recalled):
@@ -156,6 +174,15 @@ def test_a_file_that_is_no_log_is_named(kosmos, tmp_path):
         assert (code, lines) == (2, [])
         assert what in err
         assert name in err
+
+
+def test_a_log_that_cannot_be_read_is_exit_code_2_and_nothing_found_is_1(recalled, file):
+    with sqlite3.connect(file) as log:
+        log.execute("UPDATE observation SET phrases = '[{}]'")
+    code, lines, err = recalled("cup")
+    assert (code, lines) == (2, [])
+    assert "is damaged" in err
+    assert recalled("a giraffe")[0] == 1
 
 
 def test_without_wordnet_the_command_that_installs_it_is_named_once(

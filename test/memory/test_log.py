@@ -328,9 +328,7 @@ def test_a_long_reader_stops_what_is_added_at_the_limit_of_the_size(path, log):
     with ObservationLog.read(path) as reader:
         reader.connection.execute("BEGIN")
         reader.search("")
-        with pytest.raises(
-            LogError, match=r"memory\.db-wal' has .* been reading the log"
-        ):
+        with pytest.raises(LogError, match=r"memory\.db-wal' has .* been reading the log"):
             for start in range(300, 3000, 20):
                 log.check_room(most)
                 fill(log, start, 20, thumbnail=os.urandom(5000))
@@ -383,9 +381,7 @@ def test_a_damaged_log_is_named_with_the_remedy(path):
     content[100:4096] = bytes(3996)  # of the first page, which has the schema
     path.write_bytes(content)
     for attempt in (ObservationLog.open, ObservationLog.read):
-        with pytest.raises(
-            ConfigError, match=r"memory\.db' is damaged: .*; move it away to"
-        ):
+        with pytest.raises(ConfigError, match=r"memory\.db' is damaged: .*; move it away to"):
             attempt(path)
     assert path.read_bytes() == content
 

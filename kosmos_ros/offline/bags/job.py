@@ -297,7 +297,11 @@ class Run:
         """
         if self.job.log:
             with ObservationLog.open(self.job.log) as log:
-                log.add(each for each in results.observations() if not log.has(each))
+                # Found before the first one is added: frames of a bag whose stamps are 0 may be
+                # equal, and none of them is from an earlier attempt.
+                known = [log.has(each) for each in results.observations()]
+                found = zip(results.observations(), known, strict=True)
+                log.add(each for each, has in found if not has)
 
     def _copied(self) -> Iterable[Message]:
         if not self.job.copy:

@@ -39,6 +39,14 @@ class Sample:
     boxes: tuple[Corners, ...] = ()  # true boxes [pixels]
     texts: tuple[str, ...] = ()  # true captions or answers; empty: they are not published
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError if the image would not be in the folder of images."""
+        if Path(self.file).is_absolute() or ".." in Path(self.file).parts:
+            raise ConfigError(
+                f"sample {quoted(self.key)} must have an image in the folder of images, got "
+                f"{quoted(self.file)}"
+            )
+
 
 def referring_expressions(path: Path) -> list[Sample]:
     """Read referring expressions of RefCOCO, RefCOCO+ or RefCOCOg, each with its one true box.

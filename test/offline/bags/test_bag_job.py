@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -644,6 +645,15 @@ def test_a_run_that_ends_while_it_fills_the_log_adds_each_frame_once(source, tmp
     assert {(each.camera, each.stamp) for each in seen} == {
         (each.camera, each.stamp) for each in kept
     }
+
+
+def test_equal_frames_of_a_bag_without_stamps_are_all_in_the_log_once(source, tmp_path):
+    job = Job(source, tmp_path / "out", CameraSettings(), "fake", 10**6, log=tmp_path / "log.db")
+    frames = [Observation(0, "", f"a cup{number // 2}.") for number in range(40)]
+    for _ in range(2):  # the second run is that after an interruption
+        Run(job).add_to_log(SimpleNamespace(observations=lambda: iter(frames)))
+    with ObservationLog.read(tmp_path / "log.db") as log:
+        assert [each.caption for each in log.get(range(100))] == [each.caption for each in frames]
 
 
 def test_observations_come_back_as_they_were_kept(tmp_path):

@@ -208,6 +208,17 @@ def changed(text, *keys, value):
     return json.dumps(tree)
 
 
+@pytest.mark.parametrize("name", ["../secret.jpg", "a/../../secret.jpg", "/etc/secret.jpg"])
+def test_an_image_outside_the_folder_of_images_is_refused(written, name):
+    for read, text, *keys in (
+        (datasets.referring_expressions, REFCOCO, "images", 0, "file_name"),
+        (datasets.captions, KARPATHY_COCO, "images", 0, "filename"),
+        (datasets.captions, KARPATHY_COCO, "images", 0, "filepath"),
+    ):
+        with pytest.raises(ConfigError, match="must have an image in the folder of images, got"):
+            read(written(changed(text, *keys, value=name)))
+
+
 @pytest.mark.parametrize(
     ("read", "text", "error"),
     [
