@@ -56,7 +56,7 @@ def _report(options: argparse.Namespace) -> int:
         except OSError as exc:
             report(f"cannot write {options.page}: {exc.strerror or exc}")
             return 1
-    write(f"{written} frames: {options.page}")
+    write(f"{written} {'frame' if written == 1 else 'frames'}: {options.page}")
     return 0
 
 

@@ -7,6 +7,8 @@
 // phrase: {text, start, end, boxes}; start and end are 0 if it is not a part of the caption. A box:
 // [x_min, y_min, x_max, y_max, score] in pixels of the image.
 
+import { count } from "./dom.js";
+
 const texts = (name) =>
   [...document.querySelectorAll(`script.${name}`)].map((element) => element.textContent.trim());
 
@@ -66,7 +68,33 @@ export const cameras = [...new Set(frames.map((frame) => frame.camera))].sort();
 export const first = frames[0]?.time ?? 0;
 export const last = frames.at(-1)?.time ?? 0;
 
-// Hours, minutes and seconds since the first frame, which is what players of bags show.
+const DAY = 86_400_000; // ms
+const days = last - first >= DAY; // whether hours since the first frame mean little
+
+const clock = new Intl.DateTimeFormat("sv", {
+  year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
+});
+
+// How long the report is.
+export const length = days ? `${((last - first) / DAY).toFixed(1)} days` : offset({ time: last });
+
+// Date and time in the time zone of the browser, such as 2026-05-31 14:00:00.
+export const date = (time) => clock.format(new Date(time));
+
+// The time of a frame: since the first frame, as players of bags show it, or date and time if the
+// report spans days.
+export const at = (frame) => (days ? date(frame.time) : offset(frame));
+
+// The time of a mark of an axis, which has little room: month, day, hour and minute.
+export const mark = (time) => (days ? date(time).slice(5, 16) : offset({ time }));
+
+export const zone = (time) =>
+  new Intl.DateTimeFormat("en", { timeZoneName: "longOffset" }).formatToParts(new Date(time))
+    .find((part) => part.type === "timeZoneName").value;
+
+export const counted = (n) => `${count(n)} ${n === 1 ? "frame" : "frames"}`;
+
+// Hours, minutes and seconds since the first frame.
 export function offset(frame) {
   const tenths = Math.round((frame.time - first) / 100);
   const two = (n) => String(Math.floor(n)).padStart(2, "0");

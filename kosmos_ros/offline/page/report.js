@@ -5,7 +5,7 @@
 
 import { $, count, h } from "./dom.js";
 import { theme } from "./theme.js";
-import { cameras, first, frames, last, matches, offset } from "./frames.js";
+import { cameras, counted, date, first, frames, length, matches, offset, zone } from "./frames.js";
 import { coloursOfFrame, linked, shown, told, where } from "./tile.js";
 import { Grid } from "./grid.js";
 import { Strips } from "./strips.js";
@@ -23,8 +23,9 @@ function filter(changes) {
   );
   const all = state.shown.length === frames.length;
   $("#count").textContent = all
-    ? `${count(frames.length)} frames`
-    : `${count(state.shown.length)} of ${count(frames.length)} frames`;
+    ? counted(frames.length)
+    : `${count(state.shown.length)} of ${counted(frames.length)}`;
+  $("#none").textContent = frames.length ? "No frame has these words." : "The log has no frames of this time.";
   $("#none").hidden = state.shown.length > 0;
   strips.show(state.shown);
   grid.show(state.shown);
@@ -37,15 +38,15 @@ function search(words) {
 }
 
 function open(frame) {
-  const at = state.shown.indexOf(frame);
+  const index = state.shown.indexOf(frame);
   const dialog = $("#detail");
   const colours = coloursOfFrame(frame);
   const step = (by, label) =>
-    h("button", { type: "button", class: "button", disabled: !state.shown[at + by], onclick: () => open(state.shown[at + by]) }, label);
+    h("button", { type: "button", class: "button", disabled: !state.shown[index + by], onclick: () => open(state.shown[index + by]) }, label);
   const box = (phrase) =>
     phrase.boxes.map((each) => `${phrase.text}: ${each.slice(0, 4).map((v) => v.toFixed(1)).join(", ")}; score ${each[4].toFixed(2)}`);
   const facts = [
-    ["Time", `${offset(frame)} (${new Date(frame.time).toISOString()})`],
+    ["Time", `${date(frame.time)} ${zone(frame.time)}`], ["After the first frame", offset(frame)],
     ["Camera", frame.camera], ["Coordinate frame", frame.frame_id],
     ["Place", frame.pose && `x ${frame.pose.x.toFixed(2)} m, y ${frame.pose.y.toFixed(2)} m in ${frame.pose.frame_id}`],
     ["Task", frame.task], ["Score", frame.score.toFixed(2)],
@@ -61,24 +62,22 @@ function open(frame) {
         h("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close")),
       shown(frame, colours),
       ...told(frame, colours, false),
-      h("dl", {}, ...facts.filter(([, text]) => text).flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
+      h("dl", {}, ...facts.filter(([, text]) => text).flatMap(([name, text]) => [h("dt", {}, name), h("dd", { dir: "auto" }, text)])),
     )),
   );
   if (!dialog.open) dialog.showModal();
   $("button:not(:disabled)", dialog).focus();
   dialog.onkeydown = (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (by && state.shown[at + by]) open(state.shown[at + by]);
+    if (by && state.shown[index + by]) open(state.shown[index + by]);
   };
   dialog.onclose = () => grid.scrollTo(frame);
   dialog.onclick = (event) => event.target === dialog && dialog.close();
 }
 
 function start() {
-  const length = offset({ time: last });
-  const began = new Date(first).toISOString().replace("T", " ").slice(0, 19);
   $("#facts").textContent = frames.length
-    ? [`${began} UTC`, `${length} long`, cameras.filter(Boolean).join(", ")].filter(Boolean).join(" · ")
+    ? [`${date(first)} ${zone(first)}`, `${length} long`, cameras.filter(Boolean).join(", ")].filter(Boolean).join(" · ")
     : "";
   const options = cameras.map((name) => h("option", { value: name }, name));
   $("#camera").replaceChildren(h("option", { value: "" }, "All cameras"), ...options);

@@ -5,7 +5,7 @@
 
 import { $, count, h, s, set } from "./dom.js";
 import { coloursOf } from "./colours.js";
-import { first, last, offset, thing } from "./frames.js";
+import { at, counted, first, last, mark, thing } from "./frames.js";
 
 const STRIPS = 10; // phrases that are shown
 const BINS = 240; // parts of the time
@@ -33,7 +33,7 @@ export class Strips {
     this.search = search;
     this.go = go;
     this.windows = [];
-    const marks = Array.from({ length: TICKS }, (_, i) => offset({ time: first + (span * i) / (TICKS - 1) }));
+    const marks = Array.from({ length: TICKS }, (_, i) => mark(first + (span * i) / (TICKS - 1)));
     $("#axis").replaceChildren(...marks.map((text) => h("span", {}, text)));
   }
 
@@ -49,7 +49,7 @@ export class Strips {
   move(from, to) {
     const x = ((from.time - first) / span) * BINS;
     const width = Math.max(((to.time - from.time) / span) * BINS, 1);
-    for (const mark of this.windows) set(mark, { x, width });
+    for (const shade of this.windows) set(shade, { x, width });
   }
 
   #strip(words, seen, colour) {
@@ -61,13 +61,13 @@ export class Strips {
       if (open >= 0 && x <= bars.get(open)) bars.set(open, Math.max(bars.get(open), end));
       else bars.set((open = x), end);
     }
-    const mark = s("rect", { class: "window", y: 0, height: 1 });
-    this.windows.push(mark);
-    const times = `in ${count(seen.length)} frames, from ${offset(seen[0])} to ${offset(seen.at(-1))}`;
+    const shade = s("rect", { class: "window", y: 0, height: 1 });
+    this.windows.push(shade);
+    const times = `in ${counted(seen.length)}, from ${at(seen[0])} to ${at(seen.at(-1))}`;
     const svg = s(
       "svg",
       { class: `strip c${colour}`, viewBox: `0 0 ${BINS} 1`, preserveAspectRatio: "none", role: "img", "aria-label": times },
-      ...[...bars].map(([x, end]) => s("rect", { x, y: 0, width: end - x, height: 1 })), mark,
+      ...[...bars].map(([x, end]) => s("rect", { x, y: 0, width: end - x, height: 1 })), shade,
     );
     svg.addEventListener("click", (event) => {
       const area = svg.getBoundingClientRect();
@@ -77,7 +77,7 @@ export class Strips {
     return h(
       "div",
       { class: "row" },
-      h("button", { type: "button", class: "link", onclick: () => this.search(words), title: `Search for ${words}` }, words),
+      h("button", { type: "button", class: "link", onclick: () => this.search(words), title: `Search for ${words}`, dir: "auto" }, words),
       svg,
       h("span", { class: "number" }, count(seen.length)),
     );

@@ -6,9 +6,15 @@
 import { h, s } from "./dom.js";
 import { coloursOf } from "./colours.js";
 import { grounded, phraseWord } from "./words.js";
-import { cameras, offset, picture } from "./frames.js";
+import { at, cameras, picture } from "./frames.js";
 
 const inCaption = (phrase) => phrase.end > phrase.start;
+
+const missing = (text) => h("span", { class: "missing" }, text);
+
+function replace(event) {
+  event.target.replaceWith(missing("The picture is damaged"));
+}
 
 // The picture of a frame, with its boxes over it.
 export function shown(frame, colours) {
@@ -24,7 +30,7 @@ export function shown(frame, colours) {
   return h(
     "div",
     { class: "picture" },
-    url ? h("img", { src: url, alt: "", decoding: "async" }) : h("span", { class: "missing" }, "No picture was kept"),
+    url ? h("img", { src: url, alt: "", decoding: "async", onerror: replace }) : missing("No picture was kept"),
     s("svg", { class: "boxes", viewBox: `0 0 ${frame.width} ${frame.height}`, "aria-hidden": "true" }, ...boxes),
   );
 }
@@ -33,11 +39,11 @@ export function shown(frame, colours) {
 export function told(frame, colours, still) {
   const more = frame.phrases.filter((phrase) => !inCaption(phrase));
   return [
-    h("p", { class: "caption" }, ...grounded(frame.caption, frame.phrases.filter(inCaption), colours, still)),
+    h("p", { class: "caption", dir: "auto" }, ...grounded(frame.caption, frame.phrases.filter(inCaption), colours, still)),
     more.length > 0 &&
-      h("p", { class: "looked-for" }, ...more.map((phrase) => phraseWord(phrase, colours, { still }))),
+      h("p", { class: "looked-for", dir: "auto" }, ...more.map((phrase) => phraseWord(phrase, colours, { still }))),
     ...frame.answers.map((answer) =>
-      h("p", { class: "answer" }, h("span", { class: "question" }, answer.question), " ", answer.text),
+      h("p", { class: "answer" }, h("bdi", { class: "question" }, answer.question), " ", h("bdi", {}, answer.text)),
     ),
   ];
 }
@@ -45,7 +51,7 @@ export function told(frame, colours, still) {
 export const coloursOfFrame = (frame) => coloursOf(frame.phrases.map((phrase) => phrase.text));
 
 export const where = (frame) =>
-  [offset(frame), cameras.length > 1 && frame.camera].filter(Boolean).join(" · ");
+  [at(frame), cameras.length > 1 && frame.camera].filter(Boolean).join(" · ");
 
 // Light the boxes and words of a phrase while the pointer or the focus is on one of them.
 export function linked(element) {

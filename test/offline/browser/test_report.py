@@ -117,9 +117,50 @@ def test_a_box_lies_over_its_shape_and_its_words_light_it(opened):
 
 
 def test_frames_are_in_the_order_of_time_with_camera_and_seconds(opened):
-    page = opened([observation(number) for number in range(3)])
+    page = opened([observation(number) for number in range(3)], timezone_id="Europe/Berlin")
     assert times(page) == ["00:00.0 · front", "00:00.1 · rear", "00:00.2 · front"]
-    expect(page.locator("#facts")).to_contain_text("2023-11-14 22:13:20 UTC · 00:00.2 long")
+    expect(page.locator("#facts")).to_contain_text(
+        "2023-11-14 23:13:20 GMT+01:00 · 00:00.2 long · front, rear"
+    )
+    page.locator(".tile .open").first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("2023-11-14 23:13:20 GMT+01:00")
+
+
+def test_a_log_of_several_days_has_dates(opened):
+    day = 86400 * 10**9 // PERIOD
+    frames = [observation(number * day) for number in (0, 2, 4)]
+    page = opened(frames, timezone_id="Europe/Berlin")
+    assert times(page) == [f"2023-11-{day} 23:13:20" for day in (14, 16, 18)]
+    expect(page.locator("#facts")).to_contain_text("GMT+01:00 · 4.0 days long · front")
+    marks = page.locator("#axis span").all_text_contents()
+    assert marks == [f"11-{day} 23:13" for day in (14, 15, 16, 17, 18)]
+    expect(page.locator(".strip").first).to_have_attribute(
+        "aria-label", "in 3 frames, from 2023-11-14 23:13:20 to 2023-11-18 23:13:20"
+    )
+
+
+def test_texts_of_any_direction_do_not_change_their_neighbours(opened):
+    page = opened([observation(0, "a red circle.", answers=(Answer("\u202eWhat?", "שלום"),))])
+    assert page.locator(".caption").get_attribute("dir") == "auto"
+    style = "node => getComputedStyle(node).unicodeBidi"
+    both = page.locator(".answer > *")
+    assert [both.nth(n).evaluate(style) for n in range(both.count())] == ["isolate", "isolate"]
+
+
+def test_a_picture_that_is_damaged_is_named(opened):
+    page = opened([observation(0, thumbnail=b"no picture")])
+    expect(page.locator(".tile .missing")).to_have_text("The picture is damaged")
+    expect(page.locator(".tile img")).to_have_count(0)
+    expect(page.locator("#count")).to_have_text("1 frame")
+
+
+def test_time_and_cameras_are_on_a_phone_too(opened):
+    page = opened([observation(number) for number in range(2)], viewport=PHONE)
+    area = page.locator("#facts").bounding_box()
+    assert area["x"] >= 0
+    assert area["x"] + area["width"] <= PHONE["width"]
+    assert area["y"] + area["height"] <= page.locator(".top").bounding_box()["height"]
+    expect(page.locator("#theme")).to_be_in_viewport()
 
 
 def test_search_finds_phrases_and_texts_but_no_words_of_two_phrases(opened):
@@ -252,3 +293,4 @@ def test_axe_has_no_serious_finding(opened, theme, viewport):
 def test_no_frames_is_a_report_that_says_so(opened):
     page = opened([])
     expect(page.locator("#count")).to_have_text("0 frames")
+    expect(page.locator("#none")).to_have_text("The log has no frames of this time.")
