@@ -74,6 +74,7 @@ def _search(options: argparse.Namespace) -> int:
         options.until,
         options.near,
         options.last,
+        now=time.time_ns(),
     )
     check_times(options)
     make_folder(options.out)

@@ -12,10 +12,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from kosmos_ros.errors import RequestError
+from kosmos_ros.memory import moments
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token, cells_near
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.records import Box, Observation, Phrase
@@ -30,7 +31,7 @@ MAX_CHUNKS = 8  # of a question
 MAX_WORDS = REACH + 1  # of a chunk; the index has the pairs of so many words
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames that are read at a time; the best results are those of the first page
-MAX_CHECKED = 500  # frames that are read for one question
+MAX_CHECKED = 5000  # frames that are read for one question
 
 REFUSED = NEGATIONS | {"or", "either", "except"}
 """Words of a question that would give it another meaning: the search finds what was seen."""
@@ -62,6 +63,7 @@ class Query:
     near: tuple[float, float, float] | None = None  # m: x, y and radius; None: anywhere
     last: bool = False  # newest first instead of best first
     limit: int = DEFAULT_LIMIT  # results
+    now: int | None = None  # ns, for "today" in the text; None: words of time mean nothing
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     a query that can never be answered, LogError if the log cannot be read.
     """
     _check(query)
+    query = _timed(query)
     named = question_chunks(query.text)
     _check_names(named)
     where = _where(log, query)
@@ -143,6 +146,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
 def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
     """Return the words of a question for which the log has no word. Raises LogError."""
     thesaurus = Thesaurus(log.words(), net)
+    question, *_ = moments.split(question, 0)
     words = [word for _, chunk in question_chunks(question) for word in _telling(chunk)]
     return [word for word in dict.fromkeys(words) if not thesaurus.alternatives((word,))]
 
@@ -164,6 +168,16 @@ def _check(query: Query) -> None:
         all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0
     ):
         raise RequestError(f"near must be finite x, y and a radius > 0, got {query.near}")
+
+
+def _timed(query: Query) -> Query:
+    """Return a query whose text names no time, with the limits of the time that it named."""
+    if query.now is None:
+        return query
+    text, *limits = moments.split(query.text, query.now)
+    since = max((each for each in (query.since, limits[0]) if each is not None), default=None)
+    until = min((each for each in (query.until, limits[1]) if each is not None), default=None)
+    return replace(query, text=text, since=since, until=until)
 
 
 def _check_names(named: Sequence[tuple[str, tuple[str, ...]]]) -> None:

@@ -63,7 +63,7 @@ OPENING = frozenset({
     "look", "looking", "me", "most", "my", "please", "recent", "recently", "remember", "saw",
     "search", "see", "seen", "show", "shows", "since", "tell", "there", "time", "to", "was",
     "we", "were", "what", "when", "where", "which", "will", "would", "you", "your", "are",
-    "about", "for", "a", "an", "the", "any", "some",
+    "about", "for", "a", "an", "the", "any", "some", "how", "many", "often",
 })  # fmt: skip
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({

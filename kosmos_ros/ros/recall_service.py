@@ -70,7 +70,8 @@ class RecallService:
     async def _serve(self, request: Recall.Request, response: Recall.Response) -> Recall.Response:
         try:
             limits.check(request)
-            query, future = query_of(request), Future()
+            now = self._node.get_clock().now().nanoseconds
+            query, future = query_of(request, now), Future()
             if not self._path:
                 raise NotReadyError(
                     "there is no observation log: start the node with the parameter memory"
@@ -131,8 +132,8 @@ class RecallService:
         return net
 
 
-def query_of(request: Recall.Request) -> Query:
-    """Return what a request asks for. Raises RequestError."""
+def query_of(request: Recall.Request, now: int) -> Query:
+    """Return what a request asks for at the time `now` in ns. Raises RequestError."""
     if request.max_results > MAX_RESULTS:
         raise RequestError(f"max_results must be 0 to {MAX_RESULTS}, got {request.max_results}")
     if request.radius < 0:
@@ -145,6 +146,7 @@ def query_of(request: Recall.Request) -> Query:
     near = (request.near.x, request.near.y, request.radius) if request.radius != 0 else None
     return Query(
         text=request.query,
+        now=now,
         camera=request.camera or None,
         since=since,
         until=until,

@@ -14,7 +14,15 @@ from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import recall as recall_module
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.recall import MAX_CHUNKS, MAX_QUESTION, MAX_WORDS, PAGE, Query, recall
+from kosmos_ros.memory.recall import (
+    MAX_CHUNKS,
+    MAX_QUESTION,
+    MAX_WORDS,
+    PAGE,
+    Query,
+    recall,
+    unknown_words,
+)
 from kosmos_ros.memory.records import Answer, Box, Observation, Phrase, Pose
 from kosmos_ros.memory.words import chunks, question_chunks
 
@@ -299,3 +307,13 @@ def test_the_index_finds_what_reading_every_frame_finds(log):
 def test_a_question_for_what_is_absent_or_for_either_is_refused(log, question, word):
     with pytest.raises(RequestError, match=f"got '{word}'; ask for each thing alone"):
         recall(log, Query(question), None)
+
+
+def test_words_of_time_and_number_in_a_question_are_understood(log):
+    hour, now = 3600 * SECOND, 10**6 * SECOND
+    log.add([seen(now - hours * hour, "a red cup") for hours in (1, 3)])
+    asked = "how many red cups were there in the last 2 hours?"
+    assert stamps(log, asked, now=now) == [now - hour]
+    assert stamps(log, "red cup in the last day", now=now) == [now - hour, now - 3 * hour]
+    assert stamps(log, asked, now=now, until=now - 2 * hour) == []
+    assert unknown_words(log, "a zebra in the last hour", None) == ["zebra"]

@@ -1,0 +1,43 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Find the time that a question names: "today", "in the last hour". Knows no log and no things."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, time, timedelta
+
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}  # s
+NUMBERS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+PARTS = {"": (0, 24), "morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24)}  # h of a day
+
+_FLAGS = re.IGNORECASE | re.ASCII  # otherwise "ſ" would be an "s"
+_RECENT = re.compile(
+    r"\b(?:in|during|within|over) the (?:last|past) "
+    rf"(?:([0-9]{{1,4}}|{'|'.join(NUMBERS[1:])}) )?({'|'.join(UNITS)})s?\b",
+    _FLAGS,
+)
+_DAY = re.compile(
+    r"\b(?:(this|yesterday) (morning|afternoon|evening)|(today|yesterday))\b", _FLAGS
+)
+
+
+def split(question: str, now: int) -> tuple[str, int | None, int | None]:
+    """Return a question without the local time that it names, and the first and last ns of it.
+
+    `now` is the time in ns. None: no limit.
+    """
+    if found := _RECENT.search(question):
+        number = (found[1] or "1").lower()
+        count = int(number) if number.isdigit() else NUMBERS.index(number)
+        since, until = now - count * UNITS[found[2].lower()] * 10**9, None
+    elif found := _DAY.search(question):
+        midnight = datetime.combine(datetime.fromtimestamp(now // 10**9), time())
+        if (found[1] or found[3]).lower() == "yesterday":
+            midnight -= timedelta(days=1)
+        hours = (midnight + timedelta(hours=each) for each in PARTS[(found[2] or "").lower()])
+        since, until = (int(each.timestamp()) * 10**9 for each in hours)
+        until -= 1
+    else:
+        return question, None, None
+    return f"{question[: found.start()]} {question[found.end() :]}", since, until
