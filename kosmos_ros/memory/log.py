@@ -384,12 +384,18 @@ class ObservationLog:
             return bool(self._ids(sql, *ids, *map(_encodable, texts)))
 
     def search(
-        self, match: str, first: int | None = None, last: int | None = None, limit: int = 100
+        self,
+        match: str,
+        first: int | None = None,
+        last: int | None = None,
+        limit: int = 100,
+        around: tuple[float, float, float] | None = None,
     ) -> list[int]:
         """Return the ids of the newest observations that a query of the index matches.
 
         `match` is in FTS5's query language; empty: all observations. `first` and `last` limit the
-        ids; None: no limit. The newest id comes first. Raises LogError.
+        ids; None: no limit. `around` has x, y and half the side of a square in m that contains the
+        pose; None: anywhere. The newest id comes first. Raises LogError.
         """
         table, column, where = "observation", "id", ""
         limits = (MIN_ID if first is None else first, MAX_ID if last is None else last)
@@ -397,6 +403,13 @@ class ObservationLog:
         if match:
             table, column, where = "search", "rowid", " AND search MATCH ?"
             values.append(match)
+        if around:
+            where += (
+                " AND (SELECT x BETWEEN ? AND ? AND y BETWEEN ? AND ? FROM observation AS o "
+                f"WHERE o.id = {table}.{column})"
+            )
+            x, y, half = around
+            values += [x - half, x + half, y - half, y + half]
         sql = (
             f"SELECT {column} FROM {table} WHERE {column} BETWEEN ? AND ?{where} "
             f"ORDER BY {column} DESC LIMIT ?"

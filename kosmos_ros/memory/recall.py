@@ -236,9 +236,11 @@ def _pages(
     terms = [" OR ".join(reading.term for reading in chunk.readings) for chunk in wanted] + where
     match = " AND ".join(f"({term})" for term in terms)
     until = None if query.until is None else query.until + SAME_STAMP
+    # The index has no squares of the size of a large circle.
+    around = query.near if query.near and not cells_near(*query.near) else None
     checked, page = 0, 2 * query.limit if query.last else PAGE
     while checked < max(MAX_CHECKED, 2 * query.limit):
-        ids = log.search(match, query.since, until, page)
+        ids = log.search(match, query.since, until, page, around)
         yield ids
         if len(ids) < page:
             return

@@ -196,6 +196,18 @@ def test_a_pose_in_a_corner_outside_the_circle_is_not_near(log):
     assert stamps(log, "cup", near=(5.0, 0.0, 1.0)) == [1]
 
 
+def test_a_large_circle_is_found_behind_many_frames_elsewhere(log, monkeypatch):
+    monkeypatch.setattr(recall_module, "MAX_CHECKED", PAGE)
+    log.add(
+        [seen(0, "a cup", pose=Pose("map", 900, -300)), seen(1, "a box", pose=Pose("map", 0, 0))]
+    )
+    log.add(seen(n, "a cup", pose=Pose("map", 5000, 0)) for n in range(2, 2 * PAGE))
+    log.add([seen(3 * PAGE, "a cup")])
+    assert stamps(log, "cup", near=(0.0, 0.0, 1000.0)) == [0]
+    assert stamps(log, "", near=(0.0, 0.0, 1000.0), last=True) == [1, 0]
+    assert len(stamps(log, "cup", near=(0.0, 0.0, 1e308), limit=1000)) == 2 * PAGE - 1
+
+
 def test_each_frame_is_found_once(log):
     log.add([seen(n, "a cup") for n in range(3 * PAGE)])
     assert stamps(log, "cup", last=True, limit=2 * PAGE) == list(range(3 * PAGE - 1, PAGE - 1, -1))
