@@ -27,6 +27,7 @@ from kosmos_ros.memory.record_json import (
     phrases_from_json,
     phrases_to_json,
     rounded,
+    text_of,
 )
 from kosmos_ros.memory.records import Event, Observation, Pose
 from kosmos_ros.memory.words import tokens
@@ -434,21 +435,21 @@ class ObservationLog:
         number, stamp, camera, frame_id, width, height, model, task, caption, raw = row[:10]
         score, phrases, answers, *pose = row[10:]
         name, settings = self._model(model)
-        return Observation(
-            stamp=stamp,
+        return Observation(  # SQLite stores values of any type in any column
+            stamp=int(stamp),
             camera=self._camera(camera),
-            caption=caption,
-            task=task,
+            caption=text_of(caption),
+            task=text_of(task),
             phrases=phrases_from_json(phrases),
             answers=answers_from_json(answers),
-            raw_text=raw,
-            score=score,
-            frame_id=frame_id,
-            width=width,
-            height=height,
+            raw_text=text_of(raw),
+            score=float(score),
+            frame_id=text_of(frame_id),
+            width=int(width),
+            height=int(height),
             model=name,
             settings=settings,
-            pose=None if pose[0] is None else Pose(*pose),
+            pose=None if pose[0] is None else Pose(text_of(pose[0]), *map(float, pose[1:])),
             thumbnail=thumbnail,
             id=number,
         )
@@ -456,13 +457,14 @@ class ObservationLog:
     def _camera(self, number: int) -> str:
         if number not in self._cameras:
             self._cameras = dict(self.connection.execute("SELECT id, name FROM camera"))
-        return self._cameras.get(number, "")
+        return text_of(self._cameras.get(number, ""))
 
     def _model(self, number: int) -> tuple[str, str]:
         if number not in self._models:
             rows = self.connection.execute("SELECT id, name, settings FROM model")
             self._models = {row[0]: (row[1], row[2]) for row in rows}
-        return self._models.get(number, ("", "{}"))
+        name, settings = self._models.get(number, ("", "{}"))
+        return text_of(name), text_of(settings)
 
     def _ids(self, sql: str, *values: Any) -> list[int]:
         return [row[0] for row in self.connection.execute(sql, values)]

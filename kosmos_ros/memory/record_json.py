@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kosmos_ros.memory.records import Answer, Box, Phrase
+from kosmos_ros.sanitize import quoted
 
 PIXEL_DIGITS, SCORE_DIGITS, METRE_DIGITS = 2, 4, 3  # decimals that are kept
 
@@ -39,6 +40,13 @@ def rounded(value: float, digits: int) -> float:
     return round(value, digits) if math.isfinite(value) else 0.0
 
 
+def text_of(value: object) -> str:
+    """Return a value that is a text. Raises TypeError for another one."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {quoted(value)}")
+    return value
+
+
 def _to_json(value: list[Any]) -> str | None:
     if not value:
         return None
@@ -61,17 +69,17 @@ def _box_to_list(box: Box) -> list[Any]:
 
 
 def phrases_from_json(text: str | None) -> tuple[Phrase, ...]:
-    """Return what `phrases_to_json` wrote. Raises the errors of json and of missing fields."""
+    """Return what `phrases_to_json` wrote. Raises the errors of json and of wrong fields."""
     return tuple(_phrase(entry) for entry in json.loads(text or "[]"))
 
 
 def answers_from_json(text: str | None) -> tuple[Answer, ...]:
-    """Return what `answers_to_json` wrote. Raises the errors of json and of missing fields."""
+    """Return what `answers_to_json` wrote. Raises the errors of json and of wrong fields."""
     return tuple(
         Answer(
-            entry["question"],
-            entry["text"],
-            entry["score"],
+            text_of(entry["question"]),
+            text_of(entry["text"]),
+            float(entry["score"]),
             tuple(_phrase(phrase) for phrase in entry["phrases"]),
         )
         for entry in json.loads(text or "[]")
@@ -80,7 +88,7 @@ def answers_from_json(text: str | None) -> tuple[Answer, ...]:
 
 def _phrase(entry: dict[str, Any]) -> Phrase:
     boxes = tuple(_box(*numbers) for numbers in entry["boxes"])
-    return Phrase(entry["text"], entry["start"], entry["end"], boxes)
+    return Phrase(text_of(entry["text"]), int(entry["start"]), int(entry["end"]), boxes)
 
 
 def _box(
@@ -93,4 +101,5 @@ def _box(
     position: Sequence[float] | None = None,
 ) -> Box:
     at = None if position is None else (position[0], position[1], position[2])
+    x_min, y_min, x_max, y_max, score = map(float, (x_min, y_min, x_max, y_max, score))
     return Box(x_min, y_min, x_max, y_max, score, track, at)

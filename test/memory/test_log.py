@@ -508,6 +508,29 @@ def test_damaged_contents_are_named(log):
     assert log.get([FULL.stamp]) == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "observation SET caption = x'00ff'",
+        "observation SET score = 'high'",
+        "observation SET width = 'wide'",
+        "observation SET x = NULL",
+        "observation SET raw_text = 7.5, caption = x'41'",
+        """observation SET phrases = '[{"text": 7, "start": 0, "end": 1, "boxes": []}]'""",
+        """observation SET phrases = '[{"text": "", "start": 0, "end": 1, "boxes": ["abcde"]}]'""",
+        """observation SET answers = '[{"question": [], "text": "", "score": 0}]'""",
+        "camera SET name = x'41'",
+        "model SET settings = x'41'",
+    ],
+)
+def test_values_of_another_type_are_named_when_they_are_read(path, log, damage):
+    log.add([FULL])
+    log.connection.execute(f"UPDATE {damage}")
+    named = pytest.raises(LogError, match=rf"observation {FULL.stamp} is damaged: ")
+    with ObservationLog.read(path) as reader, named:
+        reader.get([FULL.stamp])
+
+
 def test_json_columns_can_be_queried_by_sql(log):
     log.add([FULL])
     sql = (
