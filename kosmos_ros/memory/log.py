@@ -10,7 +10,6 @@ it, so the order of ids is the order of time.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
 import sqlite3
@@ -20,6 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError, LogError
+from kosmos_ros.memory.database import (
+    RESERVE,
+    beside,
+    check_writable,
+    is_log,
+    opened,
+    pragma,
+    prepare,
+    size_of,
+    transaction,
+    translated,
+    understood,
+)
+from kosmos_ros.memory.places import cell_tokens
 from kosmos_ros.memory.record_json import (
     SCORE_DIGITS,
     answers_from_json,
@@ -31,72 +44,15 @@ from kosmos_ros.memory.record_json import (
 )
 from kosmos_ros.memory.records import Event, Observation, Pose
 from kosmos_ros.memory.words import tokens
-from kosmos_ros.sanitize import first_line, quoted
-
-APPLICATION_ID = 0x4B4F534D  # "KOSM": marks the file as an observation log
-VERSION = 2  # of the schema; a file with a higher one is refused
-LOCK_TIMEOUT = 1.0  # s to wait for another program that writes the file
+from kosmos_ros.sanitize import quoted
 
 PRUNE_ROWS = 100  # observations that are deleted in one transaction
 PRUNE_STEPS = 20  # transactions of one `prune`; the next one continues
 VACUUM_PAGES = 2000  # free pages that are cut off at a time, if the file is too large
-WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
-RESERVE = 4_000_000  # bytes below a size limit, for the -wal file and for the deletion of rows
 WAL_ROOM = RESERVE // 2  # bytes of the -wal file, beyond which nothing more may be added
 
 MIN_ID, MAX_ID = -(2**63), 2**63 - 1  # of SQLite's integers
 SAME_STAMP = 100_000  # frames that may have the same stamp; their ids are the numbers from it on
-FAR = 1e9  # m; no robot is farther away, and a search there compares distances only
-MAX_CELLS = 36  # cells of one size that a search may name; more take longer than they save
-CELL_SIZES = {"p": 1.0, "q": 8.0, "r": 64.0}  # first letter of a cell's token: side in m
-
-SCHEMA = """
-CREATE TABLE camera (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE model (
-  id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL,
-  settings TEXT NOT NULL, -- JSON object
-  UNIQUE (name, settings)
-);
-CREATE TABLE observation (
-  id INTEGER PRIMARY KEY, -- stamp, or the next free number after it
-  stamp INTEGER NOT NULL, -- ns
-  camera INTEGER NOT NULL REFERENCES camera,
-  frame_id TEXT NOT NULL,
-  width INTEGER NOT NULL, -- pixels
-  height INTEGER NOT NULL, -- pixels
-  model INTEGER NOT NULL REFERENCES model,
-  task TEXT NOT NULL,
-  caption TEXT NOT NULL,
-  raw_text TEXT NOT NULL,
-  score REAL NOT NULL,
-  phrases TEXT, -- JSON: [{"text": ..., "start": ..., "end": ..., "boxes": [[...], ...]}, ...]
-  answers TEXT, -- JSON: [{"question": ..., "text": ..., "score": ..., "phrases": ...}, ...]
-  pose_frame TEXT, -- NULL: no pose
-  x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL,
-  written INTEGER NOT NULL DEFAULT 0 -- 1, 2, ... in the order of writing; 0: by version 1
-);
-CREATE INDEX written ON observation (written);
-CREATE TABLE thumbnail (id INTEGER PRIMARY KEY REFERENCES observation, webp BLOB NOT NULL);
-CREATE TABLE event (
-  id INTEGER PRIMARY KEY, -- stamp, or the next free number after it
-  stamp INTEGER NOT NULL, -- ns
-  camera INTEGER NOT NULL REFERENCES camera,
-  kind TEXT NOT NULL, -- appeared, disappeared or answered
-  subject TEXT NOT NULL,
-  answer TEXT NOT NULL,
-  previous TEXT NOT NULL,
-  since INTEGER NOT NULL, -- ns
-  phrases TEXT -- JSON, as in observation
-);
-CREATE TABLE word (
-  stem TEXT PRIMARY KEY -- of each word of captions, answers and phrases; rows are never deleted
-) WITHOUT ROWID;
-CREATE VIRTUAL TABLE search USING fts5(
-  tokens, -- of the observation whose id is the rowid: words, pairs of words, camera, cells
-  content = '', columnsize = 0, detail = none, tokenize = "unicode61 tokenchars '_:-'"
-);
-"""
 
 _COLUMNS = (
     "id, stamp, camera, frame_id, width, height, model, task, caption, raw_text, score, "
@@ -111,10 +67,6 @@ _DELETIONS = (
     "DELETE FROM observation WHERE id = :id",
 )
 _NEXT = "(SELECT ifnull(max(written), 0) + 1 FROM observation)"
-FROM_VERSION_1 = (
-    "ALTER TABLE observation ADD COLUMN written INTEGER NOT NULL DEFAULT 0",
-    "CREATE INDEX written ON observation (written)",
-)
 
 
 class ObservationLog:
@@ -140,10 +92,10 @@ class ObservationLog:
         fault that may pass: the file is locked or the disk is full.
         """
         path = Path(path)
-        _check_writable(path)
-        with _opened(path, path.resolve().as_uri()) as log:
-            log._prepare()
-        return log
+        check_writable(path)
+        with opened(path, path.resolve().as_uri()) as connection:
+            prepare(connection, path)
+        return cls(connection, path)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ObservationLog:
@@ -156,14 +108,14 @@ class ObservationLog:
         if not path.is_file():
             raise ConfigError(f"there is no observation log {quoted(str(path), 200)}")
         uri = f"{path.resolve().as_uri()}?mode=ro"
-        if not os.access(path.resolve().parent, os.W_OK) and not _size(_beside(path, "-wal")):
+        if not os.access(path.resolve().parent, os.W_OK) and not size_of(beside(path, "-wal")):
             uri += "&immutable=1"  # SQLite cannot make its -shm file here, and needs none
-        with _opened(path, uri) as log:
-            if not log._is_log():
+        with opened(path, uri) as connection:
+            if not is_log(connection, path):
                 raise ConfigError(
                     f"{quoted(str(path), 200)} is empty, expected an observation log"
                 )
-        return log
+        return cls(connection, path)
 
     def close(self) -> None:
         """Close the file."""
@@ -210,7 +162,7 @@ class ObservationLog:
             with self._transaction():
                 self.connection.execute("DELETE FROM event WHERE id < ?", (oldest,))
         if max_bytes and self.file_bytes > max_bytes - RESERVE:  # the limit was lowered
-            with _translated(self.path):  # `execute` stops after the first page
+            with translated(self.path):  # `execute` stops after the first page
                 self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
         return deleted
 
@@ -220,12 +172,12 @@ class ObservationLog:
         SQLite can only empty it while no other program is in the middle of reading the log.
         """
         room = max(max_bytes - self.file_bytes - WAL_ROOM, WAL_ROOM)
-        wal = _beside(self.path, "-wal")
-        if not max_bytes or _size(wal) <= room:
+        wal = beside(self.path, "-wal")
+        if not max_bytes or size_of(wal) <= room:
             return
-        with _translated(self.path):
+        with translated(self.path):
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if (size := _size(wal)) > room:
+        if (size := size_of(wal)) > room:
             raise LogError(
                 f"{quoted(str(wal), 200)} has {size / 1e6:.1f} MB and cannot be emptied, because "
                 "another program has been reading the log for long; end its transaction"
@@ -234,13 +186,17 @@ class ObservationLog:
     @property
     def used_bytes(self) -> int:
         """Bytes of the file that contain data. The file grows only if all contain data."""
-        pages = self._pragma("page_count") - self._pragma("freelist_count")
-        return pages * self._pragma("page_size")
+        with translated(self.path):
+            pages = pragma(self.connection, "page_count")
+            free = pragma(self.connection, "freelist_count")
+            return (pages - free) * pragma(self.connection, "page_size")
 
     @property
     def file_bytes(self) -> int:
         """Size of the file in bytes, without its -wal file."""
-        return self._pragma("page_count") * self._pragma("page_size")
+        with translated(self.path):
+            pages = pragma(self.connection, "page_count")
+            return pages * pragma(self.connection, "page_size")
 
     def _superfluous(self, max_bytes: int, oldest: int | None) -> list[int]:
         """Return the ids of some observations that are beyond a limit."""
@@ -260,7 +216,7 @@ class ObservationLog:
             # `get` skips ids that no longer exist.
             with contextlib.suppress(LogError):
                 for observation in self.get([number], thumbnails=False):
-                    with _understood(self.path, f"observation {number}"):
+                    with understood(self.path, f"observation {number}"):
                         self._index(observation, delete=True)
             for statement in _DELETIONS:
                 self.connection.execute(statement, {"id": number, "same": SAME_STAMP})
@@ -359,14 +315,14 @@ class ObservationLog:
         If `thumbnails` is false, their thumbnails are None. Raises LogError.
         """
         found = {}
-        with _translated(self.path):
+        with translated(self.path):
             for some in _groups(ids):
                 where = f"id IN ({', '.join('?' * len(some))})"
                 images = f"SELECT id, webp FROM thumbnail WHERE {where}"
                 webp = dict(self.connection.execute(images, some)) if thumbnails else {}
                 rows = f"SELECT {_COLUMNS} FROM observation WHERE {where}"
                 for row in self.connection.execute(rows, some):
-                    with _understood(self.path, f"observation {row[0]}"):
+                    with understood(self.path, f"observation {row[0]}"):
                         found[row[0]] = self._observation(row, webp.get(row[0]))
         return [found[number] for number in ids if number in found]
 
@@ -381,7 +337,7 @@ class ObservationLog:
         one = observation
         texts = (one.camera, one.task, one.model, one.settings, one.caption, one.raw_text)
         ids = (one.stamp, min(one.stamp + SAME_STAMP, MAX_ID), one.stamp)
-        with _translated(self.path):
+        with translated(self.path):
             return bool(self._ids(sql, *ids, *map(_encodable, texts)))
 
     def search(
@@ -415,7 +371,7 @@ class ObservationLog:
             f"SELECT {column} FROM {table} WHERE {column} BETWEEN ? AND ?{where} "
             f"ORDER BY {column} DESC LIMIT ?"
         )
-        with _translated(self.path):
+        with translated(self.path):
             return self._ids(sql, *values, limit)
 
     def words(self) -> set[str]:
@@ -423,12 +379,12 @@ class ObservationLog:
 
         Raises LogError.
         """
-        with _translated(self.path):
+        with translated(self.path):
             return {row[0] for row in self.connection.execute("SELECT stem FROM word")}
 
     def cameras(self) -> dict[str, int]:
         """Return the id of each camera by its name. Raises LogError."""
-        with _translated(self.path):
+        with translated(self.path):
             return dict(self.connection.execute("SELECT name, id FROM camera"))
 
     def _observation(self, row: Sequence[Any], thumbnail: bytes | None) -> Observation:
@@ -469,98 +425,20 @@ class ObservationLog:
     def _ids(self, sql: str, *values: Any) -> list[int]:
         return [row[0] for row in self.connection.execute(sql, values)]
 
-    # The file ------------------------------------------------------------------------------
-
-    def _prepare(self) -> None:
-        """Make the tables of a new file, or check those of an old one."""
-        if not self._is_log():
-            # Before the first table: the free pages of a file can be cut off later.
-            self.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        self.connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        self.connection.execute("PRAGMA synchronous = NORMAL")
-        self.connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}").fetchall()
-        self.connection.execute(f"PRAGMA journal_size_limit = {RESERVE // 4}").fetchall()
-        with self._transaction():
-            new = not self._is_log()  # another program may have made it meanwhile
-            if not new and self._pragma("user_version") == VERSION:
-                return
-            for statement in SCHEMA.strip().split(";\n") if new else FROM_VERSION_1:
-                self.connection.execute(statement)
-            self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self.connection.execute(f"PRAGMA user_version = {VERSION}")
-
-    def _is_log(self) -> bool:
-        """Return False for an empty file. Raises ConfigError if the file is something else."""
-        name = quoted(str(self.path), 200)
-        tables = self._pragma("schema_version")  # first: another program may make them meanwhile
-        if self._pragma("application_id") != APPLICATION_ID:
-            if not tables:
-                return False
-            raise ConfigError(f"{name} is another SQLite database, expected an observation log")
-        if (version := self._pragma("user_version")) > VERSION:
-            raise ConfigError(
-                f"{name} has version {version} of the observation log, expected at most "
-                f"{VERSION}; update kosmos_ros"
-            )
-        self.search("", limit=1)  # fails if the beginning of the file is damaged
-        return True
-
-    def _pragma(self, name: str) -> int:
-        with _translated(self.path):
-            return int(self.connection.execute(f"PRAGMA {name}").fetchone()[0])
-
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """Write everything or nothing. Raises LogError."""
-        with _translated(self.path):
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
+        try:
+            with transaction(self.connection, self.path):
                 yield
-                self.connection.execute("COMMIT")
-            except BaseException:
-                self._cameras, self._models = {}, {}  # they may have ids that do not exist now
-                with contextlib.suppress(sqlite3.Error):  # SQLite has ended it after some errors
-                    self.connection.execute("ROLLBACK")
-                raise
-
-
-# Places -------------------------------------------------------------------------------------
+        except BaseException:
+            self._cameras, self._models = {}, {}  # they may have ids that do not exist now
+            raise
 
 
 def camera_token(number: int) -> str:
     """Return the index's token of the camera with this id. No word has a colon."""
     return f"camera:{number}"
-
-
-def cell_tokens(pose: Pose | None) -> list[str]:
-    """Return the tokens of the three cells that contain a pose, one of each size."""
-    if pose is None:
-        return []
-    return [
-        _cell(letter, math.floor(pose.x / size), math.floor(pose.y / size))
-        for letter, size in CELL_SIZES.items()
-    ]
-
-
-def cells_near(x: float, y: float, radius: float) -> list[str]:
-    """Return the tokens of cells that together cover a circle; all values in m.
-
-    Returns the smallest cells of which there are at most MAX_CELLS; empty: the circle is larger.
-    """
-    for letter, size in CELL_SIZES.items():
-        if radius > MAX_CELLS * size or max(abs(x), abs(y)) > FAR:
-            continue  # a range of Python cannot have as many numbers
-        columns, rows = (
-            range(math.floor((at - radius) / size), math.floor((at + radius) / size) + 1)
-            for at in (x, y)
-        )
-        if len(columns) * len(rows) <= MAX_CELLS:
-            return [_cell(letter, i, j) for i, j in itertools.product(columns, rows)]
-    return []
-
-
-def _cell(letter: str, column: int, row: int) -> str:
-    return f"{letter}:{column}:{row}"
 
 
 def _pose_to_row(pose: Pose | None) -> Sequence[Any]:
@@ -574,82 +452,6 @@ def _pose_to_row(pose: Pose | None) -> Sequence[Any]:
 def _encodable(value: Any) -> Any:
     """Return a text that UTF-8 can encode; half of a surrogate pair becomes a question mark."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-
-# Files and errors ---------------------------------------------------------------------------
-
-
-def _check_writable(path: Path) -> None:
-    """Raise ConfigError if the file can never be written."""
-    name, folder = quoted(str(path), 200), path.resolve().parent
-    if path.is_dir():
-        raise ConfigError(f"{name} is a folder, expected the path of an observation log")
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{name} cannot be made: make its folder {quoted(str(folder), 200)} first"
-        )
-    for place in (folder, path):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise ConfigError(f"{quoted(str(place), 200)} is not writable; change its permissions")
-
-
-@contextlib.contextmanager
-def _opened(path: Path, uri: str) -> Iterator[ObservationLog]:
-    """Yield a log with a new connection, which is closed after an error."""
-    with _translated(path):
-        connection = sqlite3.connect(uri, timeout=LOCK_TIMEOUT, isolation_level=None, uri=True)
-        try:
-            # The file may come from elsewhere: its schema must not call functions.
-            connection.execute("PRAGMA trusted_schema = OFF")
-            yield ObservationLog(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Raise LogError or ConfigError, with the file's name, for an error of SQLite."""
-    name = quoted(str(path), 200)
-    try:
-        yield
-    except (sqlite3.OperationalError, OverflowError) as exc:
-        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
-    except sqlite3.DatabaseError as exc:
-        if "not a database" in str(exc):
-            raise ConfigError(
-                f"{name} is no SQLite database, expected an observation log"
-            ) from exc
-        if "malformed" in str(exc):
-            raise ConfigError(
-                f"observation log {name} is damaged: {first_line(exc)}; move it away to begin a "
-                "new one"
-            ) from exc
-        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
-
-
-@contextlib.contextmanager
-def _understood(path: Path, row: str) -> Iterator[None]:
-    """Raise LogError if a row has invalid contents, such as broken JSON."""
-    try:
-        yield
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise LogError(
-            f"observation log {quoted(str(path), 200)}: {row} is damaged: {first_line(exc)}"
-        ) from exc
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    """Return the path of a file that SQLite keeps beside a database."""
-    resolved = path.resolve()
-    return resolved.with_name(resolved.name + suffix)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _groups(ids: Sequence[int], most: int = 500) -> Iterator[Sequence[int]]:

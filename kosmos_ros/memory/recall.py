@@ -17,8 +17,9 @@ from functools import lru_cache
 
 from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import moments
-from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token, cells_near
+from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token
 from kosmos_ros.memory.meanings import Thesaurus
+from kosmos_ros.memory.places import cells_near
 from kosmos_ros.memory.records import Box, Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.memory.words import NEGATIONS, REACH, bare, chunks, pair, question_chunks, stem

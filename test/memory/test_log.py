@@ -18,17 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.memory.log import (
-    CELL_SIZES,
-    MAX_CELLS,
-    RESERVE,
-    VERSION,
-    WAL_ROOM,
-    ObservationLog,
-    camera_token,
-    cell_tokens,
-    cells_near,
-)
+from kosmos_ros.memory.database import RESERVE, VERSION, pragma
+from kosmos_ros.memory.log import WAL_ROOM, ObservationLog, camera_token
+from kosmos_ros.memory.places import CELL_SIZES, MAX_CELLS, cell_tokens, cells_near
 from kosmos_ros.memory.record_json import phrases_from_json
 from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase, Pose
 from kosmos_ros.memory.words import tokens
@@ -357,7 +349,7 @@ def test_a_log_of_version_1_goes_on_and_its_oldest_frames_are_deleted_first(path
         assert set(range(10)) <= stamps
         assert stamps - set(range(10)) == set(range(370 - len(stamps), 360))
         assert 10 < len(stamps) < 200
-        assert log._pragma("user_version") == VERSION
+        assert pragma(log.connection, "user_version") == VERSION
 
 
 # Files --------------------------------------------------------------------------------------
@@ -445,7 +437,7 @@ def test_a_name_with_characters_of_a_url_is_a_name(tmp_path):
 
 
 def test_a_locked_log_is_named(path, log, monkeypatch):
-    monkeypatch.setattr("kosmos_ros.memory.log.LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("kosmos_ros.memory.database.LOCK_TIMEOUT", 0.01)
     with ObservationLog.open(path) as second:
         log.connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(LogError, match=r"memory\.db': database is locked"):

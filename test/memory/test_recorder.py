@@ -280,7 +280,7 @@ def test_a_removed_folder_is_reported_until_it_is_back(tmp_path, warnings):
 
 
 def test_a_locked_file_is_written_once_it_is_free(path, recorder, warnings, monkeypatch):
-    monkeypatch.setattr("kosmos_ros.memory.log.LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr("kosmos_ros.memory.database.LOCK_TIMEOUT", 0.01)
     until(lambda: recorder.state().file_bytes)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

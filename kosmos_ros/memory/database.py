@@ -1,0 +1,204 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The SQLite file of an observation log: its schema, how it is opened, and its errors.
+
+Knows no records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from kosmos_ros.errors import ConfigError, LogError
+from kosmos_ros.sanitize import first_line, quoted
+
+APPLICATION_ID = 0x4B4F534D  # "KOSM": marks the file as an observation log
+VERSION = 2  # of the schema; a file with a higher one is refused
+LOCK_TIMEOUT = 1.0  # s to wait for another program that writes the file
+WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
+RESERVE = 4_000_000  # bytes below a size limit, for the -wal file and for the deletion of rows
+
+SCHEMA = """
+CREATE TABLE camera (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE model (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  settings TEXT NOT NULL, -- JSON object
+  UNIQUE (name, settings)
+);
+CREATE TABLE observation (
+  id INTEGER PRIMARY KEY, -- stamp, or the next free number after it
+  stamp INTEGER NOT NULL, -- ns
+  camera INTEGER NOT NULL REFERENCES camera,
+  frame_id TEXT NOT NULL,
+  width INTEGER NOT NULL, -- pixels
+  height INTEGER NOT NULL, -- pixels
+  model INTEGER NOT NULL REFERENCES model,
+  task TEXT NOT NULL,
+  caption TEXT NOT NULL,
+  raw_text TEXT NOT NULL,
+  score REAL NOT NULL,
+  phrases TEXT, -- JSON: [{"text": ..., "start": ..., "end": ..., "boxes": [[...], ...]}, ...]
+  answers TEXT, -- JSON: [{"question": ..., "text": ..., "score": ..., "phrases": ...}, ...]
+  pose_frame TEXT, -- NULL: no pose
+  x REAL, y REAL, z REAL, qx REAL, qy REAL, qz REAL, qw REAL,
+  written INTEGER NOT NULL DEFAULT 0 -- 1, 2, ... in the order of writing; 0: by version 1
+);
+CREATE INDEX written ON observation (written);
+CREATE TABLE thumbnail (id INTEGER PRIMARY KEY REFERENCES observation, webp BLOB NOT NULL);
+CREATE TABLE event (
+  id INTEGER PRIMARY KEY, -- stamp, or the next free number after it
+  stamp INTEGER NOT NULL, -- ns
+  camera INTEGER NOT NULL REFERENCES camera,
+  kind TEXT NOT NULL, -- appeared, disappeared or answered
+  subject TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  previous TEXT NOT NULL,
+  since INTEGER NOT NULL, -- ns
+  phrases TEXT -- JSON, as in observation
+);
+CREATE TABLE word (
+  stem TEXT PRIMARY KEY -- of each word of captions, answers and phrases; rows are never deleted
+) WITHOUT ROWID;
+CREATE VIRTUAL TABLE search USING fts5(
+  tokens, -- of the observation whose id is the rowid: words, pairs of words, camera, cells
+  content = '', columnsize = 0, detail = none, tokenize = "unicode61 tokenchars '_:-'"
+);
+"""
+FROM_VERSION_1 = (
+    "ALTER TABLE observation ADD COLUMN written INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX written ON observation (written)",
+)
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables of a new file, or check those of an old one."""
+    if not is_log(connection, path):
+        # Before the first table: the free pages of a file can be cut off later.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}").fetchall()
+    connection.execute(f"PRAGMA journal_size_limit = {RESERVE // 4}").fetchall()
+    with transaction(connection, path):
+        new = not is_log(connection, path)  # another program may have made it meanwhile
+        if not new and pragma(connection, "user_version") == VERSION:
+            return
+        for statement in SCHEMA.strip().split(";\n") if new else FROM_VERSION_1:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def is_log(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return False for an empty file. Raises ConfigError if the file is something else."""
+    name = quoted(str(path), 200)
+    tables = pragma(connection, "schema_version")  # first: another program may make them meanwhile
+    if pragma(connection, "application_id") != APPLICATION_ID:
+        if not tables:
+            return False
+        raise ConfigError(f"{name} is another SQLite database, expected an observation log")
+    if (version := pragma(connection, "user_version")) > VERSION:
+        raise ConfigError(
+            f"{name} has version {version} of the observation log, expected at most "
+            f"{VERSION}; update kosmos_ros"
+        )
+    # Fails if the beginning of the file is damaged.
+    connection.execute("SELECT id FROM observation ORDER BY id DESC LIMIT 1").fetchall()
+    return True
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """Return the number of a PRAGMA."""
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Write everything or nothing. Raises LogError."""
+    with translated(path):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # SQLite has ended it after some errors
+                connection.execute("ROLLBACK")
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise ConfigError if the file can never be written."""
+    name, folder = quoted(str(path), 200), path.resolve().parent
+    if path.is_dir():
+        raise ConfigError(f"{name} is a folder, expected the path of an observation log")
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{name} cannot be made: make its folder {quoted(str(folder), 200)} first"
+        )
+    for place in (folder, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise ConfigError(f"{quoted(str(place), 200)} is not writable; change its permissions")
+
+
+@contextlib.contextmanager
+def opened(path: Path, uri: str) -> Iterator[sqlite3.Connection]:
+    """Yield a new connection, which is closed after an error."""
+    with translated(path):
+        connection = sqlite3.connect(uri, timeout=LOCK_TIMEOUT, isolation_level=None, uri=True)
+        try:
+            # The file may come from elsewhere: its schema must not call functions.
+            connection.execute("PRAGMA trusted_schema = OFF")
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise LogError or ConfigError, with the file's name, for an error of SQLite."""
+    name = quoted(str(path), 200)
+    try:
+        yield
+    except (sqlite3.OperationalError, OverflowError) as exc:
+        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
+    except sqlite3.DatabaseError as exc:
+        if "not a database" in str(exc):
+            raise ConfigError(
+                f"{name} is no SQLite database, expected an observation log"
+            ) from exc
+        if "malformed" in str(exc):
+            raise ConfigError(
+                f"observation log {name} is damaged: {first_line(exc)}; move it away to begin a "
+                "new one"
+            ) from exc
+        raise LogError(f"observation log {name}: {first_line(exc)}") from exc
+
+
+@contextlib.contextmanager
+def understood(path: Path, row: str) -> Iterator[None]:
+    """Raise LogError if a row has invalid contents, such as broken JSON."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
+        raise LogError(
+            f"observation log {quoted(str(path), 200)}: {row} is damaged: {first_line(exc)}"
+        ) from exc
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file that SQLite keeps beside a database."""
+    resolved = path.resolve()
+    return resolved.with_name(resolved.name + suffix)
+
+
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
