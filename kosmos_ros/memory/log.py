@@ -108,7 +108,8 @@ class ObservationLog:
         if not path.is_file():
             raise ConfigError(f"there is no observation log {quoted(str(path), 200)}")
         uri = f"{path.resolve().as_uri()}?mode=ro"
-        if not os.access(path.resolve().parent, os.W_OK) and not size_of(beside(path, "-wal")):
+        written = size_of(beside(path, "-wal")) or beside(path, "-shm").exists()
+        if not os.access(path.resolve().parent, os.W_OK) and not written:
             uri += "&immutable=1"  # SQLite cannot make its -shm file here, and needs none
         with opened(path, uri) as connection:
             if not is_log(connection, path):

@@ -55,7 +55,7 @@ class PoseSubscription:
         self._stamps: list[int] = []  # ns, ascending
         self._poses: list[Pose] = []
         self._arrived: float | None = None  # s, monotonic, when the newest message came
-        self._refused: set[str] = set()  # types that a warning has named
+        self._refused: set[str] = set()  # types that a warning has named; "" for no stamp
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(LOOK_PERIOD, self._look, clock=steady)
         self._look()
@@ -86,7 +86,8 @@ class PoseSubscription:
                     self._timer.cancel()
                     return
             else:
-                self._refuse(info.topic_type, f"expected {' or '.join(TYPES)}")
+                name = info.topic_type
+                self._refuse(name, f"has the type {name}; expected {' or '.join(TYPES)}")
 
     def _subscribe(self, name: str) -> bool:
         """Subscribe with the type of this name. Return False if it is not installed."""
@@ -94,7 +95,9 @@ class PoseSubscription:
         try:
             message = getattr(importlib.import_module(f"{package}.msg"), kind)
         except ImportError as exc:
-            self._refuse(name, f"{one_line(exc)}: install the ROS package {package}")
+            self._refuse(
+                name, f"has the type {name}; {one_line(exc)}: install the ROS package {package}"
+            )
             return False
         read = TYPES[name]
         self._node.create_subscription(
@@ -106,16 +109,17 @@ class PoseSubscription:
         self._node.get_logger().info(f"observations have the poses from {self._topic} ({name})")
         return True
 
-    def _refuse(self, name: str, why: str) -> None:
-        if name not in self._refused:
-            self._refused.add(name)
-            self._node.get_logger().warning(
-                f"observations have no pose: {self._topic} has the type {name}; {why}"
-            )
+    def _refuse(self, reason: str, why: str) -> None:
+        if reason not in self._refused:
+            self._refused.add(reason)
+            self._node.get_logger().warning(f"observations have no pose: {self._topic} {why}")
 
     def _on_pose(self, header: Any, pose: Any) -> None:
         self._arrived = time.monotonic()
         stamp = nanoseconds(header.stamp)
+        if not stamp and not self._poses:
+            self._refuse("", "has messages without a stamp")
+            return
         with self._lock:
             newest = self._stamps[-1] if self._stamps else stamp - SPACING
             if stamp < newest - MAX_GAP:  # a recording begins again

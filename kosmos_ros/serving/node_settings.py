@@ -206,8 +206,8 @@ class NodeSettings:
     )
     memory_max_size: int = parameter(
         1000,
-        "Largest size of the observation log (MB). The oldest observations are deleted first. 0: "
-        "no limit; other values must be at least 16.",
+        "Largest size of the observation log (MB). The observations that were written first are "
+        "deleted first. 0: no limit; other values must be at least 16.",
         limits=(0, 10_000_000),
         check=_large_enough,
         read_only=True,

@@ -427,6 +427,15 @@ def test_a_log_in_a_read_only_folder_can_be_read(path, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == ["memory.db"]
 
 
+def test_what_another_user_writes_in_a_read_only_folder_is_seen(path, log, monkeypatch):
+    log.add([seen(1)])
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    with ObservationLog.read(path) as reader:
+        log.add([seen(2)])
+        assert reader.search("") == [2, 1]
+
+
 def test_a_name_with_characters_of_a_url_is_a_name(tmp_path):
     path = tmp_path / "a?mode=ro#%41 b.db"
     with ObservationLog.open(path) as log:

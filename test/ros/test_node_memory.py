@@ -469,6 +469,16 @@ def test_a_topic_of_another_type_is_named(start, path):
     )
 
 
+def test_poses_without_a_stamp_are_named(start, path):
+    harness = start(memory=str(path), pose_topic="pose", wait=False)
+    publisher = harness.client.create_publisher(PoseStamped, "pose", 10)
+    harness.until(publisher.get_subscription_count, "a subscription")
+    publisher.publish(posed(PoseStamped, 0))
+    harness.until(
+        lambda: harness.logs("observations have no pose: /pose has messages without a stamp")
+    )
+
+
 def test_an_invalid_topic_is_refused(start, path):
     with pytest.raises(ConfigError, match="parameter pose_topic: 'a topic': "):
         start(memory=str(path), pose_topic="a topic")
