@@ -47,6 +47,13 @@ def text_of(value: object) -> str:
     return value
 
 
+def number_of(value: Any) -> float:
+    """Return a value that is a finite number. Raises TypeError or ValueError for another one."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"expected a finite number, got {number}")
+    return number
+
+
 def _to_json(value: list[Any]) -> str | None:
     if not value:
         return None
@@ -79,7 +86,7 @@ def answers_from_json(text: str | None) -> tuple[Answer, ...]:
         Answer(
             text_of(entry["question"]),
             text_of(entry["text"]),
-            float(entry["score"]),
+            number_of(entry["score"]),
             tuple(_phrase(phrase) for phrase in entry["phrases"]),
         )
         for entry in json.loads(text or "[]")
@@ -100,6 +107,7 @@ def _box(
     track: int | None = None,
     position: Sequence[float] | None = None,
 ) -> Box:
-    at = None if position is None else (position[0], position[1], position[2])
-    x_min, y_min, x_max, y_max, score = map(float, (x_min, y_min, x_max, y_max, score))
+    x, y, z = map(number_of, position or (0.0, 0.0, 0.0))
+    at = None if position is None else (x, y, z)
+    x_min, y_min, x_max, y_max, score = map(number_of, (x_min, y_min, x_max, y_max, score))
     return Box(x_min, y_min, x_max, y_max, score, track, at)

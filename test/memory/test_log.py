@@ -514,7 +514,10 @@ def test_damaged_contents_are_named(log):
     [
         "observation SET caption = x'00ff'",
         "observation SET score = 'high'",
+        "observation SET score = 9e999",  # infinite
         "observation SET width = 'wide'",
+        "observation SET y = -9e999",
+        """observation SET phrases = replace(phrases, '30.5', 'Infinity')""",
         "observation SET x = NULL",
         "observation SET raw_text = 7.5, caption = x'41'",
         """observation SET phrases = '[{"text": 7, "start": 0, "end": 1, "boxes": []}]'""",
