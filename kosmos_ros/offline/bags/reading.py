@@ -28,6 +28,7 @@ STORAGES = (".mcap", ".db3")
 """Ends of the names of files with messages."""
 COMPRESSED_FILE = ".zstd"
 """End of the name of a file that `ros2 bag record --compression-mode file` has compressed."""
+MAX_MESSAGE = 1_000_000_000  # bytes of a compressed message; a few kB may become any number
 RECOVER = "run `mcap recover FILE -o NEW_FILE` and read the new file"
 
 
@@ -56,7 +57,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file of the bag, or its rest, that cannot be read, and the reason."""
+    """A message, a file of the bag, or its rest, that cannot be read, and the reason."""
 
     name: str
     error: ImageError
@@ -106,8 +107,7 @@ class Bag:
                     found = reader.messages(connections, start, end) if connections else ()
                     for connection, time, data in found:
                         newest = f"; its messages after {_seconds(time)} are not read"
-                        topic, kind = connection.topic, connection.msgtype
-                        yield Message(topic, kind, time, unpack(data), connection)
+                        yield _message(connection, time, data, unpack)
             except Exception as exc:  # rosbags raises any error for a damaged file
                 yield Unreadable(str(file), ImageError(f"{file}: {_reason(exc)}{newest}"))
             if reason := _unmerged(file):
@@ -200,8 +200,28 @@ class Bag:
             return bytes
         if kind != "zstd":
             raise ImageError(f"compression {quoted(kind)} is not supported; expected zstd")
-        unpack: Callable[[bytes], bytes] = _zstd().decompress
-        return unpack
+        return _unpacked
+
+
+def _message(
+    connection: Any, time: int, data: bytes, unpack: Callable[[bytes], bytes]
+) -> Message | Unreadable:
+    topic = connection.topic
+    try:
+        return Message(topic, connection.msgtype, time, unpack(data), connection)
+    except Exception as exc:  # the next message may be whole
+        reason = first_line(exc)
+        error = ImageError(f"its compressed bytes cannot be read: {reason}")
+        return Unreadable(f"{topic} at {_seconds(time)}", error)
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return the CDR of a message that is compressed. Raises ImageError or zstd's error."""
+    unpacking = _zstd().ZstdDecompressor()
+    unpacked: bytes = unpacking.decompress(data, MAX_MESSAGE)
+    if not unpacking.eof:
+        raise ImageError(f"they are cut off, or are more than {MAX_MESSAGE / 1e6:.0f} MB")
+    return unpacked
 
 
 def _zstd() -> Any:

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags are read, described and written; unfinished runs continue. A fake engine describes."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,6 +30,7 @@ from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
 from kosmos_ros.offline.bags import job as job_module
+from kosmos_ros.offline.bags import reading
 from kosmos_ros.offline.bags.job import Job, Run
 from kosmos_ros.offline.bags.messages import COMPRESSED, IMAGE
 from kosmos_ros.offline.bags.reading import Bag, Message
@@ -645,6 +648,23 @@ def test_a_run_that_ends_while_it_fills_the_log_adds_each_frame_once(source, tmp
     assert {(each.camera, each.stamp) for each in seen} == {
         (each.camera, each.stamp) for each in kept
     }
+
+
+def test_a_compressed_message_that_is_damaged_or_huge_loses_no_other_one(tmp_path, monkeypatch):
+    frames = bags.frames(5, "/camera/image/compressed", COMPRESSED)
+    path = bags.write_bag(tmp_path / "in", frames, SQLITE3, mode=CompressionMode.MESSAGE)
+    (file,) = path.glob("*.db3")
+    with contextlib.closing(sqlite3.connect(file)) as bag, bag:
+        bag.execute("UPDATE messages SET data = x'00ff' WHERE id = 2")
+        bag.execute("UPDATE messages SET data = substr(data, 1, 40) WHERE id = 4")
+    read = list(Bag(path).messages(["/camera/image/compressed"], 0, 2**63 - 1))
+    assert [each.name.rpartition(" at ")[0] for each in read] == ["/camera/image/compressed"] * 5
+    assert [isinstance(each, Message) for each in read] == [True, False, True, False, True]
+    assert "its compressed bytes cannot be read: " in str(read[1].error)
+    assert "they are cut off, or are more than 1000 MB" in str(read[3].error)
+    monkeypatch.setattr(reading, "MAX_MESSAGE", 20)
+    read = list(Bag(path).messages(["/camera/image/compressed"], 0, 2**63 - 1))
+    assert [isinstance(each, Message) for each in read] == [False] * 5
 
 
 def test_equal_frames_of_a_bag_without_stamps_are_all_in_the_log_once(source, tmp_path):
