@@ -17,7 +17,7 @@ from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write_line
 from kosmos_ros.commands.tasks import Loader, message
 from kosmos_ros.entry import ENVIRONMENT, OFFLINE_PACKAGES, missing_package
-from kosmos_ros.errors import ConfigError
+from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.offline.batches import Failure
 from kosmos_ros.sanitize import quoted
@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
     )
     try:
         return _run(options, Run(job))
-    except (OSError, sqlite3.Error) as exc:
+    except (OSError, sqlite3.Error, LogError) as exc:
         again = "; repeat the command to continue"
         report(f"{options.bag} to {options.out}: {getattr(exc, 'strerror', '') or exc}{again}")
         return 1

@@ -20,6 +20,7 @@ from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import read
 from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.offline.bags.job import Run
 from kosmos_ros.offline.bags.messages import IMAGE
 from kosmos_ros.shapes.scenes import moving_scene
 from training.evaluation import iou
@@ -182,6 +183,28 @@ def test_the_frames_go_into_an_observation_log_once(kosmos, source, tmp_path):
     code, (found, *_), _ = kosmos("recall", log, shape, "--last")
     assert code == 0
     assert shape in found["caption"]
+
+
+def test_a_log_that_is_locked_leaves_results_that_the_next_run_adds(
+    kosmos, source, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("kosmos_ros.memory.database.LOCK_TIMEOUT", 0.01)
+    asked = (source, tmp_path / "out", *SHAPES, "--every", 9, "--log", tmp_path / "memory.db")
+    real = Run.add_to_log
+
+    def locked(run, results):
+        with ObservationLog.open(run.job.log) as other:
+            other.connection.execute("BEGIN IMMEDIATE")
+            real(run, results)
+
+    with monkeypatch.context() as context:
+        context.setattr(Run, "add_to_log", locked)
+        code, lines, err = kosmos("bag", *asked)
+    assert (code, lines) == (1, [])
+    assert "database is locked; repeat the command to continue" in err
+    assert kosmos("bag", *asked)[0] == 0
+    with ObservationLog.read(tmp_path / "memory.db") as log:
+        assert log.search("")
 
 
 def test_a_file_that_is_no_log_is_refused_before_the_model_is_loaded(kosmos, source, tmp_path):
