@@ -114,7 +114,8 @@ def _described(engine: Engine, bag: Path, out: Path) -> tuple[float, float, floa
     Between them, the share of the first time in which the engine worked.
     """
     timed: Any = _Timed(engine)
-    run = Run(Job(bag, out, CameraSettings(max_new_tokens=TOKENS), "", 50_000_000))
+    settings = CameraSettings(max_new_tokens=TOKENS)
+    run = Run(Job(bag=bag, out=out, settings=settings, model="", max_image_pixels=50_000_000))
     with run.open({}) as results:
         begun = time.perf_counter()
         frames = sum(1 for _ in run.describe(results, lambda: timed))

@@ -19,7 +19,7 @@ import argparse
 from typing import Any, NoReturn
 
 from kosmos_ros import __version__
-from kosmos_ros.commands import bag, check, evaluate, recall, tasks
+from kosmos_ros.commands import bag, check, evaluate, images, recall, tasks
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands import report as report_command
 from kosmos_ros.commands.output import report, write
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kosmos {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     tasks.add(commands)
+    images.add(commands)
     bag.add(commands)
     recall.add(commands)
     report_command.add(commands)

@@ -19,39 +19,9 @@ import numpy as np
 from kosmos_ros.entry import output_failed
 from kosmos_ros.images.drawing import annotate
 from kosmos_ros.kosmos2.grounding import Caption
-from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.sanitize import one_line
 
 STANDARD_INPUT = "stdin"  # name of the annotated image of standard input
-
-
-def value_of(
-    name: str, image: np.ndarray, prompt: Prompt, caption: Caption, model: str
-) -> dict[str, Any]:
-    """Return the fields of kosmos_msgs/GroundedCaption that apply to a file, and its name."""
-    height, width, _ = image.shape
-    return {
-        "image": name,
-        "image_width": width,
-        "image_height": height,
-        "task": prompt.task,
-        "prompt": prompt.text,
-        "caption": caption.text,
-        "phrases": [
-            {
-                "text": phrase.text,
-                "start": phrase.start,
-                "end": phrase.end,
-                "boxes": [vars(box.scaled(width, height)) for box in phrase.boxes],
-            }
-            for phrase in caption.phrases
-        ],
-        "raw_text": caption.raw_text,
-        "score": caption.score,
-        "generated_tokens": caption.generated_tokens,
-        "truncated": caption.truncated,
-        "model": model,
-    }
 
 
 def write_line(value: dict[str, Any]) -> None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.batches import Limits, described
-from kosmos_ros.commands.output import report, save_annotated, value_of, write_line
+from kosmos_ros.commands.output import report, save_annotated, write_line
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, join_captions
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, PromptsOf
 from kosmos_ros.offline.batches import Failure, Picture
+from kosmos_ros.offline.values import value_of
 from kosmos_ros.serving.node_settings import FIELDS
 
 if TYPE_CHECKING:

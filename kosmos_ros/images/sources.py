@@ -117,7 +117,7 @@ class Video:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._capture = _capture(str(path))
+        self._capture = open_capture(str(path))
         self._first: View | None = self._next()  # OpenCV also opens files that it cannot decode
 
     def read(self) -> View:
@@ -132,11 +132,11 @@ class Video:
         ok, bgr = self._capture.read()
         if not ok:
             self._capture.release()
-            self._capture = _capture(str(self._path))
+            self._capture = open_capture(str(self._path))
             ok, bgr = self._capture.read()
         if not ok:
             raise ImageError(f"{self._path} has no frame that OpenCV can decode")
-        return View(_rgb(bgr))
+        return View(rgb(bgr))
 
 
 class Device:
@@ -150,7 +150,7 @@ class Device:
         if not path.exists():
             raise ImageError(f"{path} does not exist")
         self._path = path
-        self._capture = _capture(int(name) if name.isdecimal() else name)
+        self._capture = open_capture(int(name) if name.isdecimal() else name)
         self._newest: np.ndarray | None = None  # BGR; None once it was read
         self._read_at = float("-inf")  # s, monotonic
         self._stopping = threading.Event()
@@ -161,7 +161,7 @@ class Device:
         self._read_at = time.monotonic()
         bgr, self._newest = self._newest, None
         if bgr is not None:
-            return View(_rgb(bgr))
+            return View(rgb(bgr))
         if not self._thread.is_alive():
             raise ImageError(f"{self._path} delivers no more images; is it still connected?")
         return None
@@ -214,12 +214,14 @@ def _file(path: Path) -> Source:
         return Video(path)
 
 
-def _capture(name: str | int) -> Any:
+def open_capture(name: str | int) -> Any:
+    """Return OpenCV's reader of a video file or device. Raises ImageError or EncodingError."""
     capture = import_cv2("videos and cameras").VideoCapture(name)
     if not capture.isOpened():
         raise ImageError(f"OpenCV cannot open {name} as a video or camera")
     return capture
 
 
-def _rgb(bgr: np.ndarray) -> np.ndarray:
+def rgb(bgr: np.ndarray) -> np.ndarray:
+    """Return the image of OpenCV (H, W, 3) uint8 as RGB."""
     return np.ascontiguousarray(bgr[..., ::-1])

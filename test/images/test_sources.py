@@ -148,8 +148,8 @@ def test_a_device_returns_each_image_once_and_raises_when_it_is_gone(video, monk
         def release(self):
             self.capture.release()
 
-    capture = sources._capture
-    monkeypatch.setattr(sources, "_capture", lambda name: Driver(capture(name)))
+    capture = sources.open_capture
+    monkeypatch.setattr(sources, "open_capture", lambda name: Driver(capture(name)))
     camera = Device(str(video))
     assert camera.read() is None
     shown.release()
@@ -180,7 +180,7 @@ def test_images_of_a_device_that_nobody_reads_are_not_decoded(monkeypatch):
         def release(self):
             pass
 
-    monkeypatch.setattr(sources, "_capture", lambda name: Driver())
+    monkeypatch.setattr(sources, "open_capture", lambda name: Driver())
     camera = Device("/dev/null")
     assert grabbed.wait(10)
     assert not decoded
@@ -204,7 +204,7 @@ def test_a_device_that_hangs_does_not_block_close(video, monkeypatch):
         def release(self):
             pass
 
-    monkeypatch.setattr(sources, "_capture", lambda name: Driver())
+    monkeypatch.setattr(sources, "open_capture", lambda name: Driver())
     monkeypatch.setattr(Device, "CLOSE_TIMEOUT", 0.05)
     camera = Device(str(video))
     assert not camera.close()
@@ -261,7 +261,7 @@ class Blind:
 def test_a_device_has_no_image_at_first_and_is_released_at_its_end(monkeypatch):
     """No read has happened yet, so the first frame is not decoded."""
     driver = Blind()
-    monkeypatch.setattr(sources, "_capture", lambda name: driver)
+    monkeypatch.setattr(sources, "open_capture", lambda name: driver)
     monkeypatch.setattr(driver, "retrieve", None)
     camera = Device("/dev/null")
     assert driver.released.wait(10)
@@ -274,7 +274,7 @@ def test_a_device_has_no_image_at_first_and_is_released_at_its_end(monkeypatch):
 def test_a_device_that_cannot_decode_an_image_ends(monkeypatch):
     driver = Blind()
     driver.grab = lambda: True
-    monkeypatch.setattr(sources, "_capture", lambda name: driver)
+    monkeypatch.setattr(sources, "open_capture", lambda name: driver)
     camera = Device("/dev/null")
     assert camera.read() is None
     assert driver.released.wait(10)

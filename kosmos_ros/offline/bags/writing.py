@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from kosmos_ros.offline.bags.messages import Types
 from kosmos_ros.offline.bags.reading import Message
-from kosmos_ros.offline.bags.unfinished import Row
+from kosmos_ros.offline.unfinished import Row
 
 VERSION: Final = 8
 """The version of metadata.yaml. Humble cannot read how version 9 stores QoS profiles."""

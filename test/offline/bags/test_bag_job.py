@@ -3,7 +3,6 @@
 """Bags are read, described and written; unfinished runs continue. A fake engine describes."""
 
 import contextlib
-import dataclasses
 import json
 import shutil
 import sqlite3
@@ -29,14 +28,14 @@ from kosmos_ros.errors import ConfigError, ImageError, PromptError
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
-from kosmos_ros.offline.bags import job as job_module
-from kosmos_ros.offline.bags import reading
+from kosmos_ros.offline.bags import reading, writing
 from kosmos_ros.offline.bags.job import Job, Run
 from kosmos_ros.offline.bags.messages import COMPRESSED, IMAGE
 from kosmos_ros.offline.bags.reading import Bag, Message
-from kosmos_ros.offline.bags.selection import Every, cameras
-from kosmos_ros.offline.bags.unfinished import Unfinished
-from kosmos_ros.offline.batches import MAX_BATCH, Failure
+from kosmos_ros.offline.bags.selection import cameras
+from kosmos_ros.offline.batches import MAX_BATCH, Failure, Picture
+from kosmos_ros.offline.every import Every
+from kosmos_ros.offline.unfinished import Unfinished
 from kosmos_ros.serving.node_settings import CameraSettings, check_name
 
 BOTH = sorted(
@@ -54,7 +53,7 @@ def source(tmp_path):
 def make(source, out, engine=None, **values):
     """Run a job. Return the run, its results' numbers, and its failures."""
     settings = CameraSettings(**values.pop("settings", {}))
-    run = Run(Job(Path(source), Path(out), settings, "fake", 10**6, **values))
+    run = Run(job(Path(source), Path(out), settings=settings, **values))
     engine = engine or MuteEngine()
     with run.open({"model": "fake"}) as results:
         found = list(run.describe(results, lambda: engine))
@@ -63,6 +62,11 @@ def make(source, out, engine=None, **values):
         numbers = results.frames, results.failures
     run.clean()
     return run, numbers, [str(each.error) for each in found if isinstance(each, Failure)]
+
+
+def job(source, out, **values):
+    values = {"settings": CameraSettings(), "model": "fake", "max_image_pixels": 10**6, **values}
+    return Job(bag=source, out=out, **values)
 
 
 def stamps(path, topic):
@@ -238,7 +242,7 @@ def test_cameras_are_named_by_their_topics():
          "'/front/image_raw', '/rear/image/compressed'"),
         ({"topics": ("/chatter",)}, "--topic '/chatter' has std_msgs/msg/String; expected one of"),
         ({"start": 5.0}, "--start must be less than the duration of the bag, 1.000 s, got 5"),
-        ({"out": "."}, "output must be the name of a new directory, got ."),
+        ({"out": "."}, "output must be a new name, got ."),
         ({"start": 2.0, "end": 1.0}, "--start must be at least 0 and before --end, got 2 and 1"),
     ],
 )  # fmt: skip
@@ -286,8 +290,7 @@ def test_a_broken_message_is_named_counted_and_skipped(tmp_path):
         ),
         *bags.frames(1, first=5),
     ]
-    run = Run(Job(bags.write_bag(tmp_path / "in", frames), tmp_path / "out", CameraSettings(),
-                  "fake", 10**6))  # fmt: skip
+    run = Run(job(bags.write_bag(tmp_path / "in", frames), tmp_path / "out"))
     with run.open({}) as results:
         found = list(run.describe(results, MuteEngine))
         assert (results.frames, results.failures, results.position) == (2, 4, 6)
@@ -301,7 +304,7 @@ def test_a_broken_message_is_named_counted_and_skipped(tmp_path):
         strict=True,
     ):  # fmt: skip
         assert reason in str(failure.error)
-    assert [isinstance(each, Message) for each in found] == [True, *[False] * 4, True]
+    assert [isinstance(each, Picture) for each in found] == [True, *[False] * 4, True]
 
 
 @given(
@@ -317,18 +320,22 @@ def test_any_bytes_give_an_image_or_one_error(runner, cut, changes, compressed):
         data[place] = value
     data = bytes(data[: len(data) - cut])
     kind = COMPRESSED if compressed else IMAGE
-    (original,) = runner.bag.messages(runner.topics, runner.first, runner.last)
-    found = runner._decode(dataclasses.replace(original, type=kind, data=data))
-    assert isinstance(found, Failure) or found.image.dtype == np.uint8
+    (original,) = runner.frames(0)
+    try:
+        found, _ = runner.maker().decode(replace(original.stored, type=kind, data=data))
+    except ImageError:
+        assert cut or changes
+        return
+    assert found.dtype == np.uint8
     if not cut and not changes:
-        assert found.image.shape == (24, 32, 3)
+        assert found.shape == (24, 32, 3)
 
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runner")
     path = bags.write_bag(folder / "in", bags.frames(1))
-    return Run(Job(path, folder / "out", CameraSettings(), "fake", 10**6))
+    return Run(job(path, folder / "out"))
 
 
 @pytest.fixture
@@ -544,7 +551,7 @@ def test_results_of_another_command_are_not_continued(source, tmp_path, other):
 
 
 def test_two_processes_do_not_write_the_same_output(source, tmp_path):
-    run = Run(Job(source, tmp_path / "out", CameraSettings(), "fake", 10**6))
+    run = Run(job(source, tmp_path / "out"))
     with run.open({}), pytest.raises(ConfigError, match="another process writes to"):
         run.open({})
 
@@ -563,7 +570,7 @@ def test_failures_are_counted_over_all_runs(tmp_path):
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(job_module.writing, "_copy"), (job_module.Unfinished, "finish"), (Path, "rename"),
+    [(writing, "_copy"), (Unfinished, "finish"), (Path, "rename"),
      (Run, "clean")],
 )  # fmt: skip
 def test_a_run_that_fails_while_it_writes_continues(source, tmp_path, monkeypatch, owner, name):
@@ -633,7 +640,7 @@ def test_a_run_that_ends_while_it_fills_the_log_adds_each_frame_once(source, tmp
     settings = {"questions": ("What?",)}
     kinds = dict.fromkeys(MODEL_SETTINGS, "")
     values = {"log": tmp_path / "memory.db", "model_settings": kinds}
-    run = Run(Job(source, tmp_path / "out", CameraSettings(**settings), "fake", 10**6, **values))
+    run = Run(job(source, tmp_path / "out", settings=CameraSettings(**settings), **values))
     with run.open({}) as results:
         list(run.describe(results, MuteEngine))
         kept = list(results.observations())

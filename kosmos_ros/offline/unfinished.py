@@ -3,7 +3,7 @@
 """Keep the results of an unfinished run in a database, so that the next run continues it.
 
 Each transaction has the results of one batch of frames together with the place that was reached.
-Therefore the database is right at whatever point the process ends. Knows no bag and no model.
+Therefore the database is right at whatever point the process ends. Knows no source and no model.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, topic TEXT, time
     data BLOB);
 CREATE TABLE IF NOT EXISTS observation (number INTEGER PRIMARY KEY, record TEXT, thumbnail BLOB);
 """
-"""`position`: images of the bag that are done, also those without a result. `written`: the bag of
-the results is complete."""
+"""`position`: frames of the source that are done, also those without a result. `written`: the
+output is complete."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A message of the results."""
+    """A result of a frame: a message, or a JSON object."""
 
-    topic: str
-    time: int  # ns, record time of its frame
-    data: bytes  # CDR
+    topic: str  # of the message, or name of the frame's file
+    time: int  # ns, record time or stamp of the frame
+    data: bytes  # CDR, or JSON in ASCII
 
 
 class Unfinished:
@@ -103,7 +103,10 @@ class Unfinished:
         frames: int,
         failures: int,
     ) -> None:
-        """Add the results of a batch and its numbers of images, frames and failures, at once."""
+        """Add the results of a batch, at once.
+
+        `position` is the number of all its frames, `frames` of those that have results.
+        """
         with self._transaction() as run:
             for row in rows:
                 run(
@@ -124,13 +127,13 @@ class Unfinished:
             )
 
     def finish(self) -> None:
-        """Note that the bag of the results is complete."""
+        """Note that the output is complete."""
         with self._transaction() as run:
             run("UPDATE run SET written = 1")
         self.written = 1
 
     def rows(self) -> Iterator[Row]:
-        """Yield all messages in the order of `add`."""
+        """Yield all results in the order of `add`."""
         for topic, time, data in self._database.execute(
             "SELECT topic, time, data FROM message ORDER BY number"
         ):
@@ -144,7 +147,7 @@ class Unfinished:
             yield _from_json(record, thumbnail)
 
     def counts(self, topics: Collection[str]) -> dict[str, int]:
-        """Return the number of messages of each topic."""
+        """Return the number of results of each topic."""
         found = self._database.execute("SELECT topic, COUNT(*) FROM message GROUP BY topic")
         return {**dict.fromkeys(topics, 0), **dict(found.fetchall())}
 
@@ -166,7 +169,7 @@ class Unfinished:
 
 
 def _to_json(observation: Observation) -> str:
-    """Return all of an observation but its thumbnail. A bag has no poses."""
+    """Return all of an observation but its thumbnail. No source has poses."""
     record = vars(observation) | {
         "phrases": phrases_to_json(observation.phrases),
         "answers": answers_to_json(observation.answers),

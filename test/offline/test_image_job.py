@@ -1,0 +1,225 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Folders and videos are read, described and written; unfinished runs continue."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kosmos_ros.errors import ConfigError
+from kosmos_ros.kosmos2.query import Generation
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.observed import MODEL_SETTINGS
+from kosmos_ros.offline.batches import MAX_BATCH, Failure
+from kosmos_ros.offline.folders import job as jobs
+from kosmos_ros.offline.folders.job import Job, Run
+from kosmos_ros.serving.node_settings import CameraSettings
+
+SIZE = 32, 24
+BOX = "<object><patch_index_0264><patch_index_0759></object>"
+TIME = 1_700_000_000 * 10**9  # ns
+
+
+class GreyEngine:
+    """An engine whose caption is the level of grey of the image."""
+
+    def __init__(self, kill_at=None):
+        self.kill_at = kill_at  # batch at which the process ends
+        self.batches = 0
+
+    def check(self, prompt):
+        pass
+
+    def encode_batch(self, images):
+        if self.batches == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.batches += 1
+        return [round(image.mean()) for image in images]
+
+    def generate_batch(self, queries):
+        return [
+            Generation(f"<phrase> grey {query.image}</phrase>{BOX}", (0.5, 0.25), 0.75, 7, False)
+            for query in queries
+        ]
+
+
+def grey(level):
+    return np.full((SIZE[1], SIZE[0], 3), level, np.uint8)
+
+
+def folder(path):
+    """Write images of the levels 0 to 19 in the order of their paths, and a broken one."""
+    (path / "b").mkdir(parents=True)
+    for number in range(20):
+        file = path / ("b" if number >= 12 else "") / f"{'b' * (number < 12)}{number:02}.png"
+        Image.fromarray(grey(number)).save(file)
+        os.utime(file, ns=(TIME, TIME))
+    (path / "notes.txt").write_text("no image")
+    (path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut off")
+    return path
+
+
+def video(path, levels=range(0, 200, 8)):
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, SIZE)
+    for level in levels:
+        writer.write(grey(level))
+    writer.release()
+    os.utime(path, ns=(TIME, TIME))
+    return path
+
+
+def make(source, out, engine=None, **values):
+    """Run a job. Return its results' numbers, and its failures."""
+    values = {"settings": CameraSettings(), "model": "fake", "max_image_pixels": 10**6, **values}
+    run = Run(Job(source=Path(source), out=Path(out), **values))
+    with run.open({}) as results:
+        found = list(run.describe(results, lambda: engine or GreyEngine()))
+        run.add_to_log(results)
+        for _ in run.write(results):
+            pass
+        numbers = results.frames, results.failures
+    run.clean()
+    return numbers, [str(each.error) for each in found if isinstance(each, Failure)]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def levels(path):
+    return [int(each["caption"].split()[-1]) for each in lines(path)]
+
+
+def test_images_of_all_folders_are_in_the_order_of_their_paths(tmp_path):
+    source = folder(tmp_path / "in")
+    numbers, (failure,) = make(source, tmp_path / "out.jsonl")
+    assert numbers == (20, 1)
+    assert failure.startswith(f"{source / 'a.jpg'} ")
+    found = lines(tmp_path / "out.jsonl")
+    assert levels(tmp_path / "out.jsonl") == [*range(12, 20), *range(12)]
+    assert found[0]["image"] == str(source / "b" / "12.png")
+    assert (found[0]["image_width"], found[0]["image_height"]) == SIZE
+    assert list(tmp_path.glob("*.unfinished")) == []
+
+
+def test_every_takes_images_by_number_and_frames_of_a_video_by_time(tmp_path):
+    source = folder(tmp_path / "in")
+    (source / "a.jpg").unlink()
+    make(source, tmp_path / "out.jsonl", every="5")
+    assert levels(tmp_path / "out.jsonl") == [12, 17, 2, 7]
+    make(video(tmp_path / "v.avi"), tmp_path / "v.jsonl", every="0.5s", start=0.3, end=1.9)
+    assert [each["time"] for each in lines(tmp_path / "v.jsonl")] == [0.3, 0.8, 1.3, 1.8]
+    assert levels(tmp_path / "v.jsonl") == pytest.approx([24, 64, 104, 144], abs=1)
+
+
+def test_a_video_that_was_cut_off_is_named_and_read_to_its_end(tmp_path):
+    path = video(tmp_path / "v.avi", range(100, 160))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    (frames, failed), (failure,) = make(path, tmp_path / "out.jsonl")
+    assert 0 < frames < 50 and failed == 1
+    assert failure == f"{path}: its file ends after {frames} of about 60 frames"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("gone", {}, "does not exist; expected a folder of images or a video"),
+        ("empty", {}, "has no file that ends in .jpg"),
+        ("in", {"start": 1.0}, "--start is a time of a video; images have none: remove it"),
+        ("in", {"every": "1s"}, "--every must be a number for images, such as 10, got 1s"),
+        ("in", {"out": "out.csv"}, "output must end in .jsonl (JSON lines) or .json (COCO), got"),
+    ],
+)
+def test_what_cannot_be_described_is_named(tmp_path, name, values, reason):
+    (tmp_path / "empty").mkdir()
+    folder(tmp_path / "in")
+    out = tmp_path / values.pop("out", "out.json")
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path / name, out, **values)
+    assert reason in str(caught.value)
+    assert not (tmp_path / "out.json.unfinished").exists()
+
+
+def test_the_log_has_the_folders_as_cameras_and_the_times_of_the_files(tmp_path):
+    values = {"log": tmp_path / "memory.db", "model_settings": dict.fromkeys(MODEL_SETTINGS, "")}
+    for out in ("first.json", "second.json"):  # the same images again
+        source = tmp_path / "in" if (tmp_path / "in").exists() else folder(tmp_path / "in")
+        make(source, tmp_path / out, **values)
+    make(video(tmp_path / "v.avi"), tmp_path / "v.jsonl", every="12", **values)
+    with ObservationLog.read(values["log"]) as log:
+        found = log.get(log.search(""))
+    seen = {(each.camera, each.frame_id): each for each in found}
+    assert len(found) == 23
+    assert seen["in", "b00.png"].stamp == TIME == seen["b", "b/12.png"].stamp
+    assert seen["in", "b01.png"].stamp == TIME + 10**6  # equal times are 1 ms apart
+    assert seen["b", "b/13.png"].caption == "An image of grey 13"
+    stamps = [each.stamp for each in found if each.camera == "v.avi"]
+    assert stamps == [TIME, TIME - 12 * 10**8, TIME - 24 * 10**8]  # the last frame has TIME
+    assert seen["v.avi", "v.avi"].thumbnail
+
+
+KILLED = """
+import sys
+sys.path[:0] = [{test!r}]
+from test_image_job import CameraSettings, GreyEngine, make
+source, out, batch = sys.argv[1:]
+settings = CameraSettings(phrases=("a cat",), questions=("What?",))
+make(source, out, GreyEngine(int(batch)), settings=settings, log=None)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["folder", "video"])
+def test_a_run_that_is_killed_has_the_bytes_of_one_run(tmp_path, kind):
+    source = (folder if kind == "folder" else video)(tmp_path / "in.avi")
+    settings = CameraSettings(phrases=("a cat",), questions=("What?",))
+    make(source, tmp_path / "whole.json", settings=settings)
+    program = KILLED.format(test=str(Path(__file__).parent))
+    out = tmp_path / "out.json"
+    for batch in (1, 2, 0):  # counted from the last stored batch
+        words = [sys.executable, "-c", program, str(source), str(out), str(batch)]
+        assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+        assert not out.exists()
+    again = GreyEngine()
+    make(source, out, again, settings=settings)
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    count = {"folder": 20, "video": 25}[kind]
+    assert len(whole["images"]) == count == len(whole["captions"]) == len(whole["answers"])
+    assert again.batches == count // MAX_BATCH  # the first of count // MAX_BATCH + 1 was stored
+    assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_a_run_that_fails_while_it_writes_continues(tmp_path, monkeypatch):
+    source = folder(tmp_path / "in")
+    make(source, tmp_path / "whole.json")
+
+    def fail(rows):
+        yield "{"
+        raise OSError("the test ends this run")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="the test ends"):
+        patch.setattr(jobs.coco, "lines", fail)
+        make(source, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+    again = GreyEngine()
+    make(source, tmp_path / "out.json", again)
+    assert again.batches == 0
+    assert (tmp_path / "out.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
+def test_other_files_are_not_continued(tmp_path, monkeypatch):
+    source = folder(tmp_path / "in")
+    monkeypatch.setattr(Run, "written", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(source, tmp_path / "out.json")
+    Image.fromarray(grey(99)).save(source / "new.png")
+    with pytest.raises(ConfigError, match="another command: its set of files was"):
+        make(source, tmp_path / "out.json")
