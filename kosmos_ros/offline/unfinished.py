@@ -42,7 +42,7 @@ output is complete."""
 class Row:
     """A result of a frame: a message, or a JSON object."""
 
-    topic: str  # of the message, or name of the frame's file
+    topic: str  # of the message, or name of the frame's file as JSON
     time: int  # ns, record time or stamp of the frame
     data: bytes  # CDR, or JSON in ASCII
 

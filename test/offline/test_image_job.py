@@ -55,10 +55,15 @@ def grey(level):
 
 
 def folder(path):
-    """Write images of the levels 0 to 19 in the order of their paths, and a broken one."""
+    """Write images of the levels 12 to 19, then 0 to 11, in the order of their paths.
+
+    One more is broken, and one name is not UTF-8.
+    """
     (path / "b").mkdir(parents=True)
     for number in range(20):
-        file = path / ("b" if number >= 12 else "") / f"{'b' * (number < 12)}{number:02}.png"
+        file = path / (f"b/{number}.png" if number >= 12 else f"b{number:02}.png")
+        if number == 19:
+            file = file.with_name(os.fsdecode(b"19\xff.png"))
         Image.fromarray(grey(number)).save(file)
         os.utime(file, ns=(TIME, TIME))
     (path / "notes.txt").write_text("no image")
@@ -105,6 +110,7 @@ def test_images_of_all_folders_are_in_the_order_of_their_paths(tmp_path):
     assert failure.startswith(f"{source / 'a.jpg'} ")
     found = lines(tmp_path / "out.jsonl")
     assert levels(tmp_path / "out.jsonl") == [*range(12, 20), *range(12)]
+    assert found[7]["image"] == os.fsdecode(bytes(source) + b"/b/19\xff.png")
     assert found[0]["image"] == str(source / "b" / "12.png")
     assert (found[0]["image_width"], found[0]["image_height"]) == SIZE
     assert list(tmp_path.glob("*.unfinished")) == []
@@ -193,6 +199,8 @@ def test_a_run_that_is_killed_has_the_bytes_of_one_run(tmp_path, kind):
     whole = json.loads((tmp_path / "whole.json").read_text())
     count = {"folder": 20, "video": 25}[kind]
     assert len(whole["images"]) == count == len(whole["captions"]) == len(whole["answers"])
+    names = {"folder": os.fsdecode(b"b/19\xff.png"), "video": "in.avi"}
+    assert names[kind] in [each["file_name"] for each in whole["images"]]
     assert again.batches == count // MAX_BATCH  # the first of count // MAX_BATCH + 1 was stored
     assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
 

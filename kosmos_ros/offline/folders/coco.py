@@ -48,7 +48,7 @@ def lines(rows: Callable[[], Iterator[Row]]) -> Iterator[str]:
 def _images(rows: Iterator[Row]) -> Iterator[Image]:
     groups = itertools.groupby(rows, lambda row: (row.topic, row.time))
     for number, ((name, _), own) in enumerate(groups, 1):
-        yield number, name, [json.loads(row.data) for row in own]
+        yield number, json.loads(name), [json.loads(row.data) for row in own]
 
 
 def _image(image: Image) -> dict[str, Any]:

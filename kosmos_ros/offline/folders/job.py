@@ -54,11 +54,12 @@ class ImageMaker(Maker):
         """Return one row for each result, which is a JSON object, and the observation."""
         result = self.plan.read(captions)
         time = {} if source.time is None else {"time": source.time}
+        name = json.dumps(source.name)  # SQLite stores no text that is not UTF-8
         rows = []
         for prompt, caption, more in self._found(result):
             value = value_of(source.path, image, prompt, caption, self.job.model)
             line = json.dumps(value | more | time, allow_nan=False)
-            rows.append(Row(source.name, source.stamp, line.encode()))
+            rows.append(Row(name, source.stamp, line.encode()))
         seen = self.observations(source.stamp, source.camera, source.name, image, result)
         return rows, seen
 
