@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kosmos_ros.errors import ConfigError
+from kosmos_ros.errors import ConfigError, ImageSizeError
 from kosmos_ros.kosmos2.query import Generation
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import MODEL_SETTINGS
@@ -152,6 +152,12 @@ def test_what_cannot_be_described_is_named(tmp_path, name, values, reason):
         make(tmp_path / name, out, **values)
     assert reason in str(caught.value)
     assert not (tmp_path / "out.json.unfinished").exists()
+
+
+def test_a_video_that_is_too_large_is_refused_with_its_name(tmp_path):
+    path = video(tmp_path / "v.avi")
+    with pytest.raises(ImageSizeError, match=f"^{path}: image must have at most 500 pixels"):
+        make(path, tmp_path / "out.jsonl", max_image_pixels=500)
 
 
 def test_the_log_has_the_folders_as_cameras_and_the_times_of_the_files(tmp_path):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from kosmos_ros.errors import ConfigError, ImageError
+from kosmos_ros.errors import ConfigError, ImageError, ImageSizeError
 from kosmos_ros.images.encodings import import_cv2
 from kosmos_ros.images.size import check_size
 from kosmos_ros.images.sources import SUFFIXES, open_capture, rgb
@@ -178,7 +178,10 @@ class Video:
                 raise ImageError(f"{path} has no frame that OpenCV can decode")
         finally:
             capture.release()
-        check_size(width, height, max_image_pixels)
+        try:
+            check_size(width, height, max_image_pixels)
+        except ImageSizeError as exc:
+            raise ImageSizeError(f"{path}: {exc}") from exc
         if not 0 < self._rate < math.inf:
             self._rate = 25.0  # the file does not say
         duration = self._count / self._rate
