@@ -47,10 +47,10 @@ class Origin:
 class BagMaker(Maker):
     """Makes what is kept of the frames of a bag. `cameras` has the name for each image topic."""
 
-    def __init__(self, job: Job, cameras: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, cameras: Mapping[str, str], types: Types) -> None:
         super().__init__(job)
         self._cameras = cameras
-        self._types = Types()
+        self._types = types
 
     def decode(self, stored: Stored) -> tuple[np.ndarray, Origin]:
         message = self._deserialized(stored)

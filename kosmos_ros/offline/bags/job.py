@@ -47,6 +47,7 @@ class Run(run.Run):
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.types = Types()
         self.bag = Bag(job.bag)
         self.topics = selection.image_topics(self.bag.topics, job.topics)
         self.cameras = selection.cameras(self.topics)
@@ -131,10 +132,10 @@ class Run(run.Run):
         return {"messages": results.counts(self.outputs)}
 
     def maker(self) -> BagMaker:
-        return BagMaker(self.job, self.cameras)
+        return BagMaker(self.job, self.cameras, self.types)
 
     def written(self, path: Path, results: Unfinished) -> Iterator[None]:
-        return writing.write(path, self.outputs, results.rows(), self._copied(), Types())
+        return writing.write(path, self.outputs, results.rows(), self._copied(), self.types)
 
     def _copied(self) -> Iterable[Message]:
         if not self.job.copy:
