@@ -675,7 +675,14 @@ def test_a_compressed_message_that_is_damaged_or_huge_loses_no_other_one(tmp_pat
 
 
 def test_equal_frames_of_a_bag_without_stamps_are_all_in_the_log_once(source, tmp_path):
-    job = Job(source, tmp_path / "out", CameraSettings(), "fake", 10**6, log=tmp_path / "log.db")
+    job = Job(
+        bag=source,
+        out=tmp_path / "out",
+        settings=CameraSettings(),
+        model="fake",
+        max_image_pixels=10**6,
+        log=tmp_path / "log.db",
+    )
     frames = [Observation(0, "", f"a cup{number // 2}.") for number in range(40)]
     for _ in range(2):  # the second run is that after an interruption
         Run(job).add_to_log(SimpleNamespace(observations=lambda: iter(frames)))
