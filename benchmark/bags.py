@@ -57,7 +57,7 @@ def main() -> None:
               for n in range(options.frames)]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         bag = Path(folder) / "in"
-        _write(bag, images, IMAGE if options.raw else COMPRESSED)
+        write(bag, images, IMAGE if options.raw else COMPRESSED)
         _alone(engine, images[: 2 * MAX_BATCH])
         pairs = []
         for number in range(options.runs):
@@ -127,7 +127,8 @@ def _described(engine: Engine, bag: Path, out: Path) -> tuple[float, float, floa
     return frames / described, timed.seconds / described, messages / (written - stored)
 
 
-def _write(path: Path, images: list[np.ndarray], kind: str) -> None:
+def write(path: Path, images: list[np.ndarray], kind: str) -> None:
+    """Write a bag with `images` (H, W, 3) as messages of the type `kind`, PERIOD apart."""
     types = Types()
     with Writer(path, version=VERSION, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection("/camera/image", kind, typestore=types.store)

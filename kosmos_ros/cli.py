@@ -19,7 +19,7 @@ import argparse
 from typing import Any, NoReturn
 
 from kosmos_ros import __version__
-from kosmos_ros.commands import bag, check, evaluate, images, recall, tasks
+from kosmos_ros.commands import bag, bags, check, evaluate, images, recall, tasks
 from kosmos_ros.commands import options as opts
 from kosmos_ros.commands import report as report_command
 from kosmos_ros.commands.output import report, write
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     tasks.add(commands)
     images.add(commands)
     bag.add(commands)
+    bags.add(commands)
     recall.add(commands)
     report_command.add(commands)
     check.add(commands)

@@ -45,7 +45,10 @@ WEB_PACKAGES = ("starlette", "uvicorn", "websockets", "mcp")
 """Optional packages, which only web_node and `kosmos mcp` need."""
 INSTALL_WEB = f"{sys.executable} -m pip install {' '.join(WEB_PACKAGES)}"
 OFFLINE_PACKAGES = {"rosbags.rosbag2": f"run '{sys.executable} -m pip install rosbags'"}
-"""Optional packages, which only `kosmos bag` needs: what to do if Python does not find one."""
+"""Optional packages, which only `kosmos bag` and `kosmos bags` need, and what to do if Python does
+not find one."""
+RAY_PACKAGES = {"ray": f"run '{sys.executable} -m pip install ray'"}
+"""The same for `kosmos bags --ray`."""
 USAGE = """\
 usage: {name} [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE] ...]
 

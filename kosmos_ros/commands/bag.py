@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kosmos_ros.commands import jobs
 from kosmos_ros.commands.output import report
 from kosmos_ros.entry import ENVIRONMENT, OFFLINE_PACKAGES, missing_package
+
+if TYPE_CHECKING:
+    from kosmos_ros.offline.bags.job import Job
 
 
 def add(commands: Any) -> None:
@@ -39,6 +42,12 @@ def add(commands: Any) -> None:
         help="Directory to write, which must not exist. OUT.unfinished has the results until all "
         "are complete.",
     )
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the job, which `kosmos bags` has, too."""
     parser.add_argument(
         "--topic",
         action="append",
@@ -57,7 +66,6 @@ def add(commands: Any) -> None:
     jobs.add_questions(parser, "Messages of the topic captions")
     parser.add_argument("--copy", action="store_true", help="Write the original messages, too.")
     jobs.add_log(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,17 +73,22 @@ def run(options: argparse.Namespace) -> int:
     if missing := missing_package(OFFLINE_PACKAGES):
         report(missing)
         return ENVIRONMENT
-    from kosmos_ros.offline.bags.job import Job, Run
+    from kosmos_ros.offline.bags.job import Run
 
-    def begin() -> Run:
-        job = Job(
-            bag=options.bag,
-            topics=tuple(options.topic),
-            start=options.start,
-            end=options.end,
-            copy=options.copy,
-            **jobs.asked(options),
-        )
-        return Run(job)
+    return jobs.complete(
+        options, "bag", options.bag, lambda: Run(job_of(options, options.bag, options.out))
+    )
 
-    return jobs.complete(options, "bag", options.bag, begin)
+
+def job_of(options: argparse.Namespace, bag: Path, out: Path) -> Job:
+    """Return the job that describes `bag` with these options. Raises ConfigError."""
+    from kosmos_ros.offline.bags.job import Job
+
+    return Job(
+        bag=bag,
+        topics=tuple(options.topic),
+        start=options.start,
+        end=options.end,
+        copy=options.copy,
+        **jobs.asked(options) | {"out": out},
+    )

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Options and progress of the subcommands that describe many frames: bag and images.
+"""Options and progress of the subcommands that describe many frames: bag, bags and images.
 
 Knows no source and no output.
 """
@@ -18,6 +18,7 @@ from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write_line
 from kosmos_ros.commands.tasks import Loader, message
 from kosmos_ros.errors import ConfigError, LogError
+from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.offline.batches import Failure
 from kosmos_ros.sanitize import quoted
@@ -87,6 +88,12 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def check_log(log: Path | None) -> None:
+    """Raise ConfigError or LogError if frames cannot be added to `log`; after hours it is late."""
+    if log:
+        ObservationLog.open(log).close()
+
+
 def _settings(options: argparse.Namespace) -> CameraSettings:
     """Return the settings of the node. Raises ConfigError."""
     needed = NEEDED.get(options.task)
@@ -109,6 +116,7 @@ def complete(
 
     `kind` is the name of the source in the object.
     """
+    check_log(options.log)
     try:
         return _complete(options, kind, source, begin())
     except (OSError, sqlite3.Error, LogError) as exc:

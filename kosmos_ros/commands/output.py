@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -24,19 +24,23 @@ from kosmos_ros.sanitize import one_line
 STANDARD_INPUT = "stdin"  # name of the annotated image of standard input
 
 
-def write_line(value: dict[str, Any]) -> None:
-    """Write one JSON object as a line. Ends the program if standard output cannot be written."""
+def write_line(value: dict[str, Any], output: TextIO | None = None) -> None:
+    """Write one JSON object as a line to `output`, or to standard output without it.
+
+    Ends the program if that cannot be written.
+    """
     # ASCII, because a path need not be UTF-8 and the output may have any encoding.
-    write(json.dumps(value, allow_nan=False))
+    write(json.dumps(value, allow_nan=False), output)
 
 
-def write(text: str) -> None:
-    """Write lines to standard output. Ends the program if that cannot be written."""
+def write(text: str, output: TextIO | None = None) -> None:
+    """Write lines as `write_line` does."""
     from tqdm import tqdm
 
+    output = output or sys.stdout
     try:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()  # so that the reader of a pipe gets each line at once
+        tqdm.write(text, file=output)
+        output.flush()  # so that the reader of a pipe gets each line at once
     except OSError as exc:
         output_failed("kosmos", exc)
 

@@ -121,8 +121,6 @@ class Run(abc.ABC):
         self.plan.prompts  # noqa: B018  # raises ConfigError
         if not job.out.name:
             raise ConfigError(f"output must be a new name, got {job.out}")
-        if job.log:  # an error after hours of work would be late
-            ObservationLog.open(job.log).close()
         self._job = job
 
     # What a source has --------------------------------------------------------------------

@@ -87,13 +87,11 @@ class Unfinished:
         self.position, self.frames, self.failures, self.written = map(int, row[1:])
 
     def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        for name in sorted({*before, *now}):
-            if before.get(name) != now.get(name):
-                raise ConfigError(
-                    f"{self._folder} has the unfinished results of another command: its {name} "
-                    f"was {quoted(before.get(name))}, now it is {quoted(now.get(name))}; repeat "
-                    "that command, choose another output, or remove the folder"
-                )
+        if found := difference(before, now):
+            raise ConfigError(
+                f"{self._folder} has the unfinished results of another command: {found}; repeat "
+                "that command, choose another output, or remove the folder"
+            )
 
     def add(
         self,
@@ -166,6 +164,15 @@ class Unfinished:
 
     def __exit__(self, *error: object) -> None:
         self._database.close()
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the first value that differs between the settings of two commands; empty: none."""
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            was, is_now = quoted(before.get(name)), quoted(now.get(name))
+            return f"its {name} was {was}, now it is {is_now}"
+    return ""
 
 
 def _to_json(observation: Observation) -> str:

@@ -116,7 +116,7 @@ class Bag:
     def _open_folder(self) -> None:
         self._information = _information(self.path / METADATA)
         if self._information is None:
-            self._files = sorted(filter(_is_storage, self.path.iterdir()), key=_number)
+            self._files = sorted(filter(is_storage, self.path.iterdir()), key=_number)
         else:
             try:
                 names = self._information["relative_file_paths"]
@@ -138,7 +138,7 @@ class Bag:
                 f"{self.path} is a bag of ROS 1; convert it with "
                 f"`rosbags-convert --src {self.path} --dst NEW_DIRECTORY`"
             )
-        if not _is_storage(self.path):
+        if not is_storage(self.path):
             raise ConfigError(
                 f"bag must be a directory, or a file named *.mcap or *.db3, got {self.path}"
             )
@@ -259,7 +259,8 @@ def _not_metadata(path: Path, error: Exception) -> ConfigError:
     )
 
 
-def _is_storage(file: Path) -> bool:
+def is_storage(file: Path) -> bool:
+    """Return whether a file has the name of one with messages."""
     name = file.with_suffix("") if file.suffix == COMPRESSED_FILE else file
     return name.suffix in STORAGES
 

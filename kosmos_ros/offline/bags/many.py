@@ -1,0 +1,379 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Describe every bag below a folder, each as `kosmos bag` does. Several processes may share it.
+
+The file OUT/NAME.json has the state of a bag. A process locks it before it touches the bag and
+until it has written the state, so two processes never write the same bag. The operating system
+removes the lock when the process ends, on a shared folder also when its computer is gone.
+Knows no command line and no Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import socket
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from kosmos_ros.errors import ConfigError, ImageError
+from kosmos_ros.offline.bags.job import Job, Run
+from kosmos_ros.offline.bags.reading import METADATA, is_storage
+from kosmos_ros.offline.batches import Failure
+from kosmos_ros.offline.every import Every
+from kosmos_ros.offline.unfinished import DATABASE, difference
+from kosmos_ros.sanitize import one_line
+
+if TYPE_CHECKING:
+    from kosmos_ros.kosmos2.engine import Engine
+
+BEGUN, DESCRIBED, DONE, SKIPPED, FAILED = "begun", "described", "done", "skipped", "failed"
+"""States of a bag: a process works on it or was stopped; only the observation log lacks it; all is
+complete; it cannot be read; another error, and the next call tries again."""
+BUSY = "busy"
+"""Another process has the lock. Never in a file."""
+ROS1 = ".bag"
+"""End of the name of a bag of ROS 1, which is named as one that cannot be read."""
+MAX_REASONS = 20  # errors of frames that a record lists
+LOCK_WAIT = 120.0
+"""Seconds to wait for another process at last. An NFS server keeps the locks of a computer that is
+gone for 90 s by default."""
+LOCK_PERIOD = 0.5  # s between two attempts
+REASONS = "reasons"
+"""File in the folder of unfinished results with the errors of frames, one per line."""
+
+Record = dict[str, Any]
+"""State of a bag as in OUT/NAME.json."""
+
+
+@dataclass(frozen=True)
+class Many:
+    """What `kosmos bags` does. All paths are absolute."""
+
+    folder: Path
+    out: Path
+    job: Job  # of each bag; its `bag` and `out` are replaced
+    model: Mapping[str, Any]  # options of the model, which must be the same in all runs
+    error: Callable[[Failure], str] = lambda failure: f"{failure.name}: {failure.error}"
+
+    def check(self) -> None:
+        """Raise ConfigError for options that fit no bag."""
+        start, end = self.job.start, self.job.end
+        Every.parse(self.job.every)
+        if not start < end:
+            raise ConfigError(f"--start must be before --end, got {start:g} and {end:g}")
+        if self.out.resolve().is_relative_to(self.folder.resolve()):
+            raise ConfigError(
+                f"output {self.out} must not be in {self.folder}, whose bags are described"
+            )
+
+    def record(self, name: str) -> Record:
+        """Return the state of a bag. Raises ConfigError if another command has described it."""
+        try:
+            record = _parsed(self._file(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        before = record.get("settings", self._settings)
+        if found := difference(before, self._settings):
+            raise ConfigError(
+                f"{self.out / name} is of another command: {found}; repeat that command, or "
+                "choose another output"
+            )
+        return record
+
+    def settled(self, name: str) -> Record | None:
+        """Return the record of a bag that needs no model, because it is done or cannot be read.
+
+        Raises ConfigError as `record`, and RequestError for a prompt that is not valid.
+        """
+        record = self.record(name)
+        if record.get("state") != SKIPPED:
+            return self._done(name, record)
+        try:
+            Run(self._job(name))
+        except (ConfigError, ImageError, OSError) as exc:
+            return record | {"reasons": [_reason(exc)]}
+        return None  # it was repaired
+
+    def _done(self, name: str, record: Record) -> Record | None:
+        """Return the record of a bag for which nothing is left to do; otherwise None."""
+        if record.get("state") != DONE or not (self.out / name).exists():
+            return None
+        if (self._partial(name) / DATABASE).exists():  # it was stopped while it was removed
+            return None
+        if record["bytes"] == (now := self.size(name)):
+            return record
+        reason = (
+            f"the bag had {record['bytes']} bytes when it was described, now it has {now}; remove "
+            f"{self.out / name} to describe it again"
+        )
+        return {**record, "state": FAILED, "reasons": [reason]}
+
+    def describe(self, name: str, engine: Callable[[], Engine], wait: float = 0.0) -> Record:
+        """Describe the bag `name`, continue it, or find out that it is done. Return its record.
+
+        The state is BUSY if another process has the lock for longer than `wait` seconds. With an
+        observation log it is DESCRIBED, and `add_to_log` is left. Raises the errors of `engine`,
+        RequestError for a prompt that is not valid or that the model cannot read, and
+        DeviceLostError.
+        """
+        with _locked(self._file(name), wait) as file:
+            if file is None:
+                return self._new(name, BUSY, reasons=[self._owner(name)])
+            if done := self._done(name, _parsed(file.read())):
+                return done
+            try:
+                run = Run(self._job(name))
+            except (ConfigError, ImageError, OSError) as exc:
+                return _noted(file, self._new(name, SKIPPED, reasons=[_reason(exc)]))
+            by = {"host": socket.gethostname(), "process": os.getpid()}
+            try:
+                _written(file, self._new(name, BEGUN) | by)
+                return self._described(name, run, engine, file)
+            except (ConfigError, OSError, sqlite3.Error) as exc:
+                return _noted(file, self._new(name, FAILED, reasons=[_reason(exc)]))
+
+    def _described(
+        self, name: str, run: Run, engine: Callable[[], Engine], file: IO[str]
+    ) -> Record:
+        size = self.size(name)
+        with run.open(dict(self.model)) as results:
+            path = run.partial / REASONS
+            for each in run.describe(results, engine):
+                if isinstance(each, Failure):
+                    with path.open("a", encoding="utf-8") as reasons:
+                        print(one_line(self.error(each)), file=reasons)
+            for _ in run.write(results):
+                pass
+            known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            lost = [one_line(self.error(each)) for each in run.lost]
+            more = [each for each in lost if each not in known]
+            record = self._new(
+                name,
+                DESCRIBED if self.job.log else DONE,
+                bytes=size,
+                frames=results.frames,
+                failed=results.failures + len(more),
+                **run.counts(results),
+                reasons=[*known, *more][:MAX_REASONS],
+            )
+            _written(file, record)
+        if not self.job.log:
+            run.clean()
+        return record
+
+    def add_to_log(self, record: Record) -> Record:
+        """Add a bag whose state is DESCRIBED to the observation log. Return its new record.
+
+        One process does this for all bags, because SQLite must not be written by several computers
+        on a network folder. Raises ConfigError and LogError.
+        """
+        name = record["name"]
+        with _locked(self._file(name), LOCK_WAIT) as file:
+            if file is None:
+                return self._new(name, BUSY, reasons=[self._owner(name)])
+            run = Run(self._job(name))
+            with run.open(dict(self.model)) as results:
+                run.add_to_log(results)
+                _written(file, record | {"state": DONE})
+            run.clean()
+        return record | {"state": DONE}
+
+    def give_up(self, name: str, reason: str) -> Record:
+        """Note that the bag `name` failed, unless another process works on it."""
+        record = self._new(name, FAILED, reasons=[reason])
+        with _locked(self._file(name), 0.0) as file:
+            return _noted(file, record) if file else record
+
+    def size(self, name: str) -> int:
+        """Return the bytes of all files of a bag."""
+        bag = self.folder / name
+        files = bag.iterdir() if bag.is_dir() else [bag]
+        return sum(file.stat().st_size for file in files)
+
+    def _job(self, name: str) -> Job:
+        return replace(self.job, bag=self.folder / name, out=self.out / name)
+
+    def _file(self, name: str) -> Path:
+        return self.out / f"{name}.json"
+
+    def _partial(self, name: str) -> Path:
+        return self.out / f"{name}.unfinished"
+
+    def _owner(self, name: str) -> str:
+        """Return who has the lock of a bag; the file says so without it."""
+        try:
+            owner = _parsed(self._file(name).read_text(encoding="utf-8"))
+        except OSError:
+            owner = {}
+        who = f"process {owner['process']} on {owner['host']}" if "host" in owner else ""
+        return (
+            f"another process describes it ({who or 'unknown'}); repeat the command after its end"
+        )
+
+    @property
+    def _settings(self) -> Record:
+        """What must be the same in all runs into one folder."""
+        job = self.job
+        settings = {
+            **self.model,
+            "topics": job.topics,
+            "every": job.every,
+            "start": job.start,
+            "end": job.end if job.end < float("inf") else None,
+            "copy": job.copy,
+            "task": job.settings.task,
+            "phrases": job.settings.phrases,
+            "questions": job.settings.questions,
+            "plain": not job.settings.grounded,
+            "min_score": job.settings.min_score,
+            "max_new_tokens": job.settings.max_new_tokens,
+            "max_image_pixels": job.max_image_pixels,
+            "log": job.log and str(job.log),
+        }
+        return json.loads(json.dumps(settings))
+
+    def _new(self, name: str, state: str, **values: Any) -> Record:
+        record = {
+            "name": name,
+            "state": state,
+            "bag": str(self.folder / name),
+            "out": str(self.out / name),
+            "frames": 0,
+            "failed": 0,
+            "messages": {},
+            "reasons": [],
+        }
+        return record | values | {"settings": self._settings}
+
+
+def find(folder: Path, error: Callable[[OSError], None]) -> list[str]:
+    """Return the sorted paths of all bags below `folder`, relative to it.
+
+    A bag is a directory with metadata.yaml, or whose files are numbered as rosbag2 does it; every
+    other file *.mcap, *.db3 or *.bag is a bag of its own. Folders behind symbolic links are
+    searched, too. Calls `error` for a folder that cannot be read. Raises ConfigError.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} must be a folder with bags, and no such folder exists")
+    found, seen = [], set()
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=error):
+        path = Path(name)
+        stored = [file for file in files if is_storage(Path(file)) or file.endswith(ROS1)]
+        if (real := path.resolve()) in seen:  # a link to a folder above it
+            folders.clear()
+        elif METADATA in files or _are_one_bag(path.name, stored):
+            folders.clear()
+            found.append(path)
+        else:
+            found += [path / file for file in stored]
+        seen.add(real)
+    if found == [folder]:
+        raise ConfigError(f"{folder} is a bag; describe it with `kosmos bag`, or name its folder")
+    if not found:
+        raise ConfigError(f"{folder} has no bags: no {METADATA} and no file *.mcap or *.db3")
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def one_after_the_other(
+    many: Many, names: Sequence[str], engine: Callable[[], Engine]
+) -> Iterator[Record]:
+    """Describe the bags in this process. Yields their records; locked bags come last.
+
+    Raises the errors of `Many.describe`.
+    """
+    busy = []
+    for name in names:
+        record = many.describe(name, engine)
+        if record["state"] == BUSY:
+            busy.append(name)
+        else:
+            yield record
+    for name in busy:
+        yield many.describe(name, engine, LOCK_WAIT)
+
+
+def in_order(many: Many, names: Sequence[str], records: Iterable[Record]) -> Iterator[Record]:
+    """Yield the records, which come in any order, in the order of `names`.
+
+    Bags are added to the observation log in this order, so that it is the same whatever worker is
+    faster. Raises ConfigError and LogError.
+    """
+    waiting: dict[str, Record] = {}
+    left = deque(names)
+    for each in records:
+        waiting[each["name"]] = each
+        while left and left[0] in waiting:
+            record = waiting.pop(left.popleft())
+            yield many.add_to_log(record) if record["state"] == DESCRIBED else record
+
+
+def _are_one_bag(name: str, files: Sequence[str]) -> bool:
+    """Return whether these are the files of a bag whose recorder wrote no metadata.yaml."""
+    return bool(files) and all(
+        re.fullmatch(rf"{re.escape(name)}_\d+\.(mcap|db3)(\.zstd)?", file) for file in files
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, wait: float) -> Iterator[IO[str] | None]:
+    """Open the file of a bag with its lock, at most `wait` seconds later; None: it is locked.
+
+    The lock belongs to the process: closing the file anywhere in it ends the lock, and a child
+    process does not have it. The file is never removed, because a process that waits for the lock
+    of a removed file would not exclude one that makes a new file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + wait
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: locked
+                if time.monotonic() >= end:
+                    yield None
+                    return
+            time.sleep(LOCK_PERIOD)
+        yield file
+
+
+def _written(file: IO[str], record: Record) -> Record:
+    """Write the state of a bag to its locked file, before anything relies on it."""
+    # Another name in its place would be a file without the lock. A half-written record reads as
+    # none, and the unfinished results, which are removed later, still say what is done.
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps(record) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+    return record
+
+
+def _noted(file: IO[str], record: Record) -> Record:
+    """Write the state of a bag with an error; the cause may be a full disk."""
+    with contextlib.suppress(OSError):
+        _written(file, record)
+    return record
+
+
+def _parsed(text: str) -> Record:
+    try:
+        record = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return one_line(f"{error.filename or ''} {error.strerror or error}".strip())
+    return one_line(error)
