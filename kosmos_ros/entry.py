@@ -27,6 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = range(1, 8)
 """Exit codes of the nodes; docs/interface.md explains them."""
 FOLDER = "kosmos_ros.ros."  # start of the names of the nodes' modules, except web_node
+STDOUT = 1  # file descriptor
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
 REMINDER = signal.SIGUSR1
@@ -283,8 +284,8 @@ def catch_signals() -> int:
 
 def output_failed(program: str, error: OSError) -> NoReturn:
     """End the program because standard output cannot be written."""
-    # Python flushes again at exit, which would fail again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # Python flushes again at exit, which would fail again. sys.stdout may be another stream.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
     if isinstance(error, BrokenPipeError):
         sys.exit(BROKEN_PIPE)
     sys.exit(f"{program}: standard output: {error.strerror}")

@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--start-offset` does.",
         "End this long after the first message of the bag (seconds). Default: the end of the bag.",
     )
-    jobs.add_questions(parser, "Messages of the topic captions")
+    jobs.add_questions(parser, "Result to write on the topic captions")
     parser.add_argument("--copy", action="store_true", help="Write the original messages, too.")
     jobs.add_log(parser)
 

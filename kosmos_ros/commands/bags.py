@@ -23,7 +23,7 @@ from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write_line
 from kosmos_ros.commands.tasks import Loader, message
 from kosmos_ros.entry import ENVIRONMENT, OFFLINE_PACKAGES, RAY_PACKAGES, missing_package
-from kosmos_ros.errors import ConfigError
+from kosmos_ros.errors import ConfigError, LogError
 
 if TYPE_CHECKING:
     from kosmos_ros.offline.bags.many import Many, Record
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         report(missing)
         return ENVIRONMENT
     if options.workers and not options.ray:
-        raise ConfigError("--workers is for --ray; add --ray, or remove --workers")
+        raise ConfigError("--workers needs --ray; add --ray, or remove --workers")
     from kosmos_ros.offline.bags.many import Many, find, in_order
 
     # Workers have other working directories.
@@ -82,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
     job = bag.job_of(options, folder, out)
     job = replace(job, log=job.log and job.log.absolute())
     model = {name: getattr(options, name) for name in opts.MODEL}
+    if (weights := Path(options.model).expanduser()).is_dir() and options.model != "shapes":
+        model["model"] = str(weights.absolute())
     many = Many(folder, out, job, model, message)
     many.check()
     jobs.check_log(job.log)
@@ -93,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         output, records = sys.stdout, in_order(many, names, _records(options, many, names))
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints its own messages
             faults = _written(records, output)
-    except (OSError, sqlite3.Error) as exc:
+    except (OSError, sqlite3.Error, LogError) as exc:
         again = "; repeat the command to continue"
         report(f"{folder} to {out}: {getattr(exc, 'strerror', '') or exc}{again}")
         return 1

@@ -40,12 +40,13 @@ def add(commands: Any) -> None:
     )
     jobs.add_choice(
         parser,
-        "Describe every N-th image, for example 10, or one frame of a video per period, for "
-        "example 0.5s. Default: 1, all of them.",
+        "Describe every N-th image or frame, for example 10, or one frame of a video per period, "
+        "for example 0.5s. Default: 1, all.",
         "Begin this long after the first frame of the video (seconds).",
-        "End this long after the first frame of the video (seconds). Default: its end.",
+        "End this long after the first frame of the video (seconds). Default: the end of the "
+        "video.",
     )
-    jobs.add_questions(parser, "Kind of the caption")
+    jobs.add_questions(parser, "Result for each frame")
     jobs.add_log(parser)
     parser.set_defaults(run=run)
 

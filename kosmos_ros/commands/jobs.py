@@ -65,7 +65,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="Add the frames to this observation log, too, for `kosmos recall` and `kosmos "
-        "report`. It is made if it does not exist.",
+        "report`. The file is created if it does not exist.",
     )
     opts.add_plain(parser)
     for name in ("min_score", "max_new_tokens", "max_image_pixels"):
@@ -134,18 +134,15 @@ def _complete(options: argparse.Namespace, kind: str, source: Path, run: Run) ->
     with run.open({name: getattr(options, name) for name in opts.MODEL}) as results:
         found = run.describe(results, Loader(options))
         bar = {"unit": "frame", "total": run.expected, "initial": results.frames}
-        reported = set()
         for each in tqdm(found, disable=quiet, **bar):
             if isinstance(each, Failure):
-                reported.add(each.name)
                 report(message(each))
         run.add_to_log(results)
         for _ in tqdm(run.write(results), desc="write", unit="result", disable=quiet):
             pass
-        lost = [each for each in run.lost if each.name not in reported]
-        for each in lost:
+        for each in run.lost:
             report(message(each))
-        failures = results.failures + len(lost)
+        failures = results.failures
         write_line(
             {
                 kind: str(source),

@@ -138,7 +138,7 @@ def check_writable(path: Path) -> None:
         raise ConfigError(f"{name} is a folder, expected the path of an observation log")
     if not folder.is_dir():
         raise ConfigError(
-            f"{name} cannot be made: make its folder {quoted(str(folder), 200)} first"
+            f"{name} cannot be created: create its folder {quoted(str(folder), 200)} first"
         )
     for place in (folder, path):
         if place.exists() and not os.access(place, os.W_OK):

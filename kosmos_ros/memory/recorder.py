@@ -191,7 +191,7 @@ class Recorder:
             with self._changed:
                 self._lost_thumbnails += 1
             if text != self._thumbnail_error:
-                self._warn(f"a thumbnail cannot be made: {text}")
+                self._warn(f"cannot create a thumbnail: {text}")
             self._thumbnail_error = text
             return None
 

@@ -185,7 +185,8 @@ class Run(abc.ABC):
         if job.out.exists() and not results.written:
             results.__exit__()
             raise ConfigError(
-                f"output {job.out} exists, although its run has not ended; remove it"
+                f"output {job.out} exists, but its run is unfinished; remove {job.out} and repeat "
+                "the command"
             )
         return results
 
@@ -265,7 +266,8 @@ class Run(abc.ABC):
             except KosmosError as exc:
                 return Failure(frame.name, exc)
             except MemoryError:
-                return Failure(frame.name, ImageError("memory is too short to decode the image"))
+                reason = "there is not enough memory to decode the image"
+                return Failure(frame.name, ImageError(reason))
             return Picture(frame.name, image, self.plan.prompts, source)
 
         return frame.size, decoded
@@ -273,14 +275,17 @@ class Run(abc.ABC):
     def write(self, results: Unfinished) -> Iterator[None]:
         """Write the output and remove the unfinished results. Yields after each part."""
         out = self._job.out
-        # The name of the output may be a part of its contents.
-        path = self.partial / out.name
+        # The name of the output may be a part of its contents. It may be that of the results.
+        path = self.partial / "output" / out.name
         if not results.written:
-            _remove(path)
+            _remove(path.parent)
+            path.parent.mkdir()
             yield from self.written(path, results)
             if out.exists():
-                raise ConfigError(f"output {out} was made meanwhile; remove it")
-            results.finish()
+                raise ConfigError(
+                    f"another program has created output {out}; remove it and repeat the command"
+                )
+            self.lost = results.finish(self.lost)
         if not out.exists():
             path.rename(out)
 
@@ -323,6 +328,6 @@ def _stored(
         made = [each.result() for each in waiting if isinstance(each, Future)]
         rows = [row for own, _ in made for row in own]
         observations = [each for _, own in made for each in own]
-        failures = sum(isinstance(each, Failure) for each in frames)
-        results.add(rows, observations, len(frames), len(frames) - failures, failures)
+        failures = [each for each in frames if isinstance(each, Failure)]
+        results.add(rows, observations, len(frames) - len(failures), failures)
     return list(frames)

@@ -24,18 +24,20 @@ from kosmos_ros.memory.record_json import (
     phrases_to_json,
 )
 from kosmos_ros.memory.records import Observation
+from kosmos_ros.offline.batches import Failure
 from kosmos_ros.sanitize import quoted
 
 DATABASE = "results.db"
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS run (settings TEXT, position INTEGER, frames INTEGER, failures INTEGER,
-    written INTEGER);
+CREATE TABLE IF NOT EXISTS run (settings TEXT, frames INTEGER, written INTEGER);
+CREATE TABLE IF NOT EXISTS failure (number INTEGER PRIMARY KEY, name TEXT, reason TEXT);
 CREATE TABLE IF NOT EXISTS message (number INTEGER PRIMARY KEY, topic TEXT, time INTEGER,
     data BLOB);
 CREATE TABLE IF NOT EXISTS observation (number INTEGER PRIMARY KEY, record TEXT, thumbnail BLOB);
 """
-"""`position`: frames of the source that are done, also those without a result. `written`: the
-output is complete."""
+"""`frames`: those that have results. `failure`: frames without a result, and what could not be
+copied, as JSON, because the name of a file need not be UTF-8. `written`: the output is
+complete."""
 
 
 @dataclass(frozen=True)
@@ -80,31 +82,33 @@ class Unfinished:
         for statement in filter(str.strip, SCHEMA.split(";")):
             run(statement)
         if not run("SELECT * FROM run").fetchall():
-            run("INSERT INTO run VALUES (?, 0, 0, 0, 0)", (json.dumps(settings),))
+            run("INSERT INTO run VALUES (?, 0, 0)", (json.dumps(settings),))
         run("COMMIT")
-        row = run("SELECT settings, position, frames, failures, written FROM run").fetchone()
+        row = run("SELECT settings, frames, written FROM run").fetchone()
         self._check(json.loads(row[0]), json.loads(json.dumps(settings)))
-        self.position, self.frames, self.failures, self.written = map(int, row[1:])
+        self.frames, self.written = map(int, row[1:])
+        (self.failures,) = run("SELECT COUNT(*) FROM failure").fetchone()
+
+    @property
+    def position(self) -> int:
+        """Number of frames of the source that are done before `finish`, also without a result."""
+        return self.frames + self.failures
 
     def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         if found := difference(before, now):
             raise ConfigError(
-                f"{self._folder} has the unfinished results of another command: {found}; repeat "
-                "that command, choose another output, or remove the folder"
+                f"{self._folder} has unfinished results with other settings: {found}; repeat the "
+                "earlier command, choose another output, or remove the folder"
             )
 
     def add(
         self,
         rows: Iterable[Row],
         observations: Iterable[Observation],
-        position: int,
         frames: int,
-        failures: int,
+        failures: Collection[Failure],
     ) -> None:
-        """Add the results of a batch, at once.
-
-        `position` is the number of all its frames, `frames` of those that have results.
-        """
+        """Add the results of a batch, at once. `frames` is the number of those with results."""
         with self._transaction() as run:
             for row in rows:
                 run(
@@ -116,19 +120,33 @@ class Unfinished:
                     "INSERT INTO observation (record, thumbnail) VALUES (?, ?)",
                     (_to_json(each), each.thumbnail),
                 )
-            self.position += position
-            self.frames += frames
-            self.failures += failures
-            run(
-                "UPDATE run SET position = ?, frames = ?, failures = ?",
-                (self.position, self.frames, self.failures),
-            )
+            self._fail(failures)
+            run("UPDATE run SET frames = ?", (self.frames + frames,))
+        self.frames += frames
+        self.failures += len(failures)
 
-    def finish(self) -> None:
-        """Note that the output is complete."""
+    def finish(self, lost: Iterable[Failure]) -> list[Failure]:
+        """Note that the output is complete but for what is lost. Return what is new of it."""
+        known = {name for name, _ in self.reasons()}
+        new = [each for each in lost if each.name not in known]
         with self._transaction() as run:
+            self._fail(new)
             run("UPDATE run SET written = 1")
         self.written = 1
+        self.failures += len(new)
+        return new
+
+    def _fail(self, failures: Iterable[Failure]) -> None:
+        for each in failures:
+            self._database.execute(
+                "INSERT INTO failure (name, reason) VALUES (?, ?)",
+                (json.dumps(each.name), json.dumps(str(each.error))),
+            )
+
+    def reasons(self) -> list[tuple[str, str]]:
+        """Return the name and the reason of each failure."""
+        found = self._database.execute("SELECT name, reason FROM failure ORDER BY number")
+        return [(json.loads(name), json.loads(reason)) for name, reason in found]
 
     def rows(self) -> Iterator[Row]:
         """Yield all results in the order of `add`."""
@@ -171,7 +189,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             was, is_now = quoted(before.get(name)), quoted(now.get(name))
-            return f"its {name} was {was}, now it is {is_now}"
+            return f"{name} was {was}, now it is {is_now}"
     return ""
 
 

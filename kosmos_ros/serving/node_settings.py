@@ -260,8 +260,8 @@ class CameraSettings:
         "brief_caption",
         "Result to publish on ~/captions for each frame. brief_caption, detailed_caption: a "
         "caption. phrase_grounding: the boxes of phrases. question: the answers to questions. "
-        "prompt: the output for prompt. Set phrases, questions or prompt before a task that needs "
-        "it, or together with the task.",
+        "prompt: the output for prompt. A task whose parameter (phrases, questions or prompt) is "
+        "empty is refused: set that parameter first, or both in one atomic request.",
         choices=FRAME_TASKS,
     )
     phrases: tuple[str, ...] = parameter(

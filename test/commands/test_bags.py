@@ -58,8 +58,9 @@ def test_ray_gives_the_results_of_one_process(kosmos, tmp_path):
         found[kind] = named, results, observations
     assert found["ray"] == found["serial"]
     # Nothing is left, so neither a model nor a cluster is started.
-    again = kosmos(*words, "--ray", "127.0.0.1:1")
-    assert again == (1, lines, err)
+    code, again, own = kosmos(*words, "--ray", "127.0.0.1:1")
+    assert (code, again) == (1, lines)
+    assert own.splitlines() == [each for each in err.splitlines() if each.startswith("kosmos: ")]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_ray_gives_the_results_of_one_process(kosmos, tmp_path):
         (("--every", "often"), "--every must be a number of frames such as 10, or seconds such"),
         (("--start", "2", "--end", "1"), "--start must be before --end, got 2 and 1"),
         (("--phrase", "<object>"), "--phrase"),
-        (("--workers", "2"), "--workers is for --ray; add --ray, or remove --workers"),
+        (("--workers", "2"), "--workers needs --ray; add --ray, or remove --workers"),
         (("--workers", "0", "--ray"), "--workers must be a number from 1 to 10000, got '0'"),
     ],
 )

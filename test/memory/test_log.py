@@ -406,7 +406,7 @@ def test_an_empty_file_becomes_a_log(path):
 def test_a_missing_file_or_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"there is no observation log '.*none\.db'"):
         ObservationLog.read(tmp_path / "none.db")
-    with pytest.raises(ConfigError, match=r"cannot be made: make its folder '.*nowhere' first"):
+    with pytest.raises(ConfigError, match=r"created: create its folder '.*nowhere' first"):
         ObservationLog.open(tmp_path / "nowhere" / "memory.db")
     with pytest.raises(ConfigError, match="is a folder"):
         ObservationLog.open(tmp_path)

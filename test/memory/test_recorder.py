@@ -120,7 +120,7 @@ def test_a_record_whose_thumbnail_cannot_be_made_is_written(path, recorder, warn
     assert stamps(path) == [1, 2]
     assert recorder.state().lost_thumbnails == 2
     (warning,) = warnings
-    assert warning.startswith("a thumbnail cannot be made: ")
+    assert warning.startswith("cannot create a thumbnail: ")
 
 
 def test_limits_are_kept(path, warnings):
@@ -271,7 +271,7 @@ def test_a_removed_folder_is_reported_until_it_is_back(tmp_path, warnings):
     folder.rmdir()
     recorder.add(seen(2), None)
     until(lambda: len(warnings) == 2)
-    assert "make its folder" in warnings[1]
+    assert "create its folder" in warnings[1]
     folder.mkdir()
     until(lambda: recorder.state().written == 2)
     assert recorder.close(PATIENCE)

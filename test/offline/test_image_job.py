@@ -20,6 +20,7 @@ from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.offline.batches import MAX_BATCH, Failure
 from kosmos_ros.offline.folders import job as jobs
 from kosmos_ros.offline.folders.job import Job, Run
+from kosmos_ros.offline.folders.reading import Folder
 from kosmos_ros.serving.node_settings import CameraSettings
 
 SIZE = 32, 24
@@ -124,6 +125,25 @@ def test_every_takes_images_by_number_and_frames_of_a_video_by_time(tmp_path):
     make(video(tmp_path / "v.avi"), tmp_path / "v.jsonl", every="0.5s", start=0.3, end=1.9)
     assert [each["time"] for each in lines(tmp_path / "v.jsonl")] == [0.3, 0.8, 1.3, 1.8]
     assert levels(tmp_path / "v.jsonl") == pytest.approx([24, 64, 104, 144], abs=1)
+
+
+def test_a_folder_that_cannot_be_read_is_named_after_all_images(tmp_path, monkeypatch):
+    """Its name shifts no image, so a run may continue although the folder can be read now."""
+    for name in range(6):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    whole = Folder(tmp_path, 2)
+    walk = os.walk
+
+    def hiding(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(tmp_path / "-")))
+        return walk(folder, onerror=onerror)
+
+    monkeypatch.setattr(os, "walk", hiding)
+    hidden = Folder(tmp_path, 2)
+    assert hidden.identity == whole.identity
+    *images, failure = hidden.frames(0)
+    assert [each.name for each in images] == [each.name for each in whole.frames(0)]
+    assert (failure.name, str(failure.error)) == (str(tmp_path / "-"), "Permission denied")
 
 
 def test_a_video_that_was_cut_off_is_named_and_read_to_its_end(tmp_path):
@@ -235,5 +255,5 @@ def test_other_files_are_not_continued(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         make(source, tmp_path / "out.json")
     Image.fromarray(grey(99)).save(source / "new.png")
-    with pytest.raises(ConfigError, match="another command: its set of files was"):
+    with pytest.raises(ConfigError, match="other settings: set of files was"):
         make(source, tmp_path / "out.json")

@@ -32,7 +32,8 @@ VALID: dict[str, tuple[Any, ...]] = {
     "max_image_pixels": (10**6, 5 * 10**7),
 }
 OF_A_CAMERA: dict[str, tuple[Any, ...]] = {
-    "task": ("brief_caption", "detailed_caption", "phrase_grounding", "question", "null"),
+    # The other tasks are refused while the camera has no phrase, question or prompt.
+    "task": ("brief_caption", "detailed_caption", "null"),
     "phrases": (["a red circle"], ["a blue square", "a green star"], [""], "null"),
     "questions": (["What is this?"], [""], "null"),
     "max_rate": (0.5, 2.0, 10.0, 0.0),

@@ -87,7 +87,10 @@ class Cluster:
             done, _ = self._ray.wait([*self._running], timeout=NOTICE)
             if not done and not any(name for _, name, _ in self._running.values()):
                 needed = ", ".join(f"{amount} {name}" for name, amount in self._share.items())
-                self._report(f"no worker is ready yet; each needs {needed} of a node, and a model")
+                self._report(
+                    f"no worker is ready yet; each needs {needed} on one computer, and time to "
+                    "load the model"
+                )
             for each in done:
                 if record := self._result(each):
                     left -= 1
@@ -112,7 +115,8 @@ class Cluster:
         except self._ray.exceptions.RayError as exc:
             return self._replace(worker, name, exc)
         self._idle.append(worker)
-        self._ends[name] = 0
+        if not name:
+            self._ends[name] = 0
         if record and record["state"] == BUSY and not wait:
             self._waiting.append((name, LOCK_WAIT))
             return None
@@ -138,7 +142,8 @@ class Cluster:
             if name:
                 self._report(f"{name}: its worker ended, another one continues: {reason}")
                 self._waiting.appendleft((name, 0.0))
-        self._start()
+        if self._waiting:
+            self._start()
         return record
 
 
@@ -177,7 +182,7 @@ def share(
     if cores > all_cores:
         raise ConfigError(
             f"a worker needs {cores} CPU cores, the cluster has {all_cores}; lower --threads, or "
-            "add nodes"
+            "add computers"
         )
     return count or all_cores // cores, {"CPU": cores}
 

@@ -47,8 +47,6 @@ LOCK_WAIT = 120.0
 """Seconds to wait for another process at last. An NFS server keeps the locks of a computer that is
 gone for 90 s by default."""
 LOCK_PERIOD = 0.5  # s between two attempts
-REASONS = "reasons"
-"""File in the folder of unfinished results with the errors of frames, one per line."""
 
 Record = dict[str, Any]
 """State of a bag as in OUT/NAME.json."""
@@ -78,14 +76,19 @@ class Many:
     def record(self, name: str) -> Record:
         """Return the state of a bag. Raises ConfigError if another command has described it."""
         try:
-            record = _parsed(self._file(name).read_text(encoding="utf-8"))
+            return self._own(name, self._file(name).read_bytes())
         except FileNotFoundError:
             return {}
-        before = record.get("settings", self._settings)
-        if found := difference(before, self._settings):
+
+    def _own(self, name: str, text: bytes) -> Record:
+        """Return the record in a file. Raises ConfigError if another command has written it."""
+        record = _parsed(text)
+        now = self._settings | {"bag": str(self.folder / name)}
+        before = record.get("settings", {}) | {"bag": record.get("bag")}
+        if found := difference(before, now) if record else "":
             raise ConfigError(
-                f"{self.out / name} is of another command: {found}; repeat that command, or "
-                "choose another output"
+                f"{self.out / name} was written with other settings: {found}; repeat the earlier "
+                "command, or choose another output"
             )
         return record
 
@@ -104,10 +107,13 @@ class Many:
         return None  # it was repaired
 
     def _done(self, name: str, record: Record) -> Record | None:
-        """Return the record of a bag for which nothing is left to do; otherwise None."""
-        if record.get("state") != DONE or not (self.out / name).exists():
+        """Return the record of a bag that needs no model any more; otherwise None."""
+        state, kept = record.get("state"), (self._partial(name) / DATABASE).exists()
+        if not (self.out / name).exists():
             return None
-        if (self._partial(name) / DATABASE).exists():  # it was stopped while it was removed
+        if state == DESCRIBED and kept:
+            return record
+        if state != DONE or kept:  # it was stopped while the unfinished results were removed
             return None
         if record["bytes"] == (now := self.size(name)):
             return record
@@ -128,7 +134,7 @@ class Many:
         with _locked(self._file(name), wait) as file:
             if file is None:
                 return self._new(name, BUSY, reasons=[self._owner(name)])
-            if done := self._done(name, _parsed(file.read())):
+            if done := self._done(name, self._own(name, file.read())):
                 return done
             try:
                 run = Run(self._job(name))
@@ -142,28 +148,23 @@ class Many:
                 return _noted(file, self._new(name, FAILED, reasons=[_reason(exc)]))
 
     def _described(
-        self, name: str, run: Run, engine: Callable[[], Engine], file: IO[str]
+        self, name: str, run: Run, engine: Callable[[], Engine], file: IO[bytes]
     ) -> Record:
         size = self.size(name)
         with run.open(dict(self.model)) as results:
-            path = run.partial / REASONS
-            for each in run.describe(results, engine):
-                if isinstance(each, Failure):
-                    with path.open("a", encoding="utf-8") as reasons:
-                        print(one_line(self.error(each)), file=reasons)
+            for _ in run.describe(results, engine):
+                pass
             for _ in run.write(results):
                 pass
-            known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            lost = [one_line(self.error(each)) for each in run.lost]
-            more = [each for each in lost if each not in known]
+            failures = [Failure(name, ImageError(why)) for name, why in results.reasons()]
             record = self._new(
                 name,
                 DESCRIBED if self.job.log else DONE,
                 bytes=size,
                 frames=results.frames,
-                failed=results.failures + len(more),
+                failed=len(failures),
                 **run.counts(results),
-                reasons=[*known, *more][:MAX_REASONS],
+                reasons=[one_line(self.error(each)) for each in failures[:MAX_REASONS]],
             )
             _written(file, record)
         if not self.job.log:
@@ -180,24 +181,33 @@ class Many:
         with _locked(self._file(name), LOCK_WAIT) as file:
             if file is None:
                 return self._new(name, BUSY, reasons=[self._owner(name)])
-            run = Run(self._job(name))
-            with run.open(dict(self.model)) as results:
+            known = self._done(name, self._own(name, file.read()))
+            if known and known["state"] == DONE:  # another process has added it
+                return known
+            try:
+                run = Run(self._job(name))
+                results = run.open(dict(self.model))
+            except (ConfigError, ImageError, OSError, sqlite3.Error) as exc:
+                return _noted(file, self._new(name, FAILED, reasons=[_reason(exc)]))
+            with results:
                 run.add_to_log(results)
                 _written(file, record | {"state": DONE})
             run.clean()
         return record | {"state": DONE}
 
     def give_up(self, name: str, reason: str) -> Record:
-        """Note that the bag `name` failed, unless another process works on it."""
+        """Note that the bag `name` failed, unless another process works on it or it is done."""
         record = self._new(name, FAILED, reasons=[reason])
         with _locked(self._file(name), 0.0) as file:
-            return _noted(file, record) if file else record
+            if file is None:
+                return record
+            return self._done(name, _parsed(file.read())) or _noted(file, record)
 
     def size(self, name: str) -> int:
-        """Return the bytes of all files of a bag."""
+        """Return the bytes of the files of a bag that have messages; a file that is gone has 0."""
         bag = self.folder / name
-        files = bag.iterdir() if bag.is_dir() else [bag]
-        return sum(file.stat().st_size for file in files)
+        files = [file for file in bag.iterdir() if is_storage(file)] if bag.is_dir() else [bag]
+        return sum(file.stat().st_size for file in files if file.exists())
 
     def _job(self, name: str) -> Job:
         return replace(self.job, bag=self.folder / name, out=self.out / name)
@@ -211,12 +221,13 @@ class Many:
     def _owner(self, name: str) -> str:
         """Return who has the lock of a bag; the file says so without it."""
         try:
-            owner = _parsed(self._file(name).read_text(encoding="utf-8"))
+            owner = _parsed(self._file(name).read_bytes())
         except OSError:
             owner = {}
         who = f"process {owner['process']} on {owner['host']}" if "host" in owner else ""
         return (
-            f"another process describes it ({who or 'unknown'}); repeat the command after its end"
+            f"another process ({who or 'unknown'}) is describing it; repeat the command when that "
+            "process has ended"
         )
 
     @property
@@ -263,9 +274,10 @@ def find(folder: Path, error: Callable[[OSError], None]) -> list[str]:
     searched, too. Calls `error` for a folder that cannot be read. Raises ConfigError.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} must be a folder with bags, and no such folder exists")
+        raise ConfigError(f"{folder} must be a folder with bags; it does not exist, or is a file")
     found, seen = [], set()
     for name, folders, files in os.walk(folder, followlinks=True, onerror=error):
+        folders.sort()  # so that a folder with two names has the same one on every computer
         path = Path(name)
         stored = [file for file in files if is_storage(Path(file)) or file.endswith(ROS1)]
         if (real := path.resolve()) in seen:  # a link to a folder above it
@@ -277,7 +289,9 @@ def find(folder: Path, error: Callable[[OSError], None]) -> list[str]:
             found += [path / file for file in stored]
         seen.add(real)
     if found == [folder]:
-        raise ConfigError(f"{folder} is a bag; describe it with `kosmos bag`, or name its folder")
+        raise ConfigError(
+            f"{folder} is a bag; describe it with `kosmos bag`, or give the folder that has it"
+        )
     if not found:
         raise ConfigError(f"{folder} has no bags: no {METADATA} and no file *.mcap or *.db3")
     return sorted(path.relative_to(folder).as_posix() for path in found)
@@ -324,7 +338,7 @@ def _are_one_bag(name: str, files: Sequence[str]) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: float) -> Iterator[IO[str] | None]:
+def _locked(path: Path, wait: float) -> Iterator[IO[bytes] | None]:
     """Open the file of a bag with its lock, at most `wait` seconds later; None: it is locked.
 
     The lock belongs to the process: closing the file anywhere in it ends the lock, and a child
@@ -333,7 +347,8 @@ def _locked(path: Path, wait: float) -> Iterator[IO[str] | None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + wait
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+", encoding="utf-8") as file:
+    # Without a buffer, which would be written again at the end, although the disk is full.
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
         while True:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -346,28 +361,29 @@ def _locked(path: Path, wait: float) -> Iterator[IO[str] | None]:
         yield file
 
 
-def _written(file: IO[str], record: Record) -> Record:
+def _written(file: IO[bytes], record: Record) -> Record:
     """Write the state of a bag to its locked file, before anything relies on it."""
     # Another name in its place would be a file without the lock. A half-written record reads as
     # none, and the unfinished results, which are removed later, still say what is done.
     file.seek(0)
     file.truncate()
-    file.write(json.dumps(record) + "\n")
-    file.flush()
+    text = (json.dumps(record) + "\n").encode()
+    while text:
+        text = text[file.write(text) :]
     os.fsync(file.fileno())
     return record
 
 
-def _noted(file: IO[str], record: Record) -> Record:
+def _noted(file: IO[bytes], record: Record) -> Record:
     """Write the state of a bag with an error; the cause may be a full disk."""
     with contextlib.suppress(OSError):
         _written(file, record)
     return record
 
 
-def _parsed(text: str) -> Record:
+def _parsed(text: bytes) -> Record:
     try:
-        record = json.loads(text or "{}")
+        record = json.loads(text or b"{}")
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}

@@ -9,6 +9,7 @@ model and no output.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import shutil
 import struct
@@ -28,6 +29,8 @@ STORAGES = (".mcap", ".db3")
 """Ends of the names of files with messages."""
 COMPRESSED_FILE = ".zstd"
 """End of the name of a file that `ros2 bag record --compression-mode file` has compressed."""
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+"""Errors of the system that a repetition of the command need not meet."""
 MAX_MESSAGE = 1_000_000_000  # bytes of a compressed message; a few kB may become any number
 RECOVER = "run `mcap recover FILE -o NEW_FILE` and read the new file"
 
@@ -109,6 +112,8 @@ class Bag:
                         newest = f"; its messages after {_seconds(time)} are not read"
                         yield _message(connection, time, data, unpack)
             except Exception as exc:  # rosbags raises any error for a damaged file
+                if isinstance(exc, OSError) and exc.errno in PASSING:
+                    raise  # a run that continues must count the same messages
                 yield Unreadable(str(file), ImageError(f"{file}: {_reason(exc)}{newest}"))
             if reason := _unmerged(file):
                 yield Unreadable(str(file), ImageError(f"{file}: {reason}"))

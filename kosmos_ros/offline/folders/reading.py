@@ -88,15 +88,17 @@ class Folder:
     def __init__(self, path: Path, every: int = 1) -> None:
         self._path = path
         found = sorted(self._found(), key=lambda each: Path(each.name).parts)
-        if not any(isinstance(each, Origin) for each in found):
-            first = next(iter(found), None)
-            if isinstance(first, Failure):
-                raise ConfigError(f"{first.name}: {first.error}")
+        images = [each for each in found if isinstance(each, Origin)]
+        failures = [each for each in found if isinstance(each, Failure)]
+        if not images:
+            if failures:
+                raise ConfigError(f"{failures[0].name}: {failures[0].error}")
             raise ConfigError(
                 f"{quoted(str(path), 300)} has no file that ends in {', '.join(SUFFIXES)}"
             )
-        self.identity = _digest(each for each in found if isinstance(each, Origin))
-        self._chosen = _apart(found[::every])
+        self.identity = _digest(iter(images))
+        # Failures come last, because they may differ between a run and its continuation.
+        self._chosen = [*_apart(images[::every]), *failures]
         self.expected = len(self._chosen)
 
     def frames(self, position: int) -> Iterator[Frame | Failure]:

@@ -25,7 +25,7 @@ function filter(changes) {
   $("#count").textContent = all
     ? counted(frames.length)
     : `${count(state.shown.length)} of ${counted(frames.length)}`;
-  $("#none").textContent = frames.length ? "No frame has these words." : "The log has no frames of this time.";
+  $("#none").textContent = frames.length ? "No frame has these words." : "The log has no frames in this period.";
   $("#none").hidden = state.shown.length > 0;
   strips.show(state.shown);
   grid.show(state.shown);

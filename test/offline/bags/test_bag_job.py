@@ -35,7 +35,7 @@ from kosmos_ros.offline.bags.reading import Bag, Message
 from kosmos_ros.offline.bags.selection import cameras
 from kosmos_ros.offline.batches import MAX_BATCH, Failure, Picture
 from kosmos_ros.offline.every import Every
-from kosmos_ros.offline.unfinished import Unfinished
+from kosmos_ros.offline.unfinished import DATABASE, Unfinished
 from kosmos_ros.serving.node_settings import CameraSettings, check_name
 
 BOTH = sorted(
@@ -546,7 +546,7 @@ def test_results_of_another_command_are_not_continued(source, tmp_path, other):
     engine.fails_after = 1
     with pytest.raises(RuntimeError):
         make(source, tmp_path / "out", engine)
-    with pytest.raises(ConfigError, match="has the unfinished results of another command: its "):
+    with pytest.raises(ConfigError, match="has unfinished results with other settings: "):
         make(source, tmp_path / "out", **other)
 
 
@@ -690,12 +690,19 @@ def test_equal_frames_of_a_bag_without_stamps_are_all_in_the_log_once(source, tm
         assert [each.caption for each in log.get(range(100))] == [each.caption for each in frames]
 
 
+def test_an_output_may_have_the_name_of_the_unfinished_results(source, tmp_path):
+    out = tmp_path / DATABASE
+    make(source, out)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["in", DATABASE]
+    assert bags.messages(out, "/kosmos/front/captions")
+
+
 def test_observations_come_back_as_they_were_kept(tmp_path):
     boxes = (Box(1.0, 2.0, 3.0, 4.0, 0.5, track=7, position=(1.0, 2.0, 3.0)),)
     phrases = (Phrase("a cup", 0, 5, boxes),)
     kept = Observation(5, "front", "a cup.", phrases=phrases, thumbnail=b"webp",
                        answers=(Answer("What?", "a cup", 0.5, phrases),))  # fmt: skip
     with Unfinished(tmp_path / "out.unfinished", {}) as results:
-        results.add([], [kept, replace(kept, thumbnail=None)], 2, 2, 0)
+        results.add([], [kept, replace(kept, thumbnail=None)], 2, [])
     with Unfinished(tmp_path / "out.unfinished", {}) as results:
         assert list(results.observations()) == [kept, replace(kept, thumbnail=None)]

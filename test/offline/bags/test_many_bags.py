@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All bags below a folder are described, by one process or several. A fake engine describes."""
 
+import errno
 import json
 import os
 import shutil
@@ -114,8 +115,64 @@ def test_a_second_call_does_what_is_left(many):
     assert records(many, engine)["a"]["frames"] == 21
     assert many.settled("a")["state"] == "done"
     other = replace(many, model={**many.model, "device": "cuda"})
-    with pytest.raises(ConfigError, match="its device was 'cpu', now it is 'cuda'"):
+    with pytest.raises(ConfigError, match="device was 'cpu', now it is 'cuda'"):
         other.settled("deep/c")
+    with pytest.raises(ConfigError, match="device was 'cpu', now it is 'cuda'"):
+        other.describe("deep/c", MuteEngine)
+    moved = shutil.copytree(many.folder, many.folder.with_name("tuesday"))
+    with pytest.raises(ConfigError, match="bag was '"):
+        replace(many, folder=moved).settled("deep/c")
+
+
+def test_a_link_to_nowhere_is_a_bag_that_cannot_be_read(many):
+    (many.folder / "gone.mcap").symlink_to("nowhere")
+    assert "gone.mcap" in find(many.folder, pytest.fail)
+    assert many.size("gone.mcap") == 0
+    assert many.describe("gone.mcap", MuteEngine)["state"] == "skipped"
+    assert many.settled("gone.mcap")["state"] == "skipped"
+
+
+def test_a_note_beside_the_messages_changes_no_bag(many):
+    done = many.describe("a", MuteEngine)
+    (many.folder / "a" / "notes.txt").write_text("of Monday")
+    assert many.settled("a") == done
+
+
+def test_a_bag_that_is_done_has_not_failed_because_its_worker_ended(many):
+    done = many.describe("a", MuteEngine)
+    assert many.give_up("a", "its worker ended") == done
+    assert many.settled("a") == done
+    assert many.give_up("deep/b", "its worker ended")["reasons"] == ["its worker ended"]
+
+
+def test_a_bag_that_only_the_log_lacks_needs_no_model(many, tmp_path):
+    own = replace(many, job=replace(many.job, log=tmp_path / "log.db"))
+    described = own.describe("a", MuteEngine)
+    assert described["state"] == "described"
+    assert own.settled("a") == described
+    assert own.describe("a", pytest.fail) == described
+    done = own.add_to_log(described)
+    assert (done["state"], own.add_to_log(described)) == ("done", done)
+    assert own.settled("a") == done
+
+
+def test_a_bag_that_is_gone_when_the_log_takes_it_is_named(many, tmp_path):
+    own = replace(many, job=replace(many.job, log=tmp_path / "log.db"))
+    described = own.describe("a", MuteEngine)
+    shutil.rmtree(own.folder / "a")
+    failed = own.add_to_log(described)
+    assert failed["state"] == "failed"
+    assert "a" in failed["reasons"][0]
+
+
+def test_the_state_of_a_bag_that_a_full_disk_refuses_is_still_returned(many, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert many.describe("broken.mcap", MuteEngine)["state"] == "skipped"
+    record = many.describe("a", MuteEngine)
+    assert (record["state"], record["reasons"]) == ("failed", ["No space left on device"])
 
 
 def test_errors_of_frames_are_listed_also_those_of_a_run_that_was_stopped(many):

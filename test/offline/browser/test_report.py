@@ -293,4 +293,4 @@ def test_axe_has_no_serious_finding(opened, theme, viewport):
 def test_no_frames_is_a_report_that_says_so(opened):
     page = opened([])
     expect(page.locator("#count")).to_have_text("0 frames")
-    expect(page.locator("#none")).to_have_text("The log has no frames of this time.")
+    expect(page.locator("#none")).to_have_text("The log has no frames in this period.")

@@ -86,7 +86,7 @@ def test_the_page_says_that_frames_fail_and_why(open_page, looks):
     reason = "encoding yuv420 is not supported"
     failing = health(["front"], {"level": "error", "message": reason})
     served.send(**failing)
-    expect(page.locator("#live-text")).to_have_text("Frames fail")
+    expect(page.locator("#live-text")).to_have_text("No results")
     expect(page.locator("#warnings")).to_contain_text(reason)
     expect(page.locator("#notice")).to_contain_text(f"Frames cannot be described{reason}")
     served.send(**look("front", 1, ago(0), "A new frame"))
@@ -94,7 +94,7 @@ def test_the_page_says_that_frames_fail_and_why(open_page, looks):
     expect(page.locator("#live-text")).to_have_text("Live")
     expect(page.locator("#notice")).to_be_hidden()
     served.send(**failing)  # at once, although the newest look has just arrived
-    expect(page.locator("#live-text")).to_have_text("Frames fail")
+    expect(page.locator("#live-text")).to_have_text("No results")
 
 
 @pytest.mark.parametrize(

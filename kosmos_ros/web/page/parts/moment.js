@@ -21,7 +21,7 @@ function moment(node, camera, { look, frozen, video }, age) {
   if (video) return { state: "live", text: "Video" };
   if (STATES[node.state]) return { state: "waiting", text: STATES[node.state] };
   if (!node.value(camera.name, "enabled")) return { state: "waiting", text: "Switched off" };
-  if (camera.level === "error") return { state: "failing", text: "Frames fail" };
+  if (camera.level === "error") return { state: "failing", text: "No results" };
   if (!look) return { state: "waiting", text: "Waiting" };
   if (age > LATE || node.outdated(look)) return { state: "waiting", text: "Latest frame" };
   return { state: "live", text: "Live" };
