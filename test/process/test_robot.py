@@ -7,6 +7,7 @@ One process serves two cameras. The tests draw the scenes, so they know the righ
 
 import itertools
 
+import numpy as np
 import pytest
 from conftest import Spinner
 from programs import Program, parameters
@@ -14,7 +15,7 @@ from programs import Program, parameters
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from action_msgs.msg import GoalStatus
-from comparison import in_pixels, iou, message_of
+from comparison import corners, in_pixels, iou, message_of
 from diagnostic_msgs.msg import DiagnosticArray
 from kosmos_msgs.action import Generate as GenerateAction
 from kosmos_msgs.msg import Answer, BoundingBox, Event, GroundedCaption
@@ -173,8 +174,7 @@ def test_two_equal_shapes_are_one_phrase_with_two_boxes(robot):
     response = robot.call(Ground, phrases=["two red circles"], image=frame(twins))
     (phrase,) = response.result.phrases
     for box, shape in zip(phrase.boxes, twins.left_to_right, strict=True):
-        corners = in_pixels(shape.box, 640, 480)
-        assert iou((box.x_min, box.y_min, box.x_max, box.y_max), corners) > 0.5
+        assert iou(corners(box), in_pixels(shape.box, 640, 480)) > 0.5
 
 
 @pytest.mark.fault(99)
@@ -246,7 +246,11 @@ def test_the_captions_of_a_still_camera_keep_coming_with_their_own_stamps(robot)
     stamps = [caption.header.stamp.sec for caption in captions]
     assert stamps == sorted(set(stamps))
     assert {caption.caption for caption in captions} == {captions[0].caption}
-    assert all(caption.phrases == captions[0].phrases for caption in captions)
+    # Frames may be described beside those of other cameras, which rounds differently.
+    boxes = [
+        [corners(box) for phrase in each.phrases for box in phrase.boxes] for each in captions
+    ]
+    assert np.allclose(boxes, boxes[0], atol=0.01)
     assert [phrase.text for phrase in captions[0].phrases] == ["a red circle", "a blue square"]
     moved = Scene((SHAPES["a green star"],), 640, 480)
     robot.show({"front": moved}, lambda: "green star" in captions[-1].caption)
