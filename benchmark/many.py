@@ -87,7 +87,7 @@ def main() -> None:
 
 
 class Measured(NamedTuple):
-    """What one run gave."""
+    """The figures of one run."""
 
     rate: float  # frames/s
     cpu: float  # s of a core for each frame, in the workers

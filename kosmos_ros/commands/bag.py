@@ -90,5 +90,5 @@ def job_of(options: argparse.Namespace, bag: Path, out: Path) -> Job:
         start=options.start,
         end=options.end,
         copy=options.copy,
-        **jobs.asked(options) | {"out": out},
+        **jobs.asked(options, out),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write_line
 from kosmos_ros.commands.tasks import Loader, message
 from kosmos_ros.entry import ENVIRONMENT, OFFLINE_PACKAGES, RAY_PACKAGES, missing_package
-from kosmos_ros.errors import ConfigError, LogError
+from kosmos_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from kosmos_ros.offline.bags.many import Many, Record
@@ -95,10 +94,8 @@ def run(options: argparse.Namespace) -> int:
         output, records = sys.stdout, in_order(many, names, _records(options, many, names))
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints its own messages
             faults = _written(records, output)
-    except (OSError, sqlite3.Error, LogError) as exc:
-        again = "; repeat the command to continue"
-        report(f"{folder} to {out}: {getattr(exc, 'strerror', '') or exc}{again}")
-        return 1
+    except jobs.PASSING as exc:
+        return jobs.stopped(folder, out, exc)
     return 1 if faults or hidden else 0
 
 

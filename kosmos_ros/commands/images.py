@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             source=options.source,
             start=options.start,
             end=options.end,
-            **jobs.asked(options),
+            **jobs.asked(options, options.out),
         )
         return Run(job)
 

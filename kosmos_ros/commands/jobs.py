@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 TASKS = tuple(task for task in FRAME_TASKS if task != "prompt")
 NEEDED = {"phrase_grounding": "phrase", "question": "question"}
 """Option without which a task has no prompt."""
+PASSING = (OSError, sqlite3.Error, LogError)
+"""Errors after which a run can be continued."""
 
 
 def add_choice(parser: argparse.ArgumentParser, every: str, begin: str, end: str) -> None:
@@ -73,10 +75,10 @@ def add_log(parser: argparse.ArgumentParser) -> None:
     opts.add_model(parser)
 
 
-def asked(options: argparse.Namespace) -> dict[str, Any]:
+def asked(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Return the fields of offline.run.Job. Raises ConfigError."""
     return {
-        "out": options.out,
+        "out": out,
         "settings": _settings(options),
         "model": options.model,
         "max_image_pixels": options.max_image_pixels,
@@ -119,10 +121,15 @@ def complete(
     check_log(options.log)
     try:
         return _complete(options, kind, source, begin())
-    except (OSError, sqlite3.Error, LogError) as exc:
-        again = "; repeat the command to continue"
-        report(f"{source} to {options.out}: {getattr(exc, 'strerror', '') or exc}{again}")
-        return 1
+    except PASSING as exc:
+        return stopped(source, options.out, exc)
+
+
+def stopped(source: Path, out: Path, error: Exception) -> int:
+    """Report an error of PASSING, and return the exit code."""
+    reason = getattr(error, "strerror", "") or error
+    report(f"{source} to {out}: {reason}; repeat the command to continue")
+    return 1
 
 
 def _complete(options: argparse.Namespace, kind: str, source: Path, run: Run) -> int:
@@ -142,18 +149,17 @@ def _complete(options: argparse.Namespace, kind: str, source: Path, run: Run) ->
             pass
         for each in run.lost:
             report(message(each))
-        failures = results.failures
         write_line(
             {
                 kind: str(source),
                 "out": str(options.out),
                 "frames": results.frames,
-                "failed": failures,
+                "failed": results.failures,
                 **run.counts(results),
             }
         )
     run.clean()
-    return 1 if failures else 0
+    return 1 if results.failures else 0
 
 
 def _seconds(name: str) -> Any:

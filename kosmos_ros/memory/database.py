@@ -192,7 +192,7 @@ def understood(path: Path, row: str) -> Iterator[None]:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Return the path of a file that SQLite keeps beside a database."""
+    """Return the path of a file that is kept beside a database, such as SQLite's -wal."""
     resolved = path.resolve()
     return resolved.with_name(resolved.name + suffix)
 

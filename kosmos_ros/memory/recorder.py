@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from kosmos_ros.errors import ConfigError, KosmosError
+from kosmos_ros.memory.database import beside
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.records import Event, Observation
 from kosmos_ros.sanitize import format_error, format_traceback, quoted
@@ -37,6 +38,7 @@ THUMBNAIL_QUALITY = 60  # of WebP, 0 to 100
 MAX_IMAGES = 8  # images that wait to become thumbnails; a Full HD image has 6 MB
 MAX_THUMBNAILS = 256  # thumbnails that wait to be written, about 2 MB
 MAX_RECORDS = 2000  # records that wait to be written, about 4 MB
+LOCK = "-lock"  # end of the name of the file that a recorder locks
 WRITE_RECORDS = 100  # records of one transaction, so that the -wal file stays small
 
 
@@ -265,8 +267,7 @@ class _File:
         self._own = {file: _identity(file) for file in self._files()}
 
     def _files(self) -> list[Path]:
-        resolved = self._path.resolve()
-        return [resolved.with_name(resolved.name + suffix) for suffix in ("", "-wal", "-shm")]
+        return [beside(self._path, suffix) for suffix in ("", "-wal", "-shm")]
 
     def in_place(self) -> bool:
         """Return whether the file was neither removed nor replaced."""
@@ -283,8 +284,8 @@ class _File:
         with contextlib.suppress(Exception):  # its transaction has ended before
             self.log.close()
         if gone:
-            _, *beside = self._own.items()
-            for file, identity in beside:
+            _, *others = self._own.items()
+            for file, identity in others:
                 if identity and _identity(file) == identity:
                     file.unlink(missing_ok=True)
 
@@ -298,17 +299,12 @@ def _identity(file: Path | int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _lock_of(log: Path) -> Path:
-    resolved = log.resolve()
-    return resolved.with_name(f"{resolved.name}-lock")
-
-
 def _locked(log: Path) -> BinaryIO | None:
     """Return the locked file beside a log; None if the file system has no room or no locks.
 
     The system unlocks it when the process ends. Raises ConfigError if another recorder has it.
     """
-    path = _lock_of(log)
+    path = beside(log, LOCK)
     try:
         while True:
             file = path.open("ab")
@@ -332,7 +328,7 @@ def _locked(log: Path) -> BinaryIO | None:
 def _unlock(log: Path, file: BinaryIO | None) -> None:
     if file:
         with contextlib.suppress(OSError):
-            _lock_of(log).unlink()
+            beside(log, LOCK).unlink()
         file.close()
 
 

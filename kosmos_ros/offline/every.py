@@ -13,6 +13,14 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.sanitize import quoted
 
 
+def check_window(start: float, end: float) -> None:
+    """Raise ConfigError if no frame can be between two times of the source (s)."""
+    if not 0 <= start < end:
+        raise ConfigError(
+            f"--start must be at least 0 and before --end, got {start:g} and {end:g}"
+        )
+
+
 @dataclass
 class Every:
     """Choose frames of each topic: each frame, every `number`-th one, or one per `period`."""

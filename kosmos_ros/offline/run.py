@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kosmos_ros.kosmos2.engine import Engine
 
 Results = tuple[list[Row], list[Observation]]
-"""What is kept of a frame: its rows, and its observation if there is a log."""
+"""The rows of a described frame, and its observation if there is a log."""
 MAX_THREADS = 4
 """Most threads that decode frames and make results while the model works, as in
 serving/decoding.py. One core is left to the model, which would wait for them otherwise."""
@@ -54,7 +54,7 @@ JPEG_RATIO = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a command does, whatever its source is."""
+    """The settings of a command that describes many frames."""
 
     out: Path
     settings: CameraSettings  # task, phrases, questions, min_score, grounded, max_new_tokens
@@ -63,6 +63,21 @@ class Job:
     every: str = "1"  # see every.Every
     log: Path | None = None  # observation log to which the frames are added
     model_settings: Mapping[str, Any] = field(default_factory=dict)  # observed.MODEL_SETTINGS
+
+    def fixed(self) -> dict[str, Any]:
+        """Return what must be the same in all runs with this output, besides the model.
+
+        Raises ConfigError or RequestError if the settings give no valid prompts.
+        """
+        return {
+            "every": self.every,
+            "prompts": [prompt.text for prompt in plan_of(self.settings).prompts],
+            "task": self.settings.task,
+            "min_score": self.settings.min_score,
+            "max_new_tokens": self.settings.max_new_tokens,
+            "max_image_pixels": self.max_image_pixels,
+            "log": self.log and str(self.log.resolve()),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +91,7 @@ class Frame:
 
 
 class Maker(abc.ABC):
-    """What several threads do with frames at the same time."""
+    """Decodes frames and makes their results. Several threads use it at the same time."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -116,12 +131,12 @@ class Run(abc.ABC):
     """A job with its source. Raises ConfigError, RequestError or ImageError if it cannot begin."""
 
     def __init__(self, job: Job) -> None:
+        self.job = job
         self.lost: list[Failure] = []  # what `written` could not copy from the source
         self.plan = plan_of(job.settings)
         self.plan.prompts  # noqa: B018  # raises ConfigError
         if not job.out.name:
             raise ConfigError(f"output must be a new name, got {job.out}")
-        self._job = job
 
     # What a source has --------------------------------------------------------------------
 
@@ -132,7 +147,7 @@ class Run(abc.ABC):
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know before the run."""
+        """Warnings about the whole run."""
         return []
 
     def counts(self, results: Unfinished) -> dict[str, Any]:
@@ -141,7 +156,7 @@ class Run(abc.ABC):
 
     @abc.abstractmethod
     def values(self) -> dict[str, Any]:
-        """Return what must be the same in all runs with the same output, besides the settings."""
+        """Return what identifies the source: all runs with the same output must have the same."""
 
     @abc.abstractmethod
     def frames(self, position: int) -> Iterator[Frame | Failure]:
@@ -160,26 +175,20 @@ class Run(abc.ABC):
     @cached_property
     def partial(self) -> Path:
         """The folder of an unfinished run."""
-        return self._job.out.with_name(f"{self._job.out.name}.unfinished")
+        return self.job.out.with_name(f"{self.job.out.name}.unfinished")
 
     def open(self, model: dict[str, Any]) -> Unfinished:
         """Return the results so far. Raises ConfigError if the output has others.
 
         `model` has the options of the model, which must be the same in all runs.
         """
-        job = self._job
+        job = self.job
         if job.out.exists() and not (self.partial / DATABASE).exists():
             raise ConfigError(f"output {job.out} exists; choose another name, or remove it")
         values = {
             **model,
             **self.values(),
-            "every": job.every,
-            "prompts": [prompt.text for prompt in self.plan.prompts],
-            "task": job.settings.task,
-            "min_score": job.settings.min_score,
-            "max_new_tokens": job.settings.max_new_tokens,
-            "max_image_pixels": job.max_image_pixels,
-            "log": job.log and str(job.log.resolve()),
+            **job.fixed(),
         }
         results = Unfinished(self.partial, values)
         if job.out.exists() and not results.written:
@@ -224,8 +233,8 @@ class Run(abc.ABC):
         waiting: list[Future[Results] | Failure] = []
         before: list[Picture | Failure] = []
         frames = self._decoded(self.frames(results.position), maker, pool)
-        for group in batches.groups(frames, self._job.max_image_pixels):
-            found = list(batches.describe(group, engine, self._job.settings.max_new_tokens))
+        for group in batches.groups(frames, self.job.max_image_pixels):
+            found = list(batches.describe(group, engine, self.job.settings.max_new_tokens))
             # The results of a batch are made while the model describes the next one.
             yield from _stored(results, before, waiting)
             before = [each if isinstance(each, Failure) else each[0] for each in found]
@@ -274,7 +283,7 @@ class Run(abc.ABC):
 
     def write(self, results: Unfinished) -> Iterator[None]:
         """Write the output and remove the unfinished results. Yields after each part."""
-        out = self._job.out
+        out = self.job.out
         # The name of the output may be a part of its contents. It may be that of the results.
         path = self.partial / "output" / out.name
         if not results.written:
@@ -294,8 +303,8 @@ class Run(abc.ABC):
 
         Frames that the log has from an earlier attempt are left out.
         """
-        if self._job.log:
-            with ObservationLog.open(self._job.log) as log:
+        if self.job.log:
+            with ObservationLog.open(self.job.log) as log:
                 # Found before the first one is added: frames of a bag whose stamps are 0 may be
                 # equal, and none of them is from an earlier attempt.
                 known = [log.has(each) for each in results.observations()]

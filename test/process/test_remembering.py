@@ -63,7 +63,7 @@ class Client:
         assert response.success, response.message
         return response
 
-    def is_answered(self):
+    def wait_for_an_answer(self):
         """Wait until the node answers.
 
         Requests get lost until a node that was started again is discovered; the client takes the
@@ -103,7 +103,7 @@ def test_what_was_drawn_is_recalled_and_nothing_else_and_kill_9_forgets_nothing(
         program.stop(signal.SIGKILL)
     with node(path) as program:
         program.says("active: ")
-        client.is_answered()
+        client.wait_for_an_answer()
         check(client)
         assert program.stop() == 0
     with ObservationLog.read(path) as log:

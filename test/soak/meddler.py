@@ -31,11 +31,27 @@ VALID: dict[str, tuple[Any, ...]] = {
     "request_timeout": (1.0, 5.0, 10.0),
     "max_image_pixels": (10**6, 5 * 10**7),
 }
+CAPTIONS = {"task": "brief_caption"}  # a task that needs no phrase and no question
 OF_A_CAMERA: dict[str, tuple[Any, ...]] = {
-    # The other tasks are refused while the camera has no phrase, question or prompt.
-    "task": ("brief_caption", "detailed_caption", "null"),
-    "phrases": (["a red circle"], ["a blue square", "a green star"], [""], "null"),
-    "questions": (["What is this?"], [""], "null"),
+    # Several values are set in this order: a task is refused while what it needs is empty.
+    "task": (
+        "brief_caption",
+        "detailed_caption",
+        "null",
+        {"phrases": ["a red circle"], "task": "phrase_grounding"},
+        {"questions": ["What is this?"], "task": "question"},
+    ),
+    "phrases": (
+        ["a red circle"],
+        ["a blue square", "a green star"],
+        {**CAPTIONS, "phrases": [""]},
+        {**CAPTIONS, "phrases": "null"},
+    ),
+    "questions": (
+        ["What is this?"],
+        {**CAPTIONS, "questions": [""]},
+        {**CAPTIONS, "questions": "null"},
+    ),
     "max_rate": (0.5, 2.0, 10.0, 0.0),
     "min_score": (0.0, 0.5, "null"),
     "enabled": (True, False, True, "null"),
@@ -114,20 +130,25 @@ class Meddler:
         if self._rng.random() < 0.7:
             of, prefix = OF_A_CAMERA, f"{one_of(CAMERAS, self._rng)}."
         name = one_of(list(of), self._rng)
-        self._set(prefix + name, one_of(of[name], self._rng), True)
+        value = one_of(of[name], self._rng)
+        changes = value if isinstance(value, dict) else {name: value}
+        self._set({prefix + each: changes[each] for each in changes}, True)
 
     def _invalid(self) -> None:
-        self._set(*one_of(INVALID, self._rng), False)
+        name, value = one_of(INVALID, self._rng)
+        self._set({name: value}, False)
 
-    def _set(self, name: str, value: Any, right: bool) -> None:
-        parameter = Parameter(name, value=value).to_parameter_msg()
-        response = self._call(self._parameters, SetParameters.Request(parameters=[parameter]))
-        result = response and response.results[0]
-        fine = bool(result) and result.successful == right and (right or bool(result.reason))
+    def _set(self, changes: dict[str, Any], right: bool) -> None:
+        parameters = [Parameter(name, value=changes[name]).to_parameter_msg() for name in changes]
+        response = self._call(self._parameters, SetParameters.Request(parameters=parameters))
+        results = response.results if response else []
+        fine = len(results) == len(changes) and all(
+            each.successful == right and (right or bool(each.reason)) for each in results
+        )
         say(
             changed="parameter" if right else "invalid parameter",
             fine=fine,
-            what=f"{name} = {value!r}: {result}",
+            what=f"{changes}: {results}",
         )
 
     def _enable(self) -> None:

@@ -35,7 +35,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the results need of an image message."""
+    """The fields of an image message that its results have."""
 
     topic: str
     time: int  # ns, when it was recorded

@@ -22,7 +22,7 @@ from kosmos_ros.offline.bags.frames import BagMaker, Stored, topic_of
 from kosmos_ros.offline.bags.messages import COMPRESSED, OUTPUTS, Types
 from kosmos_ros.offline.bags.reading import Bag, Message, Unreadable
 from kosmos_ros.offline.batches import Failure
-from kosmos_ros.offline.every import Every
+from kosmos_ros.offline.every import Every, check_window
 from kosmos_ros.offline.run import JPEG_RATIO, Frame
 from kosmos_ros.offline.unfinished import Unfinished
 from kosmos_ros.sanitize import quoted
@@ -41,29 +41,32 @@ class Job(run.Job):
     end: float = math.inf  # s after the beginning of the bag
     copy: bool = False  # write the original messages, too
 
+    def fixed(self) -> dict[str, Any]:
+        end = self.end if self.end < math.inf else None  # JSON has no infinity
+        window = {"start": self.start, "end": end}
+        return {**super().fixed(), "topics": self.topics, **window, "copy": self.copy}
+
 
 class Run(run.Run):
     """A job with its bag. Raises ConfigError, RequestError or ImageError if it cannot begin."""
 
+    job: Job
+
     def __init__(self, job: Job) -> None:
-        self.job = job
+        super().__init__(job)
         self.types = Types()
         self.bag = Bag(job.bag)
         self.topics = selection.image_topics(self.bag.topics, job.topics)
         self.cameras = selection.cameras(self.topics)
         Every.parse(job.every)
         self.first, self.last = self._window(job.start, job.end)
-        super().__init__(job)
 
     def _window(self, start: float, end: float) -> tuple[int, int]:
         """Return the record times (ns) between which messages are read. Raises ConfigError.
 
         Without limits these are all times, because metadata.yaml may be wrong.
         """
-        if not 0 <= start < end:
-            raise ConfigError(
-                f"--start must be at least 0 and before --end, got {start:g} and {end:g}"
-            )
+        check_window(start, end)
         duration = (self.bag.end - self.bag.start) * 1e-9
         if start and start >= duration:
             raise ConfigError(
@@ -100,10 +103,6 @@ class Run(run.Run):
         return {
             "bag": str(self.job.bag.resolve()),
             "size of the bag": self.bag.size,
-            "topics": self.topics,
-            "start": self.first,
-            "end": self.last,
-            "copy": self.job.copy,
         }
 
     def frames(self, position: int) -> Iterator[Frame | Failure]:

@@ -28,7 +28,7 @@ from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.offline.bags.job import Job, Run
 from kosmos_ros.offline.bags.reading import METADATA, is_storage
 from kosmos_ros.offline.batches import Failure
-from kosmos_ros.offline.every import Every
+from kosmos_ros.offline.every import Every, check_window
 from kosmos_ros.offline.unfinished import DATABASE, difference
 from kosmos_ros.sanitize import one_line
 
@@ -64,10 +64,8 @@ class Many:
 
     def check(self) -> None:
         """Raise ConfigError for options that fit no bag."""
-        start, end = self.job.start, self.job.end
         Every.parse(self.job.every)
-        if not start < end:
-            raise ConfigError(f"--start must be before --end, got {start:g} and {end:g}")
+        check_window(self.job.start, self.job.end)
         if self.out.resolve().is_relative_to(self.folder.resolve()):
             raise ConfigError(
                 f"output {self.out} must not be in {self.folder}, whose bags are described"
@@ -164,7 +162,10 @@ class Many:
                 frames=results.frames,
                 failed=len(failures),
                 **run.counts(results),
-                reasons=[one_line(self.error(each)) for each in failures[:MAX_REASONS]],
+                reasons=[
+                    *run.warnings,
+                    *(one_line(self.error(each)) for each in failures[:MAX_REASONS]),
+                ],
             )
             _written(file, record)
         if not self.job.log:
@@ -232,25 +233,9 @@ class Many:
 
     @property
     def _settings(self) -> Record:
-        """What must be the same in all runs into one folder."""
-        job = self.job
-        settings = {
-            **self.model,
-            "topics": job.topics,
-            "every": job.every,
-            "start": job.start,
-            "end": job.end if job.end < float("inf") else None,
-            "copy": job.copy,
-            "task": job.settings.task,
-            "phrases": job.settings.phrases,
-            "questions": job.settings.questions,
-            "plain": not job.settings.grounded,
-            "min_score": job.settings.min_score,
-            "max_new_tokens": job.settings.max_new_tokens,
-            "max_image_pixels": job.max_image_pixels,
-            "log": job.log and str(job.log),
-        }
-        return json.loads(json.dumps(settings))
+        """The settings that all runs with this output must have, as JSON stores them."""
+        settings: Record = json.loads(json.dumps({**self.model, **self.job.fixed()}))
+        return settings
 
     def _new(self, name: str, state: str, **values: Any) -> Record:
         record = {

@@ -43,6 +43,10 @@ class Job(run.Job):
     start: float = 0.0  # s after the beginning of the video
     end: float = math.inf  # s after the beginning of the video
 
+    def fixed(self) -> dict[str, Any]:
+        end = self.end if self.end < math.inf else None  # JSON has no infinity
+        return {**super().fixed(), "start": self.start, "end": end}
+
 
 class ImageMaker(Maker):
     """Makes what is kept of an image file, or of a frame of a video."""
@@ -79,18 +83,18 @@ class ImageMaker(Maker):
 class Run(run.Run):
     """A job with its source. Raises ConfigError, RequestError or ImageError if it cannot begin."""
 
+    job: Job
+
     def __init__(self, job: Job) -> None:
+        super().__init__(job)
         if job.out.suffix not in (LINES, COCO):
             raise ConfigError(
                 f"output must end in {LINES} (JSON lines) or {COCO} (COCO), "
                 f"got {quoted(str(job.out), 300)}"
             )
-        self._source = job.source
         self._reading = open_reading(
             job.source, job.every, job.start, job.end, job.max_image_pixels
         )
-        self._window = job.start, job.end if job.end < math.inf else None
-        super().__init__(job)
 
     @property
     def expected(self) -> int:
@@ -98,16 +102,15 @@ class Run(run.Run):
 
     def values(self) -> dict[str, Any]:
         return {
-            "source": str(self._source.resolve()),
+            "source": str(self.job.source.resolve()),
             "set of files": self._reading.identity,
-            "start and end": self._window,
         }
 
     def frames(self, position: int) -> Iterator[Frame | Failure]:
         return self._reading.frames(position)
 
     def maker(self) -> ImageMaker:
-        return ImageMaker(self._job)
+        return ImageMaker(self.job)
 
     def written(self, path: Path, results: Unfinished) -> Iterator[None]:
         if path.suffix == COCO:

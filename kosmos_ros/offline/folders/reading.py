@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ from kosmos_ros.images.encodings import import_cv2
 from kosmos_ros.images.size import check_size
 from kosmos_ros.images.sources import SUFFIXES, open_capture, rgb
 from kosmos_ros.offline.batches import Failure
-from kosmos_ros.offline.every import Every
+from kosmos_ros.offline.every import Every, check_window
 from kosmos_ros.offline.run import JPEG_RATIO, Frame
 from kosmos_ros.sanitize import quoted
 
@@ -61,10 +61,7 @@ def open_reading(
     and ImageError or EncodingError if OpenCV cannot read the video.
     """
     choice = Every.parse(every)
-    if not 0 <= start < end:
-        raise ConfigError(
-            f"--start must be at least 0 and before --end, got {start:g} and {end:g}"
-        )
+    check_window(start, end)
     if not path.exists():
         raise ConfigError(
             f"{quoted(str(path), 300)} does not exist; expected a folder of images or a video"
@@ -96,9 +93,9 @@ class Folder:
             raise ConfigError(
                 f"{quoted(str(path), 300)} has no file that ends in {', '.join(SUFFIXES)}"
             )
-        self.identity = _digest(iter(images))
+        self.identity = _digest(images)
         # Failures come last, because they may differ between a run and its continuation.
-        self._chosen = [*_apart(images[::every]), *failures]
+        self._chosen: list[Origin | Failure] = [*_apart(images[::every]), *failures]
         self.expected = len(self._chosen)
 
     def frames(self, position: int) -> Iterator[Frame | Failure]:
@@ -134,24 +131,20 @@ class Folder:
         return Origin(str(file), name.as_posix(), folder, stamp, size)
 
 
-def _digest(found: Iterator[Origin]) -> str:
+def _digest(images: Sequence[Origin]) -> str:
     digest = hashlib.sha256()
-    for each in found:
+    for each in images:
         digest.update(f"{each.name!r} {each.stamp} {each.bytes}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _apart(found: list[Any]) -> list[Any]:
-    """Return the images with different stamps, as far as APART allows it."""
+def _apart(images: Sequence[Origin]) -> Iterator[Origin]:
+    """Yield the images with different stamps, as far as APART allows it."""
     taken: Counter[tuple[str, int]] = Counter()
-    apart = []
-    for each in found:
-        if isinstance(each, Origin):
-            key = each.camera, each.stamp
-            each = replace(each, stamp=each.stamp + APART * taken[key])
-            taken[key] += 1
-        apart.append(each)
-    return apart
+    for each in images:
+        key = each.camera, each.stamp
+        yield replace(each, stamp=each.stamp + APART * taken[key])
+        taken[key] += 1
 
 
 class Video:

@@ -145,6 +145,18 @@ def test_a_bag_that_is_done_has_not_failed_because_its_worker_ended(many):
     assert many.give_up("deep/b", "its worker ended")["reasons"] == ["its worker ended"]
 
 
+def test_topics_that_cannot_be_copied_are_named(many):
+    frames = [*bags.frames(2), ("/kosmos/captions", bags.IMAGE, bags.BEGIN, b"")]
+    bags.write_bag(many.folder / "taken", frames)
+    own = replace(many, job=replace(many.job, copy=True, topics=("/front/image_raw",)))
+    record = own.describe("taken", MuteEngine)
+    (reason,) = record["reasons"]
+    assert reason == (
+        "topic '/kosmos/captions' is not copied, because the results have its name"
+    )
+    assert (record["state"], record["frames"], record["failed"]) == ("done", 2, 0)
+
+
 def test_a_bag_that_only_the_log_lacks_needs_no_model(many, tmp_path):
     own = replace(many, job=replace(many.job, log=tmp_path / "log.db"))
     described = own.describe("a", MuteEngine)

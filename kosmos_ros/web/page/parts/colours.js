@@ -5,7 +5,7 @@
 //
 // A phrase that names a colour gets the nearest one, so that "a red star" is never underlined in
 // green. Any other phrase gets a colour that follows from its words, or the next one that is free
-// in its frame, and keeps it for the session.
+// in its frame, and keeps it while the page is open.
 
 const COLOURS = 8; // classes c0 to c7 of base.css; c8 is for black, white and grey things only
 const KEPT = 500; // texts whose colour is remembered, the newest

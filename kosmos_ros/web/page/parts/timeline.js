@@ -1,7 +1,7 @@
 // Copyright 2026 Kosmos ROS maintainers
 // SPDX-License-Identifier: Apache-2.0
 //
-// The captions, events and answers of this session, the newest first, and the last minute as a
+// The captions, events and answers that the page knows, the newest first, and the last minute as a
 // strip under the picture. A click shows the frame. Consecutive equal captions are one row.
 //
 // Events: "open" ({look, entry}).
@@ -132,7 +132,7 @@ export class Timeline extends EventTarget {
     this.list.hidden = !note.hidden;
     note.textContent = this.entries.length
       ? "Nothing here matches the filter."
-      : "Captions, events and answers of this session appear here.";
+      : "Captions, events and answers appear here.";
   }
 
   #fits(entry) {
