@@ -180,15 +180,28 @@ def translated(path: Path) -> Iterator[None]:
         raise LogError(f"observation log {name}: {first_line(exc)}") from exc
 
 
-@contextlib.contextmanager
-def understood(path: Path, row: str) -> Iterator[None]:
-    """Raise LogError if a row has invalid contents, such as broken JSON."""
-    try:
-        yield
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise LogError(
-            f"observation log {quoted(str(path), 200)}: {row} is damaged: {first_line(exc)}"
-        ) from exc
+_INVALID = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+class understood:
+    """Raise LogError if a row has invalid contents, such as broken JSON.
+
+    A class, because a search opens it for each of some thousand rows: a generator takes longer.
+    """
+
+    __slots__ = ("path", "row")
+
+    def __init__(self, path: Path, row: str) -> None:
+        self.path, self.row = path, row
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if isinstance(exc, _INVALID):
+            raise LogError(
+                f"observation log {quoted(str(self.path), 200)}: {self.row} is damaged: "
+                f"{first_line(exc)}"
+            ) from exc
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -37,13 +37,13 @@ from kosmos_ros.memory.record_json import (
     SCORE_DIGITS,
     answers_from_json,
     answers_to_json,
-    number_of,
+    finite,
     phrases_from_json,
     phrases_to_json,
     rounded,
     text_of,
 )
-from kosmos_ros.memory.records import Event, Observation, Pose
+from kosmos_ros.memory.records import Event, Observation, Phrase, Pose, shown_of
 from kosmos_ros.memory.words import tokens
 from kosmos_ros.sanitize import quoted
 
@@ -59,7 +59,6 @@ _COLUMNS = (
     "id, stamp, camera, frame_id, width, height, model, task, caption, raw_text, score, "
     "phrases, answers, pose_frame, x, y, z, qx, qy, qz, qw"
 )
-_MARKS = ", ".join("?" * len(_COLUMNS.split(",")))
 _DELETIONS = (
     "DELETE FROM event WHERE id IN (SELECT event.id FROM observation AS o JOIN event "
     "ON event.id BETWEEN o.stamp AND o.stamp + :same AND event.stamp = o.stamp "
@@ -242,7 +241,7 @@ class ObservationLog:
             answers_to_json(observation.answers),
             *pose,
         )
-        sql = f"INSERT INTO observation ({_COLUMNS}, written) VALUES ({_MARKS}, {_NEXT})"
+        sql = f"INSERT INTO observation ({_COLUMNS}, written) VALUES ({_marks(row)}, {_NEXT})"
         self._insert(sql, row)
         if observation.thumbnail:
             self._insert("INSERT INTO thumbnail VALUES (?, ?)", (number, observation.thumbnail))
@@ -319,7 +318,7 @@ class ObservationLog:
         found = {}
         with translated(self.path):
             for some in _groups(ids):
-                where = f"id IN ({', '.join('?' * len(some))})"
+                where = f"id IN ({_marks(some)})"
                 images = f"SELECT id, webp FROM thumbnail WHERE {where}"
                 webp = dict(self.connection.execute(images, some)) if thumbnails else {}
                 rows = f"SELECT {_COLUMNS} FROM observation WHERE {where}"
@@ -327,6 +326,24 @@ class ObservationLog:
                     with understood(self.path, f"observation {row[0]}"):
                         found[row[0]] = self._observation(row, webp.get(row[0]))
         return [found[number] for number in ids if number in found]
+
+    def shown(self, ids: Sequence[int]) -> dict[int, tuple[int, int, tuple[Phrase, ...]]]:
+        """Return the width, height and phrases with boxes of the observations with these ids.
+
+        Takes half the time of `get`. Raises LogError.
+        """
+        found = {}
+        with translated(self.path):
+            for some in _groups(ids):
+                rows = (
+                    "SELECT id, width, height, phrases, answers FROM observation WHERE id IN "
+                    f"({_marks(some)})"
+                )
+                for number, width, height, phrases, answers in self.connection.execute(rows, some):
+                    with understood(self.path, f"observation {number}"):
+                        shown = shown_of(phrases_from_json(phrases), answers_from_json(answers))
+                        found[number] = int(width), int(height), shown
+        return found
 
     def has(self, observation: Observation) -> bool:
         """Return whether the log has this frame of this camera with the same result and model."""
@@ -401,13 +418,13 @@ class ObservationLog:
             phrases=phrases_from_json(phrases),
             answers=answers_from_json(answers),
             raw_text=text_of(raw),
-            score=number_of(score),
+            score=finite(score)[0],
             frame_id=text_of(frame_id),
             width=int(width),
             height=int(height),
             model=name,
             settings=settings,
-            pose=None if pose[0] is None else Pose(text_of(pose[0]), *map(number_of, pose[1:])),
+            pose=None if pose[0] is None else Pose(text_of(pose[0]), *finite(*pose[1:])),
             thumbnail=thumbnail,
             id=number,
         )
@@ -454,6 +471,11 @@ def _pose_to_row(pose: Pose | None) -> Sequence[Any]:
 def _encodable(value: Any) -> Any:
     """Return a text that UTF-8 can encode; half of a surrogate pair becomes a question mark."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _marks(values: Sequence[object]) -> str:
+    """Return the marks of these values in a statement: "?, ?, ?"."""
+    return ", ".join("?" * len(values))
 
 
 def _groups(ids: Sequence[int], most: int = 500) -> Iterator[Sequence[int]]:

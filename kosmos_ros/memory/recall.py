@@ -135,7 +135,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
         return []
     found: list[Recollection] = []
     for ids in _pages(log, query, wanted, where):
-        observations = log.get(ids, thumbnails=False)
+        observations = log.get(_in_relation(log, ids, wanted), thumbnails=False)
         found += filter(None, (_matched(each, wanted, query) for each in observations))
         if len(found) >= query.limit:
             break
@@ -249,20 +249,23 @@ def _pages(
         until = ids[-1] - 1
 
 
+def _in_relation(
+    log: ObservationLog, ids: Sequence[int], wanted: Sequence[_Chunk]
+) -> Sequence[int]:
+    """Return the ids of the frames whose boxes have all relations of the question."""
+    if not any(chunk.between in RELATIONS for chunk in wanted[1:]):
+        return ids
+    shown = log.shown(ids)
+    return [number for number in ids if number in shown and _related(wanted, *shown[number])]
+
+
 def _matched(
     observation: Observation, wanted: Sequence[_Chunk], query: Query
 ) -> Recollection | None:
     """Return the recollection of a frame, or None if the question does not fit it."""
     if not _is_when_and_where(observation, query):
         return None
-    shown = [(phrase, _stems(phrase.text)) for phrase in observation.shown]
-    phrases = [
-        [phrase for phrase, texts in shown if any(map(chunk.closeness, texts))] for chunk in wanted
-    ]
-    boxes = [[box for phrase in some for box in phrase.boxes] for some in phrases]
-    for chunk, first, second in zip(wanted[1:], boxes, boxes[1:], strict=False):
-        if not _related(chunk.between, first, second, observation):
-            return None
+    phrases = itertools.chain(*(_fitting(chunk, observation.shown) for chunk in wanted))
     said = list(_said(observation))
     score = 1.0
     for chunk in wanted:
@@ -270,7 +273,7 @@ def _matched(
         if not any(closeness for closeness, _ in fitting):
             return None
         score *= max(closeness * trust for closeness, trust in fitting)
-    return Recollection(observation, score, tuple(dict.fromkeys(itertools.chain(*phrases))))
+    return Recollection(observation, score, tuple(dict.fromkeys(phrases)))
 
 
 def _is_when_and_where(observation: Observation, query: Query) -> bool:
@@ -303,22 +306,30 @@ def _has(chunk: Sequence[str], part: tuple[str, ...]) -> bool:
     return any(tuple(chunk[at : at + len(part)]) == part for at in range(len(chunk)))
 
 
-def _related(
-    between: str, first: Sequence[Box], second: Sequence[Box], frame: Observation
-) -> bool:
-    """Return whether a box of `first` can be in the relation `between` to a box of `second`.
+def _fitting(chunk: _Chunk, phrases: Sequence[Phrase]) -> list[Phrase]:
+    """Return the phrases that say what a chunk of the question says."""
+    return [phrase for phrase in phrases if any(map(chunk.closeness, _stems(phrase.text)))]
 
-    Only positions in the image are checked, and only if both have boxes.
+
+def _related(wanted: Sequence[_Chunk], width: int, height: int, phrases: Sequence[Phrase]) -> bool:
+    """Return whether the boxes of a frame, of this size in pixels, can have all relations.
+
+    Only positions in the image are checked, and only where both things have boxes.
     """
-    relation = RELATIONS.get(between)
-    if relation is None or not first or not second:
-        return True
-    across, down = relation[0] / max(frame.width, 1), relation[1] / max(frame.height, 1)
-    places = [
-        [
-            (box.x_min + box.x_max) / 2.0 * across + (box.y_min + box.y_max) / 2.0 * down
-            for box in boxes
-        ]
-        for boxes in (first, second)
+    boxes = [
+        [box for phrase in _fitting(chunk, phrases) for box in phrase.boxes] for chunk in wanted
     ]
-    return max(places[0]) - min(places[1]) >= CLEARLY
+    for chunk, first, second in zip(wanted[1:], boxes, boxes[1:], strict=False):
+        relation = RELATIONS.get(chunk.between)
+        if relation is None or not first or not second:
+            continue
+        across, down = relation[0] / max(width, 1), relation[1] / max(height, 1)
+        places = [[_along(box, across, down) for box in some] for some in (first, second)]
+        if max(places[0]) - min(places[1]) < CLEARLY:
+            return False
+    return True
+
+
+def _along(box: Box, across: float, down: float) -> float:
+    """Return the place of a box's centre along a direction."""
+    return (box.x_min + box.x_max) / 2.0 * across + (box.y_min + box.y_max) / 2.0 * down

@@ -47,11 +47,11 @@ def text_of(value: object) -> str:
     return value
 
 
-def number_of(value: Any) -> float:
-    """Return a value that is a finite number. Raises TypeError or ValueError for another one."""
-    if not math.isfinite(number := float(value)):
-        raise ValueError(f"expected a finite number, got {number}")
-    return number
+def finite(*values: float) -> tuple[float, ...]:
+    """Return finite numbers. Raises TypeError, ValueError or OverflowError for other values."""
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"expected finite numbers, got {quoted(values)}")
+    return values
 
 
 def _to_json(value: list[Any]) -> str | None:
@@ -77,7 +77,7 @@ def _box_to_list(box: Box) -> list[Any]:
 
 def phrases_from_json(text: str | None) -> tuple[Phrase, ...]:
     """Return what `phrases_to_json` wrote. Raises the errors of json and of wrong fields."""
-    return tuple(_phrase(entry) for entry in json.loads(text or "[]"))
+    return tuple(map(_phrase, json.loads(text))) if text else ()
 
 
 def answers_from_json(text: str | None) -> tuple[Answer, ...]:
@@ -86,10 +86,10 @@ def answers_from_json(text: str | None) -> tuple[Answer, ...]:
         Answer(
             text_of(entry["question"]),
             text_of(entry["text"]),
-            number_of(entry["score"]),
+            finite(entry["score"])[0],
             tuple(_phrase(phrase) for phrase in entry["phrases"]),
         )
-        for entry in json.loads(text or "[]")
+        for entry in (json.loads(text) if text else ())
     )
 
 
@@ -107,7 +107,11 @@ def _box(
     track: int | None = None,
     position: Sequence[float] | None = None,
 ) -> Box:
-    x, y, z = map(number_of, position or (0.0, 0.0, 0.0))
-    at = None if position is None else (x, y, z)
-    x_min, y_min, x_max, y_max, score = map(number_of, (x_min, y_min, x_max, y_max, score))
+    finite(x_min, y_min, x_max, y_max, score)
+    at = None if position is None else _point(*position)
     return Box(x_min, y_min, x_max, y_max, score, track, at)
+
+
+def _point(x: float, y: float, z: float) -> tuple[float, float, float]:
+    finite(x, y, z)
+    return x, y, z

@@ -71,7 +71,10 @@ def test_ray_gives_the_results_of_one_process(kosmos, tmp_path):
     ("words", "reason"),
     [
         (("--every", "often"), "--every must be a number of frames such as 10, or seconds such"),
-        (("--start", "2", "--end", "1"), "--start must be at least 0 and before --end, got 2 and 1"),
+        (
+            ("--start", "2", "--end", "1"),
+            "--start must be at least 0 and before --end, got 2 and 1",
+        ),
         (("--phrase", "<object>"), "--phrase"),
         (("--workers", "2"), "--workers needs --ray; add --ray, or remove --workers"),
         (("--workers", "0", "--ray"), "--workers must be a number from 1 to 10000, got '0'"),

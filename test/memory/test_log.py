@@ -518,6 +518,7 @@ def test_damaged_contents_are_named(log):
         "observation SET width = 'wide'",
         "observation SET y = -9e999",
         """observation SET phrases = replace(phrases, '30.5', 'Infinity')""",
+        """observation SET phrases = replace(phrases, '30.5', '1' || hex(zeroblob(200)))""",
         "observation SET x = NULL",
         "observation SET raw_text = 7.5, caption = x'41'",
         """observation SET phrases = '[{"text": 7, "start": 0, "end": 1, "boxes": []}]'""",
@@ -533,6 +534,24 @@ def test_values_of_another_type_are_named_when_they_are_read(path, log, damage):
     named = pytest.raises(LogError, match=rf"observation {FULL.stamp} is damaged: ")
     with ObservationLog.read(path) as reader, named:
         reader.get([FULL.stamp])
+
+
+def test_the_phrases_with_boxes_can_be_read_alone(log):
+    plain = dataclasses.replace(FULL, stamp=FULL.stamp + 1, phrases=(), answers=())
+    first, second = log.add([FULL, plain])
+    (observation,) = log.get([first])
+    assert observation.shown
+    assert log.shown([second, 7, first]) == {
+        first: (FULL.width, FULL.height, observation.shown),
+        second: (FULL.width, FULL.height, ()),
+    }
+
+
+def test_damaged_phrases_are_named_when_they_are_read_alone(log):
+    log.add([FULL])
+    log.connection.execute("UPDATE observation SET phrases = '[{}]'")
+    with pytest.raises(LogError, match=rf"observation {FULL.stamp} is damaged: "):
+        log.shown([FULL.stamp])
 
 
 def test_json_columns_can_be_queried_by_sql(log):
