@@ -22,6 +22,8 @@ from kosmos_ros.ros import diagnostics
 from kosmos_ros.ros.conversions import nanoseconds
 from kosmos_ros.ros.outputs import DescribedFrame
 from kosmos_ros.ros.pose_subscription import PoseSubscription
+from kosmos_ros.ros.transformed_pose import TransformedPose
+from kosmos_ros.sanitize import quoted
 from kosmos_ros.serving import events
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 
@@ -29,15 +31,15 @@ from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
 class Memory:
     """The observation log of the parameter memory.
 
-    Raises ConfigError if the parameters memory or pose_topic can never work. Faults that may pass,
-    such as a full disk, are logged.
+    Raises ConfigError if the parameters memory, pose_topic, pose_frame or robot_frame can never
+    work. Faults that may pass, such as a full disk, are logged.
     """
 
     def __init__(self, node: Node, settings: NodeSettings) -> None:
         self.path = os.path.expanduser(settings.memory)
         self._node = node
         self._settings = settings
-        self._poses = PoseSubscription(node, settings.pose_topic) if settings.pose_topic else None
+        self._poses = _poses(node, settings)
         try:
             with contextlib.suppress(LogError):  # the recorder tries again, and warns
                 ObservationLog.open(self.path).close()
@@ -81,6 +83,19 @@ class Memory:
     def _warn(self, text: str) -> None:
         if self._node.context.ok():
             self._node.get_logger().warning(text)
+
+
+def _poses(node: Node, settings: NodeSettings) -> PoseSubscription | TransformedPose | None:
+    """Return where the poses of observations come from. Raises ConfigError."""
+    topic, frame = settings.pose_topic, settings.pose_frame
+    if topic and frame:
+        raise ConfigError(
+            f"parameters pose_topic and pose_frame are {quoted(topic)} and {quoted(frame)}, but "
+            "only one of them may be set; leave the other one empty"
+        )
+    if topic:
+        return PoseSubscription(node, topic)
+    return TransformedPose(node, frame, settings.robot_frame) if frame else None
 
 
 def _event(described: DescribedFrame, event: events.Event) -> Event:

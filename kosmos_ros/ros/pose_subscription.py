@@ -31,6 +31,7 @@ MAX_GAP = 1_000_000_000  # ns between a frame and the nearest pose; the robot ma
 
 TYPES = {
     "geometry_msgs/msg/PoseStamped": lambda message: message.pose,
+    "geometry_msgs/msg/PoseWithCovarianceStamped": lambda message: message.pose.pose,
     "nav_msgs/msg/Odometry": lambda message: message.pose.pose,
 }
 """Type of the topic: returns the geometry_msgs/Pose in a message, which also has a header."""
@@ -87,7 +88,7 @@ class PoseSubscription:
                     return
             else:
                 name = info.topic_type
-                self._refuse(name, f"has the type {name}; expected {' or '.join(TYPES)}")
+                self._refuse(name, f"has the type {name}; expected one of {', '.join(TYPES)}")
 
     def _subscribe(self, name: str) -> bool:
         """Subscribe with the type of this name. Return False if it is not installed."""

@@ -138,7 +138,9 @@ MEMORY = {
         "thumbnails", "dropped since the start because they could not be made or written in time"
     ),
     "pose age (s)": Key(
-        "s", "time since the newest message on pose_topic; empty: none has arrived"
+        "s",
+        "time since the newest message on pose_topic, or since the stamp of the newest transform "
+        "to pose_frame; empty: none has arrived",
     ),
 }
 """Keys of the status of the memory on /diagnostics, if the parameter memory is set."""

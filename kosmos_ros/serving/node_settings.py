@@ -221,9 +221,21 @@ class NodeSettings:
     )
     pose_topic: str = parameter(
         "",
-        "Topic of the robot's pose for the observation log: geometry_msgs/PoseStamped or "
-        "nav_msgs/Odometry. Empty: observations have no pose.",
+        "Topic of the robot's pose for the observation log: geometry_msgs/PoseStamped, "
+        "geometry_msgs/PoseWithCovarianceStamped or nav_msgs/Odometry. Empty: no topic.",
         example="odom",
+        read_only=True,
+    )
+    pose_frame: str = parameter(
+        "",
+        "Instead of pose_topic: the frame in which observations have the pose of robot_frame, by "
+        "tf2. Empty: tf2 is not used.",
+        example="map",
+        read_only=True,
+    )
+    robot_frame: str = parameter(
+        "base_link",
+        "Frame of the robot, whose pose in pose_frame observations have.",
         read_only=True,
     )
 

@@ -426,7 +426,14 @@ def posed(kind, stamp, x=1.5):
     return message
 
 
-@pytest.mark.parametrize("name", ["geometry_msgs/PoseStamped", "nav_msgs/Odometry"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "geometry_msgs/PoseStamped",
+        "geometry_msgs/PoseWithCovarianceStamped",
+        "nav_msgs/Odometry",
+    ],
+)
 def test_an_observation_has_the_pose_of_its_stamp(start, path, name):
     package, _, kind = name.partition("/")
     messages = pytest.importorskip(f"{package}.msg", reason=f"{package} is not installed")
@@ -464,7 +471,8 @@ def test_a_topic_of_another_type_is_named(start, path):
     harness.until(
         lambda: harness.logs(
             "observations have no pose: /speed has the type geometry_msgs/msg/Twist; expected "
-            "geometry_msgs/msg/PoseStamped or nav_msgs/msg/Odometry"
+            "one of geometry_msgs/msg/PoseStamped, geometry_msgs/msg/PoseWithCovarianceStamped, "
+            "nav_msgs/msg/Odometry"
         )
     )
 
