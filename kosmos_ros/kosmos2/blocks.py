@@ -3,33 +3,22 @@
 """Transformer blocks on the weights of the modules that Hugging Face loaded.
 
 Functions replace modules, because a call of a module takes as long as a small model's layer norm.
-One product replaces three products of the same input, because it is faster. Knows tensors only.
+Knows tensors only.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kosmos_ros.kosmos2.int8 import Int8Linear
-
-Map = Callable[[Tensor], Tensor]
-"""A function of hidden states, such as a layer norm or a product with weights."""
+from kosmos_ros.kosmos2.products import Map, fused, linear
 
 _onednn_lock = threading.Lock()  # oneDNN's switch is global
 
-LARGE_PRODUCT = 2**20
-"""Number of weights from which the weights of a product do not fit in the cache of a core."""
-FEW_ROWS = 16
-"""Largest number of rows for which the weights of a large product are split among threads."""
-WEIGHT_PARTS = 8
-"""Number of parts into which the weights of such a product are split."""
 SMALL_ACTIVATION = 2**14
 """Largest number of values for which GELU is faster without oneDNN on a CPU."""
 
@@ -138,74 +127,6 @@ def norm(module: nn.LayerNorm) -> Map:
     """Return a function that computes the layer norm of `module`."""
     shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
     return lambda hidden: torch.layer_norm(hidden, shape, weight, bias, eps)
-
-
-def linear(module: Any) -> Map:
-    """Return the product with the weights of `module`, or `module` if they are quantized."""
-    if type(module) is not nn.Linear:
-        quantized: Map = module
-        return quantized
-    return Product(module.weight, module.bias)
-
-
-def fused(*modules: Any) -> Map:
-    """Return several products of the same input as one, with their outputs side by side."""
-    if all(isinstance(module, Int8Linear) for module in modules):
-        return Int8Linear.joined(modules)
-    if any(type(module) is not nn.Linear for module in modules):
-        return SideBySide(modules)
-    weight = torch.cat([module.weight for module in modules])
-    bias = torch.cat([module.bias for module in modules])
-    # The modules use parts of the fused weights from now on, which saves a copy.
-    ends = [0, *itertools.accumulate(module.out_features for module in modules)]
-    for module, start, end in zip(modules, ends, ends[1:], strict=False):
-        module.weight = nn.Parameter(weight[start:end], requires_grad=False)
-        module.bias = nn.Parameter(bias[start:end], requires_grad=False)
-    return Product(weight, bias)
-
-
-class Product:
-    """The function of a linear layer with `weight` (O, I) and `bias` (O)."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = weight, bias
-        self._across = weight.t()
-        self._large = weight.device.type == "cpu" and weight.numel() >= LARGE_PRODUCT
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        if self._large and hidden.numel() <= FEW_ROWS * hidden.shape[-1]:
-            return _of_few(self.weight, self.bias, hidden)
-        if self.bias is not None and hidden.dim() == 2:
-            # A step of the decoder; functional.linear would transpose the weights each time.
-            return torch.addmm(self.bias, hidden, self._across)
-        return functional.linear(hidden, self.weight, self.bias)
-
-
-class SideBySide:
-    """The function of several modules of the same input, with their outputs side by side."""
-
-    def __init__(self, modules: Sequence[Any]) -> None:
-        self.modules = modules
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        return torch.cat([module(hidden) for module in self.modules], dim=-1)
-
-
-def _of_few(weight: Tensor, bias: Tensor | None, hidden: Tensor) -> Tensor:
-    """Return `functional.linear` of a few rows, at nearly the bandwidth of the memory.
-
-    MKL uses one thread for a single row, and reads the weights several times for a few rows.
-    """
-    columns = hidden.reshape(-1, hidden.shape[-1]).t()
-    whole = len(weight) // WEIGHT_PARTS * WEIGHT_PARTS
-    parts = weight[:whole].view(WEIGHT_PARTS, -1, weight.shape[1])
-    output = torch.bmm(parts, columns.expand(WEIGHT_PARTS, -1, -1)).view(whole, -1)
-    if whole < len(weight):
-        output = torch.cat([output, weight[whole:] @ columns])
-    output = output.t().contiguous()
-    if bias is not None:
-        output.add_(bias)
-    return output.view(*hidden.shape[:-1], -1)
 
 
 def _gelu(hidden: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kosmos_ros.kosmos2 import kernels
-from kosmos_ros.kosmos2.blocks import Block, attend, linear, norm
+from kosmos_ros.kosmos2.blocks import Block, attend, norm
+from kosmos_ros.kosmos2.products import linear
 from kosmos_ros.kosmos2.rows import Rows, rounded_rows
 from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.written import NONE

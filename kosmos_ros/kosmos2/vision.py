@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kosmos_ros.kosmos2.blocks import Block, linear, norm
+from kosmos_ros.kosmos2.blocks import Block, norm
+from kosmos_ros.kosmos2.products import linear
 
 
 class Vision:

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kosmos_ros.kosmos2.blocks import Map, Product, SideBySide
 from kosmos_ros.kosmos2.kernels.linear import BLOCK, INT8, NF4, PLAIN
+from kosmos_ros.kosmos2.products import Map, Product, SideBySide
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ def _number(file: Path) -> tuple[list[int], str]:
 def _reason(error: Exception) -> str:
     text = one_line(f"{type(error).__name__}: {first_line(error)}", 300)
     if "magic is invalid" in text or "MCAP footer" in text or "seems to be empty" in text:
-        return f"{text}; if its recording was cut off, {RECOVER}"
+        return f"{text.rstrip('.')}; if its recording was cut off, {RECOVER}"
     return text
 
 

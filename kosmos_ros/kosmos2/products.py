@@ -1,0 +1,134 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Products of hidden states with the weights of linear layers, each in the fastest way.
+
+One product replaces several products of the same input. On a CPU, a large product depends on the
+CPU: MKL splits a single row among threads only on Intel's. Knows tensors only.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kosmos_ros.kosmos2.int8 import Int8Linear
+
+Map = Callable[[Tensor], Tensor]
+"""A function of hidden states, such as a layer norm or a product with weights."""
+_Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""As functional.linear: of hidden states (..., I), weights (O, I) and bias (O)."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+LARGE_PRODUCT = 2**20
+"""Number of weights from which the weights of a product do not fit in the cache of a core."""
+MKL_ROWS = 3
+"""Largest number of rows for which MKL reads large weights on an Intel CPU only once. For more
+rows oneDNN is faster."""
+FEW_ROWS = 16
+"""Largest number of rows for which the weights of a large product are split among threads on other
+CPUs."""
+WEIGHT_PARTS = 8
+"""Number of parts into which the weights of such a product are split."""
+
+
+def linear(module: Any) -> Map:
+    """Return the product with the weights of `module`, or `module` if they are quantized."""
+    if type(module) is not nn.Linear:
+        quantized: Map = module
+        return quantized
+    return Product(module.weight, module.bias)
+
+
+def fused(*modules: Any) -> Map:
+    """Return several products of the same input as one, with their outputs side by side."""
+    if all(isinstance(module, Int8Linear) for module in modules):
+        return Int8Linear.joined(modules)
+    if any(type(module) is not nn.Linear for module in modules):
+        return SideBySide(modules)
+    weight = torch.cat([module.weight for module in modules])
+    bias = torch.cat([module.bias for module in modules])
+    # The modules use parts of the fused weights from now on, which saves a copy.
+    ends = [0, *itertools.accumulate(module.out_features for module in modules)]
+    for module, start, end in zip(modules, ends, ends[1:], strict=False):
+        module.weight = nn.Parameter(weight[start:end], requires_grad=False)
+        module.bias = nn.Parameter(bias[start:end], requires_grad=False)
+    return Product(weight, bias)
+
+
+class Product:
+    """The function of a linear layer with `weight` (O, I) and `bias` (O)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self._across = weight.t()
+        large = weight.device.type == "cpu" and weight.numel() >= LARGE_PRODUCT
+        self._large = _large() if large else None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if self._large:
+            return self._large(hidden, self.weight, self.bias)
+        if self.bias is not None and hidden.dim() == 2:
+            # A step of the decoder; functional.linear would transpose the weights each time.
+            return torch.addmm(self.bias, hidden, self._across)
+        return functional.linear(hidden, self.weight, self.bias)
+
+
+class SideBySide:
+    """The function of several modules of the same input, with their outputs side by side."""
+
+    def __init__(self, modules: Sequence[Any]) -> None:
+        self.modules = modules
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return torch.cat([module(hidden) for module in self.modules], dim=-1)
+
+
+@functools.cache
+def _large() -> _Linear:
+    """Return the fastest product with large weights on this CPU.
+
+    It depends on the kind of the CPU, not on a measurement: results must be the same in each run.
+    """
+    try:
+        intel = "GenuineIntel" in CPU_INFO.read_text()
+    except OSError:
+        intel = False
+    mkl, onednn = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()
+    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return large_on_intel if intel and mkl and onednn and known else large_elsewhere
+
+
+def large_on_intel(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `functional.linear`. Needs MKL and oneDNN."""
+    # torch itself uses oneDNN for other types than float32.
+    if hidden.numel() <= MKL_ROWS * hidden.shape[-1] or weight.dtype != torch.float32:
+        return functional.linear(hidden, weight, bias)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
+    return product
+
+
+def large_elsewhere(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `functional.linear`, of a few rows at nearly the bandwidth of the memory.
+
+    On an AMD CPU, MKL uses one thread for a single row, and reads the weights several times for a
+    few rows.
+    """
+    if hidden.numel() > FEW_ROWS * hidden.shape[-1]:
+        return functional.linear(hidden, weight, bias)
+    columns = hidden.reshape(-1, hidden.shape[-1]).t()
+    whole = len(weight) // WEIGHT_PARTS * WEIGHT_PARTS
+    parts = weight[:whole].view(WEIGHT_PARTS, -1, weight.shape[1])
+    output = torch.bmm(parts, columns.expand(WEIGHT_PARTS, -1, -1)).view(whole, -1)
+    if whole < len(weight):
+        output = torch.cat([output, weight[whole:] @ columns])
+    output = output.t().contiguous()
+    if bias is not None:
+        output.add_(bias)
+    return output.view(*hidden.shape[:-1], -1)

@@ -1,0 +1,80 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""The faster ways to compute a product give torch's results."""
+
+import pytest
+import torch
+from torch import nn
+
+from kosmos_ros.kosmos2 import products
+from kosmos_ros.kosmos2.products import (
+    FEW_ROWS,
+    LARGE_PRODUCT,
+    WEIGHT_PARTS,
+    fused,
+    large_elsewhere,
+    large_on_intel,
+    linear,
+)
+
+INPUTS = 512
+LARGE = LARGE_PRODUCT // INPUTS  # outputs
+SHAPES = [(1,), (3,), (4,), (FEW_ROWS,), (FEW_ROWS + 1,), (2, FEW_ROWS // 2), (3, 7)]
+
+
+@pytest.mark.parametrize("outputs", [8, LARGE - 1, LARGE, LARGE + 1, LARGE + WEIGHT_PARTS - 1])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_equals_that_of_the_module(outputs, shape, bias):
+    torch.manual_seed(outputs)
+    module = nn.Linear(INPUTS, outputs, bias=bias).requires_grad_(False)
+    hidden = torch.randn(*shape, INPUTS)
+    torch.testing.assert_close(linear(module)(hidden), module(hidden), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("large", [large_on_intel, large_elsewhere])
+@pytest.mark.parametrize("outputs", [8, 8 + WEIGHT_PARTS - 1])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_products_are_the_same_on_each_cpu(large, outputs, shape, dtype):
+    if large is large_on_intel and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch has no oneDNN")
+    torch.manual_seed(outputs)
+    weight, bias = torch.randn(outputs, INPUTS, dtype=dtype), torch.randn(outputs, dtype=dtype)
+    hidden = torch.randn(*shape, 2 * INPUTS, dtype=dtype)[..., ::2]  # not contiguous
+    for added in (bias, None):
+        expected = hidden.double() @ weight.double().T + (0 if added is None else added.double())
+        found = large(hidden, weight, added)
+        close = (
+            {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.5, "rtol": 0.02}
+        )
+        assert found.shape == (*shape, outputs)
+        torch.testing.assert_close(found.double(), expected, **close)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "expected"),
+    [
+        ("vendor_id\t: GenuineIntel\n", large_on_intel),
+        ("vendor_id\t: AuthenticAMD\n", large_elsewhere),
+        (None, large_elsewhere),  # no such file
+    ],
+)
+def test_the_kind_of_the_cpu_chooses_the_product(cpu, expected, monkeypatch, tmp_path):
+    file = tmp_path / "cpuinfo"
+    if cpu:
+        file.write_text(cpu)
+    monkeypatch.setattr(products, "CPU_INFO", file)
+    assert products._large.__wrapped__() is expected
+
+
+@pytest.mark.parametrize("outputs", [(8, 16, 24), (LARGE, 8, 3)])
+def test_a_fused_product_has_the_outputs_of_its_modules_side_by_side(outputs):
+    modules = [nn.Linear(INPUTS, size).requires_grad_(False) for size in outputs]
+    hidden = torch.randn(5, INPUTS)
+    apart = torch.cat([module(hidden) for module in modules], -1)
+    torch.testing.assert_close(fused(*modules)(hidden), apart, atol=1e-5, rtol=1e-4)
+    # The modules use parts of the fused weights.
+    assert len({module.weight.untyped_storage().data_ptr() for module in modules}) == 1
+    again = torch.cat([module(hidden) for module in modules], -1)
+    torch.testing.assert_close(again, apart, atol=1e-5, rtol=1e-4)
