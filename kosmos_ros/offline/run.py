@@ -14,7 +14,7 @@ import abc
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,7 +28,7 @@ from kosmos_ros.kosmos2.grounding import Caption
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import Source, record_of
 from kosmos_ros.memory.recorder import thumbnail_of
-from kosmos_ros.memory.records import Observation
+from kosmos_ros.memory.records import Event, Observation
 from kosmos_ros.offline import batches
 from kosmos_ros.offline.batches import MAX_BATCH, Failure, Picture
 from kosmos_ros.offline.unfinished import DATABASE, Row, Unfinished
@@ -153,6 +153,10 @@ class Run(abc.ABC):
     def counts(self, results: Unfinished) -> dict[str, Any]:
         """Return numbers of the results for the user."""
         return {}
+
+    def events(self, results: Unfinished) -> Iterable[Event]:
+        """Return the events in complete results, for the observation log."""
+        return ()
 
     @abc.abstractmethod
     def values(self) -> dict[str, Any]:
@@ -299,17 +303,23 @@ class Run(abc.ABC):
             path.rename(out)
 
     def add_to_log(self, results: Unfinished) -> None:
-        """Add the frames to the observation log. Raises ConfigError and LogError.
+        """Add the frames and events to the observation log. Raises ConfigError and LogError.
 
-        Frames that the log has from an earlier attempt are left out.
+        Frames that the log has from an earlier attempt are left out, with their events.
         """
         if self.job.log:
             with ObservationLog.open(self.job.log) as log:
                 # Found before the first one is added: frames of a bag whose stamps are 0 may be
                 # equal, and none of them is from an earlier attempt.
-                known = [log.has(each) for each in results.observations()]
-                found = zip(results.observations(), known, strict=True)
-                log.add(each for each, has in found if not has)
+                frames = [
+                    (log.has(each), (each.camera, each.stamp)) for each in results.observations()
+                ]
+                known = {frame for has, frame in frames if has}
+                both = zip(results.observations(), frames, strict=True)
+                log.add(
+                    (each for each, (has, _) in both if not has),
+                    (e for e in self.events(results) if (e.camera, e.stamp) not in known),
+                )
 
     def clean(self) -> None:
         """Remove the unfinished results after `write`; at last the file that says so."""

@@ -148,11 +148,11 @@ class Unfinished:
         found = self._database.execute("SELECT name, reason FROM failure ORDER BY number")
         return [(json.loads(name), json.loads(reason)) for name, reason in found]
 
-    def rows(self) -> Iterator[Row]:
-        """Yield all results in the order of `add`."""
-        for topic, time, data in self._database.execute(
-            "SELECT topic, time, data FROM message ORDER BY number"
-        ):
+    def rows(self, topics: Collection[str] | None = None) -> Iterator[Row]:
+        """Yield the results, or those of some topics, in the order of `add`."""
+        where = "" if topics is None else f"WHERE topic IN ({', '.join('?' * len(topics))})"
+        sql = f"SELECT topic, time, data FROM message {where} ORDER BY number"
+        for topic, time, data in self._database.execute(sql, tuple(topics or ())):
             yield Row(topic, time, data)
 
     def observations(self) -> Iterator[Observation]:

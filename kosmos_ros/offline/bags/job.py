@@ -7,8 +7,10 @@ Knows no command line.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from kosmos_ros.errors import ConfigError
+from kosmos_ros.memory import records
 from kosmos_ros.offline import run
-from kosmos_ros.offline.bags import selection, writing
+from kosmos_ros.offline.bags import events, selection, writing
 from kosmos_ros.offline.bags.frames import BagMaker, Stored, topic_of
 from kosmos_ros.offline.bags.messages import COMPRESSED, OUTPUTS, Types
 from kosmos_ros.offline.bags.reading import Bag, Message, Unreadable
 from kosmos_ros.offline.batches import Failure
 from kosmos_ros.offline.every import Every, check_window
 from kosmos_ros.offline.run import JPEG_RATIO, Frame
-from kosmos_ros.offline.unfinished import Unfinished
+from kosmos_ros.offline.unfinished import Row, Unfinished
 from kosmos_ros.sanitize import quoted
 
 LATEST = 2**63 - 1
@@ -128,13 +131,33 @@ class Run(run.Run):
         return [f"topic {quoted(topic, 200)} {because}" for topic in self.not_copied]
 
     def counts(self, results: Unfinished) -> dict[str, Any]:
-        return {"messages": results.counts(self.outputs)}
+        found = Counter(results.counts(self.outputs))
+        found.update(row.topic for row in self._events(results))
+        return {"messages": dict(found)}
 
     def maker(self) -> BagMaker:
         return BagMaker(self.job, self.cameras, self.types)
 
     def written(self, path: Path, results: Unfinished) -> Iterator[None]:
-        return writing.write(path, self.outputs, results.rows(), self._copied(), self.types)
+        own = heapq.merge(results.rows(), self._events(results), key=lambda row: row.time)
+        return writing.write(path, self.outputs, own, self._copied(), self.types)
+
+    def events(self, results: Unfinished) -> Iterator[records.Event]:
+        return (events.record(message) for _, message in self._found(results))
+
+    def _events(self, results: Unfinished) -> Iterator[Row]:
+        for time, message in self._found(results):
+            yield Row(topic_of(message.camera, "events"), time, self.types.data(message))
+
+    def _found(self, results: Unfinished) -> Iterator[tuple[int, Any]]:
+        """Yield the record time and the message of each event."""
+        topics = {
+            name: topic
+            for camera in self.cameras.values()
+            for topic in events.WATCHED
+            if (name := topic_of(camera, topic)) in self.outputs
+        }
+        return events.events(results.rows(topics), topics, self.types, self.job.settings)
 
     def _copied(self) -> Iterable[Message]:
         if not self.job.copy:

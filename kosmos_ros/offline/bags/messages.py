@@ -254,6 +254,11 @@ def _annotations(types: Types, frame: DescribedImage) -> Iterable[Any]:
     ]
 
 
+def _events(types: Types, frame: DescribedImage) -> Iterable[Any]:
+    """Return nothing: an event needs several frames. events.py finds them."""
+    return ()
+
+
 def _phrases(types: Types, phrases: Iterable[Phrase], size: tuple[int, int]) -> list[Any]:
     return [
         types.new(
@@ -285,6 +290,7 @@ OUTPUTS = (
     Output("detections", "vision_msgs/msg/Detection2DArray", _CAPTION, _detections),
     Output("annotated/compressed", COMPRESSED, _CAPTION, _annotated),
     Output("annotations", "foxglove_msgs/msg/ImageAnnotations", _CAPTION, _annotations),
+    Output("events", "kosmos_msgs/msg/Event", frozenset({"phrases", "questions"}), _events),
 )
 """All topics of a camera in the order of their messages: /kosmos/<topic> for the only camera,
 /kosmos/<camera>/<topic> for one of several."""

@@ -21,6 +21,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from std_msgs.msg import Header
 
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase
+from kosmos_ros.offline.bags import events
 from kosmos_ros.offline.bags.messages import DEFINITIONS, OUTPUTS, DescribedImage
 from kosmos_ros.ros import conversions, outputs
 from kosmos_ros.serving.node_settings import CameraSettings
@@ -143,12 +144,12 @@ def test_the_topics_are_the_nodes():
 
 def test_the_definitions_are_those_of_kosmos_msgs():
     copies = sorted((DEFINITIONS / "kosmos_msgs" / "msg").glob("*.msg"))
-    assert len(copies) == 4
+    assert len(copies) == 5
     for copy in copies:
         assert copy.read_text() == (ROOT / "kosmos_msgs" / "msg" / copy.name).read_text()
 
 
-@pytest.mark.parametrize("name", ["GroundedCaption", "Answer"])
+@pytest.mark.parametrize("name", ["GroundedCaption", "Answer", "Event"])
 def test_types_have_the_hashes_of_the_built_messages(name):
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     files = [Path(prefix, "share/kosmos_msgs/msg", f"{name}.json") for prefix in prefixes]
@@ -159,6 +160,10 @@ def test_types_have_the_hashes_of_the_built_messages(name):
     full = f"kosmos_msgs/msg/{name}"
     (expected,) = [each["hash_string"] for each in hashes if each["type_name"] == full]
     assert TYPES.store.hash_rihs01(full) == expected
+
+
+def test_events_have_the_numbers_of_the_node():
+    assert {kind: number for number, kind in enumerate(events.KINDS)} == conversions.EVENT_KINDS
 
 
 def test_foxglove_gets_an_outline_and_a_label_for_each_box():

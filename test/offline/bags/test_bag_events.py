@@ -1,0 +1,219 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Events of bags: phrases that come into view or leave it, and answers that change."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed: run scripts/setup")
+
+import bags
+from bags import BEGIN, PERIOD, SENT, TYPES
+from hypothesis import given
+from hypothesis import strategies as st
+from mute_engine import BOX, MuteEngine
+
+from kosmos_ros.kosmos2 import grounding
+from kosmos_ros.kosmos2.query import Generation
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.observed import MODEL_SETTINGS
+from kosmos_ros.memory.records import Event
+from kosmos_ros.offline.bags import events
+from kosmos_ros.offline.bags.job import Job, Run
+from kosmos_ros.offline.bags.messages import DescribedImage, _located
+from kosmos_ros.offline.unfinished import Row
+from kosmos_ros.serving.events import Watchlist
+from kosmos_ros.serving.node_settings import CameraSettings
+from kosmos_ros.serving.plan import STANDING, Finding, FrameResult
+
+ASKED = {"phrases": ("a cup",), "questions": ("Is it day?",)}
+VISIBLE = [*range(2, 5), *range(6, 10)]  # numbers of the frames with the cup
+DAY = 8  # frames before the night
+FRAMES = 20
+
+
+NUMBERS = {bags.frame(number).tobytes(): number for number in range(FRAMES)}
+"""Number of a frame by its pixels."""
+
+
+class Scripted(MuteEngine):
+    """Sees the cup in the frames VISIBLE, and the day in the first DAY frames."""
+
+    def encode_batch(self, images):
+        super().encode_batch(images)
+        return [NUMBERS[np.ascontiguousarray(image).tobytes()] for image in images]
+
+    def generate_batch(self, queries):
+        texts = map(self.text, queries)
+        return [Generation(text, (0.5, 0.25) if text == BOX else (), 0.75, 7, False)
+                for text in texts]  # fmt: skip
+
+    def text(self, query):
+        if "<phrase> a cup</phrase>" in query.prompt:
+            return BOX if query.image in VISIBLE else ""
+        if "Is it day?" in query.prompt:
+            return "yes" if query.image < DAY else "no"
+        return "a room"
+
+
+def run(source, out, engine=None, **values):
+    """Describe a bag; return the counts of its messages by topic."""
+    job = Job(
+        bag=source, out=out, settings=CameraSettings(**ASKED), model="fake",
+        max_image_pixels=10**6, model_settings=dict.fromkeys(MODEL_SETTINGS, ""), **values,
+    )  # fmt: skip
+    own = Run(job)
+    with own.open({}) as results:
+        list(own.describe(results, lambda: engine or Scripted()))
+        for _ in own.write(results):
+            pass
+        own.add_to_log(results)
+        counts = own.counts(results)["messages"]
+    own.clean()
+    return counts
+
+
+def told(message):
+    """Return what an event says: kind, subject, answers, and the numbers of its frames."""
+    number, first = (
+        round((each.sec * 10**9 + each.nanosec + SENT - BEGIN) / PERIOD)
+        for each in (message.header.stamp, message.since)
+    )
+    kind = events.KINDS[message.kind]
+    return kind, message.subject, message.answer, message.previous, number, first
+
+
+EXPECTED = [  # the cup of frame 5 is missed once
+    ("answered", "Is it day?", "yes", "", 2, 0),
+    ("appeared", "a cup", "", "", 4, 2),
+    ("answered", "Is it day?", "no", "yes", 10, 8),
+    ("disappeared", "a cup", "", "", 12, 10),
+]
+
+
+@pytest.fixture
+def source(tmp_path):
+    return bags.write_bag(tmp_path / "in", bags.frames(FRAMES))
+
+
+def test_events_are_in_the_bag_at_the_times_of_their_frames(source, tmp_path):
+    counts = run(source, tmp_path / "out")
+    found = bags.messages(tmp_path / "out", "/kosmos/events")
+    assert [told(message) for _, message in found] == EXPECTED
+    assert counts["/kosmos/events"] == 4
+    assert [time for time, _ in found] == [BEGIN + n * PERIOD for n in (2, 4, 10, 12)]
+    (phrase,) = found[1][1].phrases
+    located = dict(bags.messages(tmp_path / "out", "/kosmos/phrases"))[BEGIN + 4 * PERIOD]
+    assert phrase == located.phrases[0]
+    assert found[1][1].header == located.header
+    # An event comes after the other results of its frame.
+    order = [topic for topic, _, time, _ in bags.contents(tmp_path / "out")
+             if time == BEGIN + 4 * PERIOD]  # fmt: skip
+    assert order[-1] == "/kosmos/events"
+
+
+def test_each_camera_has_its_own_events(tmp_path):
+    both = [*bags.frames(FRAMES), *bags.frames(3, "/rear/image_raw")]
+    source = bags.write_bag(tmp_path / "in", sorted(both, key=lambda each: each[2]))
+    run(source, tmp_path / "out")
+    front = bags.messages(tmp_path / "out", "/kosmos/front/events")
+    assert [told(message) for _, message in front] == EXPECTED
+    rear = bags.messages(tmp_path / "out", "/kosmos/rear/events")
+    assert [(told(each), each.camera) for _, each in rear] == [(EXPECTED[0], "rear")]
+
+
+def test_a_frame_without_a_result_is_no_change(tmp_path):
+    frames = bags.frames(FRAMES)
+    frames[3] = (*frames[3][:3], b"")
+    source = bags.write_bag(tmp_path / "in", frames)
+    run(source, tmp_path / "out")
+    found = [told(each) for _, each in bags.messages(tmp_path / "out", "/kosmos/events")]
+    # Frames 2, 4 and then 5 without it: the cup is accepted from frame 6 on.
+    assert found[1] == ("appeared", "a cup", "", "", 8, 6)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_run_that_continues_finds_the_events_of_one_run(source, tmp_path, batches):
+    engine = Scripted()
+    engine.fails_after = batches
+    with pytest.raises(RuntimeError):
+        run(source, tmp_path / "out", engine)
+    run(source, tmp_path / "out")
+    run(source, tmp_path / "whole")
+    assert bags.contents(tmp_path / "out") == bags.contents(tmp_path / "whole")
+
+
+def test_the_log_has_each_event_once(source, tmp_path):
+    log = tmp_path / "memory.db"
+    for name in ("one", "two"):
+        run(source, tmp_path / name, log=log)
+    with ObservationLog.read(log) as reader:
+        rows = reader.connection.execute(
+            "SELECT kind, subject, answer, previous, stamp, since FROM event ORDER BY stamp"
+        ).fetchall()
+
+    def number(stamp):
+        return round((stamp + SENT - BEGIN) / PERIOD)
+
+    assert [(*row[:4], number(row[4]), number(row[5])) for row in rows] == EXPECTED
+
+
+def test_a_record_has_all_fields_of_the_message(source, tmp_path):
+    run(source, tmp_path / "out")
+    _, message = bags.messages(tmp_path / "out", "/kosmos/events")[1]
+    (box,) = message.phrases[0].boxes
+    record = events.record(message)
+    assert dataclasses.replace(record, phrases=()) == Event(
+        BEGIN + 4 * PERIOD - SENT, "", "appeared", "a cup", since=BEGIN + 2 * PERIOD - SENT
+    )
+    assert vars(record.phrases[0].boxes[0]) == {
+        **{name: getattr(box, name) for name in ("x_min", "y_min", "x_max", "y_max", "score")},
+        "track": None,
+        "position": None,
+    }
+
+
+@given(
+    seen=st.lists(st.booleans(), max_size=30),
+    frames=st.integers(1, 4),
+    seconds=st.sampled_from([0.0, 0.25]),
+)
+def test_events_are_those_of_the_nodes_debouncer(seen, frames, seconds):
+    settings = CameraSettings(phrases=("a cup",), event_frames=frames, event_seconds=seconds)
+    (standing,) = [each for each in STANDING if each.name == "phrases"]
+    watchlist, expected, rows = Watchlist(False), [], []
+    for number, shown in enumerate(seen):
+        boxes = (grounding.Box(0.25, 0.5, 0.5, 0.75, 0.5),) if shown else ()
+        phrase = grounding.Phrase("a cup", 0, 5 if shown else 0, boxes)
+        details = (number * 0.1, number, frames, seconds)
+        if change := watchlist.update("a cup", shown, *details):
+            event = standing.event(change, Finding("a cup", shown, (phrase,)))
+            expected.append((event.kind, number, event.since, len(event.phrases)))
+        rows.append(Row("/kosmos/phrases", number, TYPES.data(located(phrase, number))))
+    found = list(events.events(rows, {"/kosmos/phrases": "phrases"}, TYPES, settings))
+    assert [
+        (events.KINDS[each.kind], time, round(each.since.nanosec / 1e8 + each.since.sec * 10),
+         len(each.phrases))
+        for time, each in found
+    ] == expected  # fmt: skip
+
+
+def located(phrase, number):
+    """Return the message of a frame with the requested phrase."""
+    prompt = STANDING[0].prompt("a cup", CameraSettings())
+    caption = grounding.Caption("a cup", (phrase,))
+    header = bags.header(number * PERIOD)
+    result = FrameResult((), {"phrases": ((prompt, caption),)}, {})
+    (message,) = _located(TYPES, DescribedImage("", header, np.zeros((4, 4, 3)), result, "fake"))
+    return message
+
+
+def test_without_phrases_and_questions_there_is_no_topic_of_events(source, tmp_path):
+    job = Job(
+        bag=Path(source), out=tmp_path / "out", settings=CameraSettings(), model="fake",
+        max_image_pixels=10**6,
+    )  # fmt: skip
+    assert "/kosmos/events" not in Run(job).outputs
