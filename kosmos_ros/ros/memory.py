@@ -22,7 +22,7 @@ from kosmos_ros.ros import diagnostics
 from kosmos_ros.ros.conversions import nanoseconds
 from kosmos_ros.ros.outputs import DescribedFrame
 from kosmos_ros.ros.pose_subscription import PoseSubscription
-from kosmos_ros.ros.transformed_pose import TransformedPose
+from kosmos_ros.ros.pose_transforms import PoseTransforms
 from kosmos_ros.sanitize import quoted
 from kosmos_ros.serving import events
 from kosmos_ros.serving.node_settings import CameraSettings, NodeSettings
@@ -51,6 +51,8 @@ class Memory:
                 lambda: node.get_clock().now().nanoseconds,
             )
         except ConfigError as exc:
+            if self._poses:
+                self._poses.close()
             raise ConfigError(f"parameter memory: {exc}") from exc
         node.get_logger().info(f"observations are written to {self.path}")
 
@@ -78,6 +80,8 @@ class Memory:
 
     def close(self, timeout: float) -> bool:
         """Write what waits. Return whether this took at most `timeout` seconds."""
+        if self._poses:
+            self._poses.close()
         return self._recorder.close(timeout)
 
     def _warn(self, text: str) -> None:
@@ -85,17 +89,16 @@ class Memory:
             self._node.get_logger().warning(text)
 
 
-def _poses(node: Node, settings: NodeSettings) -> PoseSubscription | TransformedPose | None:
-    """Return where the poses of observations come from. Raises ConfigError."""
+def _poses(node: Node, settings: NodeSettings) -> PoseSubscription | PoseTransforms | None:
     topic, frame = settings.pose_topic, settings.pose_frame
     if topic and frame:
         raise ConfigError(
-            f"parameters pose_topic and pose_frame are {quoted(topic)} and {quoted(frame)}, but "
-            "only one of them may be set; leave the other one empty"
+            "parameters pose_topic and pose_frame: only one of them may be set, got "
+            f"{quoted(topic)} and {quoted(frame)}"
         )
-    if topic:
-        return PoseSubscription(node, topic)
-    return TransformedPose(node, frame, settings.robot_frame) if frame else None
+    if frame:
+        return PoseTransforms(node, frame, settings.robot_frame)
+    return PoseSubscription(node, topic) if topic else None
 
 
 def _event(described: DescribedFrame, event: events.Event) -> Event:

@@ -79,6 +79,10 @@ class PoseSubscription:
                 return None
             return self._poses[best]
 
+    def close(self) -> None:
+        """Stop to look for a publisher. The node destroys the subscription."""
+        self._timer.cancel()
+
     def _look(self) -> None:
         """Subscribe with the type of a publisher, if the topic has one with a known type."""
         for info in self._node.get_publishers_info_by_topic(self._topic):
@@ -129,11 +133,11 @@ class PoseSubscription:
             elif stamp < newest + SPACING:  # too near, or out of order
                 return
             self._stamps.append(stamp)
-            self._poses.append(_pose(header.frame_id, pose))
+            self._poses.append(pose_of(header.frame_id, pose.position, pose.orientation))
             if len(self._stamps) > MAX_POSES:
                 del self._stamps[: MAX_POSES // 10], self._poses[: MAX_POSES // 10]
 
 
-def _pose(frame_id: str, pose: Any) -> Pose:
-    at, turned = pose.position, pose.orientation
+def pose_of(frame_id: str, at: Any, turned: Any) -> Pose:
+    """Return the pose of a position (or translation) and an orientation of messages."""
     return Pose(frame_id, at.x, at.y, at.z, turned.x, turned.y, turned.z, turned.w)

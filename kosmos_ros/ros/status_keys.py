@@ -139,8 +139,8 @@ MEMORY = {
     ),
     "pose age (s)": Key(
         "s",
-        "time since the newest message on pose_topic, or since the stamp of the newest transform "
-        "to pose_frame; empty: none has arrived",
+        "time since the newest message on pose_topic, or since tf last had a newer pose, to about "
+        "1 s; empty: no pose has arrived",
     ),
 }
 """Keys of the status of the memory on /diagnostics, if the parameter memory is set."""

@@ -222,20 +222,21 @@ class NodeSettings:
     pose_topic: str = parameter(
         "",
         "Topic of the robot's pose for the observation log: geometry_msgs/PoseStamped, "
-        "geometry_msgs/PoseWithCovarianceStamped or nav_msgs/Odometry. Empty: no topic.",
+        "geometry_msgs/PoseWithCovarianceStamped or nav_msgs/Odometry. Empty: no pose from a "
+        "topic.",
         example="odom",
         read_only=True,
     )
     pose_frame: str = parameter(
         "",
-        "Instead of pose_topic: the frame in which observations have the pose of robot_frame, by "
-        "tf2. Empty: tf2 is not used.",
+        "Frame of tf in which the observation log has the robot's pose, such as map or odom. "
+        "Needs the ROS package tf2_ros_py, and an empty pose_topic. Empty: no pose from tf.",
         example="map",
         read_only=True,
     )
     robot_frame: str = parameter(
         "base_link",
-        "Frame of the robot, whose pose in pose_frame observations have.",
+        "Frame of tf whose pose in pose_frame is the robot's pose. Used only with pose_frame.",
         read_only=True,
     )
 

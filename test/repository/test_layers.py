@@ -34,7 +34,7 @@ MAY_IMPORT = {
 ROS = {
     "rclpy", "action_msgs", "builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs",
     "kosmos_msgs", "lifecycle_msgs", "nav_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs",
-    "std_srvs", "vision_msgs",
+    "std_srvs", "tf2_ros", "vision_msgs",
 }  # fmt: skip
 TORCH = {"torch", "transformers", "accelerate", "bitsandbytes", "triton"}
 MAY_NOT_IMPORT = {
