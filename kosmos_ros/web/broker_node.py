@@ -47,13 +47,17 @@ class BrokerNode(ParameterNode):
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
         self.finished: Future = Future()
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         self._main: asyncio.Task[int] | None = None
         self._node_client: NodeClient | None = None
 
     def connect(self, kosmos: str) -> None:
-        """Become a client of the node with the full name `kosmos`, which check_name accepts."""
+        """Become a client of the node with the full name `kosmos`, which check_name accepts.
+
+        Check all settings before. A loop that never runs may print an error when Python ends.
+        """
+        self._loop = asyncio.new_event_loop()
         self.broker = Broker(kosmos, self._loop)
         self._node_client = NodeClient(self, kosmos, self.broker, self._loop.call_soon_threadsafe)
         self.broker.node_client = self._node_client

@@ -82,8 +82,8 @@ class WebNode(BrokerNode):
         chosen = settings.token or os.environ.get(TOKEN_VARIABLE, "")
         token = token_for(settings.address, chosen, source)
         check_name(settings.node, "parameter node")
-        self.connect(settings.node)
         self._socket = _bound(settings.address, settings.port)
+        self.connect(settings.node)
         bound, port = self._socket.getsockname()[:2]
         self._agents = agent_server(self.broker)
         site = Site(self.broker).app(*agent_routes(self._agents))
