@@ -359,6 +359,19 @@ class ObservationLog:
         with translated(self.path):
             return bool(self._ids(sql, *ids, *map(_encodable, texts)))
 
+    def has_event(self, event: Event) -> bool:
+        """Return whether the log has this event of this camera."""
+        sql = (
+            "SELECT event.id FROM event JOIN camera ON camera.id = camera "
+            "WHERE event.id BETWEEN ? AND ? AND stamp = ? "
+            "AND (camera.name, kind, subject, answer, previous, since) = (?, ?, ?, ?, ?, ?) "
+            "LIMIT 1"
+        )
+        texts = (event.camera, event.kind, event.subject, event.answer, event.previous)
+        ids = (event.stamp, min(event.stamp + SAME_STAMP, MAX_ID), event.stamp)
+        with translated(self.path):
+            return bool(self._ids(sql, *ids, *map(_encodable, texts), event.since))
+
     def search(
         self,
         match: str,

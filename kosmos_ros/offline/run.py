@@ -305,21 +305,16 @@ class Run(abc.ABC):
     def add_to_log(self, results: Unfinished) -> None:
         """Add the frames and events to the observation log. Raises ConfigError and LogError.
 
-        Frames that the log has from an earlier attempt are left out, with their events.
+        Those that the log has from an earlier attempt are left out.
         """
         if self.job.log:
             with ObservationLog.open(self.job.log) as log:
                 # Found before the first one is added: frames of a bag whose stamps are 0 may be
                 # equal, and none of them is from an earlier attempt.
-                frames = [
-                    (log.has(each), (each.camera, each.stamp)) for each in results.observations()
-                ]
-                known = {frame for has, frame in frames if has}
-                both = zip(results.observations(), frames, strict=True)
-                log.add(
-                    (each for each, (has, _) in both if not has),
-                    (e for e in self.events(results) if (e.camera, e.stamp) not in known),
-                )
+                known = [log.has(each) for each in results.observations()]
+                events = [each for each in self.events(results) if not log.has_event(each)]
+                found = zip(results.observations(), known, strict=True)
+                log.add((each for each, has in found if not has), events)
 
     def clean(self) -> None:
         """Remove the unfinished results after `write`; at last the file that says so."""

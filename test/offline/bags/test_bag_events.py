@@ -148,17 +148,45 @@ def test_a_run_that_continues_finds_the_events_of_one_run(source, tmp_path, batc
 
 def test_the_log_has_each_event_once(source, tmp_path):
     log = tmp_path / "memory.db"
+    run(source, tmp_path / "few", log=log, every="2")
     for name in ("one", "two"):
         run(source, tmp_path / name, log=log)
+    found = [row[:6] for row in logged(log)]
+    assert [found.count(each) for each in EXPECTED] == [1, 1, 1, 1]
+    assert len(found) == 8  # those of each second frame, and those of all frames
+
+
+def test_the_log_has_the_events_of_each_camera(tmp_path):
+    both = [*bags.frames(FRAMES), *bags.frames(3, "/rear/image_raw")]
+    source = bags.write_bag(tmp_path / "in", sorted(both, key=lambda each: each[2]))
+    run(source, tmp_path / "out", log=tmp_path / "memory.db")
+    rows = logged(tmp_path / "memory.db")
+    assert [row[:6] for row in rows if row[6] == "front"] == EXPECTED
+    assert [row[:6] for row in rows if row[6] == "rear"] == EXPECTED[:1]
+
+
+def logged(log):
+    """Return the events of a log as in EXPECTED, each with its camera."""
     with ObservationLog.read(log) as reader:
         rows = reader.connection.execute(
-            "SELECT kind, subject, answer, previous, stamp, since FROM event ORDER BY stamp"
+            "SELECT kind, subject, answer, previous, stamp, since, name FROM event "
+            "JOIN camera ON camera.id = camera ORDER BY stamp"
         ).fetchall()
+    return [
+        (*row[:4], *(round((each + SENT - BEGIN) / PERIOD) for each in row[4:6]), row[6])
+        for row in rows
+    ]
 
-    def number(stamp):
-        return round((stamp + SENT - BEGIN) / PERIOD)
 
-    assert [(*row[:4], number(row[4]), number(row[5])) for row in rows] == EXPECTED
+def test_if_stamps_repeat_the_record_times_count():
+    settings = CameraSettings(phrases=("a cup",), event_frames=2, event_seconds=0.25)
+    shown = grounding.Phrase("a cup", 0, 5, (grounding.Box(0.25, 0.5, 0.5, 0.75, 0.5),))
+    rows = [
+        Row("/kosmos/phrases", number * PERIOD, TYPES.data(located(shown, 7)))
+        for number in range(6)
+    ]
+    found = events.events(rows, {"/kosmos/phrases": "phrases"}, TYPES, settings)
+    assert [time // PERIOD for time, _ in found] == [3]
 
 
 def test_a_record_has_all_fields_of_the_message(source, tmp_path):

@@ -684,8 +684,9 @@ def test_equal_frames_of_a_bag_without_stamps_are_all_in_the_log_once(source, tm
         log=tmp_path / "log.db",
     )
     frames = [Observation(0, "", f"a cup{number // 2}.") for number in range(40)]
+    results = SimpleNamespace(observations=lambda: iter(frames), rows=lambda topics: iter(()))
     for _ in range(2):  # the second run is that after an interruption
-        Run(job).add_to_log(SimpleNamespace(observations=lambda: iter(frames)))
+        Run(job).add_to_log(results)
     with ObservationLog.read(tmp_path / "log.db") as log:
         assert [each.caption for each in log.get(range(100))] == [each.caption for each in frames]
 
