@@ -3,7 +3,6 @@
 """Events of bags: phrases that come into view or leave it, and answers that change."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed: run scr
 
 import bags
 from bags import BEGIN, PERIOD, SENT, TYPES
-from hypothesis import given
-from hypothesis import strategies as st
 from mute_engine import BOX, MuteEngine
 
 from kosmos_ros.kosmos2 import grounding
@@ -25,9 +22,8 @@ from kosmos_ros.offline.bags import events
 from kosmos_ros.offline.bags.job import Job, Run
 from kosmos_ros.offline.bags.messages import DescribedImage, _located
 from kosmos_ros.offline.unfinished import Row
-from kosmos_ros.serving.events import Watchlist
 from kosmos_ros.serving.node_settings import CameraSettings
-from kosmos_ros.serving.plan import STANDING, Finding, FrameResult
+from kosmos_ros.serving.plan import STANDING, FrameResult
 
 ASKED = {"phrases": ("a cup",), "questions": ("Is it day?",)}
 VISIBLE = [*range(2, 5), *range(6, 10)]  # numbers of the frames with the cup
@@ -125,37 +121,6 @@ def test_each_camera_has_its_own_events(tmp_path):
     assert [(told(each), each.camera) for _, each in rear] == [(EXPECTED[0], "rear")]
 
 
-def test_a_frame_without_a_result_is_no_change(tmp_path):
-    frames = bags.frames(FRAMES)
-    frames[3] = (*frames[3][:3], b"")
-    source = bags.write_bag(tmp_path / "in", frames)
-    run(source, tmp_path / "out")
-    found = [told(each) for _, each in bags.messages(tmp_path / "out", "/kosmos/events")]
-    # Frames 2, 4 and then 5 without it: the cup is accepted from frame 6 on.
-    assert found[1] == ("appeared", "a cup", "", "", 8, 6)
-
-
-@pytest.mark.parametrize("batches", [1, 2])
-def test_a_run_that_continues_finds_the_events_of_one_run(source, tmp_path, batches):
-    engine = Scripted()
-    engine.fails_after = batches
-    with pytest.raises(RuntimeError):
-        run(source, tmp_path / "out", engine)
-    run(source, tmp_path / "out")
-    run(source, tmp_path / "whole")
-    assert bags.contents(tmp_path / "out") == bags.contents(tmp_path / "whole")
-
-
-def test_the_log_has_each_event_once(source, tmp_path):
-    log = tmp_path / "memory.db"
-    run(source, tmp_path / "few", log=log, every="2")
-    for name in ("one", "two"):
-        run(source, tmp_path / name, log=log)
-    found = [row[:6] for row in logged(log)]
-    assert [found.count(each) for each in EXPECTED] == [1, 1, 1, 1]
-    assert len(found) == 8  # those of each second frame, and those of all frames
-
-
 def test_the_log_has_the_events_of_each_camera(tmp_path):
     both = [*bags.frames(FRAMES), *bags.frames(3, "/rear/image_raw")]
     source = bags.write_bag(tmp_path / "in", sorted(both, key=lambda each: each[2]))
@@ -204,31 +169,6 @@ def test_a_record_has_all_fields_of_the_message(source, tmp_path):
     }
 
 
-@given(
-    seen=st.lists(st.booleans(), max_size=30),
-    frames=st.integers(1, 4),
-    seconds=st.sampled_from([0.0, 0.25]),
-)
-def test_events_are_those_of_the_nodes_debouncer(seen, frames, seconds):
-    settings = CameraSettings(phrases=("a cup",), event_frames=frames, event_seconds=seconds)
-    (standing,) = [each for each in STANDING if each.name == "phrases"]
-    watchlist, expected, rows = Watchlist(False), [], []
-    for number, shown in enumerate(seen):
-        boxes = (grounding.Box(0.25, 0.5, 0.5, 0.75, 0.5),) if shown else ()
-        phrase = grounding.Phrase("a cup", 0, 5 if shown else 0, boxes)
-        details = (number * 0.1, number, frames, seconds)
-        if change := watchlist.update("a cup", shown, *details):
-            event = standing.event(change, Finding("a cup", shown, (phrase,)))
-            expected.append((event.kind, number, event.since, len(event.phrases)))
-        rows.append(Row("/kosmos/phrases", number, TYPES.data(located(phrase, number))))
-    found = list(events.events(rows, {"/kosmos/phrases": "phrases"}, TYPES, settings))
-    assert [
-        (events.KINDS[each.kind], time, round(each.since.nanosec / 1e8 + each.since.sec * 10),
-         len(each.phrases))
-        for time, each in found
-    ] == expected  # fmt: skip
-
-
 def located(phrase, number):
     """Return the message of a frame with the requested phrase."""
     prompt = STANDING[0].prompt("a cup", CameraSettings())
@@ -237,11 +177,3 @@ def located(phrase, number):
     result = FrameResult((), {"phrases": ((prompt, caption),)}, {})
     (message,) = _located(TYPES, DescribedImage("", header, np.zeros((4, 4, 3)), result, "fake"))
     return message
-
-
-def test_without_phrases_and_questions_there_is_no_topic_of_events(source, tmp_path):
-    job = Job(
-        bag=Path(source), out=tmp_path / "out", settings=CameraSettings(), model="fake",
-        max_image_pixels=10**6,
-    )  # fmt: skip
-    assert "/kosmos/events" not in Run(job).outputs
