@@ -35,7 +35,7 @@ class PoseTransforms:
 
     A node of its own receives the transforms in a thread of its own: /tf often has hundreds of
     messages per second, and the executor of `node` would check all its services, timers and topics
-    for each of them. With 300 messages per second this takes half of the CPU time. Raises
+    for each of them. 300 messages per second take 0.125 of a core here, and 0.219 there. Raises
     ConfigError if a frame has no valid name or tf2_ros is not installed.
     """
 
