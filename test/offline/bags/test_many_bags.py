@@ -151,7 +151,7 @@ def test_topics_that_cannot_be_copied_are_named(many):
     own = replace(many, job=replace(many.job, copy=True, topics=("/front/image_raw",)))
     record = own.describe("taken", MuteEngine)
     (reason,) = record["reasons"]
-    assert reason == ("topic '/kosmos/captions' is not copied, because the results have its name")
+    assert reason == "topic '/kosmos/captions' is not copied, because the results have its name"
     assert (record["state"], record["frames"], record["failed"]) == ("done", 2, 0)
 
 

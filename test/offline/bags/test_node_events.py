@@ -157,7 +157,7 @@ def canonical(frame, event):
 
 seen = st.one_of(st.none(), st.integers(0, 15), st.just(NOTHING), st.just(CAT | HERE))
 runs = st.lists(st.tuples(seen, st.integers(1, 5)), min_size=1, max_size=9)
-"""What is seen, and in how many frames after each other."""
+"""What is seen, and in how many consecutive frames."""
 
 
 @settings(max_examples=25, deadline=None)

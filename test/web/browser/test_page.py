@@ -173,7 +173,7 @@ def test_a_phrase_that_names_a_colour_has_that_colour(page):
     )
     assert colours[0][:5] == [0, 4, 6, 8, 3]
     assert colours[0][5] not in colours[0][:5]  # other phrases get a colour that is free
-    assert colours[0] == colours[1]  # for the whole session
+    assert colours[0] == colours[1]  # as long as the page is open
 
 
 def test_video_hides_the_boxes_only_while_the_picture_differs(page):
