@@ -300,7 +300,7 @@ def write(frames: Frames, file: Path) -> None:
 
 def measure(log: ObservationLog, frames: Frames, net: WordNet | None) -> Iterator[Result]:
     """Ask both kinds of questions, and yield the shares of right answers and the times."""
-    known = understood(log, net)
+    known = understood(log, net, frames.paired)
     name = "WordNet" if net else "no WordNet"
     words = [word for several in PARAPHRASES.values() for word in several]
     yield Result(f"{name}: paraphrases understood", 100.0 * len(known) / len(words), "%")
@@ -337,13 +337,18 @@ def measure(log: ObservationLog, frames: Frames, net: WordNet | None) -> Iterato
         yield Result(text, 1e3 * float(np.percentile(times, part)), "ms")
 
 
-def understood(log: ObservationLog, net: WordNet | None) -> set[str]:
-    """Return the paraphrases with which recall finds what they stand for, and nothing else."""
+def understood(log: ObservationLog, net: WordNet | None, paired: Sequence[Thing]) -> set[str]:
+    """Return the paraphrases with which recall finds what they stand for, and nothing else.
+
+    A question names a colour together with a kind, which every log has in this colour.
+    """
     found = set()
     for plain, words in PARAPHRASES.items():
+        kind = next((each for colour, each in paired if colour == plain), "")
         for word in words:
-            results = recall(log, Query(word, last=True), net)
-            if results and all(plain in result.observation.caption for result in results):
+            results = recall(log, Query(f"{word} {kind}", last=True), net)
+            expected = f"{plain} {kind}".strip()
+            if results and all(expected in result.observation.caption for result in results):
                 found.add(word)
     return found
 

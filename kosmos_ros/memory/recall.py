@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from kosmos_ros.errors import RequestError
-from kosmos_ros.memory import moments
+from kosmos_ros.memory import colours, moments
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.places import cells_near
@@ -41,6 +41,8 @@ VAGUE = frozenset({
     "shape", "shaped", "sort", "thing", "type",
 })  # fmt: skip
 """Words that are ignored if their chunk has other words, too: "a red thing"."""
+NAMED_COLOUR = 0.7
+"""Closeness of "blue" to "navy". As a word one step above, it counts only if nothing else fits."""
 CLEARLY = 1.0 / 32.0
 """Smallest distance of two centres in a relation, as a share of the frame: a cell of the grid."""
 
@@ -120,9 +122,10 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     """Return the frames that a question fits, best or newest first; empty: never seen.
 
     The best are chosen from the newest PAGE frames with all words, or from older ones, too, if
-    these give fewer than `query.limit` results. `net` has other words of the same
-    meaning, see wordnet.find; None: only the question's own words count. Raises RequestError for
-    a query that can never be answered, LogError if the log cannot be read.
+    these give fewer than `query.limit` results. If no frame fits, names of colours mean basic
+    colours. `net` has other words of the same meaning, see wordnet.find; None: all other words
+    mean only themselves. Raises RequestError for a query that can never be answered, LogError if
+    the log cannot be read.
     """
     _check(query)
     query = _timed(query)
@@ -130,7 +133,20 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     _check_names(named)
     where = _where(log, query)
     thesaurus = Thesaurus(log.words(), net)
-    wanted = [_Chunk(between, _readings(thesaurus, words)) for between, words in named]
+    for understood in (_readings, _readings_with_colours):
+        wanted = [_Chunk(between, understood(thesaurus, words)) for between, words in named]
+        found = _found(log, query, wanted, where)
+        if found or not any(colours.basic(words) for _, words in named):
+            break
+    if not query.last:
+        found.sort(key=lambda result: -result.score)  # stable: newest first
+    return found[: query.limit]
+
+
+def _found(
+    log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
+) -> list[Recollection]:
+    """Return the frames that fit, newest first: at least `query.limit`, if there are so many."""
     if not all(chunk.readings for chunk in wanted):
         return []
     found: list[Recollection] = []
@@ -139,17 +155,21 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
         found += filter(None, (_matched(each, wanted, query) for each in observations))
         if len(found) >= query.limit:
             break
-    if not query.last:
-        found.sort(key=lambda result: -result.score)  # stable: newest first
-    return found[: query.limit]
+    return found
 
 
 def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
-    """Return the words of a question for which the log has no word. Raises LogError."""
+    """Return the words of a question that match no word of the log. Raises LogError."""
     thesaurus = Thesaurus(log.words(), net)
     question, *_ = moments.split(question, 0)
-    words = [word for _, chunk in question_chunks(question) for word in _telling(chunk)]
-    return [word for word in dict.fromkeys(words) if not thesaurus.alternatives((word,))]
+    unknown: dict[str, None] = {}
+    for _, words in question_chunks(question):
+        readings = [_telling(words), *colours.basic(_telling(words))]
+        missing = [
+            [word for word in each if not thesaurus.alternatives((word,))] for each in readings
+        ]
+        unknown |= dict.fromkeys(min(missing, key=lambda some: len(some)))
+    return list(unknown)
 
 
 def _check(query: Query) -> None:
@@ -207,6 +227,17 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
         ]
         done[start] = sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS]
     return tuple(done[0])
+
+
+def _readings_with_colours(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
+    """Return the ways to understand a chunk if its names of colours mean basic colours, too."""
+    found = list(_readings(thesaurus, words))
+    for each in colours.basic(_telling(words)):
+        found += [
+            replace(reading, closeness=NAMED_COLOUR * reading.closeness)
+            for reading in _readings(thesaurus, each)
+        ]
+    return tuple(sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS])
 
 
 def _telling(words: tuple[str, ...]) -> tuple[str, ...]:

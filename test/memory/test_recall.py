@@ -329,3 +329,28 @@ def test_words_of_time_and_number_in_a_question_are_understood(log):
     assert stamps(log, "red cup in the last day", now=now) == [now - hour, now - 3 * hour]
     assert stamps(log, asked, now=now, until=now - 2 * hour) == []
     assert unknown_words(log, "a zebra in the last hour", None) == ["zebra"]
+
+
+def test_a_colour_name_finds_its_basic_colour_if_nothing_else_fits(log):
+    log.add([seen(1, "a blue circle"), seen(2, "a gray square"), seen(3, "a red star")])
+    assert stamps(log, "where is the navy circle?") == [1]
+    assert stamps(log, "the light blue circle and the charcoal square") == []
+    assert stamps(log, "a grey square") == [2]
+    assert stamps(log, "a navy star") == []
+    assert stamps(log, "navy") == []
+    (found,) = recall(log, Query("the navy circle"), None)
+    assert found.score == pytest.approx(0.7 * 0.8)
+    log.add([seen(4, "a navy circle"), seen(5, "a blue circle")])
+    assert stamps(log, "where is the navy circle?", last=True) == [4]
+
+
+def test_a_colour_name_keeps_its_own_meaning_beside_another_one(log):
+    log.add([seen(1, "a navy circle left of a green square")])
+    assert stamps(log, "a navy circle left of an olive square") == [1]
+
+
+def test_a_colour_name_is_unknown_only_without_its_basic_colour(log):
+    log.add([seen(1, "a blue circle")])
+    assert unknown_words(log, "the navy circle", None) == []
+    assert unknown_words(log, "the navy zebra", None) == ["zebra"]
+    assert unknown_words(log, "the crimson circle", None) == ["crimson"]
