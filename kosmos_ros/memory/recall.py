@@ -165,10 +165,10 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
     unknown: dict[str, None] = {}
     for _, words in question_chunks(question):
         readings = [_telling(words), *colours.basic(_telling(words))]
-        missing = [
+        missing: list[list[str]] = [
             [word for word in each if not thesaurus.alternatives((word,))] for each in readings
         ]
-        unknown |= dict.fromkeys(min(missing, key=lambda some: len(some)))
+        unknown |= dict.fromkeys(min(missing, key=len))
     return list(unknown)
 
 
