@@ -162,14 +162,14 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
     """Return the words of a question that match no word of the log. Raises LogError."""
     thesaurus = Thesaurus(log.words(), net)
     question, *_ = moments.split(question, 0)
-    unknown: dict[str, None] = {}
+    unknown: list[str] = []
     for _, words in question_chunks(question):
-        readings = [_telling(words), *colours.basic(_telling(words))]
-        missing: list[list[str]] = [
-            [word for word in each if not thesaurus.alternatives((word,))] for each in readings
+        missing = [
+            [word for word in reading if not thesaurus.alternatives((word,))]
+            for reading in (_telling(words), *colours.basic(_telling(words)))
         ]
-        unknown |= dict.fromkeys(min(missing, key=len))
-    return list(unknown)
+        unknown += min(missing, key=len)
+    return list(dict.fromkeys(unknown))
 
 
 def _check(query: Query) -> None:
