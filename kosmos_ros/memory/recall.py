@@ -168,7 +168,8 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
             [word for word in reading if not thesaurus.alternatives((word,))]
             for reading in (_telling(words), *colours.basic(_telling(words)))
         ]
-        unknown += min(missing, key=len)
+        fewest = min(missing, key=len)
+        unknown += fewest
     return list(dict.fromkeys(unknown))
 
 
