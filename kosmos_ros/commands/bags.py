@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
         const="local",
         metavar="ADDRESS",
         help="Describe the bags on the workers of this Ray cluster, for example 10.0.0.1:6379. "
-        "Without an address: of a cluster of this computer, which ends with the command.",
+        "Without an address: start a cluster on this computer, which ends with the command.",
     )
     parser.add_argument(
         "--workers",
@@ -137,7 +137,7 @@ def _described(options: argparse.Namespace, many: Many, names: Sequence[str]) ->
     if not options.ray:
         from kosmos_ros.offline.bags.many import one_after_the_other
 
-        load()  # an error of the model is none of a bag
+        load()  # its errors are not those of a bag
         yield from one_after_the_other(many, names, load)
         return
     from kosmos_ros.offline.bags.cluster import Cluster

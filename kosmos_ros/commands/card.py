@@ -17,7 +17,7 @@ from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import Scene, Shape
 
-TOKENS = 128  # most tokens of an answer, as in the model card
+TOKENS = 128  # maximum number of tokens of an answer, as in the model card
 
 _SNOWMAN_HASH = 0x894949DCC1E8303C
 """Difference hash of the card's picture snowman.png: whether each of 8 x 8 places is brighter than

@@ -91,7 +91,7 @@ def asked(options: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 
 def check_log(log: Path | None) -> None:
-    """Raise ConfigError or LogError if frames cannot be added to `log`; after hours it is late."""
+    """Raise ConfigError or LogError now, not after hours, if frames cannot be added to `log`."""
     if log:
         ObservationLog.open(log).close()
 

@@ -99,7 +99,7 @@ def _search(options: argparse.Namespace) -> int:
 def _hint(log: ObservationLog, question: str, net: WordNet | None) -> str:
     """Return a text that names the words of a question that the log does not have, if any."""
     words = ", ".join(quoted(word) for word in unknown_words(log, question, net))
-    return f"; nothing in the log is called {words}" if words else ""
+    return f"; the log has no word for {words}" if words else ""
 
 
 def value_of(result: Recollection, now: int) -> dict[str, Any]:

@@ -68,7 +68,9 @@ def _check_page(page: Path) -> None:
     except OSError:
         return  # there is no such file; others show when it is written
     if begin.lower() != BEGIN:
-        raise ConfigError(f"{page} exists and is no page; choose another file for the report")
+        raise ConfigError(
+            f"{page} exists and is not a web page; choose another file for the report"
+        )
 
 
 def _observations(

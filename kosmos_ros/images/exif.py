@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 MAX_PARTS = 10_000
-"""Most segments or chunks that are searched, far more than a file has before its metadata."""
+"""Maximum number of segments or chunks that are searched, far more than a file has before its
+metadata."""
 
 _TAG, _SHORT = 0x0112, 3  # orientation, and its type (EXIF 3.0, section 4.6.5)
 _PREFIX = b"Exif\0\0"  # before the metadata in a JPEG, and in some WebP files

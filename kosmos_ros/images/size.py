@@ -14,7 +14,8 @@ and libjpeg allows 65,500 pixels. The limit also bounds the memory of resizing, 
 an image of the same height and the model's width.
 """
 METADATA = 64 << 20
-"""Most bytes of an image in addition to 8 per pixel. A motion photo contains a film."""
+"""Maximum number of bytes of an image in addition to 8 per pixel. A motion photo contains a
+film."""
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

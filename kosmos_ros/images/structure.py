@@ -17,22 +17,24 @@ from typing import Any
 from kosmos_ros.errors import ImageSizeError
 
 MAX_SCANS = 32
-"""Most scans of a JPEG. Each one takes a pass over all pixels. libjpeg and MozJPEG write about 10
-scans for a progressive colour image by default."""
+"""Maximum number of scans of a JPEG. Each one takes a pass over all pixels. libjpeg and MozJPEG
+write about 10 scans for a progressive colour image by default."""
 MAX_SEGMENTS = 1000
-"""Most segments of a JPEG. A segment has up to 64 KiB, so the longest colour profile takes 255
-segments, as does a depth map or a thermal image of 16 MB."""
+"""Maximum number of segments of a JPEG. A segment has up to 64 KiB, so the longest colour profile
+takes 255 segments, as does a depth map or a thermal image of 16 MB."""
 MAX_CHUNKS = 1000
-"""Most chunks of a PNG, in addition to one chunk for each CHUNK_BYTES of the file."""
+"""Maximum number of chunks of a PNG, in addition to one chunk for each CHUNK_BYTES of the file."""
 CHUNK_BYTES = 1024
 """Smallest average size of the chunks of a large PNG. libpng writes pixels in chunks of 8 KiB."""
 
 MAX_BLOCKS = 10_000
-"""Most blocks of a GIF before its first frame. A block has up to 255 bytes."""
+"""Maximum number of blocks of a GIF before its first frame. A block has up to 255 bytes."""
 MAX_VALUES = 1 << 18
-"""Most values of one field of a TIFF. The largest field has one value for each row and plane."""
+"""Maximum number of values of one field of a TIFF. The largest field has one value for each row
+and plane."""
 BMP_HEADER = 124
-"""Most bytes of a BMP's header after the first 14: those of BITMAPV5HEADER, the longest one."""
+"""Maximum number of bytes of a BMP's header after the first 14: those of BITMAPV5HEADER, the
+longest one."""
 TILE_SIDE = 1024
 """Longest side, in pixels, of a tile of a small TIFF. A tile may be larger than the image."""
 

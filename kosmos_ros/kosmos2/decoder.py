@@ -48,7 +48,7 @@ class NewRow:
 
     image: EncodedImage
     ids: Sequence[int]  # of the prompt, after the prefix; 1 or more
-    limit: int  # most tokens to write
+    limit: int  # maximum number of tokens to write
     draft: Sequence[int] = ()  # of the first tokens; shorter than `limit` and WINDOW
 
 

@@ -1,9 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Products of hidden states with the weights of linear layers, each in the fastest way.
+"""Multiply hidden states by the weights of linear layers, each in the fastest way.
 
-One product replaces several products of the same input. On a CPU, a large product depends on the
-CPU: MKL splits a single row among threads only on Intel's. Knows tensors only.
+Several products of the same input are computed as one. On a CPU, the way for large weights depends
+on its maker: MKL splits a single row among threads only on Intel's CPUs. Knows tensors only.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as exc:
         if "not a database" in str(exc):
             raise ConfigError(
-                f"{name} is no SQLite database, expected an observation log"
+                f"{name} is not an SQLite database, expected an observation log"
             ) from exc
         if "malformed" in str(exc):
             raise ConfigError(

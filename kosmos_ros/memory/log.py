@@ -181,7 +181,7 @@ class ObservationLog:
         if (size := size_of(wal)) > room:
             raise LogError(
                 f"{quoted(str(wal), 200)} has {size / 1e6:.1f} MB and cannot be emptied, because "
-                "another program has been reading the log for long; end its transaction"
+                "another program keeps a read transaction open; end that transaction"
             )
 
     @property

@@ -22,7 +22,7 @@ SYNONYM, BELOW, ABOVE = 0.95, 0.9, 0.7
 Two steps above, the words mean too much: "grey" would be white. See docs/performance.md.
 """
 RARE = 0.96
-"""Factor for each more frequent meaning that a word has. "jet" and "green" both mean a drug."""
+"""Factor for each more frequent meaning of a word: "jet" and "green" rarely mean a drug."""
 MIN_CLOSENESS = 0.7  # of a synonym; a word that has this meaning more rarely is not used
 MAX_MEANINGS = 4000  # below a word; "object" has 30,000, most of which no caption has
 MAX_COMPOUND = 3  # words

@@ -183,8 +183,8 @@ def _check(query: Query) -> None:
     refused = [word for word in map(bare, query.text.split()) if word in REFUSED]
     if refused:
         raise RequestError(
-            f"a question may name only what was seen together, got {quoted(refused[0])}; ask for "
-            "each thing alone"
+            "a question must not have a negation, 'or', 'either' or 'except', got "
+            f"{quoted(refused[0])}; ask about each thing in a question of its own"
         )
     if query.near is not None and not (
         all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0

@@ -253,9 +253,9 @@ class Recorder:
             text = format_traceback(error)
         before, self._error = self._error, text
         if text and text != before:
-            self._warn(f"observations cannot be written now and wait: {text}")
+            self._warn(f"cannot write observations now; they stay in the queue: {text}")
         elif before and not text:
-            self._warn(f"observations are written again; {self._lost} were lost so far")
+            self._warn(f"writing observations works again; {self._lost} were lost so far")
 
 
 class _File:
@@ -318,7 +318,7 @@ def _locked(log: Path) -> BinaryIO | None:
             file.close()  # the other recorder has just ended and removed it
     except BlockingIOError as exc:
         raise ConfigError(
-            f"another kosmos_node writes the observation log {quoted(str(log), 200)}; end it, or "
+            f"another kosmos_node writes the observation log {quoted(str(log), 200)}; stop it, or "
             "choose another file"
         ) from exc
     except OSError:

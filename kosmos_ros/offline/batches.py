@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kosmos_ros.kosmos2.engine import Engine
 
 MAX_BATCH = NodeSettings.max_batch_size
-"""Most images that are encoded together, and most prompts that run together."""
+"""Maximum number of images that are encoded together, and of prompts that run together."""
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 Results = tuple[list[Row], list[Observation]]
 """The rows of a described frame, and its observation if there is a log."""
 MAX_THREADS = 4
-"""Most threads that decode frames and make results while the model works, as in
+"""Maximum number of threads that decode frames and make results while the model works, as in
 serving/decoding.py. One core is left to the model, which would wait for them otherwise."""
 LOOK_AHEAD = 2 * MAX_BATCH
-"""Most frames that are read before the model needs them: those of the next batch, and as many more
-while the slowest of them is decoded."""
+"""Maximum number of frames that are read before the model needs them: those of the next batch, and
+as many more while the slowest of them is decoded."""
 LOOK_AHEAD_BYTES = 64 << 20
 """Frames of more bytes together are not read ahead, whatever their number."""
 JPEG_RATIO = 10
@@ -164,7 +164,7 @@ class Run(abc.ABC):
 
     @abc.abstractmethod
     def frames(self, position: int) -> Iterator[Frame | Failure]:
-        """Yield the chosen frames, and what cannot be read, but the first `position` of both."""
+        """Yield the chosen frames and the failures from `position` on, in order."""
 
     @abc.abstractmethod
     def maker(self) -> Maker:
@@ -286,9 +286,10 @@ class Run(abc.ABC):
         return frame.size, decoded
 
     def write(self, results: Unfinished) -> Iterator[None]:
-        """Write the output and remove the unfinished results. Yields after each part."""
+        """Write the output. Yield after each part."""
         out = self.job.out
-        # The name of the output may be a part of its contents. It may be that of the results.
+        # In a folder of its own: the name of the output, which its contents may include, may be
+        # the same as that of a file of the unfinished results.
         path = self.partial / "output" / out.name
         if not results.written:
             _remove(path.parent)
@@ -309,15 +310,15 @@ class Run(abc.ABC):
         """
         if self.job.log:
             with ObservationLog.open(self.job.log) as log:
-                # Found before the first one is added: frames of a bag whose stamps are 0 may be
-                # equal, and none of them is from an earlier attempt.
+                # Checked before the first one is added: frames of a bag whose stamps are 0 may be
+                # equal, and must not be taken for frames of an earlier attempt.
                 known = [log.has(each) for each in results.observations()]
                 events = [each for each in self.events(results) if not log.has_event(each)]
                 found = zip(results.observations(), known, strict=True)
                 log.add((each for each, has in found if not has), events)
 
     def clean(self) -> None:
-        """Remove the unfinished results after `write`; at last the file that says so."""
+        """Remove the unfinished results, the database last: it says that all is written."""
         for file in self.partial.iterdir():
             if file.name != DATABASE:
                 _remove(file)

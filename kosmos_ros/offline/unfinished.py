@@ -53,7 +53,7 @@ class Unfinished:
     """The results so far in `folder`, which is created. Use it as a context manager.
 
     Raises ConfigError if the folder has the results of a command with other `settings`, or if
-    another process uses it, and sqlite3.Error and OSError as the disk does.
+    another process uses it, and sqlite3.Error or OSError if the disk fails.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -76,8 +76,8 @@ class Unfinished:
             if "locked" not in str(exc):
                 raise
             raise ConfigError(
-                f"another process writes to {self._folder}; wait for its end, or choose another "
-                "output"
+                f"another process writes to {self._folder}; wait until it ends, or choose "
+                "another output"
             ) from exc
         for statement in filter(str.strip, SCHEMA.split(";")):
             run(statement)
@@ -126,7 +126,7 @@ class Unfinished:
         self.failures += len(failures)
 
     def finish(self, lost: Iterable[Failure]) -> list[Failure]:
-        """Note that the output is complete but for what is lost. Return what is new of it."""
+        """Record that the output is complete, and what is `lost`. Return what is new of it."""
         known = {name for name, _ in self.reasons()}
         new = [each for each in lost if each.name not in known]
         with self._transaction() as run:

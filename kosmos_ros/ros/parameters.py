@@ -60,8 +60,8 @@ A node with more parameters accepts as many entries as it has parameters. The ti
 parameter grows with the number of cameras, and no other callback runs meanwhile.
 """
 MAX_TEXTS = 1_000_000
-"""Most characters of all values in a request for parameters. The node does nothing else while it
-turns the prompts among them into tokens."""
+"""Maximum number of characters of all values in a request for parameters. The node does nothing
+else while it turns the prompts among them into tokens."""
 
 Check = Callable[["dataclasses.Field[Any]", Any], object]
 """Raises KosmosError for a new value of a field that cannot be used."""

@@ -67,7 +67,7 @@ class PoseTransforms:
 
     @property
     def age(self) -> float | None:
-        """Seconds since a call found a newer pose than the call before; None: there is no pose.
+        """Seconds since a call last found a newer pose than the one before; None: no pose so far.
 
         0 if all transforms are static. The accuracy is the time between two calls.
         """
@@ -100,7 +100,7 @@ class PoseTransforms:
         return pose_of(self._frames[0], at, turned)
 
     def close(self) -> None:
-        """Stop to listen."""
+        """Stop listening."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -154,13 +154,11 @@ def _check_frames(pose_frame: str, robot_frame: str) -> None:
     for name, frame in {"pose_frame": pose_frame, "robot_frame": robot_frame}.items():
         if not frame or frame.startswith("/"):
             raise ConfigError(
-                f"parameter {name}: must be the name of a frame without / at its start, got "
-                f"{quoted(frame)}"
+                f"parameter {name}: must be a frame name without a leading /, got {quoted(frame)}"
             )
     if pose_frame == robot_frame:
         raise ConfigError(
-            "parameters pose_frame and robot_frame: must differ, got "
-            f"{quoted(pose_frame)} for both"
+            f"parameters pose_frame and robot_frame must differ, got {quoted(pose_frame)} for both"
         )
 
 
@@ -171,7 +169,7 @@ def _quiet_node(node: Node) -> Node:
         name,
         namespace=node.get_namespace(),
         context=node.context,
-        cli_args=["--ros-args", "-r", f"__node:={name}"],  # `-r __node:=` names every other node
+        cli_args=["--ros-args", "-r", f"__node:={name}"],  # else it takes kosmos_node's name
         parameter_overrides=[
             Parameter("use_sim_time", value=False),  # it needs no clock
             Parameter("start_type_description_service", value=False),

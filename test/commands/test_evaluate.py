@@ -444,7 +444,11 @@ def test_a_full_disk_is_reported_and_the_score_is_written(evaluate, sets, monkey
 
     real = Path.open
     monkeypatch.setattr(
-        Path, "open", lambda path, mode="r": Full() if mode == "x" else real(path, mode)
+        Path,
+        "open",
+        lambda path, mode="r", *more, **options: (
+            Full() if mode == "x" else real(path, mode, *more, **options)
+        ),
     )
     code, value, _, err = evaluate(sets / "refcoco.json", "rec", sets / "train2014")
     assert (code, value["failed"]) == (1, 0)

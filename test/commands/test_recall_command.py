@@ -126,7 +126,7 @@ def test_camera_place_and_time_limit_the_search(recalled):
 def test_what_was_never_seen_is_exit_code_1(recalled):
     code, lines, err = recalled("a red cup and a blue box")
     assert (code, lines) == (1, [])
-    hint = "nothing in the log is called 'blue', 'box'"
+    hint = "the log has no word for 'blue', 'box'"
     assert err == f"kosmos: never seen: 'a red cup and a blue box'; {hint}\n"
     assert recalled("cup", "--until", 0) == (1, [], "kosmos: never seen: 'cup'\n")
 
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_log_is_named(kosmos, tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to have a header" * 9)
     for name, what in (
         ("absent", "there is no observation log"),
-        ("text", "is no SQLite database"),
+        ("text", "is not an SQLite database"),
     ):
         code, lines, err = kosmos("recall", tmp_path / name, "cup")
         assert (code, lines) == (2, [])

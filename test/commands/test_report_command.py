@@ -131,7 +131,7 @@ def test_a_report_replaces_no_file_but_a_page(log, tmp_path, capsys, name):
         page.write_text("something else")
     before = page.read_bytes()
     assert cli.main(["report", str(log), str(page)]) == 2
-    assert f"{page} exists and is no page; choose another file" in capsys.readouterr().err
+    assert f"{page} exists and is not a web page; choose another file" in capsys.readouterr().err
     assert page.read_bytes() == before
 
 

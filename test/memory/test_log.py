@@ -320,7 +320,7 @@ def test_a_long_reader_stops_what_is_added_at_the_limit_of_the_size(path, log):
     with ObservationLog.read(path) as reader:
         reader.connection.execute("BEGIN")
         reader.search("")
-        with pytest.raises(LogError, match=r"memory\.db-wal' has .* been reading the log"):
+        with pytest.raises(LogError, match=r"memory\.db-wal' has .* keeps a read transaction"):
             for start in range(300, 3000, 20):
                 log.check_room(most)
                 fill(log, start, 20, thumbnail=os.urandom(5000))
@@ -360,7 +360,7 @@ def test_a_file_that_is_no_log_is_refused_and_kept(path):
     before = path.read_bytes()
     for attempt in (ObservationLog.open, ObservationLog.read):
         with pytest.raises(
-            ConfigError, match=r"memory\.db' is no SQLite database, expected an obs"
+            ConfigError, match=r"memory\.db' is not an SQLite database, expected an obs"
         ):
             attempt(path)
     assert path.read_bytes() == before

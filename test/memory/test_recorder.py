@@ -195,8 +195,8 @@ def test_thumbnails_that_cannot_be_written_are_dropped_before_records(
     assert [o.stamp for o in found if not o.thumbnail] == list(range(20))
     assert recorder.state().lost_thumbnails == 20
     assert warnings == [
-        "observations cannot be written now and wait: database or disk is full",
-        "observations are written again; 0 were lost so far",
+        "cannot write observations now; they stay in the queue: database or disk is full",
+        "writing observations works again; 0 were lost so far",
     ]
 
 
@@ -230,7 +230,7 @@ def test_a_replaced_file_is_not_mixed_with_the_old_one(tmp_path, path, recorder,
 
 
 def test_a_log_has_one_recorder(path, recorder):
-    with pytest.raises(ConfigError, match=r"another kosmos_node writes .*memory\.db'; end it, or"):
+    with pytest.raises(ConfigError, match=r"another kosmos_node writes .*memory\.db'; stop it"):
         Recorder(path, print)
     assert recorder.close(PATIENCE)
     second = Recorder(path, print)
@@ -288,7 +288,7 @@ def test_a_locked_file_is_written_once_it_is_free(path, recorder, warnings, monk
         until(lambda: recorder.state().error)
         until(lambda: warnings)
         assert warnings == [
-            f"observations cannot be written now and wait: observation log '{path}': "
+            f"cannot write observations now; they stay in the queue: observation log '{path}': "
             "database is locked"
         ]
         other.execute("ROLLBACK")
@@ -304,7 +304,7 @@ def test_a_file_that_is_no_log_is_reported_and_kept(path, warnings):
     until(lambda: warnings)
     assert recorder.close(PATIENCE)
     assert path.read_text() == "important" * 1000
-    assert "is no SQLite database, expected an observation log" in warnings[0]
+    assert "is not an SQLite database, expected an observation log" in warnings[0]
     assert warnings[1] == "1 observations could not be written at shutdown"
 
 
@@ -341,8 +341,10 @@ def test_a_full_disk_is_reported_once_and_nothing_is_lost_when_it_has_room_again
         capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     full, again, end = done.stdout.splitlines()
-    assert full.startswith("observations cannot be written now and wait: observation log ")
-    assert again == "observations are written again; 0 were lost so far"
+    assert full.startswith(
+        "cannot write observations now; they stay in the queue: observation log "
+    )
+    assert again == "writing observations works again; 0 were lost so far"
     closed, last = end.split()
     assert closed == "True"
     assert sorted(stamps(path)) == sorted({0, *range(int(last) + 1)})

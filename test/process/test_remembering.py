@@ -140,6 +140,6 @@ def test_a_file_that_is_no_log_ends_the_node_with_the_reason(tmp_path):
     with node(path) as program:
         assert program.ends() == BAD_PARAMETER
         program.says(
-            f"parameter memory: '{path}' is no SQLite database, expected an observation log"
+            f"parameter memory: '{path}' is not an SQLite database, expected an observation log"
         )
     assert path.read_text() == "notes" * 1000

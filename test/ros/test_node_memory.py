@@ -349,7 +349,7 @@ def test_a_disk_that_hangs_stops_neither_captions_nor_diagnostics(start, path, m
 def test_a_file_that_is_no_log_is_refused_at_start(start, path):
     path.write_text("text" * 1000)
     with pytest.raises(
-        ConfigError, match=r"parameter memory: .*memory\.db' is no SQLite database"
+        ConfigError, match=r"parameter memory: .*memory\.db' is not an SQLite database"
     ):
         start(memory=str(path))
 
@@ -403,7 +403,9 @@ def test_diagnostics_have_a_status_of_the_memory(start, path):
     harness.until(lambda: memory().level == DiagnosticStatus.WARN)
     assert "is a folder" in memory().message
     harness.until(
-        lambda: harness.logs("observations cannot be written now and wait", "is a folder")
+        lambda: harness.logs(
+            "cannot write observations now; they stay in the queue", "is a folder"
+        )
     )
     path.rmdir()
     harness.until(lambda: memory().level == DiagnosticStatus.OK)

@@ -55,8 +55,8 @@ def test_a_topic_and_a_frame_contradict_each_other(start, path):
     [
         ({"pose_frame": "/map"}, "parameter pose_frame: .* without / at its start, got '/map'"),
         ({"robot_frame": "/base_link"}, "parameter robot_frame: .* got '/base_link'"),
-        ({"robot_frame": ""}, "parameter robot_frame: must be the name of a frame .* got ''"),
-        ({"robot_frame": "map"}, "pose_frame and robot_frame: must differ, got 'map' for both"),
+        ({"robot_frame": ""}, "parameter robot_frame: must be a frame name .* got ''"),
+        ({"robot_frame": "map"}, "pose_frame and robot_frame must differ, got 'map' for both"),
     ],
 )
 def test_a_wrong_frame_is_refused(start, path, frames, reason):

@@ -82,7 +82,8 @@ HEAD_DEPTHS = (16, 32, 64, 128)
 WIDTH = 64
 """The hidden sizes must be multiples of this, because tiles have up to 64 outputs."""
 PARTS = 16
-"""Most parts in which a product reads the inputs of one row; each part makes the code longer."""
+"""Maximum number of parts in which a product reads the inputs of one row; each part makes the code
+longer."""
 
 
 def supports(text: Text) -> bool:

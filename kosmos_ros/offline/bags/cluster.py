@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give bags to the workers of a Ray cluster, each of which has one model.
 
-Each worker is a Ray actor that gets one bag at a time. If Ray loses a worker or a whole node, the
-bag goes to another worker, which continues its unfinished results. Knows no command line.
+Each worker is a Ray actor that gets one bag at a time. If Ray loses a worker or a whole computer,
+the bag goes to another worker, which continues its unfinished results. Knows no command line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from kosmos_ros.kosmos2.engine import Engine
 
 LOCAL = "local"
-"""Address that means a cluster of this computer, which ends with the command."""
+"""Address that means a cluster on this computer, which ends with the command."""
 MAX_TRIES = 3
-"""Workers that may end while they have the same bag, or while they load the model."""
-NOTICE = 60.0  # s without a worker that is ready, until what it may wait for is reported
+"""Number of workers that end with the same bag, or while they load the model, before it fails."""
+NOTICE = 60.0  # s without a ready worker, before a message says what each worker needs
 CONNECT_TIMEOUT = 10.0  # s
 STORE = 100 << 20  # bytes of shared memory of a local cluster; records are small
 
@@ -88,8 +88,8 @@ class Cluster:
             if not done and not any(name for _, name, _ in self._running.values()):
                 needed = ", ".join(f"{amount} {name}" for name, amount in self._share.items())
                 self._report(
-                    f"no worker is ready yet; each needs {needed} on one computer, and time to "
-                    "load the model"
+                    f"no worker is ready yet; each needs {needed} on one computer, and then "
+                    "loads the model"
                 )
             for each in done:
                 if record := self._result(each):
@@ -165,10 +165,10 @@ class Worker:
 def share(
     resources: dict[str, float], device: str, threads: int, count: int
 ) -> tuple[int, dict[str, int]]:
-    """Return the number of workers and what each takes of a node.
+    """Return the number of workers and the resources of each.
 
-    These are one GPU and one CPU each, if the cluster has GPUs and `device` may be one. Otherwise
-    each takes `threads` CPUs, at least one. `count`, if it is not 0, is the number of workers.
+    Each gets one GPU and one CPU if the cluster has GPUs and `device` allows one. Otherwise each
+    gets `threads` CPUs, at least one. `count`, if it is not 0, is the number of workers.
     Raises ConfigError if the cluster has too little for one.
     """
     gpus = int(resources.get("GPU", 0))

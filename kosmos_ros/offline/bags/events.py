@@ -3,7 +3,8 @@
 """Find the events in the results of a bag: phrases come into view or leave it, answers change.
 
 The events are found when all frames are described, from the messages with the requested phrases
-and the answers. A run that is continued therefore finds those of one run. Knows no files.
+and the answers. A continued run therefore finds the events of an uninterrupted one. Knows no
+files.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Origin:
 
 
 class BagMaker(Maker):
-    """Makes what is kept of the frames of a bag. `cameras` has the name for each image topic."""
+    """Make the results of a bag's frames. `cameras` has the name for each image topic."""
 
     def __init__(self, job: Job, cameras: Mapping[str, str], types: Types) -> None:
         super().__init__(job)

@@ -92,7 +92,7 @@ class Run(run.Run):
 
     @property
     def not_copied(self) -> list[str]:
-        """Original topics whose names the results need."""
+        """Original topics that are not copied, because a topic of the results has their name."""
         return sorted(self.outputs.keys() & self.bag.topics.keys()) if self.job.copy else []
 
     @property

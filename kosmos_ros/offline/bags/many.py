@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Describe every bag below a folder, each as `kosmos bag` does. Several processes may share it.
 
-The file OUT/NAME.json has the state of a bag. A process locks it before it touches the bag and
-until it has written the state, so two processes never write the same bag. The operating system
-removes the lock when the process ends, on a shared folder also when its computer is gone.
-Knows no command line and no Ray.
+The file OUT/NAME.json has the state of a bag. A process locks it before it touches the bag,
+and keeps the lock until it has written the state, so two processes never write the same bag. The
+operating system removes the lock when the process ends, on a shared folder also when its computer
+is gone. Knows no command line and no Ray.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from kosmos_ros.kosmos2.engine import Engine
 
 BEGUN, DESCRIBED, DONE, SKIPPED, FAILED = "begun", "described", "done", "skipped", "failed"
-"""States of a bag: a process works on it or was stopped; only the observation log lacks it; all is
-complete; it cannot be read; another error, and the next call tries again."""
+"""States of a bag, in this order: a process works on it or was stopped; only the observation log
+lacks it; it is complete; it cannot be read; it failed otherwise, and the next call tries again."""
 BUSY = "busy"
 """Another process has the lock. Never in a file."""
 ROS1 = ".bag"
-"""End of the name of a bag of ROS 1, which is named as one that cannot be read."""
+"""Suffix of a ROS 1 bag, which is reported as unreadable."""
 MAX_REASONS = 20  # errors of frames that a record lists
 LOCK_WAIT = 120.0
-"""Seconds to wait for another process at last. An NFS server keeps the locks of a computer that is
-gone for 90 s by default."""
+"""Seconds to wait for a locked bag after all other bags. An NFS server keeps the locks of a
+computer that is gone for 90 s by default."""
 LOCK_PERIOD = 0.5  # s between two attempts
 
 Record = dict[str, Any]
@@ -63,7 +63,7 @@ class Many:
     error: Callable[[Failure], str] = lambda failure: f"{failure.name}: {failure.error}"
 
     def check(self) -> None:
-        """Raise ConfigError for options that fit no bag."""
+        """Raise ConfigError for options that are wrong for every bag."""
         Every.parse(self.job.every)
         check_window(self.job.start, self.job.end)
         if self.out.resolve().is_relative_to(self.folder.resolve()):
@@ -116,7 +116,7 @@ class Many:
         if record["bytes"] == (now := self.size(name)):
             return record
         reason = (
-            f"the bag had {record['bytes']} bytes when it was described, now it has {now}; remove "
+            f"the bag had {record['bytes']} bytes when it was described and has {now} now; remove "
             f"{self.out / name} to describe it again"
         )
         return {**record, "state": FAILED, "reasons": [reason]}
@@ -125,8 +125,8 @@ class Many:
         """Describe the bag `name`, continue it, or find out that it is done. Return its record.
 
         The state is BUSY if another process has the lock for longer than `wait` seconds. With an
-        observation log it is DESCRIBED, and `add_to_log` is left. Raises the errors of `engine`,
-        RequestError for a prompt that is not valid or that the model cannot read, and
+        observation log it is DESCRIBED until `add_to_log` is called. Raises the errors of
+        `engine`, RequestError for a prompt that is not valid or that the model cannot read, and
         DeviceLostError.
         """
         with _locked(self._file(name), wait) as file:
@@ -197,7 +197,7 @@ class Many:
         return record | {"state": DONE}
 
     def give_up(self, name: str, reason: str) -> Record:
-        """Note that the bag `name` failed, unless another process works on it or it is done."""
+        """Record that the bag `name` failed, unless another process works on it or it is done."""
         record = self._new(name, FAILED, reasons=[reason])
         with _locked(self._file(name), 0.0) as file:
             if file is None:
@@ -324,7 +324,7 @@ def _are_one_bag(name: str, files: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _locked(path: Path, wait: float) -> Iterator[IO[bytes] | None]:
-    """Open the file of a bag with its lock, at most `wait` seconds later; None: it is locked.
+    """Open and lock the file of a bag, after at most `wait` seconds; None: another has the lock.
 
     The lock belongs to the process: closing the file anywhere in it ends the lock, and a child
     process does not have it. The file is never removed, because a process that waits for the lock
@@ -332,7 +332,7 @@ def _locked(path: Path, wait: float) -> Iterator[IO[bytes] | None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + wait
-    # Without a buffer, which would be written again at the end, although the disk is full.
+    # Without a buffer: on a full disk, closing the file would try to write it once more.
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
         while True:
             try:
@@ -348,8 +348,8 @@ def _locked(path: Path, wait: float) -> Iterator[IO[bytes] | None]:
 
 def _written(file: IO[bytes], record: Record) -> Record:
     """Write the state of a bag to its locked file, before anything relies on it."""
-    # Another name in its place would be a file without the lock. A half-written record reads as
-    # none, and the unfinished results, which are removed later, still say what is done.
+    # A new file in its place would not be locked. A half-written record counts as none, and the
+    # unfinished results, which are removed later, still say what is done.
     file.seek(0)
     file.truncate()
     text = (json.dumps(record) + "\n").encode()

@@ -30,8 +30,8 @@ STORAGES = (".mcap", ".db3")
 COMPRESSED_FILE = ".zstd"
 """End of the name of a file that `ros2 bag record --compression-mode file` has compressed."""
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
-"""Errors of the system that a repetition of the command need not meet."""
-MAX_MESSAGE = 1_000_000_000  # bytes of a compressed message; a few kB may become any number
+"""System errors that may be gone when the user repeats the command."""
+MAX_MESSAGE = 1_000_000_000  # bytes of a decompressed message; a few kB may expand to any size
 RECOVER = "run `mcap recover FILE -o NEW_FILE` and read the new file"
 
 
@@ -197,7 +197,7 @@ class Bag:
                 yield reader
 
     def _unpack(self) -> Callable[[bytes], bytes]:
-        """Return what makes the CDR of a stored message. Raises ImageError if it is unknown."""
+        """Return the function from a stored message to CDR. Raises ImageError if it is unknown."""
         information = self._information or {}
         mode = str(information.get("compression_mode") or "").lower()
         kind = str(information.get("compression_format") or "")
@@ -225,7 +225,7 @@ def _unpacked(data: bytes) -> bytes:
     unpacking = _zstd().ZstdDecompressor()
     unpacked: bytes = unpacking.decompress(data, MAX_MESSAGE)
     if not unpacking.eof:
-        raise ImageError(f"they are cut off, or are more than {MAX_MESSAGE / 1e6:.0f} MB")
+        raise ImageError(f"they are cut off, or expand to more than {MAX_MESSAGE / 1e6:.0f} MB")
     return unpacked
 
 
@@ -283,7 +283,7 @@ def _reason(error: Exception) -> str:
 
 
 def _unmerged(file: Path) -> str:
-    """Return what to do if messages of a database are not in its file; empty: all are."""
+    """Return how to get messages of a database from its -wal file; empty: it has all."""
     log = file.with_name(f"{file.name}-wal")
     if log.exists() and log.stat().st_size:
         return (

@@ -29,7 +29,7 @@ def image_topics(topics: Mapping[str, str], wanted: Sequence[str]) -> list[str]:
             )
         if topic not in found:
             raise ConfigError(
-                f"--topic {quoted(topic, 200)} has {topics[topic]}; expected one of "
+                f"--topic {quoted(topic, 200)} has the type {topics[topic]}; expected one of "
                 f"{_listed(found)}"
             )
     if not found:

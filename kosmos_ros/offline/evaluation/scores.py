@@ -50,7 +50,7 @@ def wilson(found: Sequence[float]) -> tuple[float, float]:
 def normal(found: Sequence[float]) -> tuple[float, float] | None:
     """Return the interval at CONFIDENCE of the mean of scores of any size; None for fewer than 2.
 
-    It is the mean and Z standard errors at either side.
+    It is the mean plus or minus Z standard errors.
     """
     if len(found) < 2:
         return None

@@ -3,8 +3,8 @@
 """Write results of images as COCO JSON. Knows no files and no model.
 
 `images`, `annotations` and `categories` have COCO's form of object detection; a category is a
-phrase. Captions have COCO's form, too, but a list of their own, since an entry of `annotations`
-without a category ends most readers. `answers` are captions with a question.
+phrase. Captions have COCO's form, too, but a list of their own, since most readers fail on an
+entry of `annotations` without a category. `answers` are captions with a question.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Image = tuple[int, str, list[dict[str, Any]]]
 
 
 def lines(rows: Callable[[], Iterator[Row]]) -> Iterator[str]:
-    """Yield the lines of the file. `rows` returns all results, image by image; it is called often.
+    """Yield the lines of the file. `rows` returns all results, image by image, once for each list.
 
     One list is written after the other, so that all of them need not be in memory.
     """

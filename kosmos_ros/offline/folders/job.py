@@ -49,7 +49,7 @@ class Job(run.Job):
 
 
 class ImageMaker(Maker):
-    """Makes what is kept of an image file, or of a frame of a video."""
+    """Make the results of an image file, or of a frame of a video."""
 
     def decode(self, stored: Origin) -> tuple[np.ndarray, Origin]:
         return load(stored.path, self.job.max_image_pixels), stored

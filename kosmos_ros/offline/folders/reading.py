@@ -49,7 +49,7 @@ class Reading(Protocol):
     expected: int  # frames, about
 
     def frames(self, position: int) -> Iterator[Frame | Failure]:
-        """Yield the chosen frames and what cannot be read, but the first `position` of both."""
+        """Yield the chosen frames and the failures from `position` on, in order."""
 
 
 def open_reading(

@@ -240,7 +240,8 @@ def test_cameras_are_named_by_their_topics():
     [
         ({"topics": ("/nowhere",)}, "the bag has no --topic '/nowhere'; its image topics are "
          "'/front/image_raw', '/rear/image/compressed'"),
-        ({"topics": ("/chatter",)}, "--topic '/chatter' has std_msgs/msg/String; expected one of"),
+        ({"topics": ("/chatter",)}, "--topic '/chatter' has the type "
+         "std_msgs/msg/String; expected one of"),
         ({"start": 5.0}, "--start must be less than the duration of the bag, 1.000 s, got 5"),
         ({"out": "."}, "output must be a new name, got ."),
         ({"start": 2.0, "end": 1.0}, "--start must be at least 0 and before --end, got 2 and 1"),
@@ -668,7 +669,7 @@ def test_a_compressed_message_that_is_damaged_or_huge_loses_no_other_one(tmp_pat
     assert [each.name.rpartition(" at ")[0] for each in read] == ["/camera/image/compressed"] * 5
     assert [isinstance(each, Message) for each in read] == [True, False, True, False, True]
     assert "its compressed bytes cannot be read: " in str(read[1].error)
-    assert "they are cut off, or are more than 1000 MB" in str(read[3].error)
+    assert "they are cut off, or expand to more than 1000 MB" in str(read[3].error)
     monkeypatch.setattr(reading, "MAX_MESSAGE", 20)
     read = list(Bag(path).messages(["/camera/image/compressed"], 0, 2**63 - 1))
     assert [isinstance(each, Message) for each in read] == [False] * 5
