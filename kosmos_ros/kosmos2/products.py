@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multiply hidden states by the weights of linear layers, each in the fastest way.
 
-Several products of the same input are computed as one. On a CPU, the way for large weights depends
-on its maker: MKL splits a single row among threads only on Intel's CPUs. Knows tensors only.
+Several products of the same input are computed as one. On a CPU, torch multiplies by large weights
+with MKL, which is slow for many rows, and on CPUs of other makers than Intel. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -29,13 +29,8 @@ CPU_INFO = Path("/proc/cpuinfo")
 LARGE_PRODUCT = 2**20
 """Number of weights from which the weights of a product do not fit in the cache of a core."""
 MKL_ROWS = 3
-"""Largest number of rows for which MKL reads large weights on an Intel CPU only once. For more
-rows oneDNN is faster."""
-FEW_ROWS = 16
-"""Largest number of rows for which the weights of a large product are split among threads on other
-CPUs."""
-WEIGHT_PARTS = 8
-"""Number of parts into which the weights of such a product are split."""
+"""Largest number of rows for which MKL reads large weights on an Intel CPU only once. Everywhere
+else, MKL reads them several times, or with one thread; oneDNN does neither."""
 
 
 def linear(module: Any) -> Map:
@@ -96,39 +91,26 @@ def _large() -> _Linear:
 
     It depends on the kind of the CPU, not on a measurement: results must be the same in each run.
     """
+    mkl, onednn = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()
+    if not (mkl and onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return functional.linear
     try:
         intel = "GenuineIntel" in CPU_INFO.read_text()
     except OSError:
         intel = False
-    mkl, onednn = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()
-    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return large_on_intel if intel and mkl and onednn and known else large_elsewhere
+    return mkl_or_onednn if intel else onednn_only
 
 
-def large_on_intel(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `functional.linear`. Needs MKL and oneDNN."""
-    # torch itself uses oneDNN for other types than float32.
-    if hidden.numel() <= MKL_ROWS * hidden.shape[-1] or weight.dtype != torch.float32:
+def mkl_or_onednn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `functional.linear`, of a few rows with MKL, else with oneDNN."""
+    if hidden.numel() <= MKL_ROWS * hidden.shape[-1]:
+        return functional.linear(hidden, weight, bias)
+    return onednn_only(hidden, weight, bias)
+
+
+def onednn_only(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return `functional.linear` with oneDNN, which torch itself uses only for other types."""
+    if weight.dtype != torch.float32:
         return functional.linear(hidden, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
     return product
-
-
-def large_elsewhere(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `functional.linear`, of a few rows at nearly the bandwidth of the memory.
-
-    On an AMD CPU, MKL uses one thread for a single row, and reads the weights several times for a
-    few rows.
-    """
-    if hidden.numel() > FEW_ROWS * hidden.shape[-1]:
-        return functional.linear(hidden, weight, bias)
-    columns = hidden.reshape(-1, hidden.shape[-1]).t()
-    whole = len(weight) // WEIGHT_PARTS * WEIGHT_PARTS
-    parts = weight[:whole].view(WEIGHT_PARTS, -1, weight.shape[1])
-    output = torch.bmm(parts, columns.expand(WEIGHT_PARTS, -1, -1)).view(whole, -1)
-    if whole < len(weight):
-        output = torch.cat([output, weight[whole:] @ columns])
-    output = output.t().contiguous()
-    if bias is not None:
-        output.add_(bias)
-    return output.view(*hidden.shape[:-1], -1)

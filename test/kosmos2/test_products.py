@@ -8,21 +8,20 @@ from torch import nn
 
 from kosmos_ros.kosmos2 import products
 from kosmos_ros.kosmos2.products import (
-    FEW_ROWS,
     LARGE_PRODUCT,
-    WEIGHT_PARTS,
+    MKL_ROWS,
     fused,
-    large_elsewhere,
-    large_on_intel,
     linear,
+    mkl_or_onednn,
+    onednn_only,
 )
 
 INPUTS = 512
 LARGE = LARGE_PRODUCT // INPUTS  # outputs
-SHAPES = [(1,), (3,), (4,), (FEW_ROWS,), (FEW_ROWS + 1,), (2, FEW_ROWS // 2), (3, 7)]
+SHAPES = [(1,), (MKL_ROWS,), (MKL_ROWS + 1,), (16,), (1, 1), (2, 8), (3, 7)]
 
 
-@pytest.mark.parametrize("outputs", [8, LARGE - 1, LARGE, LARGE + 1, LARGE + WEIGHT_PARTS - 1])
+@pytest.mark.parametrize("outputs", [8, LARGE - 1, LARGE, LARGE + 1, LARGE + 7])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_product_equals_that_of_the_module(outputs, shape, bias):
@@ -32,12 +31,12 @@ def test_a_product_equals_that_of_the_module(outputs, shape, bias):
     torch.testing.assert_close(linear(module)(hidden), module(hidden), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("large", [large_on_intel, large_elsewhere])
-@pytest.mark.parametrize("outputs", [8, 8 + WEIGHT_PARTS - 1])
+@pytest.mark.parametrize("large", [mkl_or_onednn, onednn_only])
+@pytest.mark.parametrize("outputs", [8, 15])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_large_products_are_the_same_on_each_cpu(large, outputs, shape, dtype):
-    if large is large_on_intel and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+def test_products_with_large_weights_are_the_same(large, outputs, shape, dtype):
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
     torch.manual_seed(outputs)
     weight, bias = torch.randn(outputs, INPUTS, dtype=dtype), torch.randn(outputs, dtype=dtype)
@@ -55,9 +54,9 @@ def test_large_products_are_the_same_on_each_cpu(large, outputs, shape, dtype):
 @pytest.mark.parametrize(
     ("cpu", "expected"),
     [
-        ("vendor_id\t: GenuineIntel\n", large_on_intel),
-        ("vendor_id\t: AuthenticAMD\n", large_elsewhere),
-        (None, large_elsewhere),  # no such file
+        ("vendor_id\t: GenuineIntel\n", mkl_or_onednn),
+        ("vendor_id\t: AuthenticAMD\n", onednn_only),
+        (None, onednn_only),  # no such file
     ],
 )
 def test_the_kind_of_the_cpu_chooses_the_product(cpu, expected, monkeypatch, tmp_path):
@@ -66,6 +65,8 @@ def test_the_kind_of_the_cpu_chooses_the_product(cpu, expected, monkeypatch, tmp
         file.write_text(cpu)
     monkeypatch.setattr(products, "CPU_INFO", file)
     assert products._large.__wrapped__() is expected
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    assert products._large.__wrapped__() is nn.functional.linear
 
 
 @pytest.mark.parametrize("outputs", [(8, 16, 24), (LARGE, 8, 3)])
