@@ -282,13 +282,14 @@ def catch_signals() -> int:
     return reader
 
 
-def output_failed(program: str, error: OSError) -> NoReturn:
-    """End the program because standard output cannot be written."""
+def output_failed(program: str, error: OSError, code: int = 1) -> NoReturn:
+    """End the program with exit code `code` because standard output cannot be written."""
     # Python flushes again at exit, which would fail again. sys.stdout may be another stream.
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
     if isinstance(error, BrokenPipeError):
         sys.exit(BROKEN_PIPE)
-    sys.exit(f"{program}: standard output: {error.strerror}")
+    print(f"{program}: standard output: {error.strerror}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _prepare() -> None:

@@ -25,6 +25,8 @@ from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import Box, Caption, Phrase, region_cells
 from kosmos_ros.kosmos2.query import Generation
+from kosmos_ros.memory.log import ObservationLog
+from kosmos_ros.memory.records import Observation
 from kosmos_ros.offline.batches import MAX_BATCH
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import sample_scene
@@ -592,6 +594,19 @@ def test_a_full_disk_is_named(drawn):
         code = running.wait(PATIENCE)
         err = running.stderr.read()
     assert (code, err) == (1, "kosmos: standard output: No space left on device\n")
+
+
+def test_a_full_disk_is_not_taken_for_never_seen(tmp_path):
+    with ObservationLog.open(tmp_path / "memory.db") as log:
+        log.add([Observation(1, "front", "a red cup")])
+    with (
+        open("/dev/full", "w") as full,
+        process("recall", tmp_path / "memory.db", "red cup", stdout=full) as running,
+    ):
+        code = running.wait(PATIENCE)
+        err = running.stderr.read()
+    assert code == 2
+    assert err.endswith("kosmos: standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])

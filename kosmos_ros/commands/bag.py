@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kosmos_ros.commands import jobs
+from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report
 from kosmos_ros.entry import ENVIRONMENT, OFFLINE_PACKAGES, missing_package
 
@@ -31,13 +32,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "bag",
-        type=Path,
+        type=opts.path,
         metavar="IN",
         help="Bag to read: a rosbag2 directory, or a file *.mcap or *.db3.",
     )
     parser.add_argument(
         "out",
-        type=Path,
+        type=opts.path,
         metavar="OUT",
         help="Directory to write, which must not exist. OUT.unfinished has the results until all "
         "are complete.",

@@ -38,10 +38,12 @@ def add(commands: Any) -> None:
         "Writes one JSON object for each bag, in the order of their names. docs/offline.md has "
         "its fields.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="Folder with bags, at any depth.")
+    parser.add_argument(
+        "folder", type=opts.path, metavar="DIR", help="Folder with bags, at any depth."
+    )
     parser.add_argument(
         "out",
-        type=Path,
+        type=opts.path,
         metavar="OUT",
         help="Folder for the results. The bag DIR/NAME becomes OUT/NAME, and OUT/NAME.json has "
         "its state.",

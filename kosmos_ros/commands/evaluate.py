@@ -53,7 +53,10 @@ def add(commands: Any) -> None:
         "Writes one JSON object. docs/evaluation.md says where to find the data sets.",
     )
     parser.add_argument(
-        "dataset", type=Path, metavar="DATASET", help="JSON file of the data set, as published."
+        "dataset",
+        type=opts.path,
+        metavar="DATASET",
+        help="JSON file of the data set, as published.",
     )
     parser.add_argument(
         "--task",
@@ -63,17 +66,17 @@ def add(commands: Any) -> None:
         "Entities). caption: captions (COCO, Karpathy). vqa: questions (VQAv2).",
     )
     parser.add_argument(
-        "--images", required=True, type=Path, metavar="DIR", help="Folder of the images."
+        "--images", required=True, type=opts.path, metavar="DIR", help="Folder of the images."
     )
     parser.add_argument(
         "--annotations",
-        type=Path,
+        type=opts.path,
         metavar="FILE",
         help="JSON file of the true answers; only for --task vqa. Default: none, and no score.",
     )
     parser.add_argument(
         "--details",
-        type=Path,
+        type=opts.path,
         metavar="FILE",
         help="New file with one line per sample: a JSON object with prompt, prediction, truth "
         "and score.",

@@ -8,10 +8,10 @@ The folder `offline/folders` does the work.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from kosmos_ros.commands import jobs
+from kosmos_ros.commands import options as opts
 
 
 def add(commands: Any) -> None:
@@ -26,13 +26,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "source",
-        type=Path,
+        type=opts.path,
         metavar="IN",
         help="Folder of images, image file, or video file.",
     )
     parser.add_argument(
         "out",
-        type=Path,
+        type=opts.path,
         metavar="OUT",
         help="File to write, which must not exist: NAME.jsonl has JSON lines as the other "
         "subcommands print them, NAME.json is COCO JSON. OUT.unfinished has the results until all "

@@ -8,6 +8,7 @@ Knows no source and no output.
 from __future__ import annotations
 
 import argparse
+import errno
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
     """Add the observation log and the options of the model."""
     parser.add_argument(
         "--log",
-        type=Path,
+        type=opts.path,
         metavar="FILE",
         help="Add the frames to this observation log, too, for `kosmos recall` and `kosmos "
         "report`. The file is created if it does not exist.",
@@ -128,7 +129,10 @@ def complete(
 def stopped(source: Path, out: Path, error: Exception) -> int:
     """Report an error of PASSING, and return the exit code."""
     reason = getattr(error, "strerror", "") or error
-    report(f"{source} to {out}: {reason}; repeat the command to continue")
+    remedy = "repeat the command to continue"
+    if isinstance(error, PermissionError) or getattr(error, "errno", 0) == errno.EROFS:
+        remedy = f"choose an output in a folder that you may write to, got {out.parent}"
+    report(f"{source} to {out}: {reason}; {remedy}")
     return 1
 
 

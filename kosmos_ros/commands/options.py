@@ -89,13 +89,20 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="Folder for annotated images. Each is saved as NAME.png, or as NAME-2.png, "
         "NAME-3.png and so on if the name exists. No file is overwritten.",
     )
     for name in ("max_new_tokens", "max_image_pixels"):
         add_setting(parser, name)
+
+
+def path(text: str) -> Path:
+    """Return an argument as a path. Raises ArgumentTypeError if it is empty."""
+    if not text:  # Path("") is the current folder
+        raise argparse.ArgumentTypeError("a path must not be empty; . is the current folder")
+    return Path(text)
 
 
 def make_folder(out: Path | None) -> None:
@@ -105,7 +112,7 @@ def make_folder(out: Path | None) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise ConfigError(f"--out must be a folder, got {out}: {exc.strerror}") from exc
+        raise ConfigError(f"--out: cannot create the folder {out}: {exc.strerror}") from exc
 
 
 def add_plain(parser: argparse.ArgumentParser) -> None:

@@ -24,16 +24,16 @@ from kosmos_ros.sanitize import one_line
 STANDARD_INPUT = "stdin"  # name of the annotated image of standard input
 
 
-def write_line(value: dict[str, Any], output: TextIO | None = None) -> None:
+def write_line(value: dict[str, Any], output: TextIO | None = None, failed: int = 1) -> None:
     """Write one JSON object as a line to `output`, or to standard output without it.
 
-    Ends the program if that cannot be written.
+    Ends the program with exit code `failed` if that cannot be written.
     """
     # ASCII, because a path need not be UTF-8 and the output may have any encoding.
-    write(json.dumps(value, allow_nan=False), output)
+    write(json.dumps(value, allow_nan=False), output, failed)
 
 
-def write(text: str, output: TextIO | None = None) -> None:
+def write(text: str, output: TextIO | None = None, failed: int = 1) -> None:
     """Write lines as `write_line` does."""
     from tqdm import tqdm
 
@@ -42,7 +42,7 @@ def write(text: str, output: TextIO | None = None) -> None:
         tqdm.write(text, file=output)
         output.flush()  # so that the reader of a pipe gets each line at once
     except OSError as exc:
-        output_failed("kosmos", exc)
+        output_failed("kosmos", exc, failed)
 
 
 def report(message: object) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kosmos_ros.commands.options import add_times, check_times, make_folder
+from kosmos_ros.commands.options import add_times, check_times, make_folder, path
 from kosmos_ros.commands.output import report, save_new, write_line
 from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory import wordnet
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
         "in pixels of the source image. Exit codes as those of grep: 0: found; 1: no frame fits; "
         "2: an error.",
     )
-    parser.add_argument("log", metavar="FILE", help="Observation log.")
+    parser.add_argument("log", type=path, metavar="FILE", help="Observation log.")
     parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")
     add_times(parser)
     parser.add_argument("--camera", help="Name of the camera. Default: all cameras.")
@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="Folder for thumbnails. Each is saved as CAMERA-STAMP.webp, or as "
         "CAMERA-STAMP-2.webp and so on if the name exists. No file is overwritten.",
@@ -88,17 +88,19 @@ def _search(options: argparse.Namespace) -> int:
             value = value_of(result, time.time_ns())
             if options.out and not _save_thumbnail(log, options.out, result, value):
                 failures += 1
-            write_line(value)
+            write_line(value, failed=FAILED)
         if not found:
-            report(f"never seen: {quoted(options.question)}{_hint(log, options.question, net)}")
+            report(f"never seen: {quoted(options.question)}{_hint(log, query, net)}")
     if failures:
         return FAILED
     return 0 if found else NOT_FOUND
 
 
-def _hint(log: ObservationLog, question: str, net: WordNet | None) -> str:
-    """Return a text that names the words of a question that the log does not have, if any."""
-    words = ", ".join(quoted(word) for word in unknown_words(log, question, net))
+def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
+    """Return a text that says what of a question the log does not have, if anything."""
+    if query.near and not log.has_poses():
+        return "; no frame of the log has a pose, as --near requires"
+    words = ", ".join(quoted(word) for word in unknown_words(log, query.text, net))
     return f"; the log has no word for {words}" if words else ""
 
 

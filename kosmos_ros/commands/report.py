@@ -31,9 +31,12 @@ def add(commands: Any) -> None:
         "without a server or a network. Writes the number of frames and the path of the page to "
         "standard output.",
     )
-    parser.add_argument("log", metavar="FILE", help="Observation log.")
+    parser.add_argument("log", type=opts.path, metavar="FILE", help="Observation log.")
     parser.add_argument(
-        "page", type=Path, metavar="OUT", help="File of the page. An existing file is replaced."
+        "page",
+        type=opts.path,
+        metavar="OUT",
+        help="File of the page. An existing file is replaced.",
     )
     opts.add_times(parser)
     parser.set_defaults(run=_report)

@@ -13,7 +13,7 @@ import contextlib
 import math
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,17 @@ from kosmos_ros.memory.database import (
 from kosmos_ros.memory.places import cell_tokens
 from kosmos_ros.memory.record_json import (
     SCORE_DIGITS,
+    Centre,
     answers_from_json,
     answers_to_json,
+    centres_from_json,
     finite,
     phrases_from_json,
     phrases_to_json,
     rounded,
     text_of,
 )
-from kosmos_ros.memory.records import Event, Observation, Phrase, Pose, shown_of
+from kosmos_ros.memory.records import Event, Observation, Pose
 from kosmos_ros.memory.words import tokens
 from kosmos_ros.sanitize import quoted
 
@@ -142,6 +144,23 @@ class ObservationLog:
             for event in events:
                 self._add_event(event)
         return ids
+
+    def add_missing(
+        self, observations: Callable[[], Iterable[Observation]], events: Iterable[Event]
+    ) -> None:
+        """Add the records that the log lacks, in one transaction. Raises LogError.
+
+        `observations` returns the same ones twice. Equal ones among them are all added: frames of
+        a bag whose stamps are 0 may be equal.
+        """
+        with self._transaction():  # from the first look on, so that no other process adds them
+            known = [self.has(each) for each in observations()]
+            for each, has in zip(observations(), known, strict=True):
+                if not has:
+                    self._add(each)
+            for event in events:
+                if not self.has_event(event):
+                    self._add_event(event)
 
     def prune(self, max_bytes: int, max_age: float, now: int) -> int:
         """Delete observations beyond the limits. Return how many were deleted.
@@ -327,10 +346,10 @@ class ObservationLog:
                         found[row[0]] = self._observation(row, webp.get(row[0]))
         return [found[number] for number in ids if number in found]
 
-    def shown(self, ids: Sequence[int]) -> dict[int, tuple[int, int, tuple[Phrase, ...]]]:
-        """Return the width, height and phrases with boxes of the observations with these ids.
+    def centres(self, ids: Sequence[int]) -> dict[int, tuple[int, int, list[Centre]]]:
+        """Return the width, the height and the centres of the boxes of these observations.
 
-        Takes half the time of `get`. Raises LogError.
+        Raises LogError.
         """
         found = {}
         with translated(self.path):
@@ -339,10 +358,9 @@ class ObservationLog:
                     "SELECT id, width, height, phrases, answers FROM observation WHERE id IN "
                     f"({_marks(some)})"
                 )
-                for number, width, height, phrases, answers in self.connection.execute(rows, some):
+                for number, width, height, *texts in self.connection.execute(rows, some):
                     with understood(self.path, f"observation {number}"):
-                        shown = shown_of(phrases_from_json(phrases), answers_from_json(answers))
-                        found[number] = int(width), int(height), shown
+                        found[number] = int(width), int(height), centres_from_json(*texts)
         return found
 
     def has(self, observation: Observation) -> bool:
@@ -413,6 +431,11 @@ class ObservationLog:
         """
         with translated(self.path):
             return {row[0] for row in self.connection.execute("SELECT stem FROM word")}
+
+    def has_poses(self) -> bool:
+        """Return whether any observation has a pose. Raises LogError."""
+        with translated(self.path):
+            return bool(self._ids("SELECT id FROM observation WHERE x IS NOT NULL LIMIT 1"))
 
     def cameras(self) -> dict[str, int]:
         """Return the id of each camera by its name. Raises LogError."""

@@ -7,6 +7,9 @@ from __future__ import annotations
 import re
 from datetime import datetime, time, timedelta
 
+from kosmos_ros.errors import RequestError
+from kosmos_ros.sanitize import quoted
+
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}  # s
 NUMBERS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 PARTS = {"": (0, 24), "morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24)}  # h of a day
@@ -14,7 +17,7 @@ PARTS = {"": (0, 24), "morning": (0, 12), "afternoon": (12, 18), "evening": (18,
 _FLAGS = re.IGNORECASE | re.ASCII  # otherwise "ſ" would be an "s"
 _RECENT = re.compile(
     r"\b(?:in|during|within|over) the (?:last|past) "
-    rf"(?:([0-9]{{1,4}}|{'|'.join(NUMBERS[1:])}) )?({'|'.join(UNITS)})s?\b",
+    rf"(?:([0-9]{{1,4}}(?:\.[0-9]{{1,3}})?|{'|'.join(NUMBERS[1:])}) )?({'|'.join(UNITS)})s?\b",
     _FLAGS,
 )
 _DAY = re.compile(
@@ -25,12 +28,16 @@ _DAY = re.compile(
 def split(question: str, now: int) -> tuple[str, int | None, int | None]:
     """Return a question without the local time that it names, and the first and last ns of it.
 
-    `now` is the time in ns. None: no limit.
+    `now` is the time in ns. None: no limit. Raises RequestError if it names two times.
     """
+    named = [*_RECENT.finditer(question), *_DAY.finditer(question)]
+    if len(named) > 1:
+        first, second = (quoted(found[0]) for found in named[:2])
+        raise RequestError(f"a question may name one time, got {first} and {second}")
     if found := _RECENT.search(question):
         number = (found[1] or "1").lower()
-        count = int(number) if number.isdigit() else NUMBERS.index(number)
-        since, until = now - count * UNITS[found[2].lower()] * 10**9, None
+        count = NUMBERS.index(number) if number in NUMBERS else float(number)
+        since, until = now - round(count * UNITS[found[2].lower()] * 10**9), None
     elif found := _DAY.search(question):
         midnight = datetime.combine(datetime.fromtimestamp(now // 10**9), time())
         if (found[1] or found[3]).lower() == "yesterday":

@@ -20,9 +20,19 @@ from kosmos_ros.memory import colours, moments
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.places import cells_near
-from kosmos_ros.memory.records import Box, Observation, Phrase
+from kosmos_ros.memory.record_json import Centre
+from kosmos_ros.memory.records import Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
-from kosmos_ros.memory.words import NEGATIONS, REACH, bare, chunks, pair, question_chunks, stem
+from kosmos_ros.memory.words import (
+    NEGATIONS,
+    REACH,
+    bare,
+    chunks,
+    pair,
+    question_chunks,
+    stem,
+    trailing,
+)
 from kosmos_ros.sanitize import quoted
 
 DEFAULT_LIMIT = 5  # results
@@ -31,7 +41,8 @@ MAX_QUESTION = 1000  # characters
 MAX_CHUNKS = 8  # of a question
 MAX_WORDS = REACH + 1  # of a chunk; the index has the pairs of so many words
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
-PAGE = 100  # frames that are read at a time; the best results are those of the first page
+PAGE = 100  # frames that are read first; the best results are those among them
+MAX_PAGE = 1600  # frames that are read at a time; each page is four times the one before
 MAX_CHECKED = 5000  # frames that are read for one question
 
 REFUSED = NEGATIONS | {"or", "either", "except"}
@@ -53,6 +64,8 @@ RELATIONS = {
     "below": (0.0, 1.0),
 }
 """Preposition: direction in the image from the second thing to the first."""
+WORDING = {"leftof": "left of", "rightof": "right of"}
+"""Preposition: how a question writes it, if in another way."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class _Chunk:
     between: str  # the words before it
     readings: tuple[_Reading, ...]  # closest first
     compared: dict[tuple[str, ...], float] = field(default_factory=dict)  # results of `closeness`
+    texts: dict[str, bool] = field(default_factory=dict)  # results of `is_in`
 
     def closeness(self, chunk: tuple[str, ...]) -> float:
         """Return how close a chunk of the log is, given as stems; 0: it does not fit."""
@@ -116,6 +130,12 @@ class _Chunk:
             fitting = (one.closeness for one in self.readings if one.fits(chunk))
             self.compared[chunk] = next(fitting, 0.0)
         return self.compared[chunk]
+
+    def is_in(self, text: str) -> bool:
+        """Return whether a chunk of a text of the log fits."""
+        if text not in self.texts:
+            self.texts[text] = any(map(self.closeness, _stems(text)))
+        return self.texts[text]
 
 
 def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:
@@ -131,13 +151,17 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     query = _timed(query)
     named = question_chunks(query.text)
     _check_names(named)
+    _check_relation(query.text)
     where = _where(log, query)
     thesaurus = Thesaurus(log.words(), net)
-    for understood in (_readings, _readings_with_colours):
-        wanted = [_Chunk(between, understood(thesaurus, words)) for between, words in named]
+    wanted = [_Chunk(between, _readings(thesaurus, words)) for between, words in named]
+    found = _found(log, query, wanted, where)
+    if not found and any(colours.basic(words) for _, words in named):
+        wanted = [
+            replace(chunk, readings=_with_colours(thesaurus, chunk, words), compared={}, texts={})
+            for chunk, (_, words) in zip(wanted, named, strict=True)
+        ]
         found = _found(log, query, wanted, where)
-        if found or not any(colours.basic(words) for _, words in named):
-            break
     if not query.last:
         found.sort(key=lambda result: -result.score)  # stable: newest first
     return found[: query.limit]
@@ -213,6 +237,12 @@ def _check_names(named: Sequence[tuple[str, tuple[str, ...]]]) -> None:
             )
 
 
+def _check_relation(text: str) -> None:
+    if (last := trailing(text)) in RELATIONS:
+        relation = WORDING.get(last, last)
+        raise RequestError(f"a question must name a thing after {quoted(relation)}, got none")
+
+
 def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
     """Return the ways to understand a chunk, closest first; empty: the log has none."""
     words = _telling(words)
@@ -230,15 +260,17 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
     return tuple(done[0])
 
 
-def _readings_with_colours(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
-    """Return the ways to understand a chunk if its names of colours mean basic colours, too."""
-    found = list(_readings(thesaurus, words))
-    for each in colours.basic(_telling(words)):
-        found += [
-            replace(reading, closeness=NAMED_COLOUR * reading.closeness)
-            for reading in _readings(thesaurus, each)
-        ]
-    return tuple(sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS])
+def _with_colours(
+    thesaurus: Thesaurus, chunk: _Chunk, words: tuple[str, ...]
+) -> tuple[_Reading, ...]:
+    """Return the readings of a chunk, and those in which its colour names mean basic colours."""
+    found = [
+        replace(reading, closeness=NAMED_COLOUR * reading.closeness)
+        for each in colours.basic(_telling(words))
+        for reading in _readings(thesaurus, each)
+    ]
+    ordered = sorted([*chunk.readings, *found], key=lambda reading: -reading.closeness)
+    return tuple(ordered[:MAX_READINGS])
 
 
 def _telling(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -277,7 +309,7 @@ def _pages(
         yield ids
         if len(ids) < page:
             return
-        checked, page = checked + page, PAGE
+        checked, page = checked + page, min(4 * page, MAX_PAGE)
         until = ids[-1] - 1
 
 
@@ -285,10 +317,10 @@ def _in_relation(
     log: ObservationLog, ids: Sequence[int], wanted: Sequence[_Chunk]
 ) -> Sequence[int]:
     """Return the ids of the frames whose boxes have all relations of the question."""
-    if not any(chunk.between in RELATIONS for chunk in wanted[1:]):
+    if not any(chunk.between in RELATIONS for chunk in wanted):
         return ids
-    shown = log.shown(ids)
-    return [number for number in ids if number in shown and _related(wanted, *shown[number])]
+    centres = log.centres(ids)
+    return [number for number in ids if number in centres and _related(wanted, *centres[number])]
 
 
 def _matched(
@@ -340,28 +372,28 @@ def _has(chunk: Sequence[str], part: tuple[str, ...]) -> bool:
 
 def _fitting(chunk: _Chunk, phrases: Sequence[Phrase]) -> list[Phrase]:
     """Return the phrases that say what a chunk of the question says."""
-    return [phrase for phrase in phrases if any(map(chunk.closeness, _stems(phrase.text)))]
+    return [phrase for phrase in phrases if chunk.is_in(phrase.text)]
 
 
-def _related(wanted: Sequence[_Chunk], width: int, height: int, phrases: Sequence[Phrase]) -> bool:
+def _related(wanted: Sequence[_Chunk], width: int, height: int, centres: Sequence[Centre]) -> bool:
     """Return whether the boxes of a frame, of this size in pixels, can have all relations.
 
-    Only positions in the image are checked, and only where both things have boxes.
+    Only positions in the image are checked, and only where both things have boxes. Before the
+    first thing, a relation asks for any other thing: "what is left of the cup?".
     """
-    boxes = [
-        [box for phrase in _fitting(chunk, phrases) for box in phrase.boxes] for chunk in wanted
-    ]
-    for chunk, first, second in zip(wanted[1:], boxes, boxes[1:], strict=False):
+    things = [[(x, y) for text, x, y in centres if chunk.is_in(text)] for chunk in wanted]
+    if wanted[0].between in RELATIONS:
+        things.insert(0, [(x, y) for text, x, y in centres if not wanted[0].is_in(text)])
+        if not things[0]:
+            return False
+    else:
+        wanted = wanted[1:]
+    for chunk, first, second in zip(wanted, things, things[1:], strict=False):
         relation = RELATIONS.get(chunk.between)
         if relation is None or not first or not second:
             continue
         across, down = relation[0] / max(width, 1), relation[1] / max(height, 1)
-        places = [[_along(box, across, down) for box in some] for some in (first, second)]
-        if max(places[0]) - min(places[1]) < CLEARLY:
+        farthest = max(x * across + y * down for x, y in first)
+        if farthest - min(x * across + y * down for x, y in second) < CLEARLY:
             return False
     return True
-
-
-def _along(box: Box, across: float, down: float) -> float:
-    """Return the place of a box's centre along a direction."""
-    return (box.x_min + box.x_max) / 2.0 * across + (box.y_min + box.y_max) / 2.0 * down

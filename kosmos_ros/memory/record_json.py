@@ -15,6 +15,10 @@ from kosmos_ros.sanitize import quoted
 PIXEL_DIGITS, SCORE_DIGITS, METRE_DIGITS = 2, 4, 3  # decimals that are kept
 
 
+Centre = tuple[str, float, float]
+"""A phrase, and the x and y of the centre of one of its boxes in pixels."""
+
+
 def phrases_to_json(phrases: Iterable[Phrase]) -> str | None:
     """Return the phrases as JSON; None if there are none."""
     return _to_json([_phrase_to_dict(phrase) for phrase in phrases])
@@ -91,6 +95,25 @@ def answers_from_json(text: str | None) -> tuple[Answer, ...]:
         )
         for entry in (json.loads(text) if text else ())
     )
+
+
+def centres_from_json(phrases: str | None, answers: str | None) -> list[Centre]:
+    """Return the text of each phrase with the centre of each of its boxes in pixels.
+
+    Makes no records, which takes three times as long. Raises the errors of json and of wrong
+    fields.
+    """
+    entries = json.loads(phrases) if phrases else []
+    for answer in json.loads(answers) if answers else ():
+        entries += answer["phrases"]
+    centres = [
+        (text_of(entry["text"]), (box[0] + box[2]) / 2.0, (box[1] + box[3]) / 2.0)
+        for entry in entries
+        for box in entry["boxes"]
+    ]
+    for _, x, y in centres:
+        finite(x, y)
+    return centres
 
 
 def _phrase(entry: dict[str, Any]) -> Phrase:

@@ -7,7 +7,6 @@ Boxes are in pixels of the source image: x right, y down, origin at the image's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -82,7 +81,8 @@ class Observation:
     @property
     def shown(self) -> tuple[Phrase, ...]:
         """The phrases of the caption and of the answers that have boxes."""
-        return shown_of(self.phrases, self.answers)
+        both = [*self.phrases, *(phrase for answer in self.answers for phrase in answer.phrases)]
+        return tuple(phrase for phrase in both if phrase.boxes)
 
     @property
     def said(self) -> list[tuple[str, float]]:
@@ -97,12 +97,6 @@ class Observation:
             if phrase.end == 0
         ]
         return texts + others
-
-
-def shown_of(phrases: Sequence[Phrase], answers: Sequence[Answer]) -> tuple[Phrase, ...]:
-    """Return the phrases of a caption and of answers that have boxes."""
-    both = [*phrases, *(phrase for answer in answers for phrase in answer.phrases)]
-    return tuple(phrase for phrase in both if phrase.boxes)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ COMPOUNDS = {
 """Prepositions of several words: the word of BREAKS that stands for them."""
 DETERMINERS = frozenset({
     "a", "an", "another", "any", "both", "each", "either", "every", "her", "his", "its", "my",
-    "our", "some", "such", "that", "the", "their", "these", "this", "those", "your",
+    "our", "some", "such", "that", "the", "their", "these", "this", "those", "your", "all",
 })  # fmt: skip
 """Words that begin a chunk."""
 NEGATIONS = frozenset({
@@ -54,7 +54,7 @@ NEGATIONS = frozenset({
 FILLERS = frozenset({
     "am", "are", "be", "been", "being", "can", "could", "did", "do", "does", "had", "has",
     "have", "he", "i", "is", "it", "may", "me", "might", "must", "she", "should", "there",
-    "they", "us", "was", "we", "were", "will", "would", "yes", "you",
+    "they", "us", "was", "we", "were", "will", "would", "yes", "you", "anything", "something",
 })  # fmt: skip
 """Words that mean nothing here and end no chunk: "the circle is red" is one chunk."""
 OPENING = frozenset({
@@ -67,10 +67,11 @@ OPENING = frozenset({
 })  # fmt: skip
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({
-    "again", "already", "anywhere", "before", "earlier", "ever", "here", "last", "lately", "now",
-    "please", "recently", "seen", "somewhere", "there", "today", "yesterday", "yet",
+    "again", "already", "anywhere", "before", "did", "earlier", "ever", "far", "have", "here",
+    "last", "lately", "now", "please", "recently", "see", "seen", "so", "somewhere", "there",
+    "today", "yesterday", "yet", "you",
 })  # fmt: skip
-"""Words of a question after its last noun: "have you seen a red cup recently"."""
+"""Words of a question after its last noun: "how many red cups did you see recently"."""
 PICTURES = re.compile(
     r"^\W*(?:(?:an?|the|this|these|all|any|some)\s+)?(?:images?|pictures?|photos?|photographs?|"
     r"frames?|scenes?)\s+(?:of|with|shows?|showing|features?|contains?|has|have)\b",
@@ -105,6 +106,11 @@ def question_chunks(question: str) -> list[tuple[str, tuple[str, ...]]]:
     while words and bare(words[-1]) in CLOSING:
         del words[-1]
     return list(_linked(" ".join(words)))
+
+
+def trailing(question: str) -> str:
+    """Return the last word of a question, with one word for each of COMPOUNDS: "leftof"."""
+    return next((word for word in reversed([*_words(question)]) if word), "")
 
 
 def tokens(texts: Iterable[str]) -> set[str]:

@@ -310,12 +310,7 @@ class Run(abc.ABC):
         """
         if self.job.log:
             with ObservationLog.open(self.job.log) as log:
-                # Checked before the first one is added: frames of a bag whose stamps are 0 may be
-                # equal, and must not be taken for frames of an earlier attempt.
-                known = [log.has(each) for each in results.observations()]
-                events = [each for each in self.events(results) if not log.has_event(each)]
-                found = zip(results.observations(), known, strict=True)
-                log.add((each for each, has in found if not has), events)
+                log.add_missing(results.observations, self.events(results))
 
     def clean(self) -> None:
         """Remove the unfinished results, the database last: it says that all is written."""

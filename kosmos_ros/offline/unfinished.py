@@ -97,8 +97,9 @@ class Unfinished:
     def _check(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         if found := difference(before, now):
             raise ConfigError(
-                f"{self._folder} has unfinished results with other settings: {found}; repeat the "
-                "earlier command, choose another output, or remove the folder"
+                f"{self._folder} has unfinished results with other settings or other input: "
+                f"{found}; repeat the earlier command with the earlier input, choose another "
+                "output, or remove the folder"
             )
 
     def add(
@@ -188,8 +189,13 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return the first value that differs between the settings of two commands; empty: none."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
-            was, is_now = quoted(before.get(name)), quoted(now.get(name))
-            return f"{name} was {was}, now it is {is_now}"
+            was, is_now = before.get(name), now.get(name)
+            if isinstance(was, list) and isinstance(is_now, list):
+                gone = [f"{quoted(each)} only then" for each in was if each not in is_now]
+                new = [f"{quoted(each)} only now" for each in is_now if each not in was]
+                if gone or new:
+                    return f"{name}: {', '.join(gone[:1] + new[:1])}"
+            return f"{name} was {quoted(was)}, now it is {quoted(is_now)}"
     return ""
 
 

@@ -198,6 +198,26 @@ def test_without_wordnet_the_command_that_installs_it_is_named_once(
     assert "apt-get install wordnet-base" in wordnet.MISSING
 
 
+def test_an_empty_path_is_refused(recalled, kosmos):
+    for code, _, err in (recalled("cup", "--out", ""), kosmos("recall", "", "cup")):
+        assert code == 2
+        assert "a path must not be empty; . is the current folder" in err
+
+
+def test_a_log_without_poses_is_named_if_a_place_is_asked_for(kosmos, tmp_path):
+    with ObservationLog.open(tmp_path / "memory.db") as log:
+        log.add([Observation(NOON, "front", "a red cup")])
+    code, lines, err = kosmos("recall", tmp_path / "memory.db", "cup", "--near", "0,0,9")
+    assert (code, lines) == (1, [])
+    assert "never seen: 'cup'; no frame of the log has a pose, as --near requires" in err
+
+
+def test_two_times_are_refused(recalled):
+    code, lines, err = recalled("red cup today yesterday")
+    assert (code, lines) == (2, [])
+    assert err == "kosmos: a question may name one time, got 'today' and 'yesterday'\n"
+
+
 def test_a_time_that_ends_before_it_begins_is_refused(recalled):
     code, lines, err = recalled("a red cup", "--since", 5, "--until", 4)
     assert (code, lines) == (2, [])

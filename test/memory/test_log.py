@@ -11,6 +11,7 @@ import os
 import sqlite3
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -331,6 +332,25 @@ def test_a_long_reader_stops_what_is_added_at_the_limit_of_the_size(path, log):
     fill(log, 5000, 1)
 
 
+def test_two_writers_add_the_same_records_once(path):
+    seen = [dataclasses.replace(FULL, stamp=stamp) for stamp in (0, 0, 1, 2, 3)]
+    events = [Event(stamp, "front", "appeared", "a red circle") for stamp in (0, 1)]
+    ObservationLog.open(path).close()
+    start = threading.Barrier(4, timeout=60.0)
+
+    def write():
+        with ObservationLog.open(path) as log:
+            start.wait()
+            log.add_missing(lambda: iter(seen), iter(events))
+
+    with ThreadPoolExecutor(4) as writers:
+        for done in [writers.submit(write) for _ in range(4)]:
+            done.result()
+    with ObservationLog.read(path) as log:
+        assert [each.stamp for each in log.get(log.search(""))] == [3, 2, 1, 0, 0]
+        assert count(log, "event") == len(events)
+
+
 def test_a_log_of_version_1_goes_on_and_its_oldest_frames_are_deleted_first(path):
     with ObservationLog.open(path) as log:
         fill(log, 100, 260, thumbnail=os.urandom(10_000))
@@ -536,22 +556,40 @@ def test_values_of_another_type_are_named_when_they_are_read(path, log, damage):
         reader.get([FULL.stamp])
 
 
-def test_the_phrases_with_boxes_can_be_read_alone(log):
+def test_the_centres_of_boxes_can_be_read_alone(log):
     plain = dataclasses.replace(FULL, stamp=FULL.stamp + 1, phrases=(), answers=())
     first, second = log.add([FULL, plain])
     (observation,) = log.get([first])
     assert observation.shown
-    assert log.shown([second, 7, first]) == {
-        first: (FULL.width, FULL.height, observation.shown),
-        second: (FULL.width, FULL.height, ()),
+    assert log.centres([second, 7, first]) == {
+        first: (
+            FULL.width,
+            FULL.height,
+            [
+                (phrase.text, (box.x_min + box.x_max) / 2.0, (box.y_min + box.y_max) / 2.0)
+                for phrase in observation.shown
+                for box in phrase.boxes
+            ],
+        ),
+        second: (FULL.width, FULL.height, []),
     }
 
 
-def test_damaged_phrases_are_named_when_they_are_read_alone(log):
+@pytest.mark.parametrize(
+    "phrases",
+    [
+        "[{}]",
+        '[{"text": "a", "boxes": [[0, 0, 1]]}]',
+        '[{"text": 1, "boxes": [[0, 0, 1, 1, 1]]}]',
+        '[{"text": "a", "boxes": [["", 0, "", 1, 1]]}]',
+        '[{"text": "a", "boxes": [[0, 0, NaN, 1, 1]]}]',
+    ],
+)
+def test_damaged_phrases_are_named_when_their_centres_are_read(log, phrases):
     log.add([FULL])
-    log.connection.execute("UPDATE observation SET phrases = '[{}]'")
+    log.connection.execute("UPDATE observation SET phrases = ?", (phrases,))
     with pytest.raises(LogError, match=rf"observation {FULL.stamp} is damaged: "):
-        log.shown([FULL.stamp])
+        log.centres([FULL.stamp])
 
 
 def test_json_columns_can_be_queried_by_sql(log):

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import moments
 
 
@@ -18,6 +19,7 @@ def ns(text):
     ("words", "first", "last"),
     [
         ("in the last hour", "2026-03-29T15:30", None),
+        ("in the last 1.5 hours", "2026-03-29T15:00", None),
         ("within the past two days", "2026-03-27T15:30", None),  # 48 h; one was skipped
         ("today", "2026-03-29T00:00", "2026-03-30T00:00"),
         ("Yesterday", "2026-03-28T00:00", "2026-03-29T00:00"),
@@ -35,3 +37,16 @@ def test_words_of_time_are_an_interval(words, first, last, monkeypatch):
             assert (since, until) == (ns(first), last and ns(last) - 1)
         assert moments.split("in the last ſix hours", 0) == ("in the last ſix hours", None, None)
     time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("question", "times"),
+    [
+        ("a cup today yesterday", "'today' and 'yesterday'"),
+        ("a cup yesterday in the last hour", "'in the last hour' and 'yesterday'"),
+        ("a cup today this morning", "'today' and 'this morning'"),
+    ],
+)
+def test_two_times_are_refused(question, times):
+    with pytest.raises(RequestError, match=f"a question may name one time, got {times}"):
+        moments.split(question, ns("2026-03-29T16:30"))

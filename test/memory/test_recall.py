@@ -354,3 +354,50 @@ def test_a_colour_name_is_unknown_only_without_its_basic_colour(log):
     assert unknown_words(log, "the navy circle", None) == []
     assert unknown_words(log, "the navy zebra", None) == ["zebra"]
     assert unknown_words(log, "the crimson circle", None) == ["crimson"]
+
+
+def test_a_relation_without_a_first_thing_asks_for_any_other_thing(log):
+    log.add(
+        [
+            seen(1, "a red cup and a box", {"a red cup": (20, 50), "a box": (70, 50)}),
+            seen(2, "a red cup and a box", {"a red cup": (70, 50), "a box": (20, 50)}),
+            seen(3, "a red cup", {"a red cup": (20, 50)}),
+            seen(4, "a red cup and a box", {"a red cup": (20, 50)}),
+        ]
+    )
+    for question in (
+        "what is left of the red cup?",
+        "what did you see to the left of the cup?",
+        "something left of the cup",
+        "anything left of a red cup?",
+    ):
+        assert stamps(log, question) == [2], question
+    assert stamps(log, "what is to the right of the red cup?") == [1]
+    assert stamps(log, "what is below the cup?") == []
+    assert stamps(log, "what is beside the cup?") == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "question", ["red cup left of", "red cup to the left of?", "what is above"]
+)
+def test_a_relation_without_a_second_thing_is_refused(log, question):
+    log.add([seen(1, "a red cup")])
+    relation = "above" if "above" in question else "left of"
+    with pytest.raises(RequestError, match=f"must name a thing after '{relation}', got none"):
+        recall(log, Query(question), None)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "how many red cups did you see?",
+        "which red cup did you see last?",
+        "what red cups have you seen so far?",
+        "show me all red cups",
+        "have you seen anything red?",
+        "something red",
+    ],
+)
+def test_words_around_the_thing_mean_nothing(log, question):
+    log.add([seen(1, "a red cup"), seen(2, "a blue cup")])
+    assert stamps(log, question) == [1]

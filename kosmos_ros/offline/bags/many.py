@@ -261,7 +261,8 @@ def find(folder: Path, error: Callable[[OSError], None]) -> list[str]:
     if not folder.is_dir():
         raise ConfigError(f"{folder} must be a folder with bags; it does not exist, or is a file")
     found, seen = [], set()
-    for name, folders, files in os.walk(folder, followlinks=True, onerror=error):
+    hidden: list[OSError] = []
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=hidden.append):
         folders.sort()  # so that a folder with two names has the same one on every computer
         path = Path(name)
         stored = [file for file in files if is_storage(Path(file)) or file.endswith(ROS1)]
@@ -277,6 +278,10 @@ def find(folder: Path, error: Callable[[OSError], None]) -> list[str]:
         raise ConfigError(
             f"{folder} is a bag; describe it with `kosmos bag`, or give the folder that has it"
         )
+    for each in hidden:
+        if not found:
+            raise ConfigError(f"{each.filename}: {each.strerror}")
+        error(each)
     if not found:
         raise ConfigError(f"{folder} has no bags: no {METADATA} and no file *.mcap or *.db3")
     return sorted(path.relative_to(folder).as_posix() for path in found)

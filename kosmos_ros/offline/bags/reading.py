@@ -122,6 +122,12 @@ class Bag:
         self._information = _information(self.path / METADATA)
         if self._information is None:
             self._files = sorted(filter(is_storage, self.path.iterdir()), key=_number)
+            names = {re.sub(r"(_\d+)?\..*", "", file.name) for file in self._files}
+            if len(names) > 1:
+                raise ConfigError(
+                    f"{self.path} has files of several bags; describe all of them with "
+                    "`kosmos bags`, or one of the files"
+                )
         else:
             try:
                 names = self._information["relative_file_paths"]
@@ -132,7 +138,8 @@ class Bag:
         if not self._files:
             raise ConfigError(
                 f"{self.path} has no {METADATA} and no file *.mcap or *.db3; "
-                "expected the directory of a bag, or a file of it"
+                "expected the directory of a bag, or a file of it; `kosmos bags` describes the "
+                "bags of all folders below it"
             )
 
     def _check_file(self) -> None:
@@ -277,7 +284,7 @@ def _number(file: Path) -> tuple[list[int], str]:
 
 def _reason(error: Exception) -> str:
     text = one_line(f"{type(error).__name__}: {first_line(error)}", 300)
-    if "magic is invalid" in text or "MCAP footer" in text or "seems to be empty" in text:
+    if "magic is invalid" in text or "MCAP footer" in text:
         return f"{text.rstrip('.')}; if its recording was cut off, {RECOVER}"
     return text
 

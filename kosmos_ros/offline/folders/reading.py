@@ -85,7 +85,9 @@ class Folder:
     def __init__(self, path: Path, every: int = 1) -> None:
         self._path = path
         found = sorted(self._found(), key=lambda each: Path(each.name).parts)
-        images = [each for each in found if isinstance(each, Origin)]
+        images = list(_apart([each for each in found if isinstance(each, Origin)]))
+        if path.is_file():
+            images = [each for each in images if each.path == str(path)]
         failures = [each for each in found if isinstance(each, Failure)]
         if not images:
             if failures:
@@ -95,7 +97,7 @@ class Folder:
             )
         self.identity = _digest(images)
         # Failures come last, because they may differ between a run and its continuation.
-        self._chosen: list[Origin | Failure] = [*_apart(images[::every]), *failures]
+        self._chosen: list[Origin | Failure] = [*images[::every], *failures]
         self.expected = len(self._chosen)
 
     def frames(self, position: int) -> Iterator[Frame | Failure]:
@@ -107,8 +109,10 @@ class Folder:
 
     def _found(self) -> Iterator[Origin | Failure]:
         """Yield the images in any order, and the folders that cannot be read."""
-        if self._path.is_file():
-            yield self._origin(self._path, self._path.parent)
+        if self._path.is_file():  # its stamp depends on the files beside it
+            for file in {self._path, *self._path.parent.iterdir()}:
+                if file.suffix.lower() in SUFFIXES:
+                    yield self._origin(file, self._path.parent)
             return
         errors: list[OSError] = []
         for folder, _, names in os.walk(self._path, onerror=errors.append):

@@ -547,8 +547,31 @@ def test_results_of_another_command_are_not_continued(source, tmp_path, other):
     engine.fails_after = 1
     with pytest.raises(RuntimeError):
         make(source, tmp_path / "out", engine)
-    with pytest.raises(ConfigError, match="has unfinished results with other settings: "):
+    with pytest.raises(ConfigError, match="has unfinished results with other settings or other "):
         make(source, tmp_path / "out", **other)
+
+
+def test_a_question_that_is_missing_now_is_named(source, tmp_path):
+    engine = MuteEngine()
+    engine.fails_after = 1
+    asked = {"settings": {"phrases": ("a cup",), "questions": ("What is this?",)}}
+    with pytest.raises(RuntimeError):
+        make(source, tmp_path / "out", engine, **asked)
+    named = (
+        r"other input: prompts: '<grounding> Question: What is this\? Answer:' only then, "
+        r"'<grounding><phrase> a dog</phrase>' only now; repeat"
+    )
+    with pytest.raises(ConfigError, match=named):
+        make(source, tmp_path / "out", settings={"phrases": ("a cup", "a dog")})
+
+
+def test_files_of_several_bags_are_not_one_bag(source, tmp_path):
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for name in ("one_0.mcap", "one_1.mcap", "two_0.mcap"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match="has files of several bags; describe all of them with"):
+        make(folder, tmp_path / "out")
 
 
 def test_two_processes_do_not_write_the_same_output(source, tmp_path):

@@ -62,6 +62,22 @@ def records(many, engine, names=NAMES):
     }
 
 
+def test_a_folder_that_cannot_be_read_is_named(many, monkeypatch):
+    walk = os.walk
+
+    def failing(folder, onerror, **options):
+        onerror(PermissionError(errno.EACCES, "Permission denied", f"{folder}/secret"))
+        yield from walk(folder, onerror=onerror, **options)
+
+    monkeypatch.setattr(os, "walk", failing)
+    hidden = []
+    assert find(many.folder, hidden.append) == sorted(NAMES)
+    assert [error.filename for error in hidden] == [f"{many.folder}/secret"]
+    (many.folder / "empty").mkdir()
+    with pytest.raises(ConfigError, match="in/empty/secret: Permission denied"):
+        find(many.folder / "empty", hidden.append)
+
+
 def test_all_bags_below_a_folder_are_found(many):
     cut_off = many.folder / "cut_off"  # its recorder wrote no metadata.yaml
     cut_off.mkdir()
