@@ -288,7 +288,8 @@ def output_failed(program: str, error: OSError, code: int = 1) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
     if isinstance(error, BrokenPipeError):
         sys.exit(BROKEN_PIPE)
-    print(f"{program}: standard output: {error.strerror}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # standard error may be on the same full disk
+        print(f"{program}: standard output: {error.strerror}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

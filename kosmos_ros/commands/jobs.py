@@ -34,6 +34,8 @@ NEEDED = {"phrase_grounding": "phrase", "question": "question"}
 """Option without which a task has no prompt."""
 PASSING = (OSError, sqlite3.Error, LogError)
 """Errors after which a run can be continued."""
+LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
+"""Errors of the system that the same command meets again."""
 
 
 def add_choice(parser: argparse.ArgumentParser, every: str, begin: str, end: str) -> None:
@@ -129,10 +131,11 @@ def complete(
 def stopped(source: Path, out: Path, error: Exception) -> int:
     """Report an error of PASSING, and return the exit code."""
     reason = getattr(error, "strerror", "") or error
-    remedy = "repeat the command to continue"
-    if isinstance(error, PermissionError) or getattr(error, "errno", 0) == errno.EROFS:
-        remedy = f"choose an output in a folder that you may write to, got {out.parent}"
-    report(f"{source} to {out}: {reason}; {remedy}")
+    remedy = "; repeat the command to continue"
+    if getattr(error, "errno", 0) in LASTING:
+        file = getattr(error, "filename", None)
+        reason, remedy = f"{file}: {reason}" if file else reason, ""
+    report(f"{source} to {out}: {reason}{remedy}")
     return 1
 
 

@@ -101,7 +101,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 def path(text: str) -> Path:
     """Return an argument as a path. Raises ArgumentTypeError if it is empty."""
     if not text:  # Path("") is the current folder
-        raise argparse.ArgumentTypeError("a path must not be empty; . is the current folder")
+        raise argparse.ArgumentTypeError("a path must not be empty")
     return Path(text)
 
 
@@ -112,7 +112,8 @@ def make_folder(out: Path | None) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise ConfigError(f"--out: cannot create the folder {out}: {exc.strerror}") from exc
+        reason = "it is a file" if isinstance(exc, FileExistsError) else exc.strerror
+        raise ConfigError(f"--out: cannot create the folder {out}: {reason}") from exc
 
 
 def add_plain(parser: argparse.ArgumentParser) -> None:

@@ -98,17 +98,17 @@ def _large() -> _Linear:
         intel = "GenuineIntel" in CPU_INFO.read_text()
     except OSError:
         intel = False
-    return mkl_or_onednn if intel else onednn_only
+    return large_with_either if intel else large_with_onednn
 
 
-def mkl_or_onednn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def large_with_either(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return `functional.linear`, of a few rows with MKL, else with oneDNN."""
     if hidden.numel() <= MKL_ROWS * hidden.shape[-1]:
         return functional.linear(hidden, weight, bias)
-    return onednn_only(hidden, weight, bias)
+    return large_with_onednn(hidden, weight, bias)
 
 
-def onednn_only(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def large_with_onednn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return `functional.linear` with oneDNN, which torch itself uses only for other types."""
     if weight.dtype != torch.float32:
         return functional.linear(hidden, weight, bias)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.resources
 
-GREY = "gray"
-"""American for "grey". The table has British names, and texts have both."""
 MAX_NAME = 3  # words
 MAX_CHUNKS = 8  # that one chunk can mean
 
@@ -19,9 +17,8 @@ MAX_CHUNKS = 8  # that one chunk can mean
 def basic(words: tuple[str, ...]) -> list[tuple[str, ...]]:
     """Return a noun chunk with basic words instead of colour names; empty: it has no such name.
 
-    A name counts only before another word: "carrot soup" is orange, "a carrot" is none. A name
-    such as "amber" can mean several colours, and "grey" has two spellings, so there may be
-    several chunks.
+    A name counts only before another word. It can mean several colours, so there may be several
+    chunks: "an amber cup" is yellow or orange, "an amber" is no colour.
     """
     found: list[tuple[str, ...]] = [()]
     at, named = 0, False
@@ -37,7 +34,7 @@ def basic(words: tuple[str, ...]) -> list[tuple[str, ...]]:
 def _name(words: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     """Return how many of the first words are a colour name, and its basic colours; 0: none."""
     for count in range(min(len(words), MAX_NAME), 0, -1):
-        colours = _table().get(" ".join(words[:count]).replace(GREY, "grey"))
+        colours = _table().get(" ".join(words[:count]).replace("gray", "grey"))
         if colours:
             return count, colours
     return 0, ()
@@ -48,8 +45,4 @@ def _table() -> dict[str, tuple[str, ...]]:
     """Return the basic colours of each name."""
     text = importlib.resources.files(__package__).joinpath("colours.txt").read_text("utf-8")
     lines = (line.split(": ") for line in text.splitlines() if not line.startswith("#"))
-    table = {name: tuple(colours.split(", ")) for name, colours in lines}
-    with_both = {
-        name: (*colours, GREY) if "grey" in colours else colours for name, colours in table.items()
-    }
-    return with_both | {"grey": ("grey", GREY)}
+    return {name: tuple(colours.split(", ")) for name, colours in lines}

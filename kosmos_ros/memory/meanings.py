@@ -26,6 +26,7 @@ RARE = 0.96
 MIN_CLOSENESS = 0.7  # of a synonym; a word that has this meaning more rarely is not used
 MAX_MEANINGS = 4000  # below a word; "object" has 30,000, most of which no caption has
 MAX_COMPOUND = 3  # words
+SPELLINGS = {"gray": "grey", "grey": "gray"}
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Thesaurus:
         """
         found: dict[tuple[str, ...], float] = {}
         self._add(found, " ".join(words), 1.0)
+        self._add(found, " ".join(SPELLINGS.get(word, word) for word in words), 1.0)
         if self._net is not None:
             self._add_terms(found, _same_and_below(self._net, words))
             if not found:

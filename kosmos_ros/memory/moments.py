@@ -32,19 +32,20 @@ def split(question: str, now: int) -> tuple[str, int | None, int | None]:
     """
     named = [*_RECENT.finditer(question), *_DAY.finditer(question)]
     if len(named) > 1:
-        first, second = (quoted(found[0]) for found in named[:2])
+        first, second, *_ = (quoted(each[0]) for each in sorted(named, key=lambda it: it.start()))
         raise RequestError(f"a question may name one time, got {first} and {second}")
-    if found := _RECENT.search(question):
+    if not named:
+        return question, None, None
+    (found,) = named
+    if found.re is _RECENT:
         number = (found[1] or "1").lower()
         count = NUMBERS.index(number) if number in NUMBERS else float(number)
         since, until = now - round(count * UNITS[found[2].lower()] * 10**9), None
-    elif found := _DAY.search(question):
+    else:
         midnight = datetime.combine(datetime.fromtimestamp(now // 10**9), time())
         if (found[1] or found[3]).lower() == "yesterday":
             midnight -= timedelta(days=1)
         hours = (midnight + timedelta(hours=each) for each in PARTS[(found[2] or "").lower()])
         since, until = (int(each.timestamp()) * 10**9 for each in hours)
         until -= 1
-    else:
-        return question, None, None
     return f"{question[: found.start()]} {question[found.end() :]}", since, until

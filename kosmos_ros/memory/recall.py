@@ -20,7 +20,7 @@ from kosmos_ros.memory import colours, moments
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token
 from kosmos_ros.memory.meanings import Thesaurus
 from kosmos_ros.memory.places import cells_near
-from kosmos_ros.memory.record_json import Centre
+from kosmos_ros.memory.record_json import Centre, centres_of
 from kosmos_ros.memory.records import Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.memory.words import (
@@ -31,7 +31,6 @@ from kosmos_ros.memory.words import (
     pair,
     question_chunks,
     stem,
-    trailing,
 )
 from kosmos_ros.sanitize import quoted
 
@@ -42,7 +41,7 @@ MAX_CHUNKS = 8  # of a question
 MAX_WORDS = REACH + 1  # of a chunk; the index has the pairs of so many words
 MAX_READINGS = 200  # of a chunk: each is a term of the index's query
 PAGE = 100  # frames that are read first; the best results are those among them
-MAX_PAGE = 1600  # frames that are read at a time; each page is four times the one before
+MAX_PAGE = 1600  # frames that are read at a time after that; small pages take more time in all
 MAX_CHECKED = 5000  # frames that are read for one question
 
 REFUSED = NEGATIONS | {"or", "either", "except"}
@@ -64,8 +63,6 @@ RELATIONS = {
     "below": (0.0, 1.0),
 }
 """Preposition: direction in the image from the second thing to the first."""
-WORDING = {"leftof": "left of", "rightof": "right of"}
-"""Preposition: how a question writes it, if in another way."""
 
 
 @dataclass(frozen=True)
@@ -149,16 +146,21 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     """
     _check(query)
     query = _timed(query)
-    named = question_chunks(query.text)
+    named, dangling = question_chunks(query.text)
+    if named[1:] and not _telling(named[0][1]) and _relation(named[1][0]):
+        del named[0]  # "which thing is left of the cup?"
     _check_names(named)
-    _check_relation(query.text)
+    if (relation := _relation(dangling)) and (not named or relation[0]):
+        raise RequestError(
+            f"a question must name a thing after its preposition, got {quoted(query.text)}"
+        )
     where = _where(log, query)
     thesaurus = Thesaurus(log.words(), net)
     wanted = [_Chunk(between, _readings(thesaurus, words)) for between, words in named]
     found = _found(log, query, wanted, where)
     if not found and any(colours.basic(words) for _, words in named):
         wanted = [
-            replace(chunk, readings=_with_colours(thesaurus, chunk, words), compared={}, texts={})
+            _Chunk(chunk.between, _with_colours(thesaurus, chunk, words))
             for chunk, (_, words) in zip(wanted, named, strict=True)
         ]
         found = _found(log, query, wanted, where)
@@ -187,12 +189,12 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
     thesaurus = Thesaurus(log.words(), net)
     question, *_ = moments.split(question, 0)
     unknown: list[str] = []
-    for _, words in question_chunks(question):
+    for _, words in question_chunks(question)[0]:
         missing = [
-            [word for word in reading if not thesaurus.alternatives((word,))]
-            for reading in (_telling(words), *colours.basic(_telling(words)))
+            [word for word in _telling(reading) if not thesaurus.alternatives((word,))]
+            for reading in (words, *colours.basic(words))
         ]
-        fewest = min(missing, key=len)
+        fewest = min(missing, key=len)  # mypy needs the name
         unknown += fewest
     return list(dict.fromkeys(unknown))
 
@@ -237,15 +239,9 @@ def _check_names(named: Sequence[tuple[str, tuple[str, ...]]]) -> None:
             )
 
 
-def _check_relation(text: str) -> None:
-    if (last := trailing(text)) in RELATIONS:
-        relation = WORDING.get(last, last)
-        raise RequestError(f"a question must name a thing after {quoted(relation)}, got none")
-
-
 def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, ...]:
     """Return the ways to understand a chunk, closest first; empty: the log has none."""
-    words = _telling(words)
+    words = _telling(words) or words
     done: dict[int, list[_Reading]] = {len(words): [_Reading((), 1.0)]}
     for start in reversed(range(len(words))):
         for count in (thesaurus.compound(words[start:]), 1):
@@ -266,16 +262,16 @@ def _with_colours(
     """Return the readings of a chunk, and those in which its colour names mean basic colours."""
     found = [
         replace(reading, closeness=NAMED_COLOUR * reading.closeness)
-        for each in colours.basic(_telling(words))
+        for each in colours.basic(words)
         for reading in _readings(thesaurus, each)
     ]
-    ordered = sorted([*chunk.readings, *found], key=lambda reading: -reading.closeness)
-    return tuple(ordered[:MAX_READINGS])
+    found = [*chunk.readings[: MAX_READINGS // 2], *found[: MAX_READINGS // 2]]
+    return tuple(sorted(found, key=lambda reading: -reading.closeness))
 
 
 def _telling(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words of a chunk without those of VAGUE; all if there are no others."""
-    return tuple(word for word in words if word not in VAGUE) or words
+    """Return the words of a chunk without those of VAGUE."""
+    return tuple(word for word in words if not {word, word.removesuffix("s")} & VAGUE)
 
 
 def _where(log: ObservationLog, query: Query) -> list[str]:
@@ -317,7 +313,7 @@ def _in_relation(
     log: ObservationLog, ids: Sequence[int], wanted: Sequence[_Chunk]
 ) -> Sequence[int]:
     """Return the ids of the frames whose boxes have all relations of the question."""
-    if not any(chunk.between in RELATIONS for chunk in wanted):
+    if not any(_relation(chunk.between) for chunk in wanted):
         return ids
     centres = log.centres(ids)
     return [number for number in ids if number in centres and _related(wanted, *centres[number])]
@@ -329,7 +325,8 @@ def _matched(
     """Return the recollection of a frame, or None if the question does not fit it."""
     if not _is_when_and_where(observation, query):
         return None
-    phrases = itertools.chain(*(_fitting(chunk, observation.shown) for chunk in wanted))
+    named = (_fitting(chunk, observation.shown) for chunk in wanted)
+    phrases = itertools.chain(*named, _others(wanted, observation))
     said = list(_said(observation))
     score = 1.0
     for chunk in wanted:
@@ -379,17 +376,17 @@ def _related(wanted: Sequence[_Chunk], width: int, height: int, centres: Sequenc
     """Return whether the boxes of a frame, of this size in pixels, can have all relations.
 
     Only positions in the image are checked, and only where both things have boxes. Before the
-    first thing, a relation asks for any other thing: "what is left of the cup?".
+    first thing, a relation asks for a box of another thing: "what is left of the cup?".
     """
     things = [[(x, y) for text, x, y in centres if chunk.is_in(text)] for chunk in wanted]
-    if wanted[0].between in RELATIONS:
+    if _relation(wanted[0].between):
         things.insert(0, [(x, y) for text, x, y in centres if not wanted[0].is_in(text)])
-        if not things[0]:
+        if not things[0] or not things[1]:
             return False
     else:
         wanted = wanted[1:]
     for chunk, first, second in zip(wanted, things, things[1:], strict=False):
-        relation = RELATIONS.get(chunk.between)
+        relation = _relation(chunk.between)
         if relation is None or not first or not second:
             continue
         across, down = relation[0] / max(width, 1), relation[1] / max(height, 1)
@@ -397,3 +394,21 @@ def _related(wanted: Sequence[_Chunk], width: int, height: int, centres: Sequenc
         if farthest - min(x * across + y * down for x, y in second) < CLEARLY:
             return False
     return True
+
+
+def _others(wanted: Sequence[_Chunk], seen: Observation) -> list[Phrase]:
+    """Return the phrases with a box that "what is left of the cup?" asks for."""
+    if not wanted or not _relation(wanted[0].between):
+        return []
+    cup = [each for each in seen.shown if wanted[0].is_in(each.text)]
+    return [
+        each
+        for each in seen.shown
+        if each not in cup
+        and _related(wanted[:1], seen.width, seen.height, centres_of((each, *cup)))
+    ]
+
+
+def _relation(between: str) -> tuple[float, float] | None:
+    """Return the direction of the last of the words between two chunks, if it has one."""
+    return RELATIONS.get(between.rpartition(" ")[2])

@@ -97,6 +97,15 @@ def answers_from_json(text: str | None) -> tuple[Answer, ...]:
     )
 
 
+def centres_of(phrases: Iterable[Phrase]) -> list[Centre]:
+    """Return what `centres_from_json` returns of these phrases."""
+    return [
+        (each.text, (box.x_min + box.x_max) / 2.0, (box.y_min + box.y_max) / 2.0)
+        for each in phrases
+        for box in each.boxes
+    ]
+
+
 def centres_from_json(phrases: str | None, answers: str | None) -> list[Centre]:
     """Return the text of each phrase with the centre of each of its boxes in pixels.
 

@@ -44,7 +44,7 @@ COMPOUNDS = {
 """Prepositions of several words: the word of BREAKS that stands for them."""
 DETERMINERS = frozenset({
     "a", "an", "another", "any", "both", "each", "either", "every", "her", "his", "its", "my",
-    "our", "some", "such", "that", "the", "their", "these", "this", "those", "your", "all",
+    "our", "some", "such", "that", "the", "their", "these", "this", "those", "your",
 })  # fmt: skip
 """Words that begin a chunk."""
 NEGATIONS = frozenset({
@@ -54,11 +54,13 @@ NEGATIONS = frozenset({
 FILLERS = frozenset({
     "am", "are", "be", "been", "being", "can", "could", "did", "do", "does", "had", "has",
     "have", "he", "i", "is", "it", "may", "me", "might", "must", "she", "should", "there",
-    "they", "us", "was", "we", "were", "will", "would", "yes", "you", "anything", "something",
+    "they", "us", "was", "we", "were", "will", "would", "yes", "you",
 })  # fmt: skip
 """Words that mean nothing here and end no chunk: "the circle is red" is one chunk."""
+EMPTY = frozenset({"all", "anything", "else", "everything", "something"})
+"""Words of a question that mean nothing; those of FILLERS also mean nothing in captions."""
 OPENING = frozenset({
-    "ago", "anything", "can", "could", "describe", "did", "do", "does", "earlier", "ever",
+    "ago", "can", "could", "describe", "did", "do", "does", "directly", "earlier", "ever",
     "find", "give", "had", "has", "have", "i", "in", "is", "last", "lately", "latest", "locate",
     "look", "looking", "me", "most", "my", "please", "recent", "recently", "remember", "saw",
     "search", "see", "seen", "show", "shows", "since", "tell", "there", "time", "to", "was",
@@ -67,11 +69,17 @@ OPENING = frozenset({
 })  # fmt: skip
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({
-    "again", "already", "anywhere", "before", "did", "earlier", "ever", "far", "have", "here",
-    "last", "lately", "now", "please", "recently", "see", "seen", "so", "somewhere", "there",
-    "today", "yesterday", "yet", "you",
+    "again", "already", "anywhere", "before", "earlier", "ever", "far", "here", "last", "lately",
+    "now", "please", "recently", "seen", "so", "somewhere", "there", "today", "yesterday", "yet",
 })  # fmt: skip
-"""Words of a question after its last noun: "how many red cups did you see recently"."""
+"""Words of a question after its last noun: "have you seen a red cup recently"."""
+ASKING = re.compile(
+    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|can|could) )?(?:you|we|i|the robot) "
+    r"(?:(?:have|had|ever|last|already|just) )*(?:see|saw|seen|spot|spotted|notice|noticed|find|"
+    r"found)\b|\b(?:can|could|to) be (?:seen|found)\b"
+)
+"""Words of a question anywhere: "how many red cups did you see on the table"."""
+SOMEONE = re.compile(r"\b(?:any|some)(?:one|body)\b")
 PICTURES = re.compile(
     r"^\W*(?:(?:an?|the|this|these|all|any|some)\s+)?(?:images?|pictures?|photos?|photographs?|"
     r"frames?|scenes?)\s+(?:of|with|shows?|showing|features?|contains?|has|have)\b",
@@ -89,28 +97,25 @@ def chunks(text: str) -> list[tuple[str, ...]]:
 
     Chunks of what is absent ("no cup", "without a hat") are left out.
     """
-    return [chunk for _, chunk in _linked(PICTURES.sub(" ", text))]
+    return [chunk for _, chunk in _linked(PICTURES.sub(" ", text)) if chunk]
 
 
-def question_chunks(question: str) -> list[tuple[str, tuple[str, ...]]]:
+def question_chunks(question: str) -> tuple[list[tuple[str, tuple[str, ...]]], str]:
     """Return the chunks of a question, each with the words between it and the previous one.
 
     "where is the red cup left of the box" -> ("", (red, cup)), ("leftof", (box,)). Words such as
-    "where did you last see" and "recently" are left out.
+    "where did you last see" and "recently" are left out. Also returns the words after the last
+    chunk: "what is left of" -> "leftof".
     """
-    words = question.split()
-    while words and bare(words[0]) in OPENING:
-        del words[0]
-    text = PICTURES.sub(" ", " ".join(words))
+    text = ASKING.sub(" ", SOMEONE.sub("person", _simple(question)))
     words = text.split()
+    while words and bare(words[0]) in OPENING | EMPTY:
+        del words[0]
+    words = PICTURES.sub(" ", " ".join(words)).split()
     while words and bare(words[-1]) in CLOSING:
         del words[-1]
-    return list(_linked(" ".join(words)))
-
-
-def trailing(question: str) -> str:
-    """Return the last word of a question, with one word for each of COMPOUNDS: "leftof"."""
-    return next((word for word in reversed([*_words(question)]) if word), "")
+    *found, (dangling, _) = _linked(" ".join(word for word in words if bare(word) not in EMPTY))
+    return found, dangling
 
 
 def tokens(texts: Iterable[str]) -> set[str]:
@@ -148,11 +153,14 @@ def bare(word: str) -> str:
 
 
 def _linked(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the chunks of a text, each with the words that separate it from the previous one."""
+    """Yield the chunks of a text, each with the words that separate it from the previous one.
+
+    The last one is empty, and has the words after the last chunk.
+    """
     chunk: list[str] = []
     between: list[str] = []
     absent = False
-    for word in _words(text):
+    for word in (*_words(text), ""):
         ends = not word or word in BREAKS or word in DETERMINERS or word in NEGATIONS
         if not ends:
             if word not in FILLERS:
@@ -166,22 +174,25 @@ def _linked(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         absent = word in NEGATIONS or (absent and word in DETERMINERS)
         if word and word not in DETERMINERS:
             between.append(word)
-    if chunk and not absent:
-        yield " ".join(between), tuple(chunk)
+    yield " ".join(between), ()
 
 
 def _words(text: str) -> Iterator[str]:
     """Yield the words of a text in lower case without accents, and "" for punctuation."""
+    for part in _BORDER.split(_simple(text)):
+        for found in _WORD.findall(part):
+            yield re.split("['’]", found)[0][:MAX_WORD]
+        yield ""
+
+
+def _simple(text: str) -> str:
+    """Return a text in lower case without accents, with one word for each of COMPOUNDS."""
     plain = "".join(
         letter
         for letter in unicodedata.normalize("NFKD", text.lower())
         if not unicodedata.combining(letter)
     )
-    plain = _COMPOUND.sub(lambda found: _PREPOSITIONS[found.lastindex or 0], plain)
-    for part in _BORDER.split(plain):
-        for found in _WORD.findall(part):
-            yield re.split("['’]", found)[0][:MAX_WORD]
-        yield ""
+    return _COMPOUND.sub(lambda found: _PREPOSITIONS[found.lastindex or 0], plain)
 
 
 class _Stemmer:

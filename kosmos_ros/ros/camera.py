@@ -41,9 +41,8 @@ from kosmos_ros.serving.work import Observation, Work
 
 DEPTH = 10  # results that wait for a reliable subscriber
 REPEAT_ERROR = 5.0  # s between two log lines about the same kind of error
-MAX_ERROR_KINDS = (
-    10  # maximum number of kinds that are logged within REPEAT_ERROR; a camera has far fewer
-)
+MAX_ERROR_KINDS = 10
+"""Maximum number of kinds that are logged within REPEAT_ERROR; a camera has far fewer."""
 REPEAT_CUT = 60.0  # s between two warnings about truncated texts
 
 

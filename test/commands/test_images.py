@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """kosmos images on drawn scenes, with the embedded model."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from kosmos_ros import cli
+from kosmos_ros.commands import jobs
 from kosmos_ros.shapes.rendering import render
 from kosmos_ros.shapes.scenes import moving_scene
 from training.evaluation import iou
@@ -73,3 +76,21 @@ def test_lines_are_those_of_the_other_subcommands(kosmos, source, tmp_path):
     assert code == 0
     code, expected, _ = kosmos("caption", *sorted(source.iterdir()), *SHAPES)
     assert [json.loads(line) for line in out.read_text().splitlines()] == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; repeat the"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "in/a.png"),
+            "in/a.png: Permission de",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "out"), "out: Read-only file system"),
+    ],
+)
+def test_only_an_error_that_may_pass_asks_to_repeat_the_command(error, said, capsys):
+    assert jobs.stopped(Path("in"), Path("out.json"), error) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"kosmos: in to out.json: {said}")
+    assert ("repeat the command" in err) == ("repeat" in said)

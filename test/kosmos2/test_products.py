@@ -11,9 +11,9 @@ from kosmos_ros.kosmos2.products import (
     LARGE_PRODUCT,
     MKL_ROWS,
     fused,
+    large_with_either,
+    large_with_onednn,
     linear,
-    mkl_or_onednn,
-    onednn_only,
 )
 
 INPUTS = 512
@@ -31,7 +31,7 @@ def test_a_product_equals_that_of_the_module(outputs, shape, bias):
     torch.testing.assert_close(linear(module)(hidden), module(hidden), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("large", [mkl_or_onednn, onednn_only])
+@pytest.mark.parametrize("large", [large_with_either, large_with_onednn])
 @pytest.mark.parametrize("outputs", [8, 15])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -52,11 +52,31 @@ def test_products_with_large_weights_are_the_same(large, outputs, shape, dtype):
 
 
 @pytest.mark.parametrize(
+    ("large", "rows", "expected"),
+    [
+        (large_with_onednn, 1, 1),
+        (large_with_onednn, 9, 1),
+        (large_with_either, MKL_ROWS, 0),
+        (large_with_either, MKL_ROWS + 1, 1),
+    ],
+)
+def test_onednn_multiplies_float32(large, rows, expected, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda *_: calls.append(1), raising=False
+    )
+    large(torch.zeros(1, rows, 4), torch.zeros(2, 4), None)
+    assert len(calls) == expected
+    large(*(torch.zeros(rows, 4, dtype=torch.bfloat16) for _ in range(2)), None)
+    assert len(calls) == expected
+
+
+@pytest.mark.parametrize(
     ("cpu", "expected"),
     [
-        ("vendor_id\t: GenuineIntel\n", mkl_or_onednn),
-        ("vendor_id\t: AuthenticAMD\n", onednn_only),
-        (None, onednn_only),  # no such file
+        ("vendor_id\t: GenuineIntel\n", large_with_either),
+        ("vendor_id\t: AuthenticAMD\n", large_with_onednn),
+        (None, large_with_onednn),  # no such file
     ],
 )
 def test_the_kind_of_the_cpu_chooses_the_product(cpu, expected, monkeypatch, tmp_path):
@@ -64,6 +84,9 @@ def test_the_kind_of_the_cpu_chooses_the_product(cpu, expected, monkeypatch, tmp
     if cpu:
         file.write_text(cpu)
     monkeypatch.setattr(products, "CPU_INFO", file)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None, raising=False)
     assert products._large.__wrapped__() is expected
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     assert products._large.__wrapped__() is nn.functional.linear

@@ -43,7 +43,7 @@ def test_words_of_time_are_an_interval(words, first, last, monkeypatch):
     ("question", "times"),
     [
         ("a cup today yesterday", "'today' and 'yesterday'"),
-        ("a cup yesterday in the last hour", "'in the last hour' and 'yesterday'"),
+        ("a cup yesterday in the last hour", "'yesterday' and 'in the last hour'"),
         ("a cup today this morning", "'today' and 'this morning'"),
     ],
 )

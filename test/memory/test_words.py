@@ -69,7 +69,7 @@ def test_a_text_is_cut_at_prepositions_conjunctions_articles_and_punctuation(tex
     ],
 )  # fmt: skip
 def test_a_question_has_its_things_and_the_words_between_them(question, expected):
-    assert question_chunks(question) == expected
+    assert question_chunks(question)[0] == expected
 
 
 @given(st.lists(NAMES, min_size=1, max_size=5), st.data())
@@ -78,7 +78,7 @@ def test_each_name_is_one_chunk_and_words_of_two_names_are_no_pair(names, data):
     for name in names[1:]:
         text += data.draw(LINKS) + " ".join(name)
     assert chunks(text) == names
-    assert [chunk for _, chunk in question_chunks(f"where did you see {text}?")] == names
+    assert [chunk for _, chunk in question_chunks(f"where did you see {text}?")[0]] == names
     inside = {
         pair(stem(one), stem(other))
         for name in names

@@ -53,7 +53,7 @@ def test_a_topic_and_a_frame_contradict_each_other(start, path):
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
-        ({"pose_frame": "/map"}, "parameter pose_frame: .* without / at its start, got '/map'"),
+        ({"pose_frame": "/map"}, "parameter pose_frame: .* without a leading /, got '/map'"),
         ({"robot_frame": "/base_link"}, "parameter robot_frame: .* got '/base_link'"),
         ({"robot_frame": ""}, "parameter robot_frame: must be a frame name .* got ''"),
         ({"robot_frame": "map"}, "pose_frame and robot_frame must differ, got 'map' for both"),

@@ -16,7 +16,7 @@ import struct
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,7 @@ class Bag:
         self._information = _information(self.path / METADATA)
         if self._information is None:
             self._files = sorted(filter(is_storage, self.path.iterdir()), key=_number)
-            names = {re.sub(r"(_\d+)?\..*", "", file.name) for file in self._files}
-            if len(names) > 1:
+            if not _are_one_bag(self.path.resolve().name, [file.name for file in self._files]):
                 raise ConfigError(
                     f"{self.path} has files of several bags; describe all of them with "
                     "`kosmos bags`, or one of the files"
@@ -280,6 +279,19 @@ def is_storage(file: Path) -> bool:
 def _number(file: Path) -> tuple[list[int], str]:
     """Return a key that sorts bag_2 before bag_10."""
     return [int(digits) for digits in re.findall(r"\d+", file.name)], file.name
+
+
+def _are_one_bag(folder: str, files: Sequence[str]) -> bool:
+    """Return whether files without metadata.yaml can be those of one bag.
+
+    rosbag2 numbers them from 0, after the name of the folder.
+    """
+    if len(files) < 2:
+        return True
+    parts = [re.fullmatch(r"(.+)_(\d+)\.(?:mcap|db3)(?:\.zstd)?", file) for file in files]
+    numbers = {(part[1], int(part[2])) for part in parts if part}
+    (name, first), *_ = sorted(numbers) or [("", 1)]
+    return all(part and part[1] == name for part in parts) and (name == folder or first == 0)
 
 
 def _reason(error: Exception) -> str:

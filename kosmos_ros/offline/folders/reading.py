@@ -7,6 +7,7 @@ A file or frame that cannot be read is reported in its place, and the others are
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -110,7 +111,10 @@ class Folder:
     def _found(self) -> Iterator[Origin | Failure]:
         """Yield the images in any order, and the folders that cannot be read."""
         if self._path.is_file():  # its stamp depends on the files beside it
-            for file in {self._path, *self._path.parent.iterdir()}:
+            beside: set[Path] = set()
+            with contextlib.suppress(OSError):  # such a folder cannot be described, either
+                beside = {file for file in self._path.parent.iterdir() if file.is_file()}
+            for file in beside | {self._path}:
                 if file.suffix.lower() in SUFFIXES:
                     yield self._origin(file, self._path.parent)
             return

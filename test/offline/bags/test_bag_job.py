@@ -565,13 +565,30 @@ def test_a_question_that_is_missing_now_is_named(source, tmp_path):
         make(source, tmp_path / "out", settings={"phrases": ("a cup", "a dog")})
 
 
-def test_files_of_several_bags_are_not_one_bag(source, tmp_path):
-    folder = tmp_path / "several"
+@pytest.mark.parametrize(
+    ("names", "one"),
+    [
+        ("drive_3.mcap drive_4.mcap", True),  # the first files were deleted
+        ("tour_0.db3 tour_1.db3.zstd tour_10.db3", True),
+        ("any name.mcap", True),
+        ("one_0.mcap one_1.mcap two_0.mcap", False),
+        ("day_2026_06_01.mcap day_2026_06_02.mcap", False),
+        ("run.1.mcap run.2.mcap", False),
+        ("tour_0.mcap tour_0_recovered.mcap", False),
+    ],
+)
+def test_files_of_several_bags_are_not_one_bag(tmp_path, names, one):
+    folder = tmp_path / "drive"
     folder.mkdir()
-    for name in ("one_0.mcap", "one_1.mcap", "two_0.mcap"):
+    for name in names.split(" ") if " n" not in names else [names]:
         (folder / name).write_bytes(b"")
-    with pytest.raises(ConfigError, match="has files of several bags; describe all of them with"):
+    reason = (
+        "cannot|empty|file|magic" if one else "has files of several bags; describe all of them"
+    )
+    with pytest.raises((ConfigError, ImageError), match=reason) as refused:
         make(folder, tmp_path / "out")
+    several = "has files of several bags; describe all of them with `kosmos bags`"
+    assert (several in str(refused.value)) is not one
 
 
 def test_two_processes_do_not_write_the_same_output(source, tmp_path):
