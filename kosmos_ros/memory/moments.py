@@ -11,13 +11,17 @@ from kosmos_ros.errors import RequestError
 from kosmos_ros.sanitize import quoted
 
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}  # s
-NUMBERS = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NUMBERS = {
+    "half an": 0.5, "half a": 0.5, "half": 0.5, "a": 1, "one": 1, "two": 2, "three": 3, "four": 4,
+    "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+}  # fmt: skip
 PARTS = {"": (0, 24), "morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24)}  # h of a day
 
 _FLAGS = re.IGNORECASE | re.ASCII  # otherwise "ſ" would be an "s"
 _RECENT = re.compile(
     r"\b(?:in|during|within|over) the (?:last|past) "
-    rf"(?:([0-9]{{1,4}}(?:\.[0-9]{{1,3}})?|{'|'.join(NUMBERS[1:])}) )?({'|'.join(UNITS)})s?\b",
+    rf"(?:([0-9]{{1,4}}(?:\.[0-9]{{1,3}})?|{'|'.join(NUMBERS)}) )?"
+    rf"({'|'.join(UNITS)})s?\b",
     _FLAGS,
 )
 _DAY = re.compile(
@@ -38,8 +42,8 @@ def split(question: str, now: int) -> tuple[str, int | None, int | None]:
         return question, None, None
     (found,) = named
     if found.re is _RECENT:
-        number = (found[1] or "1").lower()
-        count = NUMBERS.index(number) if number in NUMBERS else float(number)
+        number = (found[1] or "one").lower()
+        count = NUMBERS[number] if number in NUMBERS else float(number)
         since, until = now - round(count * UNITS[found[2].lower()] * 10**9), None
     else:
         midnight = datetime.combine(datetime.fromtimestamp(now // 10**9), time())

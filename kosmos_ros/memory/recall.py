@@ -24,6 +24,7 @@ from kosmos_ros.memory.record_json import Centre, centres_of
 from kosmos_ros.memory.records import Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.memory.words import (
+    IMAGE,
     NEGATIONS,
     REACH,
     bare,
@@ -117,9 +118,15 @@ class _Chunk:
     """A noun chunk of a question."""
 
     between: str  # the words before it
+    words: tuple[str, ...]
     readings: tuple[_Reading, ...]  # closest first
     compared: dict[tuple[str, ...], float] = field(default_factory=dict)  # results of `closeness`
     texts: dict[str, bool] = field(default_factory=dict)  # results of `is_in`
+
+    @property
+    def is_image(self) -> bool:
+        """Return whether it is the whole image, which no caption names."""
+        return self.words == (IMAGE,)
 
     def closeness(self, chunk: tuple[str, ...]) -> float:
         """Return how close a chunk of the log is, given as stems; 0: it does not fit."""
@@ -156,12 +163,14 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
         )
     where = _where(log, query)
     thesaurus = Thesaurus(log.words(), net)
-    wanted = [_Chunk(between, _readings(thesaurus, words)) for between, words in named]
+    wanted = [
+        _Chunk(between, words, _readings(thesaurus, words) if words != (IMAGE,) else ())
+        for between, words in named
+    ]
     found = _found(log, query, wanted, where)
     if not found and any(colours.basic(words) for _, words in named):
         wanted = [
-            _Chunk(chunk.between, _with_colours(thesaurus, chunk, words))
-            for chunk, (_, words) in zip(wanted, named, strict=True)
+            _Chunk(chunk.between, chunk.words, _with_colours(thesaurus, chunk)) for chunk in wanted
         ]
         found = _found(log, query, wanted, where)
     if not query.last:
@@ -173,7 +182,7 @@ def _found(
     log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
 ) -> list[Recollection]:
     """Return the frames that fit, newest first: at least `query.limit`, if there are so many."""
-    if not all(chunk.readings for chunk in wanted):
+    if not all(chunk.readings or chunk.is_image for chunk in wanted):
         return []
     found: list[Recollection] = []
     for ids in _pages(log, query, wanted, where):
@@ -190,6 +199,8 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
     question, *_ = moments.split(question, 0)
     unknown: list[str] = []
     for _, words in question_chunks(question)[0]:
+        if words == (IMAGE,):
+            continue
         missing = [
             [word for word in _telling(reading) if not thesaurus.alternatives((word,))]
             for reading in (words, *colours.basic(words))
@@ -256,13 +267,11 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
     return tuple(done[0])
 
 
-def _with_colours(
-    thesaurus: Thesaurus, chunk: _Chunk, words: tuple[str, ...]
-) -> tuple[_Reading, ...]:
+def _with_colours(thesaurus: Thesaurus, chunk: _Chunk) -> tuple[_Reading, ...]:
     """Return the readings of a chunk, and those in which its colour names mean basic colours."""
     found = [
         replace(reading, closeness=NAMED_COLOUR * reading.closeness)
-        for each in colours.basic(words)
+        for each in colours.basic(chunk.words)
         for reading in _readings(thesaurus, each)
     ]
     found = [*chunk.readings[: MAX_READINGS // 2], *found[: MAX_READINGS // 2]]
@@ -294,7 +303,8 @@ def _pages(
     log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
 ) -> Iterator[list[int]]:
     """Yield the ids of frames that the index finds, newest first."""
-    terms = [" OR ".join(reading.term for reading in chunk.readings) for chunk in wanted] + where
+    named = [chunk for chunk in wanted if not chunk.is_image]
+    terms = [" OR ".join(reading.term for reading in chunk.readings) for chunk in named] + where
     match = " AND ".join(f"({term})" for term in terms)
     until = None if query.until is None else query.until + SAME_STAMP
     # The index has no squares of the size of a large circle.
@@ -330,6 +340,8 @@ def _matched(
     said = list(_said(observation))
     score = 1.0
     for chunk in wanted:
+        if chunk.is_image:
+            continue
         fitting = [(chunk.closeness(stems), trust) for stems, trust in said]
         if not any(closeness for closeness, _ in fitting):
             return None
@@ -376,9 +388,15 @@ def _related(wanted: Sequence[_Chunk], width: int, height: int, centres: Sequenc
     """Return whether the boxes of a frame, of this size in pixels, can have all relations.
 
     Only positions in the image are checked, and only where both things have boxes. Before the
-    first thing, a relation asks for a box of another thing: "what is left of the cup?".
+    first thing, a relation asks for a box of another thing: "what is left of the cup?". "On the
+    left" is left of the centre of the image.
     """
-    things = [[(x, y) for text, x, y in centres if chunk.is_in(text)] for chunk in wanted]
+    things = [
+        [(width / 2.0, height / 2.0)]
+        if chunk.is_image
+        else [(x, y) for text, x, y in centres if chunk.is_in(text)]
+        for chunk in wanted
+    ]
     if _relation(wanted[0].between):
         things.insert(0, [(x, y) for text, x, y in centres if not wanted[0].is_in(text)])
         if not things[0] or not things[1]:
@@ -387,6 +405,8 @@ def _related(wanted: Sequence[_Chunk], width: int, height: int, centres: Sequenc
         wanted = wanted[1:]
     for chunk, first, second in zip(wanted, things, things[1:], strict=False):
         relation = _relation(chunk.between)
+        if chunk.is_image and not first:
+            return False
         if relation is None or not first or not second:
             continue
         across, down = relation[0] / max(width, 1), relation[1] / max(height, 1)

@@ -79,6 +79,15 @@ ASKING = re.compile(
     r"found)\b|\b(?:can|could|to) be (?:seen|found)\b"
 )
 """Words of a question anywhere: "how many red cups did you see on the table"."""
+IMAGE = "wholeimage"
+"""Word of a question that stands for the whole image: "on the left" is "leftof wholeimage"."""
+SIDES = {"left": "leftof", "right": "rightof", "top": "above", "bottom": "below"}
+POSITION = re.compile(
+    rf"\b(?:on|at|to|in) the ({'|'.join(SIDES)})(?:(?: hand)? (?:side|half|part))?"
+    r"(?= *(?:$|[?.!,;]|and\b|with\b)| (?:of|in) the (?:image|picture|photo|frame|view)\b)"
+    r"(?: (?:of|in) the (?:image|picture|photo|frame|view))?"
+)
+"""Place in the image. "On the left of the cup" and "in the left hand" are none."""
 SOMEONE = re.compile(r"\b(?:any|some)(?:one|body)\b")
 PICTURES = re.compile(
     r"^\W*(?:(?:an?|the|this|these|all|any|some)\s+)?(?:images?|pictures?|photos?|photographs?|"
@@ -104,10 +113,11 @@ def question_chunks(question: str) -> tuple[list[tuple[str, tuple[str, ...]]], s
     """Return the chunks of a question, each with the words between it and the previous one.
 
     "where is the red cup left of the box" -> ("", (red, cup)), ("leftof", (box,)). Words such as
-    "where did you last see" and "recently" are left out. Also returns the words after the last
-    chunk: "what is left of" -> "leftof".
+    "where did you last see" and "recently" are left out. "on the left" -> ("leftof", (IMAGE,)).
+    Also returns the words after the last chunk: "what is left of" -> "leftof".
     """
-    text = ASKING.sub(" ", SOMEONE.sub("person", _simple(question)))
+    placed = POSITION.sub(lambda found: f"{SIDES[found[1]]} {IMAGE}", question.lower())
+    text = ASKING.sub(" ", SOMEONE.sub("person", _simple(placed)))
     words = text.split()
     while words and bare(words[0]) in OPENING | EMPTY:
         del words[0]

@@ -19,6 +19,8 @@ def ns(text):
     ("words", "first", "last"),
     [
         ("in the last hour", "2026-03-29T15:30", None),
+        ("in the last half an hour", "2026-03-29T16:00", None),
+        ("in the last half hour", "2026-03-29T16:00", None),
         ("in the last 1.5 hours", "2026-03-29T15:00", None),
         ("within the past two days", "2026-03-27T15:30", None),  # 48 h; one was skipped
         ("today", "2026-03-29T00:00", "2026-03-30T00:00"),

@@ -435,3 +435,36 @@ def test_ordinary_questions_are_answered(log, caption, question):
 def test_words_around_the_thing_mean_nothing(log, question):
     log.add([seen(1, "a red cup"), seen(2, "a blue cup")])
     assert stamps(log, question) == [1]
+
+
+def test_a_place_in_the_image_is_compared_with_its_centre(log):
+    log.add(
+        [
+            seen(1, "a red cup and a box", {"a red cup": (20, 80), "a box": (70, 20)}),
+            seen(2, "a red cup and a box", {"a red cup": (70, 20), "a box": (20, 80)}),
+            seen(3, "a red cup"),
+            seen(4, "a red cup", {"a red cup": (50, 50)}),
+        ]
+    )
+    for question, expected in (
+        ("the red cup on the left", [1]),
+        ("where is the cup on the right side?", [2]),
+        ("a cup at the bottom of the image", [1]),
+        ("the cup in the top half of the picture", [2]),
+        ("a cup on the left and a box on the right", [1]),
+        ("a cup on the left and a box on the left", []),
+        ("a box to the left of the red cup", [2]),
+        ("did you see a cup?", [4, 3, 2, 1]),
+        ("a cup in the left hand", []),
+        ("a cup on the left of the box", [1]),
+    ):
+        assert stamps(log, question) == expected, question
+    for question in (
+        "what is on the left?",
+        "what did you see on the left?",
+        "a thing on the left",
+    ):
+        assert stamps(log, question) == [2, 1], question
+    last, first = recall(log, Query("what is on the left?"), None)
+    assert [phrase.text for phrase in first.phrases + last.phrases] == ["a red cup", "a box"]
+    assert unknown_words(log, "a zebra on the left", None) == ["zebra"]
