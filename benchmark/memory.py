@@ -340,7 +340,7 @@ def measure(log: ObservationLog, frames: Frames, net: WordNet | None) -> Iterato
 def understood(log: ObservationLog, net: WordNet | None, paired: Sequence[Thing]) -> set[str]:
     """Return the paraphrases with which recall finds what they stand for, and nothing else.
 
-    A question names a colour together with a kind, which every log has in this colour.
+    A question names a colour together with a kind that every log has in this colour.
     """
     found = set()
     for plain, words in PARAPHRASES.items():

@@ -34,7 +34,8 @@ SHADES = ("light", "dark", "pale", "deep", "bright")
 NEAREST = 5  # names that are compared
 VOTES = 2  # of the nearest names; a basic colour with fewer is not meant
 WHITISH = 95.0, 35.0
-"""Lightness and chroma, in CIELAB, beyond which a name means white: few names end with "white"."""
+"""Minimum lightness and maximum chroma, in CIELAB, of a colour that counts as white. Too few names
+end with "white" to decide by the nearest ones."""
 RUDE = frozenset({"barf", "bile", "booger", "diarrhea", "piss", "poo", "poop", "puke", "shit",
                   "snot", "vomit"})  # fmt: skip
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])

@@ -35,7 +35,7 @@ NEEDED = {"phrase_grounding": "phrase", "question": "question"}
 PASSING = (OSError, sqlite3.Error, LogError)
 """Errors after which a run can be continued."""
 LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
-"""Errors of the system that the same command meets again."""
+"""Errors of the system that last: the same command fails again."""
 
 
 def add_choice(parser: argparse.ArgumentParser, every: str, begin: str, end: str) -> None:

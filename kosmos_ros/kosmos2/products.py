@@ -1,9 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Multiply hidden states by the weights of linear layers, each in the fastest way.
+"""Multiply hidden states by the weights of linear layers, in the fastest way on each device.
 
 Several products of the same input are computed as one. On a CPU, torch multiplies by large weights
-with MKL, which is slow for many rows, and on CPUs of other makers than Intel. Knows tensors only.
+with MKL. oneDNN is faster for more than a few rows, and for any number of rows on CPUs of other
+makers than Intel. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -102,14 +103,14 @@ def _large() -> _Linear:
 
 
 def large_with_either(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `functional.linear`, of a few rows with MKL, else with oneDNN."""
+    """Return `functional.linear`: up to MKL_ROWS rows with MKL, more rows with oneDNN."""
     if hidden.numel() <= MKL_ROWS * hidden.shape[-1]:
         return functional.linear(hidden, weight, bias)
     return large_with_onednn(hidden, weight, bias)
 
 
 def large_with_onednn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `functional.linear` with oneDNN, which torch itself uses only for other types."""
+    """Return `functional.linear` with oneDNN. torch itself uses it only for other types."""
     if weight.dtype != torch.float32:
         return functional.linear(hidden, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")

@@ -150,10 +150,10 @@ class ObservationLog:
     ) -> None:
         """Add the records that the log lacks, in one transaction. Raises LogError.
 
-        `observations` returns the same ones twice. Equal ones among them are all added: frames of
-        a bag whose stamps are 0 may be equal.
+        `observations` is called twice and must return the same ones. Equal ones among them are all
+        added, because frames of a bag whose stamps are 0 may be equal.
         """
-        with self._transaction():  # from the first look on, so that no other process adds them
+        with self._transaction():  # around the look, too: no other process adds in between
             known = [self.has(each) for each in observations()]
             for each, has in zip(observations(), known, strict=True):
                 if not has:

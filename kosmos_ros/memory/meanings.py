@@ -22,7 +22,7 @@ SYNONYM, BELOW, ABOVE = 0.95, 0.9, 0.7
 Two steps above, the words mean too much: "grey" would be white. See docs/performance.md.
 """
 RARE = 0.96
-"""Factor for each more frequent meaning of a word: "jet" and "green" rarely mean a drug."""
+"""Factor for each more frequent meaning of a word: "jet" and "green" can both mean a drug."""
 MIN_CLOSENESS = 0.7  # of a synonym; a word that has this meaning more rarely is not used
 MAX_MEANINGS = 4000  # below a word; "object" has 30,000, most of which no caption has
 MAX_COMPOUND = 3  # words
@@ -51,7 +51,7 @@ class Thesaurus:
     """The words of a log, and what they mean."""
 
     def __init__(self, known: Set[str], net: WordNet | None) -> None:
-        """`known` has the stems of the log's words. `net` None: words mean only themselves."""
+        """`known` has the stems of the log's words. `net` None: there are no synonyms."""
         self._known = known
         self._starts = {word[:2] for word in known}  # the stemmer keeps the first two letters
         self._net = net

@@ -32,12 +32,12 @@ _DAY = re.compile(
 def split(question: str, now: int) -> tuple[str, int | None, int | None]:
     """Return a question without the local time that it names, and the first and last ns of it.
 
-    `now` is the time in ns. None: no limit. Raises RequestError if it names two times.
+    `now` is the time in ns. None: no limit. Raises RequestError if it names several times.
     """
     named = [*_RECENT.finditer(question), *_DAY.finditer(question)]
     if len(named) > 1:
         first, second, *_ = (quoted(each[0]) for each in sorted(named, key=lambda it: it.start()))
-        raise RequestError(f"a question may name one time, got {first} and {second}")
+        raise RequestError(f"a question must name at most one time, got {first} and {second}")
     if not named:
         return question, None, None
     (found,) = named

@@ -147,8 +147,8 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
 
     The best are chosen from the newest PAGE frames with all words, or from older ones, too, if
     these give fewer than `query.limit` results. If no frame fits, names of colours mean basic
-    colours. `net` has other words of the same meaning, see wordnet.find; None: all other words
-    mean only themselves. Raises RequestError for a query that can never be answered, LogError if
+    colours. `net` has synonyms, see wordnet.find; None: other words than colours match only
+    themselves. Raises RequestError for a query that can never be answered, LogError if
     the log cannot be read.
     """
     _check(query)
@@ -221,7 +221,8 @@ def _check(query: Query) -> None:
     if refused:
         raise RequestError(
             "a question must not have a negation, 'or', 'either' or 'except', got "
-            f"{quoted(refused[0])}; ask about each thing in a question of its own"
+            f"{quoted(refused[0])}; name only what is in view, each alternative in a question of "
+            "its own"
         )
     if query.near is not None and not (
         all(math.isfinite(value) for value in query.near) and query.near[2] > 0.0
@@ -387,9 +388,9 @@ def _fitting(chunk: _Chunk, phrases: Sequence[Phrase]) -> list[Phrase]:
 def _related(wanted: Sequence[_Chunk], width: int, height: int, centres: Sequence[Centre]) -> bool:
     """Return whether the boxes of a frame, of this size in pixels, can have all relations.
 
-    Only positions in the image are checked, and only where both things have boxes. Before the
-    first thing, a relation asks for a box of another thing: "what is left of the cup?". "On the
-    left" is left of the centre of the image.
+    Only positions in the image are checked, and only where both things have boxes. If a question
+    begins with a relation ("what is left of the cup?"), another thing must have a box there. "On
+    the left" means left of the centre of the image.
     """
     things = [
         [(width / 2.0, height / 2.0)]

@@ -109,7 +109,7 @@ def centres_of(phrases: Iterable[Phrase]) -> list[Centre]:
 def centres_from_json(phrases: str | None, answers: str | None) -> list[Centre]:
     """Return the text of each phrase with the centre of each of its boxes in pixels.
 
-    Makes no records, which takes three times as long. Raises the errors of json and of wrong
+    Making records would take three times as long. Raises the errors of json and of wrong
     fields.
     """
     entries = json.loads(phrases) if phrases else []

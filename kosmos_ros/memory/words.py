@@ -78,7 +78,7 @@ ASKING = re.compile(
     r"(?:(?:have|had|ever|last|already|just) )*(?:see|saw|seen|spot|spotted|notice|noticed|find|"
     r"found)\b|\b(?:can|could|to) be (?:seen|found)\b"
 )
-"""Words of a question anywhere: "how many red cups did you see on the table"."""
+"""Words such as "did you see". They mean nothing anywhere in a question."""
 IMAGE = "wholeimage"
 """Word of a question that stands for the whole image: "on the left" is "leftof wholeimage"."""
 SIDES = {"left": "leftof", "right": "rightof", "top": "above", "bottom": "below"}
@@ -87,7 +87,7 @@ POSITION = re.compile(
     r"(?= *(?:$|[?.!,;]|and\b|with\b)| (?:of|in) the (?:image|picture|photo|frame|view)\b)"
     r"(?: (?:of|in) the (?:image|picture|photo|frame|view))?"
 )
-"""Place in the image. "On the left of the cup" and "in the left hand" are none."""
+"""A place in the image. It does not match "on the left of the cup" or "in the left hand"."""
 SOMEONE = re.compile(r"\b(?:any|some)(?:one|body)\b")
 PICTURES = re.compile(
     r"^\W*(?:(?:an?|the|this|these|all|any|some)\s+)?(?:images?|pictures?|photos?|photographs?|"

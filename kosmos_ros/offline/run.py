@@ -288,8 +288,8 @@ class Run(abc.ABC):
     def write(self, results: Unfinished) -> Iterator[None]:
         """Write the output. Yield after each part."""
         out = self.job.out
-        # In a folder of its own: the name of the output, which its contents may include, may be
-        # the same as that of a file of the unfinished results.
+        # In a folder of its own, because its name may be that of a file of the unfinished results.
+        # The name itself must stay, because the contents may include it.
         path = self.partial / "output" / out.name
         if not results.written:
             _remove(path.parent)

@@ -127,7 +127,7 @@ class Unfinished:
         self.failures += len(failures)
 
     def finish(self, lost: Iterable[Failure]) -> list[Failure]:
-        """Record that the output is complete, and what is `lost`. Return what is new of it."""
+        """Record that the output is complete. Store the failures `lost`; return the new ones."""
         known = {name for name, _ in self.reasons()}
         new = [each for each in lost if each.name not in known]
         with self._transaction() as run:
@@ -191,8 +191,8 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if before.get(name) != now.get(name):
             was, is_now = before.get(name), now.get(name)
             if isinstance(was, list) and isinstance(is_now, list):
-                gone = [f"{quoted(each)} only then" for each in was if each not in is_now]
-                new = [f"{quoted(each)} only now" for each in is_now if each not in was]
+                gone = [f"{quoted(each)} is missing now" for each in was if each not in is_now]
+                new = [f"{quoted(each)} is new" for each in is_now if each not in was]
                 if gone or new:
                     return f"{name}: {', '.join(gone[:1] + new[:1])}"
             return f"{name} was {quoted(was)}, now it is {quoted(is_now)}"

@@ -215,7 +215,7 @@ def test_a_log_without_poses_is_named_if_a_place_is_asked_for(kosmos, tmp_path):
 def test_two_times_are_refused(recalled):
     code, lines, err = recalled("red cup today yesterday")
     assert (code, lines) == (2, [])
-    assert err == "kosmos: a question may name one time, got 'today' and 'yesterday'\n"
+    assert err == "kosmos: a question must name at most one time, got 'today' and 'yesterday'\n"
 
 
 def test_a_time_that_ends_before_it_begins_is_refused(recalled):

@@ -50,5 +50,5 @@ def test_words_of_time_are_an_interval(words, first, last, monkeypatch):
     ],
 )
 def test_two_times_are_refused(question, times):
-    with pytest.raises(RequestError, match=f"a question may name one time, got {times}"):
+    with pytest.raises(RequestError, match=f"a question must name at most one time, got {times}"):
         moments.split(question, ns("2026-03-29T16:30"))

@@ -317,7 +317,7 @@ def test_the_index_finds_what_reading_every_frame_finds(log):
     [("a star without a square", "without"), ("No red cup!", "no"), ("a cup or a bowl", "or")],
 )
 def test_a_question_for_what_is_absent_or_for_either_is_refused(log, question, word):
-    with pytest.raises(RequestError, match=f"got '{word}'; ask about each thing"):
+    with pytest.raises(RequestError, match=f"got '{word}'; name only what is in view, each"):
         recall(log, Query(question), None)
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 LOCAL = "local"
 """Address that means a cluster on this computer, which ends with the command."""
 MAX_TRIES = 3
-"""Number of workers that end with the same bag, or while they load the model, before it fails."""
+"""Number of workers that end with the same bag before the bag fails, or while they load the model
+before the command fails."""
 NOTICE = 60.0  # s without a ready worker, before a message says what each worker needs
 CONNECT_TIMEOUT = 10.0  # s
 STORE = 100 << 20  # bytes of shared memory of a local cluster; records are small

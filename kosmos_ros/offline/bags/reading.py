@@ -124,8 +124,8 @@ class Bag:
             self._files = sorted(filter(is_storage, self.path.iterdir()), key=_number)
             if not _are_one_bag(self.path.resolve().name, [file.name for file in self._files]):
                 raise ConfigError(
-                    f"{self.path} has files of several bags; describe all of them with "
-                    "`kosmos bags`, or one of the files"
+                    f"{self.path} has files of several bags; run `kosmos bags` on the folder, "
+                    "or `kosmos bag` on one of the files"
                 )
         else:
             try:

@@ -558,8 +558,8 @@ def test_a_question_that_is_missing_now_is_named(source, tmp_path):
     with pytest.raises(RuntimeError):
         make(source, tmp_path / "out", engine, **asked)
     named = (
-        r"other input: prompts: '<grounding> Question: What is this\? Answer:' only then, "
-        r"'<grounding><phrase> a dog</phrase>' only now; repeat"
+        r"other input: prompts: '<grounding> Question: What is this\? Answer:' is missing now, "
+        r"'<grounding><phrase> a dog</phrase>' is new; repeat"
     )
     with pytest.raises(ConfigError, match=named):
         make(source, tmp_path / "out", settings={"phrases": ("a cup", "a dog")})
@@ -587,7 +587,7 @@ def test_files_of_several_bags_are_not_one_bag(tmp_path, names, one):
     )
     with pytest.raises((ConfigError, ImageError), match=reason) as refused:
         make(folder, tmp_path / "out")
-    several = "has files of several bags; describe all of them with `kosmos bags`"
+    several = "has files of several bags; run `kosmos bags` on the folder, or"
     assert (several in str(refused.value)) is not one
 
 
