@@ -33,7 +33,7 @@ EXPECTED = {
     ("full", "cuda", "bfloat16"): Expected(_H200, 3.34, 11.0, 2.23),
     ("full", "cuda", "int8"): Expected(_H200, 1.81, next_token=75),
     ("full", "cuda", "nf4"): Expected(_H200, 1.14, next_token=21.7),
-    ("full", "cpu", "float32"): Expected(_CPU, 6.67, 2568, 126),
+    ("full", "cpu", "float32"): Expected(f"{_CPU}, 16.5 GB/s", 6.67, 3970, 313),
     ("full", "cpu", "int8"): Expected(_CPU, 2.09, next_token=81.7),
     ("full", "cpu", "nf4"): Expected(_CPU, 1.42, next_token=59.6),
     ("shapes", "cpu", "float32"): Expected(_CPU, first_token=6.18, next_token=0.271),
