@@ -356,13 +356,13 @@ def test_an_image_that_cannot_be_saved_is_still_captioned(kosmos, drawn, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("file", "File exists"), ("file/out", "Not a directory")]
+    ("name", "reason"), [("file", "it is a file"), ("file/out", "Not a directory")]
 )
 def test_a_folder_that_cannot_be_made_is_named_at_once(kosmos, drawn, tmp_path, name, reason):
     (tmp_path / "file").touch()
     code, values, err = kosmos("caption", drawn / "first.png", "--out", tmp_path / name)
     assert (code, values) == (2, [])
-    assert err == f"kosmos: --out must be a folder, got {tmp_path / name}: {reason}\n"
+    assert err == f"kosmos: --out: cannot create the folder {tmp_path / name}: {reason}\n"
 
 
 # Questions -------------------------------------------------------------------------------------
@@ -599,14 +599,13 @@ def test_a_full_disk_is_named(drawn):
 def test_a_full_disk_is_not_taken_for_never_seen(tmp_path):
     with ObservationLog.open(tmp_path / "memory.db") as log:
         log.add([Observation(1, "front", "a red cup")])
-    with (
-        open("/dev/full", "w") as full,
-        process("recall", tmp_path / "memory.db", "red cup", stdout=full) as running,
-    ):
-        code = running.wait(PATIENCE)
-        err = running.stderr.read()
-    assert code == 2
-    assert err.endswith("kosmos: standard output: No space left on device\n")
+    command = [sys.executable, "-m", "kosmos_ros.cli", "recall", tmp_path / "memory.db", "red cup"]
+    with open("/dev/full", "w") as full:
+        for streams in ({"stderr": subprocess.PIPE}, {"stderr": full}):
+            ended = subprocess.run(command, stdout=full, text=True, timeout=PATIENCE, **streams)
+            assert ended.returncode == 2
+            said = "kosmos: standard output: No space left on device\n"
+            assert ended.stderr is None or ended.stderr.endswith(said)
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])

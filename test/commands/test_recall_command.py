@@ -201,7 +201,7 @@ def test_without_wordnet_the_command_that_installs_it_is_named_once(
 def test_an_empty_path_is_refused(recalled, kosmos):
     for code, _, err in (recalled("cup", "--out", ""), kosmos("recall", "", "cup")):
         assert code == 2
-        assert "a path must not be empty; . is the current folder" in err
+        assert "a path must not be empty" in err
 
 
 def test_a_log_without_poses_is_named_if_a_place_is_asked_for(kosmos, tmp_path):

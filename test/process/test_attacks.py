@@ -69,7 +69,7 @@ def test_large_texts_of_clients_fill_no_memory(client, spinner, usage):
     after, threads_after, files_after = usage()
     assert after - before < 100 * MB
     assert threads_after < threads + THREADS  # those that decode begin when they are needed
-    assert files_after == files
+    assert files_after <= files
     image.header.frame_id = "lens"
     assert spinner.call(asking, Ask.Request(question="What is it?", image=image)).success
 
@@ -108,5 +108,5 @@ def test_camera_that_starts_and_stops_all_the_time_leaves_nothing_behind(client,
     spinner.until(served, "an answer about a frame")
     after, threads_after, files_after = usage()
     assert threads_after < threads + THREADS  # those that decode begin when they are needed
-    assert files_after == files
+    assert files_after <= files
     assert after - before < 20 * MB
