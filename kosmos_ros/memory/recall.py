@@ -157,6 +157,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     if named[1:] and not _telling(named[0][1]) and _relation(named[1][0]):
         del named[0]  # "which thing is left of the cup?"
     _check_names(named)
+    # "The sky above" is a thing, but nothing can end with "left of".
     if (relation := _relation(dangling)) and (not named or relation[0]):
         raise RequestError(
             f"a question must name a thing after its preposition, got {quoted(query.text)}"
