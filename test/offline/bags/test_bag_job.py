@@ -582,10 +582,7 @@ def test_files_of_several_bags_are_not_one_bag(tmp_path, names, one):
     folder.mkdir()
     for name in names.split(" ") if " n" not in names else [names]:
         (folder / name).write_bytes(b"")
-    reason = (
-        "cannot|empty|file|magic" if one else "has files of several bags; describe all of them"
-    )
-    with pytest.raises((ConfigError, ImageError), match=reason) as refused:
+    with pytest.raises((ConfigError, ImageError)) as refused:
         make(folder, tmp_path / "out")
     several = "has files of several bags; run `kosmos bags` on the folder, or"
     assert (several in str(refused.value)) is not one
