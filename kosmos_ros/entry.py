@@ -27,7 +27,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 BAD_PARAMETER, BAD_ARGUMENT, DEVICE_LOST, HUNG, BROKEN, CUT_OFF, ENVIRONMENT = range(1, 8)
 """Exit codes of the nodes; docs/interface.md explains them."""
 FOLDER = "kosmos_ros.ros."  # start of the names of the nodes' modules, except web_node
-STDOUT = 1  # file descriptor
+STDOUT, STDERR = 1, 2  # file descriptors
 INTERRUPTED, BROKEN_PIPE = 128 + signal.SIGINT, 128 + signal.SIGPIPE  # exit codes, as in shells
 
 REMINDER = signal.SIGUSR1
@@ -288,8 +288,10 @@ def output_failed(program: str, error: OSError, code: int = 1) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
     if isinstance(error, BrokenPipeError):
         sys.exit(BROKEN_PIPE)
-    with contextlib.suppress(OSError):  # standard error may be on the same full disk
+    try:
         print(f"{program}: standard output: {error.strerror}", file=sys.stderr, flush=True)
+    except OSError:  # standard error may be on the same full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
     sys.exit(code)
 
 
