@@ -155,12 +155,12 @@ class ObservationLog:
         """
         with self._transaction():  # around the look, too: no other process adds in between
             known = [self.has(each) for each in observations()]
+            new = [event for event in events if not self.has_event(event)]
             for each, has in zip(observations(), known, strict=True):
                 if not has:
                     self._add(each)
-            for event in events:
-                if not self.has_event(event):
-                    self._add_event(event)
+            for event in new:
+                self._add_event(event)
 
     def prune(self, max_bytes: int, max_age: float, now: int) -> int:
         """Delete observations beyond the limits. Return how many were deleted.

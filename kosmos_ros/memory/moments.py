@@ -12,7 +12,7 @@ from kosmos_ros.sanitize import quoted
 
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}  # s
 NUMBERS = {
-    "half an": 0.5, "half a": 0.5, "half": 0.5, "a": 1, "one": 1, "two": 2, "three": 3, "four": 4,
+    "half an": 0.5, "half a": 0.5, "half": 0.5, "one": 1, "two": 2, "three": 3, "four": 4,
     "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
 }  # fmt: skip
 PARTS = {"": (0, 24), "morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24)}  # h of a day

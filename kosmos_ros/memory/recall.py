@@ -182,7 +182,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
 def _found(
     log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
 ) -> list[Recollection]:
-    """Return the frames that fit, newest first: at least `query.limit`, if there are so many."""
+    """Return the frames that fit, newest first. Stop after the page that completes the limit."""
     if not all(chunk.readings or chunk.is_image for chunk in wanted):
         return []
     found: list[Recollection] = []

@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import socket
 import sqlite3
 import time
@@ -26,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from kosmos_ros.errors import ConfigError, ImageError
 from kosmos_ros.offline.bags.job import Job, Run
-from kosmos_ros.offline.bags.reading import METADATA, is_storage
+from kosmos_ros.offline.bags.reading import METADATA, is_storage, recording_of
 from kosmos_ros.offline.batches import Failure
 from kosmos_ros.offline.every import Every, check_window
 from kosmos_ros.offline.unfinished import DATABASE, difference
@@ -268,7 +267,7 @@ def find(folder: Path, error: Callable[[OSError], None]) -> list[str]:
         stored = [file for file in files if is_storage(Path(file)) or file.endswith(ROS1)]
         if (real := path.resolve()) in seen:  # a link to a folder above it
             folders.clear()
-        elif METADATA in files or _are_one_bag(path.name, stored):
+        elif METADATA in files or recording_of(stored)[0] == path.name != "":
             folders.clear()
             found.append(path)
         else:
@@ -278,9 +277,9 @@ def find(folder: Path, error: Callable[[OSError], None]) -> list[str]:
         raise ConfigError(
             f"{folder} is a bag; describe it with `kosmos bag`, or give the folder that has it"
         )
+    if hidden and not found:
+        raise ConfigError(f"{hidden[0].filename}: {hidden[0].strerror}")
     for each in hidden:
-        if not found:
-            raise ConfigError(f"{each.filename}: {each.strerror}")
         error(each)
     if not found:
         raise ConfigError(f"{folder} has no bags: no {METADATA} and no file *.mcap or *.db3")
@@ -318,13 +317,6 @@ def in_order(many: Many, names: Sequence[str], records: Iterable[Record]) -> Ite
         while left and left[0] in waiting:
             record = waiting.pop(left.popleft())
             yield many.add_to_log(record) if record["state"] == DESCRIBED else record
-
-
-def _are_one_bag(name: str, files: Sequence[str]) -> bool:
-    """Return whether these are the files of a bag whose recorder wrote no metadata.yaml."""
-    return bool(files) and all(
-        re.fullmatch(rf"{re.escape(name)}_\d+\.(mcap|db3)(\.zstd)?", file) for file in files
-    )
 
 
 @contextlib.contextmanager

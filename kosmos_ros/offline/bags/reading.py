@@ -122,7 +122,8 @@ class Bag:
         self._information = _information(self.path / METADATA)
         if self._information is None:
             self._files = sorted(filter(is_storage, self.path.iterdir()), key=_number)
-            if not _are_one_bag(self.path.resolve().name, [file.name for file in self._files]):
+            name, first = recording_of([file.name for file in self._files])
+            if len(self._files) > 1 and name != self.path.resolve().name and (not name or first):
                 raise ConfigError(
                     f"{self.path} has files of several bags; run `kosmos bags` on the folder, "
                     "or `kosmos bag` on one of the files"
@@ -281,17 +282,16 @@ def _number(file: Path) -> tuple[list[int], str]:
     return [int(digits) for digits in re.findall(r"\d+", file.name)], file.name
 
 
-def _are_one_bag(folder: str, files: Sequence[str]) -> bool:
-    """Return whether files without metadata.yaml can be those of one bag.
+def recording_of(files: Sequence[str]) -> tuple[str, int]:
+    """Return the name of the recording whose numbered files these are, and the first number.
 
-    rosbag2 numbers them from 0, after the name of the folder.
+    rosbag2 numbers files from 0, after the name of the folder. The name is empty for other files.
     """
-    if len(files) < 2:
-        return True
     parts = [re.fullmatch(r"(.+)_(\d+)\.(?:mcap|db3)(?:\.zstd)?", file) for file in files]
-    numbers = {(part[1], int(part[2])) for part in parts if part}
-    (name, first), *_ = sorted(numbers) or [("", 1)]
-    return all(part and part[1] == name for part in parts) and (name == folder or first == 0)
+    names = {part[1] if part else "" for part in parts}
+    if len(names) != 1:
+        return "", 0
+    return names.pop(), min(int(part[2]) if part else 0 for part in parts)
 
 
 def _reason(error: Exception) -> str:
