@@ -14,7 +14,7 @@ from typing import Any
 from kosmos_ros.commands.options import add_times, check_times, make_folder, path
 from kosmos_ros.commands.output import report, save_new, write_line
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.memory import wordnet
+from kosmos_ros.memory import moments, wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall, unknown_words
 from kosmos_ros.memory.wordnet import WordNet
@@ -97,11 +97,18 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
-    """Return a text that says what of a question the log does not have, if anything."""
+    """Return a text that says what of a question the log does not have, and when it looked."""
     if query.near and not log.has_poses():
         return "; no frame of the log has a pose, as --near requires"
-    words = ", ".join(quoted(word) for word in unknown_words(log, query.text, net))
-    return f"; the log has no word for {words}" if words else ""
+    text, since, until = moments.split(query.text, query.now or 0)
+    hint = ""
+    if words := ", ".join(quoted(word) for word in unknown_words(log, text, net)):
+        hint = f"; the log has no word for {words}"
+    if since is not None or until is not None:
+        limits = (("since", since), ("until", until))
+        named = (f"{name} {_iso(stamp)}" for name, stamp in limits if stamp is not None)
+        hint += f"; the question names a time: {' '.join(named)}"
+    return hint
 
 
 def value_of(result: Recollection, now: int) -> dict[str, Any]:

@@ -2,13 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The time that a question names, and the question without it."""
 
+import re
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import moments
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _utc():
+    with pytest.MonkeyPatch.context() as context:
+        context.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def ns(text):
@@ -41,11 +53,131 @@ def test_words_of_time_are_an_interval(words, first, last, monkeypatch):
     time.tzset()
 
 
+WEDNESDAY = "2026-05-27T10:20"
+
+
+@pytest.mark.parametrize(
+    ("words", "first", "last"),
+    [
+        ("at 3 pm", "2026-05-26T14:30", "2026-05-26T15:30"),  # the latest one
+        ("at 9 am", "2026-05-27T08:30", "2026-05-27T09:30"),
+        ("at about 9:30", "2026-05-27T09:00", "2026-05-27T10:00"),
+        ("around noon", "2026-05-26T11:30", "2026-05-26T12:30"),
+        ("at midnight", "2026-05-26T23:30", "2026-05-27T00:30"),
+        ("since 9 am", "2026-05-27T09:00", None),
+        ("after 12:30 pm", "2026-05-26T12:30", None),
+        ("before 10:00", None, "2026-05-27T10:00"),
+        ("until 11 pm", None, "2026-05-27T23:00"),
+        ("between 3 and 4 pm", "2026-05-26T15:00", "2026-05-26T16:00"),
+        ("between 8 and 9:30 a.m", "2026-05-27T08:00", "2026-05-27T09:30"),
+        ("between 11 and 2 pm", "2026-05-26T11:00", "2026-05-26T14:00"),
+        ("from 9 am to 5:00", "2026-05-27T09:00", "2026-05-27T17:00"),
+        ("from 8:00 to 20:30", "2026-05-27T08:00", "2026-05-27T20:30"),
+        ("from 22:00 to 2:00 on Monday", "2026-05-25T22:00", "2026-05-26T02:00"),
+        ("Yesterday at 3 PM", "2026-05-26T14:30", "2026-05-26T15:30"),
+        ("at 15:00 on 2026-05-20", "2026-05-20T14:30", "2026-05-20T15:30"),
+        ("yesterday afternoon at 3:30", "2026-05-26T15:00", "2026-05-26T16:00"),
+        ("last night at 2 am", "2026-05-27T01:30", "2026-05-27T02:30"),
+        ("last night between 10:00 and 2:00", "2026-05-26T22:00", "2026-05-27T02:00"),
+        ("since yesterday at 3 pm", "2026-05-26T15:00", None),
+        ("last night", "2026-05-26T18:00", "2026-05-27T06:00"),
+        ("tonight", "2026-05-27T18:00", "2026-05-28T06:00"),
+        ("on Monday", "2026-05-25T00:00", "2026-05-26T00:00"),
+        ("Monday morning", "2026-05-25T00:00", "2026-05-25T12:00"),
+        ("on wednesday", "2026-05-27T00:00", "2026-05-28T00:00"),
+        ("last Wednesday", "2026-05-20T00:00", "2026-05-21T00:00"),
+        ("since Friday", "2026-05-22T00:00", None),
+        ("after yesterday", "2026-05-27T00:00", None),
+        ("before yesterday", None, "2026-05-26T00:00"),
+        ("until yesterday", None, "2026-05-27T00:00"),
+        ("on 2026-05-20", "2026-05-20T00:00", "2026-05-21T00:00"),
+    ],
+)
+def test_days_and_times_of_day_are_an_interval(words, first, last):
+    for question in (f"was the cup {words} there?", f"was the cup there {words}?"):
+        rest, since, until = moments.split(question, ns(WEDNESDAY))
+        assert rest.rstrip(" ?").split() == ["was", "the", "cup", "there"]
+        assert (since, until) == (first and ns(first), last and ns(last) - 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "longest", "shortest"),  # s
+    [
+        ("ten minutes ago", 900, 300),
+        ("an hour ago", 5400, 1800),
+        ("1.5 hours ago", 8100, 2700),
+        ("a few minutes ago", 450, 150),
+        ("a couple of days ago", 259_200, 86_400),
+        ("in the last few minutes", 300, None),
+    ],
+)
+def test_a_distance_from_now_is_an_interval(words, longest, shortest):
+    now = ns(WEDNESDAY)
+    rest, *limits = moments.split(f"a cup {words}", now)
+    assert rest.split() == ["a", "cup"]
+    assert limits == [now - longest * 10**9, shortest and now - shortest * 10**9]
+
+
+@given(
+    st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)),
+    st.times(),
+    st.sampled_from(["", "yesterday", "on Tuesday", "on 2011-07-08"]),
+)
+def test_a_time_of_day_means_the_same_in_each_way_of_writing_it(now, at, day):
+    stamp = int(now.timestamp()) * 10**9
+    written = [f"{at:%H:%M}", f"{at:%I:%M %p}", f"{at:%I:%M}{'am' if at.hour < 12 else 'pm'}"]
+    found = {moments.split(f"at {one} {day}", stamp)[1:] for one in written}
+    ((since, until),) = found
+    middle = datetime.fromtimestamp((since + until + 1) // (2 * 10**9))
+    assert (middle.hour, middle.minute) == (at.hour, at.minute)
+    assert until + 1 - since == 3600 * 10**9
+    if not day:
+        assert now - timedelta(days=1) <= middle <= now
+
+
+VOCABULARY = (
+    "a few 3 12 99 0.5 minutes weeks ago since after until last this on today monday night "
+    "morning 2026-02-30 2099-12-31 at about between and to 3pm 13 pm 11:59 25:00 noon cup"
+)
+
+
+@given(st.lists(st.sampled_from(VOCABULARY.split()), max_size=8), st.integers(0, 4 * 10**18))
+def test_any_words_are_an_interval_or_refused(words, now):
+    try:
+        _, since, until = moments.split(" ".join(words), now)
+    except RequestError:
+        return
+    assert since is None or until is None or since <= until
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("at 13 pm", "an hour before am or pm must be in 1..12"),
+        ("at 25:00", "hour must be in 0..23"),
+        ("on 2026-02-30", "day is out of range for month"),
+        ("yesterday afternoon at 3 am", "3 am is in another part of the day"),
+    ],
+)
+def test_a_time_that_does_not_exist_is_refused(words, reason):
+    message = f"a time must exist, got '{words}': {reason}"
+    with pytest.raises(RequestError, match=re.escape(message)):
+        moments.split(f"a cup {words}", ns(WEDNESDAY))
+
+
+@pytest.mark.parametrize(
+    "question", ["a cup before the box", "a box from 3 to 4", "a photo of 16:9:1", "a sun", "at 3"]
+)
+def test_other_words_are_no_time(question):
+    assert moments.split(question, ns(WEDNESDAY)) == (question, None, None)
+
+
 @pytest.mark.parametrize(
     ("question", "times"),
     [
         ("a cup today yesterday", "'today' and 'yesterday'"),
         ("a cup yesterday in the last hour", "'yesterday' and 'in the last hour'"),
+        ("a cup at 3 pm or at 4 pm", "'at 3 pm' and 'at 4 pm'"),
         ("a cup today this morning", "'today' and 'this morning'"),
     ],
 )
