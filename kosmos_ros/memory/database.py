@@ -180,11 +180,12 @@ def translated(path: Path) -> Iterator[None]:
         raise LogError(f"observation log {name}: {first_line(exc)}") from exc
 
 
-_INVALID = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+INVALID = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""Errors of invalid contents of a row, such as broken JSON."""
 
 
 class understood:
-    """Raise LogError if a row has invalid contents, such as broken JSON.
+    """Raise LogError if a row has invalid contents.
 
     A class, because a search opens it for each of some thousand rows: a generator takes longer.
     """
@@ -197,7 +198,7 @@ class understood:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, _INVALID):
+        if isinstance(exc, INVALID):
             raise LogError(
                 f"observation log {quoted(str(self.path), 200)}: {self.row} is damaged: "
                 f"{first_line(exc)}"
