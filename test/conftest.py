@@ -288,12 +288,17 @@ def start(ros):
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
+    from kosmos_ros.ros import kosmos_node
     from kosmos_ros.ros.kosmos_node import KosmosNode
 
-    def end(engine, node):
-        engine.unblock()
-        stopped = node.stop(10)
-        node.destroy_node()
+    def end(harness):  # and keep its executor until then
+        harness.engine.unblock()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kosmos_node, "LAST_REQUESTS", 0.0)  # s; the test sends no more requests
+            patch.setattr(kosmos_node, "LAST_SPINS", 0)
+            # `stop` does not wait for a model that is loading; the second call then waits.
+            stopped = harness.node.stop(10) or harness.node.stop(10)
+        harness.node.destroy_node()
         assert stopped
 
     with contextlib.ExitStack() as ends:
@@ -306,12 +311,12 @@ def start(ros):
                 parameter_overrides=overrides,
                 cli_args=cli_args,
             )
-            ends.callback(end, engine, node)
             client = Node("client")
             ends.callback(client.destroy_node)
             harness = NodeHarness(engine, node, client)
+            ends.callback(end, harness)
             if load is None and wait:
-                harness.until(lambda: node.host.availability.ready, "a loaded model")
+                harness.wait_for_model()
             return harness
 
         yield make

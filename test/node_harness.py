@@ -7,6 +7,7 @@ import itertools
 import re
 import threading
 import time
+from array import array
 
 import numpy as np
 from conftest import Spinner
@@ -166,6 +167,10 @@ class NodeHarness:
         """The only camera, which has no name."""
         return self.node.cameras[""]
 
+    def wait_for_model(self):
+        host = self.node.host
+        self.until(lambda: host.availability.ready and host.settled, "a loaded model")
+
     def has_subscriber(self, topic):
         """Return whether the camera's topic has a subscriber."""
         publishers = {output.topic: publisher for output, publisher in self.camera._outputs}
@@ -243,5 +248,5 @@ def plain_image(colour=(10, 20, 30), width=640, height=480, sec=7):
     message.header.frame_id = "camera_optical_frame"
     pixels = np.full((height, width, 3), colour, np.uint8)
     pixels[-1, -1, 0] ^= next(IMAGES) % 15 + 1
-    message.data = pixels.tobytes()
+    message.data = array("B", pixels.tobytes())  # rclpy checks each byte of other types
     return message

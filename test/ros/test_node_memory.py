@@ -25,7 +25,7 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.record_json import phrases_from_json
-from kosmos_ros.memory.recorder import Recorder
+from kosmos_ros.memory.recorder import MAX_IMAGES, Recorder
 from kosmos_ros.memory.records import Observation, Pose
 from kosmos_ros.ros import status_keys
 from kosmos_ros.ros.pose_subscription import MAX_POSES, SPACING, PoseSubscription
@@ -267,6 +267,7 @@ def test_recall_answers_while_the_model_is_loading(start, path):
     harness = start(load=lambda settings: loaded.wait(60) and harness.engine, memory=str(path))
     assert len(recall(harness, query="cup").results) == 1
     loaded.set()
+    harness.wait_for_model()
 
 
 def test_an_error_of_the_search_is_the_response(start, path, monkeypatch):
@@ -333,12 +334,12 @@ def test_a_disk_that_hangs_stops_neither_captions_nor_diagnostics(start, path, m
         for sec in range(20):
             harness.send(sec=sec)
             harness.until(lambda: len(harness.captions) > sec)  # noqa: B023
-        assert waiting.wait(60)
+            assert waiting.wait(60)  # with the first one
         states = harness.collect(DiagnosticArray, "/diagnostics")
         harness.until(lambda: states)
         values = {pair.key: pair.value for pair in states[-1].status[-1].values}
         assert values["waiting"] == "20"
-        assert int(values["lost thumbnails"]) > 0
+        assert values["lost thumbnails"] == str(20 - 1 - MAX_IMAGES)
         go.set()
     harness.until(lambda: harness.node.memory._recorder.state().waiting == 0)
 
