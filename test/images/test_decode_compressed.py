@@ -5,6 +5,7 @@
 import array
 import contextlib
 import errno
+import functools
 import io
 import os
 import resource
@@ -227,6 +228,7 @@ def test_a_few_bytes_are_refused(data):
         decode_compressed(data, "jpeg", LIMIT)
 
 
+@functools.cache
 def bombs():
     """Return files of 30000 x 30000 pixels in a few bytes; the JPEG and WebP only claim them."""
     rows = zlib.compressobj(9)

@@ -487,6 +487,7 @@ def test_a_subject_of_any_camera_can_be_waited_for_as_the_node_reads_it():
             {"front.phrases": ["a dog\n"], "rear.questions": ["Why?"], "rear.phrases": None},
             {"front": "/front", "rear": "/rear"},
         )
+        broker.health({}, {"front": HEALTHY, "rear": HEALTHY})
         tools = Tools(broker)
         for camera, subject in (("front", "a dog"), ("", "Why?"), ("rear", "")):
             found = await tools.wait_for_event(camera, subject, timeout=0.01)
@@ -498,6 +499,7 @@ def test_a_subject_of_any_camera_can_be_waited_for_as_the_node_reads_it():
             "no event within 0.01 s"
         )
         broker.described({}, {}, {"": "/image"})
+        broker.health({}, {"": HEALTHY})
         assert "are empty;" in (await tools.wait_for_event("", "Why?", timeout=300)).reason
 
     asyncio.run(test())
