@@ -180,12 +180,11 @@ def translated(path: Path) -> Iterator[None]:
         raise LogError(f"observation log {name}: {first_line(exc)}") from exc
 
 
-INVALID = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""Errors of invalid contents of a row, such as broken JSON."""
+_INVALID = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class understood:
-    """Raise LogError if a row has invalid contents.
+    """Raise LogError if a row has invalid contents, such as broken JSON.
 
     A class, because a search opens it for each of some thousand rows: a generator takes longer.
     """
@@ -198,7 +197,7 @@ class understood:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if isinstance(exc, INVALID):
+        if isinstance(exc, _INVALID):
             raise LogError(
                 f"observation log {quoted(str(self.path), 200)}: {self.row} is damaged: "
                 f"{first_line(exc)}"

@@ -20,7 +20,6 @@ from typing import Any
 
 from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory.database import (
-    INVALID,
     RESERVE,
     beside,
     check_writable,
@@ -352,20 +351,16 @@ class ObservationLog:
 
         Raises LogError.
         """
-        found: dict[int, tuple[int, int, list[Centre]]] = {}
+        found = {}
         with translated(self.path):
             for some in _groups(ids):
-                sql = (
+                rows = (
                     "SELECT id, width, height, phrases, answers FROM observation WHERE id IN "
                     f"({_marks(some)})"
                 )
-                rows = self.connection.execute(sql, some).fetchall()
-                try:
-                    found |= _centres(rows)
-                except INVALID:  # alone, the damaged row has an error that names it
-                    for row in rows:
-                        with understood(self.path, f"observation {row[0]}"):
-                            found |= _centres([row])
+                for number, width, height, *texts in self.connection.execute(rows, some):
+                    with understood(self.path, f"observation {number}"):
+                        found[number] = int(width), int(height), centres_from_json(*texts)
         return found
 
     def has(self, observation: Observation) -> bool:
@@ -499,14 +494,6 @@ class ObservationLog:
 def camera_token(number: int) -> str:
     """Return the index's token of the camera with this id. No word has a colon."""
     return f"camera:{number}"
-
-
-def _centres(rows: Sequence[Sequence[Any]]) -> dict[int, tuple[int, int, list[Centre]]]:
-    """Return width, height and centres by id of rows of id, width, height, phrases, answers."""
-    centres = centres_from_json([(row[3], row[4]) for row in rows])
-    return {
-        row[0]: (int(row[1]), int(row[2]), one) for row, one in zip(rows, centres, strict=True)
-    }
 
 
 def _pose_to_row(pose: Pose | None) -> Sequence[Any]:
