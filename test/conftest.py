@@ -293,15 +293,19 @@ def start(ros):
 
     from kosmos_ros.ros import kosmos_node
     from kosmos_ros.ros.kosmos_node import KosmosNode
+    from kosmos_ros.serving.availability import Phase
 
-    def end(harness):  # and keep its executor until then
-        harness.engine.unblock()
+    def end(engine, node, harnesses):
+        engine.unblock()
+        loading = node.host.availability.phase is Phase.LOADING and not node.host.settled
+        for harness in harnesses if loading else ():  # `stop` would not wait for it
+            harness.until(lambda: node.host.settled, "the end of loading")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kosmos_node, "LAST_REQUESTS", 0.0)  # s; the test sends no more requests
+            # The test sends no more requests.
+            patch.setattr(kosmos_node, "LAST_REQUESTS", 0.0)
             patch.setattr(kosmos_node, "LAST_SPINS", 0)
-            # `stop` does not wait for a model that is loading; the second call then waits.
-            stopped = harness.node.stop(10) or harness.node.stop(10)
-        harness.node.destroy_node()
+            stopped = node.stop(10)
+        node.destroy_node()
         assert stopped
 
     with contextlib.ExitStack() as ends:
@@ -314,10 +318,12 @@ def start(ros):
                 parameter_overrides=overrides,
                 cli_args=cli_args,
             )
+            harnesses = []  # whose executor must live until the node has stopped
+            ends.callback(end, engine, node, harnesses)
             client = Node("client")
             ends.callback(client.destroy_node)
             harness = NodeHarness(engine, node, client)
-            ends.callback(end, harness)
+            harnesses.append(harness)
             if load is None and wait:
                 harness.wait_for_model()
             return harness

@@ -68,7 +68,9 @@ class Hub:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         self.address = f"{'https' if certificate else 'http'}://{self.host}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        # `close` waits for the end of a poll.
+        poll = {"poll_interval": 0.01}
+        threading.Thread(target=self._server.serve_forever, kwargs=poll, daemon=True).start()
 
     def close(self):
         self.go_on.set()

@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         output, records = sys.stdout, in_order(many, names, _records(options, many, names))
         with contextlib.redirect_stdout(sys.stderr):  # Ray prints its own messages
             faults = _written(records, output)
-    except jobs.PASSING as exc:
+    except jobs.RESUMABLE as exc:
         return jobs.stopped(folder, out, exc)
     return 1 if faults or hidden else 0
 

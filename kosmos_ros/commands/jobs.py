@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TASKS = tuple(task for task in FRAME_TASKS if task != "prompt")
 NEEDED = {"phrase_grounding": "phrase", "question": "question"}
 """Option without which a task has no prompt."""
-PASSING = (OSError, sqlite3.Error, LogError)
+RESUMABLE = (OSError, sqlite3.Error, LogError)
 """Errors after which a run can be continued."""
 LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
 """Errors of the system that last: the same command fails again."""
@@ -124,12 +124,12 @@ def complete(
     check_log(options.log)
     try:
         return _complete(options, kind, source, begin())
-    except PASSING as exc:
+    except RESUMABLE as exc:
         return stopped(source, options.out, exc)
 
 
 def stopped(source: Path, out: Path, error: Exception) -> int:
-    """Report an error of PASSING, and return the exit code."""
+    """Report an error of RESUMABLE, and return the exit code."""
     reason = getattr(error, "strerror", "") or error
     remedy = "; repeat the command to continue"
     if getattr(error, "errno", 0) in LASTING:

@@ -14,9 +14,16 @@ from typing import Any
 from kosmos_ros.commands.options import add_times, check_times, make_folder, path
 from kosmos_ros.commands.output import report, save_new, write_line
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.memory import moments, wordnet
+from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.recall import DEFAULT_LIMIT, Query, Recollection, recall, unknown_words
+from kosmos_ros.memory.recall import (
+    DEFAULT_LIMIT,
+    Query,
+    Recollection,
+    recall,
+    timed,
+    unknown_words,
+)
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.sanitize import quoted
 
@@ -97,18 +104,18 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
-    """Return a text that says what of a question the log does not have, and when it looked."""
+    """Return why no frame may fit: no poses, words that the log lacks, the question's time."""
+    timeless = timed(query)
+    hints = []
     if query.near and not log.has_poses():
-        return "; no frame of the log has a pose, as --near requires"
-    text, since, until = moments.split(query.text, query.now or 0)
-    hint = ""
-    if words := ", ".join(quoted(word) for word in unknown_words(log, text, net)):
-        hint = f"; the log has no word for {words}"
-    if since is not None or until is not None:
-        limits = (("since", since), ("until", until))
-        named = (f"{name} {_iso(stamp)}" for name, stamp in limits if stamp is not None)
-        hint += f"; the question names a time: {' '.join(named)}"
-    return hint
+        hints.append("no frame of the log has a pose, as --near requires")
+    elif words := ", ".join(map(quoted, unknown_words(log, timeless.text, net))):
+        hints.append(f"the log has no word for {words}")
+    if timeless.text != query.text:
+        bounds = (("from", timeless.since), ("to", timeless.until))
+        named = (f"{name} {_iso(stamp)}" for name, stamp in bounds if stamp is not None)
+        hints.append(f"the search was {' '.join(named)}")
+    return "".join(f"; {hint}" for hint in hints)
 
 
 def value_of(result: Recollection, now: int) -> dict[str, Any]:

@@ -2,168 +2,276 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the time that a question names: "today", "at 3 pm on Monday", "in the last hour".
 
-Times are local. Knows no log and no things.
+Times are local. This module knows neither the log nor the things in a question.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime, time, timedelta
 
 from kosmos_ros.errors import RequestError
 from kosmos_ros.sanitize import quoted
 
-UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}  # s
+UNITS = {
+    "second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "day": 86400,
+    "week": 604_800,
+}  # fmt: skip
+"""Durations in s."""
+COUNTS = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
+    "nine": 9, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
+}  # fmt: skip
 NUMBERS = {
-    "half an": 0.5, "half a": 0.5, "half": 0.5, "a couple of": 2, "a few": 5, "few": 5, "an": 1,
-    "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
-    "eight": 8, "nine": 9, "ten": 10,
+    "half an": 0.5, "half a": 0.5, "a half": 0.5, "half": 0.5, "a couple of": 2, "a few": 5,
+    "few": 5, "an": 1, "a": 1, **COUNTS,
 }  # fmt: skip
 PARTS = {"morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24), "night": (18, 30)}
-"""First and last hour of each part of a day. A night ends on the next day."""
-SPOKEN = {"noon": 12, "midnight": 0}  # h
+"""Start and end of each part of a day, in hours after midnight. A night ends on the next day."""
+NIGHT_END = 6  # h; before it, "tonight" is the night that has begun
+SPOKEN = {"noon": "12 pm", "midnight": "12 am"}
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-LIMITS = ("since", "after", "before", "until", "till")
-MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-AROUND = timedelta(minutes=30)  # "at 3 pm" is from 2:30 to 3:30 pm
-AROUND_AGO = 0.5  # "ten minutes ago" is from 15 to 5 minutes ago
+STARTS, ENDS = ("since", "after"), ("before", "until", "till")
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+AROUND = timedelta(minutes=30)  # "at 3 pm" means 2:30 to 3:30 pm
+AROUND_AGO = 0.5  # of the duration: "ten minutes ago" means 15 to 5 minutes ago
 
-_FLAGS = re.IGNORECASE | re.ASCII  # otherwise "ſ" would be an "s"
-_NUMBER = rf"[0-9]{{1,4}}(?:\.[0-9]{{1,3}})?|{'|'.join(NUMBERS)}"
-_UNIT = rf"({'|'.join(UNITS)})s?"
-_RECENT = rf"(?:in|during|within|over) the (?:last|past) (?:({_NUMBER}) )?{_UNIT}"
-_AGO = rf"({_NUMBER}) {_UNIT} ago"
-_PART = "|".join(PARTS)
-_DAY = (
-    rf"(?:on )?(?:today|yesterday|(?:last |this )?(?:{'|'.join(WEEKDAYS)})|(?:19|20)[0-9]{{2}}-"
-    rf"[0-9]{{2}}-[0-9]{{2}})(?: (?:{_PART}))?|this (?:{_PART})|last night|tonight"
-)
-_TIME = r"[0-9]{1,2}(?::[0-9]{2})?(?: ?[ap]\.?m)|[0-9]{1,2}:[0-9]{2}|noon|midnight"
-_CLOCK = (
-    rf"(?:between|from) (?:{_TIME}|[0-9]{{1,2}}) (?:and|to|until|till) (?:{_TIME})"
-    rf"|(?:(?:at|about|around) )*(?:{_TIME})"
-)
-_TIMES = re.compile(rf"(?:({_TIME}|[0-9]{{1,2}}) (?:and|to|until|till) )?({_TIME})$")
-_MOMENT = re.compile(
-    rf"(?<![\w:])(?:{_RECENT}|{_AGO}|(?:({'|'.join(LIMITS)}) )?"
-    rf"(?:({_DAY})(?:,? ({_CLOCK}))?|({_CLOCK})(?:,? ({_DAY}))?))(?![\w:])",
-    _FLAGS,
-)
+Interval = tuple[int | None, int | None]
+"""First and last ns; None: unbounded."""
 
 
 def split(question: str, now: int) -> tuple[str, int | None, int | None]:
-    """Return a question without the time that it names, and the first and last ns of it.
+    """Return a question without its time, and the first and last ns of that time.
 
-    `now` is the time in ns. None: no limit. Raises RequestError if it names several times, or a
-    time that does not exist.
+    `now` is the time in ns. None: unbounded, or the question names no time. Raises RequestError if
+    it names several times or an invalid one.
     """
-    named = [*_MOMENT.finditer(question)]
-    if len(named) > 1:
-        first, second, *_ = (quoted(found[0]) for found in named)
-        raise RequestError(f"a question must name at most one time, got {first} and {second}")
+    rest, named = question, []
+    for pattern, meaning in _FORMS:  # the longest forms come first
+        for found in pattern.finditer(rest):
+            named.append((found, meaning))
+            rest = f"{rest[: found.start()]}{' ' * len(found[0])}{rest[found.end() :]}"
     if not named:
         return question, None, None
-    (found,) = named
-    recent, unit, ago, unit_ago, limit, *parts = (text and text.lower() for text in found.groups())
-    day, clock, clock_before, day_after = parts
-    since: int | None
-    until: int | None
-    if unit:
-        since, until = now - _duration(recent or "one", unit), None
-    elif unit_ago:
-        distance = _duration(ago, unit_ago)
-        around = round(AROUND_AGO * distance)
-        since, until = now - distance - around, now - distance + around
-    else:
-        local = datetime.fromtimestamp(now // 10**9)
-        try:
-            interval = _interval(limit, day or day_after, clock or clock_before, local)
-        except ValueError as exc:
-            raise RequestError(f"a time must exist, got {quoted(found[0])}: {exc}") from exc
-        since, until = (None if each is None else _ns(each) for each in interval)
-        until = None if until is None else until - 1
-    return f"{question[: found.start()]} {question[found.end() :]}", since, until
+    named.sort(key=lambda each: each[0].start())
+    (found, meaning), *others = named
+    if others:
+        first, second = quoted(found[0]), quoted(others[0][0][0])
+        raise RequestError(f"a question must name at most one time, got {first} and {second}")
+    try:
+        words = {name: text and text.lower() for name, text in found.groupdict().items()}
+        since, until = meaning(words, now)
+    except ValueError as exc:
+        raise RequestError(f"cannot use the time {quoted(found[0])}: {exc}") from exc
+    return rest, since, until
+
+
+# What the forms of a time mean: functions of their named groups, and of the time in ns ----------
+
+_Words = dict[str, str | None]
+
+
+def _recent(words: _Words, now: int) -> Interval:
+    return now - _duration(words["number"] or "one", words["unit"]), None
+
+
+def _ago(words: _Words, now: int) -> Interval:
+    if words["more"]:
+        raise ValueError("write one number and one unit, such as '90 minutes ago'")
+    distance = _duration(words["number"], words["unit"])
+    around = 0 if words["bound"] else round(AROUND_AGO * distance)
+    return _bounded(words["bound"], now - distance - around, now - distance + around)
+
+
+def _duration(number: str | None, unit: str | None) -> int:
+    """Return a duration in ns."""
+    assert number and unit
+    count = NUMBERS[number] if number in NUMBERS else float(number)
+    return round(count * UNITS[unit] * 10**9)
+
+
+def _week(words: _Words, now: int) -> Interval:
+    today = _local(now)
+    back = today.weekday() + 7 * (words["which"] == "last")
+    monday = datetime.combine(today, time()) - back * DAY
+    return _bounded(words["bound"], _ns(monday), _ns(monday + 7 * DAY))
+
+
+def _day(words: _Words, now: int) -> Interval:
+    start, end = _of_day(words["day"] or words["alone"] or "", _local(now))
+    return _bounded(words["bound"], _ns(start), _ns(end))
+
+
+def _days(words: _Words, now: int) -> Interval:
+    first, last = words["first"] or "", words["last"] or ""
+    (start, _), (_, end) = (_of_day(each, _local(now)) for each in (first, last))
+    if start >= end and first.split()[-1] in WEEKDAYS:
+        start -= 7 * DAY  # "from Friday to Monday"
+    return _bounded(None, _ns(start), _ns(end))
+
+
+def _range(words: _Words, now: int) -> Interval:
+    text, day = words["range"] or "", words["day"]
+    start, end = _of_day(day or "today", _local(now))
+    first, last = re.split(rf" {_TO} ", text)
+    firsts = _times(first, start, end, text)
+    lasts = _times(last, start, end + DAY, text)
+    pairs = ((one, two) for one in firsts for two in lasts if two > one)
+    first_at, last_at = min(pairs, key=lambda pair: pair[1] - pair[0])
+    back = _back(first_at, day, _local(now))
+    return _bounded(None, _ns(first_at - back), _ns(last_at - back))
+
+
+def _clock(words: _Words, now: int) -> Interval:
+    text, bound, day = words["time"] or "", words.get("bound"), words.get("day")
+    start, end = _of_day(day or "today", _local(now))
+    at, *_ = _times(text, start, end, text)
+    if bound not in ENDS:
+        back = _back(at - AROUND, day, _local(now))
+        at, end = at - back, end - back
+    if not bound:
+        around = round(AROUND.total_seconds()) * 10**9
+        return _bounded(None, _ns(at) - around, _ns(at) + around)
+    if day and bound in ENDS:
+        return _bounded(None, _ns(start), _ns(at))
+    if day and bound == "after":
+        return _bounded(None, _ns(at), _ns(end))
+    return _bounded(bound, _ns(at), _ns(at))
+
+
+def _bounded(bound: str | None, start: int, end: int) -> Interval:
+    """Return the interval [start, end), or what is before or after it."""
+    if bound in STARTS:
+        return (start if bound == "since" else end), None
+    if bound in ENDS:
+        return None, (start if bound == "before" else end) - 1
+    if start >= end:
+        raise ValueError("its end must be later than its start")
+    return start, end - 1
+
+
+def _back(at: datetime, day: str | None, now: datetime) -> timedelta:
+    """Return by how much a time in the future must go back to be the latest one."""
+    if at <= now or (day and not set(WEEKDAYS) & set(day.split())):
+        return 0 * DAY
+    return 7 * DAY if day else DAY
+
+
+def _local(now: int) -> datetime:
+    return datetime.fromtimestamp(now // 10**9)
 
 
 def _ns(local: datetime) -> int:
     return int(local.timestamp()) * 10**9
 
 
-def _duration(number: str, unit: str) -> int:
-    """Return a duration in ns."""
-    count = NUMBERS[number] if number in NUMBERS else float(number)
-    return round(count * UNITS[unit] * 10**9)
-
-
-_Interval = tuple[datetime | None, datetime | None]
-"""The first moment, and the one after the last; None: no limit."""
-
-
-def _interval(limit: str | None, day: str | None, clock: str | None, now: datetime) -> _Interval:
-    """Return the interval of a named day, a named time of day, or both.
-
-    Raises ValueError if it does not exist.
-    """
-    start, end = _of_day(day or "today", now)
-    if clock:
-        start, end = _of_clock(clock, start, end)
-        if not day and start > now and limit not in ("before", "until", "till"):
-            start, end = start - DAY, end - DAY
-        if start == end and not limit:
-            return start - AROUND, end + AROUND
-    if limit in ("since", "after"):
-        return (start if limit == "since" else end), None
-    if limit:
-        return None, (start if limit == "before" else end)
-    return start, end
-
-
 def _of_day(text: str, now: datetime) -> tuple[datetime, datetime]:
-    """Return the limits of a day or a part of it."""
+    """Return start and end of a day or a part of it. Raises ValueError for an invalid date."""
     words = ["today", "night"] if text == "tonight" else text.split()
-    if words[0] in ("on", "this"):
-        del words[0]
     part = words.pop() if words[-1] in PARTS else None
-    name = words[-1] if words else "today"
-    today = datetime.combine(now, time())
+    name = words[-1]
+    midnight = datetime.combine(now, time())
     if name in WEEKDAYS:
         back = (now.weekday() - WEEKDAYS.index(name)) % 7
-        midnight = today - timedelta(days=back or 7 * (words[0] == "last"))
-    elif name in ("yesterday", "last"):
-        midnight = today - DAY
-    else:
-        midnight = today if name == "today" else datetime.fromisoformat(name)
+        midnight -= DAY * (back or 7 * (words[0] == "last"))
+    elif name in ("yesterday", "last"):  # "last night"
+        midnight -= DAY * (1 + ("before" in words))
+    elif name not in ("today", "this"):  # "this morning"
+        midnight = datetime.fromisoformat(name)
+    elif part == "night" and now.hour < NIGHT_END:
+        midnight -= DAY
     first, last = PARTS[part] if part else (0, 24)
     return midnight + first * HOUR, midnight + last * HOUR
 
 
-def _of_clock(text: str, start: datetime, end: datetime) -> tuple[datetime, datetime]:
-    """Return the limits of a time of day that begins in [start, end); equal ones of a moment."""
-    first, last = _TIMES.findall(text)[0]
-    midnight = datetime.combine(start, time())
-    # "Yesterday afternoon at 3:30" and "between 3 and 4 pm" leave out a pm.
-    twelve = end - start < DAY or re.search(r"[ap]\.?m", text) is not None
-    firsts = [each for each in _times(first or last, midnight, twelve) if start <= each < end]
-    if not firsts:
-        raise ValueError(f"{first or last} is in another part of the day")
-    if not first:
-        return firsts[0], firsts[0]
-    pairs = ((one, two) for one in firsts for two in _times(last, midnight, twelve) if two > one)
-    return min(pairs, key=lambda pair: pair[1] - pair[0])
+def _times(text: str, start: datetime, end: datetime, whole: str) -> list[datetime]:
+    """Return the moments in [start, end) with this time of day.
 
-
-def _times(text: str, midnight: datetime, twelve: bool) -> list[datetime]:
-    """Return when it is a time of day during two days and a half.
-
-    `twelve`: an hour up to 12 without am or pm can mean both. Raises ValueError if there is no
-    such time.
+    Without am or pm, an hour up to 12 may mean either half of the day, if only a part of the day
+    is named, or if the `whole` text has am or pm elsewhere. Raises ValueError if there is none.
     """
-    if text in SPOKEN:
-        return [midnight + SPOKEN[text] * HOUR + count * DAY for count in range(3)]
-    hour, minute, half = re.findall("([0-9]+)(?::([0-9]+))? ?([ap]?)", text)[0]
+    hour, minute, half = re.findall("([0-9]+)(?::([0-9]+))? ?([ap]?)", SPOKEN.get(text, text))[0]
     if half and not 1 <= int(hour) <= 12:
         raise ValueError("an hour before am or pm must be in 1..12")
-    at = timedelta(hours=int(hour) % 12 + 12 * (half == "p") if half else int(hour))
-    time(at // HOUR, int(minute or 0))
-    period = DAY / 2 if twelve and not half and at <= DAY / 2 else DAY
-    return [midnight + at + int(minute or 0) * MINUTE + count * period for count in range(5)]
+    known = not start.hour and not (end - start) % DAY and not re.search(r"[ap]\.?m", whole)
+    either = not half and not known and 1 <= int(hour) <= 12
+    number = int(hour) % 12 + 12 * (half == "p") if half or either else int(hour)
+    if number > 23 or int(minute or 0) > 59:
+        raise ValueError("an hour must be in 0..23 and a minute in 0..59")
+    at = datetime.combine(start, time(number, int(minute or 0)))
+    moments = [at + count * (DAY / 2 if either else DAY) for count in range(5)]
+    found = [moment for moment in moments if start <= moment < end]
+    if not found:
+        raise ValueError(f"{text} is not in that part of the day")
+    return found
+
+
+# The forms --------------------------------------------------------------------------------------
+
+
+def _any(*patterns: str) -> str:
+    return f"(?:{'|'.join(patterns)})"
+
+
+_UNIT, _NUMBER = _any(*UNITS), _any(r"[0-9]{1,4}(?:\.[0-9]{1,3})?", *NUMBERS)
+_TO, _PART = _any("and", "to", "until", "till"), _any(*PARTS)
+_BOUND = rf"(?P<bound>{_any(*STARTS, *ENDS)})"
+_WEEKDAY = _any(*WEEKDAYS)
+_DAY = _any(
+    rf"(?:today|(?:the day before )?yesterday|(?:19|20)[0-9]{{2}}-[0-9]{{2}}-[0-9]{{2}}"
+    rf"|(?:last |this ){_WEEKDAY})(?: {_PART})?",
+    rf"{_WEEKDAY} {_PART}",
+    rf"this {_PART}|last night|tonight",
+)
+_ANY_DAY = _any(_DAY, _WEEKDAY)  # where a bare weekday is no part of a name: "Sunday newspaper"
+_NAMED_DAY = rf"(?:on )?(?P<day>{_ANY_DAY})"
+_CLOCK = _any(r"[0-9]{1,2}(?::[0-9]{2})? ?(?:[ap]m|[ap]\.m\.?)", "[0-9]{1,2}:[0-9]{2}", *SPOKEN)
+_TIME, _AT = rf"(?P<time>{_CLOCK})", "(?:at |about |around )"
+_RANGE = (
+    rf"(?:between|from) (?P<range>{_any(_CLOCK, '[0-9]{1,2}')} {_TO} {_CLOCK}"
+    rf"|{_CLOCK} {_TO} [0-9]{{1,2}})"
+)
+# The beginning of a longer duration, of which _NUMBER and _UNIT would only be the end.
+_MORE = _any(
+    rf"{_any('[0-9]+', *COUNTS)}(?:[- ]| and )",
+    rf"{_NUMBER} ?{_UNIT}s?,? (?:and )?",
+    "[0-9]+(?:[,/]|[.](?=[0-9]{4}))",
+    "of ",
+)
+
+
+def _form(pattern: str) -> re.Pattern[str]:
+    # Otherwise "ſ" would be an "s".
+    flags = re.IGNORECASE | re.ASCII
+    return re.compile(rf"(?<![\w:.,/'’-])(?:{pattern})(?![\w:/'’-]|\.\w)", flags)
+
+
+_FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval]]] = [
+    (_form(pattern), meaning)
+    for pattern, meaning in (
+        (
+            rf"(?:in|during|within|over) the (?:last|past) (?:(?P<number>{_NUMBER}) ?)?"
+            rf"(?P<unit>{_UNIT})s?",
+            _recent,
+        ),
+        (rf"(?:{_BOUND} )?(?P<more>{_MORE})?(?P<number>{_NUMBER}) ?(?P<unit>{_UNIT})s? ago", _ago),
+        (rf"(?:{_BOUND} )?(?P<which>this|last) week", _week),
+        (
+            rf"(?:between|from) (?:on )?(?P<first>{_ANY_DAY}) {_TO} (?:on )?(?P<last>{_ANY_DAY})",
+            _days,
+        ),
+        (rf"{_NAMED_DAY},? {_RANGE}", _range),
+        (rf"{_RANGE}(?:,? {_NAMED_DAY})?", _range),
+        (rf"(?:{_BOUND} )?{_NAMED_DAY},? {_AT}*{_TIME}", _clock),
+        (rf"{_NAMED_DAY},? {_BOUND} {_AT}*{_TIME}", _clock),
+        (rf"(?:{_BOUND} )?{_AT}*{_TIME},? {_NAMED_DAY}", _clock),
+        (rf"{_BOUND} {_AT}*{_TIME}", _clock),
+        (rf"{_AT}+{_TIME}", _clock),
+        (
+            rf"(?:{_BOUND} (?:on )?|on )(?P<day>{_ANY_DAY})"
+            rf"|(?P<alone>{_DAY}|{_WEEKDAY}(?=\W*$))",
+            _day,
+        ),
+    )
+]

@@ -152,7 +152,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     the log cannot be read.
     """
     _check(query)
-    query = _timed(query)
+    query = timed(query)
     named, dangling = question_chunks(query.text)
     if named[1:] and not _telling(named[0][1]) and _relation(named[1][0]):
         del named[0]  # "which thing is left of the cup?"
@@ -195,9 +195,11 @@ def _found(
 
 
 def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
-    """Return the words of a question that match no word of the log. Raises LogError."""
+    """Return the words of a question without a time that match no word of the log.
+
+    Raises LogError.
+    """
     thesaurus = Thesaurus(log.words(), net)
-    question, *_ = moments.split(question, 0)
     unknown: list[str] = []
     for _, words in question_chunks(question)[0]:
         if words == (IMAGE,):
@@ -231,8 +233,11 @@ def _check(query: Query) -> None:
         raise RequestError(f"near must be finite x, y and a radius > 0, got {query.near}")
 
 
-def _timed(query: Query) -> Query:
-    """Return a query whose text names no time, with the limits of the time that it named."""
+def timed(query: Query) -> Query:
+    """Return a query whose text names no time, with the limits of the time that it named.
+
+    Raises RequestError if it names several times or an invalid one.
+    """
     if query.now is None:
         return query
     text, *limits = moments.split(query.text, query.now)

@@ -131,17 +131,17 @@ def test_what_was_never_seen_is_exit_code_1(recalled):
     assert recalled("cup", "--until", 0) == (1, [], "kosmos: never seen: 'cup'\n")
 
 
-def test_what_was_not_seen_then_is_reported_with_the_time(recalled):
+def test_never_seen_names_the_time_of_the_question(recalled):
     code, lines, err = recalled("a blue cup on 2001-02-03")
     since, until = (datetime(2001, 2, 3, *at).astimezone() for at in ((), (23, 59, 59, 999_000)))
     times = " ".join(
         f"{name} {each.isoformat(timespec='milliseconds')}"
-        for name, each in (("since", since), ("until", until))
+        for name, each in (("from", since), ("to", until))
     )
     assert (code, lines) == (1, [])
     assert err == (
         "kosmos: never seen: 'a blue cup on 2001-02-03'; the log has no word for 'blue'; the "
-        f"question names a time: {times}\n"
+        f"search was {times}\n"
     )
 
 
