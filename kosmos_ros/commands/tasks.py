@@ -18,6 +18,7 @@ from kosmos_ros.commands.output import report, save_annotated, write_line
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.grounding import Caption, join_captions
+from kosmos_ros.kosmos2.importing import import_engine
 from kosmos_ros.kosmos2.prompts import CAPTION_TASKS, Prompt, PromptsOf
 from kosmos_ros.offline.batches import Failure, Picture
 from kosmos_ros.offline.values import value_of
@@ -242,9 +243,6 @@ class Loader:
     def __call__(self) -> Engine:
         if self.engine is None:
             # Importing torch takes seconds, so errors of images must not wait for it.
-            from kosmos_ros.kosmos2.engine import Engine
-
-            self.engine = Engine.load(
-                **{name: getattr(self._options, name) for name in opts.MODEL}
-            )
+            options = {name: getattr(self._options, name) for name in opts.MODEL}
+            self.engine = import_engine().load(**options)
         return self.engine

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from kosmos_ros.entry import BAD_PARAMETER, BROKEN, DEVICE_LOST, ENVIRONMENT, HUNG, trouble
 from kosmos_ros.errors import ConfigError, DeviceLostError, KosmosError, UnreachableError
+from kosmos_ros.kosmos2.importing import import_engine
 from kosmos_ros.kosmos2.progress import IMPORTING, WARMING_UP, Report, unreported
 from kosmos_ros.ros.bridge import ImageDecoder
 from kosmos_ros.sanitize import format_error
@@ -36,9 +37,7 @@ def load_engine(settings: NodeSettings, report: Report = unreported) -> CaptionE
     """Load the engine that the parameters name. Raises ConfigError or ModelLoadError."""
     # Importing torch takes seconds. Services already respond meanwhile that the model is loading.
     report(IMPORTING, 0, 0)
-    from kosmos_ros.kosmos2.engine import Engine
-
-    return Engine.load(
+    return import_engine().load(
         settings.model,
         revision=settings.revision,
         local_files_only=settings.local_files_only,
