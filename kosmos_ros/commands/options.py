@@ -11,7 +11,7 @@ import argparse
 import functools
 import re
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,8 @@ def add_times(parser: argparse.ArgumentParser) -> None:
             type=functools.partial(_stamp, name),
             metavar="TIME",
             help=f"Stamp of the {which} frame: in ISO 8601, such as 2026-05-31T14:00 (local time) "
-            "or 2026-05-31T12:00Z, or an integer in ns. Default: no limit.",
+            "or 2026-05-31T12:00Z, or an integer in ns. A date alone means the whole day. "
+            "Default: no limit.",
         )
 
 
@@ -225,7 +226,10 @@ def _stamp(name: str, text: str) -> int:
         pass
     try:
         # Python 3.10 reads no Z.
-        moment = datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone()
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        if name == "until" and re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            moment += timedelta(days=1) - timedelta(microseconds=1)  # the whole day
+        moment = moment.astimezone()
     except (ValueError, OverflowError, OSError) as exc:
         raise ConfigError(
             f"{name} must be a time such as 2026-05-31T14:00 or an integer in ns, "

@@ -107,7 +107,9 @@ def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
     """Return why no frame may fit: no poses, words that the log lacks, the question's time."""
     timeless = timed(query)
     hints = []
-    if query.near and not log.has_poses():
+    if not log.search("", limit=1):
+        hints.append("the log has no frame yet")
+    elif query.near and not log.has_poses():
         hints.append("no frame of the log has a pose, as --near requires")
     elif words := ", ".join(map(quoted, unknown_words(log, timeless.text, net))):
         hints.append(f"the log has no word for {words}")

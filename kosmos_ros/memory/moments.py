@@ -124,20 +124,28 @@ def _range(words: _Words, now: int) -> Interval:
 
 
 def _clock(words: _Words, now: int) -> Interval:
-    text, bound, day = words["time"] or "", words.get("bound"), words.get("day")
+    text, day = words["time"] or "", words.get("day")
+    bound = words.get("bound") or words.get("within")
     start, end = _of_day(day or "today", _local(now))
     at, *_ = _times(text, start, end, text)
     if bound not in ENDS:
-        back = _back(at - AROUND, day, _local(now))
+        back = _back(at if bound else at - AROUND, day, _local(now))
         at, end = at - back, end - back
+    if words.get("within"):  # "yesterday after 3 pm"
+        first, last = (start, at) if words["within"] in ENDS else (at, end)
+        return _bounded(None, _ns(first), _ns(last))
     if not bound:
         around = round(AROUND.total_seconds()) * 10**9
         return _bounded(None, _ns(at) - around, _ns(at) + around)
-    if day and bound in ENDS:
-        return _bounded(None, _ns(start), _ns(at))
-    if day and bound == "after":
-        return _bounded(None, _ns(at), _ns(end))
     return _bounded(bound, _ns(at), _ns(at))
+
+
+def _vague_clock(words: _Words, now: int) -> Interval:
+    raise ValueError("write a time of day as '3 pm' or '15:00'")
+
+
+def _vague_day(words: _Words, now: int) -> Interval:
+    raise ValueError("write a day as 'on Monday' or '2026-05-31'; a log has no future")
 
 
 def _bounded(bound: str | None, start: int, end: int) -> Interval:
@@ -225,6 +233,12 @@ _DAY = _any(
     rf"this {_PART}|last night|tonight",
 )
 _ANY_DAY = _any(_DAY, _WEEKDAY)  # where a bare weekday is no part of a name: "Sunday newspaper"
+_VAGUE_HOUR = rf"(?:[0-9]{{1,2}}(?:\.[0-9]{{2}}|h)?|{_any(*COUNTS)})"
+_VAGUE_END = rf"(?=\W*$|,? (?:(?:on )?{_ANY_DAY}|(?:in the|this) {_PART}))"
+_VAGUE_MONTH = _any(
+    "january", "february", "march", "april", "june", "july", "august", "september", "october",
+    "november", "december", "month", "year", "weekend",
+)  # fmt: skip
 _NAMED_DAY = rf"(?:on )?(?P<day>{_ANY_DAY})"
 _CLOCK = _any(r"[0-9]{1,2}(?::[0-9]{2})? ?(?:[ap]m|[ap]\.m\.?)", "[0-9]{1,2}:[0-9]{2}", *SPOKEN)
 _TIME, _AT = rf"(?P<time>{_CLOCK})", "(?:at |about |around )"
@@ -261,10 +275,24 @@ _FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval]]] = [
             rf"(?:between|from) (?:on )?(?P<first>{_ANY_DAY}) {_TO} (?:on )?(?P<last>{_ANY_DAY})",
             _days,
         ),
+        (
+            rf"(?:next|every|each|any|previous) {_any(_WEEKDAY, 'week', 'day')}|tomorrow",
+            _vague_day,
+        ),
+        (rf"(?:in|last|this|next|[0-9]{{1,2}}\.?) {_VAGUE_MONTH}", _vague_day),
+        (rf"on the [0-9]{{1,2}}(?:st|nd|rd|th)(?=\W*$)|{_VAGUE_MONTH} [0-9]{{1,2}}", _vague_day),
+        (rf"(?:half|quarter) (?:past|to) {_VAGUE_HOUR}(?: [ap]m)?", _vague_clock),
+        (rf"(?:{_AT})*{_any(*COUNTS)} ?[ap]m", _vague_clock),
+        (rf"(?:between|from) {_VAGUE_HOUR} {_TO} {_VAGUE_HOUR}{_VAGUE_END}", _vague_clock),
+        (
+            rf"(?:at|about|around|{_any(*STARTS, *ENDS)}) {_VAGUE_HOUR}"
+            rf"(?: o.?clock|{_VAGUE_END})",
+            _vague_clock,
+        ),
         (rf"{_NAMED_DAY},? {_RANGE}", _range),
         (rf"{_RANGE}(?:,? {_NAMED_DAY})?", _range),
         (rf"(?:{_BOUND} )?{_NAMED_DAY},? {_AT}*{_TIME}", _clock),
-        (rf"{_NAMED_DAY},? {_BOUND} {_AT}*{_TIME}", _clock),
+        (rf"{_NAMED_DAY},? (?P<within>{_any(*STARTS, *ENDS)}) {_AT}*{_TIME}", _clock),
         (rf"(?:{_BOUND} )?{_AT}*{_TIME},? {_NAMED_DAY}", _clock),
         (rf"{_BOUND} {_AT}*{_TIME}", _clock),
         (rf"{_AT}+{_TIME}", _clock),

@@ -243,6 +243,10 @@ def timed(query: Query) -> Query:
     text, *limits = moments.split(query.text, query.now)
     since = max((each for each in (query.since, limits[0]) if each is not None), default=None)
     until = min((each for each in (query.until, limits[1]) if each is not None), default=None)
+    if text != query.text and since is not None and until is not None and since > until:
+        raise RequestError(
+            f"the time of the question {quoted(query.text)} is outside the limits since and until"
+        )
     return replace(query, text=text, since=since, until=until)
 
 

@@ -76,7 +76,9 @@ CLOSING = frozenset({
 ASKING = re.compile(
     r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|can|could) )?(?:you|we|i|the robot) "
     r"(?:(?:have|had|ever|last|already|just) )*(?:see|saw|seen|spot|spotted|notice|noticed|find|"
-    r"found)\b|\b(?:can|could|to) be (?:seen|found)\b"
+    r"found)\b|\b(?:can|could|to) be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
+    r"\b(?:what|which) day\b|\bat (?:what|which|any|some) time\b|\bsome time\b|\bright now\b|"
+    r"\b(?:in|into) view\b"
 )
 """Words such as "did you see". They mean nothing anywhere in a question."""
 IMAGE = "wholeimage"

@@ -121,6 +121,8 @@ def test_camera_place_and_time_limit_the_search(recalled):
     assert hours(recalled("cup", *since)[1]) == [2]
     local = datetime.fromtimestamp(NOON * 1e-9).isoformat()
     assert hours(recalled("cup", "--until", local)[1]) == [0]
+    day = datetime.fromtimestamp(NOON * 1e-9).date()
+    assert len(recalled("cup", "--since", day, "--until", day)[1]) == 4  # the whole day
 
 
 def test_what_was_never_seen_is_exit_code_1(recalled):
@@ -129,6 +131,13 @@ def test_what_was_never_seen_is_exit_code_1(recalled):
     hint = "the log has no word for 'blue', 'box'"
     assert err == f"kosmos: never seen: 'a red cup and a blue box'; {hint}\n"
     assert recalled("cup", "--until", 0) == (1, [], "kosmos: never seen: 'cup'\n")
+
+
+def test_never_seen_names_an_empty_log(kosmos, tmp_path):
+    ObservationLog.open(tmp_path / "empty.db").close()
+    code, lines, err = kosmos("recall", tmp_path / "empty.db", "a cup")
+    assert (code, lines) == (1, [])
+    assert err.endswith("kosmos: never seen: 'a cup'; the log has no frame yet\n")
 
 
 def test_never_seen_names_the_time_of_the_question(recalled):

@@ -65,6 +65,12 @@ def test_a_text_is_cut_at_prepositions_conjunctions_articles_and_punctuation(tex
         ]),
         ("what is on the table?", [("on", ("table",))]),
         ("What did you see last?", []),
+        ("how long ago did you see the cup", [("", ("cup",))]),
+        ("at what time did you see the cup?", [("", ("cup",))]),
+        ("which day did you see the cup", [("", ("cup",))]),
+        ("where is the cup right now?", [("", ("cup",))]),
+        ("what was in view?", []),
+        ("what happened", []),
         ("", []),
     ],
 )  # fmt: skip
