@@ -298,7 +298,7 @@ def start(ros):
     def end(engine, node, harnesses):
         engine.unblock()
         loading = node.host.availability.phase is Phase.LOADING and not node.host.settled
-        for harness in harnesses if loading else ():  # `stop` would not wait for it
+        for harness in harnesses if loading else ():  # `stop` does not wait for it
             harness.until(lambda: node.host.settled, "the end of loading")
         with pytest.MonkeyPatch.context() as patch:
             # The test sends no more requests.
@@ -318,7 +318,7 @@ def start(ros):
                 parameter_overrides=overrides,
                 cli_args=cli_args,
             )
-            harnesses = []  # whose executor must live until the node has stopped
+            harnesses = []  # keeps its executor alive until the node has stopped
             ends.callback(end, engine, node, harnesses)
             client = Node("client")
             ends.callback(client.destroy_node)

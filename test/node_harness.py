@@ -248,5 +248,5 @@ def plain_image(colour=(10, 20, 30), width=640, height=480, sec=7):
     message.header.frame_id = "camera_optical_frame"
     pixels = np.full((height, width, 3), colour, np.uint8)
     pixels[-1, -1, 0] ^= next(IMAGES) % 15 + 1
-    message.data = array("B", pixels.tobytes())  # rclpy would check bytes one by one
+    message.data = array("B", pixels.tobytes())  # rclpy checks other types byte by byte
     return message

@@ -168,8 +168,8 @@ def add_times(parser: argparse.ArgumentParser) -> None:
             type=functools.partial(_stamp, name),
             metavar="TIME",
             help=f"Stamp of the {which} frame: in ISO 8601, such as 2026-05-31T14:00 (local time) "
-            "or 2026-05-31T12:00Z, or an integer in ns. A date alone means the whole day. "
-            "Default: no limit.",
+            "or 2026-05-31T12:00Z, or an integer in ns. A date alone means the "
+            f"{'start' if name == 'since' else 'end'} of that day. Default: no limit.",
         )
 
 

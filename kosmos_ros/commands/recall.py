@@ -104,7 +104,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
-    """Return why no frame may fit: no poses, words that the log lacks, the question's time."""
+    """Return why no frame fits, as far as it is known, and the time of the question."""
     timeless = timed(query)
     hints = []
     if not log.search("", limit=1):
@@ -114,9 +114,9 @@ def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
     elif words := ", ".join(map(quoted, unknown_words(log, timeless.text, net))):
         hints.append(f"the log has no word for {words}")
     if timeless.text != query.text:
-        bounds = (("from", timeless.since), ("to", timeless.until))
+        bounds = (("since", timeless.since), ("until", timeless.until))
         named = (f"{name} {_iso(stamp)}" for name, stamp in bounds if stamp is not None)
-        hints.append(f"the search was {' '.join(named)}")
+        hints.append(f"searched {' '.join(named)}")
     return "".join(f"; {hint}" for hint in hints)
 
 

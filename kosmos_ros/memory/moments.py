@@ -15,13 +15,15 @@ from kosmos_ros.errors import RequestError
 from kosmos_ros.sanitize import quoted
 
 UNITS = {
-    "second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "day": 86400,
-    "week": 604_800,
+    "second": 1, "sec": 1, "minute": 60, "min": 60, "hour": 3600, "hr": 3600, "h": 3600,
+    "day": 86400, "week": 604_800,
 }  # fmt: skip
 """Durations in s."""
 COUNTS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
+    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
+    "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+    "thirty": 30, "forty": 40, "fifty": 50,
 }  # fmt: skip
 NUMBERS = {
     "half an": 0.5, "half a": 0.5, "a half": 0.5, "half": 0.5, "a couple of": 2, "a few": 5,
@@ -36,6 +38,8 @@ STARTS, ENDS = ("since", "after"), ("before", "until", "till")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 AROUND = timedelta(minutes=30)  # "at 3 pm" means 2:30 to 3:30 pm
 AROUND_AGO = 0.5  # of the duration: "ten minutes ago" means 15 to 5 minutes ago
+
+ONE_UNIT = "write one number and one unit, such as '90 minutes'"
 
 Interval = tuple[int | None, int | None]
 """First and last ns; None: unbounded."""
@@ -55,7 +59,7 @@ def split(question: str, now: int) -> tuple[str, int | None, int | None]:
     if not named:
         return question, None, None
     named.sort(key=lambda each: each[0].start())
-    (found, meaning), *others = named
+    (found, meaning), *others = [each for each in named if each[1] in _VAGUE] or named
     if others:
         first, second = quoted(found[0]), quoted(others[0][0][0])
         raise RequestError(f"a question must name at most one time, got {first} and {second}")
@@ -67,18 +71,20 @@ def split(question: str, now: int) -> tuple[str, int | None, int | None]:
     return rest, since, until
 
 
-# What the forms of a time mean: functions of their named groups, and of the time in ns ----------
+# Functions that compute the interval of each form from its named groups and the time now in ns ---
 
 _Words = dict[str, str | None]
 
 
 def _recent(words: _Words, now: int) -> Interval:
+    if words["more"]:
+        raise ValueError(ONE_UNIT)
     return now - _duration(words["number"] or "one", words["unit"]), None
 
 
 def _ago(words: _Words, now: int) -> Interval:
     if words["more"]:
-        raise ValueError("write one number and one unit, such as '90 minutes ago'")
+        raise ValueError(ONE_UNIT)
     distance = _duration(words["number"], words["unit"])
     around = 0 if words["bound"] else round(AROUND_AGO * distance)
     return _bounded(words["bound"], now - distance - around, now - distance + around)
@@ -99,14 +105,16 @@ def _week(words: _Words, now: int) -> Interval:
 
 
 def _day(words: _Words, now: int) -> Interval:
-    start, end = _of_day(words["day"] or words["alone"] or "", _local(now))
-    return _bounded(words["bound"], _ns(start), _ns(end))
+    day, bound = words["day"] or words["alone"] or "", words["bound"]
+    start, end = _of_day(day, _local(now))
+    back = 0 * DAY if bound in ENDS else _back(start, day, _local(now))
+    return _bounded(bound, _ns(start - back), _ns(end - back))
 
 
 def _days(words: _Words, now: int) -> Interval:
     first, last = words["first"] or "", words["last"] or ""
     (start, _), (_, end) = (_of_day(each, _local(now)) for each in (first, last))
-    if start >= end and first.split()[-1] in WEEKDAYS:
+    if start >= end and set(WEEKDAYS) & set(first.split()):
         start -= 7 * DAY  # "from Friday to Monday"
     return _bounded(None, _ns(start), _ns(end))
 
@@ -126,9 +134,12 @@ def _range(words: _Words, now: int) -> Interval:
 def _clock(words: _Words, now: int) -> Interval:
     text, day = words["time"] or "", words.get("day")
     bound = words.get("bound") or words.get("within")
-    start, end = _of_day(day or "today", _local(now))
+    part = words.get("part")
+    start, end = _of_day(f"{day or 'this'} {part}" if part else day or "today", _local(now))
     at, *_ = _times(text, start, end, text)
     if bound not in ENDS:
+        if not (bound or day) and at - AROUND + DAY <= _local(now):
+            at += DAY  # at 23:45, "at midnight" has begun
         back = _back(at if bound else at - AROUND, day, _local(now))
         at, end = at - back, end - back
     if words.get("within"):  # "yesterday after 3 pm"
@@ -140,12 +151,22 @@ def _clock(words: _Words, now: int) -> Interval:
     return _bounded(bound, _ns(at), _ns(at))
 
 
+def _vague_ago(words: _Words, now: int) -> Interval:
+    raise ValueError(ONE_UNIT)
+
+
+def _vague_now(words: _Words, now: int) -> Interval:
+    raise ValueError("write the start with 'since', such as 'since 3 pm'")
+
+
 def _vague_clock(words: _Words, now: int) -> Interval:
-    raise ValueError("write a time of day as '3 pm' or '15:00'")
+    raise ValueError(
+        "write a time of day as '3 pm' or '15:00', or name the thing after the number"
+    )
 
 
 def _vague_day(words: _Words, now: int) -> Interval:
-    raise ValueError("write a day as 'on Monday' or '2026-05-31'; a log has no future")
+    raise ValueError("write a past day, such as 'on Monday' or '2026-05-31'")
 
 
 def _bounded(bound: str | None, start: int, end: int) -> Interval:
@@ -155,15 +176,17 @@ def _bounded(bound: str | None, start: int, end: int) -> Interval:
     if bound in ENDS:
         return None, (start if bound == "before" else end) - 1
     if start >= end:
-        raise ValueError("its end must be later than its start")
+        raise ValueError("it ends before it starts; midnight is the start of a day")
     return start, end - 1
 
 
 def _back(at: datetime, day: str | None, now: datetime) -> timedelta:
-    """Return by how much a time in the future must go back to be the latest one."""
-    if at <= now or (day and not set(WEEKDAYS) & set(day.split())):
+    """Return by how much to move a future time back: a day, a week for a weekday, otherwise 0."""
+    if at <= now:
         return 0 * DAY
-    return 7 * DAY if day else DAY
+    if not day:
+        return DAY
+    return 7 * DAY * (not day.startswith("this ") and bool(set(WEEKDAYS) & set(day.split())))
 
 
 def _local(now: int) -> datetime:
@@ -202,7 +225,7 @@ def _times(text: str, start: datetime, end: datetime, whole: str) -> list[dateti
     hour, minute, half = re.findall("([0-9]+)(?::([0-9]+))? ?([ap]?)", SPOKEN.get(text, text))[0]
     if half and not 1 <= int(hour) <= 12:
         raise ValueError("an hour before am or pm must be in 1..12")
-    known = not start.hour and not (end - start) % DAY and not re.search(r"[ap]\.?m", whole)
+    known = not start.hour and not (end - start) % DAY and not re.search(_HALVES, whole)
     either = not half and not known and 1 <= int(hour) <= 12
     number = int(hour) % 12 + 12 * (half == "p") if half or either else int(hour)
     if number > 23 or int(minute or 0) > 59:
@@ -232,41 +255,47 @@ _DAY = _any(
     rf"{_WEEKDAY} {_PART}",
     rf"this {_PART}|last night|tonight",
 )
-_ANY_DAY = _any(_DAY, _WEEKDAY)  # where a bare weekday is no part of a name: "Sunday newspaper"
-_VAGUE_HOUR = rf"(?:[0-9]{{1,2}}(?:\.[0-9]{{2}}|h)?|{_any(*COUNTS)})"
+_ANY_DAY = _any(_DAY, _WEEKDAY)  # where a weekday cannot belong to a name: "Sunday newspaper"
+_HALVES = r"[ap]\.?m|noon|midnight"  # what tells which half of the day is meant
+_VAGUE_HOUR = rf"(?:(?:1?[0-9]|2[0-4])(?:\.[0-5][0-9]|h)?|{_any(*COUNTS)})"
 _VAGUE_END = rf"(?=\W*$|,? (?:(?:on )?{_ANY_DAY}|(?:in the|this) {_PART}))"
-_VAGUE_MONTH = _any(
+_MONTH = _any(
     "january", "february", "march", "april", "june", "july", "august", "september", "october",
-    "november", "december", "month", "year", "weekend",
+    "november", "december",
 )  # fmt: skip
+# What follows a time, and not the rest of a name such as "last year calendar".
+_TAIL = r"(?=\W*$|[,;]| (?:in|on|at|near|by|with|from|and)\b)"
 _NAMED_DAY = rf"(?:on )?(?P<day>{_ANY_DAY})"
 _CLOCK = _any(r"[0-9]{1,2}(?::[0-9]{2})? ?(?:[ap]m|[ap]\.m\.?)", "[0-9]{1,2}:[0-9]{2}", *SPOKEN)
 _TIME, _AT = rf"(?P<time>{_CLOCK})", "(?:at |about |around )"
+_IN_PART = rf"(?: in the (?P<part>{_PART}))?"
 _RANGE = (
     rf"(?:between|from) (?P<range>{_any(_CLOCK, '[0-9]{1,2}')} {_TO} {_CLOCK}"
     rf"|{_CLOCK} {_TO} [0-9]{{1,2}})"
 )
-# The beginning of a longer duration, of which _NUMBER and _UNIT would only be the end.
+# Start of a longer duration. Without it, "twenty-five minutes ago" would be five minutes ago.
 _MORE = _any(
-    rf"{_any('[0-9]+', *COUNTS)}(?:[- ]| and )",
+    rf"(?:twenty|thirty|forty|fifty)[- ](?={_any(*COUNTS)} )",
+    rf"{_any('[0-9]+', *COUNTS)} and (?=a half|half|a quarter)",
     rf"{_NUMBER} ?{_UNIT}s?,? (?:and )?",
     "[0-9]+(?:[,/]|[.](?=[0-9]{4}))",
-    "of ",
+    "quarters? of ",
 )
 
 
 def _form(pattern: str) -> re.Pattern[str]:
-    # Otherwise "ſ" would be an "s".
+    # With IGNORECASE but without ASCII, "s" would match "ſ".
     flags = re.IGNORECASE | re.ASCII
     return re.compile(rf"(?<![\w:.,/'’-])(?:{pattern})(?![\w:/'’-]|\.\w)", flags)
 
 
+_VAGUE = (_vague_ago, _vague_now, _vague_clock, _vague_day)
 _FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval]]] = [
     (_form(pattern), meaning)
     for pattern, meaning in (
         (
-            rf"(?:in|during|within|over) the (?:last|past) (?:(?P<number>{_NUMBER}) ?)?"
-            rf"(?P<unit>{_UNIT})s?",
+            rf"(?:in|during|within|over|for) the (?:last|past) (?:(?P<number>{_NUMBER}) ?)?"
+            rf"(?P<unit>{_UNIT})s?(?P<more> and a half| (?:and )?{_NUMBER} ?{_UNIT}s?)?",
             _recent,
         ),
         (rf"(?:{_BOUND} )?(?P<more>{_MORE})?(?P<number>{_NUMBER}) ?(?P<unit>{_UNIT})s? ago", _ago),
@@ -276,13 +305,18 @@ _FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval]]] = [
             _days,
         ),
         (
-            rf"(?:next|every|each|any|previous) {_any(_WEEKDAY, 'week', 'day')}|tomorrow",
-            _vague_day,
+            rf"{_AT}+(?P<time>[0-9]{{1,2}}) in the (?P<part>{_PART})(?:,? {_NAMED_DAY})?",
+            _clock,
         ),
-        (rf"(?:in|last|this|next|[0-9]{{1,2}}\.?) {_VAGUE_MONTH}", _vague_day),
-        (rf"on the [0-9]{{1,2}}(?:st|nd|rd|th)(?=\W*$)|{_VAGUE_MONTH} [0-9]{{1,2}}", _vague_day),
+        (rf"{_NUMBER} (?:month|year|moment)s? ago", _vague_ago),
+        (rf"(?:between|from) (?:[\w:.]+ ){{1,5}}?{_TO} now", _vague_now),
+        (rf"(?:next|every|each|any|previous) {_WEEKDAY}|tomorrow", _vague_day),
+        (rf"(?:next|every|each|any|previous) (?:week|day){_TAIL}", _vague_day),
+        (rf"(?:in|last|this|next) {_any(_MONTH, 'month', 'year', 'weekend')}{_TAIL}", _vague_day),
+        (rf"(?:[0-9]{{1,2}}\.? {_MONTH}|{_MONTH} [0-9]{{1,2}}){_TAIL}", _vague_day),
+        (r"on the [0-9]{1,2}(?:st|nd|rd|th)(?=\W*$)", _vague_day),
         (rf"(?:half|quarter) (?:past|to) {_VAGUE_HOUR}(?: [ap]m)?", _vague_clock),
-        (rf"(?:{_AT})*{_any(*COUNTS)} ?[ap]m", _vague_clock),
+        (rf"(?:{_AT})*{_any(*COUNTS)} ?[ap]m{_VAGUE_END}", _vague_clock),
         (rf"(?:between|from) {_VAGUE_HOUR} {_TO} {_VAGUE_HOUR}{_VAGUE_END}", _vague_clock),
         (
             rf"(?:at|about|around|{_any(*STARTS, *ENDS)}) {_VAGUE_HOUR}"
@@ -291,11 +325,11 @@ _FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval]]] = [
         ),
         (rf"{_NAMED_DAY},? {_RANGE}", _range),
         (rf"{_RANGE}(?:,? {_NAMED_DAY})?", _range),
-        (rf"(?:{_BOUND} )?{_NAMED_DAY},? {_AT}*{_TIME}", _clock),
-        (rf"{_NAMED_DAY},? (?P<within>{_any(*STARTS, *ENDS)}) {_AT}*{_TIME}", _clock),
-        (rf"(?:{_BOUND} )?{_AT}*{_TIME},? {_NAMED_DAY}", _clock),
-        (rf"{_BOUND} {_AT}*{_TIME}", _clock),
-        (rf"{_AT}+{_TIME}", _clock),
+        (rf"(?:{_BOUND} )?{_NAMED_DAY},? {_AT}*{_TIME}{_IN_PART}", _clock),
+        (rf"{_NAMED_DAY},? (?P<within>{_any(*STARTS, *ENDS)}) {_AT}*{_TIME}{_IN_PART}", _clock),
+        (rf"(?:{_BOUND} )?{_AT}*{_TIME}{_IN_PART},? {_NAMED_DAY}", _clock),
+        (rf"{_BOUND} {_AT}*{_TIME}{_IN_PART}", _clock),
+        (rf"{_AT}+{_TIME}{_IN_PART}", _clock),
         (
             rf"(?:{_BOUND} (?:on )?|on )(?P<day>{_ANY_DAY})"
             rf"|(?P<alone>{_DAY}|{_WEEKDAY}(?=\W*$))",

@@ -195,9 +195,9 @@ def _found(
 
 
 def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
-    """Return the words of a question without a time that match no word of the log.
+    """Return the words of a question that the log does not have.
 
-    Raises LogError.
+    The question must name no time; see `timed`. Raises LogError.
     """
     thesaurus = Thesaurus(log.words(), net)
     unknown: list[str] = []
@@ -245,7 +245,8 @@ def timed(query: Query) -> Query:
     until = min((each for each in (query.until, limits[1]) if each is not None), default=None)
     if text != query.text and since is not None and until is not None and since > until:
         raise RequestError(
-            f"the time of the question {quoted(query.text)} is outside the limits since and until"
+            f"question {quoted(query.text)} names a time that is not between since and until; "
+            "change one of them"
         )
     return replace(query, text=text, since=since, until=until)
 

@@ -21,8 +21,8 @@ FOLDER = "/usr/share/wordnet"
 VARIABLE = "WNSEARCHDIR"
 """WordNet's own environment variable for the folder of its files."""
 MISSING = (
-    "WordNet is not installed, so a question finds only its own words and names of colours; "
-    "install it with 'sudo apt-get install wordnet-base'"
+    "WordNet is not installed, so the search matches only a question's own words and names of "
+    "colours; install it with 'sudo apt-get install wordnet-base'"
 )
 NOUN, ADJECTIVE = "n", "a"
 _FILES = {NOUN: "noun", ADJECTIVE: "adj"}  # end of the names of the files

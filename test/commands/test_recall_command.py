@@ -145,12 +145,12 @@ def test_never_seen_names_the_time_of_the_question(recalled):
     since, until = (datetime(2001, 2, 3, *at).astimezone() for at in ((), (23, 59, 59, 999_000)))
     times = " ".join(
         f"{name} {each.isoformat(timespec='milliseconds')}"
-        for name, each in (("from", since), ("to", until))
+        for name, each in (("since", since), ("until", until))
     )
     assert (code, lines) == (1, [])
     assert err == (
-        "kosmos: never seen: 'a blue cup on 2001-02-03'; the log has no word for 'blue'; the "
-        f"search was {times}\n"
+        "kosmos: never seen: 'a blue cup on 2001-02-03'; the log has no word for 'blue'; "
+        f"searched {times}\n"
     )
 
 

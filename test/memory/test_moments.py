@@ -83,7 +83,7 @@ WEDNESDAY = "2026-05-27T10:20"
         ("at 3 p.m. on Monday", "2026-05-25T14:30", "2026-05-25T15:30"),
         ("yesterday, at 3 pm", "2026-05-26T14:30", "2026-05-26T15:30"),
         ("at 3 pm, yesterday", "2026-05-26T14:30", "2026-05-26T15:30"),
-        ("at 10:45", "2026-05-27T10:15", "2026-05-27T11:15"),  # it has begun
+        ("at 10:45", "2026-05-27T10:15", "2026-05-27T11:15"),  # begun at 10:15
         ("at 10:55", "2026-05-26T10:25", "2026-05-26T11:25"),
         ("on Wednesday after 3 pm", "2026-05-20T15:00", "2026-05-21T00:00"),
         ("on Wednesday at 3 pm", "2026-05-20T14:30", "2026-05-20T15:30"),
@@ -103,6 +103,14 @@ WEDNESDAY = "2026-05-27T10:20"
         ("last night at 2 am", "2026-05-27T01:30", "2026-05-27T02:30"),
         ("last night between 10:00 and 2:00", "2026-05-26T22:00", "2026-05-27T02:00"),
         ("since yesterday at 3 pm", "2026-05-26T15:00", None),
+        ("on Wednesday evening", "2026-05-20T18:00", "2026-05-21T00:00"),  # today's is to come
+        ("this Wednesday at 3 pm", "2026-05-27T14:30", "2026-05-27T15:30"),
+        ("from Wednesday evening to Monday", "2026-05-20T18:00", "2026-05-26T00:00"),
+        ("between noon and 3", "2026-05-26T12:00", "2026-05-26T15:00"),
+        ("at 9:00 in the evening", "2026-05-26T20:30", "2026-05-26T21:30"),
+        ("at 9 in the evening", "2026-05-26T20:30", "2026-05-26T21:30"),
+        ("at 9 in the morning yesterday", "2026-05-26T08:30", "2026-05-26T09:30"),
+        ("at 9:00 in the evening on Monday", "2026-05-25T20:30", "2026-05-25T21:30"),
         ("last night", "2026-05-26T18:00", "2026-05-27T06:00"),
         ("tonight", "2026-05-27T18:00", "2026-05-28T06:00"),
         ("on Monday", "2026-05-25T00:00", "2026-05-26T00:00"),
@@ -146,6 +154,8 @@ def test_days_and_times_of_day_give_an_interval(words, first, last):
         ("in the past 2hrs", 7200, None),
         ("twenty minutes ago", 1800, 600),
         ("half an hour ago", 2700, 900),
+        ("twelve minutes ago", 1080, 360),
+        ("for the last 24h", 86400, None),
         ("a week ago", 907_200, 302_400),
     ],
 )
@@ -154,6 +164,16 @@ def test_a_time_relative_to_now_gives_an_interval(words, longest, shortest):
     rest, *limits = moments.split(f"a cup {words}", now)
     assert rest.split() == ["a", "cup"]
     assert limits == [now - longest * 10**9, shortest and now - shortest * 10**9 - 1]
+
+
+def test_the_next_midnight_is_the_latest_one_half_an_hour_before_it():
+    _, since, until = moments.split("at midnight", ns("2026-05-27T23:40"))
+    assert (since, until + 1) == (ns("2026-05-27T23:30"), ns("2026-05-28T00:30"))
+
+
+def test_a_number_before_a_time_belongs_to_a_thing():
+    rest, since, until = moments.split("who was in room 3 ten minutes ago", ns(WEDNESDAY))
+    assert rest.split() == ["who", "was", "in", "room", "3"] and until > since
 
 
 @given(
@@ -196,9 +216,11 @@ def test_any_words_give_an_interval_or_an_error(words, now):
         ("at 25:00", "an hour must be in 0..23 and a minute in 0..59"),
         ("at 3:60", "an hour must be in 0..23 and a minute in 0..59"),
         ("at 0 pm", "an hour before am or pm must be in 1..12"),
-        ("yesterday until midnight", "its end must be later than its start"),
+        ("from 3 pm until now", "write the start with 'since', such as 'since 3 pm'"),
+        ("in the last hour and a half", "write one number and one unit, such as '90 minutes'"),
+        ("yesterday until midnight", "it ends before it starts; midnight is the start of a day"),
         *(
-            (words, "write a time of day as '3 pm' or '15:00'")
+            (words, "write a time of day as '3 pm' or '15:00', or name the thing after the number")
             for words in (
                 "at two",
                 "since 9",
@@ -210,7 +232,7 @@ def test_any_words_give_an_interval_or_an_error(words, now):
             )
         ),
         *(
-            (words, "write a day as 'on Monday' or '2026-05-31'; a log has no future")
+            (words, "write a past day, such as 'on Monday' or '2026-05-31'")
             for words in (
                 "next Monday",
                 "every Sunday",
@@ -221,9 +243,9 @@ def test_any_words_give_an_interval_or_an_error(words, now):
                 "on the 5th",
             )
         ),
-        ("from today to yesterday", "its end must be later than its start"),
+        ("from today to yesterday", "it ends before it starts; midnight is the start of a day"),
         *(
-            (f"{words} ago", "write one number and one unit, such as '90 minutes ago'")
+            (f"{words} ago", "write one number and one unit, such as '90 minutes'")
             for words in (
                 "twenty-five minutes",
                 "two and a half hours",
@@ -233,6 +255,8 @@ def test_any_words_give_an_interval_or_an_error(words, now):
                 "100,000 seconds",
                 "5.5555 hours",
                 "a quarter of an hour",
+                "a month",
+                "a moment",
             )
         ),
         ("on 2026-02-30", "day is out of range for month"),
@@ -240,9 +264,17 @@ def test_any_words_give_an_interval_or_an_error(words, now):
     ],
 )
 def test_an_invalid_time_is_refused(words, reason):
-    end = re.escape(f"{words}': {reason}".removeprefix("a quarter "))
+    question = f"a cup {words}"
+    if "quarter" in words:
+        words = words.removeprefix("a ")
+    end = re.escape(f"{words}': {reason}")
     with pytest.raises(RequestError, match=f"^cannot use the time '{end}$"):
-        moments.split(f"a cup {words}", ns(WEDNESDAY))
+        moments.split(question, ns(WEDNESDAY))
+
+
+def test_a_vague_time_of_a_day_is_named_before_the_day():
+    with pytest.raises(RequestError, match="cannot use the time 'at 3': write a time of day"):
+        moments.split("a cup at 3 on Monday", ns(WEDNESDAY))
 
 
 @pytest.mark.parametrize(
@@ -251,6 +283,13 @@ def test_an_invalid_time_is_refused(words, reason):
         "a cup before the box",
         "a box from 3 to 4 boxes",
         "a cup on the 3rd shelf",
+        "a 2 year old boy",
+        "people who march 5 abreast",
+        "a next day parcel",
+        "last year calendar",
+        "a man about 60",
+        "a thermometer at 38",
+        "three am radios",
         "a piece of two by four",
         "a table at 3 chairs",
         "a sign 16:09:01",
