@@ -5,6 +5,7 @@
 Each test of an environment breaks it for real, and a signal must end the process in every phase.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -171,7 +172,9 @@ def test_a_program_with_closed_streams_ends_with_its_own_code(name, closed, tmp_
 def test_a_reader_that_closes_the_pipe_does_not_end_the_node(client):
     """`kosmos_node 2>&1 | head -1` does so."""
     command = [*CHILD, PYTHON, "-m", MODULES["kosmos_node"], *parameters(model="shapes")]
-    with subprocess.Popen(command, text=True, stdout=-1, stderr=subprocess.STDOUT) as node:
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, **pipe) as node, contextlib.ExitStack() as ends:
+        ends.callback(node.kill)  # Popen would wait for a node that nobody has asked to end
         node.stdout.readline()
         node.stdout.close()
         answer = Spinner(client).call(client.create_client(Ask, "kosmos/ask"), Ask.Request())
