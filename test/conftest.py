@@ -297,9 +297,9 @@ def start(ros):
 
     def end(engine, node, harnesses):
         engine.unblock()
-        loading = node.host.availability.phase is Phase.LOADING and not node.host.settled
-        for harness in harnesses if loading else ():  # `stop` does not wait for it
-            harness.until(lambda: node.host.settled, "the end of loading")
+        if harnesses and node.host.availability.phase is Phase.LOADING:
+            # `stop` does not wait for it.
+            harnesses[0].until(lambda: node.host.settled, "the end of loading")
         with pytest.MonkeyPatch.context() as patch:
             # The test sends no more requests.
             patch.setattr(kosmos_node, "LAST_REQUESTS", 0.0)

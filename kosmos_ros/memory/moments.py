@@ -39,7 +39,11 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 AROUND = timedelta(minutes=30)  # "at 3 pm" means 2:30 to 3:30 pm
 AROUND_AGO = 0.5  # of the duration: "ten minutes ago" means 15 to 5 minutes ago
 
+# What to write instead of a vague time
 ONE_UNIT = "write one number and one unit, such as '90 minutes'"
+WITH_SINCE = "write the start with 'since', such as 'since 3 pm'"
+FULL_CLOCK = "write a time of day as '3 pm' or '15:00', or name the thing after the number"
+PAST_DAY = "write a past day, such as 'on Monday' or '2026-05-31'"
 
 Interval = tuple[int | None, int | None]
 """First and last ns; None: unbounded."""
@@ -59,11 +63,13 @@ def split(question: str, now: int) -> tuple[str, int | None, int | None]:
     if not named:
         return question, None, None
     named.sort(key=lambda each: each[0].start())
-    (found, meaning), *others = [each for each in named if each[1] in _VAGUE] or named
+    (found, meaning), *others = [each for each in named if isinstance(each[1], str)] or named
     if others:
         first, second = quoted(found[0]), quoted(others[0][0][0])
         raise RequestError(f"a question must name at most one time, got {first} and {second}")
     try:
+        if isinstance(meaning, str):
+            raise ValueError(meaning)
         words = {name: text and text.lower() for name, text in found.groupdict().items()}
         since, until = meaning(words, now)
     except ValueError as exc:
@@ -151,24 +157,6 @@ def _clock(words: _Words, now: int) -> Interval:
     return _bounded(bound, _ns(at), _ns(at))
 
 
-def _vague_ago(words: _Words, now: int) -> Interval:
-    raise ValueError(ONE_UNIT)
-
-
-def _vague_now(words: _Words, now: int) -> Interval:
-    raise ValueError("write the start with 'since', such as 'since 3 pm'")
-
-
-def _vague_clock(words: _Words, now: int) -> Interval:
-    raise ValueError(
-        "write a time of day as '3 pm' or '15:00', or name the thing after the number"
-    )
-
-
-def _vague_day(words: _Words, now: int) -> Interval:
-    raise ValueError("write a past day, such as 'on Monday' or '2026-05-31'")
-
-
 def _bounded(bound: str | None, start: int, end: int) -> Interval:
     """Return the interval [start, end), or what is before or after it."""
     if bound in STARTS:
@@ -247,7 +235,8 @@ def _any(*patterns: str) -> str:
 
 _UNIT, _NUMBER = _any(*UNITS), _any(r"[0-9]{1,4}(?:\.[0-9]{1,3})?", *NUMBERS)
 _TO, _PART = _any("and", "to", "until", "till"), _any(*PARTS)
-_BOUND = rf"(?P<bound>{_any(*STARTS, *ENDS)})"
+_EDGE = _any(*STARTS, *ENDS)
+_BOUND = rf"(?P<bound>{_EDGE})"
 _WEEKDAY = _any(*WEEKDAYS)
 _DAY = _any(
     rf"(?:today|(?:the day before )?yesterday|(?:19|20)[0-9]{{2}}-[0-9]{{2}}-[0-9]{{2}}"
@@ -289,8 +278,8 @@ def _form(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w:.,/'’-])(?:{pattern})(?![\w:/'’-]|\.\w)", flags)
 
 
-_VAGUE = (_vague_ago, _vague_now, _vague_clock, _vague_day)
-_FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval]]] = [
+# Each form with its function, or with what to write instead of it
+_FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval] | str]] = [
     (_form(pattern), meaning)
     for pattern, meaning in (
         (
@@ -308,25 +297,25 @@ _FORMS: list[tuple[re.Pattern[str], Callable[[_Words, int], Interval]]] = [
             rf"{_AT}+(?P<time>[0-9]{{1,2}}) in the (?P<part>{_PART})(?:,? {_NAMED_DAY})?",
             _clock,
         ),
-        (rf"{_NUMBER} (?:month|year|moment)s? ago", _vague_ago),
-        (rf"(?:between|from) (?:[\w:.]+ ){{1,5}}?{_TO} now", _vague_now),
-        (rf"(?:next|every|each|any|previous) {_WEEKDAY}|tomorrow", _vague_day),
-        (rf"(?:next|every|each|any|previous) (?:week|day){_TAIL}", _vague_day),
-        (rf"(?:in|last|this|next) {_any(_MONTH, 'month', 'year', 'weekend')}{_TAIL}", _vague_day),
-        (rf"(?:[0-9]{{1,2}}\.? {_MONTH}|{_MONTH} [0-9]{{1,2}}){_TAIL}", _vague_day),
-        (r"on the [0-9]{1,2}(?:st|nd|rd|th)(?=\W*$)", _vague_day),
-        (rf"(?:half|quarter) (?:past|to) {_VAGUE_HOUR}(?: [ap]m)?", _vague_clock),
-        (rf"(?:{_AT})*{_any(*COUNTS)} ?[ap]m{_VAGUE_END}", _vague_clock),
-        (rf"(?:between|from) {_VAGUE_HOUR} {_TO} {_VAGUE_HOUR}{_VAGUE_END}", _vague_clock),
+        (rf"{_NUMBER} (?:month|year|moment)s? ago", ONE_UNIT),
+        (rf"(?:between|from) (?:[\w:.]+ ){{1,5}}?{_TO} now", WITH_SINCE),
+        (rf"(?:next|every|each|any|previous) {_WEEKDAY}|tomorrow", PAST_DAY),
+        (rf"(?:next|every|each|any|previous) (?:week|day){_TAIL}", PAST_DAY),
+        (rf"(?:in|last|this|next) {_any(_MONTH, 'month', 'year', 'weekend')}{_TAIL}", PAST_DAY),
+        (rf"(?:[0-9]{{1,2}}\.? {_MONTH}|{_MONTH} [0-9]{{1,2}}){_TAIL}", PAST_DAY),
+        (r"on the [0-9]{1,2}(?:st|nd|rd|th)(?=\W*$)", PAST_DAY),
+        (rf"(?:half|quarter) (?:past|to) {_VAGUE_HOUR}(?: [ap]m)?", FULL_CLOCK),
+        (rf"(?:{_AT})*{_any(*COUNTS)} ?[ap]m{_VAGUE_END}", FULL_CLOCK),
+        (rf"(?:between|from) {_VAGUE_HOUR} {_TO} {_VAGUE_HOUR}{_VAGUE_END}", FULL_CLOCK),
         (
-            rf"(?:at|about|around|{_any(*STARTS, *ENDS)}) {_VAGUE_HOUR}"
+            rf"(?:at|about|around|{_EDGE}) {_VAGUE_HOUR}"
             rf"(?: o.?clock|{_VAGUE_END})",
-            _vague_clock,
+            FULL_CLOCK,
         ),
         (rf"{_NAMED_DAY},? {_RANGE}", _range),
         (rf"{_RANGE}(?:,? {_NAMED_DAY})?", _range),
         (rf"(?:{_BOUND} )?{_NAMED_DAY},? {_AT}*{_TIME}{_IN_PART}", _clock),
-        (rf"{_NAMED_DAY},? (?P<within>{_any(*STARTS, *ENDS)}) {_AT}*{_TIME}{_IN_PART}", _clock),
+        (rf"{_NAMED_DAY},? (?P<within>{_EDGE}) {_AT}*{_TIME}{_IN_PART}", _clock),
         (rf"(?:{_BOUND} )?{_AT}*{_TIME}{_IN_PART},? {_NAMED_DAY}", _clock),
         (rf"{_BOUND} {_AT}*{_TIME}{_IN_PART}", _clock),
         (rf"{_AT}+{_TIME}{_IN_PART}", _clock),
