@@ -69,11 +69,13 @@ def _embedded(options: argparse.Namespace) -> list[Part]:
     return [
         ("agreement", lambda: engine.agreement(subject, 40 if options.few else 2000)),
         ("joins", lambda: engine.joins(subject, 40 if options.few else 300)),
+        ("closeness", lambda: engine.closeness(subject, engine.TOKENS)),
         ("latency", lambda: engine.latency(subject, runs)),
         ("one more token", lambda: engine.decode(subject, runs)),
         ("additions to a step", lambda: engine.additions(subject, 10 * runs)),
         ("streams", lambda: streams.streams(subject, 8 if options.few else 48)),
         ("cameras", lambda: engine.cameras(subject, max(3, runs // 5))),
+        ("streams of cameras", lambda: streams.cameras(subject, max(3, runs // 5))),
         ("phrases", lambda: engine.phrases(subject, max(3, runs // 8))),
         ("stages", lambda: engine.stages(subject, runs)),
         ("load", lambda: serving.load(subject, 10 if options.few else 60)),
@@ -99,18 +101,21 @@ def _full(options: argparse.Namespace) -> list[Part]:
     torch.set_num_threads(options.threads)
     subject = subjects.full(options.device)
     on_gpu = subject.model.device.type == "cuda"
-    runs = (10 if options.few else 30) if on_gpu else 3
+    runs = (7 if options.few else 30) if on_gpu else 3
     return [
         ("agreement", lambda: engine.agreement(subject, 20)),
         ("joins", lambda: engine.joins(subject, 60 if on_gpu else 4)),
+        ("closeness", lambda: engine.closeness(subject, engine.TOKENS)),
         ("latency", lambda: engine.latency(subject, runs)),
         ("one more token", lambda: engine.decode(subject, runs)),
         ("additions to a step", lambda: engine.additions(subject, runs)),
         ("Florence-2", lambda: engine.peer(runs, subject)),
         ("streams", lambda: streams.streams(subject, runs)),
         ("cameras", lambda: engine.cameras(subject, max(1, runs // 5), 16 if on_gpu else 1)),
+        *on_gpu * [("streams of cameras", lambda: streams.cameras(subject, runs))],
         ("phrases", lambda: engine.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),
         ("stages", lambda: engine.stages(subject, runs)),
+        *on_gpu * [("load", lambda: serving.load(subject, 10 if options.few else 60))],
         ("memory", lambda: engine.memory(subject)),
         ("quantized weights", lambda: engine.quantized(subject, runs)),
     ]

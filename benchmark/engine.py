@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -32,6 +33,7 @@ TOKENS = 40  # of a caption
 SHORT_TOKENS = 8  # of a shorter caption; the difference gives the time of a token
 CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
+CLOSE_ROWS = (1, 8)  # of steps whose tokens are compared with those in float32
 Writing = Callable[[int], Callable[[int], object]]
 """Number of tokens -> a call that writes them; its argument is the number of the run."""
 
@@ -309,6 +311,60 @@ def agreement(subject: Subject, count: int) -> Iterator[Result]:
             done += 1
     name = f"{subject.name}: prompts with the token ids of generate"
     yield Result(name, same, "prompts", "of", float(count))
+
+
+def closeness(subject: Subject, count: int) -> Iterator[Result]:
+    """Count tokens that the same weights also choose in float32, after the same text.
+
+    The texts are the beginnings of a caption of `count` tokens that the model writes in float32.
+    Yields nothing if the engine runs in float32.
+    """
+    if subject.model.dtype == torch.float32:
+        return
+    (frame, *_) = long_frames(subject)
+    precise = copy.deepcopy(subject.model).float()
+    info = dataclasses.replace(subject.engine.info, dtype="float32")
+    exact = Engine(precise, subject.processor, info, location_grammar=not subject.random)
+    wanted = exact.generate(exact.encode(frame), DETAILED.text, count).ids
+    exact.unload()
+    without = Engine(
+        subject.model, subject.processor, subject.engine.info, location_grammar=not subject.random
+    )
+    without._decoder._passes.kernels = None
+    for engine, kernels in ((subject.engine, ""), (without, ", with torch's kernels")):
+        for rows in CLOSE_ROWS:
+            first, second = _same_tokens(engine, engine.encode(frame), wanted, rows)
+            for same, what in (
+                (first, "first pass"),
+                (second, f"step of {rows} row" + "s" * (rows > 1)),
+            ):
+                if what != "first pass" or rows == 1:
+                    name = f"{subject.name}: tokens as in float32, {what}{kernels}"
+                    yield Result(name, sum(same), "tokens", "of", float(len(same)))
+
+
+@torch.inference_mode()
+def _same_tokens(
+    engine: Engine, image: EncodedImage, wanted: Sequence[int], rows: int
+) -> tuple[list[bool], list[bool]]:
+    """Return for each token of a caption whether a first pass, or a step, chooses it.
+
+    A step is compared only if the first pass before it chose the right token.
+    """
+    decoder = engine._decoder
+    prompt = engine.token_ids(DETAILED.text)[len(engine.token_ids("")) :]
+    ends = range(len(wanted) - 1)
+    first, second = [], []
+    for group in (ends[start : start + rows] for start in ends[::rows]):
+        decoder.join([NewRow(image, [*prompt, *wanted[:end]], 2) for end in group])
+        chosen = [[token for ((token, _),) in decoder.step()] for _ in range(2)]
+        for row in reversed(range(len(group))):
+            decoder.leave(row)
+        for end, one, two in zip(group, *chosen, strict=True):
+            first.append(one == wanted[end])
+            if first[-1]:
+                second.append(two == wanted[end + 1])
+    return first, second
 
 
 def joins(subject: Subject, count: int) -> Iterator[Result]:

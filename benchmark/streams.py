@@ -22,6 +22,7 @@ from kosmos_ros.shapes.scenes import moving_scene
 MOTIONS = {"still": 0.0, "all moving, 10 Hz": 0.1, "all moving, 1 Hz": 1.0}
 """Seconds between the frames of a stream."""
 SCENES, FRAMES = 8, 4  # frames of each scene
+CAMERAS = 8
 SIZE = (640, 480)
 NOISE = 3.0  # levels of sensor noise, which differs between all frames
 WRONG = {"still": 0, "all moving, 10 Hz": 1, "all moving, 1 Hz": 6}
@@ -51,6 +52,32 @@ def streams(subject: Subject, runs: int) -> Iterator[Result]:
             yield from _measure(
                 subject, stream, runs, f"{subject.name}: {kind} caption of a stream, {motion}"
             )
+
+
+def cameras(subject: Subject, runs: int) -> Iterator[Result]:
+    """Measure captions per second of CAMERAS streams at once, as `streams` does."""
+    for motion in list(MOTIONS)[:2]:
+        stream, *_ = _random(subject, motion) if subject.random else _filmed(subject, motion)
+
+        def ours(run: int, drafted: bool, stream: Stream = stream) -> None:
+            numbers = [(run + camera) % len(stream.frames) for camera in range(CAMERAS)]
+            images = subject.engine.encode_batch([stream.frames[number] for number in numbers])
+            subject.engine.generate_batch(
+                [
+                    Query(
+                        image,
+                        stream.prompt.text,
+                        stream.limit,
+                        earlier=stream.earlier[number] if drafted else None,
+                    )
+                    for image, number in zip(images, numbers, strict=True)
+                ]
+            )
+
+        times = measured(subject, runs, lambda run: ours(run, True), lambda run: ours(run, False))
+        drafted, plain = (CAMERAS / statistics.median(one) * 1e3 for one in times)
+        name = f"{subject.name}: {CAMERAS} cameras, streams, {motion}"
+        yield Result(name, drafted, "captions/s", "without drafts", plain)
 
 
 def _measure(subject: Subject, stream: Stream, runs: int, name: str) -> Iterator[Result]:

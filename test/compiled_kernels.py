@@ -112,7 +112,9 @@ def kernels(capability, dtype, rows=ROWS, form="plain"):
         )
         rules = Rules(grammar, 3, torch.zeros(vocabulary, 9, dtype=torch.long))
         chained = divmod(capability, 10) >= CHAINING_CAPABILITY
-        step = Compiling(text, rules, tiles(SHARED_MEMORY[capability] * 1024), chained)
+        step = Compiling(
+            text, rules, tiles(SHARED_MEMORY[capability] * 1024, form == "nf4"), chained
+        )
         if form != "plain":
             quantize(step, form)
         for count in rows:

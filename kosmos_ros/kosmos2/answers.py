@@ -45,9 +45,13 @@ class Row:
         self._failed = False  # the model's output is not finite
 
     @property
+    def left(self) -> int:
+        """Tokens that the row may still write."""
+        return self.limit - len(self._new)
+
+    @property
     def done(self) -> bool:
-        full = len(self._new) >= self.limit
-        return self._ended or self._stopped or self._failed or full
+        return self._ended or self._stopped or self._failed or self.left <= 0
 
     @property
     def gain(self) -> float:
@@ -56,7 +60,7 @@ class Row:
 
     def propose(self, window: int) -> list[int]:
         """Return a draft of the next tokens, for a pass of `window` tokens."""
-        room = min(window, self.limit - len(self._new)) - 1
+        room = min(window, self.left) - 1
         return self._draft.propose(self._new, room) if self._draft else []
 
     def advance(self, written: Sequence[Token]) -> None:
@@ -104,7 +108,7 @@ class Row:
             location_points=tuple(refined(*corner) for corner in located) if self._refine else (),
             score=sum(near[0] for near in self._probabilities) / max(len(self._new), 1),
             tokens=len(self._new),
-            truncated=not self._ended and len(self._new) >= self.limit,
+            truncated=not self._ended and self.left <= 0,
             ids=tuple(self._new),
         )
 

@@ -9,12 +9,14 @@ Knows tensors only.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kosmos_ros.kosmos2 import kernels
 from kosmos_ros.kosmos2.products import Map, fused, linear
 
 _onednn_lock = threading.Lock()  # oneDNN's switch is global
@@ -44,16 +46,18 @@ class Block:
     ) -> None:
         self.heads, self.depth = attention.num_heads, attention.head_dim
         self.plain = type(up) is nn.Linear  # weights are not quantized
-        self._before = norm(before)
+        # Without CUDA graphs, as with quantized weights, torch launches its kernels faster.
+        fast = kernels.fast_norms(up.weight) if self.plain else None
+        self._before = norm(before, fast)
         self._qkv = fused(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._within = norm(within) if within else _same
+        self._within = norm(within, fast) if within else _same
         self._out = linear(attention.out_proj)
-        self._between = norm(between)
+        self._between = _sum_norm(between, fast)
         self._up, self._down = linear(up), linear(down)
         # Compare names, because these classes are in a private module.
         own = {"QuickGELUActivation": _quick_gelu, "GELUActivation": _gelu}
         self._activation: Map = own.get(type(activation).__name__, activation)
-        self._inner = norm(inner) if inner else _same
+        self._inner = _activated_norm(self._activation, inner, fast)
         self._norms = before, within, between, inner
 
     def products(self) -> list[tuple[nn.LayerNorm | None, Map]]:
@@ -104,9 +108,9 @@ class Block:
 
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Return `hidden` (..., H) after the block, with `attended` (..., heads, D) added."""
-        hidden = self._out(self._within(attended.flatten(-2))).add_(hidden)
-        inner = self._inner(self._activation(self._up(self._between(hidden))))
-        return self._down(inner).add_(hidden)
+        product = self._out(self._within(attended.flatten(-2)))
+        hidden, normed = self._between(product, hidden)
+        return self._down(self._inner(self._up(normed))).add_(hidden)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return `hidden` (B, S, H) after the block, with attention over all positions."""
@@ -123,10 +127,44 @@ def attend(
     return attended.transpose(1, 2)
 
 
-def norm(module: nn.LayerNorm) -> Map:
-    """Return a function that computes the layer norm of `module`."""
+def norm(module: nn.LayerNorm, fast: Any = None) -> Map:
+    """Return a function that computes the layer norm of `module`.
+
+    With `fast`, the module kernels.norms, the function launches the kernel in there.
+    """
+    if fast:
+        return lambda hidden: fast.run(hidden, module)[1]
     shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
     return lambda hidden: torch.layer_norm(hidden, shape, weight, bias, eps)
+
+
+def _sum_norm(
+    module: nn.LayerNorm, fast: Any
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return a function of two hidden states: their sum, and its layer norm.
+
+    The function may change the first one.
+    """
+    if fast:
+        return lambda product, hidden: fast.run(product, module, hidden)
+    alone = norm(module)
+
+    def summed(product: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        total = product.add_(hidden)
+        return total, alone(total)
+
+    return summed
+
+
+def _activated_norm(activation: Map, module: nn.LayerNorm | None, fast: Any) -> Map:
+    """Return a function that computes the activation, and then the layer norm if any."""
+    if fast and activation in (_gelu, _quick_gelu):
+        number = fast.GELU if activation is _gelu else fast.QUICK_GELU
+        return lambda hidden: fast.run(hidden, module, activation=number)[1]
+    if not module:
+        return activation
+    alone = norm(module, fast)
+    return lambda hidden: alone(activation(hidden))
 
 
 def _gelu(hidden: Tensor) -> Tensor:

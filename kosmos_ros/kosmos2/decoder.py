@@ -150,17 +150,21 @@ class Decoder:
         room = self._passes.context - len(self._prefix)
         return [fit for fit in PADDED_LENGTHS if fit <= room] if self.graphs.fixed else []
 
-    def step(self, drafts: Sequence[Sequence[int]] | None = None) -> list[list[Token]]:
+    def step(
+        self, drafts: Sequence[Sequence[int]] | None = None, last: bool = False
+    ) -> list[list[Token]]:
         """Return the next tokens of each row: those of its draft that are right, and one more.
 
         `drafts` has for each row the tokens that may come next, fewer than `window`. None: no row
-        has any, in this step and the next one. A step after `join` uses no drafts, and in it the
-        rows that did not join may get no token. Probabilities may not be finite.
+        has any, in this step and the next one. `last`: all rows will leave after this step.
+        A step after `join` uses no drafts, and in it the rows that did not join may get no token.
+        Probabilities may not be finite.
         """
         pending = [written for written in self._pending if written.rows]
         pending = pending or [self._launch(drafts or [])]
         self._pending = []
-        if self.graphs.fixed and drafts is None and not any(one.drafted for one in pending):
+        ahead = self.graphs.fixed and drafts is None and not last
+        if ahead and not any(one.drafted for one in pending):
             # The device works while the host reads. For a row that ends, this pass is wasted.
             # After drafts the host must first read how far the rows have come.
             self._pending = [self._launch([])]

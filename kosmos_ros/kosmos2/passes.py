@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from kosmos_ros.kosmos2 import kernels
 from kosmos_ros.kosmos2.blocks import Block, attend, norm
-from kosmos_ros.kosmos2.products import linear
+from kosmos_ros.kosmos2.products import head
 from kosmos_ros.kosmos2.rows import Rows, rounded_rows
 from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.written import NONE
@@ -42,11 +42,11 @@ class Passes:
         neighbours: Tensor | None,
     ) -> None:
         inner = model.model
+        self._head = head(model.lm_head, inner.embed_tokens)
         self._table = inner.embed_tokens.weight
         self._scale = float(inner.embed_scale)
         self._blocks = [Block.text(layer) for layer in inner.layers]
         self._norm = norm(inner.layer_norm)
-        self._head = linear(model.lm_head)
         self.device, self._dtype = self._table.device, self._table.dtype
         # Hugging Face's positions begin after that of the padding token.
         positions = inner.embed_positions

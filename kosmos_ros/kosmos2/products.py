@@ -26,6 +26,7 @@ Map = Callable[[Tensor], Tensor]
 _Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """As functional.linear: of hidden states (..., I), weights (O, I) and bias (O)."""
 
+ALIGNED = 8  # numbers of 16 bits in 16 bytes, which a thread loads at once
 CPU_INFO = Path("/proc/cpuinfo")
 LARGE_PRODUCT = 2**20
 """Number of weights from which the weights of a product do not fit in the cache of a core."""
@@ -56,6 +57,26 @@ def fused(*modules: Any) -> Map:
         module.weight = nn.Parameter(weight[start:end], requires_grad=False)
         module.bias = nn.Parameter(bias[start:end], requires_grad=False)
     return Product(weight, bias)
+
+
+def head(module: Any, *tied: Any) -> Map:
+    """Return the product with the weights (O, I) of `module`, for any number O.
+
+    On a GPU, products of 16-bit numbers are several times slower if O is not a multiple of
+    ALIGNED. So the weights get more rows, of zeros, whose outputs are cut off again. Those of
+    `tied` that share the weights of `module` go on sharing them.
+    """
+    before: Tensor = module.weight
+    outputs = len(before)
+    if not before.is_cuda or outputs % ALIGNED == 0 or module.bias is not None:
+        return linear(module)
+    weight = functional.pad(before, (0, 0, 0, -outputs % ALIGNED))
+    module.weight = nn.Parameter(weight[:outputs], requires_grad=False)
+    for other in tied:
+        if other.weight is before:
+            other.weight = module.weight
+    product = Product(weight, None)
+    return lambda hidden: product(hidden)[..., :outputs]
 
 
 class Product:

@@ -311,7 +311,8 @@ def test_a_step_begins_before_the_previous_one_is_read(monkeypatch, engine, reco
         found[one], events[:] = events[1:], []  # `stopped` is called once before the first step
     # The first pass began when the row joined.
     assert found[engine] == ["read", "asked", *["begun", "read", "asked"] * 2]
-    assert found[recorded] == ["begun", "read", "asked"] * 3
+    # No pass follows the one that writes the last token of the row's limit.
+    assert found[recorded] == ["begun", "read", "asked"] * 2 + ["read", "asked"]
 
 
 def test_a_joining_row_waits_only_for_the_current_step(recorded, images):

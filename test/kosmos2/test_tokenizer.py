@@ -86,7 +86,7 @@ def write(engine, monkeypatch, prompt, text, stop="", end=True):
     script = iter([*ids, *[engine._tokens._tokenizer.eos_token_id] * end])
     step = type(engine._decoder).step
 
-    def scripted(drafts):
+    def scripted(drafts, last):
         ((_, near),) = step(engine._decoder, drafts)[0]
         return [[(next(script), near)]]
 

@@ -1,15 +1,18 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder's step as Triton kernels, for GPUs and weights that have them.
+"""Triton kernels, for GPUs and weights that have them.
 
-A step is one pass of the decoder. `chain` lets kernels overlap. `linear`, `attention` and
-`sampling` contain the kernels, and `tiles` contains their sizes. `weights` finds the weights that
-they read. `step` launches them. Without Triton, or for other GPUs or weights, `make` returns None,
-and the decoder runs torch's kernels. Knows tensors only.
+A step is one pass of the decoder with up to 16 tokens. `chain` lets kernels overlap. `linear`,
+`attention` and `sampling` contain the kernels of a step, and `tiles` contains their sizes.
+`weights` finds the weights that they read. `step` launches them. `norms` computes the layer norms
+of all other passes. Without Triton, or for other GPUs or weights, `make` and `fast_norms` return
+None, and torch's kernels run instead. Knows tensors only.
 """
 
 from __future__ import annotations
 
+import functools
+import types
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,7 +64,7 @@ def make(text: Text, rules: Rules) -> Step | None:
     device = text.head.device
     if not available(device, text.head.dtype):
         return None
-    from kosmos_ros.kosmos2.kernels.step import FAILURES, Step, supports, warn
+    from kosmos_ros.kosmos2.kernels.step import FAILURES, Step, in_nf4, supports, warn
     from kosmos_ros.kosmos2.kernels.tiles import tiles
 
     if not supports(text):
@@ -74,8 +77,31 @@ def make(text: Text, rules: Rules) -> Step | None:
         except FAILURES as exc:
             warn(exc)
             return None
-    sizes = tiles(shared)
+    sizes = tiles(shared, in_nf4(text))
     return Step(text, rules, sizes, chained) if sizes else None
+
+
+def fast_norms(weight: torch.Tensor) -> types.ModuleType | None:
+    """Return the module `norms` for weights like this one, or None if its kernel cannot run.
+
+    Logs a warning if a GPU that should run the kernel does not.
+    """
+    return _norms(weight.device, weight.dtype) if weight.is_cuda else None
+
+
+@functools.cache
+def _norms(device: torch.device, dtype: torch.dtype) -> types.ModuleType | None:
+    if not available(device, dtype):
+        return None
+    from kosmos_ros.kosmos2.kernels import norms as module
+    from kosmos_ros.kosmos2.kernels.step import FAILURES, warn
+
+    try:
+        module.run(torch.zeros(1, 16, dtype=dtype, device=device), None)
+    except FAILURES as exc:
+        warn(exc)
+        return None
+    return module
 
 
 def _shared_memory(device: torch.device) -> int:

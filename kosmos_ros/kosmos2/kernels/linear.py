@@ -69,25 +69,34 @@ def weighted_of(numbers, norm_weight, at):
 
 @triton.jit
 def inputs_of(BK: tl.constexpr, FORMAT: tl.constexpr):
-    """Return BK inputs: for each load of a thread those that it reads, of NF4 every second one."""
-    IN_BYTE: tl.constexpr = 2 if FORMAT == NF4 else 1
+    """Return BK inputs, in groups that a thread loads at once; in NF4, those with one scale."""
     GROUP: tl.constexpr = BLOCK if FORMAT == NF4 else VECTOR if FORMAT == INT8 else VECTOR // 2
-    within = tl.arange(0, GROUP // IN_BYTE) * IN_BYTE
-    return tl.arange(0, BK // GROUP)[:, None] * GROUP + within[None, :]
+    return tl.arange(0, BK // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
 
 
 @triton.jit
 def part_of(w, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr):
     """Return the weights, or the bytes of NF4, of outputs n and BK inputs from `here` on."""
-    IN_BYTE: tl.constexpr = 2 if FORMAT == NF4 else 1
-    k = inputs_of(BK, FORMAT) // IN_BYTE
-    rows = n[:, None, None].to(tl.int64) * (K // IN_BYTE)
-    return tl.load(w + rows + (here // IN_BYTE + k)[None, :, :])
+    if FORMAT == NF4:
+        HALF: tl.constexpr = BLOCK // 2
+        at = tl.arange(0, BK // BLOCK)[:, None] * HALF + tl.arange(0, HALF)[None, :] + here // 2
+        row = K // 2
+    else:
+        at = inputs_of(BK, FORMAT) + here
+        row = K
+    return tl.load(w + n[:, None, None].to(tl.int64) * row + at[None, :, :])
+
+
+@triton.jit
+def pairs_of(both, code):
+    """Return the codes (..., 2) of the two weights in each byte of NF4."""
+    both = both.to(tl.int32)
+    return tl.join(tl.load(code + (both >> 4)), tl.load(code + (both & 15)))
 
 
 @triton.jit
 def one_row(
-    x, w, scales, n, first, norm_weight, sums, scale, eps,
+    x, w, scales, code, n, first, norm_weight, sums, scale, eps,
     K: tl.constexpr, BK: tl.constexpr, NORM: tl.constexpr, FORMAT: tl.constexpr,
 ):  # fmt: skip
     """Return outputs n (BN) of the product of x (K) with w, after a layer norm if NORM.
@@ -100,6 +109,9 @@ def one_row(
         centre = tl.load(x).to(tl.float32)
         away = tl.zeros((k.shape[0],), tl.float32)
         squares = tl.zeros((k.shape[0],), tl.float32)
+    if FORMAT == NF4:
+        blocks = scales + n[:, None].to(tl.int64) * (K // BLOCK)
+        blocks += tl.arange(0, BK // BLOCK)[None, :]
     for part in tl.static_range(K // BK):
         here = part * BK
         numbers = tl.load(x + here + k).to(tl.float32)
@@ -109,7 +121,12 @@ def one_row(
             squares += tl.sum(apart * apart, 1)
             numbers = weighted_of(numbers, norm_weight, here + k)
         weight = first if part == 0 else part_of(w, n, here, K, BK, FORMAT)
-        total += tl.sum(weight.to(tl.float32) * numbers[None, :, :], 2)
+        if FORMAT == NF4:
+            pairs = numbers.reshape((1, BK // BLOCK, BLOCK // 2, 2))
+            products = tl.sum(tl.sum(pairs_of(weight, code) * pairs, 3), 2)
+            total += products * tl.load(blocks + here // BLOCK)
+        else:
+            total += tl.sum(weight.to(tl.float32) * numbers[None, :, :], 2)
     y = tl.sum(total, 1)
     if FORMAT == INT8:
         y *= tl.load(scales + n)
@@ -117,49 +134,31 @@ def one_row(
 
 
 @triton.jit
-def one_row_nf4(
-    x, w, scales, code, n, first, norm_weight, sums, scale, eps, K: tl.constexpr, BK: tl.constexpr
-):
-    """Return what `one_row` does after a norm, with weights of 4 bits: two of them in a byte."""
-    k = inputs_of(BK, NF4)
-    blocks = scales + n[:, None].to(tl.int64) * (K // BLOCK)
-    blocks += tl.arange(0, BK // BLOCK)[None, :]
-    total = tl.zeros((n.shape[0], BK // BLOCK), tl.float32)
-    centre = tl.load(x).to(tl.float32)
-    away = tl.zeros((BK // BLOCK,), tl.float32)
-    squares = tl.zeros((BK // BLOCK,), tl.float32)
-    for part in tl.static_range(K // BK):
-        here = part * BK
-        even = tl.load(x + here + k).to(tl.float32)
-        odd = tl.load(x + here + k + 1).to(tl.float32)
-        away += tl.sum(even + odd - 2 * centre, 1)
-        squares += tl.sum((even - centre) * (even - centre) + (odd - centre) * (odd - centre), 1)
-        even = weighted_of(even, norm_weight, here + k)
-        odd = weighted_of(odd, norm_weight, here + k + 1)
-        both = (first if part == 0 else part_of(w, n, here, K, BK, NF4)).to(tl.int32)
-        block = tl.load(blocks + here // BLOCK)[:, :, None]
-        upper = (tl.load(code + (both >> 4)) * block).to(x.dtype.element_ty).to(tl.float32)
-        lower = (tl.load(code + (both & 15)) * block).to(x.dtype.element_ty).to(tl.float32)
-        total += tl.sum(upper * even[None, :, :] + lower * odd[None, :, :], 2)
-    return normed(tl.sum(total, 1), centre, away, squares, sums, scale, eps, K)
+def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.constexpr):
+    """Return the products of `few_rows` with NF4. Reads BK inputs at a time.
 
-
-@triton.jit
-def decoded(w, scales, code, n, k, half, here, K: tl.constexpr, FORMAT: tl.constexpr):
-    """Return the weights of outputs n and inputs here + k as 16-bit numbers, or as int8.
-
-    `half` is half of k. n and k have the same dimensions.
+    The parts that have the same scale are multiplied as codes, and scaled afterwards.
     """
-    if FORMAT == NF4:
-        both = tl.load(w + n.to(tl.int64) * (K // 2) + (here // 2 + half)).to(tl.int32)
-        at = scales + n.to(tl.int64) * (K // BLOCK) + (here + 2 * half) // BLOCK
-        block = tl.load(at)
-        weight = tl.interleave(
-            tl.load(code + (both >> 4)) * block, tl.load(code + (both & 15)) * block
-        )
-    else:
-        weight = tl.load(w + n.to(tl.int64) * K + (here + k))
-    return weight
+    HALF: tl.constexpr = BLOCK // 2
+    block = tl.arange(0, BK // BLOCK)
+    row = n[None, :].to(tl.int64) * (K // BLOCK) + block[:, None]
+    at = w + row[:, :, None] * HALF + tl.arange(0, HALF)[None, None, :]
+    k = block[:, None, None] * BLOCK + tl.arange(0, BLOCK)[None, None, :]
+    parts = tl.zeros((BK // BLOCK, ROWS, n.shape[0]), tl.float32)
+    both = tl.load(at)
+    scale = tl.load(scales + row)
+    # Not pipelined by Triton, which would copy each code to shared memory.
+    for here in tl.range(0, K, BK, num_stages=1):
+        after = tl.minimum(here + BK, K - BK)
+        next_both = tl.load(at + after // 2)
+        next_scale = tl.load(scales + row + after // BLOCK)
+        numbers = tl.load(x + m[None, :, None] * K + here + k, exists[None, :, None], 0.0)
+        weight = pairs_of(both, code).to(x.dtype.element_ty)
+        weight = weight.reshape((BK // BLOCK, n.shape[0], BLOCK))
+        parts += tl.dot(numbers, tl.permute(weight, (0, 2, 1))) * scale[:, None, :]
+        both = next_both
+        scale = next_scale
+    return tl.sum(parts, 0)
 
 
 @triton.jit
@@ -183,21 +182,21 @@ def few_rows(
         at = moments + tile[:, None] * (2 * ROWS) + m[None, :]
         means = tl.load(at, known, 0.0)
         squares = tl.load(at + ROWS, known, 0.0)
-    if SPLIT == 1:
+    if FORMAT == NF4:
+        y = few_rows_nf4(x, w, scales, code, n, m, exists, K, BK * SPLIT)
+    elif SPLIT == 1:
         k = tl.arange(0, BK)[None, :]
-        half = tl.arange(0, BK // 2)[None, :]
         y = tl.zeros((ROWS, BN), tl.float32)
         for here in tl.range(0, K, BK, num_stages=STAGES):
-            weight = decoded(w, scales, code, n[:, None], k, half, here, K, FORMAT)
+            weight = tl.load(w + n[:, None].to(tl.int64) * K + (here + k))
             numbers = tl.load(x + m[:, None] * K + here + k, exists[:, None], 0.0)
             y = tl.dot(numbers, tl.trans(weight.to(x.dtype.element_ty)), y)
     else:
         group = tl.arange(0, SPLIT)[:, None, None]
         k = group * BK + tl.arange(0, BK)[None, None, :]
-        half = group * (BK // 2) + tl.arange(0, BK // 2)[None, None, :]
         parts = tl.zeros((SPLIT, ROWS, BN), tl.float32)
         for here in tl.range(0, K, BK * SPLIT, num_stages=STAGES):
-            weight = decoded(w, scales, code, n[None, :, None], k, half, here, K, FORMAT)
+            weight = tl.load(w + n[None, :, None].to(tl.int64) * K + (here + k))
             numbers = tl.load(x + m[None, :, None] * K + here + k, exists[None, :, None], 0.0)
             weight = tl.permute(weight.to(x.dtype.element_ty), (0, 2, 1))
             parts = tl.dot(numbers, weight, parts)
@@ -232,6 +231,12 @@ def write_weighted(y, norm_weight, weighted, moments, m, n, tile, M, N: tl.const
 
 
 @triton.jit
+def gelu(y):
+    """Return the GELU of y, without approximation."""
+    return 0.5 * y * (1 + tl.erf(y * 0.7071067811865476))
+
+
+@triton.jit
 def write(
     y, residual, position, out, cache, m, n, there, stride, window,
     N: tl.constexpr, H: tl.constexpr, AFTER: tl.constexpr,
@@ -251,7 +256,7 @@ def write(
         tl.store(row[:, None] + (n - H)[None, :], kept, there & (n >= H)[None, :])
     else:
         if AFTER == GELU:
-            y = 0.5 * y * (1 + tl.erf(y * 0.7071067811865476))
+            y = gelu(y)
         if AFTER == ADD:
             y += residual.to(tl.float32)
         if out is not None:
@@ -279,12 +284,9 @@ def block_one_row(
     position = tl.load(positions + m) if AFTER == QKV else None
     wait(CHAIN)
     beside = tl.load(residual + inside)[None, :] if AFTER == ADD else None
-    if FORMAT == NF4:
-        y = one_row_nf4(x, w, scales, code, inside, first, norm_weight, sum_of, scale, eps, K, BK)
-    else:
-        y = one_row(
-            x, w, scales, inside, first, norm_weight, sum_of, scale, eps, K, BK, True, FORMAT
-        )
+    y = one_row(
+        x, w, scales, code, inside, first, norm_weight, sum_of, scale, eps, K, BK, True, FORMAT
+    )
     end(CHAIN)
     y = (y + offset_of)[None, :]
     write(y, beside, position, out, cache, m, n + start, (n < N)[None, :], stride, 1, N, K, AFTER)
@@ -376,7 +378,7 @@ def head_one_row(
     inside = tl.minimum(n, N - 1)
     first = part_of(w, inside, 0, K, BK, PLAIN)
     wait(CHAIN)
-    y = one_row(x, w, None, inside, first, None, None, 1.0, 0.0, K, BK, False, PLAIN)
+    y = one_row(x, w, None, None, inside, first, None, None, 1.0, 0.0, K, BK, False, PLAIN)
     end(CHAIN)
     m = tl.arange(0, 1)
     write_logits(y[None, :], logits, found, tokens, kinds, bias, states, banned, m, n, 1, N, KINDS)

@@ -94,6 +94,12 @@ def supports(text: Text) -> bool:
     )
 
 
+def in_nf4(text: Text) -> bool:
+    """Return whether the weights of a model that the kernels compute are in NF4."""
+    _, product = text.blocks[0].products()[0]
+    return any(matrix.format == linear.NF4 for matrix in matrices(product) or ())
+
+
 def _fits(pair: tuple[nn.LayerNorm | None, Map]) -> bool:
     layer_norm, product = pair
     found = matrices(product)
@@ -294,15 +300,13 @@ class Step:
     def _one_row(self, name: str, part: NormedProduct, layer: int, start: int, run: _Run) -> None:
         flow, cache, matrix = self._flows[name], run.state.cache[layer], part.matrix
         tile, n, k = self._tiles.one_row[name], matrix.outputs, matrix.inputs
-        # Decoding needs registers, and more warps have more registers.
-        warps = tile.warps * 2 if matrix.format == linear.NF4 else tile.warps
         self.launch(
             linear.block_one_row, (cdiv(n, tile.outputs),),
             flow.x, matrix.values, matrix.scales, matrix.code,
             part.norm_weight, part.sums, part.scale, part.eps, part.offset,
             flow.residual, flow.out, cache, run.state.positions, cache.stride(0), start,
             n, k, tile.outputs, tile.part(k), matrix.format, flow.after, run.chain,
-            num_warps=warps, **run.options,
+            num_warps=tile.warps, **run.options,
         )  # fmt: skip
 
     def _few_rows(

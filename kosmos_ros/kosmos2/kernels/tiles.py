@@ -3,9 +3,9 @@
 """Sizes of the parts in which programs read weights, for GPUs with different shared memory.
 
 The sizes for 227 KiB were the fastest ones of a search on an H200 (compute capability 9.0), with
-an earlier form of these kernels and KOSMOS-2's weights in bfloat16. The others are reasoned, not
-measured: the same sizes, with fewer parts in flight where shared memory is smaller. Nothing is
-tuned when the node starts.
+KOSMOS-2's weights in bfloat16 and steps of 1 and 8 rows. The others are reasoned, not searched:
+the same sizes, with fewer parts in flight where shared memory is smaller, and larger parts for
+NF4. Nothing is tuned when the node starts.
 """
 
 from __future__ import annotations
@@ -58,23 +58,24 @@ class Tiles:
 
 
 ONE_ROW = {
-    "qkv": OneRow(4, 2048, 4),
-    "out": OneRow(2, 2048, 4),
-    "up": OneRow(4, 2048, 4),
+    "qkv": OneRow(2, 2048, 4),
+    "out": OneRow(4, 2048, 8),
+    "up": OneRow(4, 1024, 2),
     "down": OneRow(2, 8192, 4),
     "head": OneRow(4, 2048, 4),
 }
+HEAD = FewRows(32, 64, 4, 4, 3)
 
 BY_SHARED_MEMORY = {
     # Capability 9.0, 10.0.
     227: Tiles(
         ONE_ROW,
         {
-            "qkv": FewRows(16, 128, 4, 4, 3),
-            "out": FewRows(16, 128, 4, 4, 3),
-            "up": FewRows(64, 128, 1, 4, 3),
-            "down": FewRows(16, 128, 8, 8, 3),
-            "head": FewRows(32, 64, 4, 4, 3),
+            "qkv": FewRows(32, 128, 1, 4, 5),
+            "out": FewRows(16, 128, 4, 4, 4),
+            "up": FewRows(64, 128, 1, 4, 4),
+            "down": FewRows(16, 128, 4, 4, 5),
+            "head": HEAD,
         },
     ),
     # Capability 8.0 (163 KiB), 8.6, 8.7 (163 KiB), 8.9, 12.0.
@@ -85,15 +86,38 @@ BY_SHARED_MEMORY = {
             "out": FewRows(16, 64, 4, 4, 3),
             "up": FewRows(64, 64, 1, 4, 4),
             "down": FewRows(16, 128, 4, 4, 3),
-            "head": FewRows(32, 64, 4, 4, 3),
+            "head": HEAD,
         },
     ),
 }
 """By the KiB of shared memory that one program can have (CUDA C++ Programming Guide, "Technical
 Specifications per Compute Capability")."""
 
+NF4 = Tiles(
+    {
+        "qkv": OneRow(4, 2048, 4),
+        "out": OneRow(4, 2048, 4),
+        "up": OneRow(8, 2048, 4),
+        "down": OneRow(4, 4096, 8),
+        "head": ONE_ROW["head"],
+    },
+    {
+        "qkv": FewRows(16, 512, 1, 8, 1),
+        "out": FewRows(16, 512, 1, 8, 1),
+        "up": FewRows(32, 512, 1, 8, 1),
+        "down": FewRows(16, 1024, 1, 8, 1),
+        "head": HEAD,
+    },
+)
+"""For weights of 4 bits, whose decoding takes longer than reading them."""
 
-def tiles(shared: int) -> Tiles | None:
-    """Return the sizes for a GPU with this much shared memory (bytes), or None if too little."""
+
+def tiles(shared: int, nf4: bool = False) -> Tiles | None:
+    """Return the sizes for a GPU with this much shared memory (bytes), or None if too little.
+
+    `nf4`: for weights in NF4.
+    """
     fitting = [size for size in BY_SHARED_MEMORY if size * 1024 <= shared]
-    return BY_SHARED_MEMORY[max(fitting)] if fitting else None
+    if not fitting:
+        return None
+    return NF4 if nf4 else BY_SHARED_MEMORY[max(fitting)]

@@ -7,8 +7,10 @@ INT8   bitsandbytes' Linear8bitLt: int8 (N, K), and a float32 scale of each outp
 NF4    bitsandbytes' Linear4bit: codes of 4 bits (N, K / 2), the first one of a byte in its upper
        half; a table of the 16 codes; a float32 scale of each 64 inputs (QLoRA, arXiv 2305.14314)
 
-The kernels multiply by the weights that these formats stand for. bitsandbytes also rounds the
-inputs of an int8 product to 8 bits, so its results differ slightly. Knows tensors only.
+The kernels multiply by the weights that these formats stand for, with two differences from
+bitsandbytes. It also rounds the inputs of an int8 product to 8 bits. And it rounds each weight of
+NF4 to 16 bits; the kernels round the 16 codes to 16 bits, and scale the sums of products.
+Knows tensors only.
 """
 
 from __future__ import annotations
@@ -33,14 +35,14 @@ class Matrix:
     bias: Tensor  # (N,)
     values: Tensor
     scales: Tensor | None = None
-    code: Tensor | None = None  # (16,)
+    code: Tensor | None = None  # (16,) float32, rounded to 16 bits
 
     @property
     def format(self) -> Any:
         return PLAIN if self.scales is None else INT8 if self.code is None else NF4
 
     def exact(self) -> Tensor:
-        """Return the weights (N, K) in float32, rounded as the products round them."""
+        """Return the weights (N, K) in float32 by which the kernels multiply."""
         if self.scales is None:
             return self.values.float()
         if self.code is None:
@@ -48,7 +50,7 @@ class Matrix:
         pairs = self.values.flatten().int()
         codes = torch.stack([pairs >> 4, pairs & 15], dim=-1)
         weights = self.code[codes].view(-1, BLOCK.value) * self.scales[:, None]
-        return weights.view(self.outputs, self.inputs).to(self.bias.dtype).float()
+        return weights.view(self.outputs, self.inputs)
 
 
 def matrices(product: Map) -> Sequence[Matrix] | None:
@@ -71,6 +73,7 @@ def _matrix(module: Any) -> Matrix | None:
 def _quantized(module: Any) -> Matrix | None:
     """Return the matrix of a module of bitsandbytes."""
     weight, shape = module.weight, (module.out_features, module.in_features)
+    dtype = module.bias.dtype
     if weight.dtype == torch.int8 and hasattr(weight, "SCB"):
         # The first call of the module moves the scales to its state.
         largest = module.state.SCB if weight.SCB is None else weight.SCB
@@ -83,7 +86,7 @@ def _quantized(module: Any) -> Matrix | None:
         from bitsandbytes.functional import dequantize_blockwise
 
         scales = dequantize_blockwise(scales, state.state2) + state.offset
-    return Matrix(*shape, module.bias, weight.data, scales.float(), state.code.float())
+    return Matrix(*shape, module.bias, weight.data, scales.float(), state.code.to(dtype).float())
 
 
 class NormedProduct:
