@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 import triton
-from transformers import Kosmos2TextConfig
+from torch import nn
+from transformers import Kosmos2TextConfig, Kosmos2VisionConfig
 from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextForCausalLM
 from triton.backends.compiler import GPUTarget
 
 from kosmos_ros.kosmos2.blocks import Block
-from kosmos_ros.kosmos2.kernels import CHAINING_CAPABILITY
+from kosmos_ros.kosmos2.kernels import CHAINING_CAPABILITY, norms
 from kosmos_ros.kosmos2.kernels.step import Rules, State, Step, Text
 from kosmos_ros.kosmos2.kernels.tiles import tiles
 from kosmos_ros.kosmos2.kernels.weights import Matrix
@@ -84,6 +85,36 @@ def quantize(step, form):
         block[0] = [joined] * 3
 
 
+class Norms:
+    """The kernel of norms.run, compiled instead of launched."""
+
+    def __init__(self):
+        self.kernel, self.made = norms.norm_row, []
+
+    def __getitem__(self, grid):
+        return lambda *arguments, **options: self.made.append(
+            self.kernel.run(*arguments, grid=grid, warmup=True, **options)
+        )
+
+
+def norm_kernels(dtype):
+    """Return the norms of many rows, of KOSMOS-2's sizes."""
+    text, vision = Kosmos2TextConfig(), Kosmos2VisionConfig()
+    norms.norm_row = compiled = Norms()
+    for width, inner, activation in (
+        (text.embed_dim, text.ffn_dim, norms.GELU),
+        (vision.hidden_size, vision.intermediate_size, norms.QUICK_GELU),
+    ):
+        x, y = torch.empty(2, width, dtype=dtype), torch.empty(2, inner, dtype=dtype)
+        layer_norm = nn.LayerNorm(width).to(dtype)
+        inner_norm = nn.LayerNorm(inner).to(dtype) if activation is norms.GELU else None
+        norms.run(x, layer_norm)
+        norms.run(x, layer_norm, x)
+        norms.run(y, inner_norm, None, activation)
+    norms.norm_row = compiled.kernel
+    return compiled.made
+
+
 def kernels(capability, dtype, rows=ROWS, form="plain"):
     """Return the kernels (Compiled) of a model with KOSMOS-2's sizes."""
     target = GPUTarget("cuda", capability, 32)
@@ -127,8 +158,9 @@ def kernels(capability, dtype, rows=ROWS, form="plain"):
                 torch.zeros(count, 10),
             )
             step._run(state, count, 1)
+        made = [*step.kernels, *norm_kernels(dtype)]
     name = str(dtype).removeprefix("torch.")
-    return [_measured(kernel, capability, name) for kernel in step.kernels]
+    return [_measured(kernel, capability, name) for kernel in made]
 
 
 def _measured(kernel, capability, dtype):

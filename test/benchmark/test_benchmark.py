@@ -11,6 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
 from benchmark import engine, node, serving, streams, subjects
 from benchmark.report import BANDWIDTH, Result, plot, table, write_json
+from kosmos_ros.kosmos2.engine import Engine
 
 RESULTS = [
     Result("caption", 20.0, "ms", "generate", 50.0),
@@ -68,10 +69,11 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
         engine.stages(shapes, 1),
         serving.load(shapes, 2),
         streams.streams(shapes, 1),
+        streams.cameras(shapes, 1),
         node.overhead(shapes, 1),
     ]
     results = [result for part in parts for result in part]
-    assert len({(result.name, result.against) for result in results}) == len(results) == 44
+    assert len({(result.name, result.against) for result in results}) == len(results) == 46
     # One more token is a difference of two times, so noise may make it negative.
     assert all(result.value > 0 for result in results if "one more token" not in result.name)
 
@@ -105,6 +107,24 @@ def test_quantized_weights_take_less(shapes):
     assert before == nf4.baseline == pytest.approx(4e-9 * shapes.engine.info.parameters, rel=0.1)
     # Embeddings are not quantized.
     assert before > int8.value > nf4.value > before / 8
+
+
+def test_a_model_of_16_bits_chooses_nearly_the_tokens_of_float32(shapes):
+    assert not list(engine.closeness(shapes, engine.TOKENS))  # it runs in float32
+    less = subjects.Subject(
+        "shapes", Engine.load("shapes", device="cpu", dtype="bfloat16"), shapes.processor
+    )
+    results = list(engine.closeness(less, engine.TOKENS))
+    parts = ["first pass", "step of 1 row", "step of 8 rows"]
+    parts += [f"{part}, with torch's kernels" for part in parts]
+    assert [result.name for result in results] == [
+        f"shapes: tokens as in float32, {part}" for part in parts
+    ]
+    first, *steps = (result.value for result in results[:3])
+    assert engine.TOKENS - 1 == results[0].baseline > first > 30
+    assert all(first >= same > 30 for same in steps)
+    # A CPU runs torch's kernels anyway.
+    assert [first, *steps] == [result.value for result in results[3:]]
 
 
 def test_both_ways_write_as_many_tokens(shapes):

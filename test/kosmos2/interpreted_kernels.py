@@ -15,8 +15,11 @@ import torch
 import triton.language as tl
 from torch import nn
 from torch.nn import functional
-from transformers import Kosmos2TextConfig
-from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2TextForCausalLM
+from transformers import Kosmos2TextConfig, Kosmos2VisionConfig
+from transformers.models.kosmos2.modeling_kosmos2 import (
+    Kosmos2TextForCausalLM,
+    Kosmos2VisionEncoderLayer,
+)
 from triton.runtime import interpreter
 from triton.runtime.errors import OutOfResources
 
@@ -24,7 +27,7 @@ from kosmos_ros.kosmos2 import int8, kernels
 from kosmos_ros.kosmos2.blocks import Block
 from kosmos_ros.kosmos2.grammar import Grammar
 from kosmos_ros.kosmos2.grounding import GRID
-from kosmos_ros.kosmos2.kernels import sampling
+from kosmos_ros.kosmos2.kernels import norms, sampling
 from kosmos_ros.kosmos2.kernels.step import Rules, State, Step, Text, supports
 from kosmos_ros.kosmos2.kernels.tiles import BY_SHARED_MEMORY, FewRows, OneRow, Tiles
 
@@ -516,17 +519,19 @@ def quantized(made, convert, **options):
 
 
 @pytest.mark.parametrize(
-    ("convert", "options", "positions"),
+    ("convert", "options", "positions", "dtype"),
     [
-        (to_int8, {}, [9]),
-        (to_int8, {"used": True}, [3, 20, 0]),
-        (to_nf4, {}, [9]),
-        (to_nf4, {}, [3, 20, 0]),
-        (to_nf4, {"nested": True}, [9]),
+        (to_int8, {}, [9], torch.float32),
+        (to_int8, {"used": True}, [3, 20, 0], torch.float32),
+        (to_nf4, {}, [9], torch.float32),
+        (to_nf4, {}, [3, 20, 0], torch.float32),
+        (to_nf4, {"nested": True}, [9], torch.float32),
+        (to_nf4, {}, [9], torch.bfloat16),
+        (to_nf4, {}, [3, 20, 0], torch.float16),
     ],
 )
-def test_a_model_quantized_by_bitsandbytes_equals_a_plain_step(convert, options, positions):
-    made, exact = quantized(model(layers=1), convert, **options)
+def test_a_model_quantized_by_bitsandbytes_equals_a_plain_step(convert, options, positions, dtype):
+    made, exact = quantized(model(dtype, layers=1), convert, **options)
     sizes = tiles(one=(64, 64, 4), few=(64, 64, 2, 4, 2))
     check(made, positions, Rules(grammar(), 2), sizes=sizes, exact_model=exact)
 
@@ -608,3 +613,58 @@ def test_a_row_alone_is_rounded_as_beside_another(name):
     written = alone.cache[-1, 0, 20], beside.cache[-1, 0, 20]
     assert (written[0] != written[1]).float().mean() < 0.1
     torch.testing.assert_close(alone.written[0], beside.written[0], atol=1e-3, rtol=1e-3)
+
+
+NEAR = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 4e-2}
+
+
+@pytest.mark.parametrize("dtype", NEAR)
+@pytest.mark.parametrize("shape", [(3, 64), (2, 3, 100), (1, 1)])
+def test_a_norm_of_many_rows_equals_torchs(shape, dtype):
+    torch.manual_seed(1)
+    x, residual = torch.randn(2, *shape).to(dtype)
+    module = nn.LayerNorm(shape[-1]).to(dtype).requires_grad_(False)
+    module.weight.normal_(), module.bias.normal_()
+    close = {"atol": NEAR[dtype], "rtol": NEAR[dtype]}
+    for activation, torchs in {
+        norms.NONE: lambda y: y,
+        norms.GELU: functional.gelu,
+        norms.QUICK_GELU: lambda y: y * torch.sigmoid(1.702 * y),
+    }.items():
+        for before in (None, residual):
+            for layer_norm in (None, module):
+                total, out = norms.run(x.clone(), layer_norm, before, activation)
+                expected = x if before is None else x + before
+                torch.testing.assert_close(total, expected, **close)
+                expected = torchs(expected.double())
+                if layer_norm:
+                    expected = copy.deepcopy(module).double()(expected)
+                torch.testing.assert_close(out, expected.to(dtype), **close)
+
+
+def test_a_norm_takes_rows_that_are_not_contiguous():
+    x = torch.randn(4, 3).t()
+    assert not x.is_contiguous()
+    _, out = norms.run(x, None)
+    assert torch.equal(out, x)
+
+
+@pytest.mark.parametrize("layer_of", ["text", "vision"])
+def test_a_block_with_these_norms_equals_one_without(layer_of, monkeypatch):
+    if layer_of == "text":
+        layer, make, width = model(torch.float16).model.layers[0], Block.text, SIZES["embed_dim"]
+    else:
+        sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2}
+        config = Kosmos2VisionConfig(**sizes, attn_implementation="sdpa")
+        layer = Kosmos2VisionEncoderLayer(config).half().requires_grad_(False)
+        make, width = Block.vision, 64
+    torch.manual_seed(2)
+    hidden = torch.randn(2, 5, width).half()
+    expected = make(layer)(hidden.clone())
+    monkeypatch.setattr(kernels, "fast_norms", lambda weight: norms)
+    launched, run = [], norms.run
+    monkeypatch.setattr(
+        norms, "run", lambda *args, **names: launched.append(1) or run(*args, **names)
+    )
+    torch.testing.assert_close(make(layer)(hidden.clone()), expected, atol=2e-2, rtol=2e-2)
+    assert len(launched) == (4 if layer_of == "text" else 3)

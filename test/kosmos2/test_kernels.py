@@ -50,13 +50,15 @@ def test_the_kernels_of_few_rows_are_compiled_once_and_fit_in_the_smallest_gpu(t
     names = [line.split()[3] for line in lines if line.startswith("86 bfloat16")]
     # Each once: another number of rows compiles nothing again. The products are qkv of the first
     # block and of others, out, up, and down of the last block and of others.
+    # The norms of many rows are those of the text model (3) and of the vision tower (3).
     once = ["attend:", "before_head:", "choose:", "embed:", "head_few_rows:"]
-    assert sorted(names) == sorted([*once, *["block_few_rows:"] * 6])
+    assert sorted(names) == sorted([*once, *["block_few_rows:"] * 6, *["norm_row:"] * 6])
 
 
 def test_a_cpu_and_full_precision_are_left_to_torch():
     assert not kernels.available(torch.device("cpu"), torch.bfloat16)
     assert not kernels.available(torch.device("cuda:0"), torch.float32)
+    assert kernels.fast_norms(torch.ones(1, dtype=torch.bfloat16)) is None
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,36 @@ def test_a_gpu_whose_driver_triton_cannot_use_is_left_to_torch(monkeypatch, capl
     (record,) = caplog.records
     assert record.message.startswith("a Triton kernel failed; continuing with torch's kernels")
     assert record.message.endswith("libcuda.so cannot found!")
+
+
+@triton
+def test_a_gpu_that_cannot_run_the_norms_is_left_to_torch(monkeypatch, caplog):
+    from kosmos_ros.kosmos2.kernels import norms
+
+    ran, error = [], RuntimeError("no C compiler")
+
+    def run(*arguments):
+        ran.append(arguments)
+        if error:
+            raise error
+
+    kernels._norms.cache_clear()
+    monkeypatch.setattr(norms, "run", run)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)  # this machine has no GPU
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    weight = types.SimpleNamespace(
+        is_cuda=True, device=torch.device("cuda:0"), dtype=torch.bfloat16
+    )
+    assert kernels.fast_norms(weight) is kernels.fast_norms(weight) is None
+    assert len(ran) == 1
+    (record,) = caplog.records
+    assert record.message.endswith("no C compiler")
+    error = None
+    kernels._norms.cache_clear()
+    assert kernels.fast_norms(weight) is norms
+    weight.dtype = torch.float32
+    assert kernels.fast_norms(weight) is None
+    kernels._norms.cache_clear()
 
 
 @pytest.mark.parametrize("found", [None, types.SimpleNamespace(__version__="3.4.0")])

@@ -11,6 +11,7 @@ from kosmos_ros.kosmos2.products import (
     LARGE_PRODUCT,
     MKL_ROWS,
     fused,
+    head,
     large_with_either,
     large_with_onednn,
     linear,
@@ -102,3 +103,20 @@ def test_a_fused_product_has_the_outputs_of_its_modules_side_by_side(outputs):
     assert len({module.weight.untyped_storage().data_ptr() for module in modules}) == 1
     again = torch.cat([module(hidden) for module in modules], -1)
     torch.testing.assert_close(again, apart, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("outputs", [16, 13])
+def test_a_head_has_any_number_of_outputs_and_shares_its_weights(monkeypatch, on_gpu, outputs):
+    monkeypatch.setattr(torch.Tensor, "is_cuda", on_gpu)
+    module = nn.Linear(INPUTS, outputs, bias=False).requires_grad_(False)
+    tied, own = nn.Embedding(outputs, INPUTS), nn.Embedding(outputs, INPUTS)
+    tied.weight = module.weight
+    before, others = module.weight.clone(), own.weight
+    product = head(module, tied, own)
+    hidden = torch.randn(2, 3, INPUTS)
+    torch.testing.assert_close(product(hidden), hidden @ before.T, atol=1e-5, rtol=1e-4)
+    assert torch.equal(module.weight, before)
+    assert tied.weight is module.weight and own.weight is others
+    rows = module.weight.untyped_storage().nbytes() / module.weight[0].nbytes
+    assert rows == (16 if on_gpu else outputs)

@@ -28,8 +28,8 @@ def norm_row(
 ):  # fmt: skip
     """Write norm(activation(x + residual)) of a row of x (M, H) to `out`, and the sum to `total`.
 
-    Without `weight`, there is no norm; without `residual`, there is no sum. Each of the three is
-    rounded, as torch does. FIT is the next power of two of H.
+    Without `weight`, there is no norm; without `residual`, there is no sum. The sum and GELU are
+    rounded to the type of x, as torch does. FIT is the next power of two of H.
     """
     h = tl.arange(0, FIT)
     here = h < H
