@@ -113,8 +113,8 @@ def test_the_table_names_the_first_token_that_rounding_changes(capsys):
 def test_other_tokens_than_those_of_generate_are_a_fault(checked, monkeypatch):
     step = Decoder.step
 
-    def others(decoder, drafts):
-        first, *rest = step(decoder, drafts)
+    def others(decoder, *arguments):
+        first, *rest = step(decoder, *arguments)
         return [[(min(token + 1, 400), near) for token, near in first], *rest]
 
     monkeypatch.setattr(Decoder, "step", others)
