@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kosmos_ros.kosmos2 import kernels
 from kosmos_ros.kosmos2.products import Map, fused, linear
 
 _onednn_lock = threading.Lock()  # oneDNN's switch is global
@@ -30,7 +29,8 @@ class Block:
 
     `before` and `between` are the layer norms before the attention and before the products.
     `within` and `inner` are those that only a Kosmos2TextBlock has: before the output product of
-    the attention and before the last product.
+    the attention and before the last product. `fast`: the module kernels.norms if its kernel runs
+    on this device, otherwise None.
     """
 
     def __init__(
@@ -43,11 +43,12 @@ class Block:
         activation: Any,
         inner: nn.LayerNorm | None,
         down: Any,
+        fast: Any,
     ) -> None:
         self.heads, self.depth = attention.num_heads, attention.head_dim
         self.plain = type(up) is nn.Linear  # weights are not quantized
-        # Without CUDA graphs, as with quantized weights, torch launches its kernels faster.
-        fast = kernels.fast_norms(up.weight) if self.plain else None
+        if not self.plain:  # without CUDA graphs, torch launches its own kernels faster
+            fast = None
         self._before = norm(before, fast)
         self._qkv = fused(attention.q_proj, attention.k_proj, attention.v_proj)
         self._within = norm(within, fast) if within else _same
@@ -71,7 +72,7 @@ class Block:
         return self._activation is _gelu
 
     @classmethod
-    def text(cls, block: Any) -> Block:
+    def text(cls, block: Any, fast: Any = None) -> Block:
         """Return a block with the weights of a Kosmos2TextBlock."""
         attention, ffn = block.self_attn, block.ffn
         return cls(
@@ -83,10 +84,11 @@ class Block:
             ffn.activation_fn,
             ffn.ffn_layernorm,
             ffn.fc2,
+            fast,
         )
 
     @classmethod
-    def vision(cls, layer: Any) -> Block:
+    def vision(cls, layer: Any, fast: Any = None) -> Block:
         """Return a block with the weights of a Kosmos2VisionEncoderLayer."""
         mlp = layer.mlp
         return cls(
@@ -98,6 +100,7 @@ class Block:
             mlp.activation_fn,
             None,
             mlp.fc2,
+            fast,
         )
 
     def project(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,10 +131,7 @@ def attend(
 
 
 def norm(module: nn.LayerNorm, fast: Any = None) -> Map:
-    """Return a function that computes the layer norm of `module`.
-
-    With `fast`, the module kernels.norms, the function launches the kernel in there.
-    """
+    """Return a function that computes the layer norm of `module`. For `fast` see Block."""
     if fast:
         return lambda hidden: fast.run(hidden, module)[1]
     shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps

@@ -45,7 +45,8 @@ class Passes:
         self._head = head(model.lm_head, inner.embed_tokens)
         self._table = inner.embed_tokens.weight
         self._scale = float(inner.embed_scale)
-        self._blocks = [Block.text(layer) for layer in inner.layers]
+        fast = kernels.fast_norms(self._table)
+        self._blocks = [Block.text(layer, fast) for layer in inner.layers]
         self._norm = norm(inner.layer_norm)
         self.device, self._dtype = self._table.device, self._table.dtype
         # Hugging Face's positions begin after that of the padding token.

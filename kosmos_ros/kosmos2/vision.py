@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from kosmos_ros.kosmos2 import kernels
 from kosmos_ros.kosmos2.blocks import Block, norm
 from kosmos_ros.kosmos2.products import linear
 
@@ -24,7 +25,8 @@ class Vision:
         tower, projection = model.vision_model.model, model.image_to_text_projection
         self._embed = tower.embeddings
         self._before = norm(tower.pre_layrnorm)
-        self._blocks = [Block.vision(layer) for layer in tower.encoder.layers]
+        fast = kernels.fast_norms(tower.post_layernorm.weight)
+        self._blocks = [Block.vision(layer, fast) for layer in tower.encoder.layers]
         self._after = norm(tower.post_layernorm)
         self._dense = linear(projection.dense)
         self._queries = projection.latent_query

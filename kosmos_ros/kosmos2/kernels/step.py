@@ -13,22 +13,20 @@ import logging
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from triton import cdiv, next_power_of_2
 from triton.errors import TritonError
 
+from kosmos_ros.kosmos2.blocks import Block
 from kosmos_ros.kosmos2.kernels import attention, linear, sampling
 from kosmos_ros.kosmos2.kernels.chain import EARLY, LATE, OFF
 from kosmos_ros.kosmos2.kernels.tiles import Tiles
 from kosmos_ros.kosmos2.kernels.weights import NormedProduct, matrices
 from kosmos_ros.kosmos2.products import Map
 from kosmos_ros.sanitize import first_line
-
-if TYPE_CHECKING:
-    from kosmos_ros.kosmos2.blocks import Block
 
 MAX_ROWS: int = linear.ROWS.value
 FAILURES = (
