@@ -35,15 +35,18 @@ def main() -> None:
     options = parser.parse_args()
     options.few = options.quick or options.engine
     results: list[Result] = []
+    subjects_of = [("embedded", "Embedded model"), ("full", "Full size, random weights")]
+    if options.engine:
+        subjects_of.reverse()  # the time on a borrowed GPU may end before the benchmark does
     try:
-        for name, title in (("embedded", "Embedded model"), ("full", "Full size, random weights")):
+        for name, title in subjects_of:
             if name == "full" and options.quick:
                 continue
             begun = len(results)
             parts = _embedded(options) if name == "embedded" else _full(options)
             if name == "embedded" and not options.engine:
                 parts += _node(options)
-            _measure(parts, results)
+            _measure(parts, results, options)
             if options.plots:
                 options.plots.mkdir(parents=True, exist_ok=True)
                 where = _machine(options)["device" if options.device != "cpu" else "processor"]
@@ -51,16 +54,16 @@ def main() -> None:
                 plot(results[begun:], f"{title}: {where}", file)
     finally:  # after a failure or Ctrl-C, print the results so far
         print(table(results))
-        if options.json:
-            write_json(results, _machine(options), options.json)
 
 
-def _measure(parts: list[Part], results: list[Result]) -> None:
-    """Run the parts and append their results to `results`."""
+def _measure(parts: list[Part], results: list[Result], options: argparse.Namespace) -> None:
+    """Run the parts and append their results to `results`, and to the JSON file if any."""
     bar = tqdm(parts, unit="part")
     for name, part in bar:
         bar.set_postfix_str(name)
         results += part()
+        if options.json:  # now, because a later part may be killed
+            write_json(results, _machine(options), options.json)
 
 
 def _embedded(options: argparse.Namespace) -> list[Part]:

@@ -260,8 +260,7 @@ def quantized(subject: Subject, runs: int) -> Iterator[Result]:
         return lambda tokens: lambda _: engine.generate(image, DETAILED.text, tokens)
 
     with tempfile.TemporaryDirectory() as folder:
-        subject.model.save_pretrained(folder)
-        subject.processor.save_pretrained(folder)
+        subject.save(folder)
         load = functools.partial(Engine.load, folder, device=str(subject.model.device))
         without = load()
         modes = ["int8"]

@@ -80,6 +80,11 @@ class Subject:
             "pixel_values": pixels.to(self.model.device)
         }
 
+    def save(self, folder: str) -> None:
+        """Write the weights and the processor's files, from which an engine can be loaded."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
     def synchronize(self) -> None:
         """Wait for the device."""
         if self.model.device.type == "cuda":

@@ -4,14 +4,17 @@
 
 import json
 import os
+from dataclasses import astuple
 
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from benchmark import engine, node, serving, streams, subjects
+from benchmark import engine, node, serving, streams, subjects, tiles
 from benchmark.report import BANDWIDTH, Result, plot, table, write_json
 from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.kernels.tiles import BY_SHARED_MEMORY, OneRow
+from kosmos_ros.kosmos2.kernels.tiles import tiles as find_tiles
 
 RESULTS = [
     Result("caption", 20.0, "ms", "generate", 50.0),
@@ -143,3 +146,37 @@ def test_token_ids_are_those_of_generate_in_the_full_width(small):
     assert small.engine.info.parameters > 200e6
     (result,) = engine.agreement(small, 8)
     assert (result.value, result.baseline) == (8, 8)
+
+
+def test_the_search_finds_the_fastest_size_of_each_product():
+    wanted = {"up": OneRow(4, 2048, 4), "down": OneRow(8, 1024, 2)}
+    candidates = tiles.one_row_candidates()
+    refused = candidates[0]
+    timed = []
+
+    def time(sizes):
+        timed.append(sizes)
+        if refused in sizes.values():
+            raise RuntimeError("out of resources")
+        return 1.0 + sum(
+            value != best
+            for name, size in sizes.items()
+            for value, best in zip(astuple(size), astuple(wanted[name]), strict=True)
+        )
+
+    start = dict.fromkeys(wanted, candidates[-1])
+    assert tiles.search(start, candidates, time) == wanted
+    assert any(refused in sizes.values() for sizes in timed)
+    assert tiles.sample(candidates, 5) == tiles.sample(candidates, 5) != candidates[:5]
+    assert tiles.sample(candidates, 10**6)
+
+
+@pytest.mark.parametrize("nf4", [True, False])
+def test_the_sizes_of_the_table_are_candidates(nf4):
+    for kilobytes in BY_SHARED_MEMORY:
+        sizes = find_tiles(kilobytes * 1024, nf4)
+        few = tiles.few_rows_candidates(kilobytes * 1024, nf4)
+        assert 20 < len(few) < 200
+        assert {sizes.few_rows[name] for name in ("out", "up", "down")} <= set(few)
+        one = set(tiles.one_row_candidates())
+        assert {size for name, size in sizes.one_row.items() if name != "head"} <= one
