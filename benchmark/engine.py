@@ -346,7 +346,7 @@ def closeness(subject: Subject, count: int) -> Iterator[Result]:
 def _same_tokens(
     engine: Engine, image: EncodedImage, wanted: Sequence[int], rows: int
 ) -> tuple[list[bool], list[bool]]:
-    """Return for each token of a caption whether a first pass, or a step, chooses it.
+    """Return for each token of a caption whether a first pass chooses it, and whether a step does.
 
     A step is compared only if the first pass before it chose the right token.
     """

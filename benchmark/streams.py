@@ -22,7 +22,7 @@ from kosmos_ros.shapes.scenes import moving_scene
 MOTIONS = {"still": 0.0, "all moving, 10 Hz": 0.1, "all moving, 1 Hz": 1.0}
 """Seconds between the frames of a stream."""
 SCENES, FRAMES = 8, 4  # frames of each scene
-CAMERAS = 8
+STREAMS = 8
 SIZE = (640, 480)
 NOISE = 3.0  # levels of sensor noise, which differs between all frames
 WRONG = {"still": 0, "all moving, 10 Hz": 1, "all moving, 1 Hz": 6}
@@ -55,12 +55,12 @@ def streams(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 def cameras(subject: Subject, runs: int) -> Iterator[Result]:
-    """Measure captions per second of CAMERAS streams at once, as `streams` does."""
+    """Measure captions per second of several streams at once, with and without drafts."""
     for motion in list(MOTIONS)[:2]:
         stream, *_ = _random(subject, motion) if subject.random else _filmed(subject, motion)
 
         def ours(run: int, drafted: bool, stream: Stream = stream) -> None:
-            numbers = [(run + camera) % len(stream.frames) for camera in range(CAMERAS)]
+            numbers = [(run + camera) % len(stream.frames) for camera in range(STREAMS)]
             images = subject.engine.encode_batch([stream.frames[number] for number in numbers])
             subject.engine.generate_batch(
                 [
@@ -75,8 +75,8 @@ def cameras(subject: Subject, runs: int) -> Iterator[Result]:
             )
 
         times = measured(subject, runs, lambda run: ours(run, True), lambda run: ours(run, False))
-        drafted, plain = (CAMERAS / statistics.median(one) * 1e3 for one in times)
-        name = f"{subject.name}: {CAMERAS} cameras, streams, {motion}"
+        drafted, plain = (STREAMS / statistics.median(one) * 1e3 for one in times)
+        name = f"{subject.name}: {STREAMS} cameras, streams, {motion}"
         yield Result(name, drafted, "captions/s", "without drafts", plain)
 
 

@@ -46,7 +46,7 @@ class Row:
 
     @property
     def left(self) -> int:
-        """Tokens that the row may still write."""
+        """The number of tokens that the row may still write."""
         return self.limit - len(self._new)
 
     @property

@@ -47,7 +47,7 @@ class Block:
     ) -> None:
         self.heads, self.depth = attention.num_heads, attention.head_dim
         self.plain = type(up) is nn.Linear  # weights are not quantized
-        if not self.plain:  # without CUDA graphs, torch launches its own kernels faster
+        if not self.plain:  # there are no CUDA graphs, and torch's kernels are launched faster
             fast = None
         self._before = norm(before, fast)
         self._qkv = fused(attention.q_proj, attention.k_proj, attention.v_proj)
@@ -141,9 +141,9 @@ def norm(module: nn.LayerNorm, fast: Any = None) -> Map:
 def _sum_norm(
     module: nn.LayerNorm, fast: Any
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a function of two hidden states: their sum, and its layer norm.
+    """Return a function of two hidden states that returns their sum, and the norm of the sum.
 
-    The function may change the first one.
+    It may overwrite its first argument.
     """
     if fast:
         return lambda product, hidden: fast.run(product, module, hidden)

@@ -60,11 +60,12 @@ def fused(*modules: Any) -> Map:
 
 
 def head(module: Any, *tied: Any) -> Map:
-    """Return the product with the weights (O, I) of `module`, for any number O.
+    """Return the product with the weights (O, I) of `module`.
 
     On a GPU, products of 16-bit numbers are several times slower if O is not a multiple of
-    ALIGNED. So the weights get more rows, of zeros, whose outputs are cut off again. Those of
-    `tied` that share the weights of `module` go on sharing them.
+    ALIGNED. So this adds rows of zeros to the weights, and the product cuts off their outputs. The
+    weights of `module`, and of each module of `tied` that shares them, become a view of the longer
+    ones.
     """
     before: Tensor = module.weight
     outputs = len(before)

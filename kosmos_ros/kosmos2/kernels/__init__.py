@@ -1,12 +1,13 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Triton kernels, for GPUs and weights that have them.
+"""Triton kernels, for the GPUs and the formats of weights that they support.
 
 A step is one pass of the decoder with up to 16 tokens. `chain` lets kernels overlap. `linear`,
-`attention` and `sampling` contain the kernels of a step, and `tiles` contains their sizes.
+`attention` and `sampling` contain the kernels of a step, and `tiles` the sizes of their tiles.
 `weights` finds the weights that they read. `step` launches them. `norms` computes the layer norms
-of all other passes. Without Triton, or for other GPUs or weights, `make` and `fast_norms` return
-None, and torch's kernels run instead. Knows tensors only.
+of other passes and of the vision tower, unless their weights are quantized. Without Triton, or for
+other GPUs or weights, `make` and `fast_norms` return None, and torch's kernels run instead. Knows
+tensors only.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def importable() -> bool:
 
 
 def available(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether the kernels can run: Triton, a GPU of capability 8.0, a 16-bit type.
+    """Return whether the kernels can run: Triton, an NVIDIA GPU of at least 8.0, a 16-bit type.
 
     Triton's interpreter (TRITON_INTERPRET=1) also runs them on a CPU, for tests.
     """
@@ -82,7 +83,7 @@ def make(text: Text, rules: Rules) -> Step | None:
 
 
 def fast_norms(weight: torch.Tensor) -> types.ModuleType | None:
-    """Return the module `norms` for weights like this one, or None if its kernel cannot run.
+    """Return the module `norms`, or None if its kernel cannot run with the type of `weight` there.
 
     Logs a warning if a GPU that should run the kernel does not.
     """

@@ -69,7 +69,10 @@ def weighted_of(numbers, norm_weight, at):
 
 @triton.jit
 def inputs_of(BK: tl.constexpr, FORMAT: tl.constexpr):
-    """Return BK inputs, in groups that a thread loads at once; in NF4, those with one scale."""
+    """Return the indices of BK inputs (groups, inputs).
+
+    A thread loads a group at once. In NF4 the inputs of a group have the same scale.
+    """
     GROUP: tl.constexpr = BLOCK if FORMAT == NF4 else VECTOR if FORMAT == INT8 else VECTOR // 2
     return tl.arange(0, BK // GROUP)[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
 
@@ -89,7 +92,7 @@ def part_of(w, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr)
 
 @triton.jit
 def pairs_of(both, code):
-    """Return the codes (..., 2) of the two weights in each byte of NF4."""
+    """Return the values (..., 2) of the two codes in each byte of NF4."""
     both = both.to(tl.int32)
     return tl.join(tl.load(code + (both >> 4)), tl.load(code + (both & 15)))
 
@@ -137,7 +140,7 @@ def one_row(
 def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.constexpr):
     """Return the products of `few_rows` with NF4. Reads BK inputs at a time.
 
-    The parts that have the same scale are multiplied as codes, and scaled afterwards.
+    Multiplies by the values of the codes, and scales the sum over each BLOCK inputs.
     """
     HALF: tl.constexpr = BLOCK // 2
     block = tl.arange(0, BK // BLOCK)
@@ -147,7 +150,8 @@ def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.const
     parts = tl.zeros((BK // BLOCK, ROWS, n.shape[0]), tl.float32)
     both = tl.load(at)
     scale = tl.load(scales + row)
-    # Not pipelined by Triton, which would copy each code to shared memory.
+    # Triton's pipelining (num_stages) would copy the value of each code to shared memory. Instead,
+    # the loop loads the next part before it multiplies this one.
     for here in tl.range(0, K, BK, num_stages=1):
         after = tl.minimum(here + BK, K - BK)
         next_both = tl.load(at + after // 2)

@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel of a layer norm of many rows, with what comes before it: a sum or an activation.
+"""Kernel of a layer norm, with the sum or the activation before it.
 
-The first pass and the vision tower have too many rows for the kernels of a step. They multiply
-with torch. For their few hundred rows, torch's layer norms take several times as long as it takes
-to read the numbers. Knows tensors only.
+First passes and the vision tower have a few hundred rows, too many for the kernels of a step, so
+torch computes their products. Its layer norms of so few rows take several times as long as reading
+the numbers. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from triton import next_power_of_2
 from kosmos_ros.kosmos2.kernels.linear import gelu
 
 NONE, GELU, QUICK_GELU = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-ELEMENTS = 16  # of a thread
+ELEMENTS = 16  # that a thread computes
 
 
 @triton.jit
@@ -28,8 +28,8 @@ def norm_row(
 ):  # fmt: skip
     """Write norm(activation(x + residual)) of a row of x (M, H) to `out`, and the sum to `total`.
 
-    Without `weight`, there is no norm; without `residual`, there is no sum. The sum and GELU are
-    rounded to the type of x, as torch does. FIT is the next power of two of H.
+    There is no norm if `weight` is None, and no sum if `residual` is None. The sum and GELU are
+    rounded to the type of x, as torch does. FIT is the smallest power of two that is at least H.
     """
     h = tl.arange(0, FIT)
     here = h < H
@@ -60,7 +60,7 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Return x + residual (..., H), and norm(activation(x + residual)).
 
-    Without `residual`, the first tensor is x.
+    If `residual` is None, the first tensor is x. If `norm` is None, the second is not normalized.
     """
     x = x.contiguous()
     total = None if residual is None else torch.empty_like(x)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step of the decoder as a chain of Triton kernels: 5 for each block, 4 around them.
 
-If kernels are few and start before their predecessors have ended, a step of one row takes little
-longer than reading the weights. Shares the weights with the modules that Hugging Face
+Few kernels, which start before their predecessors have ended, bring the time of a step of one row
+close to that of reading the weights. Shares the weights with the modules that Hugging Face
 loaded. Knows tensors only.
 """
 
@@ -95,7 +95,7 @@ def supports(text: Text) -> bool:
 
 
 def in_nf4(text: Text) -> bool:
-    """Return whether the weights of a model that the kernels compute are in NF4."""
+    """Return whether the weights of a supported model are in NF4."""
     _, product = text.blocks[0].products()[0]
     return any(matrix.format == linear.NF4 for matrix in matrices(product) or ())
 

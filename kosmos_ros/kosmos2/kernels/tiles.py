@@ -3,9 +3,10 @@
 """Sizes of the parts in which programs read weights, for GPUs with different shared memory.
 
 The sizes for 227 KiB were the fastest ones of a search on an H200 (compute capability 9.0), with
-KOSMOS-2's weights in bfloat16 and steps of 1 and 8 rows. The others are reasoned, not searched:
-the same sizes, with fewer parts in flight where shared memory is smaller, and larger parts for
-NF4. Nothing is tuned when the node starts.
+random bfloat16 weights of KOSMOS-2's size and steps of 1 and 8 rows. Those for 99 KiB and for NF4
+are reasoned, not searched: the former keep fewer numbers in flight, and the latter give a program
+more weights, because decoding them takes longer than reading them. benchmark.tiles searches sizes
+for the GPU at hand. Nothing is tuned when the node starts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class OneRow:
     warps: int
 
     def part(self, inputs: int) -> int:
-        """Return the part of `inputs` that is read at a time: a power of two that divides them."""
+        """Return how many of `inputs` are read at a time: a power of two that divides them."""
         return min(_power(inputs), self.depth)
 
 
@@ -37,7 +38,7 @@ class FewRows:
     stages: int  # parts in flight
 
     def parts(self, inputs: int) -> tuple[int, int]:
-        """Return `split` and `depth` for a number of inputs that may be less divisible."""
+        """Return `split` and `depth`, reduced if their product does not divide `inputs`."""
         part = min(_power(inputs), self.depth * self.split)
         split = max(1, min(self.split, part // self.depth))
         return split, part // split
@@ -78,7 +79,7 @@ BY_SHARED_MEMORY = {
             "head": HEAD,
         },
     ),
-    # Capability 8.0 (163 KiB), 8.6, 8.7 (163 KiB), 8.9, 12.0.
+    # Capability 8.6, 8.9, 12.0; also 8.0 and 8.7, which have 163 KiB but no sizes of their own.
     99: Tiles(
         ONE_ROW,
         {

@@ -5,12 +5,11 @@
 PLAIN  16-bit numbers (N, K)
 INT8   bitsandbytes' Linear8bitLt: int8 (N, K), and a float32 scale of each output
 NF4    bitsandbytes' Linear4bit: codes of 4 bits (N, K / 2), the first one of a byte in its upper
-       half; a table of the 16 codes; a float32 scale of each 64 inputs (QLoRA, arXiv 2305.14314)
+       half; the 16 values of the codes; a float32 scale of each 64 inputs (arXiv 2305.14314)
 
-The kernels multiply by the weights that these formats stand for, with two differences from
-bitsandbytes. It also rounds the inputs of an int8 product to 8 bits. And it rounds each weight of
-NF4 to 16 bits; the kernels round the 16 codes to 16 bits, and scale the sums of products.
-Knows tensors only.
+The results differ slightly from those of bitsandbytes. With int8, bitsandbytes also rounds the
+inputs to 8 bits, and the kernels do not. With NF4, bitsandbytes rounds each scaled weight to 16
+bits; the kernels round the 16 values, and scale the sums of products. Knows tensors only.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ class Matrix:
     bias: Tensor  # (N,)
     values: Tensor
     scales: Tensor | None = None
-    code: Tensor | None = None  # (16,) float32, rounded to 16 bits
+    code: Tensor | None = None  # (16,) float32: the values of the codes, rounded to 16 bits
 
     @property
     def format(self) -> Any:
         return PLAIN if self.scales is None else INT8 if self.code is None else NF4
 
     def exact(self) -> Tensor:
-        """Return the weights (N, K) in float32 by which the kernels multiply."""
+        """Return, in float32, the weights (N, K) that the kernels multiply by."""
         if self.scales is None:
             return self.values.float()
         if self.code is None:
