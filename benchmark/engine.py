@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -23,7 +24,7 @@ import torch
 from benchmark import subjects
 from benchmark.report import ARITHMETIC, BANDWIDTH, GENERATE, Result
 from benchmark.subjects import BRIEF, DETAILED, Subject, frames
-from kosmos_ros.kosmos2 import compat, loading, prompts
+from kosmos_ros.kosmos2 import compat, kernels, loading, prompts
 from kosmos_ros.kosmos2.answers import Answer
 from kosmos_ros.kosmos2.decoder import EncodedImage, NewRow
 from kosmos_ros.kosmos2.engine import Engine
@@ -321,16 +322,17 @@ def closeness(subject: Subject, count: int) -> Iterator[Result]:
     if subject.model.dtype == torch.float32:
         return
     (frame, *_) = long_frames(subject)
-    precise = copy.deepcopy(subject.model).float()
-    info = dataclasses.replace(subject.engine.info, dtype="float32")
-    exact = Engine(precise, subject.processor, info, location_grammar=not subject.random)
+
+    def made(model: Any, dtype: str) -> Engine:
+        info = dataclasses.replace(subject.engine.info, dtype=dtype)
+        return Engine(model, subject.processor, info, location_grammar=not subject.random)
+
+    exact = made(copy.deepcopy(subject.model).float(), "float32")
     wanted = exact.generate(exact.encode(frame), DETAILED.text, count).ids
     exact.unload()
-    without = Engine(
-        subject.model, subject.processor, subject.engine.info, location_grammar=not subject.random
-    )
-    without._decoder._passes.kernels = None
-    for engine, kernels in ((subject.engine, ""), (without, ", with torch's kernels")):
+    with mock.patch.multiple(kernels, available=lambda *_: False, fast_norms=lambda _: None):
+        without = made(subject.model, subject.engine.info.dtype)
+    for engine, suffix in ((subject.engine, ""), (without, ", with torch's kernels")):
         for rows in CLOSE_ROWS:
             first, second = _same_tokens(engine, engine.encode(frame), wanted, rows)
             for same, what in (
@@ -338,7 +340,7 @@ def closeness(subject: Subject, count: int) -> Iterator[Result]:
                 (second, f"step of {rows} row" + "s" * (rows > 1)),
             ):
                 if what != "first pass" or rows == 1:
-                    name = f"{subject.name}: tokens as in float32, {what}{kernels}"
+                    name = f"{subject.name}: tokens as in float32, {what}{suffix}"
                     yield Result(name, sum(same), "tokens", "of", float(len(same)))
 
 
@@ -356,7 +358,7 @@ def _same_tokens(
     first, second = [], []
     for group in (ends[start : start + rows] for start in ends[::rows]):
         decoder.join([NewRow(image, [*prompt, *wanted[:end]], 2) for end in group])
-        chosen = [[token for ((token, _),) in decoder.step()] for _ in range(2)]
+        chosen = [[token for ((token, _),) in decoder.step(last=last)] for last in (False, True)]
         for row in reversed(range(len(group))):
             decoder.leave(row)
         for end, one, two in zip(group, *chosen, strict=True):

@@ -57,22 +57,19 @@ def streams(subject: Subject, runs: int) -> Iterator[Result]:
 def cameras(subject: Subject, runs: int) -> Iterator[Result]:
     """Measure captions per second of several streams at once, with and without drafts."""
     for motion in list(MOTIONS)[:2]:
-        stream, *_ = _random(subject, motion) if subject.random else _filmed(subject, motion)
+        stream = next(_random(subject, motion) if subject.random else _filmed(subject, motion))
 
         def ours(run: int, drafted: bool, stream: Stream = stream) -> None:
             numbers = [(run + camera) % len(stream.frames) for camera in range(STREAMS)]
             images = subject.engine.encode_batch([stream.frames[number] for number in numbers])
-            subject.engine.generate_batch(
+            earlier = [stream.earlier[number] if drafted else None for number in numbers]
+            answers = subject.engine.generate_batch(
                 [
-                    Query(
-                        image,
-                        stream.prompt.text,
-                        stream.limit,
-                        earlier=stream.earlier[number] if drafted else None,
-                    )
-                    for image, number in zip(images, numbers, strict=True)
+                    Query(image, stream.prompt.text, stream.limit, earlier=draft)
+                    for image, draft in zip(images, earlier, strict=True)
                 ]
             )
+            assert all(isinstance(answer, Generation) for answer in answers), answers
 
         times = measured(subject, runs, lambda run: ours(run, True), lambda run: ours(run, False))
         drafted, plain = (STREAMS / statistics.median(one) * 1e3 for one in times)

@@ -47,7 +47,10 @@ class Block:
     ) -> None:
         self.heads, self.depth = attention.num_heads, attention.head_dim
         self.plain = type(up) is nn.Linear  # weights are not quantized
-        if not self.plain:  # there are no CUDA graphs, and torch's kernels are launched faster
+        self._norms = before, within, between, inner
+        affine = all(norm.elementwise_affine for norm in self._norms if norm)
+        # Blocks with quantized weights have no CUDA graphs, and Triton takes longer to launch.
+        if not self.plain or not affine:
             fast = None
         self._before = norm(before, fast)
         self._qkv = fused(attention.q_proj, attention.k_proj, attention.v_proj)
@@ -59,7 +62,6 @@ class Block:
         own = {"QuickGELUActivation": _quick_gelu, "GELUActivation": _gelu}
         self._activation: Map = own.get(type(activation).__name__, activation)
         self._inner = _activated_norm(self._activation, inner, fast)
-        self._norms = before, within, between, inner
 
     def products(self) -> list[tuple[nn.LayerNorm | None, Map]]:
         """Return the four products, each after the norm of its input, in the order of use."""

@@ -156,7 +156,7 @@ class Decoder:
         """Return the next tokens of each row: those of its draft that are right, and one more.
 
         `drafts` has for each row the tokens that may come next, fewer than `window`. None: no row
-        has any, in this step and the next one. `last`: all rows will leave after this step.
+        has any, in this step and the next one. `last`: no row needs a token after this step's.
         A step after `join` uses no drafts, and in it the rows that did not join may get no token.
         Probabilities may not be finite.
         """

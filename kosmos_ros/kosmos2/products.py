@@ -68,10 +68,15 @@ def head(module: Any, *tied: Any) -> Map:
     ones.
     """
     before: Tensor = module.weight
-    outputs = len(before)
-    if not before.is_cuda or outputs % ALIGNED == 0 or module.bias is not None:
+    outputs, inputs = before.shape
+    rows = -(-outputs // ALIGNED) * ALIGNED
+    aligned = rows == outputs or before.element_size() != 2 or not before.is_cuda
+    if aligned or type(module) is not nn.Linear or module.bias is not None:
         return linear(module)
-    weight = functional.pad(before, (0, 0, 0, -outputs % ALIGNED))
+    if before.untyped_storage().nbytes() == rows * inputs * before.element_size():
+        weight = before.as_strided((rows, inputs), (inputs, 1), 0)  # it is a view already
+    else:
+        weight = functional.pad(before, (0, 0, 0, rows - outputs))
     module.weight = nn.Parameter(weight[:outputs], requires_grad=False)
     for other in tied:
         if other.weight is before:

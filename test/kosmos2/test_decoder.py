@@ -313,6 +313,9 @@ def test_a_step_begins_before_the_previous_one_is_read(monkeypatch, engine, reco
     assert found[engine] == ["read", "asked", *["begun", "read", "asked"] * 2]
     # No pass follows the one that writes the last token of the row's limit.
     assert found[recorded] == ["begun", "read", "asked"] * 2 + ["read", "asked"]
+    events.clear()
+    recorded.generate_batch([Query(images[0], PROMPTS[0], limit) for limit in (1, 3)])
+    assert events == ["begun", "read"] * 2 + ["read"]
 
 
 def test_a_joining_row_waits_only_for_the_current_step(recorded, images):

@@ -43,8 +43,9 @@ def test_a_step_of_the_kernels_equals_a_plain_step(tests):
 
 @triton
 @pytest.mark.slow
-def test_the_kernels_of_few_rows_are_compiled_once_and_fit_in_the_smallest_gpu(tmp_path):
-    gpu = ("--capability", "86", "--dtype", "bfloat16", "--format", "plain")
+@pytest.mark.parametrize("form", ["plain", "nf4"])
+def test_the_kernels_of_few_rows_are_compiled_once_and_fit_in_the_smallest_gpu(tmp_path, form):
+    gpu = ("--capability", "86", "--dtype", "bfloat16", "--format", form)
     flags = (*gpu, "--rows", "2", "3", "8", "16")
     lines = run("compiled_kernels.py", *flags, TRITON_CACHE_DIR=str(tmp_path)).splitlines()
     names = [line.split()[3] for line in lines if line.startswith("86 bfloat16")]
@@ -73,51 +74,45 @@ def test_gpus_from_capability_8_have_the_kernels(monkeypatch, capability, hip, e
         assert kernels.available(torch.device("cuda:0"), dtype) == expected
 
 
-@triton
-def test_a_gpu_whose_driver_triton_cannot_use_is_left_to_torch(monkeypatch, caplog):
-    from kosmos_ros.kosmos2.kernels import step
+@pytest.fixture
+def gpu(monkeypatch):
+    """Weights on a GPU that this machine does not have."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    for name in ("zeros", "nn.LayerNorm"):
+        monkeypatch.setattr(f"torch.{name}", lambda *_, **__: None)
+    kernels._norms.cache_clear()
+    yield types.SimpleNamespace(is_cuda=True, device=torch.device("cuda:0"), dtype=torch.bfloat16)
+    kernels._norms.cache_clear()
 
-    def shared_memory(device):
+
+@triton
+def test_a_gpu_whose_driver_triton_cannot_use_is_left_to_torch(gpu, monkeypatch, caplog):
+    from kosmos_ros.kosmos2.kernels import norms, step
+
+    ran = []
+
+    def run(*arguments):
+        ran.append(arguments)
         raise AssertionError("libcuda.so cannot found!")
 
-    monkeypatch.setattr(kernels, "_shared_memory", shared_memory)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(norms, "run", run)
     monkeypatch.setattr(step, "supports", lambda text: True)
-    head = types.SimpleNamespace(device=torch.device("cuda:0"), dtype=torch.bfloat16)
-    assert kernels.make(types.SimpleNamespace(head=head), step.Rules()) is None
+    assert kernels.fast_norms(gpu) is None
+    assert kernels.make(types.SimpleNamespace(head=gpu), step.Rules()) is None
+    assert len(ran) == 1
     (record,) = caplog.records
     assert record.message.startswith("a Triton kernel failed; continuing with torch's kernels")
     assert record.message.endswith("libcuda.so cannot found!")
 
 
 @triton
-def test_a_gpu_that_cannot_run_the_norms_is_left_to_torch(monkeypatch, caplog):
+def test_a_gpu_has_the_norms_for_weights_of_16_bits(gpu, monkeypatch):
     from kosmos_ros.kosmos2.kernels import norms
 
-    ran, error = [], RuntimeError("no C compiler")
-
-    def run(*arguments):
-        ran.append(arguments)
-        if error:
-            raise error
-
-    kernels._norms.cache_clear()
-    monkeypatch.setattr(norms, "run", run)
-    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)  # this machine has no GPU
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    weight = types.SimpleNamespace(
-        is_cuda=True, device=torch.device("cuda:0"), dtype=torch.bfloat16
-    )
-    assert kernels.fast_norms(weight) is kernels.fast_norms(weight) is None
-    assert len(ran) == 1
-    (record,) = caplog.records
-    assert record.message.endswith("no C compiler")
-    error = None
-    kernels._norms.cache_clear()
-    assert kernels.fast_norms(weight) is norms
-    weight.dtype = torch.float32
-    assert kernels.fast_norms(weight) is None
-    kernels._norms.cache_clear()
+    monkeypatch.setattr(norms, "run", lambda *_: None)
+    assert kernels.fast_norms(gpu) is norms
+    gpu.dtype = torch.float32
+    assert kernels.fast_norms(gpu) is None
 
 
 @pytest.mark.parametrize("found", [None, types.SimpleNamespace(__version__="3.4.0")])

@@ -107,16 +107,34 @@ def test_a_fused_product_has_the_outputs_of_its_modules_side_by_side(outputs):
 
 @pytest.mark.parametrize("on_gpu", [True, False])
 @pytest.mark.parametrize("outputs", [16, 13])
-def test_a_head_has_any_number_of_outputs_and_shares_its_weights(monkeypatch, on_gpu, outputs):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_head_has_any_number_of_outputs_and_shares_its_weights(
+    monkeypatch, on_gpu, outputs, dtype
+):
     monkeypatch.setattr(torch.Tensor, "is_cuda", on_gpu)
-    module = nn.Linear(INPUTS, outputs, bias=False).requires_grad_(False)
+    module = nn.Linear(INPUTS, outputs, bias=False, dtype=dtype).requires_grad_(False)
     tied, own = nn.Embedding(outputs, INPUTS), nn.Embedding(outputs, INPUTS)
     tied.weight = module.weight
     before, others = module.weight.clone(), own.weight
-    product = head(module, tied, own)
-    hidden = torch.randn(2, 3, INPUTS)
-    torch.testing.assert_close(product(hidden), hidden @ before.T, atol=1e-5, rtol=1e-4)
-    assert torch.equal(module.weight, before)
-    assert tied.weight is module.weight and own.weight is others
-    rows = module.weight.untyped_storage().nbytes() / module.weight[0].nbytes
-    assert rows == (16 if on_gpu else outputs)
+    hidden = torch.randn(2, 3, INPUTS, dtype=dtype)
+    for turn in range(2):  # a second head of the same module pads nothing again
+        product = head(module, tied, own)
+        torch.testing.assert_close(product(hidden), hidden @ before.T)
+        assert torch.equal(module.weight, before)
+        assert tied.weight is module.weight and own.weight is others
+        rows = module.weight.untyped_storage().nbytes() / module.weight[0].nbytes
+        assert rows == (16 if on_gpu and dtype == torch.bfloat16 else outputs)
+        if turn == 0:
+            address = module.weight.data_ptr()
+    assert module.weight.data_ptr() == address
+
+
+def test_a_head_of_another_class_keeps_its_function(monkeypatch):
+    class Doubled(nn.Linear):
+        def forward(self, hidden):
+            return 2 * super().forward(hidden)
+
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    module = Doubled(INPUTS, 13, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    hidden = torch.randn(3, INPUTS).bfloat16()
+    assert torch.equal(head(module)(hidden), module(hidden))

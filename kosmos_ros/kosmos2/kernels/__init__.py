@@ -65,7 +65,9 @@ def make(text: Text, rules: Rules) -> Step | None:
     device = text.head.device
     if not available(device, text.head.dtype):
         return None
-    from kosmos_ros.kosmos2.kernels.step import FAILURES, Step, in_nf4, supports, warn
+    if device.type == "cuda" and not fast_norms(text.head):  # Triton does not work there
+        return None
+    from kosmos_ros.kosmos2.kernels.step import Step, in_nf4, supports
     from kosmos_ros.kosmos2.kernels.tiles import tiles
 
     if not supports(text):
@@ -73,11 +75,7 @@ def make(text: Text, rules: Rules) -> Step | None:
     chained, shared = False, LEAST_SHARED_MEMORY
     if device.type == "cuda":
         chained = torch.cuda.get_device_capability(device) >= CHAINING_CAPABILITY
-        try:
-            shared = _shared_memory(device)
-        except FAILURES as exc:
-            warn(exc)
-            return None
+        shared = _shared_memory(device)
     sizes = tiles(shared, in_nf4(text))
     return Step(text, rules, sizes, chained) if sizes else None
 
@@ -97,8 +95,10 @@ def _norms(device: torch.device, dtype: torch.dtype) -> types.ModuleType | None:
     from kosmos_ros.kosmos2.kernels import norms as module
     from kosmos_ros.kosmos2.kernels.step import FAILURES, warn
 
+    x = torch.zeros(1, 64, dtype=dtype, device=device)
+    norm = torch.nn.LayerNorm(64, dtype=dtype, device=device)
     try:
-        module.run(torch.zeros(1, 16, dtype=dtype, device=device), None)
+        module.run(x, norm, x, module.GELU)
     except FAILURES as exc:
         warn(exc)
         return None

@@ -153,9 +153,9 @@ def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.const
     # Triton's pipelining (num_stages) would copy the value of each code to shared memory. Instead,
     # the loop loads the next part before it multiplies this one.
     for here in tl.range(0, K, BK, num_stages=1):
-        after = tl.minimum(here + BK, K - BK)
-        next_both = tl.load(at + after // 2)
-        next_scale = tl.load(scales + row + after // BLOCK)
+        after = here + BK
+        next_both = tl.load(at + after // 2, after < K, 0)
+        next_scale = tl.load(scales + row + after // BLOCK, after < K, 0.0)
         numbers = tl.load(x + m[None, :, None] * K + here + k, exists[None, :, None], 0.0)
         weight = pairs_of(both, code).to(x.dtype.element_ty)
         weight = weight.reshape((BK // BLOCK, n.shape[0], BLOCK))
@@ -175,7 +175,7 @@ def few_rows(
 
     With NORM, x has been multiplied by the norm weight, and moments of its rows come from TILES
     tiles. FIT is the next power of two. SPLIT groups of warps each have a part of every
-    BK * SPLIT inputs.
+    BK * SPLIT inputs. With NF4, BK * SPLIT inputs are read at a time, and STAGES is not used.
     """
     BN: tl.constexpr = n.shape[0]
     m = tl.arange(0, ROWS)

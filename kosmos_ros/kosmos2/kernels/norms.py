@@ -63,13 +63,15 @@ def run(
     If `residual` is None, the first tensor is x. If `norm` is None, the second is not normalized.
     """
     x = x.contiguous()
+    residual = None if residual is None else residual.contiguous()
     total = None if residual is None else torch.empty_like(x)
     out = torch.empty_like(x)
     width = x.shape[-1]
     fit = next_power_of_2(width)
     weight, bias, eps = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
-    norm_row[(x.numel() // width,)](
-        x, residual, total, weight, bias, out, eps, width, fit, activation,
-        num_warps=min(max(fit // (32 * ELEMENTS), 1), 16),
-    )  # fmt: skip
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        norm_row[(x.numel() // width,)](
+            x, residual, total, weight, bias, out, eps, width, fit, activation,
+            num_warps=min(max(fit // (32 * ELEMENTS), 1), 16),
+        )  # fmt: skip
     return x if total is None else total, out
