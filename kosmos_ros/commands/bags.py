@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from kosmos_ros.offline.bags.many import Many, Record
 
 
+MAX_WORKERS = 10_000
+
+
 def add(commands: Any) -> None:
     """Add the subcommand to the parser's `commands`."""
     parser = commands.add_parser(
@@ -58,7 +61,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_workers,
+        type=opts.count("workers", MAX_WORKERS),
         default=0,
         metavar="N",
         help="Number of workers with --ray; each loads the model. Default: one per GPU. "
@@ -146,9 +149,3 @@ def _described(options: argparse.Namespace, many: Many, names: Sequence[str]) ->
 
     with Cluster(many, load, options.ray, options.workers, report) as cluster:
         yield from cluster.describe(names)
-
-
-def _workers(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise ConfigError(f"--workers must be a number from 1 to 10000, got {text!r}")
-    return int(text)

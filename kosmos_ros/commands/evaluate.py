@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -31,11 +30,11 @@ from kosmos_ros.offline.batches import Described, Failure
 from kosmos_ros.offline.evaluation import cider, datasets
 from kosmos_ros.offline.evaluation.datasets import Sample
 from kosmos_ros.offline.evaluation.tasks import TASKS, Answer, Task, failed
-from kosmos_ros.sanitize import quoted
 
 Asked = list[tuple[Sample, Prompt | PromptError]]
 """The samples of one image and their prompts, or why there is none."""
 
+MAX_SAMPLES = 999_999_999
 _READERS = {
     "rec": datasets.referring_expressions,
     "grounding": datasets.phrases,
@@ -83,7 +82,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=_count,
+        type=opts.count("limit", MAX_SAMPLES),
         metavar="N",
         help="Number of samples to use, from the beginning of the data set. Default: all.",
     )
@@ -224,14 +223,6 @@ def _settings(options: argparse.Namespace, load: Loader) -> dict[str, Any]:
         info = vars(load.engine.info)
         value |= {name: info[name] for name in value.keys() & info.keys()}
     return value
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
-        raise ConfigError(
-            f"--limit must be a whole number from 1 to 999999999, got {quoted(text)}"
-        )
-    return int(text)
 
 
 class _Details:

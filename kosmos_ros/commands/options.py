@@ -182,6 +182,18 @@ def check_times(options: argparse.Namespace) -> None:
         )
 
 
+def count(name: str, most: int) -> Any:
+    """Return a converter of argparse that accepts only whole numbers from 1 to `most`."""
+
+    def convert(text: str) -> int:
+        # Not isdecimal: that also accepts digits of other scripts.
+        if re.fullmatch("[0-9]{1,9}", text) and 1 <= int(text) <= most:
+            return int(text)
+        raise ConfigError(f"--{name} must be a whole number from 1 to {most}, got {quoted(text)}")
+
+    return convert
+
+
 def one_of(name: str, values: Sequence[str]) -> Any:
     """Return a converter of argparse that accepts only `values`."""
 

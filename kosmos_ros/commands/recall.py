@@ -11,13 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kosmos_ros.commands.options import add_times, check_times, make_folder, path
+from kosmos_ros.commands.options import add_times, check_times, count, make_folder, path
 from kosmos_ros.commands.output import report, save_new, write_line
 from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory import wordnet
 from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.recall import (
     DEFAULT_LIMIT,
+    MAX_LIMIT,
     Query,
     Recollection,
     recall,
@@ -36,9 +37,9 @@ def add(commands: Any) -> None:
         "recall",
         help="find frames in an observation log",
         description="Find the frames of an observation log that show what a question names, such "
-        f"as 'where did you last see the red cup?'. Writes at most {DEFAULT_LIMIT} frames, the "
-        "best one first: one JSON object per line, with the phrases that match and their boxes "
-        "in pixels of the source image. Exit codes as those of grep: 0: found; 1: no frame fits; "
+        "as 'where did you last see the red cup?'. Writes the best frame first: one JSON object "
+        "per line, with the phrases that match and their boxes in pixels of the source image. "
+        "Exit codes as those of grep: 0: found; 1: no frame fits; "
         "2: an error.",
     )
     parser.add_argument("log", type=path, metavar="FILE", help="Observation log.")
@@ -54,6 +55,13 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--last", action="store_true", help="Write the newest frame first, not the best one."
+    )
+    parser.add_argument(
+        "--max-results",
+        type=count("max-results", MAX_LIMIT),
+        default=DEFAULT_LIMIT,
+        metavar="N",
+        help=f"Largest number of frames, up to {MAX_LIMIT}. Default: {DEFAULT_LIMIT}.",
     )
     parser.add_argument(
         "--out",
@@ -81,6 +89,7 @@ def _search(options: argparse.Namespace) -> int:
         options.until,
         options.near,
         options.last,
+        options.max_results,
         now=time.time_ns(),
     )
     check_times(options)

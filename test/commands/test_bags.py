@@ -77,7 +77,7 @@ def test_ray_gives_the_results_of_one_process(kosmos, tmp_path):
         ),
         (("--phrase", "<object>"), "--phrase"),
         (("--workers", "2"), "--workers needs --ray; add --ray, or remove --workers"),
-        (("--workers", "0", "--ray"), "--workers must be a number from 1 to 10000, got '0'"),
+        (("--workers", "0", "--ray"), "--workers must be a whole number from 1 to 10000, got '0'"),
     ],
 )
 def test_an_option_that_fits_no_bag_is_named_once(kosmos, tmp_path, words, reason):

@@ -245,3 +245,21 @@ def test_a_time_that_ends_before_it_begins_is_refused(recalled):
     code, lines, err = recalled("a red cup", "--since", 5, "--until", 4)
     assert (code, lines) == (2, [])
     assert "--since must not be later than --until, got --since 5 and --until 4 ns" in err
+
+
+def test_the_number_of_results_can_be_chosen(recalled, file):
+    code, lines, _ = recalled("cup", "--max-results", "2")
+    assert (code, hours(lines)) == (0, [1, 2])
+    code, lines, _ = recalled("cup", "--max-results", "1", "--last")
+    assert (code, hours(lines)) == (0, [3])
+    with ObservationLog.open(file) as log:
+        log.add(Observation(NOON + number, "side", "a green tree") for number in range(1, 8))
+    for words, count in (((), 5), (("--max-results", "1000"), 7)):
+        assert len(recalled("tree", *words)[1]) == count
+
+
+@pytest.mark.parametrize("number", ["0", "1001", "-1", "2.5", "\u0663", "", "many"])
+def test_a_wrong_number_of_results_is_refused(recalled, number):
+    code, lines, err = recalled("cup", f"--max-results={number}")
+    assert (code, lines) == (2, [])
+    assert f"--max-results must be a whole number from 1 to 1000, got '{number}'" in err
