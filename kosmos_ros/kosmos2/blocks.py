@@ -48,7 +48,7 @@ class Block:
         self.heads, self.depth = attention.num_heads, attention.head_dim
         self.plain = type(up) is nn.Linear  # weights are not quantized
         self._norms = before, within, between, inner
-        affine = all(norm.elementwise_affine for norm in self._norms if norm)
+        affine = all(each.elementwise_affine for each in self._norms if each)
         # Blocks with quantized weights have no CUDA graphs, and Triton takes longer to launch.
         if not self.plain or not affine:
             fast = None
