@@ -7,6 +7,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
+import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from tqdm import tqdm
 
 from benchmark import engine, serving, streams, subjects
 from benchmark.report import Result, plot, table, write_json
+from kosmos_ros.errors import KosmosError
+from kosmos_ros.kosmos2 import loading
 
 Part = tuple[str, Callable[[], Iterable[Result]]]
 
@@ -26,7 +31,9 @@ def main() -> None:
     parser.add_argument(
         "--engine", action="store_true", help="only the engine, few runs; needs no ROS"
     )
-    parser.add_argument("--quick", action="store_true", help="only the embedded model, few runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="only the embedded model, few runs and prompts"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="write plots of them")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -34,6 +41,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores, help="CPU threads of both models")
     options = parser.parse_args()
     options.few = options.quick or options.engine
+    try:
+        _check(options)
+    except (KosmosError, OSError) as exc:
+        parser.error(str(exc))
     results: list[Result] = []
     subjects_of = [("embedded", "Embedded model"), ("full", "Full size, random weights")]
     if options.engine:
@@ -48,12 +59,26 @@ def main() -> None:
                 parts += _node(options)
             _measure(parts, results, options)
             if options.plots:
-                options.plots.mkdir(parents=True, exist_ok=True)
                 where = _machine(options)["device" if options.device != "cpu" else "processor"]
                 file = options.plots / f"benchmark-{name}.png"
                 plot(results[begun:], f"{title}: {where}", file)
+        if options.json:
+            write_json(results, _machine(options), options.json, complete=True)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     finally:  # after a failure or Ctrl-C, print the results so far
-        print(table(results))
+        if results:
+            print(table(results))
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise ConfigError or OSError now, not after minutes, for a wrong device or output."""
+    loading._device(options.device)
+    if options.json:
+        options.json.open("a", encoding="utf-8").close()
+    if options.plots:
+        options.plots.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.plots).close()
 
 
 def _measure(parts: list[Part], results: list[Result], options: argparse.Namespace) -> None:
@@ -63,7 +88,7 @@ def _measure(parts: list[Part], results: list[Result], options: argparse.Namespa
         bar.set_postfix_str(name)
         results += part()
         if options.json:  # now, because a later part may be killed
-            write_json(results, _machine(options), options.json)
+            write_json(results, _machine(options), options.json, complete=False)
 
 
 def _embedded(options: argparse.Namespace) -> list[Part]:

@@ -47,9 +47,12 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def write_json(results: Sequence[Result], machine: dict[str, str], file: Path) -> None:
-    """Write all results, and the machine that they were measured on."""
+def write_json(
+    results: Sequence[Result], machine: dict[str, str], file: Path, complete: bool
+) -> None:
+    """Write the results, and the machine. `complete`: no part of the benchmark is missing."""
     content = {
+        "complete": complete,
         "machine": machine,
         "results": [{**dataclasses.asdict(result), "ratio": result.ratio} for result in results],
     }

@@ -46,6 +46,8 @@ def main() -> None:
         "--most", type=int, default=40, metavar="N", help="candidates for each product"
     )
     options = parser.parse_args()
+    if options.most < 1:
+        parser.error(f"--most must be 1 or more, got {options.most}")
     if not torch.cuda.is_available():
         sys.exit("benchmark.tiles: torch sees no GPU")
     step = _step(options.device, options.quantization)

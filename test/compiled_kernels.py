@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 
 from kosmos_ros.kosmos2.blocks import Block
 from kosmos_ros.kosmos2.kernels import CHAINING_CAPABILITY, norms
-from kosmos_ros.kosmos2.kernels.step import Rules, State, Step, Text
+from kosmos_ros.kosmos2.kernels.step import MAX_ROWS, Rules, State, Step, Text
 from kosmos_ros.kosmos2.kernels.tiles import tiles
 from kosmos_ros.kosmos2.kernels.weights import Matrix
 
@@ -183,20 +183,22 @@ def main():
     for name, values in choices.items():
         kind = type(values[0])
         parser.add_argument(f"--{name}", type=kind, nargs="+", choices=values, default=values)
-    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    rows = range(1, MAX_ROWS + 1)
+    parser.add_argument("--rows", type=int, nargs="+", choices=rows, metavar="N", default=ROWS)
     options = parser.parse_args()
-    good = True
+    wrong = 0
     combinations = itertools.product(options.capability, options.dtype, options.format)
     for capability, dtype, form in combinations:
         for kernel in kernels(capability, getattr(torch, dtype), options.rows, form):
-            good &= kernel.fits
+            wrong += not kernel.fits
             print(
                 f"{'' if kernel.fits else 'DOES NOT FIT: '}{capability} {dtype} {form} "
                 f"{kernel.name}: {kernel.registers} registers, {kernel.stack} bytes of stack, "
                 f"{kernel.shared} bytes of shared memory",
                 flush=True,
             )
-    sys.exit(not good)
+    if wrong:
+        sys.exit(f"{wrong} kernels do not fit")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,9 @@ def check_log(log: Path | None) -> None:
 
 def _settings(options: argparse.Namespace) -> CameraSettings:
     """Return the settings of the node. Raises ConfigError."""
+    for name in NEEDED.values():
+        if not all(map(str.strip, getattr(options, name))):
+            raise ConfigError(f"--{name} must not be empty")
     needed = NEEDED.get(options.task)
     if needed and not getattr(options, needed):
         raise ConfigError(f"--task {options.task} needs at least one --{needed}")

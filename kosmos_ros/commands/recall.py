@@ -37,10 +37,10 @@ def add(commands: Any) -> None:
         "recall",
         help="find frames in an observation log",
         description="Find the frames of an observation log that show what a question names, such "
-        "as 'where did you last see the red cup?'. Writes the best frame first: one JSON object "
-        "per line, with the phrases that match and their boxes in pixels of the source image. "
-        "Exit codes as those of grep: 0: found; 1: no frame fits; "
-        "2: an error.",
+        "as 'where did you last see the red cup?'. Writes one JSON object per line, with the "
+        "phrases that match and their boxes in pixels of the source image. The best frame comes "
+        "first, or the newest one if the question asks for it. Exit codes as those of grep: "
+        "0: found; 1: no frame fits; 2: an error.",
     )
     parser.add_argument("log", type=path, metavar="FILE", help="Observation log.")
     parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")
@@ -54,7 +54,10 @@ def add(commands: Any) -> None:
         "--near=X,Y,R. Default: anywhere.",
     )
     parser.add_argument(
-        "--last", action="store_true", help="Write the newest frame first, not the best one."
+        "--last",
+        action="store_true",
+        help="Write the newest frame first, not the best one. A question such as 'where did you "
+        "last see the red cup?' does the same.",
     )
     parser.add_argument(
         "--max-results",

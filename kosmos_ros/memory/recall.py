@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -57,6 +58,8 @@ NAMED_COLOUR = 0.7
 CLEARLY = 1.0 / 32.0
 """Smallest distance of two centres in a relation, as a share of the frame: a cell of the grid."""
 
+LAST_SEEN = re.compile(r"\b(?:last (?:see|saw|seen|time)|most recently)\b", re.IGNORECASE)
+"""Words that ask for the newest frame."""
 RELATIONS = {
     "leftof": (-1.0, 0.0),
     "rightof": (1.0, 0.0),
@@ -145,14 +148,16 @@ class _Chunk:
 def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:
     """Return the frames that a question fits, best or newest first; empty: never seen.
 
-    The best are chosen from the newest PAGE frames with all words, or from older ones, too, if
-    these give fewer than `query.limit` results. If no frame fits, names of colours mean basic
-    colours. `net` has synonyms, see wordnet.find; None: other words than colours match only
-    themselves. Raises RequestError for a query that can never be answered, LogError if
-    the log cannot be read.
+    The newest comes first if the query or its words ask for it ("where did you last see"). The
+    best are chosen from the newest PAGE frames with all words, or from older ones, too, if these
+    give fewer than `query.limit` results. If no frame fits, names of colours mean basic colours.
+    `net` has synonyms, see wordnet.find; None: other words than colours match only themselves.
+    Raises RequestError for a query that can never be answered, LogError if the log cannot be read.
     """
     _check(query)
     query = timed(query)
+    if LAST_SEEN.search(query.text):
+        query = replace(query, last=True)
     named, dangling = question_chunks(query.text)
     if named[1:] and not _telling(named[0][1]) and _relation(named[1][0]):
         del named[0]  # "which thing is left of the cup?"

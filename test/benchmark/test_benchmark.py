@@ -4,7 +4,10 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import astuple
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +19,7 @@ from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.kernels.tiles import BY_SHARED_MEMORY, OneRow
 from kosmos_ros.kosmos2.kernels.tiles import tiles as find_tiles
 
+ROOT = Path(__file__).parents[2]
 RESULTS = [
     Result("caption", 20.0, "ms", "generate", 50.0),
     Result("captions", 30.0, "captions/s", "generate", 10.0),
@@ -35,8 +39,9 @@ def test_results_are_written_as_a_table_json_and_a_plot(tmp_path):
         "| token | 3 ms | bandwidth bound 2 | 1.50 x |",
         "| memory | 1.5 GiB |  |  |",
     ]
-    write_json(RESULTS, {"processor": "x"}, tmp_path / "results.json")
+    write_json(RESULTS, {"processor": "x"}, tmp_path / "results.json", complete=True)
     found = json.loads((tmp_path / "results.json").read_text())
+    assert found["complete"] is True
     assert found["machine"] == {"processor": "x"}
     assert found["results"][0] == {
         "name": "caption",
@@ -180,3 +185,26 @@ def test_the_sizes_of_the_table_are_candidates(nf4):
         assert {sizes.few_rows[name] for name in ("out", "up", "down")} <= set(few)
         one = set(tiles.one_row_candidates())
         assert {size for name, size in sizes.one_row.items() if name != "head"} <= one
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--device", "tpu"), "device must be"),
+        (("--json", "missing/rows.json"), "No such file or directory: 'missing/rows.json'"),
+        (("--plots", "file/plots"), "Not a directory: 'file/plots'"),
+    ],
+)
+def test_the_benchmark_refuses_wrong_options_before_it_measures(tmp_path, words, error):
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", "--engine", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert error in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and done.stdout == ""

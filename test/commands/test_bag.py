@@ -101,6 +101,8 @@ def test_a_broken_frame_is_reported_and_the_exit_code_is_1(kosmos, tmp_path):
         (("--end", "nan"), "--end must be seconds such as 2.5, got 'nan'"),
         (("--task", "prompt"), "--task must be one of brief_caption, detailed_caption, phrase_"),
         (("--task", "question"), "--task question needs at least one --question"),
+        (("--phrase", "a cup", "--phrase", ""), "--phrase must not be empty"),
+        (("--question", " "), "--question must not be empty"),
         (("--task", "phrase_grounding"), "--task phrase_grounding needs at least one --phrase"),
         (("--question", "</s>"), "--question"),
         (("--phrase", "<object>"), "--phrase"),

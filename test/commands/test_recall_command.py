@@ -263,3 +263,22 @@ def test_a_wrong_number_of_results_is_refused(recalled, number):
     code, lines, err = recalled("cup", f"--max-results={number}")
     assert (code, lines) == (2, [])
     assert f"--max-results must be a whole number from 1 to 1000, got '{number}'" in err
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "where did you last see the red cup?",
+        "when was the cup last seen",
+        "the last time you saw a cup",
+        "where did you most recently see a cup?",
+    ],
+)
+def test_a_question_for_the_last_sighting_gets_the_newest_frame_first(recalled, question):
+    code, lines, _ = recalled(question)
+    assert (code, hours(lines)) == (0, [3, 2, 1, 0])
+
+
+def test_other_questions_get_the_best_frame_first(recalled):
+    for question in ("where is the red cup?", "a cup in the last month"):
+        assert hours(recalled(question)[1]) in ([1, 2, 3, 0], [])
