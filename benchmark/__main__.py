@@ -48,7 +48,7 @@ def main() -> None:
     results: list[Result] = []
     subjects_of = [("embedded", "Embedded model"), ("full", "Full size, random weights")]
     if options.engine:
-        subjects_of.reverse()  # the time on a borrowed GPU may end before the benchmark does
+        subjects_of.reverse()  # the more important one first, if the time on a GPU is short
     try:
         for name, title in subjects_of:
             if name == "full" and options.quick:
