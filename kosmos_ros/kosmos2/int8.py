@@ -9,9 +9,6 @@ multiplies in bfloat16. Knows tensors only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -34,21 +31,6 @@ class Int8Linear(nn.Module):
         scale = weight.abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
         values = (weight / scale[:, None]).round().clamp(-127, 127)
         return cls(values.to(torch.int8), scale, module.bias)
-
-    @classmethod
-    def joined(cls, modules: Sequence[Any]) -> Int8Linear:
-        """Return one layer with the outputs of several; all must have a bias."""
-        weight, scale, bias = (
-            torch.cat([getattr(module, name) for module in modules])
-            for name in ("weight", "scale", "bias")
-        )
-        # The modules use parts of the joined weights from now on, which saves a copy.
-        start = 0
-        for module in modules:
-            end = start + len(module.weight)
-            module.weight = nn.Parameter(weight[start:end], requires_grad=False)
-            start = end
-        return cls(weight, scale, bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         flat = hidden.reshape(-1, hidden.shape[-1])

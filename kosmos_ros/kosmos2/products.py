@@ -10,7 +10,6 @@ makers than Intel. Knows tensors only.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,19 +43,38 @@ def linear(module: Any) -> Map:
 
 
 def fused(*modules: Any) -> Map:
-    """Return several products of the same input as one, with their outputs side by side."""
-    if all(isinstance(module, Int8Linear) for module in modules):
-        return Int8Linear.joined(modules)
-    if any(type(module) is not nn.Linear for module in modules):
-        return SideBySide(modules)
-    weight = torch.cat([module.weight for module in modules])
-    bias = torch.cat([module.bias for module in modules])
-    # The modules use parts of the fused weights from now on, which saves a copy.
-    ends = [0, *itertools.accumulate(module.out_features for module in modules)]
-    for module, start, end in zip(modules, ends, ends[1:], strict=False):
-        module.weight = nn.Parameter(weight[start:end], requires_grad=False)
-        module.bias = nn.Parameter(bias[start:end], requires_grad=False)
-    return Product(weight, bias)
+    """Return several products of the same input as one, with their outputs side by side.
+
+    The modules must have a bias. They use parts of the fused weights from now on, which saves a
+    copy.
+    """
+    kinds = {type(module) for module in modules}
+    if kinds == {nn.Linear}:
+        return Product(_shared(modules, "weight"), _shared(modules, "bias"))
+    if kinds == {Int8Linear}:
+        return Int8Linear(*(_shared(modules, name) for name in ("weight", "scale", "bias")))
+    return SideBySide(modules)
+
+
+def _shared(modules: Sequence[Any], name: str) -> Tensor:
+    """Return a parameter of several modules as one tensor, and make the modules use its parts."""
+    parts = [getattr(module, name) for module in modules]
+    whole = side_by_side(parts)
+    for module, part in zip(modules, whole.split([len(part) for part in parts]), strict=True):
+        setattr(module, name, nn.Parameter(part, requires_grad=False))
+    return whole
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Return tensors (N, ...) as one. Makes no copy if they already lie so in memory."""
+    first, end = parts[0], parts[0].data_ptr()
+    storage = first.untyped_storage().data_ptr()
+    for part in parts:
+        beside = part.data_ptr() == end and part.untyped_storage().data_ptr() == storage
+        if not (beside and part.is_contiguous()):
+            return torch.cat(list(parts))
+        end += part.nbytes
+    return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
 
 
 def head(module: Any, *tied: Any) -> Map:

@@ -42,14 +42,6 @@ def test_each_output_has_its_own_scale():
     assert int(small.weight.abs().max()) == 127
 
 
-@pytest.mark.parametrize("rows", [2, 50])
-def test_joined_layers_compute_the_same_side_by_side(rows):
-    parts = [Int8Linear.of(linear(outputs)) for outputs in (16, 32, 24)]
-    hidden = torch.randn(rows, 64)
-    apart = torch.cat([part(hidden) for part in parts], -1)
-    assert torch.allclose(Int8Linear.joined(parts)(hidden), apart, atol=1e-5)
-
-
 def test_quantize_replaces_all_linear_layers_except_the_kept_one():
     model = nn.Sequential(linear(), nn.LayerNorm(48), nn.ModuleList([linear(8, 48), linear(9)]))
     kept = model[2][1]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from kosmos_ros.kosmos2 import products
+from kosmos_ros.kosmos2.int8 import Int8Linear
 from kosmos_ros.kosmos2.products import (
     LARGE_PRODUCT,
     MKL_ROWS,
@@ -15,6 +16,7 @@ from kosmos_ros.kosmos2.products import (
     large_with_either,
     large_with_onednn,
     linear,
+    side_by_side,
 )
 
 INPUTS = 512
@@ -94,15 +96,36 @@ def test_the_kind_of_the_cpu_chooses_the_product(cpu, expected, monkeypatch, tmp
 
 
 @pytest.mark.parametrize("outputs", [(8, 16, 24), (LARGE, 8, 3)])
-def test_a_fused_product_has_the_outputs_of_its_modules_side_by_side(outputs):
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("rows", [2, 50])
+def test_a_fused_product_has_the_outputs_of_its_modules_side_by_side(outputs, quantized, rows):
     modules = [nn.Linear(INPUTS, size).requires_grad_(False) for size in outputs]
-    hidden = torch.randn(5, INPUTS)
+    if quantized:
+        modules = [Int8Linear.of(module) for module in modules]
+    hidden = torch.randn(rows, INPUTS)
     apart = torch.cat([module(hidden) for module in modules], -1)
-    torch.testing.assert_close(fused(*modules)(hidden), apart, atol=1e-5, rtol=1e-4)
-    # The modules use parts of the fused weights.
-    assert len({module.weight.untyped_storage().data_ptr() for module in modules}) == 1
-    again = torch.cat([module(hidden) for module in modules], -1)
-    torch.testing.assert_close(again, apart, atol=1e-5, rtol=1e-4)
+    memory = set()
+    for _ in range(2):  # fusing the same modules again copies nothing
+        torch.testing.assert_close(fused(*modules)(hidden), apart, atol=1e-5, rtol=1e-4)
+        memory |= {module.weight.untyped_storage().data_ptr() for module in modules}
+        again = torch.cat([module(hidden) for module in modules], -1)
+        torch.testing.assert_close(again, apart, atol=1e-5, rtol=1e-4)
+    assert len(memory) == 1
+
+
+def test_tensors_side_by_side_are_copied_unless_they_lie_so_in_memory():
+    whole = torch.arange(24.0).view(8, 3)
+    for parts, shared in (
+        (whole.split([2, 5, 1]), True),
+        (whole[1:].split(3), True),
+        ([whole[2:4], whole[:2]], False),
+        ([whole[:2], whole[3:]], False),
+        ([whole[:2], whole[2:].clone()], False),
+        ([whole[:, :1], whole[:, 1:2]], False),
+    ):
+        found = side_by_side(parts)
+        assert torch.equal(found, torch.cat(list(parts)))
+        assert (found.data_ptr() == parts[0].data_ptr()) == shared
 
 
 @pytest.mark.parametrize("on_gpu", [True, False])
