@@ -74,15 +74,12 @@ def quantize(step, form):
             values, scales, code = torch.empty(outputs, inputs), torch.empty(outputs), None
             return Matrix(outputs, inputs, bias, values.to(torch.int8), scales, code)
         values, scales = torch.empty(outputs * inputs // 2, 1), torch.empty(outputs * inputs // 64)
-        return Matrix(outputs, inputs, bias, values.to(torch.uint8), scales, torch.empty(16))
+        code = torch.empty(256, dtype=torch.int32)
+        return Matrix(outputs, inputs, bias, values.to(torch.uint8), scales, code)
 
-    for block in step._blocks:
-        for part in itertools.chain(*block):
-            plain = part.matrix
-            part.matrix = matrix(plain.outputs, plain.inputs, plain.bias)
-        (joined,) = block[0]
-        joined.matrix = matrix(joined.matrix.inputs, joined.matrix.inputs, joined.matrix.bias)
-        block[0] = [joined] * 3
+    for part in itertools.chain.from_iterable(itertools.chain(*step._blocks)):
+        plain = part.matrix
+        part.matrix = matrix(plain.outputs, plain.inputs, plain.bias)
 
 
 class Norms:

@@ -539,6 +539,31 @@ def test_a_model_quantized_by_bitsandbytes_equals_a_plain_step(
     check(made, positions, Rules(grammar(), 2), sizes=sizes, exact_model=exact)
 
 
+@pytest.mark.parametrize(
+    ("convert", "options"), [(to_int8, {}), (to_int8, {"used": True}), (to_nf4, {})]
+)
+def test_queries_keys_and_values_are_one_product_that_shares_the_codes(convert, options):
+    made, _ = quantized(model(layers=1), convert, **options)
+    attention = made.model.layers[0].self_attn
+    modules = [attention.q_proj, attention.k_proj, attention.v_proj]
+    hidden = torch.randn(3, SIZES["embed_dim"])
+    # The first calls of bitsandbytes may write to the log and to the module.
+    apart = copy.deepcopy(modules)
+    expected = torch.cat([module(hidden) for module in apart], -1)
+    memory = set()
+    for _ in range(2):  # a second step of the same model copies nothing
+        run = Step(parts(made), FREE, tiles(), chained=False)
+        ((joined,), *_) = run._blocks[0]
+        assert joined.matrix.outputs == 3 * SIZES["embed_dim"]
+        memory |= {module.weight.data.untyped_storage().data_ptr() for module in modules}
+        memory.add(joined.matrix.values.untyped_storage().data_ptr())
+    assert len(memory) == 1
+    found = torch.cat([module(hidden) for module in modules], -1)
+    assert torch.equal(found, expected)
+    if convert is to_int8:
+        assert all(module.state.CB.untyped_storage().data_ptr() in memory for module in modules)
+
+
 def windowed(made, rules, now, window, drafts):
     """Put `drafts` behind the newest token of each row; change a copy by the plain steps."""
     for row, tokens in enumerate(drafts):

@@ -78,23 +78,41 @@ def inputs_of(BK: tl.constexpr, FORMAT: tl.constexpr):
 
 
 @triton.jit
-def part_of(w, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr):
-    """Return the weights, or the bytes of NF4, of outputs n and BK inputs from `here` on."""
+def part_of(w, scales, code, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr):
+    """Return the weights of outputs n and BK inputs from `here` on, and their scales.
+
+    The weights of NF4 are pairs, as `looked_up` returns them.
+    """
     if FORMAT == NF4:
+        row = n[:, None].to(tl.int64) * (K // BLOCK) + (tl.arange(0, BK // BLOCK) + here // BLOCK)
         HALF: tl.constexpr = BLOCK // 2
-        at = tl.arange(0, BK // BLOCK)[:, None] * HALF + tl.arange(0, HALF)[None, :] + here // 2
-        row = K // 2
+        at = w + row[:, :, None] * HALF + tl.arange(0, HALF)[None, None, :]
+        weight = looked_up(tl.load(at), code)
+        scale = tl.load(scales + row)
     else:
         at = inputs_of(BK, FORMAT) + here
-        row = K
-    return tl.load(w + n[:, None, None].to(tl.int64) * row + at[None, :, :])
+        weight = tl.load(w + n[:, None, None].to(tl.int64) * K + at[None, :, :])
+        scale = tl.load(scales + n) if FORMAT == INT8 else 1.0
+    return weight, scale
 
 
 @triton.jit
-def pairs_of(both, code):
-    """Return the values (..., 2) of the two codes in each byte of NF4."""
-    both = both.to(tl.int32)
-    return tl.join(tl.load(code + (both >> 4)), tl.load(code + (both & 15)))
+def looked_up(both, code):
+    """Return for each byte of NF4 the values of its two codes, as one integer.
+
+    `code` (256) has it for each byte.
+    """
+    return tl.load(code + both)
+
+
+@triton.jit
+def values_of(pair, DTYPE: tl.constexpr):
+    """Return the two values (..., 2) in an integer that `looked_up` returned."""
+    BITS: tl.constexpr = pair.dtype.primitive_bitwidth // 2
+    INTEGER: tl.constexpr = tl.int16 if BITS == 16 else tl.int32
+    first = pair.to(INTEGER).to(DTYPE, bitcast=True)
+    second = (pair >> BITS).to(INTEGER).to(DTYPE, bitcast=True)
+    return tl.join(first, second)
 
 
 @triton.jit
@@ -112,9 +130,7 @@ def one_row(
         centre = tl.load(x).to(tl.float32)
         away = tl.zeros((k.shape[0],), tl.float32)
         squares = tl.zeros((k.shape[0],), tl.float32)
-    if FORMAT == NF4:
-        blocks = scales + n[:, None].to(tl.int64) * (K // BLOCK)
-        blocks += tl.arange(0, BK // BLOCK)[None, :]
+    weight, scale_of = first
     for part in tl.static_range(K // BK):
         here = part * BK
         numbers = tl.load(x + here + k).to(tl.float32)
@@ -123,16 +139,17 @@ def one_row(
             away += tl.sum(apart, 1)
             squares += tl.sum(apart * apart, 1)
             numbers = weighted_of(numbers, norm_weight, here + k)
-        weight = first if part == 0 else part_of(w, n, here, K, BK, FORMAT)
+        if part > 0:
+            weight, scale_of = part_of(w, scales, code, n, here, K, BK, FORMAT)
         if FORMAT == NF4:
             pairs = numbers.reshape((1, BK // BLOCK, BLOCK // 2, 2))
-            products = tl.sum(tl.sum(pairs_of(weight, code) * pairs, 3), 2)
-            total += products * tl.load(blocks + here // BLOCK)
+            values = values_of(weight, norm_weight.dtype.element_ty).to(tl.float32)
+            total += tl.sum(tl.sum(values * pairs, 3), 2) * scale_of
         else:
             total += tl.sum(weight.to(tl.float32) * numbers[None, :, :], 2)
     y = tl.sum(total, 1)
     if FORMAT == INT8:
-        y *= tl.load(scales + n)
+        y *= scale_of
     return normed(y, centre, away, squares, sums, scale, eps, K) if NORM else y
 
 
@@ -157,7 +174,7 @@ def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.const
         next_both = tl.load(at + after // 2, after < K, 0)
         next_scale = tl.load(scales + row + after // BLOCK, after < K, 0.0)
         numbers = tl.load(x + m[None, :, None] * K + here + k, exists[None, :, None], 0.0)
-        weight = pairs_of(both, code).to(x.dtype.element_ty)
+        weight = values_of(looked_up(both, code), x.dtype.element_ty)
         weight = weight.reshape((BK // BLOCK, n.shape[0], BLOCK))
         parts += tl.dot(numbers, tl.permute(weight, (0, 2, 1))) * scale[:, None, :]
         both = next_both
@@ -282,7 +299,7 @@ def block_one_row(
     m = tl.arange(0, 1)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = tl.minimum(n, N - 1)
-    first = part_of(w, inside, 0, K, BK, FORMAT)
+    first = part_of(w, scales, code, inside, 0, K, BK, FORMAT)
     sum_of = tl.load(sums + inside)
     offset_of = tl.load(offset + inside)
     position = tl.load(positions + m) if AFTER == QKV else None
@@ -380,7 +397,7 @@ def head_one_row(
     begin(CHAIN)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = tl.minimum(n, N - 1)
-    first = part_of(w, inside, 0, K, BK, PLAIN)
+    first = part_of(w, None, None, inside, 0, K, BK, PLAIN)
     wait(CHAIN)
     y = one_row(x, w, None, None, inside, first, None, None, 1.0, 0.0, K, BK, False, PLAIN)
     end(CHAIN)

@@ -103,7 +103,7 @@ NF4 = Tiles(
         "head": ONE_ROW["head"],
     },
     {
-        "qkv": FewRows(16, 256, 1, 8, 1),
+        "qkv": FewRows(32, 256, 1, 4, 1),
         "out": FewRows(16, 512, 1, 8, 1),
         "up": FewRows(32, 512, 1, 8, 1),
         "down": FewRows(16, 1024, 1, 8, 1),

@@ -1,11 +1,14 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of a block's products, as the kernels read them, without a copy.
+"""The weights of a block's products, as the kernels read them.
 
 PLAIN  16-bit numbers (N, K)
 INT8   bitsandbytes' Linear8bitLt: int8 (N, K), and a float32 scale of each output
 NF4    bitsandbytes' Linear4bit: codes of 4 bits (N, K / 2), the first one of a byte in its upper
-       half; the 16 values of the codes; a float32 scale of each 64 inputs (arXiv 2305.14314)
+       half; the values of both codes of each byte; a float32 scale of each 64 inputs (arXiv
+       2305.14314)
+
+The modules and the kernels share the weights.
 
 The results differ slightly from those of bitsandbytes. With int8, bitsandbytes also rounds the
 inputs to 8 bits, and the kernels do not. With NF4, bitsandbytes rounds each scaled weight to 16
@@ -22,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from kosmos_ros.kosmos2.kernels.linear import BLOCK, INT8, NF4, PLAIN
-from kosmos_ros.kosmos2.products import Map, Product, SideBySide
+from kosmos_ros.kosmos2.products import Map, Product, SideBySide, side_by_side
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Matrix:
     bias: Tensor  # (N,)
     values: Tensor
     scales: Tensor | None = None
-    code: Tensor | None = None  # (16,) float32: the values of the codes, rounded to 16 bits
+    code: Tensor | None = None  # (256,): the values of the two codes of each byte, as one integer
 
     @property
     def format(self) -> Any:
@@ -46,17 +49,36 @@ class Matrix:
             return self.values.float()
         if self.code is None:
             return self.values.float() * self.scales[:, None]
-        pairs = self.values.flatten().int()
-        codes = torch.stack([pairs >> 4, pairs & 15], dim=-1)
-        weights = self.code[codes].view(-1, BLOCK.value) * self.scales[:, None]
+        values = self.code[self.values.flatten().int()].view(self.bias.dtype)
+        weights = values.float().view(-1, BLOCK.value) * self.scales[:, None]
         return weights.view(self.outputs, self.inputs)
 
 
 def matrices(product: Map) -> Sequence[Matrix] | None:
     """Return the matrices of a product, with their outputs side by side, or None if unknown."""
     modules = product.modules if isinstance(product, SideBySide) else [product]
-    found = [_matrix(module) for module in modules]
-    return [each for each in found if each] if all(found) else None
+    maybe = [_matrix(module) for module in modules]
+    found = [matrix for matrix in maybe if matrix]
+    if len(found) < len(maybe):
+        return None
+    if len(found) > 1 and all(matrix.format == found[0].format for matrix in found):
+        return [_joined(modules, found)]
+    return found
+
+
+def _joined(modules: Sequence[Any], parts: Sequence[Matrix]) -> Matrix:
+    """Return one matrix of several quantized ones. The modules use parts of its codes."""
+    values = side_by_side([part.values for part in parts])
+    counts = [len(part.values) for part in parts]
+    for module, codes in zip(modules, values.split(counts), strict=True):
+        weight = module.weight
+        weight.data = codes
+        if hasattr(weight, "SCB"):  # the first call of the module moves the codes to its state
+            holder = module.state if weight.CB is None else weight
+            holder.CB = codes
+    scales = torch.cat([part.scales for part in parts if part.scales is not None])
+    bias = torch.cat([part.bias for part in parts])
+    return Matrix(len(bias), parts[0].inputs, bias, values, scales, parts[0].code)
 
 
 def _matrix(module: Any) -> Matrix | None:
@@ -85,7 +107,10 @@ def _quantized(module: Any) -> Matrix | None:
         from bitsandbytes.functional import dequantize_blockwise
 
         scales = dequantize_blockwise(scales, state.state2) + state.offset
-    return Matrix(*shape, module.bias, weight.data, scales.float(), state.code.to(dtype).float())
+    values = state.code.to(dtype)
+    pairs = torch.cartesian_prod(values, values)  # little-endian: the first one is the lower half
+    code = pairs.view(torch.int32 if dtype.itemsize == 2 else torch.int64).flatten()
+    return Matrix(*shape, module.bias, weight.data, scales.float(), code)
 
 
 class NormedProduct:
