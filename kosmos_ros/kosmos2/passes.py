@@ -19,7 +19,7 @@ from torch.nn import functional
 from kosmos_ros.kosmos2 import kernels
 from kosmos_ros.kosmos2.blocks import Block, attend, norm
 from kosmos_ros.kosmos2.products import head
-from kosmos_ros.kosmos2.rows import Rows, rounded_rows
+from kosmos_ros.kosmos2.rows import Rows, rounded_positions, rounded_rows
 from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.written import NONE
 
@@ -213,11 +213,11 @@ class Passes:
     def _mask(self, newest: Tensor, reach: int) -> Tensor:
         """Return the mask (B, 1, W, reach) of tokens at the positions `newest` (B, W).
 
-        A mask of numbers, because torch would convert a boolean mask in each layer.
+        A mask of numbers, with aligned rows: otherwise torch would convert it in each layer.
         """
-        behind = torch.arange(reach, device=self.device) > newest.unsqueeze(2)
+        behind = torch.arange(rounded_positions(reach), device=self.device) > newest.unsqueeze(2)
         mask = torch.zeros(behind.shape, dtype=self._dtype, device=self.device)
-        return mask.masked_fill_(behind, -torch.inf).unsqueeze(1)
+        return mask.masked_fill_(behind, -torch.inf).narrow(2, 0, reach).unsqueeze(1)
 
     def _choose(self, hidden: Tensor, tokens: Tensor, newest: Tensor) -> tuple[Tensor, Tensor]:
         """Choose the tokens (B, W) after the positions `newest` (B, W) of `tokens` (B, P).
