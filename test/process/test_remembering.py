@@ -78,7 +78,12 @@ class Client:
         self.spinner.until(again, "an answer")
 
     def seen(self, query):
-        return lambda: self.recall(query).results
+        """Return a function: whether the last sighting is there, with its pose.
+
+        The first images may arrive before the first pose.
+        """
+        question = f"where did you last see {query}?"
+        return lambda: any(result.has_pose for result in self.recall(question).results[:1])
 
 
 @pytest.fixture

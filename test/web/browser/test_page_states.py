@@ -145,7 +145,7 @@ def test_a_frozen_frame_is_the_one_on_the_screen(server, open_page):
     page = open_page(before=served)
     expect(page.locator("#frame")).to_have_attribute("aria-label", re.compile("front is here"))
     expect(page.locator("#missing")).to_be_hidden()
-    page.wait_for_function("document.querySelector('#pixels').width > 0")
+    page.wait_for_selector("#overlay[viewBox]", state="attached")  # the picture has arrived
     stamp = page.text_content("#stamp")
     page.route("**/late.jpg", lambda route: None)  # this picture never arrives
     served.send(**look("front", 2, ago(0), "A newer frame", picture="/late.jpg"))
