@@ -130,6 +130,7 @@ def _full(options: argparse.Namespace) -> list[Part]:
     subject = subjects.full(options.device)
     on_gpu = subject.model.device.type == "cuda"
     runs = (7 if options.few else 30) if on_gpu else 3
+    cameras, turns = (16, max(3, runs // 5)) if on_gpu else (1, 1)
     return [
         ("agreement", lambda: engine.agreement(subject, 20)),
         ("joins", lambda: engine.joins(subject, 60 if on_gpu else 4)),
@@ -139,7 +140,7 @@ def _full(options: argparse.Namespace) -> list[Part]:
         ("additions to a step", lambda: engine.additions(subject, runs)),
         ("Florence-2", lambda: engine.peer(runs, subject)),
         ("streams", lambda: streams.streams(subject, runs)),
-        ("cameras", lambda: engine.cameras(subject, max(1, runs // 5), 16 if on_gpu else 1)),
+        ("cameras", lambda: engine.cameras(subject, turns, cameras)),
         *on_gpu * [("streams of cameras", lambda: streams.cameras(subject, runs))],
         ("phrases", lambda: engine.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),
         ("stages", lambda: engine.stages(subject, runs)),

@@ -45,6 +45,7 @@ TURNS = 3  # measurements of each kind, in turn, because other programs disturb 
 def load(subject: Subject, questions: int) -> Iterator[Result]:
     """Measure questions while the node's worker describes eight cameras without a pause."""
     views = frames(LOAD_CAMERAS, 2)
+    subject.engine.warm_up(NodeSettings().max_batch_size, 128)  # as the node does
 
     def batch(_: int) -> None:
         encoded = subject.engine.encode_batch(views)
