@@ -33,14 +33,14 @@ from kosmos_ros.kosmos2.tokens import Tokens
 from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
 
-DRAFT_COST = {"cpu": {1: 3.0, 2: 4.0, 4: 5.5, 8: 6.5}, "cuda": {1: 1.6, 4: 2.0, 8: 2.2, 16: 2.4}}
+DRAFT_COST = {"cpu": {1: 3.0, 2: 4.0, 4: 5.5, 8: 6.5}, "cuda": {4: 2.0, 8: 2.2, 16: 2.4}}
 """Time of a pass that checks drafts, in passes without drafts, by the number of rows.
 
 Drafts that give fewer tokens do not pay. A pass without drafts is bound by reading the weights, so
 on a GPU 16 tokens of a row take about twice as long as one; a CPU also needs the time of their
-multiplications. CPU: measured with the embedded model and two threads. GPU: times on an H200 with
-weights of KOSMOS-2's size (docs/performance.md), and about 0.2 for the host, which a pass with
-drafts waits for; that part is estimated."""
+multiplications. CPU: measured with the embedded model and two threads. GPU: measured on an H200
+with weights of KOSMOS-2's size, 1 and 8 rows (docs/performance.md); the others are estimated from
+the times of these passes on the GPU."""
 
 
 class Engine:
