@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import itertools
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -186,4 +187,7 @@ def _step(device: str, quantization: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -9,6 +9,7 @@ memory for want of registers, or needs more shared memory than the GPU has for a
 import argparse
 import itertools
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -199,4 +200,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

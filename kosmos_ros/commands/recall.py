@@ -116,7 +116,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
-    """Return why no frame fits, as far as it is known, and the time of the question."""
+    """Return why no frame fits, as far as it is known, and the searched interval."""
     timeless = timed(query)
     hints = []
     if not log.search("", limit=1):
@@ -125,9 +125,8 @@ def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
         hints.append("no frame of the log has a pose, as --near requires")
     elif words := ", ".join(map(quoted, unknown_words(log, timeless.text, net))):
         hints.append(f"the log has no word for {words}")
-    if timeless.text != query.text:
-        bounds = (("since", timeless.since), ("until", timeless.until))
-        named = (f"{name} {_iso(stamp)}" for name, stamp in bounds if stamp is not None)
+    bounds = (("since", timeless.since), ("until", timeless.until))
+    if named := [f"{name} {_iso(stamp)}" for name, stamp in bounds if stamp is not None]:
         hints.append(f"searched {' '.join(named)}")
     return "".join(f"; {hint}" for hint in hints)
 

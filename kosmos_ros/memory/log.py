@@ -109,11 +109,13 @@ class ObservationLog:
         path = Path(path)
         if not path.is_file():
             raise ConfigError(f"there is no observation log {quoted(str(path), 200)}")
-        uri = f"{path.resolve().as_uri()}?mode=ro"
+        # With "ro" SQLite would leave its -wal and -shm files beside the log.
+        uri = f"{path.resolve().as_uri()}?mode=rw"
         written = size_of(beside(path, "-wal")) or beside(path, "-shm").exists()
         if not os.access(path.resolve().parent, os.W_OK) and not written:
             uri += "&immutable=1"  # SQLite cannot make its -shm file here, and needs none
         with opened(path, uri) as connection:
+            connection.execute("PRAGMA query_only = ON")
             if not is_log(connection, path):
                 raise ConfigError(
                     f"{quoted(str(path), 200)} is empty, expected an observation log"

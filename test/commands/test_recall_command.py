@@ -130,7 +130,9 @@ def test_what_was_never_seen_is_exit_code_1(recalled):
     assert (code, lines) == (1, [])
     hint = "the log has no word for 'blue', 'box'"
     assert err == f"kosmos: never seen: 'a red cup and a blue box'; {hint}\n"
-    assert recalled("cup", "--until", 0) == (1, [], "kosmos: never seen: 'cup'\n")
+    until = datetime.fromtimestamp(0).astimezone().isoformat(timespec="milliseconds")
+    hint = f"searched until {until}"
+    assert recalled("cup", "--until", 0) == (1, [], f"kosmos: never seen: 'cup'; {hint}\n")
 
 
 def test_never_seen_names_an_empty_log(kosmos, tmp_path):

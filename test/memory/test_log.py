@@ -119,6 +119,18 @@ def test_another_process_reads_what_is_written(path, log):
             reader.add([seen()])
 
 
+def test_a_reader_leaves_no_files_and_writes_nothing(path):
+    with ObservationLog.open(path) as log:
+        log.add([FULL])
+    content, files = path.read_bytes(), sorted(path.parent.iterdir())
+    with ObservationLog.read(path) as reader:
+        assert reader.search("") == [FULL.stamp]
+        with pytest.raises(LogError, match=r"memory\.db.*readonly"):
+            reader.add([seen()])
+    assert sorted(path.parent.iterdir()) == files == [path]
+    assert path.read_bytes() == content
+
+
 def test_a_reopened_log_goes_on(path):
     for stamp in (5, 6):
         with ObservationLog.open(path) as log:
