@@ -208,6 +208,56 @@ make(source, out, GreyEngine(int(batch)), settings=settings, log=None)
 """
 
 
+class Watching(GreyEngine):
+    """Sees a cup in the images of the levels 77 to 180, and says that it is day up to 124."""
+
+    def generate_batch(self, queries):
+        return [
+            Generation(text, (0.5, 0.25) if text == BOX else (), 0.75, 7, False)
+            for text in map(self.text, queries)
+        ]
+
+    def text(self, query):
+        if "<phrase> a cup</phrase>" in query.prompt:
+            return BOX if 77 <= query.image <= 180 else ""
+        if "Is it day?" in query.prompt:
+            return "yes" if query.image <= 124 else "no"
+        return "a room"
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [
+        ("video", "phrase_grounding"),
+        ("video", "question"),
+        ("video", "brief_caption"),
+        ("folder", "question"),
+    ],
+)
+def test_the_log_has_the_events_of_a_video_and_none_of_a_folder(tmp_path, kind, task):
+    source = (folder if kind == "folder" else video)(tmp_path / "in.avi")  # levels 0, 8, ... 192
+    settings = CameraSettings(
+        task=task, phrases=("a cup", "a hat"), questions=("Is it day?",), event_frames=3
+    )
+    values = {"model_settings": dict.fromkeys(MODEL_SETTINGS, ""), "settings": settings}
+    log = tmp_path / "memory.db"
+    make(source, tmp_path / "out.jsonl", Watching(), log=log, **values)
+    with ObservationLog.read(log) as reader:
+        rows = reader.connection.execute(
+            "SELECT kind, subject, answer, previous, stamp, since, name, phrases FROM event "
+            "JOIN camera ON camera.id = camera ORDER BY stamp"
+        ).fetchall()
+    number = {at: 24 - round((TIME - at) / 1e8) for row in rows for at in row[4:6]}  # of the frame
+    told = [(*row[:4], number[row[4]], number[row[5]], row[6]) for row in rows]
+    assert told == (kind == "video") * [
+        ("answered", "Is it day?", "yes", "", 2, 0, "in.avi"),
+        ("appeared", "a cup", "", "", 12, 10, "in.avi"),
+        ("answered", "Is it day?", "no", "yes", 18, 16, "in.avi"),
+    ]
+    boxes = [each["boxes"] for row in rows for each in json.loads(row[7] or "[]")]
+    assert boxes == (kind == "video") * [[[8.5, 6.38, 23.5, 17.62, 0.3536]]]  # centres of cells
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("kind", ["folder", "video"])
 def test_a_run_that_is_killed_has_the_bytes_of_one_run(tmp_path, kind):

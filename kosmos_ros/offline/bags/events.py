@@ -1,24 +1,22 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Find the events in the results of a bag: phrases come into view or leave it, answers change.
+"""The events in the results of a bag: those of its messages with requested phrases and answers.
 
-The events are found when all frames are described, from the messages with the requested phrases
-and the answers. A continued run therefore finds the events of an uninterrupted one. Knows no
-files.
+Knows no files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from kosmos_ros.memory import records
 from kosmos_ros.offline.bags.messages import OUTPUTS, Types
 from kosmos_ros.offline.unfinished import Row
-from kosmos_ros.serving.events import Event, FrameTime, Watchlist
+from kosmos_ros.offline.watched import Watched
+from kosmos_ros.serving.events import Event
 from kosmos_ros.serving.node_settings import CameraSettings
-from kosmos_ros.serving.plan import STANDING, Finding, Standing
+from kosmos_ros.serving.plan import STANDING, Finding
 
 KINDS = ("appeared", "disappeared", "answered")
 """Kind of an event for each value of kosmos_msgs/Event.kind, from 0."""
@@ -31,18 +29,6 @@ WATCHED = {
 """Topic with the results for a parameter: its type, and what the parameter asks for."""
 
 
-@dataclass
-class _Watched:
-    """A topic of results, with what was accepted so far."""
-
-    standing: Standing
-    time: FrameTime = field(default_factory=FrameTime)
-    values: Watchlist = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.values = Watchlist(self.standing.first)
-
-
 def events(
     rows: Iterable[Row], topics: Mapping[str, str], types: Types, settings: CameraSettings
 ) -> Iterator[tuple[int, Any]]:
@@ -51,16 +37,13 @@ def events(
     `rows` are the results of `topics`, which has the topic in WATCHED for each. `settings` has
     event_frames and event_seconds.
     """
-    watched = {topic: _Watched(WATCHED[own][1]) for topic, own in topics.items()}
+    watched = {topic: Watched(WATCHED[own][1], settings) for topic, own in topics.items()}
     for row in rows:
         message = types.store.deserialize_cdr(row.data, WATCHED[topics[row.topic]][0])
-        one, stamp = watched[row.topic], message.header.stamp
-        # Some drivers always send the same stamp. Then the record times count.
-        time = one.time.of(stamp.sec + stamp.nanosec * 1e-9, row.time * 1e-9)
-        details = (time, stamp, settings.event_frames, settings.event_seconds)
-        for finding in _findings(message):
-            if change := one.values.update(finding.subject, finding.value, *details):
-                yield row.time, _message(types, message, one.standing.event(change, finding))
+        stamp = message.header.stamp
+        times = stamp.sec + stamp.nanosec * 1e-9, row.time * 1e-9
+        for event in watched[row.topic].events(_findings(message), *times, stamp):
+            yield row.time, _message(types, message, event)
 
 
 def _findings(message: Any) -> list[Finding]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from kosmos_ros.errors import ConfigError
 from kosmos_ros.images.decode import load
 from kosmos_ros.kosmos2.grounding import Caption
 from kosmos_ros.kosmos2.prompts import Prompt
+from kosmos_ros.memory.records import Event
 from kosmos_ros.offline import run
 from kosmos_ros.offline.batches import Failure
-from kosmos_ros.offline.folders import coco
-from kosmos_ros.offline.folders.reading import Origin, open_reading
+from kosmos_ros.offline.folders import coco, events
+from kosmos_ros.offline.folders.reading import Origin, Video, open_reading
 from kosmos_ros.offline.run import Frame, Maker, Results
 from kosmos_ros.offline.unfinished import Row, Unfinished
 from kosmos_ros.offline.values import value_of
@@ -108,6 +109,12 @@ class Run(run.Run):
 
     def frames(self, position: int) -> Iterator[Frame | Failure]:
         return self._reading.frames(position)
+
+    def events(self, results: Unfinished) -> Iterable[Event]:
+        """Return the events in a video. Images of a folder do not follow each other."""
+        if not isinstance(self._reading, Video):
+            return ()
+        return events.events(results.rows(), self._reading.name, self.job.settings)
 
     def maker(self) -> ImageMaker:
         return ImageMaker(self.job)

@@ -166,6 +166,7 @@ class Video:
         self, path: Path, every: str, start: float, end: float, max_image_pixels: int
     ) -> None:
         cv2 = import_cv2("videos")
+        self.name = path.name  # also the camera
         self._path = path
         self._every = every
         self._start, self._end = start, end
@@ -235,6 +236,6 @@ class Video:
         if not ok:
             return Failure(name, ImageError("OpenCV cannot decode this frame"))
         stamp = self._begin + round(time * 1e9)
-        file = self._path.name
-        origin = Origin(str(self._path), file, file, stamp, bgr.nbytes, round(time, 6))
+        path, own = str(self._path), self.name
+        origin = Origin(path, own, own, stamp, bgr.nbytes, round(time, 6))
         return Frame(name, origin, bgr.nbytes, rgb(bgr))
