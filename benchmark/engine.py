@@ -102,7 +102,7 @@ def decode(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 def additions(subject: Subject, runs: int) -> Iterator[Result]:
-    """Measure one more token with the ban on repetition, and with refined boxes."""
+    """Measure one more token with no_repeat_ngram_size, and with refine_boxes."""
 
     def made(size: int, refine_boxes: bool) -> Engine:
         info = dataclasses.replace(subject.engine.info, no_repeat_ngram_size=size)
@@ -117,9 +117,10 @@ def additions(subject: Subject, runs: int) -> Iterator[Result]:
 
 @torch.inference_mode()
 def _steps(subject: Subject, runs: int, *engines: Engine) -> list[float]:
-    """Return the milliseconds of a step of one row with each engine, also after an end token.
+    """Return the median milliseconds of a step of one row, for each engine.
 
-    Unlike `_one_more`, leaves out the first pass, whose time varies with quantized weights.
+    Steps go on after an end token. Unlike in `_one_more`, the first pass is not part of the
+    measurement: with quantized weights its time varies.
     """
     (frame, *_) = long_frames(subject)
     prompt = subject.engine.token_ids(DETAILED.text)[len(subject.engine.token_ids("")) :]
@@ -144,8 +145,8 @@ def _steps(subject: Subject, runs: int, *engines: Engine) -> list[float]:
 def cameras(subject: Subject, runs: int, most: int = 16) -> Iterator[Result]:
     """Measure captions per second of several cameras at once.
 
-    Captions of random weights have the same length. As generate writes one after the other, it
-    then gets one frame.
+    With random weights all captions are equally long, and generate writes them one at a time. One
+    frame is then enough to measure its rate.
     """
     tokens = TOKENS if subject.random else 128
     for count in itertools.takewhile(lambda count: count <= most, CAMERAS):

@@ -116,7 +116,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
-    """Return why no frame fits, as far as it is known, and the searched interval."""
+    """Return the known reasons why no frame fits, and the searched interval if there is one."""
     timeless = timed(query)
     hints = []
     if not log.search("", limit=1):

@@ -34,13 +34,13 @@ from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
 
 DRAFT_COST = {"cpu": {1: 3.0, 2: 4.0, 4: 5.5, 8: 6.5}, "cuda": {4: 2.0, 8: 2.2, 16: 2.4}}
-"""Time of a pass that checks drafts, in passes without drafts, by the number of rows.
+"""Time of a pass that checks drafts, in passes without drafts, by the largest number of rows.
 
-Drafts that give fewer tokens do not pay. A pass without drafts is bound by reading the weights, so
-on a GPU 16 tokens of a row take about twice as long as one; a CPU also needs the time of their
-multiplications. CPU: measured with the embedded model and two threads. GPU: measured on an H200
-with weights of KOSMOS-2's size, 1 and 8 rows (docs/performance.md); the others are estimated from
-the times of these passes on the GPU."""
+Drafts pay only if they give more tokens than this. A pass without drafts is bound by reading the
+weights, so on a GPU 16 tokens of a row take about twice as long as one; a CPU also needs the time
+of their multiplications. CPU: measured with the embedded model and two threads. GPU: measured on
+an H200 with weights of KOSMOS-2's size for 1 and 8 rows, and for others estimated from the times
+on the GPU (docs/performance.md)."""
 
 
 class Engine:
@@ -61,8 +61,8 @@ class Engine:
         self.model = model
         self._device = torch.device(info.device)
         if self._device.type == "cuda":
-            # cuDNN builds a plan for each new shape. On an H200 the first prompt of a length that
-            # is not padded then took 0.1 to 0.7 s; with torch's other kernels, 0.02 s.
+            # For the whole process: cuDNN builds a plan for each new shape. With it, the first
+            # prompt of each unpadded length took 0.1 to 0.7 s on an H200, and 0.02 s without.
             torch.backends.cuda.enable_cudnn_sdp(False)
         text = model.config.text_config
         self._tokens = tokens = Tokens(

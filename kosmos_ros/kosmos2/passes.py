@@ -213,7 +213,8 @@ class Passes:
     def _mask(self, newest: Tensor, reach: int) -> Tensor:
         """Return the mask (B, 1, W, reach) of tokens at the positions `newest` (B, W).
 
-        A mask of numbers, with aligned rows: otherwise torch would convert it in each layer.
+        It has numbers, because torch would convert a boolean mask in each layer. Its rows begin
+        at multiples of 64 numbers, because torch would copy an unaligned mask in each layer.
         """
         behind = torch.arange(rounded_positions(reach), device=self.device) > newest.unsqueeze(2)
         mask = torch.zeros(behind.shape, dtype=self._dtype, device=self.device)

@@ -45,8 +45,8 @@ def linear(module: Any) -> Map:
 def fused(*modules: Any) -> Map:
     """Return several products of the same input as one, with their outputs side by side.
 
-    The modules must have a bias. They use parts of the fused weights from now on, which saves a
-    copy.
+    Plain and Int8Linear modules must have a bias. Their weights become views of the fused ones,
+    so nothing is stored twice. Other modules stay separate.
     """
     kinds = {type(module) for module in modules}
     if kinds == {nn.Linear}:
@@ -57,7 +57,7 @@ def fused(*modules: Any) -> Map:
 
 
 def _shared(modules: Sequence[Any], name: str) -> Tensor:
-    """Return a parameter of several modules as one tensor, and make the modules use its parts."""
+    """Return a parameter of several modules as one tensor, and make theirs views of it."""
     parts = [getattr(module, name) for module in modules]
     whole = side_by_side(parts)
     for module, part in zip(modules, whole.split([len(part) for part in parts]), strict=True):
@@ -66,7 +66,7 @@ def _shared(modules: Sequence[Any], name: str) -> Tensor:
 
 
 def side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """Return tensors (N, ...) as one. Makes no copy if they already lie so in memory."""
+    """Concatenate tensors (N, ...); a view if they are already adjacent in memory."""
     first, end = parts[0], parts[0].data_ptr()
     storage = first.untyped_storage().data_ptr()
     for part in parts:

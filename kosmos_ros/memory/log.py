@@ -109,7 +109,7 @@ class ObservationLog:
         path = Path(path)
         if not path.is_file():
             raise ConfigError(f"there is no observation log {quoted(str(path), 200)}")
-        # With "ro" SQLite would leave its -wal and -shm files beside the log.
+        # SQLite removes the -wal and -shm files only if the connection may write.
         uri = f"{path.resolve().as_uri()}?mode=rw"
         written = size_of(beside(path, "-wal")) or beside(path, "-shm").exists()
         if not os.access(path.resolve().parent, os.W_OK) and not written:

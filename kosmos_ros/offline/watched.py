@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the events in results: phrases come into view or leave it, answers change.
 
-The events are found when all frames are described. A continued run therefore finds the events of
-an uninterrupted one. Knows no files.
+Events are searched only after all frames are described. A continued run therefore finds the same
+events as an uninterrupted one. Knows no files.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from kosmos_ros.serving.plan import Finding, Standing
 
 
 class Watched:
-    """The results of one camera for one kind of prompts, with what was accepted so far.
+    """Find the events of one camera for one parameter with phrases or questions.
 
-    `settings` has event_frames and event_seconds.
+    Keeps the last accepted value of each subject. Of `settings`, event_frames and event_seconds
+    count.
     """
 
     def __init__(self, standing: Standing, settings: CameraSettings) -> None:
@@ -29,15 +30,14 @@ class Watched:
         self._values = Watchlist(standing.first)
 
     def events(
-        self, findings: Iterable[Finding], stamp: float, now: float, mark: Any
+        self, findings: Iterable[Finding], stamp: float, recorded: float, mark: Any
     ) -> Iterator[Event]:
         """Yield the events that one more frame confirms.
 
-        `stamp`: the frame's time in seconds. If it repeats that of the frame before, as some
-        drivers' stamps do, `now` counts, the time of the recording. `mark` identifies the frame in
-        `Event.since`.
+        `stamp` is the frame's time in seconds. `recorded` is when it was recorded, in seconds; it
+        is used while the stamp does not change. `mark` identifies the frame in `Event.since`.
         """
-        time = self._time.of(stamp, now)
+        time = self._time.of(stamp, recorded)
         for finding in findings:
             change = self._values.update(finding.subject, finding.value, time, mark, *self._limits)
             if change:

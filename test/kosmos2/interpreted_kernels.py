@@ -542,12 +542,12 @@ def test_a_model_quantized_by_bitsandbytes_equals_a_plain_step(
 @pytest.mark.parametrize(
     ("convert", "options"), [(to_int8, {}), (to_int8, {"used": True}), (to_nf4, {})]
 )
-def test_queries_keys_and_values_are_one_product_that_shares_the_codes(convert, options):
+def test_queries_keys_and_values_are_one_product_that_shares_the_modules_weights(convert, options):
     made, _ = quantized(model(layers=1), convert, **options)
     attention = made.model.layers[0].self_attn
     modules = [attention.q_proj, attention.k_proj, attention.v_proj]
     hidden = torch.randn(3, SIZES["embed_dim"])
-    # The first calls of bitsandbytes may write to the log and to the module.
+    # The first call of a module of bitsandbytes may print a message and change the module.
     apart = copy.deepcopy(modules)
     expected = torch.cat([module(hidden) for module in apart], -1)
     memory = set()

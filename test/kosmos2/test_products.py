@@ -113,7 +113,7 @@ def test_a_fused_product_has_the_outputs_of_its_modules_side_by_side(outputs, qu
     assert len(memory) == 1
 
 
-def test_tensors_side_by_side_are_copied_unless_they_lie_so_in_memory():
+def test_adjacent_tensors_are_joined_without_a_copy():
     whole = torch.arange(24.0).view(8, 3)
     for parts, shared in (
         (whole.split([2, 5, 1]), True),

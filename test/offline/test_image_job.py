@@ -209,7 +209,7 @@ make(source, out, GreyEngine(int(batch)), settings=settings, log=None)
 
 
 class Watching(GreyEngine):
-    """Sees a cup in the images of the levels 77 to 180, and says that it is day up to 124."""
+    """Sees a cup in images of the levels of grey 77 to 180. Up to 124 it is day."""
 
     def generate_batch(self, queries):
         return [
@@ -247,7 +247,7 @@ def test_the_log_has_the_events_of_a_video_and_none_of_a_folder(tmp_path, kind, 
             "SELECT kind, subject, answer, previous, stamp, since, name, phrases FROM event "
             "JOIN camera ON camera.id = camera ORDER BY stamp"
         ).fetchall()
-    number = {at: 24 - round((TIME - at) / 1e8) for row in rows for at in row[4:6]}  # of the frame
+    number = {at: 24 - round((TIME - at) / 1e8) for row in rows for at in row[4:6]}  # of its frame
     told = [(*row[:4], number[row[4]], number[row[5]], row[6]) for row in rows]
     assert told == (kind == "video") * [
         ("answered", "Is it day?", "yes", "", 2, 0, "in.avi"),

@@ -78,7 +78,7 @@ class Client:
         self.spinner.until(again, "an answer")
 
     def seen(self, query):
-        """Return a function: whether the last sighting is there, with its pose.
+        """Return a function that tells whether the newest sighting has a pose.
 
         The first images may arrive before the first pose.
         """

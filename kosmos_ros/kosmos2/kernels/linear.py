@@ -81,7 +81,7 @@ def inputs_of(BK: tl.constexpr, FORMAT: tl.constexpr):
 def part_of(w, scales, code, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr):
     """Return the weights of outputs n and BK inputs from `here` on, and their scales.
 
-    The weights of NF4 are pairs, as `looked_up` returns them.
+    Weights of NF4 come packed in pairs; see `looked_up`. The scale of plain weights is 1.
     """
     if FORMAT == NF4:
         row = n[:, None].to(tl.int64) * (K // BLOCK) + (tl.arange(0, BK // BLOCK) + here // BLOCK)
@@ -98,9 +98,9 @@ def part_of(w, scales, code, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT:
 
 @triton.jit
 def looked_up(both, code):
-    """Return for each byte of NF4 the values of its two codes, as one integer.
+    """Return, for each byte of NF4, one integer that packs the values of its two codes.
 
-    `code` (256) has it for each byte.
+    `code` (256) is the table of these integers.
     """
     return tl.load(code + both)
 
@@ -170,9 +170,9 @@ def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.const
     # Triton's pipelining (num_stages) would copy the value of each code to shared memory. Instead,
     # the loop loads the next part before it multiplies this one.
     for here in tl.range(0, K, BK, num_stages=1):
-        after = here + BK
-        next_both = tl.load(at + after // 2, after < K, 0)
-        next_scale = tl.load(scales + row + after // BLOCK, after < K, 0.0)
+        after = tl.minimum(here + BK, K - BK)  # loads the last part twice, but needs no mask
+        next_both = tl.load(at + after // 2)
+        next_scale = tl.load(scales + row + after // BLOCK)
         numbers = tl.load(x + m[None, :, None] * K + here + k, exists[None, :, None], 0.0)
         weight = values_of(looked_up(both, code), x.dtype.element_ty)
         weight = weight.reshape((BK // BLOCK, n.shape[0], BLOCK))

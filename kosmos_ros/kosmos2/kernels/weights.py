@@ -5,7 +5,7 @@
 PLAIN  16-bit numbers (N, K)
 INT8   bitsandbytes' Linear8bitLt: int8 (N, K), and a float32 scale of each output
 NF4    bitsandbytes' Linear4bit: codes of 4 bits (N, K / 2), the first one of a byte in its upper
-       half; the values of both codes of each byte; a float32 scale of each 64 inputs (arXiv
+       half; a table of the values of both codes, by byte; a float32 scale of each 64 inputs (arXiv
        2305.14314)
 
 The modules and the kernels share the weights.
@@ -37,7 +37,7 @@ class Matrix:
     bias: Tensor  # (N,)
     values: Tensor
     scales: Tensor | None = None
-    code: Tensor | None = None  # (256,): the values of the two codes of each byte, as one integer
+    code: Tensor | None = None  # (256,): for each byte, an integer that packs its codes' values
 
     @property
     def format(self) -> Any:
@@ -55,7 +55,10 @@ class Matrix:
 
 
 def matrices(product: Map) -> Sequence[Matrix] | None:
-    """Return the matrices of a product, with their outputs side by side, or None if unknown."""
+    """Return the matrices of a product, in the order of its outputs; None if one is unknown.
+
+    Quantized ones of the same format are joined.
+    """
     modules = product.modules if isinstance(product, SideBySide) else [product]
     maybe = [_matrix(module) for module in modules]
     found = [matrix for matrix in maybe if matrix]
@@ -67,13 +70,16 @@ def matrices(product: Map) -> Sequence[Matrix] | None:
 
 
 def _joined(modules: Sequence[Any], parts: Sequence[Matrix]) -> Matrix:
-    """Return one matrix of several quantized ones. The modules use parts of its codes."""
+    """Return one matrix of several quantized ones.
+
+    The weights of the modules become views of it, so nothing is stored twice.
+    """
     values = side_by_side([part.values for part in parts])
     counts = [len(part.values) for part in parts]
     for module, codes in zip(modules, values.split(counts), strict=True):
         weight = module.weight
         weight.data = codes
-        if hasattr(weight, "SCB"):  # the first call of the module moves the codes to its state
+        if hasattr(weight, "SCB"):  # the module's first call moves weight.CB to module.state.CB
             holder = module.state if weight.CB is None else weight
             holder.CB = codes
     scales = torch.cat([part.scales for part in parts if part.scales is not None])
@@ -108,7 +114,9 @@ def _quantized(module: Any) -> Matrix | None:
 
         scales = dequantize_blockwise(scales, state.state2) + state.offset
     values = state.code.to(dtype)
-    pairs = torch.cartesian_prod(values, values)  # little-endian: the first one is the lower half
+    pairs = torch.cartesian_prod(
+        values, values
+    )  # little-endian: the first value is the lower half
     code = pairs.view(torch.int32 if dtype.itemsize == 2 else torch.int64).flatten()
     return Matrix(*shape, module.bias, weight.data, scales.float(), code)
 

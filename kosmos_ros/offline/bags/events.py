@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The events in the results of a bag: those of its messages with requested phrases and answers.
+"""Find the events in the results of a bag.
 
-Knows no files.
+They come from the messages with requested phrases and with answers. Knows no files.
 """
 
 from __future__ import annotations

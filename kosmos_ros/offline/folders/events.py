@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The events in the results of a video: those of its lines with requested phrases and answers.
+"""Find the events in the results of a video.
 
-Knows no files.
+They come from the results for requested phrases and questions. Knows no files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kosmos_ros.serving.plan import STANDING, Finding
 def events(rows: Iterable[Row], camera: str, settings: CameraSettings) -> Iterator[records.Event]:
     """Yield the events of a camera in the order of its frames.
 
-    `rows` are lines of results (JSON). `settings` has event_frames and event_seconds.
+    `rows` are lines of results (JSON). Of `settings`, event_frames and event_seconds count.
     """
     watched = {standing.name: Watched(standing, settings) for standing in STANDING}
     for row in rows:
@@ -43,7 +43,7 @@ def events(rows: Iterable[Row], camera: str, settings: CameraSettings) -> Iterat
 
 
 def _findings(value: dict[str, Any]) -> tuple[str, list[Finding]]:
-    """Return the parameter that asked for a result, and what the result says; "": a caption."""
+    """Return the parameter with the subjects of a result, and its findings; "": a caption."""
     if "question" in value:
         return "questions", [Finding(value["question"], value["caption"])]
     if value["task"] != "phrase_grounding":

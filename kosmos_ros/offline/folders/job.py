@@ -111,7 +111,7 @@ class Run(run.Run):
         return self._reading.frames(position)
 
     def events(self, results: Unfinished) -> Iterable[Event]:
-        """Return the events in a video. Images of a folder do not follow each other."""
+        """Return the events of a video. Images of a folder are no sequence: they have none."""
         if not isinstance(self._reading, Video):
             return ()
         return events.events(results.rows(), self._reading.name, self.job.settings)
