@@ -219,7 +219,7 @@ def test_the_work_is_proportional_to_the_text(monkeypatch, front, part):
     monkeypatch.setattr(grounding, "TAG", Counting(grounding.TAG))
     monkeypatch.setattr(grounding, "_UNPRINTABLE", Counting(grounding._UNPRINTABLE))
     taken = []
-    for times in (10, 20, 30, 40):
+    for times in (10, 10, 20, 30, 40):  # Python 3.12 may count no step of the first text
         text = front + part * times
         scores = [0.5] * location_tags(text)
         steps = searched = 0
@@ -233,6 +233,7 @@ def test_the_work_is_proportional_to_the_text(monkeypatch, front, part):
         # No part of the caption is copied into two phrases.
         assert sum(len(phrase.text) for phrase in phrases) <= len(caption)
         taken.append(steps)
+    del taken[0]
     assert taken[0] > 0
     assert len({after - before for before, after in pairwise(taken)}) == 1
 
