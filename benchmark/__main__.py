@@ -142,7 +142,7 @@ def _full(options: argparse.Namespace) -> list[Part]:
         ("streams", lambda: streams.streams(subject, runs)),
         ("cameras", lambda: engine.cameras(subject, turns, cameras)),
         *on_gpu * [("streams of cameras", lambda: streams.cameras(subject, runs))],
-        ("phrases", lambda: engine.phrases(subject, max(1, runs // 5), 50 if on_gpu else 1)),
+        ("phrases", lambda: engine.phrases(subject, turns, 50 if on_gpu else 1)),
         ("stages", lambda: engine.stages(subject, runs)),
         *on_gpu * [("load", lambda: serving.load(subject, 10 if options.few else 60))],
         ("memory", lambda: engine.memory(subject)),

@@ -72,13 +72,13 @@ def quantize(step, form):
 
     def matrix(outputs, inputs, bias):
         if form == "int8":
-            values, scales, code = torch.empty(outputs, inputs), torch.empty(outputs), None
-            return Matrix(outputs, inputs, bias, values.to(torch.int8), scales, code)
+            values, scales = torch.empty(outputs, inputs), torch.empty(outputs)
+            return Matrix(outputs, inputs, bias, values.to(torch.int8), scales)
         values, scales = torch.empty(outputs * inputs // 2, 1), torch.empty(outputs * inputs // 64)
-        code = torch.empty(256, dtype=torch.int32)
-        return Matrix(outputs, inputs, bias, values.to(torch.uint8), scales, code)
+        table = torch.empty(256, dtype=torch.int32)
+        return Matrix(outputs, inputs, bias, values.to(torch.uint8), scales, table)
 
-    for part in itertools.chain.from_iterable(itertools.chain(*step._blocks)):
+    for part in itertools.chain(*step._blocks):
         plain = part.matrix
         part.matrix = matrix(plain.outputs, plain.inputs, plain.bias)
 

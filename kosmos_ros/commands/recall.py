@@ -126,7 +126,8 @@ def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
     elif words := ", ".join(map(quoted, unknown_words(log, timeless.text, net))):
         hints.append(f"the log has no word for {words}")
     bounds = (("since", timeless.since), ("until", timeless.until))
-    if named := [f"{name} {_iso(stamp)}" for name, stamp in bounds if stamp is not None]:
+    given = [(name, stamp) for name, stamp in bounds if stamp is not None]
+    if named := [f"{name} {_iso(stamp) or f'{stamp} ns'}" for name, stamp in given]:
         hints.append(f"searched {' '.join(named)}")
     return "".join(f"; {hint}" for hint in hints)
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kosmos_ros.kosmos2.cuda_graphs import Cuda, Graphs, upload
+from kosmos_ros.kosmos2.cuda_graphs import Cuda, Graphs, any_shape, upload
 from kosmos_ros.kosmos2.passes import WINDOW, Passes
 from kosmos_ros.kosmos2.rows import CACHE_STEP, rounded_positions, rounded_rows
 from kosmos_ros.kosmos2.rule import Rule
@@ -136,8 +136,11 @@ class Decoder:
         width = WINDOW if fixed else 1 + max(len(row.draft) for _, row in rows)
         arguments = (start, width, upload(torch.tensor(values), self._device), images)
         first = self._passes.first
-        recorded = fixed and padded in PADDED_LENGTHS
-        (output,) = self.run(first, *arguments) if recorded else first(*arguments)
+        if fixed and padded in PADDED_LENGTHS:
+            (output,) = self.run(first, *arguments)
+        else:
+            with any_shape(self._device):
+                (output,) = first(*arguments)
         drafted = any(row.draft for _, row in rows)
         return Written(output, [number for number, _ in rows], drafted, copy=fixed)
 

@@ -33,14 +33,19 @@ from kosmos_ros.kosmos2.tokens import Tokens
 from kosmos_ros.kosmos2.torch_errors import translated
 from kosmos_ros.kosmos2.vision import Vision
 
-DRAFT_COST = {"cpu": {1: 3.0, 2: 4.0, 4: 5.5, 8: 6.5}, "cuda": {4: 2.0, 8: 2.2, 16: 2.4}}
+DRAFT_COST = {
+    "cpu": {1: 3.0, 2: 4.0, 4: 5.5, 8: 6.5},
+    "cuda": {4: 2.0, 8: 2.2, 16: 2.4},
+    "cuda, quantized": {1: 2.4, 8: 1.5},
+}
 """Time of a pass that checks drafts, in passes without drafts, by the largest number of rows.
 
 Drafts pay only if they give more tokens than this. A pass without drafts is bound by reading the
 weights, so on a GPU 16 tokens of a row take about twice as long as one; a CPU also needs the time
-of their multiplications. CPU: measured with the embedded model and two threads. GPU: measured on
-an H200 with weights of KOSMOS-2's size for 1 and 8 rows, and for others estimated from the times
-on the GPU (docs/performance.md)."""
+of their multiplications. With quantized weights, a pass has at most 16 tokens of all rows. CPU:
+measured with the embedded model and two threads. GPU: estimated from measurements on an H200 with
+weights of KOSMOS-2's size (docs/performance.md), namely from differences between captions, and
+with quantized weights from times on the GPU and 0.6 ms for the host."""
 
 
 class Engine:
@@ -60,10 +65,6 @@ class Engine:
         self.info = info
         self.model = model
         self._device = torch.device(info.device)
-        if self._device.type == "cuda":
-            # For the whole process: cuDNN builds a plan for each new shape. With it, the first
-            # prompt of each unpadded length took 0.1 to 0.7 s on an H200, and 0.02 s without.
-            torch.backends.cuda.enable_cudnn_sdp(False)
         text = model.config.text_config
         self._tokens = tokens = Tokens(
             processor.tokenizer,
@@ -262,7 +263,8 @@ class Engine:
         return [row.propose(window) for row in rows]
 
     def _draft_cost(self, rows: int) -> float:
-        costs = DRAFT_COST[self._device.type]
+        quantized = self._device.type == "cuda" and self.info.quantization != "none"
+        costs = DRAFT_COST["cuda, quantized" if quantized else self._device.type]
         return next((cost for most, cost in costs.items() if rows <= most), max(costs.values()))
 
     @torch.inference_mode()

@@ -71,7 +71,8 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     storage = first.untyped_storage().data_ptr()
     for part in parts:
         beside = part.data_ptr() == end and part.untyped_storage().data_ptr() == storage
-        if not (beside and part.is_contiguous()):
+        alike = part.dtype == first.dtype and part.shape[1:] == first.shape[1:]
+        if not (beside and alike and part.is_contiguous()):
             return torch.cat(list(parts))
         end += part.nbytes
     return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())

@@ -112,6 +112,16 @@ def is_log(connection: sqlite3.Connection, path: Path) -> bool:
     return True
 
 
+def is_marked(path: Path) -> bool:
+    """Return whether the header says that the file is a log. That of a new log may not yet.
+
+    Does not open the database. Source: the SQLite file format, section 1.3.
+    """
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(72)[68:] == APPLICATION_ID.to_bytes(4, "big")
+    return False
+
+
 def pragma(connection: sqlite3.Connection, name: str) -> int:
     """Return the number of a PRAGMA."""
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])

@@ -24,6 +24,7 @@ from kosmos_ros.memory.database import (
     beside,
     check_writable,
     is_log,
+    is_marked,
     opened,
     pragma,
     prepare,
@@ -103,17 +104,21 @@ class ObservationLog:
     def read(cls, path: str | os.PathLike[str]) -> ObservationLog:
         """Open a log for reading. Another process may write it meanwhile.
 
+        If a process that wrote it was killed, SQLite completes the file with the -wal file.
         Raises ConfigError if there is no such file, it is no log or it is damaged, and LogError if
         it cannot be read now.
         """
         path = Path(path)
         if not path.is_file():
             raise ConfigError(f"there is no observation log {quoted(str(path), 200)}")
-        # SQLite removes the -wal and -shm files only if the connection may write.
-        uri = f"{path.resolve().as_uri()}?mode=rw"
+        # SQLite leaves its -wal and -shm files if the connection may not write. Those of this
+        # user would then stop another user's node.
+        writable = all(os.access(each, os.W_OK) for each in (path, path.resolve().parent))
+        mode = "rw" if writable and is_marked(path) else "ro"
+        uri = f"{path.resolve().as_uri()}?mode={mode}"
         written = size_of(beside(path, "-wal")) or beside(path, "-shm").exists()
-        if not os.access(path.resolve().parent, os.W_OK) and not written:
-            uri += "&immutable=1"  # SQLite cannot make its -shm file here, and needs none
+        if mode == "ro" and not written:
+            uri += "&immutable=1"  # makes no such files, and needs none
         with opened(path, uri) as connection:
             connection.execute("PRAGMA query_only = ON")
             if not is_log(connection, path):

@@ -309,8 +309,9 @@ class Run(abc.ABC):
         Those that the log has from an earlier attempt are left out.
         """
         if self.job.log:
+            events = list(self.events(results))  # before the log is locked
             with ObservationLog.open(self.job.log) as log:
-                log.add_missing(results.observations, self.events(results))
+                log.add_missing(results.observations, events)
 
     def clean(self) -> None:
         """Remove the unfinished results, the database last: it says that all is written."""

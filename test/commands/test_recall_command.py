@@ -133,6 +133,8 @@ def test_what_was_never_seen_is_exit_code_1(recalled):
     until = datetime.fromtimestamp(0).astimezone().isoformat(timespec="milliseconds")
     hint = f"searched until {until}"
     assert recalled("cup", "--until", 0) == (1, [], f"kosmos: never seen: 'cup'; {hint}\n")
+    hint = f"searched since {10**30} ns"  # too late for a date
+    assert recalled("cup", "--since", 10**30) == (1, [], f"kosmos: never seen: 'cup'; {hint}\n")
 
 
 def test_never_seen_names_an_empty_log(kosmos, tmp_path):

@@ -553,7 +553,7 @@ def test_queries_keys_and_values_are_one_product_that_shares_the_modules_weights
     memory = set()
     for _ in range(2):  # a second step of the same model copies nothing
         run = Step(parts(made), FREE, tiles(), chained=False)
-        ((joined,), *_) = run._blocks[0]
+        joined, *_ = run._blocks[0]
         assert joined.matrix.outputs == 3 * SIZES["embed_dim"]
         memory |= {module.weight.data.untyped_storage().data_ptr() for module in modules}
         memory.add(joined.matrix.values.untyped_storage().data_ptr())

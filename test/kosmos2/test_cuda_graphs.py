@@ -10,7 +10,7 @@ from hypothesis import given as for_any
 from hypothesis import strategies as st
 from tape import Recorder
 
-from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Cuda, Graphs, upload
+from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Cuda, Graphs, any_shape, upload
 
 
 class Counter:
@@ -229,6 +229,18 @@ def test_a_failed_capture_restores_the_stream_and_the_allocator(monkeypatch, cap
     assert len(caplog.records) == 1
     graphs(device.launch)
     assert device.calls[-1] == "launch on main"
+
+
+def test_attention_of_a_new_shape_uses_no_cudnn_on_a_gpu():
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with any_shape(torch.device("cpu")):
+        assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    with any_shape(torch.device("cuda")):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+        assert torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
 class HostTensor:

@@ -6,6 +6,7 @@ It also writes the same ones with drafts, whatever the drafts are. The tests als
 as on a GPU: in few shapes, one step ahead, with recorded steps (tape.py).
 """
 
+import contextlib
 import re
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from tape import Recorder
 from torch.nn import functional
 
 from kosmos_ros.errors import CancelledError
+from kosmos_ros.kosmos2 import decoder as decoder_module
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Graphs
 from kosmos_ros.kosmos2.decoder import PADDED_LENGTHS, Decoder, EncodedImage
@@ -159,6 +161,51 @@ def test_steps_of_fixed_shape_write_the_same_tokens(queries, alone, replayed):
     assert len(ran) < 20
     if recorder:
         assert sum(tape.replays for tape in recorder.tapes) > len(recorder.tapes)
+
+
+@pytest.mark.parametrize("reach", [64, 83, 131])
+def test_the_rows_of_a_mask_are_aligned(engine, reach):
+    """To 8 numbers of 16 bits at least, or torch's attention on a GPU copies it in each layer."""
+    newest = torch.tensor([[3, 4], [reach - 2, reach - 1]])
+    mask = engine._decoder._passes._mask(newest, reach)
+    assert mask.shape == (2, 1, 2, reach)
+    assert all(step % 16 == 0 for step in mask.stride()[:-1]) and mask.stride()[-1] == 1
+    seen = torch.arange(reach) <= newest.unsqueeze(2)
+    assert torch.equal(mask.squeeze(1) == 0, seen)
+    assert torch.equal(mask.squeeze(1) == -torch.inf, ~seen)
+
+
+def test_only_passes_of_unpadded_prompts_may_have_any_shape(images, monkeypatch):
+    fixed, entered = with_graphs(Graphs(Recorder())), []
+
+    @contextlib.contextmanager
+    def any_shape(device):
+        entered.append(device)
+        yield
+
+    monkeypatch.setattr(decoder_module, "any_shape", any_shape)
+    for words, count in ((1, 0), (max(PADDED_LENGTHS) + 1, 1)):
+        fixed.generate(images[0], "<grounding>" + " a" * words, 2)
+        assert len(entered) == count, words
+
+
+@pytest.mark.parametrize(
+    ("device", "quantization", "rows", "cost"),
+    [
+        ("cpu", "int8", 1, 3.0),
+        ("cpu", "none", 9, 6.5),
+        ("cuda", "none", 1, 2.0),
+        ("cuda", "none", 5, 2.2),
+        ("cuda", "int8", 1, 2.4),
+        ("cuda", "nf4", 8, 1.5),
+    ],
+)
+def test_the_cost_of_drafts_depends_on_the_device_and_the_weights(
+    engine, monkeypatch, device, quantization, rows, cost
+):
+    monkeypatch.setattr(engine, "_device", torch.device(device))
+    monkeypatch.setattr(engine, "info", replace(engine.info, quantization=quantization))
+    assert engine._draft_cost(rows) == cost
 
 
 def drafted(query, answer, kind, rng):

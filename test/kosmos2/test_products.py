@@ -122,6 +122,7 @@ def test_adjacent_tensors_are_joined_without_a_copy():
         ([whole[:2], whole[3:]], False),
         ([whole[:2], whole[2:].clone()], False),
         ([whole[:, :1], whole[:, 1:2]], False),
+        ([whole[:2], whole[2:].view(torch.int32)], False),
     ):
         found = side_by_side(parts)
         assert torch.equal(found, torch.cat(list(parts)))

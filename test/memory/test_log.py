@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -419,6 +420,19 @@ def test_another_database_is_refused_and_kept(path):
     assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
+def test_another_database_is_not_completed_with_its_wal_file(path):
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("CREATE TABLE observation (id)")
+    copy = path.with_name("copy.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    files = copy.read_bytes(), Path(f"{copy}-wal").read_bytes()
+    with pytest.raises(ConfigError, match=r"copy\.db' is another SQLite database"):
+        ObservationLog.read(copy)
+    assert (copy.read_bytes(), Path(f"{copy}-wal").read_bytes()) == files
+
+
 def test_a_log_of_a_newer_version_is_refused(path):
     with ObservationLog.open(path) as log:
         log.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
@@ -457,6 +471,37 @@ def test_a_log_in_a_read_only_folder_can_be_read(path, monkeypatch):
     with ObservationLog.read(path) as reader:
         assert reader.get([1])[0].caption == "a red circle"
     assert [file.name for file in path.parent.iterdir()] == ["memory.db"]
+
+
+@pytest.mark.parametrize("allowed", [(), ("folder",), ("file",), ("folder", "file")])
+def test_a_reader_leaves_no_files_whatever_it_may_write(path, monkeypatch, allowed):
+    with ObservationLog.open(path) as log:
+        log.add([seen(1)])
+    may = {path.parent: "folder" in allowed, path: "file" in allowed}
+    uris, connect = [], sqlite3.connect
+    monkeypatch.setattr(os, "access", lambda place, mode: may[place])
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda name, **more: uris.append(name) or connect(name, **more)
+    )
+    with ObservationLog.read(path) as reader:
+        assert reader.get([1])[0].caption == "a red circle"
+    assert [*path.parent.iterdir()] == [path]
+    mode = "mode=rw" if len(allowed) == 2 else "mode=ro&immutable=1"
+    assert [uri.partition("?")[2] for uri in uris] == [mode]
+
+
+def test_what_a_killed_process_wrote_is_read_and_completed(path, log):
+    log.add([seen(1)])
+    log.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    log.add([seen(2)])
+    copy = path.with_name("copy.db")  # as after a kill -9: with a -wal file, and not open
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+    with ObservationLog.read(copy) as reader:
+        assert reader.search("") == [2, 1]
+    assert sorted(path.parent.glob("copy.db*")) == [copy]
+    with ObservationLog.read(copy) as reader:
+        assert reader.search("") == [2, 1]
 
 
 def test_what_another_user_writes_in_a_read_only_folder_is_seen(path, log, monkeypatch):

@@ -211,6 +211,13 @@ make(source, out, GreyEngine(int(batch)), settings=settings, log=None)
 class Watching(GreyEngine):
     """Sees a cup in images of the levels of grey 77 to 180. Up to 124 it is day."""
 
+    fails_after = None  # batches
+
+    def encode_batch(self, images):
+        if self.batches == self.fails_after:
+            raise RuntimeError("the test ends this run")
+        return super().encode_batch(images)
+
     def generate_batch(self, queries):
         return [
             Generation(text, (0.5, 0.25) if text == BOX else (), 0.75, 7, False)
@@ -225,6 +232,66 @@ class Watching(GreyEngine):
         return "a room"
 
 
+FRAMES = 31
+
+
+def long_video(tmp_path):
+    return video(tmp_path / "in.avi", range(0, 8 * FRAMES, 8))
+
+
+def watched(tmp_path, source, engine=None, task="brief_caption", name="memory.db", **values):
+    """Run a job with the engine; return the rows of the log's events."""
+    settings = CameraSettings(
+        task=task,
+        phrases=("a cup", "a hat"),
+        questions=("Is it day?",),
+        event_frames=3,
+        event_seconds=values.pop("event_seconds", 0.0),
+    )
+    values = {
+        "model_settings": dict.fromkeys(MODEL_SETTINGS, ""),
+        "settings": settings,
+        "log": tmp_path / name,
+        **values,
+    }
+    make(source, tmp_path / f"{name}.jsonl", engine or Watching(), **values)
+    with ObservationLog.read(tmp_path / name) as reader:
+        return reader.connection.execute(
+            "SELECT kind, subject, answer, previous, stamp, since, name, phrases FROM event "
+            "JOIN camera ON camera.id = camera ORDER BY stamp"
+        ).fetchall()
+
+
+def told(rows):
+    """Return what events say: kind, subject, answers, numbers of the frames, camera."""
+    number = {at: FRAMES - 1 - round((TIME - at) / 1e8) for row in rows for at in row[4:6]}
+    return [(*row[:4], number[row[4]], number[row[5]], row[6]) for row in rows]
+
+
+def test_events_of_a_video_follow_its_times_and_survive_a_continuation(tmp_path):
+    source = long_video(tmp_path)
+    # The period is 0.1 s, and 0.35 s pass between five frames.
+    rows = watched(tmp_path, source, event_seconds=0.35)
+    assert [row[:2] + row[4:6] for row in told(rows)] == [
+        ("answered", "Is it day?", 4, 0),
+        ("appeared", "a cup", 14, 10),
+        ("answered", "Is it day?", 20, 16),
+        ("disappeared", "a cup", 27, 23),
+    ]
+    part = watched(tmp_path, source, name="part.db", every="2", start=0.35)
+    assert [row[:2] + row[4:6] for row in told(part)] == [
+        ("answered", "Is it day?", 8, 4),
+        ("appeared", "a cup", 14, 10),
+        ("answered", "Is it day?", 20, 16),
+        ("disappeared", "a cup", 28, 24),
+    ]
+    stopping = Watching()
+    stopping.fails_after = 2
+    with pytest.raises(RuntimeError, match="the test ends this run"):
+        watched(tmp_path, source, stopping, name="again.db", event_seconds=0.35)
+    assert watched(tmp_path, source, name="again.db", event_seconds=0.35) == rows
+
+
 @pytest.mark.parametrize(
     ("kind", "task"),
     [
@@ -235,24 +302,13 @@ class Watching(GreyEngine):
     ],
 )
 def test_the_log_has_the_events_of_a_video_and_none_of_a_folder(tmp_path, kind, task):
-    source = (folder if kind == "folder" else video)(tmp_path / "in.avi")  # levels 0, 8, ... 192
-    settings = CameraSettings(
-        task=task, phrases=("a cup", "a hat"), questions=("Is it day?",), event_frames=3
-    )
-    values = {"model_settings": dict.fromkeys(MODEL_SETTINGS, ""), "settings": settings}
-    log = tmp_path / "memory.db"
-    make(source, tmp_path / "out.jsonl", Watching(), log=log, **values)
-    with ObservationLog.read(log) as reader:
-        rows = reader.connection.execute(
-            "SELECT kind, subject, answer, previous, stamp, since, name, phrases FROM event "
-            "JOIN camera ON camera.id = camera ORDER BY stamp"
-        ).fetchall()
-    number = {at: 24 - round((TIME - at) / 1e8) for row in rows for at in row[4:6]}  # of its frame
-    told = [(*row[:4], number[row[4]], number[row[5]], row[6]) for row in rows]
-    assert told == (kind == "video") * [
+    source = folder(tmp_path / "in.avi") if kind == "folder" else long_video(tmp_path)
+    rows = watched(tmp_path, source, task=task)
+    assert told(rows) == (kind == "video") * [
         ("answered", "Is it day?", "yes", "", 2, 0, "in.avi"),
         ("appeared", "a cup", "", "", 12, 10, "in.avi"),
         ("answered", "Is it day?", "no", "yes", 18, 16, "in.avi"),
+        ("disappeared", "a cup", "", "", 25, 23, "in.avi"),
     ]
     boxes = [each["boxes"] for row in rows for each in json.loads(row[7] or "[]")]
     assert boxes == (kind == "video") * [[[8.5, 6.38, 23.5, 17.62, 0.3536]]]  # centres of cells

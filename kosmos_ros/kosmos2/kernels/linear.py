@@ -78,16 +78,17 @@ def inputs_of(BK: tl.constexpr, FORMAT: tl.constexpr):
 
 
 @triton.jit
-def part_of(w, scales, code, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr):
+def part_of(w, scales, table, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT: tl.constexpr):
     """Return the weights of outputs n and BK inputs from `here` on, and their scales.
 
-    Weights of NF4 come packed in pairs; see `looked_up`. The scale of plain weights is 1.
+    Weights of NF4 are integers of `table` (256), each of which packs the values of the two codes
+    of a byte. The scale of plain weights is 1.
     """
     if FORMAT == NF4:
         row = n[:, None].to(tl.int64) * (K // BLOCK) + (tl.arange(0, BK // BLOCK) + here // BLOCK)
         HALF: tl.constexpr = BLOCK // 2
         at = w + row[:, :, None] * HALF + tl.arange(0, HALF)[None, None, :]
-        weight = looked_up(tl.load(at), code)
+        weight = tl.load(table + tl.load(at))
         scale = tl.load(scales + row)
     else:
         at = inputs_of(BK, FORMAT) + here
@@ -97,17 +98,8 @@ def part_of(w, scales, code, n, here, K: tl.constexpr, BK: tl.constexpr, FORMAT:
 
 
 @triton.jit
-def looked_up(both, code):
-    """Return, for each byte of NF4, one integer that packs the values of its two codes.
-
-    `code` (256) is the table of these integers.
-    """
-    return tl.load(code + both)
-
-
-@triton.jit
 def values_of(pair, DTYPE: tl.constexpr):
-    """Return the two values (..., 2) in an integer that `looked_up` returned."""
+    """Return the two values (..., 2) that an integer of the table packs."""
     BITS: tl.constexpr = pair.dtype.primitive_bitwidth // 2
     INTEGER: tl.constexpr = tl.int16 if BITS == 16 else tl.int32
     first = pair.to(INTEGER).to(DTYPE, bitcast=True)
@@ -117,7 +109,7 @@ def values_of(pair, DTYPE: tl.constexpr):
 
 @triton.jit
 def one_row(
-    x, w, scales, code, n, first, norm_weight, sums, scale, eps,
+    x, w, scales, table, n, first, norm_weight, sums, scale, eps,
     K: tl.constexpr, BK: tl.constexpr, NORM: tl.constexpr, FORMAT: tl.constexpr,
 ):  # fmt: skip
     """Return outputs n (BN) of the product of x (K) with w, after a layer norm if NORM.
@@ -140,7 +132,7 @@ def one_row(
             squares += tl.sum(apart * apart, 1)
             numbers = weighted_of(numbers, norm_weight, here + k)
         if part > 0:
-            weight, scale_of = part_of(w, scales, code, n, here, K, BK, FORMAT)
+            weight, scale_of = part_of(w, scales, table, n, here, K, BK, FORMAT)
         if FORMAT == NF4:
             pairs = numbers.reshape((1, BK // BLOCK, BLOCK // 2, 2))
             values = values_of(weight, norm_weight.dtype.element_ty).to(tl.float32)
@@ -154,7 +146,7 @@ def one_row(
 
 
 @triton.jit
-def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.constexpr):
+def few_rows_nf4(x, w, scales, table, n, m, exists, K: tl.constexpr, BK: tl.constexpr):
     """Return the products of `few_rows` with NF4. Reads BK inputs at a time.
 
     Multiplies by the values of the codes, and scales the sum over each BLOCK inputs.
@@ -165,26 +157,26 @@ def few_rows_nf4(x, w, scales, code, n, m, exists, K: tl.constexpr, BK: tl.const
     at = w + row[:, :, None] * HALF + tl.arange(0, HALF)[None, None, :]
     k = block[:, None, None] * BLOCK + tl.arange(0, BLOCK)[None, None, :]
     parts = tl.zeros((BK // BLOCK, ROWS, n.shape[0]), tl.float32)
-    both = tl.load(at)
+    codes = tl.load(at)
     scale = tl.load(scales + row)
     # Triton's pipelining (num_stages) would copy the value of each code to shared memory. Instead,
     # the loop loads the next part before it multiplies this one.
     for here in tl.range(0, K, BK, num_stages=1):
         after = tl.minimum(here + BK, K - BK)  # loads the last part twice, but needs no mask
-        next_both = tl.load(at + after // 2)
+        next_codes = tl.load(at + after // 2)
         next_scale = tl.load(scales + row + after // BLOCK)
         numbers = tl.load(x + m[None, :, None] * K + here + k, exists[None, :, None], 0.0)
-        weight = values_of(looked_up(both, code), x.dtype.element_ty)
+        weight = values_of(tl.load(table + codes), x.dtype.element_ty)
         weight = weight.reshape((BK // BLOCK, n.shape[0], BLOCK))
         parts += tl.dot(numbers, tl.permute(weight, (0, 2, 1))) * scale[:, None, :]
-        both = next_both
+        codes = next_codes
         scale = next_scale
     return tl.sum(parts, 0)
 
 
 @triton.jit
 def few_rows(
-    x, w, scales, code, n, moments, sums, scale, eps, M,
+    x, w, scales, table, n, moments, sums, scale, eps, M,
     K: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr, STAGES: tl.constexpr,
     TILES: tl.constexpr, FIT: tl.constexpr, NORM: tl.constexpr, FORMAT: tl.constexpr,
 ):  # fmt: skip
@@ -204,7 +196,7 @@ def few_rows(
         means = tl.load(at, known, 0.0)
         squares = tl.load(at + ROWS, known, 0.0)
     if FORMAT == NF4:
-        y = few_rows_nf4(x, w, scales, code, n, m, exists, K, BK * SPLIT)
+        y = few_rows_nf4(x, w, scales, table, n, m, exists, K, BK * SPLIT)
     elif SPLIT == 1:
         k = tl.arange(0, BK)[None, :]
         y = tl.zeros((ROWS, BN), tl.float32)
@@ -287,36 +279,36 @@ def write(
 
 @triton.jit(do_not_specialize_on_alignment=ROW_TENSORS)
 def block_one_row(
-    x, w, scales, code, norm_weight, sums, scale, eps, offset, residual, out, cache, positions,
-    stride, start, N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    x, w, scales, table, norm_weight, sums, scale, eps, offset, residual, out, cache, positions,
+    stride, N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     FORMAT: tl.constexpr, AFTER: tl.constexpr, CHAIN: tl.constexpr,
 ):  # fmt: skip
     """Norm, product and what comes after it (AFTER), of one row.
 
-    The outputs are columns `start` to `start` + N. All constants are loaded before the wait.
+    All constants are loaded before the wait.
     """
     begin(CHAIN)
     m = tl.arange(0, 1)
     n = tl.program_id(0) * BN + tl.arange(0, BN)
     inside = tl.minimum(n, N - 1)
-    first = part_of(w, scales, code, inside, 0, K, BK, FORMAT)
+    first = part_of(w, scales, table, inside, 0, K, BK, FORMAT)
     sum_of = tl.load(sums + inside)
     offset_of = tl.load(offset + inside)
     position = tl.load(positions + m) if AFTER == QKV else None
     wait(CHAIN)
     beside = tl.load(residual + inside)[None, :] if AFTER == ADD else None
     y = one_row(
-        x, w, scales, code, inside, first, norm_weight, sum_of, scale, eps, K, BK, True, FORMAT
+        x, w, scales, table, inside, first, norm_weight, sum_of, scale, eps, K, BK, True, FORMAT
     )
     end(CHAIN)
     y = (y + offset_of)[None, :]
-    write(y, beside, position, out, cache, m, n + start, (n < N)[None, :], stride, 1, N, K, AFTER)
+    write(y, beside, position, out, cache, m, n, (n < N)[None, :], stride, 1, N, K, AFTER)
 
 
 @triton.jit(do_not_specialize=["M", "window"], do_not_specialize_on_alignment=ROW_TENSORS)
 def block_few_rows(
-    x, w, scales, code, moments, sums, scale, eps, offset, residual, out, cache, positions, stride,
-    start, next_norm, weighted, next_moments, M, window,
+    x, w, scales, table, moments, sums, scale, eps, offset, residual, out, cache, positions,
+    stride, next_norm, weighted, next_moments, M, window,
     N: tl.constexpr, K: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, SPLIT: tl.constexpr,
     STAGES: tl.constexpr, TILES: tl.constexpr, FIT: tl.constexpr, FORMAT: tl.constexpr,
     AFTER: tl.constexpr, CHAIN: tl.constexpr,
@@ -324,7 +316,7 @@ def block_few_rows(
     """Norm, product and what comes after it (AFTER), of M rows; with `next_norm`, also the input
     of the next norm.
 
-    The outputs are columns `start` to `start` + N. All constants are loaded before the wait.
+    All constants are loaded before the wait.
     """
     begin(CHAIN)
     m = tl.arange(0, ROWS)
@@ -339,13 +331,13 @@ def block_few_rows(
     at = residual + m[:, None] * N + inside[None, :] if AFTER == ADD else None
     beside = tl.load(at, (m < M)[:, None], 0.0) if AFTER == ADD else None
     y = few_rows(
-        x, w, scales, code, inside, moments, sum_of, scale, eps, M,
+        x, w, scales, table, inside, moments, sum_of, scale, eps, M,
         K, BK, SPLIT, STAGES, TILES, FIT, True, FORMAT,
     )  # fmt: skip
     end(CHAIN)
     y += offset_of[None, :]
     there = (m < M)[:, None] & (n < N)[None, :]
-    y = write(y, beside, position, out, cache, m, n + start, there, stride, window, N, K, AFTER)
+    y = write(y, beside, position, out, cache, m, n, there, stride, window, N, K, AFTER)
     if next_norm is not None:
         y = y.to(weighted.dtype.element_ty).to(tl.float32)
         write_weighted(y, norm_weight, weighted, next_moments, m, n, tl.program_id(0), M, N)

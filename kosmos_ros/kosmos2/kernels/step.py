@@ -24,7 +24,7 @@ from kosmos_ros.kosmos2.blocks import Block
 from kosmos_ros.kosmos2.kernels import attention, linear, sampling
 from kosmos_ros.kosmos2.kernels.chain import EARLY, LATE, OFF
 from kosmos_ros.kosmos2.kernels.tiles import Tiles
-from kosmos_ros.kosmos2.kernels.weights import NormedProduct, matrices
+from kosmos_ros.kosmos2.kernels.weights import NormedProduct, layout, matrix
 from kosmos_ros.kosmos2.products import Map
 from kosmos_ros.sanitize import first_line
 
@@ -97,26 +97,27 @@ def supports(text: Text) -> bool:
 def in_nf4(text: Text) -> bool:
     """Return whether the weights of a supported model are in NF4."""
     _, product = text.blocks[0].products()[0]
-    return any(matrix.format == linear.NF4 for matrix in matrices(product) or ())
+    form = layout(product)
+    return form is not None and form.format == linear.NF4.value
 
 
 def _fits(pair: tuple[nn.LayerNorm | None, Map]) -> bool:
     layer_norm, product = pair
-    found = matrices(product)
-    if layer_norm is None or not layer_norm.elementwise_affine or found is None:
+    form = layout(product)
+    if layer_norm is None or not layer_norm.elementwise_affine or form is None:
         return False
-    return all(
-        matrix.outputs % WIDTH == matrix.inputs % WIDTH == 0
-        and matrix.inputs // (matrix.inputs & -matrix.inputs) <= PARTS
-        for matrix in found
+    return (
+        form.outputs % WIDTH == form.inputs % WIDTH == 0
+        and form.inputs // (form.inputs & -form.inputs) <= PARTS
+        and form.dtype == layer_norm.weight.dtype
     )
 
 
-def _normed(pair: tuple[nn.LayerNorm | None, Map]) -> list[NormedProduct]:
-    """Return the matrices of a product that `_fits`."""
+def _normed(pair: tuple[nn.LayerNorm | None, Map]) -> NormedProduct:
+    """Return a product that `_fits`."""
     layer_norm, product = pair
     assert layer_norm is not None
-    return [NormedProduct(layer_norm, matrix) for matrix in matrices(product) or ()]
+    return NormedProduct(layer_norm, matrix(product))
 
 
 def warn(error: BaseException) -> None:
@@ -169,7 +170,7 @@ class Step:
         self._failed = False
         self._blocks = [[_normed(pair) for pair in block.products()] for block in text.blocks]
         vocabulary, width = text.head.shape
-        inner = self._blocks[0][2][0].matrix.outputs
+        inner = self._blocks[0][2].matrix.outputs
         self._heads = text.blocks[0].heads
         device = text.head.device
 
@@ -260,7 +261,7 @@ class Step:
     def _embed(self, run: _Run) -> None:
         """Launch the first kernel. It waits for all earlier work, because it is not chained."""
         text, width = self._text, self._hidden.shape[1]
-        next_norm = self._blocks[0][0][0].norm_weight if run.tokens > 1 else None
+        next_norm = self._blocks[0][0].norm_weight if run.tokens > 1 else None
         self.launch(
             sampling.embed, (run.tokens,),
             run.state.tokens, run.state.positions, text.embeddings, text.encodings,
@@ -269,9 +270,9 @@ class Step:
             width, next_power_of_2(width), run.chain,
         )  # fmt: skip
 
-    def _attend(self, out: list[NormedProduct], layer: int, run: _Run) -> None:
+    def _attend(self, out: NormedProduct, layer: int, run: _Run) -> None:
         cache = run.state.cache[layer]
-        next_norm = out[0].norm_weight if run.tokens > 1 else None
+        next_norm = out.norm_weight if run.tokens > 1 else None
         queries, attended = self._flows["qkv"].out, self._flows["out"].x
         self.launch(
             attention.attend, (run.tokens, self._heads),
@@ -283,28 +284,25 @@ class Step:
     def _product(
         self,
         name: str,
-        parts: list[NormedProduct],
-        following: list[NormedProduct] | None,
+        part: NormedProduct,
+        following: NormedProduct | None,
         layer: int,
         run: _Run,
     ) -> None:
         """Launch a product. `following` is the next one, after a norm of this one's output."""
-        start = 0  # the first of its outputs among those of all parts
-        for part in parts:
-            if run.tokens == 1:
-                self._one_row(name, part, layer, start, run)
-            else:
-                self._few_rows(name, part, following, layer, start, run)
-            start += part.matrix.outputs
+        if run.tokens == 1:
+            self._one_row(name, part, layer, run)
+        else:
+            self._few_rows(name, part, following, layer, run)
 
-    def _one_row(self, name: str, part: NormedProduct, layer: int, start: int, run: _Run) -> None:
+    def _one_row(self, name: str, part: NormedProduct, layer: int, run: _Run) -> None:
         flow, cache, matrix = self._flows[name], run.state.cache[layer], part.matrix
         tile, n, k = self._tiles.one_row[name], matrix.outputs, matrix.inputs
         self.launch(
             linear.block_one_row, (cdiv(n, tile.outputs),),
-            flow.x, matrix.values, matrix.scales, matrix.code,
+            flow.x, matrix.values, matrix.scales, matrix.table,
             part.norm_weight, part.sums, part.scale, part.eps, part.offset,
-            flow.residual, flow.out, cache, run.state.positions, cache.stride(0), start,
+            flow.residual, flow.out, cache, run.state.positions, cache.stride(0),
             n, k, tile.outputs, tile.part(k), matrix.format, flow.after, run.chain,
             num_warps=tile.warps, **run.options,
         )  # fmt: skip
@@ -313,9 +311,8 @@ class Step:
         self,
         name: str,
         part: NormedProduct,
-        following: list[NormedProduct] | None,
+        following: NormedProduct | None,
         layer: int,
-        start: int,
         run: _Run,
     ) -> None:
         flow, cache, matrix = self._flows[name], run.state.cache[layer], part.matrix
@@ -325,10 +322,10 @@ class Step:
         read, write = self._moments if name in ("qkv", "up") else self._moments[::-1]
         self.launch(
             linear.block_few_rows, (cdiv(n, tile.outputs),),
-            flow.weighted, matrix.values, matrix.scales, matrix.code,
+            flow.weighted, matrix.values, matrix.scales, matrix.table,
             read, part.sums, part.scale, part.eps, part.offset, flow.residual, flow.out_few,
-            cache, run.state.positions, cache.stride(0), start,
-            following[0].norm_weight if following else None, flow.out_weighted, write,
+            cache, run.state.positions, cache.stride(0),
+            following.norm_weight if following else None, flow.out_weighted, write,
             run.tokens, run.window, n, k, tile.outputs, depth, split, tile.stages,
             tiles, next_power_of_2(tiles), matrix.format, flow.after, run.chain,
             num_warps=tile.warps, **run.options,

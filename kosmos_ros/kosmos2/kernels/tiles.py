@@ -3,10 +3,11 @@
 """Sizes of the parts in which programs read weights, for GPUs with different shared memory.
 
 The sizes for 227 KiB were the fastest ones of a search on an H200 (compute capability 9.0), with
-random bfloat16 weights of KOSMOS-2's size and steps of 1 and 8 rows. Those for 99 KiB and for NF4
-are reasoned, not searched: the former keep fewer numbers in flight, and the latter give a program
-more weights, because decoding them takes longer than reading them. benchmark.tiles searches sizes
-for the GPU at hand. Nothing is tuned when the node starts.
+random bfloat16 weights of KOSMOS-2's size and steps of 1 and 8 rows. So were, of those for NF4,
+the sizes for one row and that of qkv for few rows. The others are reasoned: those for 99 KiB keep
+fewer numbers in flight, and those for NF4 give a program more weights, because decoding takes
+longer than reading. benchmark.tiles searches sizes for the GPU at hand. Nothing is tuned when the
+node starts.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ NF4    bitsandbytes' Linear4bit: codes of 4 bits (N, K / 2), the first one of a 
        half; a table of the values of both codes, by byte; a float32 scale of each 64 inputs (arXiv
        2305.14314)
 
-The modules and the kernels share the weights.
+The modules and the kernels share the weights, but not the scales of joined products.
 
 The results differ slightly from those of bitsandbytes. With int8, bitsandbytes also rounds the
 inputs to 8 bits, and the kernels do not. With NF4, bitsandbytes rounds each scaled weight to 16
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,97 +28,134 @@ from kosmos_ros.kosmos2.kernels.linear import BLOCK, INT8, NF4, PLAIN
 from kosmos_ros.kosmos2.products import Map, Product, SideBySide, side_by_side
 
 
+class Layout(NamedTuple):
+    """The form of a product's weights."""
+
+    format: int  # PLAIN, INT8 or NF4
+    outputs: int
+    inputs: int
+    dtype: torch.dtype  # of the bias
+
+
 @dataclass(frozen=True)
 class Matrix:
-    """The weights and the bias of a linear layer."""
+    """The weights and the bias of a product."""
 
     outputs: int
     inputs: int
     bias: Tensor  # (N,)
     values: Tensor
     scales: Tensor | None = None
-    code: Tensor | None = None  # (256,): for each byte, an integer that packs its codes' values
+    table: Tensor | None = None  # (256,): for each byte, an integer that packs its codes' values
 
     @property
-    def format(self) -> Any:
-        return PLAIN if self.scales is None else INT8 if self.code is None else NF4
+    def format(self) -> int:
+        return (
+            PLAIN.value if self.scales is None else INT8.value if self.table is None else NF4.value
+        )
 
     def exact(self) -> Tensor:
         """Return, in float32, the weights (N, K) that the kernels multiply by."""
         if self.scales is None:
             return self.values.float()
-        if self.code is None:
+        if self.table is None:
             return self.values.float() * self.scales[:, None]
-        values = self.code[self.values.flatten().int()].view(self.bias.dtype)
+        values = self.table[self.values.flatten().int()].view(self.bias.dtype)
         weights = values.float().view(-1, BLOCK.value) * self.scales[:, None]
         return weights.view(self.outputs, self.inputs)
 
 
-def matrices(product: Map) -> Sequence[Matrix] | None:
-    """Return the matrices of a product, in the order of its outputs; None if one is unknown.
-
-    Quantized ones of the same format are joined.
-    """
-    modules = product.modules if isinstance(product, SideBySide) else [product]
-    maybe = [_matrix(module) for module in modules]
-    found = [matrix for matrix in maybe if matrix]
-    if len(found) < len(maybe):
+def layout(product: Map) -> Layout | None:
+    """Return the form of a product's weights, or None if the kernels do not know it."""
+    found = [_layout(module) for module in _modules(product)]
+    forms = [form for form in found if form]
+    if len(forms) < len(found) or len({(form.format, form.dtype) for form in forms}) > 1:
         return None
-    if len(found) > 1 and all(matrix.format == found[0].format for matrix in found):
-        return [_joined(modules, found)]
-    return found
+    return forms[0]._replace(outputs=sum(form.outputs for form in forms))
 
 
-def _joined(modules: Sequence[Any], parts: Sequence[Matrix]) -> Matrix:
-    """Return one matrix of several quantized ones.
+def matrix(product: Map) -> Matrix:
+    """Return the weights of a product that has a layout.
 
-    The weights of the modules become views of it, so nothing is stored twice.
+    If the product has several modules, their weights become views of the matrix.
     """
-    values = side_by_side([part.values for part in parts])
-    counts = [len(part.values) for part in parts]
-    for module, codes in zip(modules, values.split(counts), strict=True):
-        weight = module.weight
-        weight.data = codes
-        if hasattr(weight, "SCB"):  # the module's first call moves weight.CB to module.state.CB
-            holder = module.state if weight.CB is None else weight
-            holder.CB = codes
-    scales = torch.cat([part.scales for part in parts if part.scales is not None])
-    bias = torch.cat([part.bias for part in parts])
-    return Matrix(len(bias), parts[0].inputs, bias, values, scales, parts[0].code)
+    modules = _modules(product)
+    parts = [_matrix(module) for module in modules]
+    return parts[0] if len(parts) == 1 else _joined(modules, parts)
 
 
-def _matrix(module: Any) -> Matrix | None:
+def _modules(product: Map) -> Sequence[Any]:
+    return product.modules if isinstance(product, SideBySide) else [product]
+
+
+def _layout(module: Any) -> Layout | None:
     bias: Tensor | None = getattr(module, "bias", None)
     if bias is None:
         return None
     if isinstance(module, Product):
         outputs, inputs = module.weight.shape
-        return Matrix(outputs, inputs, bias, module.weight)
-    return _quantized(module) if isinstance(module, nn.Linear) else None
-
-
-def _quantized(module: Any) -> Matrix | None:
-    """Return the matrix of a module of bitsandbytes."""
+        return Layout(PLAIN.value, outputs, inputs, bias.dtype)
+    if not isinstance(module, nn.Linear):
+        return None
     weight, shape = module.weight, (module.out_features, module.in_features)
-    dtype = module.bias.dtype
     if weight.dtype == torch.int8 and hasattr(weight, "SCB"):
-        # The first call of the module moves the scales to its state.
-        largest = module.state.SCB if weight.SCB is None else weight.SCB
-        return Matrix(*shape, module.bias, weight.data, largest.float() / 127)
+        return Layout(INT8.value, *shape, bias.dtype)
     state = getattr(weight, "quant_state", None)
     if state is None or (state.quant_type, state.blocksize) != ("nf4", BLOCK.value):
         return None
+    return Layout(NF4.value, *shape, bias.dtype)
+
+
+def _matrix(module: Any) -> Matrix:
+    form, weight = _layout(module), module.weight
+    assert form
+    if form.format == PLAIN.value:
+        return Matrix(form.outputs, form.inputs, module.bias, weight)
+    if form.format == INT8.value:
+        # The first call of the module moves the scales to its state.
+        largest = module.state.SCB if weight.SCB is None else weight.SCB
+        scales = largest.float() / 127
+        return Matrix(form.outputs, form.inputs, module.bias, weight.data, scales)
+    state = weight.quant_state
     scales = state.absmax
     if state.nested:  # the scales are quantized, too
         from bitsandbytes.functional import dequantize_blockwise
 
         scales = dequantize_blockwise(scales, state.state2) + state.offset
-    values = state.code.to(dtype)
-    pairs = torch.cartesian_prod(
-        values, values
-    )  # little-endian: the first value is the lower half
-    code = pairs.view(torch.int32 if dtype.itemsize == 2 else torch.int64).flatten()
-    return Matrix(*shape, module.bias, weight.data, scales.float(), code)
+    table = _table(state.code.to(form.dtype))
+    return Matrix(form.outputs, form.inputs, module.bias, weight.data, scales.float(), table)
+
+
+_tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+
+def _table(values: Tensor) -> Tensor:
+    """Return the table of NF4 for the values (16,) of its codes, the same tensor each time.
+
+    So it stays in the GPU's cache.
+    """
+    key = values.device, values.dtype
+    if key not in _tables:
+        pairs = torch.cartesian_prod(values, values)
+        # Little-endian: the first value is the lower half of the integer.
+        integer = torch.int32 if values.dtype.itemsize == 2 else torch.int64
+        _tables[key] = pairs.view(integer).flatten()
+    return _tables[key]
+
+
+def _joined(modules: Sequence[Any], parts: Sequence[Matrix]) -> Matrix:
+    """Return one matrix of several quantized ones. The modules' weights become views of it."""
+    values = side_by_side([part.values for part in parts])
+    counts = [len(part.values) for part in parts]
+    for module, own in zip(modules, values.split(counts), strict=True):
+        weight = module.weight
+        weight.data = own
+        if hasattr(weight, "SCB"):  # the module's first call moves weight.CB to module.state.CB
+            holder = module.state if weight.CB is None else weight
+            holder.CB = own
+    scales = torch.cat([part.scales for part in parts if part.scales is not None])
+    bias = torch.cat([part.bias for part in parts])
+    return Matrix(len(bias), parts[0].inputs, bias, values, scales, parts[0].table)
 
 
 class NormedProduct:

@@ -30,7 +30,7 @@ from kosmos_ros.offline.run import Frame, Maker, Results
 from kosmos_ros.offline.unfinished import Row, Unfinished
 from kosmos_ros.offline.values import value_of
 from kosmos_ros.sanitize import quoted
-from kosmos_ros.serving.plan import FrameResult
+from kosmos_ros.serving.plan import STANDING, FrameResult
 
 LINES, COCO = ".jsonl", ".json"
 """Ends of the names of outputs."""
@@ -112,9 +112,11 @@ class Run(run.Run):
 
     def events(self, results: Unfinished) -> Iterable[Event]:
         """Return the events of a video. Images of a folder are no sequence: they have none."""
-        if not isinstance(self._reading, Video):
+        settings = self.job.settings
+        asked = any(standing.subjects(settings) for standing in STANDING)
+        if not asked or not isinstance(self._reading, Video):
             return ()
-        return events.events(results.rows(), self._reading.name, self.job.settings)
+        return events.events(results.rows(), self._reading.name, settings)
 
     def maker(self) -> ImageMaker:
         return ImageMaker(self.job)
