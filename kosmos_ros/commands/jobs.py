@@ -124,9 +124,10 @@ def complete(
 
     `kind` is the name of the source in the object.
     """
-    check_log(options.log)
     try:
-        return _complete(options, kind, source, begin())
+        run = begin()
+        check_log(options.log)  # after what may be refused, because it makes the file
+        return _complete(options, kind, source, run)
     except RESUMABLE as exc:
         return stopped(source, options.out, exc)
 

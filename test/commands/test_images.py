@@ -70,6 +70,14 @@ def test_coco_has_the_boxes_that_were_drawn(kosmos, source, tmp_path):
     assert cli.main(["report", str(log), str(tmp_path / "report.html")]) == 0
 
 
+@pytest.mark.parametrize("names", [("gone", "out.json"), ("", "out.txt")])
+def test_a_command_that_is_refused_makes_no_files(kosmos, source, tmp_path, names):
+    given, out = (source if not names[0] else tmp_path / names[0]), tmp_path / "new" / names[1]
+    code, lines, err = kosmos("images", given, out, *SHAPES, "--log", tmp_path / "memory.db")
+    assert (code, lines, len(err.splitlines())) == (2, [], 1)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_lines_are_those_of_the_other_subcommands(kosmos, source, tmp_path):
     out = tmp_path / "out.jsonl"
     code, *_ = kosmos("images", source, out, *SHAPES)
