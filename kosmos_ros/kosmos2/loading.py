@@ -23,9 +23,11 @@ from kosmos_ros.sanitize import first_line, quoted
 try:
     import torch as torch  # exported, so that other modules also raise the error below
     import transformers
+    from safetensors import safe_open
     from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
     from kosmos_ros.kosmos2 import compat, hub, model_files, tokenizer_file
+    from kosmos_ros.kosmos2.weight_files import EMBEDDING, HEAD, Weights
 except ImportError as exc:
     if "failed to map segment" in str(exc):  # there is too little memory for torch's libraries
         raise
@@ -157,6 +159,7 @@ def _read(
             loaded, report = Kosmos2ForConditionalGeneration.from_pretrained(
                 str(copy), **own, **options, output_loading_info=True
             )
+            _restore_padding(loaded, weights)
         except torch.OutOfMemoryError as exc:
             free = torch.cuda.mem_get_info(device)[0] / 1e9
             raise ModelLoadError(
@@ -169,6 +172,15 @@ def _read(
     if size is None:
         size = NO_REPEAT_NGRAM_SIZE if model in hub.COMMITS else 0
     return loaded, processor, size
+
+
+def _restore_padding(model: Any, weights: Weights) -> None:
+    """Set the weights of the padding token as in the files. transformers 5.20 sets them to 0."""
+    name = EMBEDDING if EMBEDDING in weights.locations else HEAD
+    embedding = model.text_model.model.embed_tokens
+    token = embedding.padding_idx
+    with safe_open(weights.files[weights.locations[name]], "pt") as file:
+        embedding.weight.data[token] = file.get_slice(name)[token : token + 1][0]
 
 
 def _sizes(config: Kosmos2Config) -> str:

@@ -29,12 +29,12 @@ MAX_RANK = 8
 """Largest number of dimensions of a weight. KOSMOS-2's have 1 to 4. To multiply many sizes takes
 quadratic time."""
 
-_EMBEDDING, _HEAD = "text_model.model.embed_tokens.weight", "text_model.lm_head.weight"
+EMBEDDING, HEAD = "text_model.model.embed_tokens.weight", "text_model.lm_head.weight"
 _TEXT = ("text_config.vocab_size", "text_config.embed_dim")
 _VISION = "vision_config.hidden_size"
 SHAPES = {
-    _EMBEDDING: _TEXT,
-    _HEAD: _TEXT,
+    EMBEDDING: _TEXT,
+    HEAD: _TEXT,
     "text_model.model.layers.0.ffn.fc1.weight": ("text_config.ffn_dim", _TEXT[1]),
     "image_to_text_projection.latent_query": ("latent_query_num", _TEXT[1]),
     "vision_model.model.embeddings.class_embedding": (_VISION,),
@@ -47,7 +47,7 @@ SHAPES = {
     ),
 }  # fmt: skip
 """Weight: the field of config.json for each of its dimensions."""
-TIED = {_EMBEDDING: _HEAD, _HEAD: _EMBEDDING}
+TIED = {EMBEDDING: HEAD, HEAD: EMBEDDING}
 """Weights that share their numbers, so that a file may have only one of them."""
 POSITIONS = "vision_model.model.embeddings.position_embedding.weight"  # (patches + 1, width)
 LAYERS = {

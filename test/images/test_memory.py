@@ -9,7 +9,7 @@ import sys
 import memory_of_images
 import pytest
 
-DECODING = 4 << 20  # bytes, for a few rows at a time
+DECODING = 5 << 20  # bytes, for a few rows at a time
 TALL = 24 << 20  # bytes, for the rows of an image of MAX_SIDE, of the model's width
 
 

@@ -567,6 +567,15 @@ def test_either_of_two_tied_weights_is_enough(copied, caption, name):
     assert answers(copied) == caption
 
 
+def test_the_padding_token_has_the_weights_of_the_file(copied):
+    """transformers 5.20 sets them to 0, and the token's logit with them."""
+    model = Engine.load(str(copied), device="cpu").model
+    stored = load_file(copied / WEIGHTS)["text_model.model.embed_tokens.weight"]
+    token = model.config.text_config.pad_token_id
+    assert stored[token].any()
+    assert torch.equal(model.text_model.lm_head.weight[token], stored[token])
+
+
 def test_weights_in_several_files_are_loaded(copied, caption):
     weights = load_file(copied / WEIGHTS)
     names = sorted(weights)
