@@ -80,6 +80,10 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 def asked(options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Return the fields of offline.run.Job. Raises ConfigError."""
+    if options.log and options.log.resolve() == out.resolve():
+        raise ConfigError(
+            f"--log must be another file than the output, got {quoted(str(out), 300)}"
+        )
     return {
         "out": out,
         "settings": _settings(options),

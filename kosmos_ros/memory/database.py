@@ -141,9 +141,21 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
             raise
 
 
+def check_reachable(path: Path) -> None:
+    """Raise ConfigError if a folder on the way to the file may not be entered."""
+    try:
+        path.exists()
+    except OSError as exc:
+        raise ConfigError(
+            f"observation log {quoted(str(path), 200)}: {exc.strerror}; change the permissions of "
+            "its folder"
+        ) from exc
+
+
 def check_writable(path: Path) -> None:
     """Raise ConfigError if the file can never be written."""
     name, folder = quoted(str(path), 200), path.resolve().parent
+    check_reachable(path)
     if path.is_dir():
         raise ConfigError(f"{name} is a folder, expected the path of an observation log")
     if not folder.is_dir():

@@ -22,6 +22,7 @@ from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory.database import (
     RESERVE,
     beside,
+    check_reachable,
     check_writable,
     is_log,
     is_marked,
@@ -109,6 +110,7 @@ class ObservationLog:
         it cannot be read now.
         """
         path = Path(path)
+        check_reachable(path)
         if not path.is_file():
             raise ConfigError(f"there is no observation log {quoted(str(path), 200)}")
         # SQLite leaves its -wal and -shm files if the connection may not write. Those of this
@@ -158,16 +160,21 @@ class ObservationLog:
         """Add the records that the log lacks, in one transaction. Raises LogError.
 
         `observations` is called twice and must return the same ones. Equal ones among them are all
-        added, because frames of a bag whose stamps are 0 may be equal.
+        added, because frames of a bag whose stamps are 0 may be equal. An event is added only with
+        the frame that confirmed it: the events of other frames of the same video would contradict
+        those that the log has.
         """
         with self._transaction():  # around the look, too: no other process adds in between
             known = [self.has(each) for each in observations()]
             new = [event for event in events if not self.has_event(event)]
+            added = set()
             for each, has in zip(observations(), known, strict=True):
                 if not has:
                     self._add(each)
+                    added.add((each.camera, each.stamp))
             for event in new:
-                self._add_event(event)
+                if (event.camera, event.stamp) in added:
+                    self._add_event(event)
 
     def prune(self, max_bytes: int, max_age: float, now: int) -> int:
         """Delete observations beyond the limits. Return how many were deleted.
@@ -376,13 +383,14 @@ class ObservationLog:
             "SELECT observation.id FROM observation JOIN camera ON camera.id = camera "
             "JOIN model ON model.id = model WHERE observation.id BETWEEN ? AND ? AND stamp = ? "
             "AND (camera.name, task, model.name, settings, caption, raw_text) = "
-            "(?, ?, ?, ?, ?, ?) LIMIT 1"
+            "(?, ?, ?, ?, ?, ?) AND phrases IS ? AND answers IS ? LIMIT 1"
         )
         one = observation
         texts = (one.camera, one.task, one.model, one.settings, one.caption, one.raw_text)
         ids = (one.stamp, min(one.stamp + SAME_STAMP, MAX_ID), one.stamp)
+        found = phrases_to_json(one.phrases), answers_to_json(one.answers)
         with translated(self.path):
-            return bool(self._ids(sql, *ids, *map(_encodable, texts)))
+            return bool(self._ids(sql, *ids, *map(_encodable, texts), *found))
 
     def has_event(self, event: Event) -> bool:
         """Return whether the log has this event of this camera."""

@@ -70,10 +70,13 @@ def test_coco_has_the_boxes_that_were_drawn(kosmos, source, tmp_path):
     assert cli.main(["report", str(log), str(tmp_path / "report.html")]) == 0
 
 
-@pytest.mark.parametrize("names", [("gone", "out.json"), ("", "out.txt")])
-def test_a_command_that_is_refused_makes_no_files(kosmos, source, tmp_path, names):
-    given, out = (source if not names[0] else tmp_path / names[0]), tmp_path / "new" / names[1]
-    code, lines, err = kosmos("images", given, out, *SHAPES, "--log", tmp_path / "memory.db")
+@pytest.mark.parametrize(
+    ("images", "out", "log"),
+    [("gone", "new/out.json", "m.db"), ("", "new/out.txt", "m.db"), ("", "out.json", "out.json")],
+)
+def test_a_command_that_is_refused_makes_no_files(kosmos, source, tmp_path, images, out, log):
+    given = tmp_path / images if images else source
+    code, lines, err = kosmos("images", given, tmp_path / out, *SHAPES, "--log", tmp_path / log)
     assert (code, lines, len(err.splitlines())) == (2, [], 1)
     assert [*tmp_path.iterdir()] == []
 

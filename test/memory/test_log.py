@@ -347,7 +347,7 @@ def test_a_long_reader_stops_what_is_added_at_the_limit_of_the_size(path, log):
 
 def test_two_writers_add_the_same_records_once(path):
     seen = [dataclasses.replace(FULL, stamp=stamp) for stamp in (0, 0, 1, 2, 3)]
-    events = [Event(stamp, "front", "appeared", "a red circle") for stamp in (0, 1)]
+    events = [Event(stamp, FULL.camera, "appeared", "a red circle") for stamp in (0, 1)]
     ObservationLog.open(path).close()
     start = threading.Barrier(4, timeout=60.0)
 
@@ -362,6 +362,24 @@ def test_two_writers_add_the_same_records_once(path):
     with ObservationLog.read(path) as log:
         assert [each.stamp for each in log.get(log.search(""))] == [3, 2, 1, 0, 0]
         assert count(log, "event") == len(events)
+
+
+def test_a_frame_with_other_answers_or_phrases_is_another_one_and_has_events(path):
+    more = [
+        FULL,
+        dataclasses.replace(FULL, answers=()),
+        dataclasses.replace(FULL, phrases=()),
+        dataclasses.replace(FULL, phrases=(*FULL.phrases, *FULL.phrases)),
+    ]
+    with ObservationLog.open(path) as log:
+        for number, each in enumerate(more):
+            event = Event(FULL.stamp, FULL.camera, "appeared", f"circle {number}")
+            for subject in ("", " again"):  # of a frame that the log has
+                later = dataclasses.replace(event, subject=event.subject + subject)
+                log.add_missing(lambda each=each: iter([each]), iter([later]))
+        assert count(log, "observation") == len(more)
+        found = log.connection.execute("SELECT subject FROM event ORDER BY id").fetchall()
+        assert found == [(f"circle {number}",) for number in range(len(more))]
 
 
 def test_a_log_of_version_1_goes_on_and_its_oldest_frames_are_deleted_first(path):
@@ -462,6 +480,19 @@ def test_a_read_only_folder_is_named(tmp_path, path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda place, mode: False)
     with pytest.raises(ConfigError, match="is not writable; change its permissions"):
         ObservationLog.open(path)
+
+
+@pytest.mark.parametrize("attempt", [ObservationLog.open, ObservationLog.read])
+def test_a_folder_that_may_not_be_entered_is_named(path, monkeypatch, attempt):
+    def stat(place, **_):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(Path, "exists", lambda place: stat(place))
+    with pytest.raises(
+        ConfigError, match=r"memory\.db': Permission denied; change the permissions"
+    ):
+        attempt(path)
 
 
 def test_a_log_in_a_read_only_folder_can_be_read(path, monkeypatch):

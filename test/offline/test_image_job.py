@@ -19,6 +19,7 @@ from kosmos_ros.memory.log import ObservationLog
 from kosmos_ros.memory.observed import MODEL_SETTINGS
 from kosmos_ros.offline.batches import MAX_BATCH, Failure
 from kosmos_ros.offline.folders import job as jobs
+from kosmos_ros.offline.folders import reading
 from kosmos_ros.offline.folders.job import Job, Run
 from kosmos_ros.offline.folders.reading import Folder
 from kosmos_ros.serving.node_settings import CameraSettings
@@ -151,7 +152,35 @@ def test_a_video_that_was_cut_off_is_named_and_read_to_its_end(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     (frames, failed), (failure,) = make(path, tmp_path / "out.jsonl")
     assert 0 < frames < 50 and failed == 1
-    assert failure == f"{path}: its file ends after {frames} of about 60 frames"
+    assert failure.startswith(f"{path}: OpenCV reads only {frames} of about 60 frames; ")
+
+
+def test_damaged_frames_in_a_video_are_counted_and_the_others_described(tmp_path, monkeypatch):
+    path, opened = video(tmp_path / "v.avi"), reading.open_capture
+
+    class Damaged:
+        """A capture that cannot read the frames 5, 6 and 7, as OpenCV does with some files."""
+
+        def __init__(self, file):
+            self._capture, self._number = opened(file), -1
+
+        def grab(self):
+            self._number += 1
+            return self._capture.grab() and self._number not in (5, 6, 7)
+
+        def __getattr__(self, name):
+            return getattr(self._capture, name)
+
+    monkeypatch.setattr(reading, "open_capture", Damaged)
+    numbers, (failure,) = make(path, tmp_path / "out.jsonl")
+    assert numbers == (22, 1)
+    assert failure == f"{path}: OpenCV cannot read 3 frames before 0.800 s"
+    times = [each["time"] for each in lines(tmp_path / "out.jsonl")]
+    assert times == pytest.approx(
+        [0.1 * number for number in range(25) if number not in (5, 6, 7)]
+    )
+    late = make(path, tmp_path / "late.jsonl", start=0.85)
+    assert late == ((16, 0), [])
 
 
 @pytest.mark.parametrize(

@@ -207,23 +207,35 @@ class Video:
                 yield each if isinstance(each, Failure) else self._frame(*each)
 
     def _chosen(self) -> Iterator[tuple[Any, float] | Failure]:
-        """Yield the capture at each chosen frame with its time (s), then why the rest is lost."""
+        """Yield the capture at each chosen frame with its time (s), and what cannot be read."""
         every = Every.parse(self._every)
         capture = open_capture(str(self._path))
         try:
-            number, time = 0, -1.0
-            while capture.grab():
+            number, damaged, time = 0, 0, -1.0  # damaged: unreadable ones since the last frame
+            while number + damaged <= self._count or not damaged:
+                if not capture.grab():
+                    damaged += 1
+                    continue
+                number += damaged
                 time = max(self._time(capture, number), time + 1e-6)  # no two are equal
                 number += 1
                 if time >= self._end:
                     return
+                if damaged and time >= self._start:
+                    yield self._unreadable(f"cannot read {damaged} frames before {time:.3f} s")
+                damaged = 0
                 if time >= self._start and every.takes("", round(time * 1e9)):
                     yield capture, time
         finally:
             capture.release()
         if self._count - number > self._rate:  # the number of frames may be an estimate
-            lost = f"{self._path}: its file ends after {number} of about {self._count} frames"
-            yield Failure(str(self._path), ImageError(lost))
+            yield self._unreadable(
+                f"reads only {number} of about {self._count} frames; if not the last ones are "
+                "missing, later times are too early"
+            )
+
+    def _unreadable(self, reason: str) -> Failure:
+        return Failure(str(self._path), ImageError(f"{self._path}: OpenCV {reason}"))
 
     def _time(self, capture: Any, number: int) -> float:
         """Return the time (s) of the frame at which the capture is, the `number`-th from 0."""
