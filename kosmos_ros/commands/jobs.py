@@ -69,8 +69,8 @@ def add_log(parser: argparse.ArgumentParser) -> None:
         "--log",
         type=opts.path,
         metavar="FILE",
-        help="Add the frames, and the events of a bag or a video, to this observation log, too, "
-        "for `kosmos recall` and `kosmos report`. The file is created if it does not exist.",
+        help="Add the frames to this observation log, too, for `kosmos recall` and `kosmos "
+        "report`, and the events of a bag or a video. The file is created if it does not exist.",
     )
     opts.add_plain(parser)
     for name in ("min_score", "max_new_tokens", "max_image_pixels"):
