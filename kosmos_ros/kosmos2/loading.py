@@ -176,7 +176,7 @@ def _read(
 
 def _restore_padding(model: Any, weights: Weights) -> None:
     """Set the weights of the padding token as in the files. transformers 5.20 sets them to 0."""
-    name = EMBEDDING if EMBEDDING in weights.locations else HEAD
+    name = EMBEDDING if EMBEDDING in weights.shapes else HEAD
     embedding = model.text_model.model.embed_tokens
     token = embedding.padding_idx
     with safe_open(weights.files[weights.locations[name]], "pt") as file:

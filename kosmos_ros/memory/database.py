@@ -144,12 +144,14 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
 def check_reachable(path: Path) -> None:
     """Raise ConfigError if a folder on the way to the file may not be entered."""
     try:
-        path.exists()
-    except OSError as exc:
+        path.stat()
+    except PermissionError as exc:
         raise ConfigError(
             f"observation log {quoted(str(path), 200)}: {exc.strerror}; change the permissions of "
             "its folder"
         ) from exc
+    except OSError:  # there is no such file, for example; the caller finds out
+        return
 
 
 def check_writable(path: Path) -> None:

@@ -3,6 +3,7 @@
 """Folders and videos are read, described and written; unfinished runs continue."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -235,6 +236,28 @@ source, out, batch = sys.argv[1:]
 settings = CameraSettings(phrases=("a cat",), questions=("What?",))
 make(source, out, GreyEngine(int(batch)), settings=settings, log=None)
 """
+
+
+def test_a_video_that_claims_billions_of_frames_ends(tmp_path, monkeypatch):
+    source = reading.Video(video(tmp_path / "v.avi"), "1", 0.0, math.inf, 10**6)
+    grabs, opened = [], reading.open_capture
+
+    class Counted:
+        def __init__(self, file):
+            self._capture = opened(file)
+
+        def grab(self):
+            grabs.append(1)
+            return self._capture.grab()
+
+        def __getattr__(self, name):
+            return getattr(self._capture, name)
+
+    monkeypatch.setattr(reading, "open_capture", Counted)
+    source._count = 10**9
+    *described, failure = source.frames(0)
+    assert len(described) == 25 and len(grabs) <= 25 + reading.MAX_GAP + 1
+    assert "OpenCV reads only 25 of about 1000000000 frames" in str(failure.error)
 
 
 class Watching(GreyEngine):

@@ -31,6 +31,11 @@ APART = 1_000_000
 one time to all of its files, and an observation log compares the frames of one stamp in turn."""
 
 
+MAX_GAP = 1000
+"""Frames in a row that OpenCV cannot read, after which a video ends. A damaged file may claim to
+have billions of frames."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a frame comes from."""
@@ -212,7 +217,7 @@ class Video:
         capture = open_capture(str(self._path))
         try:
             number, damaged, time = 0, 0, -1.0  # damaged: unreadable ones since the last frame
-            while number + damaged <= self._count or not damaged:
+            while not damaged or damaged <= min(MAX_GAP, self._count - number):
                 if not capture.grab():
                     damaged += 1
                     continue
@@ -222,7 +227,8 @@ class Video:
                 if time >= self._end:
                     return
                 if damaged and time >= self._start:
-                    yield self._unreadable(f"cannot read {damaged} frames before {time:.3f} s")
+                    count = f"{damaged} frame{'s' * (damaged > 1)}"
+                    yield self._unreadable(f"cannot read {count} before {time:.3f} s")
                 damaged = 0
                 if time >= self._start and every.takes("", round(time * 1e9)):
                     yield capture, time
