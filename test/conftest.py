@@ -198,7 +198,14 @@ class Nodes:
             self.alive.append(self_)
 
         def destroyed(self_):
+            from rclpy.action import ActionClient
+
             self.alive[:] = [each for each in self.alive if each is not self_]
+            # rclpy leaves these to their owner. One that a failed test leaves keeps the whole node
+            # on the network, where later tests meet it.
+            for waitable in [*self_.waitables]:
+                if isinstance(waitable, ActionClient):
+                    waitable.destroy()
             destroy(self_)
 
         node.__init__, node.destroy_node = made, destroyed
