@@ -14,8 +14,7 @@ from kosmos_ros.commands import options as opts
 from kosmos_ros.commands.output import report, write
 from kosmos_ros.errors import ConfigError
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog
-from kosmos_ros.memory.records import Observation
-from kosmos_ros.offline.report import BLOCK, write_report
+from kosmos_ros.offline.report import BLOCK, Frame, write_report
 
 BEGIN = b"<!doctype html>"  # of a page
 MAX_FRAMES = 100_000  # more would not fit in the memory of a browser
@@ -26,10 +25,10 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
         help="show an observation log as a web page",
-        description="Show an observation log as one web page: the frames with their captions and "
-        "boxes, the times at which each phrase was seen, and a search. The page opens from disk, "
-        "without a server or a network. Writes the number of frames and the path of the page to "
-        "standard output.",
+        description="Show an observation log as one web page: the frames with their captions, "
+        "boxes and events, the times at which each phrase was seen, and a search. The page opens "
+        "from disk, without a server or a network. Writes the number of frames and the path of "
+        "the page to standard output.",
     )
     parser.add_argument("log", type=opts.path, metavar="FILE", help="Observation log.")
     parser.add_argument(
@@ -54,7 +53,7 @@ def _report(options: argparse.Namespace) -> int:
                 "--since and --until"
             )
         try:
-            frames = _observations(log, ids, options.until)
+            frames = _frames(log, ids, options.until)
             written = write_report(frames, Path(options.log).stem, options.page)
         except OSError as exc:
             report(f"cannot write {options.page}: {exc.strerror or exc}")
@@ -76,10 +75,9 @@ def _check_page(page: Path) -> None:
         )
 
 
-def _observations(
-    log: ObservationLog, ids: Iterable[int], until: int | None
-) -> Iterator[Observation]:
-    """Read the observations with these ids whose stamps are not after `until`."""
+def _frames(log: ObservationLog, ids: Iterable[int], until: int | None) -> Iterator[Frame]:
+    """Read the observations with these ids and their events, up to the stamp `until`."""
     rest = iter(ids)
     while some := list(itertools.islice(rest, BLOCK)):
-        yield from (each for each in log.get(some) if until is None or each.stamp <= until)
+        seen = [each for each in log.get(some) if until is None or each.stamp <= until]
+        yield from zip(seen, log.events(seen), strict=True)

@@ -405,6 +405,26 @@ class ObservationLog:
         with translated(self.path):
             return bool(self._ids(sql, *ids, *map(_encodable, texts), event.since))
 
+    def events(self, observations: Sequence[Observation]) -> list[list[Event]]:
+        """Return the events that each observation confirmed: those of its camera and stamp.
+
+        Of several observations with one stamp, the first has the events. Raises LogError.
+        """
+        stamps = [each.stamp for each in observations]
+        first, last = min(stamps, default=0), max(stamps, default=0)
+        sql = (
+            "SELECT id, stamp, camera, kind, subject, answer, previous, since, phrases FROM event "
+            "WHERE id BETWEEN ? AND ? AND stamp BETWEEN ? AND ? ORDER BY id"
+        )
+        values = (first, min(last + SAME_STAMP, MAX_ID), first, last)
+        found: dict[tuple[str, int], list[Event]] = {}
+        with translated(self.path):
+            for number, *row in self.connection.execute(sql, values):
+                with understood(self.path, f"event {number}"):
+                    event = self._event(row)
+                found.setdefault((event.camera, event.stamp), []).append(event)
+        return [found.pop((each.camera, each.stamp), []) for each in observations]
+
     def search(
         self,
         match: str,
@@ -478,6 +498,19 @@ class ObservationLog:
             pose=None if pose[0] is None else Pose(text_of(pose[0]), *finite(*pose[1:])),
             thumbnail=thumbnail,
             id=number,
+        )
+
+    def _event(self, row: Sequence[Any]) -> Event:
+        stamp, camera, kind, subject, answer, previous, since, phrases = row
+        return Event(
+            stamp=int(stamp),
+            camera=self._camera(camera),
+            kind=text_of(kind),
+            subject=text_of(subject),
+            answer=text_of(answer),
+            previous=text_of(previous),
+            since=int(since),
+            phrases=phrases_from_json(phrases),
         )
 
     def _camera(self, number: int) -> str:

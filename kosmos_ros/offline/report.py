@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Write a report: the observations of a log as one web page, which opens from disk.
+"""Write a report: the frames of a log and their events as one web page, which opens from disk.
 
 The page consists of the files in `page` and of parts of the web server's page. It contains all
 data, and its Content-Security-Policy allows only its own script and style.
@@ -15,12 +15,12 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from kosmos_ros.memory.records import Observation
+from kosmos_ros.memory.records import Event, Observation
 
 _OWN = Path(__file__).parent / "page"
 _SHARED = Path(__file__).parents[1] / "web" / "page"
@@ -36,11 +36,15 @@ BLOCK = 256
 """Frames in a block of the data. The page reads the pictures of a block when it needs one."""
 
 
-def write_report(observations: Iterable[Observation], title: str, path: Path) -> int:
+Frame = tuple[Observation, Sequence[Event]]
+"""A described frame and the events that it confirmed."""
+
+
+def write_report(frames: Iterable[Frame], title: str, path: Path) -> int:
     """Write the page to `path`. The file there is replaced after the new page is complete.
 
-    Returns the number of observations. They are read once, the oldest first, and at most BLOCK of
-    them are in memory. Raises OSError, and the errors of `observations`.
+    Returns the number of frames. They are read once, the oldest first, and at most BLOCK of them
+    are in memory. Raises OSError, and the errors of `frames`.
     """
     style = "\n".join(each.read_text(encoding="utf-8") for each in _STYLES)
     script = "".join(map(_as_function, _SCRIPTS))
@@ -58,10 +62,10 @@ def write_report(observations: Iterable[Observation], title: str, path: Path) ->
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             file.write(begin)
-            for block in _blocks(observations):
+            for block in _blocks(frames):
                 written += len(block)
-                file.write(_data("frames", json.dumps([_frame(each) for each in block])))
-                file.write(_data("pictures", "\n".join(map(_picture, block))))
+                file.write(_data("frames", json.dumps([_frame(*each) for each in block])))
+                file.write(_data("pictures", "\n".join(_picture(seen) for seen, _ in block)))
             file.write(end)
         unfinished.replace(path)
     finally:
@@ -85,8 +89,8 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _blocks(observations: Iterable[Observation]) -> Iterator[list[Observation]]:
-    rest = iter(observations)
+def _blocks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    rest = iter(frames)
     while block := list(itertools.islice(rest, BLOCK)):
         yield block
 
@@ -101,8 +105,8 @@ def _picture(observation: Observation) -> str:
     return base64.b64encode(observation.thumbnail).decode() if observation.thumbnail else "-"
 
 
-def _frame(observation: Observation) -> dict[str, Any]:
-    """Return what the page shows of an observation. See page/frames.js."""
+def _frame(observation: Observation, events: Sequence[Event]) -> dict[str, Any]:
+    """Return what the page shows of a frame. See page/frames.js."""
     pose = observation.pose
     return {
         "time": observation.stamp // 1_000_000,  # ms, which JavaScript's numbers hold exactly
@@ -127,5 +131,9 @@ def _frame(observation: Observation) -> dict[str, Any]:
         ],
         "answers": [
             {"question": answer.question, "text": answer.text} for answer in observation.answers
+        ],
+        "events": [
+            {name: getattr(event, name) for name in ("kind", "subject", "answer", "previous")}
+            for event in events
         ],
     }

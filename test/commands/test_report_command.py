@@ -11,7 +11,7 @@ from kosmos_ros import cli
 from kosmos_ros.commands import report
 from kosmos_ros.errors import LogError
 from kosmos_ros.memory.log import ObservationLog
-from kosmos_ros.memory.records import Box, Observation, Phrase, Pose
+from kosmos_ros.memory.records import Box, Event, Observation, Phrase, Pose
 
 BEGIN = 1_700_000_000_000_000_000  # ns
 
@@ -60,8 +60,23 @@ def test_all_frames_are_written_the_oldest_first(log, tmp_path, capsys):
         "pose": {"frame_id": "map", "x": 1.5, "y": -2.0},
         "phrases": [{"text": "a red cup", "start": 0, "end": 9, "boxes": [[1, 2, 30, 40, 0.5]]}],
         "answers": [],
+        "events": [],
     }
     assert "<title>office</title>" in page.read_text()
+
+
+def test_events_are_written_with_the_frames_that_confirmed_them(log, tmp_path):
+    with ObservationLog.open(log) as writing:
+        second = BEGIN + 2 * 10**9
+        appeared = Event(second, "front", "appeared", "a red cup", since=BEGIN)
+        elsewhere = Event(second, "rear", "appeared", "a dog")
+        answered = Event(second, "front", "answered", "Is it full?", answer="yes", previous="no")
+        writing.add([], [appeared, elsewhere, answered])
+    page = tmp_path / "office.html"
+    assert cli.main(["report", str(log), str(page)]) == 0
+    cup = {"kind": "appeared", "subject": "a red cup", "answer": "", "previous": ""}
+    full = {"kind": "answered", "subject": "Is it full?", "answer": "yes", "previous": "no"}
+    assert [frame["events"] for frame in frames(page)] == [[], [], [cup, full]]
 
 
 def test_a_time_selects_frames_also_those_of_equal_stamps(log, tmp_path):

@@ -108,6 +108,26 @@ def test_an_event_is_a_row_of_its_table(log):
     assert second == (*at, "", "answered", "Is it red?", "yes", "no", 5, None)
 
 
+def test_events_come_back_with_the_observations_that_confirmed_them(log):
+    at = FULL.stamp
+    appeared = Event(at, FULL.camera, "appeared", "a red circle", since=4, phrases=(RED,))
+    answered = Event(at, FULL.camera, "answered", "Is it red?", "yes", "no", since=at)
+    later = Event(at + 1, FULL.camera, "disappeared", "a red circle", since=at)
+    other = Event(at, "rear", "appeared", "a dog")
+    seen = [
+        FULL,
+        dataclasses.replace(FULL, caption="again"),
+        dataclasses.replace(FULL, stamp=at + 1),
+    ]
+    log.add(seen, [appeared, answered, later, other])
+    assert log.events(seen) == [[appeared, answered], [], [later]]
+    assert log.events(seen[1:2]) == [[appeared, answered]]
+    assert log.events([]) == []
+    log.connection.execute("UPDATE event SET phrases = 'no JSON' WHERE subject = 'a dog'")
+    with pytest.raises(LogError, match=r"memory\.db.*event"):
+        log.events(seen)
+
+
 def test_another_process_reads_what_is_written(path, log):
     log.add([FULL])
     with ObservationLog.read(path) as reader:

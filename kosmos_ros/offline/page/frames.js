@@ -3,9 +3,10 @@
 //
 // The frames of the report, as report.py wrote them, and their pictures, which are read when needed.
 //
-// A frame: {time [ms], camera, frame_id, width, height, task, caption, score, pose, phrases, answers}. A
-// phrase: {text, start, end, boxes}; start and end are 0 if it is not a part of the caption. A box:
-// [x_min, y_min, x_max, y_max, score] in pixels of the image.
+// A frame: {time [ms], camera, frame_id, width, height, task, caption, score, pose, phrases, answers,
+// events}. A phrase: {text, start, end, boxes}; start and end are 0 if it is not a part of the caption.
+// A box: [x_min, y_min, x_max, y_max, score] in pixels of the image. An event: {kind, subject, answer,
+// previous}, with the kinds appeared, disappeared and answered.
 
 import { count } from "./dom.js";
 
@@ -38,7 +39,8 @@ export const thing = (text) => text.toLowerCase().replace(/^(an?|the)\s+/, "");
 frames.forEach((frame, index) => {
   frame.index = index;
   const answers = frame.answers.flatMap((answer) => [answer.question, answer.text]);
-  frame.text = [frame.caption, ...answers].join("\n").toLowerCase();
+  const events = frame.events.flatMap((event) => [event.subject, event.answer, event.previous]);
+  frame.text = [frame.caption, ...answers, ...events].join("\n").toLowerCase();
   frame.seen = frame.phrases.filter((phrase) => phrase.boxes.length).map((phrase) => phrase.text.toLowerCase());
 });
 

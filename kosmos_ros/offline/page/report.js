@@ -10,7 +10,7 @@ import { coloursOfFrame, linked, shown, told, where } from "./tile.js";
 import { Grid } from "./grid.js";
 import { Strips } from "./strips.js";
 
-const state = { words: "", camera: "", shown: frames };
+const state = { words: "", camera: "", changed: false, shown: frames };
 
 const strips = new Strips({ search, go: (frame) => grid.scrollTo(frame) });
 const grid = new Grid({ open, moved: (from, to) => strips.move(from, to) });
@@ -19,13 +19,14 @@ function filter(changes) {
   Object.assign(state, changes);
   const words = state.words.trim().toLowerCase();
   state.shown = frames.filter(
-    (frame) => (!state.camera || frame.camera === state.camera) && matches(frame, words),
+    (frame) =>
+      (!state.camera || frame.camera === state.camera) && (!state.changed || frame.events.length) && matches(frame, words),
   );
   const all = state.shown.length === frames.length;
   $("#count").textContent = all
     ? counted(frames.length)
     : `${count(state.shown.length)} of ${counted(frames.length)}`;
-  $("#none").textContent = frames.length ? "No frame has these words." : "The log has no frames in this period.";
+  $("#none").textContent = frames.length ? "No frame fits." : "The log has no frames in this period.";
   $("#none").hidden = state.shown.length > 0;
   strips.show(state.shown);
   grid.show(state.shown);
@@ -82,6 +83,8 @@ function start() {
   const options = cameras.map((name) => h("option", { value: name }, name));
   $("#camera").replaceChildren(h("option", { value: "" }, "All cameras"), ...options);
   $("#camera-field").hidden = cameras.length < 2;
+  $("#changed-field").hidden = !frames.some((frame) => frame.events.length);
+  $("#changed").addEventListener("change", (event) => filter({ changed: event.target.checked }));
   $("#words").addEventListener("input", (event) => filter({ words: event.target.value }));
   $("#camera").addEventListener("change", (event) => filter({ camera: event.target.value }));
   theme(() => {});

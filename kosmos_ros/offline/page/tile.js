@@ -3,9 +3,9 @@
 //
 // A frame as a picture with its boxes, and its text, whose phrases light up their boxes.
 
-import { h, s } from "./dom.js";
+import { h, icon, s } from "./dom.js";
 import { coloursOf } from "./colours.js";
-import { grounded, phraseWord } from "./words.js";
+import { changeWords, grounded, phraseWord } from "./words.js";
 import { at, cameras, picture } from "./frames.js";
 
 const inCaption = (phrase) => phrase.end > phrase.start;
@@ -35,10 +35,13 @@ export function shown(frame, colours) {
   );
 }
 
-// The caption of a frame, then the phrases that are not part of it.
+// What changed in a frame, its caption, then the phrases that are not part of it, and the answers.
 export function told(frame, colours, still) {
   const more = frame.phrases.filter((phrase) => !inCaption(phrase));
   return [
+    frame.events.length > 0 &&
+      h("p", { class: "changes" }, frame.events.map((event) =>
+        h("span", { class: `change is-${event.kind}` }, icon(event.kind), " ", ...changeWords(event, colours)))),
     h("p", { class: "caption", dir: "auto" }, ...grounded(frame.caption, frame.phrases.filter(inCaption), colours, still)),
     more.length > 0 &&
       h("p", { class: "looked-for", dir: "auto" }, ...more.map((phrase) => phraseWord(phrase, colours, { still }))),
@@ -48,7 +51,8 @@ export function told(frame, colours, still) {
   ];
 }
 
-export const coloursOfFrame = (frame) => coloursOf(frame.phrases.map((phrase) => phrase.text));
+export const coloursOfFrame = (frame) =>
+  coloursOf([...frame.phrases.map((phrase) => phrase.text), ...frame.events.map((event) => event.subject)]);
 
 export const where = (frame) =>
   [at(frame), cameras.length > 1 && frame.camera].filter(Boolean).join(" · ");

@@ -16,7 +16,7 @@ pytest.importorskip("playwright", reason="run scripts/setup")
 from chromium import DESK, PHONE, check_accessibility
 from playwright.sync_api import expect
 
-from kosmos_ros.memory.records import Answer, Box, Observation, Phrase
+from kosmos_ros.memory.records import Answer, Box, Event, Observation, Phrase
 from kosmos_ros.offline.report import BLOCK, write_report
 
 SIZE = 640, 480  # pixels of the images
@@ -63,12 +63,16 @@ def observation(number, caption="a red circle and a blue square.", **more):
 
 @pytest.fixture
 def opened(chromium, tmp_path):
-    """A function that opens the report of observations; errors in its scripts fail the test."""
+    """A function that opens the report of observations; errors in its scripts fail the test.
+
+    `events` has lists of events by the indices of their observations.
+    """
     contexts, errors = [], []
 
-    def new(observations, title="a tour", **options):
+    def new(observations, title="a tour", events=None, **options):
         file = tmp_path / "report.html"
-        write_report(observations, title, file)
+        frames = [(seen, (events or {}).get(at, ())) for at, seen in enumerate(observations)]
+        write_report(frames, title, file)
         context = chromium.new_context(
             **{"viewport": DESK, "reduced_motion": "reduce", "offline": True} | options
         )
@@ -192,6 +196,40 @@ def test_a_camera_is_chosen(opened):
     expect(page.locator("#count")).to_have_text("2 of 4 frames")
 
 
+def event(kind, subject, **more):
+    return Event(BEGIN, "front", kind, subject, **more)
+
+
+def test_events_are_shown_with_their_frames_and_found(opened):
+    changes = {
+        1: [event("appeared", "a dog")],
+        5: [
+            event("answered", "Is it dark?", answer="yes", previous="no"),
+            event("disappeared", "a dog"),
+        ],
+    }
+    page = opened([observation(number) for number in range(9)], events=changes)
+    page.get_by_label("Only frames with an event").check()
+    assert [time[:7] for time in times(page)] == ["00:00.1", "00:00.5"]
+    expect(page.locator("#count")).to_have_text("2 of 9 frames")
+    shown = [tile.text_content().strip() for tile in page.locator(".tile .change").all()]
+    assert shown == ["a dog came into view", "Is it dark? no yes", "a dog left the view"]
+    expect(page.locator(".tile .change s")).to_have_text("no")
+    page.fill("#words", "dark")
+    assert [time[:7] for time in times(page)] == ["00:00.5"]
+    page.locator(".tile .open").click()
+    expect(page.get_by_role("dialog").locator(".change").last).to_have_text("a dog left the view")
+    page.keyboard.press("Escape")
+    page.fill("#words", "")
+    page.get_by_label("Only frames with an event").uncheck()
+    expect(page.locator("#count")).to_have_text("9 frames")
+
+
+def test_a_report_without_events_does_not_offer_to_select_them(opened):
+    page = opened([observation(0)])
+    expect(page.get_by_label("Only frames with an event")).to_be_hidden()
+
+
 def test_the_strip_of_a_phrase_counts_its_frames_and_leads_to_them(opened):
     frames = [
         observation(n, "a red circle." if n in (40, 41, 90) else "a wall.") for n in range(99)
@@ -247,8 +285,11 @@ def test_hostile_text_is_shown_and_not_run(opened):
         frame_id=HOSTILE,
         thumbnail=b'"><script>window.hacked=1</script>',
     )
-    page = opened([hostile], title=HOSTILE)
+    answered = event("answered", HOSTILE, answer=HOSTILE, previous=HOSTILE)
+    changes = {0: [event("appeared", HOSTILE), answered]}
+    page = opened([hostile], title=HOSTILE, events=changes)
     expect(page.locator(".caption")).to_have_text(HOSTILE)
+    expect(page.locator(".tile .now")).to_have_text(HOSTILE)
     expect(page.locator("h1")).to_have_text(HOSTILE)
     page.locator(".tile .open").click()
     expect(page.get_by_role("dialog").locator("dd", has_text=HOSTILE)).to_be_visible()
@@ -284,7 +325,8 @@ def test_pictures_belong_to_their_frames_across_the_blocks_of_the_data(opened):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_has_no_serious_finding(opened, theme, viewport):
     frames = [observation(n, answers=(Answer("What?", "a wall"),)) for n in range(30)]
-    page = opened(frames, viewport=viewport, color_scheme=theme)
+    changes = {0: [event("appeared", "a dog"), event("answered", "What?", answer="a wall")]}
+    page = opened(frames, viewport=viewport, color_scheme=theme, events=changes)
     check_accessibility(page)
     page.locator(".tile .open").first.click()
     check_accessibility(page)

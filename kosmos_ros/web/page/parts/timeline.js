@@ -8,7 +8,7 @@
 
 import { $, clock, h, icon, s, set, span } from "./dom.js";
 import { lose, small } from "./images.js";
-import { blank, grounded, phraseWord } from "./words.js";
+import { blank, changeWords, grounded } from "./words.js";
 
 const LONG = 120; // characters of a question in a row, so that its answer is seen, too
 const REFUSED = 40; // characters of a question without an answer, so that the reason is seen whole
@@ -196,13 +196,9 @@ export class Timeline extends EventTarget {
     if (entry.kind === "caption") return grounded(entry.text, entry.phrases, colours, true);
     if (entry.failed) return [h("span", { class: "asked" }, short(entry.question, REFUSED)), " ", h("span", { class: "failed" }, entry.text)];
     if (entry.kind === "answer") return [h("span", { class: "asked" }, short(entry.question)), " ", ...grounded(entry.text, entry.phrases, colours, true)];
-    if (entry.event !== "answered") {
-      const phrase = { text: entry.subject, boxes: [[0, 0, 0, 0, 0]] };
-      const of = this.coloursOf(entry.look, [phrase]);
-      return [phraseWord(phrase, of, { still: true }), entry.event === "appeared" ? " came into view" : " left the view"];
-    }
-    const before = entry.previous ? [h("s", {}, entry.previous), " "] : [];
-    return [h("span", { class: "asked" }, short(entry.subject)), " ", ...before, h("span", { class: "now" }, entry.answer)];
+    const asked = entry.event === "answered";
+    const of = asked ? colours : this.coloursOf(entry.look, [{ text: entry.subject }]);
+    return changeWords({ ...entry, kind: entry.event, subject: asked ? short(entry.subject) : entry.subject }, of);
   }
 
   #refresh(entry) {
