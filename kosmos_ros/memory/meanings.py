@@ -13,7 +13,16 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
-from kosmos_ros.memory.wordnet import ADJECTIVE, NOUN, Meaning, WordNet
+from kosmos_ros.memory.plurals import STARTS, other_number
+from kosmos_ros.memory.wordnet import (
+    ADJECTIVE,
+    NOUN,
+    PERSON,
+    PLANT,
+    UNSEEN,
+    Meaning,
+    WordNet,
+)
 from kosmos_ros.memory.words import stem
 
 SYNONYM, BELOW, ABOVE = 0.95, 0.9, 0.7
@@ -24,9 +33,10 @@ Two steps above, the words mean too much: "grey" would be white. See docs/perfor
 RARE = 0.96
 """Factor for each more frequent meaning of a word: "jet" and "green" can both mean a drug."""
 MIN_CLOSENESS = 0.7  # of a synonym; a word that has this meaning more rarely is not used
-MAX_MEANINGS = 4000  # below a word; "object" has 30,000, most of which no caption has
+MAX_MEANINGS = 12_000  # below a word; "person" has 10,000, "object" 36,000
 MAX_COMPOUND = 3  # words
-SPELLINGS = {"gray": "grey", "grey": "gray"}
+SAME = {"gray": "grey", "grey": "gray", "human": "person", "humans": "people"}
+"""Words that mean the same as others. WordNet does not say that a human is a person."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,8 @@ class Thesaurus:
     def __init__(self, known: Set[str], net: WordNet | None) -> None:
         """`known` has the stems of the log's words. `net` None: there are no synonyms."""
         self._known = known
-        self._starts = {word[:2] for word in known}  # the stemmer keeps the first two letters
+        # The stemmer keeps the first two letters.
+        self._starts = {word[:2] for word in known} | STARTS
         self._net = net
 
     def compound(self, words: tuple[str, ...]) -> int:
@@ -72,38 +83,96 @@ class Thesaurus:
         A meaning above is used only if there is nothing else.
         """
         found: dict[tuple[str, ...], float] = {}
-        self._add(found, " ".join(words), 1.0)
-        self._add(found, " ".join(SPELLINGS.get(word, word) for word in words), 1.0)
+        forms = _forms(tuple(SAME.get(word, word) for word in words))
+        forms = tuple(dict.fromkeys((words, *forms)))
+        for form in forms:
+            self._add(found, form, 1.0)
         if self._net is not None:
-            self._add_terms(found, _same_and_below(self._net, words))
-            if not found:
-                self._add_terms(found, _above(self._net, words))
+            for form in forms:
+                self._add_terms(found, self._net, _same_and_below(self._net, form))
+            for form in forms if not found else ():
+                self._add_terms(found, self._net, _above(self._net, form))
         ordered = sorted(found.items(), key=lambda item: -item[1])
         return [Alternative(stems, closeness) for stems, closeness in ordered]
 
-    def _add_terms(self, found: dict[tuple[str, ...], float], terms: list[_Term]) -> None:
-        assert self._net is not None
+    def _add_terms(
+        self, found: dict[tuple[str, ...], float], net: WordNet, terms: list[_Term]
+    ) -> None:
         for term in terms:
             if term.words[:2] not in self._starts:
                 continue
-            meanings = self._net.meanings(term.words, term.meaning.kind)
-            if term.meaning in meanings:  # otherwise a name below, written with a capital
-                closeness = term.closeness * RARE ** meanings.index(term.meaning)
-                if closeness >= term.lowest:
-                    self._add(found, term.words, closeness)
+            forms = _forms(tuple(term.words.replace("-", " ").split()))
+            if any(map(self._has, forms)) and (closeness := _closeness(net, term)):
+                for form in forms:
+                    self._add(found, form, closeness)
 
-    def _add(self, found: dict[tuple[str, ...], float], words: str, closeness: float) -> None:
-        stems = tuple(stem(word) for word in words.replace("-", " ").split())
+    def _has(self, words: tuple[str, ...]) -> bool:
+        return all(stem(word) in self._known for word in words)
+
+    def _add(
+        self, found: dict[tuple[str, ...], float], words: tuple[str, ...], closeness: float
+    ) -> None:
+        stems = tuple(map(stem, words))
         if closeness > found.get(stems, 0.0) and self._known >= set(stems):
             found[stems] = closeness
 
 
+def _forms(words: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Return words, and the same with the other number of the last one."""
+    return (words, *((*words[:-1], other) for other in other_number(words[-1])))
+
+
+def _closeness(net: WordNet, term: _Term) -> float:
+    """Return the closeness of a term whose words may have other meanings; 0: do not use it."""
+    rank = _ranks(net, term.words, term.meaning.kind).get(term.meaning)
+    if rank is None:  # a name, written with a capital
+        return 0.0
+    if term.closeness == BELOW:
+        # A dog can also be a person: an unpleasant one.
+        person = net.entry(term.meaning).group == PERSON
+        if rank > (0 if person else 1):
+            return 0.0
+        if (person or term.words.endswith("er")) and _stands_for_another(net, term.words):
+            return 0.0
+    closeness = term.closeness * RARE**rank
+    return closeness if closeness >= term.lowest else 0.0
+
+
+@lru_cache(maxsize=65536)
+def _ranks(net: WordNet, words: str, kind: str) -> dict[Meaning, int]:
+    """Return the rank of each meaning of words, 0 for the one that a caption has most likely.
+
+    A meaning that was never counted in texts ranks one lower, unless it is the only one.
+    """
+    meanings, counted = net.senses(words, kind)
+    rare = set(meanings[counted:])
+
+    def unlikely(meaning: Meaning) -> tuple[bool, bool]:
+        group = net.entry(meaning).group if kind == NOUN else None
+        return group in UNSEEN, meaning in rare and group in (PERSON, PLANT)
+
+    ordered = sorted(meanings, key=unlikely)
+    several = len(ordered) > 1
+    return {each: at + (several and each in rare) for at, each in enumerate(ordered)}
+
+
+@lru_cache(maxsize=65536)
+def _stands_for_another(net: WordNet, words: str) -> bool:
+    """Return whether the stemmer takes words for another noun: "footballer" for "football"."""
+    starts = (words[:end] for end in range(len(words) - 1, 2, -1))
+    return any(
+        stem(start) == stem(words)
+        and any(start in net.entry(meaning).words for meaning in net.meanings(start, NOUN))
+        for start in starts
+    )
+
+
 def _senses(net: WordNet, words: tuple[str, ...]) -> Iterator[tuple[int, Meaning]]:
-    """Yield the meanings of words and the rank of each, 0 for the most frequent one."""
+    """Yield the ranks and the meanings of words."""
     for kind in (NOUN, ADJECTIVE):
         forms = {form: None for mark in " -" for form in net.base_forms(mark.join(words), kind)}
         for form in forms:
-            yield from enumerate(net.meanings(form, kind))
+            yield from ((rank, each) for each, rank in _ranks(net, form, kind).items())
 
 
 @lru_cache(maxsize=256)
@@ -120,9 +189,7 @@ def _same_and_below(net: WordNet, words: tuple[str, ...]) -> list[_Term]:
     while level and len(seen) < MAX_MEANINGS:
         entries = [(meaning, net.entry(meaning)) for meaning in level]
         found += [
-            _Term(word, meaning, BELOW, BELOW)
-            for meaning, entry in entries
-            for word in entry.words
+            _Term(word, meaning, BELOW) for meaning, entry in entries for word in entry.words
         ]
         level = {low: None for _, entry in entries for low in entry.below if low not in seen}
         seen.update(level)

@@ -25,6 +25,10 @@ MISSING = (
     "colours; install it with 'sudo apt-get install wordnet-base'"
 )
 NOUN, ADJECTIVE = "n", "a"
+PERSON, PLANT = 18, 20
+"""Numbers of groups of nouns: lexnames(5WN)."""
+UNSEEN = frozenset({4, 9, 10, 11, 12, 16, 19, 21, 22, 23, 24, 26, 28})
+"""Groups of nouns that cameras do not see: acts, thoughts, feelings, quantities, times ..."""
 _FILES = {NOUN: "noun", ADJECTIVE: "adj"}  # end of the names of the files
 _ENDINGS = {
     NOUN: (
@@ -54,6 +58,7 @@ class Entry:
     above: tuple[Meaning, ...]  # more general
     below: tuple[Meaning, ...]  # more special
     alike: tuple[Meaning, ...]  # of an adjective: similar adjectives and related nouns
+    group: int  # number of its group, such as PERSON
 
 
 class WordNet:
@@ -64,7 +69,7 @@ class WordNet:
         self._index = {kind: _opened(folder / f"index.{end}") for kind, end in _FILES.items()}
         self._data = {kind: _opened(folder / f"data.{end}") for kind, end in _FILES.items()}
         self._irregular = {kind: _opened(folder / f"{end}.exc") for kind, end in _FILES.items()}
-        self.meanings = lru_cache(maxsize=65536)(self._meanings)
+        self.senses = lru_cache(maxsize=65536)(self._senses)
         self.entry = lru_cache(maxsize=65536)(self._entry)
 
     def base_forms(self, words: str, kind: str) -> list[str]:
@@ -77,14 +82,22 @@ class WordNet:
         ]
         return [form for form in dict.fromkeys(forms) if self.meanings(form, kind)]
 
-    def _meanings(self, words: str, kind: str) -> tuple[Meaning, ...]:
+    def meanings(self, words: str, kind: str) -> tuple[Meaning, ...]:
         """Return the meanings of words in base form, the most frequent one first."""
+        return self.senses(words, kind)[0]
+
+    def _senses(self, words: str, kind: str) -> tuple[tuple[Meaning, ...], int]:
+        """Return the meanings of words, and how many of them were counted in texts.
+
+        Those come first, the most frequent one first. The order of the others means nothing.
+        """
         line = _line(self._index[kind], words.replace(" ", "_"))
         if line is None:
-            return ()
+            return (), 0
         fields = line.split()
         count = int(fields[2])
-        return tuple(Meaning(kind, int(offset)) for offset in fields[-count:])
+        offsets = fields[-count:]
+        return tuple(Meaning(kind, int(offset)) for offset in offsets), int(fields[-count - 1])
 
     def _entry(self, meaning: Meaning) -> Entry:
         """Return what the file says about a meaning."""
@@ -107,7 +120,7 @@ class WordNet:
             return tuple(to for symbol in symbols for to in neighbours.get(symbol, ()))
 
         alike = by(_ALIKE) if meaning.kind == ADJECTIVE else ()
-        return Entry(words, by(_ABOVE), by(_BELOW), alike)
+        return Entry(words, by(_ABOVE), by(_BELOW), alike, int(fields[1]))
 
     def _exceptions(self, words: str, kind: str) -> list[str]:
         line = _line(self._irregular[kind], words.replace(" ", "_"))

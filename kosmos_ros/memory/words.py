@@ -52,7 +52,7 @@ NEGATIONS = frozenset({
 })  # fmt: skip
 """Words that begin a chunk which names what is absent."""
 FILLERS = frozenset({
-    "am", "are", "be", "been", "being", "can", "could", "did", "do", "does", "had", "has",
+    "am", "are", "be", "been", "being", "could", "did", "do", "does", "had", "has",
     "have", "he", "i", "is", "it", "may", "me", "might", "must", "she", "should", "there",
     "they", "us", "was", "we", "were", "will", "would", "yes", "you",
 })  # fmt: skip
@@ -60,7 +60,7 @@ FILLERS = frozenset({
 EMPTY = frozenset({"all", "anything", "else", "everything", "something"})
 """Words of a question that mean nothing; those of FILLERS also mean nothing in captions."""
 OPENING = frozenset({
-    "ago", "can", "could", "describe", "did", "do", "does", "directly", "earlier", "ever",
+    "ago", "could", "describe", "did", "do", "does", "directly", "earlier", "ever",
     "find", "give", "had", "has", "have", "i", "in", "is", "last", "lately", "latest", "locate",
     "look", "looking", "me", "most", "my", "please", "recent", "recently", "remember", "saw",
     "search", "see", "seen", "show", "shows", "since", "tell", "there", "time", "to", "was",
@@ -74,9 +74,9 @@ CLOSING = frozenset({
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
 ASKING = re.compile(
-    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|can|could) )?(?:you|we|i|the robot) "
+    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|could) )?(?:you|we|i|the robot) "
     r"(?:(?:have|had|ever|last|already|just) )*(?:see|saw|seen|spot|spotted|notice|noticed|find|"
-    r"found)\b|\b(?:can|could|to) be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
+    r"found)\b|\b(?:(?:could|to) )?be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
     r"\b(?:what|which) day\b|\bat (?:what|which|any|some) time\b|\bsome time\b|\bright now\b|"
     r"\b(?:in|into) view\b"
 )
@@ -97,6 +97,12 @@ PICTURES = re.compile(
     re.IGNORECASE,
 )
 """Beginning of a caption or a question that means nothing: "An image of"."""
+_MODAL = re.compile(
+    r"\b(?:(?<=where )|(?<=what )|(?<=which )|(?<=how )|(?<=that )|(?<=who )|(?<=you )|(?<=we )|"
+    r"(?<=i )|(?<=it )|(?<=they ))can\b|\bcan(?= (?:not|be|also|only|you|we|i|it|he|she|they|"
+    r"any|anyone|anybody|someone|somebody|the|a|an|this|that|these|those|my|your)\b)"
+)
+"""The verb "can". A can is a thing, as in "a trash can"."""
 _COMPOUND = re.compile("|".join(rf"(\b(?:{words})\b)" for words in COMPOUNDS))
 _PREPOSITIONS = ("", *COMPOUNDS.values())
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
@@ -204,6 +210,7 @@ def _simple(text: str) -> str:
         for letter in unicodedata.normalize("NFKD", text.lower())
         if not unicodedata.combining(letter)
     )
+    plain = _MODAL.sub(" ", plain)
     return _COMPOUND.sub(lambda found: _PREPOSITIONS[found.lastindex or 0], plain)
 
 

@@ -79,6 +79,15 @@ def test_a_thing_is_found_only_where_its_words_are_one_thing(log):
     assert stamps(log, "green cup") == stamps(log, "red handle") == stamps(log, "zebra") == []
 
 
+def test_one_thing_finds_several_and_a_can_is_a_thing(log):
+    log.add([seen(1, "two men beside shelves"), seen(2, "a group of people and three buses")])
+    log.add([seen(3, "a red can"), seen(4, "a dog that can jump over a red car")])
+    assert stamps(log, "have you seen a man?") == [1]
+    assert stamps(log, "a person and a bus") == [2]
+    assert stamps(log, "the shelf") == [1]
+    assert stamps(log, "where can i find the can?") == stamps(log, "red can") == [3]
+
+
 def test_the_phrases_that_match_come_with_their_boxes(log):
     log.add([seen(1, "a red cup and a blue box", {"a red cup": (20, 30), "a blue box": (70, 60)})])
     (found,) = recall(log, Query("the red cup"), None)

@@ -121,6 +121,20 @@ def meant(net, question, said):
         ("zebra", "circle white black", []),
         ("jet", "green", []),  # both mean a drug, but rarely
         ("mice", "mouse", ["mouse"]),
+        ("man", "men woman", ["men"]),
+        ("animal", "geese lamp", ["geese"]),
+        ("human", "people nurse table", ["people", "nurse"]),
+        ("people", "woman table", ["woman"]),
+        ("person", "girl men dog bear", ["girl", "men"]),  # people are called dogs and bears
+        ("person", "backpack football control", []),  # stems of backpacker, footballer, controller
+        ("person", "toaster", []),  # who proposes a toast
+        ("appliance", "toaster", ["toaster"]),
+        ("animal", "chicken drill", ["chicken"]),  # a drill is a monkey, too, but rarely
+        ("tool", "hammer drill saw", ["hammer", "drill", "saw"]),  # a saw is also a proverb
+        ("furniture", "table chair", ["table", "chair"]),  # a table is first of all an array
+        ("fruit", "banana hammer", ["banana"]),
+        ("vegetable", "broccoli", ["broccoli"]),
+        ("dustbin", "trash can", ["trash can"]),
     ],
 )
 def test_a_word_stands_for_itself_synonyms_and_words_below(net, question, said, expected):
@@ -134,6 +148,9 @@ def test_the_same_word_is_the_closest_one(net):
 def test_without_wordnet_a_word_stands_for_its_own_forms():
     assert meant(None, "circles", "circle disc") == ["circle"]
     assert meant(None, "disc", "circle") == []
+    assert meant(None, "person", "people persons men") == ["persons", "people"]
+    assert meant(None, "buses", "bus") == ["bus"]
+    assert meant(None, "bus", "buses") == ["buses"]
 
 
 def test_compounds_are_terms_of_wordnet(net):
