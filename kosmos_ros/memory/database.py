@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.sanitize import first_line, quoted
 
 APPLICATION_ID = 0x4B4F534D  # "KOSM": marks the file as an observation log
-VERSION = 2  # of the schema; a file with a higher one is refused
+VERSION = 3  # of the schema and of the index's tokens; a file with a higher one is refused
 LOCK_TIMEOUT = 1.0  # s to wait for another program that writes the file
 WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
 RESERVE = 4_000_000  # bytes below a size limit, for the -wal file and for the deletion of rows
@@ -69,14 +69,23 @@ CREATE VIRTUAL TABLE search USING fts5(
   content = '', columnsize = 0, detail = none, tokenize = "unicode61 tokenchars '_:-'"
 );
 """
-FROM_VERSION_1 = (
-    "ALTER TABLE observation ADD COLUMN written INTEGER NOT NULL DEFAULT 0",
-    "CREATE INDEX written ON observation (written)",
-)
+STATEMENTS = {
+    0: SCHEMA.strip().split(";\n"),
+    1: (
+        "ALTER TABLE observation ADD COLUMN written INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX written ON observation (written)",
+    ),
+    2: (),
+}
+"""Statements that lead from each version to the current one; 0: an empty file."""
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new file, or check those of an old one."""
+def prepare(connection: sqlite3.Connection, path: Path, index: Callable[[], None]) -> None:
+    """Make the tables of a new file, or check those of an old one.
+
+    `index` makes the full-text index anew. It is called for a file of an older version, whose
+    index has other tokens.
+    """
     if not is_log(connection, path):
         # Before the first table: the free pages of a file can be cut off later.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -86,10 +95,13 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA journal_size_limit = {RESERVE // 4}").fetchall()
     with transaction(connection, path):
         new = not is_log(connection, path)  # another program may have made it meanwhile
-        if not new and pragma(connection, "user_version") == VERSION:
+        version = 0 if new else pragma(connection, "user_version")
+        if version == VERSION:
             return
-        for statement in SCHEMA.strip().split(";\n") if new else FROM_VERSION_1:
+        for statement in STATEMENTS[version]:
             connection.execute(statement)
+        if not new:
+            index()
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
 

@@ -91,15 +91,17 @@ class ObservationLog:
     def open(cls, path: str | os.PathLike[str]) -> ObservationLog:
         """Open a log for writing. Make it if the file does not exist or is empty.
 
-        Raises ConfigError if the file can never be used: it has other contents or is damaged, a
-        newer version wrote it, or its folder is missing or not writable. Raises LogError for a
-        fault that may pass: the file is locked or the disk is full.
+        The index of a log of an older version is made anew. Raises ConfigError if the file can
+        never be used: it has other contents or is damaged, a newer version wrote it, or its folder
+        is missing or not writable. Raises LogError for a fault that may pass: the file is locked
+        or the disk is full.
         """
         path = Path(path)
         check_writable(path)
         with opened(path, path.resolve().as_uri()) as connection:
-            prepare(connection, path)
-        return cls(connection, path)
+            log = cls(connection, path)
+            prepare(connection, path, log._index_all)
+        return log
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ObservationLog:
@@ -295,6 +297,16 @@ class ObservationLog:
             self.connection.executemany("INSERT OR IGNORE INTO word VALUES (?)", words)
         self.connection.execute(sql, (observation.id, text))
 
+    def _index_all(self) -> None:
+        """Make the full-text index anew, without the observations that are damaged."""
+        self.connection.execute("INSERT INTO search (search) VALUES ('delete-all')")
+        for number in self._ids("SELECT id FROM observation"):
+            seen = []
+            with contextlib.suppress(LogError):
+                seen = self.get([number], thumbnails=False)
+            for observation in seen:
+                self._index(observation)
+
     def _add_event(self, event: Event) -> None:
         row = (
             self._free_id("event", event.stamp),
@@ -432,12 +444,13 @@ class ObservationLog:
         last: int | None = None,
         limit: int = 100,
         around: tuple[float, float, float] | None = None,
+        oldest: bool = False,
     ) -> list[int]:
-        """Return the ids of the newest observations that a query of the index matches.
+        """Return the ids of the newest, or oldest, observations that a query of the index matches.
 
         `match` is in FTS5's query language; empty: all observations. `first` and `last` limit the
         ids; None: no limit. `around` has x, y and half the side of a square in m that contains the
-        pose; None: anywhere. The newest id comes first. Raises LogError.
+        pose; None: anywhere. The newest, or oldest, id comes first. Raises LogError.
         """
         table, column, where = "observation", "id", ""
         limits = (MIN_ID if first is None else first, MAX_ID if last is None else last)
@@ -454,7 +467,7 @@ class ObservationLog:
             values += [x - half, x + half, y - half, y + half]
         sql = (
             f"SELECT {column} FROM {table} WHERE {column} BETWEEN ? AND ?{where} "
-            f"ORDER BY {column} DESC LIMIT ?"
+            f"ORDER BY {column} {'ASC' if oldest else 'DESC'} LIMIT ?"
         )
         with translated(self.path):
             return self._ids(sql, *values, limit)

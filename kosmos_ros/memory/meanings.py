@@ -124,16 +124,18 @@ def _forms(words: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 def _closeness(net: WordNet, term: _Term) -> float:
     """Return the closeness of a term whose words may have other meanings; 0: do not use it."""
-    rank = _ranks(net, term.words, term.meaning.kind).get(term.meaning)
+    ranks = _ranks(net, term.words, term.meaning.kind)
+    rank = ranks.get(term.meaning)
     if rank is None:  # a name, written with a capital
         return 0.0
-    if term.closeness == BELOW:
-        # A dog can also be a person: an unpleasant one.
-        person = net.entry(term.meaning).group == PERSON
-        if rank > (0 if person else 1):
-            return 0.0
-        if (person or term.words.endswith("er")) and _stands_for_another(net, term.words):
-            return 0.0
+    person = net.entry(term.meaning).group == PERSON
+    if person and net.entry(next(iter(ranks))).group != PERSON:
+        return 0.0  # a dog can also be a person: an unpleasant one
+    if term.closeness == BELOW and (
+        rank > 1
+        or ((person or term.words.endswith("er")) and _stands_for_another(net, term.words))
+    ):
+        return 0.0
     closeness = term.closeness * RARE**rank
     return closeness if closeness >= term.lowest else 0.0
 

@@ -60,6 +60,11 @@ CLEARLY = 1.0 / 32.0
 
 LAST_SEEN = re.compile(r"\b(?:last (?:see|saw|seen|time)|most recently)\b", re.IGNORECASE)
 """Words that ask for the newest frame."""
+FIRST_SEEN = re.compile(
+    r"\bfirst (?:see|saw|seen|spot|spotted|notice|noticed|find|found|appear|appeared|time)\b",
+    re.IGNORECASE,
+)
+"""Words that ask for the oldest frame."""
 RELATIONS = {
     "leftof": (-1.0, 0.0),
     "rightof": (1.0, 0.0),
@@ -81,6 +86,7 @@ class Query:
     last: bool = False  # newest first instead of best first
     limit: int = DEFAULT_LIMIT  # results
     now: int | None = None  # ns, for "today" in the text; None: words of time mean nothing
+    first: bool = False  # oldest first instead of best first; not together with `last`
 
 
 @dataclass(frozen=True)
@@ -146,20 +152,19 @@ class _Chunk:
 
 
 def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:
-    """Return the frames that a question fits, best or newest first; empty: never seen.
+    """Return the frames that a question fits, best, newest or oldest first; empty: never seen.
 
-    The newest comes first if the query or its words ask for it ("where did you last see"). The
-    best are chosen from the newest PAGE frames with all words, or from older ones, too, if these
-    give fewer than `query.limit` results. If no frame fits, names of colours mean basic colours.
+    The newest comes first if the query or its words ask for it ("where did you last see"), the
+    oldest if they ask for the first time. The best are chosen from the newest PAGE frames with all
+    words, or from older ones, too, if these give fewer than `query.limit` results. If no frame
+    fits, names of colours mean basic colours.
     `net` has synonyms, see wordnet.find; None: other words than colours match only themselves.
     Raises RequestError for a query that can never be answered, LogError if the log cannot be read.
     """
     _check(query)
-    query = timed(query)
-    if LAST_SEEN.search(query.text):
-        query = replace(query, last=True)
+    query = _ordered(timed(query))
     named, dangling = question_chunks(query.text)
-    if named[1:] and not _telling(named[0][1]) and _relation(named[1][0]):
+    if named[1:] and not _telling(named[0][1]):
         del named[0]  # "which thing is left of the cup?"
     _check_names(named)
     # "The sky above" is a thing, but nothing can end with "left of".
@@ -179,7 +184,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
             _Chunk(chunk.between, chunk.words, _with_colours(thesaurus, chunk)) for chunk in wanted
         ]
         found = _found(log, query, wanted, where)
-    if not query.last:
+    if not query.last and not query.first:
         found.sort(key=lambda result: -result.score)  # stable: newest first
     return found[: query.limit]
 
@@ -187,7 +192,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
 def _found(
     log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
 ) -> list[Recollection]:
-    """Return the frames that fit, newest first. Stop after the page that completes the limit."""
+    """Return the frames that fit, in the order of `_pages`, up to the page with the last one."""
     if not all(chunk.readings or chunk.is_image for chunk in wanted):
         return []
     found: list[Recollection] = []
@@ -216,6 +221,18 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
         fewest = min(missing, key=len)  # mypy needs the name
         unknown += fewest
     return list(dict.fromkeys(unknown))
+
+
+def _ordered(query: Query) -> Query:
+    """Return a query with the order of frames that its words ask for. Raises RequestError."""
+    first = query.first or bool(FIRST_SEEN.search(query.text))
+    last = query.last or bool(LAST_SEEN.search(query.text))
+    if first and last:
+        raise RequestError(
+            f"question {quoted(query.text)} asks for the first time, and the newest frames are to "
+            "come first; choose one of them"
+        )
+    return replace(query, first=first, last=last)
 
 
 def _check(query: Query) -> None:
@@ -319,21 +336,24 @@ def _where(log: ObservationLog, query: Query) -> list[str]:
 def _pages(
     log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
 ) -> Iterator[list[int]]:
-    """Yield the ids of frames that the index finds, newest first."""
+    """Yield the ids of frames that the index finds, newest or, if asked for, oldest first."""
     named = [chunk for chunk in wanted if not chunk.is_image]
     terms = [" OR ".join(reading.term for reading in chunk.readings) for chunk in named] + where
     match = " AND ".join(f"({term})" for term in terms)
-    until = None if query.until is None else query.until + SAME_STAMP
+    since, until = query.since, None if query.until is None else query.until + SAME_STAMP
     # The index has no squares of the size of a large circle.
     around = query.near if query.near and not cells_near(*query.near) else None
-    checked, page = 0, 2 * query.limit if query.last else PAGE
+    checked, page = 0, 2 * query.limit if query.last or query.first else PAGE
     while checked < max(MAX_CHECKED, 2 * query.limit):
-        ids = log.search(match, query.since, until, page, around)
+        ids = log.search(match, since, until, page, around, query.first)
         yield ids
         if len(ids) < page:
             return
         checked, page = checked + page, min(4 * page, MAX_PAGE)
-        until = ids[-1] - 1
+        if query.first:
+            since = ids[-1] + 1
+        else:
+            until = ids[-1] - 1
 
 
 def _in_relation(

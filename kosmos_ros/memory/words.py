@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 
 MAX_WORD = 40  # characters; longer words are cut
 REACH = 7
@@ -25,11 +25,12 @@ BREAKS = frozenset({
     "aboard", "about", "above", "across", "after", "against", "along", "alongside", "amid",
     "among", "and", "around", "as", "at", "atop", "away", "because", "before", "behind", "below",
     "beneath", "beside", "besides", "between", "beyond", "but", "by", "down", "during", "for",
-    "from", "holding", "if", "in", "inside", "into", "leftof", "like", "near", "next", "of",
-    "off", "on", "onto", "opposite", "or", "out", "outside", "over", "past", "rightof",
+    "from", "held", "hold", "holding", "holds", "if", "in", "inside", "into", "leftof", "like",
+    "near", "next", "of", "off", "on", "onto", "opposite", "or", "out", "outside", "over", "past",
+    "rightof",
     "showing", "so", "than", "that", "then", "through", "to", "toward", "towards", "under",
     "underneath", "up", "upon", "using", "versus", "via", "wearing", "when", "where", "whereas",
-    "which", "while", "who", "whom", "whose", "with", "within",
+    "wear", "wears", "which", "while", "who", "whom", "whose", "with", "within", "wore",
 })  # fmt: skip
 """Words that end a chunk: prepositions, conjunctions and participles that act like them."""
 COMPOUNDS = {
@@ -57,30 +58,37 @@ FILLERS = frozenset({
     "they", "us", "was", "we", "were", "will", "would", "yes", "you",
 })  # fmt: skip
 """Words that mean nothing here and end no chunk: "the circle is red" is one chunk."""
-EMPTY = frozenset({"all", "anything", "else", "everything", "something"})
+EMPTY = frozenset({"all", "anything", "closest", "else", "everything", "nearest", "something"})
 """Words of a question that mean nothing; those of FILLERS also mean nothing in captions."""
 OPENING = frozenset({
     "ago", "could", "describe", "did", "do", "does", "directly", "earlier", "ever",
-    "find", "give", "had", "has", "have", "i", "in", "is", "last", "lately", "latest", "locate",
-    "look", "looking", "me", "most", "my", "please", "recent", "recently", "remember", "saw",
-    "search", "see", "seen", "show", "shows", "since", "tell", "there", "time", "to", "was",
+    "find", "give", "had", "has", "have", "i", "in", "is", "last", "lately", "latest", "list",
+    "locate", "look", "looking", "me", "most", "my", "please", "recent", "recently", "remember",
+    "saw", "search", "see", "seen", "show", "shows", "since", "tell", "there", "time", "to", "was",
     "we", "were", "what", "when", "where", "which", "will", "would", "you", "your", "are",
     "about", "for", "a", "an", "the", "any", "some", "how", "many", "often",
 })  # fmt: skip
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({
-    "again", "already", "anywhere", "before", "earlier", "ever", "far", "here", "last", "lately",
-    "now", "please", "recently", "seen", "so", "somewhere", "there", "today", "yesterday", "yet",
+    "again", "already", "anywhere", "appear", "appeared", "before", "earlier", "ever", "far", "go",
+    "gone", "here", "kept", "last", "lately", "located", "now", "please", "present", "recently",
+    "seen", "so", "somewhere", "stored", "there", "today", "visible", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
+PARTS = frozenset({"bunch", "couple", "lot", "lots", "number", "pair", "piece", "set"})
+"""Words of a question that mean nothing before "of": "a bunch of keys"."""
 ASKING = re.compile(
-    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|could) )?(?:you|we|i|the robot) "
-    r"(?:(?:have|had|ever|last|already|just) )*(?:see|saw|seen|spot|spotted|notice|noticed|find|"
-    r"found)\b|\b(?:(?:could|to) )?be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
+    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?"
+    r"(?:you|we|i|the robot|somebody|someone|anybody|anyone) "
+    r"(?:(?:have|had|has|ever|first|last|already|just) )*(?:see|saw|seen|spot|spotted|notice|"
+    r"noticed|find|found|leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|"
+    r"dropped)\b|\b(?:the )?(?:very )?first time\b|\bfirst(?= (?:appear|appeared|seen|spotted)\b)|"
+    r"\b(?:(?:could|to) )?be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
+    r"\bwhich cameras? (?:(?:has|have) )?(?:saw|see|sees|seen|shows?)\b|"
     r"\b(?:what|which) day\b|\bat (?:what|which|any|some) time\b|\bsome time\b|\bright now\b|"
     r"\b(?:in|into) view\b"
 )
-"""Words such as "did you see". They mean nothing anywhere in a question."""
+"""Words such as "did you see" and "did I leave". They mean nothing anywhere in a question."""
 IMAGE = "wholeimage"
 """Word of a question that stands for the whole image: "on the left" is "leftof wholeimage"."""
 SIDES = {"left": "leftof", "right": "rightof", "top": "above", "bottom": "below"}
@@ -105,6 +113,7 @@ _MODAL = re.compile(
 """The verb "can". A can is a thing, as in "a trash can"."""
 _COMPOUND = re.compile("|".join(rf"(\b(?:{words})\b)" for words in COMPOUNDS))
 _PREPOSITIONS = ("", *COMPOUNDS.values())
+_POSSESSIVE = re.compile(r"['’]s$")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _BORDER = re.compile(r"[^\w\s'’-]|\s-+\s")
 
@@ -112,9 +121,15 @@ _BORDER = re.compile(r"[^\w\s'’-]|\s-+\s")
 def chunks(text: str) -> list[tuple[str, ...]]:
     """Return the noun chunks of a text, each as its words in lower case, not stemmed.
 
-    Chunks of what is absent ("no cup", "without a hat") are left out.
+    Chunks of what is absent ("no cup", "without a hat") are left out. "A bottle of water" also has
+    the chunk [water bottle].
     """
-    return [chunk for _, chunk in _linked(PICTURES.sub(" ", text)) if chunk]
+    linked = list(_linked(PICTURES.sub(" ", text)))
+    found = [chunk for _, chunk in linked if chunk]
+    for (_, holder), (between, held) in pairwise(linked):
+        if between == "of" and held:
+            found.append((held[-1], holder[-1]))
+    return found
 
 
 def question_chunks(question: str) -> tuple[list[tuple[str, tuple[str, ...]]], str]:
@@ -125,7 +140,7 @@ def question_chunks(question: str) -> tuple[list[tuple[str, tuple[str, ...]]], s
     Also returns the words after the last chunk: "what is left of" -> "leftof".
     """
     placed = POSITION.sub(lambda found: f"{SIDES[found[1]]} {IMAGE}", question.lower())
-    text = ASKING.sub(" ", SOMEONE.sub("person", _simple(placed)))
+    text = SOMEONE.sub("person", ASKING.sub(" ", _simple(placed)))
     words = text.split()
     while words and bare(words[0]) in OPENING | EMPTY:
         del words[0]
@@ -133,6 +148,10 @@ def question_chunks(question: str) -> tuple[list[tuple[str, tuple[str, ...]]], s
     while words and bare(words[-1]) in CLOSING:
         del words[-1]
     *found, (dangling, _) = _linked(" ".join(word for word in words if bare(word) not in EMPTY))
+    for at in reversed(range(len(found) - 1)):
+        (between, part), (link, whole) = found[at : at + 2]
+        if link == "of" and PARTS.issuperset(part):
+            found[at : at + 2] = [(between, whole)]
     return found, dangling
 
 
@@ -166,8 +185,8 @@ def stem(word: str) -> str:
 
 
 def bare(word: str) -> str:
-    """Return a word in lower case, without the punctuation at its ends."""
-    return word.strip("?!.,;:'\"()").lower()
+    """Return a word in lower case, without the punctuation at its ends and without "'s"."""
+    return _POSSESSIVE.sub("", word.strip("?!.,;:'\"()").lower())
 
 
 def _linked(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -299,7 +299,9 @@ def test_the_oldest_observations_are_deleted_by_age(log):
     ids, terms = indexed(log)
     assert ids == kept
     words = {"frame", "circl", "camera:1", "p:1:2", "q:0:0", "r:0:0"}
-    assert terms == words | {form for n in range(200, 250) for form in (f"{n}", f"{n}_frame")}
+    assert terms == words | {
+        form for n in range(200, 250) for form in (f"{n}", f"{n}_frame", f"{n}_circl")
+    }
 
 
 def test_without_limits_nothing_is_deleted(log):
@@ -423,6 +425,29 @@ def test_a_log_of_version_1_goes_on_and_its_oldest_frames_are_deleted_first(path
         assert pragma(log.connection, "user_version") == VERSION
 
 
+def test_the_index_of_a_log_of_version_2_is_made_anew(path):
+    with ObservationLog.open(path) as log:
+        fill(log, 0, 250)
+        expected = indexed(log)
+        log.connection.execute("INSERT INTO search (search) VALUES ('delete-all')")
+        for number in range(250):
+            sql = "INSERT INTO search (rowid, tokens) VALUES (?, 'old camera:1')"
+            log.connection.execute(sql, (number * SECOND,))
+        log.connection.execute("UPDATE observation SET phrases = 'no JSON' WHERE id = 7000000000")
+        log.connection.execute("DELETE FROM word")
+        log.connection.execute("PRAGMA user_version = 2")
+    with ObservationLog.read(path) as reader:
+        assert reader.search("old") and not reader.search("circl")
+    with ObservationLog.open(path) as log:
+        assert not log.search("old")
+        assert len(log.search("circl", limit=1000)) == 249
+        ids, terms = indexed(log)
+        assert ids == expected[0] - {7 * SECOND}
+        assert terms == expected[1] - {"7", "7_frame", "7_circl"}
+        assert {"circl", "249"} < log.words()
+        assert pragma(log.connection, "user_version") == VERSION
+
+
 # Files --------------------------------------------------------------------------------------
 
 
@@ -475,7 +500,7 @@ def test_a_log_of_a_newer_version_is_refused(path):
     with ObservationLog.open(path) as log:
         log.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
     for attempt in (ObservationLog.open, ObservationLog.read):
-        with pytest.raises(ConfigError, match=r"has version 3.*at most 2; update kosmos_ros"):
+        with pytest.raises(ConfigError, match=r"has version 4.*at most 3; update kosmos_ros"):
             attempt(path)
 
 

@@ -88,6 +88,34 @@ def test_one_thing_finds_several_and_a_can_is_a_thing(log):
     assert stamps(log, "where can i find the can?") == stamps(log, "red can") == [3]
 
 
+def test_the_first_time_is_asked_for(log):
+    log.add([seen(number, "a dog" if number % 2 else "a cat", score=1.0) for number in range(9)])
+    assert stamps(log, "when did you first see a dog?") == [1, 3, 5, 7]
+    assert stamps(log, "when did the dog first appear?", limit=2) == [1, 3]
+    assert stamps(log, "the first time you saw a dog", since=3, until=5) == [3, 5]
+    assert stamps(log, "cat", first=True, limit=1) == [0]
+    assert stamps(log, "where did you last see a dog?") == [7, 5, 3, 1]
+    for text, last in (
+        ("when did you first see a dog?", True),
+        ("first seen and last seen", False),
+    ):
+        with pytest.raises(RequestError, match=r"asks for the first time.*newest.*choose one"):
+            recall(log, Query(text, last=last), None)
+
+
+def test_the_first_time_is_found_on_the_last_page(log, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.memory.recall.MAX_PAGE", 3)
+    box = {"a dog": (50, 50), "a cat": (20, 50)}
+    log.add([seen(number, "a dog and a cat", box) for number in range(20)])
+    log.add([seen(20, "a dog and a cat", {"a dog": (20, 50), "a cat": (50, 50)})])
+    assert stamps(log, "when did you first see a dog left of a cat?", limit=1) == [20]
+
+
+def test_what_is_in_a_place_is_found_without_its_name(log):
+    log.add([seen(1, "a dog on the chair"), seen(2, "a chair"), seen(3, "a thing on a table")])
+    assert stamps(log, "what is on the chair?") == stamps(log, "the thing on the chair") == [2, 1]
+
+
 def test_the_phrases_that_match_come_with_their_boxes(log):
     log.add([seen(1, "a red cup and a blue box", {"a red cup": (20, 30), "a blue box": (70, 60)})])
     (found,) = recall(log, Query("the red cup"), None)
