@@ -1,13 +1,14 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Measure whether the memory finds everyday things under other words than those of the caption.
+"""Ask an observation log for everyday things with words that differ from those of the captions.
 
     python -m benchmark.everyday
 
-A line names a word of a question and words of captions that it should find. Each caption is in a
+An entry "asked: said, said" has a word of a question and words of captions that it should find,
+not only those that the rules find. Semicolons and new lines separate entries. Each caption is in a
 log of its own. The rules of kosmos_ros.memory.meanings were chosen with CHOSEN. HELD_OUT was
-written down after that; only the pairs of CHOSEN were removed from it. GROUPS shows the opposite:
-in a log of all things, a question for one group must not find the things of another.
+written afterwards; only the pairs that CHOSEN has were removed from it. GROUPS is for wrong finds:
+in one log with all its things, a question for one group must not find the things of another.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ coat: jacket; vehicle: truck; animal: dog; fruit: banana; furniture: chair; food
 tool: hammer; toy: teddy bear; teddy: teddy bear; skateboarder: man riding a skateboard
 sofa: couch
 """,
-    "one and several": """
+    "singular and plural": """
 man: men, two men; woman: women; child: children; person: people, group of people, boy, worker
 people: person, man, woman, crowd, two men; men: man; women: woman; children: child; mice: mouse
 mouse: mice; knife: knives; knives: knife; shelf: shelves; leaf: leaves; foot: feet; feet: foot
@@ -89,7 +90,7 @@ bathtub: tub; commode: toilet; basin: sink; washer: washing machine; oven: stove
 pony: horse; calf: cow; tin: can; tin can: can; carryall: bag; tote bag: bag
 ladder: stepladder; mug: beer mug
 """,
-    "one and several": """
+    "singular and plural": """
 policewoman: policewomen; snowman: snowmen; tooth: teeth; loaf: loaves; bookshelf: bookshelves
 wolf: wolves; scarf: scarves; lens: lenses; canvas: canvases; child: two children
 salesperson: salespeople; fisherman: fishermen; ox: oxen; can: cans, can
@@ -159,7 +160,7 @@ def missed(folder: Path, text: str, net: WordNet | None) -> list[str]:
 
 
 def mistaken(folder: Path, net: WordNet | None) -> list[str]:
-    """Return the things that the name of another group finds, as "asked: said"."""
+    """Return the things that a question for another group finds, as "asked: said"."""
     of = pairs(GROUPS)
     with remember(folder / "groups.db", (said for _, said in of)) as log:
         found = [
@@ -171,9 +172,9 @@ def mistaken(folder: Path, net: WordNet | None) -> list[str]:
 
 
 def measure(folder: Path, net: WordNet | None) -> Iterator[Result]:
-    """Yield the shares of right answers with these synonyms."""
+    """Yield the shares of captions that are found, and of wrong finds. `net` None: no WordNet."""
     title = "WordNet" if net else "no WordNet"
-    for name, tables in (("chosen", CHOSEN), ("held out", HELD_OUT)):
+    for name, tables in (("first list", CHOSEN), ("second list", HELD_OUT)):
         for kind, text in tables.items():
             missing = missed(folder, text, net)
             count = len(pairs(text))
@@ -184,8 +185,8 @@ def measure(folder: Path, net: WordNet | None) -> Iterator[Result]:
     of = pairs(GROUPS)
     count = len(of) * (len(dict(of)) - 1)
     share = 100.0 * len(wrong) / count
-    yield Result(f"{title}: things of another group found, of {count}", share, "%")
-    print(f"{title}: another group: {'; '.join(wrong)}", file=sys.stderr)
+    yield Result(f"{title}: wrong finds, of {count}", share, "%")
+    print(f"{title}: wrong finds: {'; '.join(wrong)}", file=sys.stderr)
 
 
 def main() -> None:

@@ -201,8 +201,8 @@ class Nodes:
             from rclpy.action import ActionClient
 
             self.alive[:] = [each for each in self.alive if each is not self_]
-            # rclpy leaves these to their owner. One that a failed test leaves keeps the whole node
-            # on the network, where later tests meet it.
+            # rclpy does not destroy action clients. One that a failed test did not destroy keeps
+            # the whole node on the network, where later tests meet it.
             for waitable in [*self_.waitables]:
                 if isinstance(waitable, ActionClient):
                     waitable.destroy()

@@ -39,8 +39,8 @@ def add(commands: Any) -> None:
         description="Find the frames of an observation log that show what a question names, such "
         "as 'where did you last see the red cup?'. Writes one JSON object per line, with the "
         "phrases that match and their boxes in pixels of the source image. The best frame comes "
-        "first, or the newest one if the question asks for it. Exit codes as those of grep: "
-        "0: found; 1: no frame fits; 2: an error.",
+        "first, or the newest or oldest one if the question asks for it. Exit codes as those of "
+        "grep: 0: found; 1: no frame fits; 2: an error.",
     )
     parser.add_argument("log", type=path, metavar="FILE", help="Observation log.")
     parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")

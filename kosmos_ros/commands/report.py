@@ -76,7 +76,7 @@ def _check_page(page: Path) -> None:
 
 
 def _frames(log: ObservationLog, ids: Iterable[int], until: int | None) -> Iterator[Frame]:
-    """Read the observations with these ids and their events, up to the stamp `until`."""
+    """Read the observations with these ids that are not later than `until`, and their events."""
     rest = iter(ids)
     while some := list(itertools.islice(rest, BLOCK)):
         seen = [each for each in log.get(some) if until is None or each.stamp <= until]

@@ -77,14 +77,14 @@ STATEMENTS = {
     ),
     2: (),
 }
-"""Statements that lead from each version to the current one; 0: an empty file."""
+"""SQL that upgrades each version; 0: an empty file."""
 
 
 def prepare(connection: sqlite3.Connection, path: Path, index: Callable[[], None]) -> None:
-    """Make the tables of a new file, or check those of an old one.
+    """Create the tables of a new file, or upgrade a file of an older version.
 
-    `index` makes the full-text index anew. It is called for a file of an older version, whose
-    index has other tokens.
+    `index` rebuilds the full-text index. It is called for a file of an older version, whose index
+    has other tokens.
     """
     if not is_log(connection, path):
         # Before the first table: the free pages of a file can be cut off later.

@@ -91,7 +91,7 @@ class ObservationLog:
     def open(cls, path: str | os.PathLike[str]) -> ObservationLog:
         """Open a log for writing. Make it if the file does not exist or is empty.
 
-        The index of a log of an older version is made anew. Raises ConfigError if the file can
+        The index of a log of an older version is rebuilt. Raises ConfigError if the file can
         never be used: it has other contents or is damaged, a newer version wrote it, or its folder
         is missing or not writable. Raises LogError for a fault that may pass: the file is locked
         or the disk is full.
@@ -298,7 +298,7 @@ class ObservationLog:
         self.connection.execute(sql, (observation.id, text))
 
     def _index_all(self) -> None:
-        """Make the full-text index anew, without the observations that are damaged."""
+        """Rebuild the full-text index, without the observations that are damaged."""
         self.connection.execute("INSERT INTO search (search) VALUES ('delete-all')")
         for number in self._ids("SELECT id FROM observation"):
             seen = []
@@ -420,7 +420,7 @@ class ObservationLog:
     def events(self, observations: Sequence[Observation]) -> list[list[Event]]:
         """Return the events that each observation confirmed: those of its camera and stamp.
 
-        Of several observations with one stamp, the first has the events. Raises LogError.
+        If several have the same camera and stamp, only the first gets the events. Raises LogError.
         """
         stamps = [each.stamp for each in observations]
         first, last = min(stamps, default=0), max(stamps, default=0)
@@ -446,11 +446,12 @@ class ObservationLog:
         around: tuple[float, float, float] | None = None,
         oldest: bool = False,
     ) -> list[int]:
-        """Return the ids of the newest, or oldest, observations that a query of the index matches.
+        """Return the ids of the newest observations that a query of the index matches.
 
         `match` is in FTS5's query language; empty: all observations. `first` and `last` limit the
         ids; None: no limit. `around` has x, y and half the side of a square in m that contains the
-        pose; None: anywhere. The newest, or oldest, id comes first. Raises LogError.
+        pose; None: anywhere. The newest id comes first; if `oldest`, the oldest ones are returned,
+        the oldest first. Raises LogError.
         """
         table, column, where = "observation", "id", ""
         limits = (MIN_ID if first is None else first, MAX_ID if last is None else last)

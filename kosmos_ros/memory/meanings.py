@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the words of a log that mean what a word of a question means.
 
-A word stands for itself, its synonyms and all that is below it in WordNet: "vehicle" finds a car.
+A word stands for itself, its synonyms, and the words below it in WordNet whose likely meaning this
+is: "vehicle" finds a car.
 If the log never used any of these, it stands for the words just above it: "crimson" finds what
 was called red. Knows no question and no log, only the log's words.
 """
@@ -31,12 +32,12 @@ SYNONYM, BELOW, ABOVE = 0.95, 0.9, 0.7
 Two steps above, the words mean too much: "grey" would be white. See docs/performance.md.
 """
 RARE = 0.96
-"""Factor for each more frequent meaning of a word: "jet" and "green" can both mean a drug."""
+"""Factor for each more likely meaning of a word: "jet" and "green" can both mean a drug."""
 MIN_CLOSENESS = 0.7  # of a synonym; a word that has this meaning more rarely is not used
-MAX_MEANINGS = 12_000  # below a word; "person" has 10,000, "object" 36,000
+MAX_MEANINGS = 12_000  # of words below a word; "person" has 10,000, "object" 36,000
 MAX_COMPOUND = 3  # words
 SAME = {"gray": "grey", "grey": "gray", "human": "person", "humans": "people"}
-"""Words that mean the same as others. WordNet does not say that a human is a person."""
+"""Synonyms that WordNet lacks."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class _Term:
 
     words: str  # lower case, separated by spaces
     meaning: Meaning
-    closeness: float  # if this were the words' most frequent meaning
+    closeness: float  # if this were the most likely meaning of the words
     lowest: float = 0.0  # smallest closeness that counts
 
 
@@ -118,19 +119,19 @@ class Thesaurus:
 
 
 def _forms(words: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Return words, and the same with the other number of the last one."""
+    """Return words, and the same words with the last one in plural or singular."""
     return (words, *((*words[:-1], other) for other in other_number(words[-1])))
 
 
 def _closeness(net: WordNet, term: _Term) -> float:
-    """Return the closeness of a term whose words may have other meanings; 0: do not use it."""
+    """Return the closeness of a term, less for each more likely meaning of its words; 0: none."""
     ranks = _ranks(net, term.words, term.meaning.kind)
     rank = ranks.get(term.meaning)
-    if rank is None:  # a name, written with a capital
+    if rank is None:  # a proper name
         return 0.0
     person = net.entry(term.meaning).group == PERSON
     if person and net.entry(next(iter(ranks))).group != PERSON:
-        return 0.0  # a dog can also be a person: an unpleasant one
+        return 0.0  # "dog" can also mean an unpleasant person
     if term.closeness == BELOW and (
         rank > 1
         or ((person or term.words.endswith("er")) and _stands_for_another(net, term.words))
@@ -142,9 +143,9 @@ def _closeness(net: WordNet, term: _Term) -> float:
 
 @lru_cache(maxsize=65536)
 def _ranks(net: WordNet, words: str, kind: str) -> dict[Meaning, int]:
-    """Return the rank of each meaning of words, 0 for the one that a caption has most likely.
+    """Return the rank of each meaning of words, 0 for the most likely one in a caption.
 
-    A meaning that was never counted in texts ranks one lower, unless it is the only one.
+    The rank of a meaning that WordNet's texts do not have is one higher, unless there is no other.
     """
     meanings, counted = net.senses(words, kind)
     rare = set(meanings[counted:])
@@ -160,7 +161,7 @@ def _ranks(net: WordNet, words: str, kind: str) -> dict[Meaning, int]:
 
 @lru_cache(maxsize=65536)
 def _stands_for_another(net: WordNet, words: str) -> bool:
-    """Return whether the stemmer takes words for another noun: "footballer" for "football"."""
+    """Return whether words have the stem of a shorter noun: "footballer", that of "football"."""
     starts = (words[:end] for end in range(len(words) - 1, 2, -1))
     return any(
         stem(start) == stem(words)

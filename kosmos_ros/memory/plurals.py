@@ -1,8 +1,8 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Find the other number of a noun where the stemmer takes the two for different words: "men".
+"""Find the plural or singular of a noun whose two forms have different stems: "men".
 
-Knows no log and no meanings. A form that is no word does no harm, because no log has it.
+A form that is no word does no harm, because no log has it. This module knows no log.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ PLURALS = {
     "scarves": "scarf", "shelves": "shelf", "teeth": "tooth", "thieves": "thief",
     "wharves": "wharf", "wives": "wife", "wolves": "wolf",
 }  # fmt: skip
-"""Ends of irregular plurals and of their singulars: "policemen", "bookshelves"."""
+"""Ends of irregular plurals, and those of their singulars: "policemen", "bookshelves"."""
 STARTS = frozenset(word[:2] for both in PLURALS.items() for word in both)
+"""First two letters of all these: those of "man" and "men" differ."""
 
 
 @lru_cache(maxsize=65536)
 def other_number(word: str) -> tuple[str, ...]:
-    """Return forms that may be the plural or the singular of a noun: "bus" -> "buses"."""
+    """Return what may be the plural or the singular of a noun: "bus" -> "buses"."""
     found = []
     for both in PLURALS.items():
         for end, other in (both, both[::-1]):

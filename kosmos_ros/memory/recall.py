@@ -152,20 +152,20 @@ class _Chunk:
 
 
 def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:
-    """Return the frames that a question fits, best, newest or oldest first; empty: never seen.
+    """Return the frames that fit a question, best, newest or oldest first; empty: never seen.
 
     The newest comes first if the query or its words ask for it ("where did you last see"), the
-    oldest if they ask for the first time. The best are chosen from the newest PAGE frames with all
-    words, or from older ones, too, if these give fewer than `query.limit` results. If no frame
-    fits, names of colours mean basic colours.
-    `net` has synonyms, see wordnet.find; None: other words than colours match only themselves.
+    oldest if they ask when something was first seen. Otherwise the best are chosen from the newest
+    PAGE frames with all words, and from older ones if these give fewer than `query.limit` results.
+    If no frame fits, names of colours mean basic colours. `net` has synonyms, see wordnet.find;
+    None: there are none.
     Raises RequestError for a query that can never be answered, LogError if the log cannot be read.
     """
     _check(query)
     query = _ordered(timed(query))
     named, dangling = question_chunks(query.text)
     if named[1:] and not _telling(named[0][1]):
-        del named[0]  # "which thing is left of the cup?"
+        del named[0]  # "which thing is left of the cup?", "the thing on the chair"
     _check_names(named)
     # "The sky above" is a thing, but nothing can end with "left of".
     if (relation := _relation(dangling)) and (not named or relation[0]):
@@ -192,7 +192,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
 def _found(
     log: ObservationLog, query: Query, wanted: Sequence[_Chunk], where: list[str]
 ) -> list[Recollection]:
-    """Return the frames that fit, in the order of `_pages`, up to the page with the last one."""
+    """Return the frames that fit, in the order of `_pages`, up to the page that has enough."""
     if not all(chunk.readings or chunk.is_image for chunk in wanted):
         return []
     found: list[Recollection] = []
@@ -229,8 +229,8 @@ def _ordered(query: Query) -> Query:
     last = query.last or bool(LAST_SEEN.search(query.text))
     if first and last:
         raise RequestError(
-            f"question {quoted(query.text)} asks for the first time, and the newest frames are to "
-            "come first; choose one of them"
+            f"question {quoted(query.text)} asks for the oldest frame, but its words, --last or "
+            "newest_first ask for the newest one; remove one of the two"
         )
     return replace(query, first=first, last=last)
 

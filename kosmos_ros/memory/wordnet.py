@@ -26,7 +26,7 @@ MISSING = (
 )
 NOUN, ADJECTIVE = "n", "a"
 PERSON, PLANT = 18, 20
-"""Numbers of groups of nouns: lexnames(5WN)."""
+"""Numbers of lexicographer files, which are groups of nouns: lexnames(5WN)."""
 UNSEEN = frozenset({4, 9, 10, 11, 12, 16, 19, 21, 22, 23, 24, 26, 28})
 """Groups of nouns that cameras do not see: acts, thoughts, feelings, quantities, times ..."""
 _FILES = {NOUN: "noun", ADJECTIVE: "adj"}  # end of the names of the files
@@ -83,13 +83,13 @@ class WordNet:
         return [form for form in dict.fromkeys(forms) if self.meanings(form, kind)]
 
     def meanings(self, words: str, kind: str) -> tuple[Meaning, ...]:
-        """Return the meanings of words in base form, the most frequent one first."""
+        """Return the meanings of words in base form, in the order of `senses`."""
         return self.senses(words, kind)[0]
 
     def _senses(self, words: str, kind: str) -> tuple[tuple[Meaning, ...], int]:
-        """Return the meanings of words, and how many of them were counted in texts.
+        """Return the meanings of words, and how many of them WordNet's tagged texts have.
 
-        Those come first, the most frequent one first. The order of the others means nothing.
+        These come first, the most frequent one first. The order of the others means nothing.
         """
         line = _line(self._index[kind], words.replace(" ", "_"))
         if line is None:

@@ -32,7 +32,7 @@ BREAKS = frozenset({
     "underneath", "up", "upon", "using", "versus", "via", "wearing", "when", "where", "whereas",
     "wear", "wears", "which", "while", "who", "whom", "whose", "with", "within", "wore",
 })  # fmt: skip
-"""Words that end a chunk: prepositions, conjunctions and participles that act like them."""
+"""Words that end a chunk: prepositions, conjunctions, and verbs that link two things."""
 COMPOUNDS = {
     r"(?:(?:to|on|at) the )?left (?:hand )?(?:side )?(?:of|from)": "leftof",
     r"(?:(?:to|on|at) the )?right (?:hand )?(?:side )?(?:of|from)": "rightof",
@@ -75,7 +75,7 @@ CLOSING = frozenset({
     "seen", "so", "somewhere", "stored", "there", "today", "visible", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
-PARTS = frozenset({"bunch", "couple", "lot", "lots", "number", "pair", "piece", "set"})
+QUANTITIES = frozenset({"bunch", "couple", "lot", "lots", "number", "pair", "piece", "set"})
 """Words of a question that mean nothing before "of": "a bunch of keys"."""
 ASKING = re.compile(
     r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?"
@@ -110,10 +110,10 @@ _MODAL = re.compile(
     r"(?<=i )|(?<=it )|(?<=they ))can\b|\bcan(?= (?:not|be|also|only|you|we|i|it|he|she|they|"
     r"any|anyone|anybody|someone|somebody|the|a|an|this|that|these|those|my|your)\b)"
 )
-"""The verb "can". A can is a thing, as in "a trash can"."""
+"""The verb "can", but not the noun, as in "a trash can"."""
 _COMPOUND = re.compile("|".join(rf"(\b(?:{words})\b)" for words in COMPOUNDS))
 _PREPOSITIONS = ("", *COMPOUNDS.values())
-_POSSESSIVE = re.compile(r"['’]s$")
+_APOSTROPHE_S = re.compile(r"['’]s$")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _BORDER = re.compile(r"[^\w\s'’-]|\s-+\s")
 
@@ -121,8 +121,8 @@ _BORDER = re.compile(r"[^\w\s'’-]|\s-+\s")
 def chunks(text: str) -> list[tuple[str, ...]]:
     """Return the noun chunks of a text, each as its words in lower case, not stemmed.
 
-    Chunks of what is absent ("no cup", "without a hat") are left out. "A bottle of water" also has
-    the chunk [water bottle].
+    Chunks of what is absent ("no cup", "without a hat") are left out. "A bottle of water" has
+    the chunks [bottle], [water] and [water bottle].
     """
     linked = list(_linked(PICTURES.sub(" ", text)))
     found = [chunk for _, chunk in linked if chunk]
@@ -150,7 +150,7 @@ def question_chunks(question: str) -> tuple[list[tuple[str, tuple[str, ...]]], s
     *found, (dangling, _) = _linked(" ".join(word for word in words if bare(word) not in EMPTY))
     for at in reversed(range(len(found) - 1)):
         (between, part), (link, whole) = found[at : at + 2]
-        if link == "of" and PARTS.issuperset(part):
+        if link == "of" and QUANTITIES.issuperset(part):
             found[at : at + 2] = [(between, whole)]
     return found, dangling
 
@@ -185,8 +185,8 @@ def stem(word: str) -> str:
 
 
 def bare(word: str) -> str:
-    """Return a word in lower case, without the punctuation at its ends and without "'s"."""
-    return _POSSESSIVE.sub("", word.strip("?!.,;:'\"()").lower())
+    """Return a word in lower case, without the punctuation at its ends and a final "'s"."""
+    return _APOSTROPHE_S.sub("", word.strip("?!.,;:'\"()").lower())
 
 
 def _linked(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -28,7 +28,7 @@ def test_no_caption_is_in_both_lists():
 def test_what_is_not_found_is_named(tmp_path):
     table = "man: two men; shelf: shelves; couch: sofa; bus: buses; couch: couch"
     assert everyday.missed(tmp_path, table, None) == ["couch: sofa"]
-    assert everyday.missed(tmp_path, "sofa: sofa", None) == []  # in the log of the table before
+    assert everyday.missed(tmp_path, "sofa: sofa", None) == []  # uses the log of the previous call
 
 
 def test_what_another_group_finds_is_named(tmp_path, monkeypatch):

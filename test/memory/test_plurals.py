@@ -23,7 +23,7 @@ from kosmos_ros.memory.words import stem
 def test_both_numbers_lead_to_each_other(plural, singular):
     assert singular in other_number(plural)
     assert plural in other_number(singular)
-    assert stem(plural) != stem(singular)  # otherwise the table would not need it
+    assert stem(plural) != stem(singular)  # otherwise nothing would have to be found
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=3, max_size=12))

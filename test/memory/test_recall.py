@@ -99,7 +99,9 @@ def test_the_first_time_is_asked_for(log):
         ("when did you first see a dog?", True),
         ("first seen and last seen", False),
     ):
-        with pytest.raises(RequestError, match=r"asks for the first time.*newest.*choose one"):
+        with pytest.raises(
+            RequestError, match=r"asks for the oldest frame, but.*remove one of the two"
+        ):
             recall(log, Query(text, last=last), None)
 
 
@@ -111,7 +113,7 @@ def test_the_first_time_is_found_on_the_last_page(log, monkeypatch):
     assert stamps(log, "when did you first see a dog left of a cat?", limit=1) == [20]
 
 
-def test_what_is_in_a_place_is_found_without_its_name(log):
+def test_a_thing_without_a_name_is_any_thing_in_that_place(log):
     log.add([seen(1, "a dog on the chair"), seen(2, "a chair"), seen(3, "a thing on a table")])
     assert stamps(log, "what is on the chair?") == stamps(log, "the thing on the chair") == [2, 1]
 

@@ -125,13 +125,13 @@ def meant(net, question, said):
         ("animal", "geese lamp", ["geese"]),
         ("human", "people nurse table", ["people", "nurse"]),
         ("people", "woman table", ["woman"]),
-        ("person", "girl men dog bear", ["girl", "men"]),  # people are called dogs and bears
+        ("person", "girl men dog bear", ["girl", "men"]),  # "dog" also means a person
         ("person", "backpack football control", []),  # stems of backpacker, footballer, controller
-        ("person", "toaster", []),  # who proposes a toast
+        ("person", "toaster", []),  # "toaster" also means who proposes a toast
         ("appliance", "toaster", ["toaster"]),
-        ("animal", "chicken drill", ["chicken"]),  # a drill is a monkey, too, but rarely
-        ("tool", "hammer drill saw", ["hammer", "drill", "saw"]),  # a saw is also a proverb
-        ("furniture", "table chair", ["table", "chair"]),  # a table is first of all an array
+        ("animal", "chicken drill", ["chicken"]),  # "drill" rarely means a monkey
+        ("tool", "hammer drill saw", ["hammer", "drill", "saw"]),  # "saw" also means a proverb
+        ("furniture", "table chair", ["table", "chair"]),  # "table" first means an array
         ("fruit", "banana hammer", ["banana"]),
         ("vegetable", "broccoli", ["broccoli"]),
         ("dustbin", "trash can", ["trash can"]),

@@ -98,7 +98,7 @@ def test_a_late_page_gets_events_frames_boxes_feedback_and_the_state(client, spi
             spinner.until(sent.done, "an accepted goal")
             return sent.result(), feedback
 
-        # Feedback of the first goal may precede the connection.
+        # Feedback of the first goal may be lost, because its subscription is not connected yet.
         handle, _ = send_goal()
         spinner.until(handle.get_result_async().done, "a result")
         _, feedback = send_goal()

@@ -1,6 +1,6 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a test takes what the test made off the network."""
+"""A node that a test destroys leaves the network, with its action clients."""
 
 import pytest
 

@@ -6,7 +6,7 @@
 // A frame: {time [ms], camera, frame_id, width, height, task, caption, score, pose, phrases, answers,
 // events}. A phrase: {text, start, end, boxes}; start and end are 0 if it is not a part of the caption.
 // A box: [x_min, y_min, x_max, y_max, score] in pixels of the image. An event: {kind, subject, answer,
-// previous}, with the kinds appeared, disappeared and answered.
+// previous}; kind is appeared, disappeared or answered.
 
 import { count } from "./dom.js";
 

@@ -26,7 +26,7 @@ function filter(changes) {
   $("#count").textContent = all
     ? counted(frames.length)
     : `${count(state.shown.length)} of ${counted(frames.length)}`;
-  $("#none").textContent = frames.length ? "No frame fits." : "The log has no frames in this period.";
+  $("#none").textContent = frames.length ? "No frame matches the search and the filters." : "The log has no frames in this period.";
   $("#none").hidden = state.shown.length > 0;
   strips.show(state.shown);
   grid.show(state.shown);

@@ -35,7 +35,7 @@ export function shown(frame, colours) {
   );
 }
 
-// What changed in a frame, its caption, then the phrases that are not part of it, and the answers.
+// The events of a frame, its caption, its other phrases and its answers, in this order.
 export function told(frame, colours, still) {
   const more = frame.phrases.filter((phrase) => !inCaption(phrase));
   return [

@@ -65,7 +65,7 @@ def observation(number, caption="a red circle and a blue square.", **more):
 def opened(chromium, tmp_path):
     """A function that opens the report of observations; errors in its scripts fail the test.
 
-    `events` has lists of events by the indices of their observations.
+    `events` maps the index of an observation to its events.
     """
     contexts, errors = [], []
 
