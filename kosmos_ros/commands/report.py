@@ -63,7 +63,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _check_page(page: Path) -> None:
-    """Raise ConfigError if the page would replace a file that is no page, such as a log."""
+    """Raise ConfigError if the page would replace a folder or a file that is no page."""
+    if page.is_dir():
+        raise ConfigError(f"{page} is a folder; choose a file for the report")
     try:
         with page.open("rb") as file:
             begin = file.read(len(BEGIN))
@@ -76,8 +78,14 @@ def _check_page(page: Path) -> None:
 
 
 def _frames(log: ObservationLog, ids: Iterable[int], until: int | None) -> Iterator[Frame]:
-    """Read the observations with these ids that are not later than `until`, and their events."""
-    rest = iter(ids)
+    """Read the observations with these ids that are not later than `until`, and their events.
+
+    Of those with the same camera and stamp, only the first has the events.
+    """
+    rest, given = iter(ids), set()
     while some := list(itertools.islice(rest, BLOCK)):
         seen = [each for each in log.get(some) if until is None or each.stamp <= until]
-        yield from zip(seen, log.events(seen), strict=True)
+        for each, events in zip(seen, log.events(seen), strict=True):
+            key = each.camera, each.stamp
+            yield each, () if key in given else events
+            given.add(key)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.sanitize import first_line, quoted
 
 APPLICATION_ID = 0x4B4F534D  # "KOSM": marks the file as an observation log
-VERSION = 3  # of the schema and of the index's tokens; a file with a higher one is refused
+VERSION = 3  # of a new file; a file with a higher one is refused
+OLD_RULES = 2  # last version whose texts were cut by the old rules: see words.parse
 LOCK_TIMEOUT = 1.0  # s to wait for another program that writes the file
 WAL_PAGES = 256  # pages in the -wal file before they are moved into the file: 1 MB
 RESERVE = 4_000_000  # bytes below a size limit, for the -wal file and for the deletion of rows
@@ -69,23 +70,14 @@ CREATE VIRTUAL TABLE search USING fts5(
   content = '', columnsize = 0, detail = none, tokenize = "unicode61 tokenchars '_:-'"
 );
 """
-STATEMENTS = {
-    0: SCHEMA.strip().split(";\n"),
-    1: (
-        "ALTER TABLE observation ADD COLUMN written INTEGER NOT NULL DEFAULT 0",
-        "CREATE INDEX written ON observation (written)",
-    ),
-    2: (),
-}
-"""SQL that upgrades each version; 0: an empty file."""
+FROM_VERSION_1 = (
+    "ALTER TABLE observation ADD COLUMN written INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX written ON observation (written)",
+)
 
 
-def prepare(connection: sqlite3.Connection, path: Path, index: Callable[[], None]) -> None:
-    """Create the tables of a new file, or upgrade a file of an older version.
-
-    `index` rebuilds the full-text index. It is called for a file of an older version, whose index
-    has other tokens.
-    """
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Create the tables of a new file, or upgrade a file of version 1."""
     if not is_log(connection, path):
         # Before the first table: the free pages of a file can be cut off later.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -95,15 +87,12 @@ def prepare(connection: sqlite3.Connection, path: Path, index: Callable[[], None
     connection.execute(f"PRAGMA journal_size_limit = {RESERVE // 4}").fetchall()
     with transaction(connection, path):
         new = not is_log(connection, path)  # another program may have made it meanwhile
-        version = 0 if new else pragma(connection, "user_version")
-        if version == VERSION:
+        if not new and pragma(connection, "user_version") > 1:
             return
-        for statement in STATEMENTS[version]:
+        for statement in SCHEMA.strip().split(";\n") if new else FROM_VERSION_1:
             connection.execute(statement)
-        if not new:
-            index()
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA user_version = {VERSION if new else OLD_RULES}")
 
 
 def is_log(connection: sqlite3.Connection, path: Path) -> bool:
@@ -114,10 +103,10 @@ def is_log(connection: sqlite3.Connection, path: Path) -> bool:
         if not tables:
             return False
         raise ConfigError(f"{name} is another SQLite database, expected an observation log")
-    if (version := pragma(connection, "user_version")) > VERSION:
+    if not 1 <= (version := pragma(connection, "user_version")) <= VERSION:
         raise ConfigError(
-            f"{name} has version {version} of the observation log, expected at most "
-            f"{VERSION}; update kosmos_ros"
+            f"{name} has version {version} of the observation log, expected 1 to {VERSION}; "
+            "update kosmos_ros"
         )
     # Fails if the beginning of the file is damaged.
     connection.execute("SELECT id FROM observation ORDER BY id DESC LIMIT 1").fetchall()

@@ -20,6 +20,7 @@ from typing import Any
 
 from kosmos_ros.errors import ConfigError, LogError
 from kosmos_ros.memory.database import (
+    OLD_RULES,
     RESERVE,
     beside,
     check_reachable,
@@ -84,6 +85,9 @@ class ObservationLog:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
+        self.old = (
+            pragma(connection, "user_version") <= OLD_RULES
+        )  # how texts are cut: words.parse
         self._cameras: dict[int, str] = {}
         self._models: dict[int, tuple[str, str]] = {}
 
@@ -91,7 +95,7 @@ class ObservationLog:
     def open(cls, path: str | os.PathLike[str]) -> ObservationLog:
         """Open a log for writing. Make it if the file does not exist or is empty.
 
-        The index of a log of an older version is rebuilt. Raises ConfigError if the file can
+        Raises ConfigError if the file can
         never be used: it has other contents or is damaged, a newer version wrote it, or its folder
         is missing or not writable. Raises LogError for a fault that may pass: the file is locked
         or the disk is full.
@@ -99,9 +103,8 @@ class ObservationLog:
         path = Path(path)
         check_writable(path)
         with opened(path, path.resolve().as_uri()) as connection:
-            log = cls(connection, path)
-            prepare(connection, path, log._index_all)
-        return log
+            prepare(connection, path)
+        return cls(connection, path)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ObservationLog:
@@ -286,7 +289,7 @@ class ObservationLog:
 
     def _index(self, observation: Observation, delete: bool = False) -> None:
         """Add an observation to the full-text index, or delete it there."""
-        said = tokens(text for text, _ in observation.said)
+        said = tokens((text for text, _ in observation.said), self.old)
         camera = self._number("camera", "name", observation.camera)
         text = " ".join([*sorted(said), camera_token(camera), *cell_tokens(observation.pose)])
         if delete:
@@ -296,16 +299,6 @@ class ObservationLog:
             words = [(token,) for token in said if "_" not in token]
             self.connection.executemany("INSERT OR IGNORE INTO word VALUES (?)", words)
         self.connection.execute(sql, (observation.id, text))
-
-    def _index_all(self) -> None:
-        """Rebuild the full-text index, without the observations that are damaged."""
-        self.connection.execute("INSERT INTO search (search) VALUES ('delete-all')")
-        for number in self._ids("SELECT id FROM observation"):
-            seen = []
-            with contextlib.suppress(LogError):
-                seen = self.get([number], thumbnails=False)
-            for observation in seen:
-                self._index(observation)
 
     def _add_event(self, event: Event) -> None:
         row = (
@@ -420,7 +413,7 @@ class ObservationLog:
     def events(self, observations: Sequence[Observation]) -> list[list[Event]]:
         """Return the events that each observation confirmed: those of its camera and stamp.
 
-        If several have the same camera and stamp, only the first gets the events. Raises LogError.
+        Observations with the same camera and stamp have the same events. Raises LogError.
         """
         stamps = [each.stamp for each in observations]
         first, last = min(stamps, default=0), max(stamps, default=0)
@@ -435,7 +428,7 @@ class ObservationLog:
                 with understood(self.path, f"event {number}"):
                     event = self._event(row)
                 found.setdefault((event.camera, event.stamp), []).append(event)
-        return [found.pop((each.camera, each.stamp), []) for each in observations]
+        return [found.get((each.camera, each.stamp), []) for each in observations]
 
     def search(
         self,

@@ -17,9 +17,11 @@ from functools import lru_cache
 from kosmos_ros.memory.plurals import STARTS, other_number
 from kosmos_ros.memory.wordnet import (
     ADJECTIVE,
+    ATTRIBUTE,
     NOUN,
     PERSON,
     PLANT,
+    TANGIBLE,
     UNSEEN,
     Meaning,
     WordNet,
@@ -33,7 +35,7 @@ Two steps above, the words mean too much: "grey" would be white. See docs/perfor
 """
 RARE = 0.96
 """Factor for each more likely meaning of a word: "jet" and "green" can both mean a drug."""
-MIN_CLOSENESS = 0.7  # of a synonym; a word that has this meaning more rarely is not used
+MIN_CLOSENESS = 0.8  # of a synonym; a word that has this meaning more rarely is not used
 MAX_MEANINGS = 12_000  # of words below a word; "person" has 10,000, "object" 36,000
 MAX_COMPOUND = 3  # words
 SAME = {"gray": "grey", "grey": "gray", "human": "person", "humans": "people"}
@@ -46,6 +48,7 @@ class Alternative:
 
     stems: tuple[str, ...]  # side by side in one chunk
     closeness: float  # in (0, 1]; 1: the same words
+    noun: bool = False  # other words than the question's, which name a thing
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class _Term:
     words: str  # lower case, separated by spaces
     meaning: Meaning
     closeness: float  # if this were the most likely meaning of the words
-    lowest: float = 0.0  # smallest closeness that counts
+    least: float = 0.0  # closeness that counts
+    below: bool = False  # below the word of the question
 
 
 class Thesaurus:
@@ -83,39 +87,45 @@ class Thesaurus:
 
         A meaning above is used only if there is nothing else.
         """
-        found: dict[tuple[str, ...], float] = {}
+        found: dict[tuple[str, ...], Alternative] = {}
         forms = _forms(tuple(SAME.get(word, word) for word in words))
         forms = tuple(dict.fromkeys((words, *forms)))
         for form in forms:
-            self._add(found, form, 1.0)
+            self._add(found, form, 1.0, False)
         if self._net is not None:
             for form in forms:
                 self._add_terms(found, self._net, _same_and_below(self._net, form))
             for form in forms if not found else ():
                 self._add_terms(found, self._net, _above(self._net, form))
-        ordered = sorted(found.items(), key=lambda item: -item[1])
-        return [Alternative(stems, closeness) for stems, closeness in ordered]
+        return sorted(found.values(), key=lambda each: -each.closeness)
 
     def _add_terms(
-        self, found: dict[tuple[str, ...], float], net: WordNet, terms: list[_Term]
+        self, found: dict[tuple[str, ...], Alternative], net: WordNet, terms: list[_Term]
     ) -> None:
         for term in terms:
             if term.words[:2] not in self._starts:
                 continue
             forms = _forms(tuple(term.words.replace("-", " ").split()))
             if any(map(self._has, forms)) and (closeness := _closeness(net, term)):
+                noun = term.meaning.kind == NOUN and net.entry(term.meaning).group != ATTRIBUTE
                 for form in forms:
-                    self._add(found, form, closeness)
+                    self._add(found, form, closeness, noun)
 
     def _has(self, words: tuple[str, ...]) -> bool:
         return all(stem(word) in self._known for word in words)
 
     def _add(
-        self, found: dict[tuple[str, ...], float], words: tuple[str, ...], closeness: float
+        self,
+        found: dict[tuple[str, ...], Alternative],
+        words: tuple[str, ...],
+        closeness: float,
+        noun: bool,
     ) -> None:
         stems = tuple(map(stem, words))
-        if closeness > found.get(stems, 0.0) and self._known >= set(stems):
-            found[stems] = closeness
+        if self._known >= set(stems) and (
+            stems not in found or closeness > found[stems].closeness
+        ):
+            found[stems] = Alternative(stems, closeness, noun)
 
 
 def _forms(words: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
@@ -129,16 +139,13 @@ def _closeness(net: WordNet, term: _Term) -> float:
     rank = ranks.get(term.meaning)
     if rank is None:  # a proper name
         return 0.0
-    person = net.entry(term.meaning).group == PERSON
-    if person and net.entry(next(iter(ranks))).group != PERSON:
+    group, likely = net.entry(term.meaning).group, net.entry(next(iter(ranks))).group
+    if group in (PERSON, PLANT) and group != likely:
         return 0.0  # "dog" can also mean an unpleasant person
-    if term.closeness == BELOW and (
-        rank > 1
-        or ((person or term.words.endswith("er")) and _stands_for_another(net, term.words))
-    ):
+    if term.below and (rank > 1 or (group == PERSON and _stands_for_another(net, term.words))):
         return 0.0
     closeness = term.closeness * RARE**rank
-    return closeness if closeness >= term.lowest else 0.0
+    return closeness if closeness >= term.least else 0.0
 
 
 @lru_cache(maxsize=65536)
@@ -152,7 +159,7 @@ def _ranks(net: WordNet, words: str, kind: str) -> dict[Meaning, int]:
 
     def unlikely(meaning: Meaning) -> tuple[bool, bool]:
         group = net.entry(meaning).group if kind == NOUN else None
-        return group in UNSEEN, meaning in rare and group in (PERSON, PLANT)
+        return group in UNSEEN, meaning in rare and group not in TANGIBLE
 
     ordered = sorted(meanings, key=unlikely)
     several = len(ordered) > 1
@@ -163,11 +170,7 @@ def _ranks(net: WordNet, words: str, kind: str) -> dict[Meaning, int]:
 def _stands_for_another(net: WordNet, words: str) -> bool:
     """Return whether words have the stem of a shorter noun: "footballer", that of "football"."""
     starts = (words[:end] for end in range(len(words) - 1, 2, -1))
-    return any(
-        stem(start) == stem(words)
-        and any(start in net.entry(meaning).words for meaning in net.meanings(start, NOUN))
-        for start in starts
-    )
+    return any(stem(start) == stem(words) and net.has_noun(start) for start in starts)
 
 
 def _senses(net: WordNet, words: tuple[str, ...]) -> Iterator[tuple[int, Meaning]]:
@@ -192,7 +195,9 @@ def _same_and_below(net: WordNet, words: tuple[str, ...]) -> list[_Term]:
     while level and len(seen) < MAX_MEANINGS:
         entries = [(meaning, net.entry(meaning)) for meaning in level]
         found += [
-            _Term(word, meaning, BELOW) for meaning, entry in entries for word in entry.words
+            _Term(word, meaning, BELOW, below=True)
+            for meaning, entry in entries
+            for word in entry.words
         ]
         level = {low: None for _, entry in entries for low in entry.below if low not in seen}
         seen.update(level)

@@ -12,25 +12,28 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 from kosmos_ros.errors import RequestError
 from kosmos_ros.memory import colours, moments
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token
-from kosmos_ros.memory.meanings import Thesaurus
+from kosmos_ros.memory.meanings import MAX_COMPOUND, Thesaurus
 from kosmos_ros.memory.places import cells_near
 from kosmos_ros.memory.record_json import Centre, centres_of
 from kosmos_ros.memory.records import Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.memory.words import (
+    FIRST_SEEN,
     IMAGE,
+    LAST_SEEN,
     NEGATIONS,
     REACH,
     bare,
-    chunks,
     pair,
+    parse,
     question_chunks,
     stem,
 )
@@ -58,13 +61,9 @@ NAMED_COLOUR = 0.7
 CLEARLY = 1.0 / 32.0
 """Smallest distance of two centres in a relation, as a share of the frame: a cell of the grid."""
 
-LAST_SEEN = re.compile(r"\b(?:last (?:see|saw|seen|time)|most recently)\b", re.IGNORECASE)
-"""Words that ask for the newest frame."""
-FIRST_SEEN = re.compile(
-    r"\bfirst (?:see|saw|seen|spot|spotted|notice|noticed|find|found|appear|appeared|time)\b",
-    re.IGNORECASE,
-)
-"""Words that ask for the oldest frame."""
+WHO = re.compile(r"\W*who\b", re.IGNORECASE)
+NOTHING = frozenset({"item", "items", "object", "objects", "one", "ones", "thing", "things"})
+"""Words that name no thing: "the thing on the chair"."""
 RELATIONS = {
     "leftof": (-1.0, 0.0),
     "rightof": (1.0, 0.0),
@@ -98,12 +97,21 @@ class Recollection:
     phrases: tuple[Phrase, ...]  # those that matched
 
 
+class _Said(NamedTuple):
+    """A noun chunk of a text of the log."""
+
+    stems: tuple[str, ...]
+    nouns: tuple[tuple[int, int], ...]  # where one may end, and its number of words: `_compound`
+    of: bool  # "of" is before it
+
+
 @dataclass(frozen=True)
 class _Reading:
     """One way to understand a chunk of a question in words of the log."""
 
     parts: tuple[tuple[str, ...], ...]  # stems; those of one part stand side by side
     closeness: float
+    strict: bool = False  # the last part is a noun that the question does not have
 
     @property
     def term(self) -> str:
@@ -112,14 +120,19 @@ class _Reading:
         terms = [pair(*two) for two in itertools.combinations(stems, 2)] or stems
         return "(" + " AND ".join(f'"{term}"' for term in terms) + ")"
 
-    def fits(self, chunk: Sequence[str]) -> bool:
-        """Return whether a chunk, given as stems, has all parts.
+    def fits(self, said: _Said) -> bool:
+        """Return whether a chunk has all parts.
 
-        If the last one is a compound, the chunk ends with it: "traffic light pole" is no light.
+        If strict, the last one must be its noun: a "model car" is no person who is a model, and a
+        "computer mouse" is no animal.
         """
+        if not all(_has(said.stems, part) for part in self.parts):
+            return False
         last = self.parts[-1]
-        ends = len(last) == 1 or tuple(chunk[-len(last) :]) == last
-        return ends and all(_has(chunk, part) for part in self.parts)
+        return not self.strict or any(
+            said.stems[end - len(last) : end] == last and len(last) >= words
+            for end, words in said.nouns
+        )
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,8 @@ class _Chunk:
     between: str  # the words before it
     words: tuple[str, ...]
     readings: tuple[_Reading, ...]  # closest first
-    compared: dict[tuple[str, ...], float] = field(default_factory=dict)  # results of `closeness`
+    said: Callable[[str], tuple[_Said, ...]]  # the chunks of a text of the log
+    compared: dict[_Said, float] = field(default_factory=dict)  # results of `closeness`
     texts: dict[str, bool] = field(default_factory=dict)  # results of `is_in`
 
     @property
@@ -137,17 +151,17 @@ class _Chunk:
         """Return whether it is the whole image, which no caption names."""
         return self.words == (IMAGE,)
 
-    def closeness(self, chunk: tuple[str, ...]) -> float:
-        """Return how close a chunk of the log is, given as stems; 0: it does not fit."""
-        if chunk not in self.compared:
-            fitting = (one.closeness for one in self.readings if one.fits(chunk))
-            self.compared[chunk] = next(fitting, 0.0)
-        return self.compared[chunk]
+    def closeness(self, said: _Said) -> float:
+        """Return how close a chunk of the log is; 0: it does not fit."""
+        if said not in self.compared:
+            fitting = (one.closeness for one in self.readings if one.fits(said))
+            self.compared[said] = next(fitting, 0.0)
+        return self.compared[said]
 
     def is_in(self, text: str) -> bool:
         """Return whether a chunk of a text of the log fits."""
         if text not in self.texts:
-            self.texts[text] = any(map(self.closeness, _stems(text)))
+            self.texts[text] = any(map(self.closeness, self.said(text)))
         return self.texts[text]
 
 
@@ -163,30 +177,48 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     """
     _check(query)
     query = _ordered(timed(query))
-    named, dangling = question_chunks(query.text)
-    if named[1:] and not _telling(named[0][1]):
-        del named[0]  # "which thing is left of the cup?", "the thing on the chair"
+    named, dangling = question_chunks(query.text, log.old)
+    if named[1:] and (
+        NOTHING.issuperset(named[0][1])  # "the thing on the chair"
+        or (_relation(named[1][0]) and not _telling(named[0][1]))  # "what kind is left of it?"
+    ):
+        del named[0]
     _check_names(named)
     # "The sky above" is a thing, but nothing can end with "left of".
     if (relation := _relation(dangling)) and (not named or relation[0]):
         raise RequestError(
             f"a question must name a thing after its preposition, got {quoted(query.text)}"
         )
+    found: list[Recollection] = []
+    if net is not None and WHO.match(query.text):
+        found = _search(log, query, [("", ("person",)), *named], net)
+    if not found:
+        found = _search(log, query, named, net)
+    if not query.last and not query.first:
+        found.sort(key=lambda result: -result.score)  # stable: newest first
+    return found[: query.limit]
+
+
+def _search(
+    log: ObservationLog,
+    query: Query,
+    named: Sequence[tuple[str, tuple[str, ...]]],
+    net: WordNet | None,
+) -> list[Recollection]:
+    """Return the frames that have the named things; if there are none, with basic colours."""
     where = _where(log, query)
     thesaurus = Thesaurus(log.words(), net)
+    said = partial(_said_in, old=log.old, net=net)
     wanted = [
-        _Chunk(between, words, _readings(thesaurus, words) if words != (IMAGE,) else ())
+        _Chunk(between, words, _readings(thesaurus, words) if words != (IMAGE,) else (), said)
         for between, words in named
     ]
     found = _found(log, query, wanted, where)
     if not found and any(colours.basic(words) for _, words in named):
-        wanted = [
-            _Chunk(chunk.between, chunk.words, _with_colours(thesaurus, chunk)) for chunk in wanted
-        ]
+        wanted = [replace(each, readings=_with_colours(thesaurus, each)) for each in wanted]
+        wanted = [replace(each, compared={}, texts={}) for each in wanted]
         found = _found(log, query, wanted, where)
-    if not query.last and not query.first:
-        found.sort(key=lambda result: -result.score)  # stable: newest first
-    return found[: query.limit]
+    return found
 
 
 def _found(
@@ -211,7 +243,7 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
     """
     thesaurus = Thesaurus(log.words(), net)
     unknown: list[str] = []
-    for _, words in question_chunks(question)[0]:
+    for _, words in question_chunks(question, log.old)[0]:
         if words == (IMAGE,):
             continue
         missing = [
@@ -225,8 +257,8 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
 
 def _ordered(query: Query) -> Query:
     """Return a query with the order of frames that its words ask for. Raises RequestError."""
-    first = query.first or bool(FIRST_SEEN.search(query.text))
-    last = query.last or bool(LAST_SEEN.search(query.text))
+    first = query.first or bool(FIRST_SEEN.search(query.text.lower()))
+    last = query.last or bool(LAST_SEEN.search(query.text.lower()))
     if first and last:
         raise RequestError(
             f"question {quoted(query.text)} asks for the oldest frame, but its words, --last or "
@@ -293,8 +325,13 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
             one_of = thesaurus.alternatives(words[start : start + count])
             if one_of:
                 break
+        last = start + count == len(words)
         found = [
-            _Reading((one.stems, *rest.parts), one.closeness * rest.closeness)
+            _Reading(
+                (one.stems, *rest.parts),
+                one.closeness * rest.closeness,
+                one.noun if last else rest.strict,
+            )
             for one, rest in itertools.product(one_of, done[start + count])
         ]
         done[start] = sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS]
@@ -374,16 +411,27 @@ def _matched(
         return None
     named = (_fitting(chunk, observation.shown) for chunk in wanted)
     phrases = itertools.chain(*named, _others(wanted, observation))
-    said = list(_said(observation))
+    texts = [(wanted[0].said(text), score) for text, score in observation.said] if wanted else []
     score = 1.0
     for chunk in wanted:
         if chunk.is_image:
             continue
-        fitting = [(chunk.closeness(stems), trust) for stems, trust in said]
+        fitting = [(chunk.closeness(said), trust) for text, trust in texts for said in text]
         if not any(closeness for closeness, _ in fitting):
             return None
         score *= max(closeness * trust for closeness, trust in fitting)
+    for holder, held in itertools.pairwise(wanted):
+        if held.between == "of" and not any(_holds(holder, held, text) for text, _ in texts):
+            return None
     return Recollection(observation, score, tuple(dict.fromkeys(phrases)))
+
+
+def _holds(holder: _Chunk, held: _Chunk, text: Sequence[_Said]) -> bool:
+    """Return whether a text has "a bottle of water" or "a water bottle"."""
+    return any(holder.closeness(said) and held.closeness(said) for said in text) or any(
+        two.of and holder.closeness(one) and held.closeness(two)
+        for one, two in itertools.pairwise(text)
+    )
 
 
 def _is_when_and_where(observation: Observation, query: Query) -> bool:
@@ -396,17 +444,33 @@ def _is_when_and_where(observation: Observation, query: Query) -> bool:
     return pose is not None and math.hypot(pose.x - x, pose.y - y) <= radius
 
 
-def _said(observation: Observation) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Yield the chunks of what was said about a frame, as stems, each with the model's score."""
-    for text, score in observation.said:
-        for stems in _stems(text):
-            yield stems, score
-
-
 @lru_cache(maxsize=4096)
-def _stems(text: str) -> tuple[tuple[str, ...], ...]:
-    """Return the chunks of a text as stems."""
-    return tuple(tuple(stem(word) for word in chunk) for chunk in chunks(text))
+def _said_in(text: str, old: bool, net: WordNet | None) -> tuple[_Said, ...]:
+    """Return the chunks of a text of the log. `old`: see words.parse."""
+    found: list[_Said] = []
+    pairs: list[_Said] = []
+    for chunk in parse(text, old):
+        stems = tuple(map(stem, chunk.words))
+        nouns = tuple(
+            (end, _compound(chunk.words[max(0, end - MAX_COMPOUND) : end], net))
+            for end in chunk.ends
+        )
+        if chunk.between == "of" and found and not old:  # "a bottle of water" is a water bottle
+            holder, _ = found[-1].nouns[0]
+            pairs.append(
+                _Said((stems[chunk.head - 1], found[-1].stems[holder - 1]), ((2, 1),), False)
+            )
+        found.append(_Said(stems, nouns, chunk.between == "of"))
+    return (*found, *pairs)
+
+
+@lru_cache(maxsize=65536)
+def _compound(words: tuple[str, ...], net: WordNet | None) -> int:
+    """Return how many of the last words WordNet has as one noun; 1: no more than the last one."""
+    for count in range(len(words), 1, -1):
+        if net is not None and net.has_noun(" ".join(words[-count:])):
+            return count
+    return 1
 
 
 def _has(chunk: Sequence[str], part: tuple[str, ...]) -> bool:

@@ -25,9 +25,10 @@ MISSING = (
     "colours; install it with 'sudo apt-get install wordnet-base'"
 )
 NOUN, ADJECTIVE = "n", "a"
-PERSON, PLANT = 18, 20
+ATTRIBUTE, PERSON, PLANT = 7, 18, 20
 """Numbers of lexicographer files, which are groups of nouns: lexnames(5WN)."""
-UNSEEN = frozenset({4, 9, 10, 11, 12, 16, 19, 21, 22, 23, 24, 26, 28})
+TANGIBLE = frozenset({5, 6, 13})  # animals, artifacts and food
+UNSEEN = frozenset({4, 9, 11, 12, 16, 19, 21, 22, 23, 24, 26, 28})
 """Groups of nouns that cameras do not see: acts, thoughts, feelings, quantities, times ..."""
 _FILES = {NOUN: "noun", ADJECTIVE: "adj"}  # end of the names of the files
 _ENDINGS = {
@@ -81,6 +82,14 @@ class WordNet:
             if words.endswith(ending) and len(words) > len(ending) + 1
         ]
         return [form for form in dict.fromkeys(forms) if self.meanings(form, kind)]
+
+    def has_noun(self, words: str) -> bool:
+        """Return whether the words, or their base form, are a noun and not only a proper name."""
+        return any(
+            form in self.entry(meaning).words
+            for form in self.base_forms(words, NOUN)
+            for meaning in self.meanings(form, NOUN)
+        )
 
     def meanings(self, words: str, kind: str) -> tuple[Meaning, ...]:
         """Return the meanings of words in base form, in the order of `senses`."""

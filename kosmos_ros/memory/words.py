@@ -13,9 +13,10 @@ import re
 import sqlite3
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 MAX_WORD = 40  # characters; longer words are cut
 REACH = 7
@@ -58,34 +59,65 @@ FILLERS = frozenset({
     "they", "us", "was", "we", "were", "will", "would", "yes", "you",
 })  # fmt: skip
 """Words that mean nothing here and end no chunk: "the circle is red" is one chunk."""
-EMPTY = frozenset({"all", "anything", "closest", "else", "everything", "nearest", "something"})
+EMPTY = frozenset({
+    "all", "anything", "closest", "else", "everything", "few", "nearest", "several", "something",
+})  # fmt: skip
 """Words of a question that mean nothing; those of FILLERS also mean nothing in captions."""
 OPENING = frozenset({
     "ago", "could", "describe", "did", "do", "does", "directly", "earlier", "ever",
-    "find", "give", "had", "has", "have", "i", "in", "is", "last", "lately", "latest", "list",
-    "locate", "look", "looking", "me", "most", "my", "please", "recent", "recently", "remember",
-    "saw", "search", "see", "seen", "show", "shows", "since", "tell", "there", "time", "to", "was",
-    "we", "were", "what", "when", "where", "which", "will", "would", "you", "your", "are",
-    "about", "for", "a", "an", "the", "any", "some", "how", "many", "often",
+    "find", "give", "had", "has", "have", "i", "in", "is", "just", "know", "last", "lately",
+    "latest", "locate", "look", "looking", "me", "most", "my", "only", "please", "recent",
+    "recently", "remember", "saw", "search", "see", "seen", "show", "shows", "since", "tell",
+    "there", "time", "times", "to", "was", "we", "were", "what", "when", "where", "which", "will",
+    "would", "you", "your", "are", "about", "for", "a", "an", "the", "any", "some", "how", "many",
+    "often",
 })  # fmt: skip
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({
-    "again", "already", "anywhere", "appear", "appeared", "before", "earlier", "ever", "far", "go",
-    "gone", "here", "kept", "last", "lately", "located", "now", "please", "present", "recently",
-    "seen", "so", "somewhere", "stored", "there", "today", "visible", "yesterday", "yet",
+    "again", "already", "anywhere", "appear", "appeared", "arrive", "arrived", "before", "came",
+    "come", "do", "doing", "done", "earlier", "ever", "far", "first", "found", "go", "gone",
+    "here", "just", "kept", "last", "lately", "left", "like", "located", "look", "noticed", "now",
+    "please", "recently", "seen", "so", "somewhere", "spotted", "still", "stored", "there",
+    "today", "visible", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
+NEW_BREAKS = frozenset({"held", "hold", "holds", "wear", "wears", "wore"})
+"""Words of BREAKS that the rules of older logs do not have."""
+AFTER_NOUNS = frozenset({
+    "ahead", "alone", "apart", "asleep", "ate", "awake", "away", "broken", "closed", "dead",
+    "drank", "drinks", "eats", "empty", "fell", "flies", "full", "hangs", "high", "hung", "lay",
+    "left", "lies", "lit", "looks", "low", "made", "open", "outside", "plays", "ran", "rests",
+    "rides", "rode", "runs", "sat", "seen", "shown", "shut", "sits", "sleeps", "slept", "spread",
+    "stands", "stood", "tall", "together", "upright", "visible", "walks", "wide",
+})  # fmt: skip
+"""Words after the noun of a chunk, beside those that end in "ing" or "ed"."""
 QUANTITIES = frozenset({"bunch", "couple", "lot", "lots", "number", "pair", "piece", "set"})
 """Words of a question that mean nothing before "of": "a bunch of keys"."""
+BEGINNING = re.compile(
+    r"^\W*(?:can(?= (?:you|we|i|he|she|it|they|the|a|an|any\w*|some\w*|this|that|these|those|my|"
+    r"your)\b)|list(?= (?:all|any\w*|the|every\w*|a|my)\b))"
+)
+"""The first word of a question, if it is no thing: "can" and "list" can be things."""
+_SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
+FIRST_SEEN, LAST_SEEN = (
+    re.compile(rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|\b(?:appear|appeared) {word}\b")
+    for word in ("first", "(?:last|most recently)")
+)
+"""Words that ask for the oldest and for the newest frame."""
+_LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"
 ASKING = re.compile(
-    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?"
-    r"(?:you|we|i|the robot|somebody|someone|anybody|anyone) "
-    r"(?:(?:have|had|has|ever|first|last|already|just) )*(?:see|saw|seen|spot|spotted|notice|"
-    r"noticed|find|found|leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|"
-    r"dropped)\b|\b(?:the )?(?:very )?first time\b|\bfirst(?= (?:appear|appeared|seen|spotted)\b)|"
+    r"\b(?:for )?(?:the )?(?:very )?(?:first|last) time\b|"
+    rf"\b(?:first|last)(?= (?:{_SEEING}|appear|appeared)\b)|"
+    r"\b(?:(?:on|with|by|from) )?(?:which|what) (?:of the )?cameras? (?:(?:did|has|have|can) )?"
+    rf"(?:(?:you|first|last|ever) )*(?:(?:{_SEEING}|shows?)\b)?|"
+    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?(?:you|we|i|the robot) "
+    rf"(?:(?:have|had|has|ever|first|last|already|just) )*(?:{_SEEING}|{_LOSING})\b|"
+    r"\b(?:did|has|have|had) (?:some|any)(?:one|body) (?:(?:ever|first|last) )*"
+    rf"(?:{_SEEING}|{_LOSING})\b|\bwho (?:{_LOSING})\b|"
+    r"\b(?:is|are|was|were|anything|something) left\b|(?<=one )left\b|(?<=body )left\b|"
     r"\b(?:(?:could|to) )?be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
-    r"\bwhich cameras? (?:(?:has|have) )?(?:saw|see|sees|seen|shows?)\b|"
-    r"\b(?:what|which) day\b|\bat (?:what|which|any|some) time\b|\bsome time\b|\bright now\b|"
+    r"\bany signs? of\b|\b(?:what|which) day\b|"
+    r"\bat (?:what|which|any|some) time\b|\bsome time\b|\bright now\b|"
     r"\b(?:in|into) view\b"
 )
 """Words such as "did you see" and "did I leave". They mean nothing anywhere in a question."""
@@ -106,63 +138,93 @@ PICTURES = re.compile(
 )
 """Beginning of a caption or a question that means nothing: "An image of"."""
 _MODAL = re.compile(
-    r"\b(?:(?<=where )|(?<=what )|(?<=which )|(?<=how )|(?<=that )|(?<=who )|(?<=you )|(?<=we )|"
-    r"(?<=i )|(?<=it )|(?<=they ))can\b|\bcan(?= (?:not|be|also|only|you|we|i|it|he|she|they|"
-    r"any|anyone|anybody|someone|somebody|the|a|an|this|that|these|those|my|your)\b)"
+    r"\b(?:(?<=where )|(?<=what )|(?<=which )|(?<=how )|(?<=who )|(?<=you )|(?<=we )|(?<=i )|"
+    r"(?<=they ))can\b|\bcan(?= (?:not|be|also|only)\b)|"
+    rf"\b(?<=that )can(?= (?!(?:{'|'.join(sorted(BREAKS))}|is|are|was|were)\b)\w)",
+    re.IGNORECASE,
 )
 """The verb "can", but not the noun, as in "a trash can"."""
 _COMPOUND = re.compile("|".join(rf"(\b(?:{words})\b)" for words in COMPOUNDS))
 _PREPOSITIONS = ("", *COMPOUNDS.values())
-_APOSTROPHE_S = re.compile(r"['’]s$")
+_SHORT_VERB = re.compile(r"['’](?:s|m|re|ve|d)$")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _BORDER = re.compile(r"[^\w\s'’-]|\s-+\s")
 
 
-def chunks(text: str) -> list[tuple[str, ...]]:
-    """Return the noun chunks of a text, each as its words in lower case, not stemmed.
+class Chunk(NamedTuple):
+    """A noun chunk of a text."""
 
-    Chunks of what is absent ("no cup", "without a hat") are left out. "A bottle of water" has
-    the chunks [bottle], [water] and [water bottle].
+    between: str  # the words that separate it from the previous chunk
+    words: tuple[str, ...]  # in lower case, not stemmed
+    head: int  # number of words up to its noun: 2 in "delivery truck parked"
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Where a noun may end: before a word such as "parked", or at the end."""
+        found = {at for at in range(1, len(self.words)) if _follows(self.words[at])}
+        return tuple(sorted(found | {self.head, len(self.words)}))
+
+
+def parse(text: str, old: bool = False) -> list[Chunk]:
+    """Return the noun chunks of a text, without those of what is absent: "no cup".
+
+    `old`: by the rules of logs of version 1 and 2, whose index must not get other tokens.
     """
-    linked = list(_linked(PICTURES.sub(" ", text)))
-    found = [chunk for _, chunk in linked if chunk]
-    for (_, holder), (between, held) in pairwise(linked):
-        if between == "of" and held:
-            found.append((held[-1], holder[-1]))
-    return found
+    return [chunk for chunk in _linked(PICTURES.sub(" ", text), old) if chunk.words]
 
 
-def question_chunks(question: str) -> tuple[list[tuple[str, tuple[str, ...]]], str]:
+def chunks(text: str, old: bool = False) -> list[tuple[str, ...]]:
+    """Return the words of the noun chunks of a text. See `parse`.
+
+    "A bottle of water" has the chunks [bottle], [water] and [water bottle].
+    """
+    found = parse(text, old)
+    pairs = [
+        (held.words[held.head - 1], holder.words[holder.head - 1])
+        for holder, held in pairwise(found)
+        if held.between == "of" and not old
+    ]
+    return [chunk.words for chunk in found] + pairs
+
+
+def question_chunks(
+    question: str, old: bool = False
+) -> tuple[list[tuple[str, tuple[str, ...]]], str]:
     """Return the chunks of a question, each with the words between it and the previous one.
 
     "where is the red cup left of the box" -> ("", (red, cup)), ("leftof", (box,)). Words such as
     "where did you last see" and "recently" are left out. "on the left" -> ("leftof", (IMAGE,)).
-    Also returns the words after the last chunk: "what is left of" -> "leftof".
+    Also returns the words after the last chunk: "what is left of" -> "leftof". `old`: see `parse`.
     """
-    placed = POSITION.sub(lambda found: f"{SIDES[found[1]]} {IMAGE}", question.lower())
-    text = SOMEONE.sub("person", ASKING.sub(" ", _simple(placed)))
+    placed = POSITION.sub(
+        lambda found: f"{SIDES[found[1]]} {IMAGE}", BEGINNING.sub("", question.lower())
+    )
+    plain = _simple(placed if old else _MODAL.sub(" ", placed))
+    text = SOMEONE.sub("person", ASKING.sub(" ", plain))
     words = text.split()
     while words and bare(words[0]) in OPENING | EMPTY:
         del words[0]
     words = PICTURES.sub(" ", " ".join(words)).split()
-    while words and bare(words[-1]) in CLOSING:
+    while words and (not bare(words[-1]) or bare(words[-1]) in CLOSING):
         del words[-1]
-    *found, (dangling, _) = _linked(" ".join(word for word in words if bare(word) not in EMPTY))
+    words = [word for word in words if bare(word) not in EMPTY]
+    *named, last = _linked(" ".join(words), old)
+    found = [(chunk.between, chunk.words) for chunk in named]
     for at in reversed(range(len(found) - 1)):
         (between, part), (link, whole) = found[at : at + 2]
         if link == "of" and QUANTITIES.issuperset(part):
             found[at : at + 2] = [(between, whole)]
-    return found, dangling
+    return found, last.between
 
 
-def tokens(texts: Iterable[str]) -> set[str]:
-    """Return the index's tokens of all that was said about one frame.
+def tokens(texts: Iterable[str], old: bool = False) -> set[str]:
+    """Return the index's tokens of all that was said about one frame. `old`: see `parse`.
 
     A token is the stem of a word, or the stems of two words of one chunk; see `pair`.
     """
     found: set[str] = set()
     for text in texts:
-        for chunk in chunks(text):
+        for chunk in chunks(text, old):
             stemmed = [stem(word) for word in chunk]
             found.update(stemmed)
             found.update(
@@ -185,33 +247,45 @@ def stem(word: str) -> str:
 
 
 def bare(word: str) -> str:
-    """Return a word in lower case, without the punctuation at its ends and a final "'s"."""
-    return _APOSTROPHE_S.sub("", word.strip("?!.,;:'\"()").lower())
+    """Return a word in lower case, without the punctuation at its ends and "'s" or "'m"."""
+    return _SHORT_VERB.sub("", word.strip("?!.,;:'\"()").lower())
 
 
-def _linked(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the chunks of a text, each with the words that separate it from the previous one.
-
-    The last one is empty, and has the words after the last chunk.
-    """
+def _linked(text: str, old: bool) -> Iterator[Chunk]:
+    """Yield the chunks of a text. The last one has no words, only those before it."""
+    breaks, fillers = (BREAKS - NEW_BREAKS, FILLERS | {"can"}) if old else (BREAKS, FILLERS)
     chunk: list[str] = []
     between: list[str] = []
-    absent = False
-    for word in (*_words(text), ""):
-        ends = not word or word in BREAKS or word in DETERMINERS or word in NEGATIONS
+    head, absent = 0, False
+    for word in (*_words(text if old else _MODAL.sub(" ", text)), ""):
+        ends = not word or word in breaks or word in DETERMINERS or word in NEGATIONS
         if not ends:
-            if word not in FILLERS:
+            if word not in fillers:
                 chunk.append(word)
+            elif not head:  # "the circle is red"
+                head = len(chunk)
             continue
         if chunk:
             if not absent:
-                yield " ".join(between), tuple(chunk)
+                yield Chunk(" ".join(between), tuple(chunk), _head(chunk[: head or len(chunk)]))
                 between = []
-            chunk, absent = [], False
+            chunk, head, absent = [], 0, False
         absent = word in NEGATIONS or (absent and word in DETERMINERS)
         if word and word not in DETERMINERS:
             between.append(word)
-    yield " ".join(between), ()
+    yield Chunk(" ".join(between), (), 0)
+
+
+def _head(words: Sequence[str]) -> int:
+    """Return the number of words up to the noun: "delivery truck parked" -> 2."""
+    count = len(words)
+    while count > 1 and _follows(words[count - 1]):
+        count -= 1
+    return count
+
+
+def _follows(word: str) -> bool:
+    return word in AFTER_NOUNS or word.endswith(("ing", "ed"))
 
 
 def _words(text: str) -> Iterator[str]:
@@ -229,7 +303,6 @@ def _simple(text: str) -> str:
         for letter in unicodedata.normalize("NFKD", text.lower())
         if not unicodedata.combining(letter)
     )
-    plain = _MODAL.sub(" ", plain)
     return _COMPOUND.sub(lambda found: _PREPOSITIONS[found.lastindex or 0], plain)
 
 

@@ -17,7 +17,7 @@ def test_a_table_has_a_pair_for_each_caption():
     ]
 
 
-def test_no_caption_is_in_both_lists():
+def test_no_pair_is_in_both_lists():
     chosen, held_out = (
         {pair for text in tables.values() for pair in everyday.pairs(text)}
         for tables in (everyday.CHOSEN, everyday.HELD_OUT)
@@ -32,10 +32,16 @@ def test_what_is_not_found_is_named(tmp_path):
 
 
 def test_what_another_group_finds_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(everyday, "GROUPS", "dog: poodle, hot dog; food: cake")
-    assert everyday.mistaken(tmp_path, None) == []
-    monkeypatch.setattr(everyday, "GROUPS", "dog: poodle; food: hot dog, cake")
-    assert everyday.mistaken(tmp_path / "..", None) == ["dog: hot dog"]
+    groups = {
+        "dog: poodle, hot dog; food: cake": [],
+        "dog: poodle; food: hot dog, cake": ["dog: hot dog"],
+        "dog: poodle; other: dog food, food": ["dog: dog food"],
+    }
+    for number, (text, expected) in enumerate(groups.items()):
+        monkeypatch.setattr(everyday, "GROUPS", text)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert everyday.mistaken(folder, None) == expected
 
 
 def test_wordnet_finds_most_kinds_of_things_and_few_of_another_group(tmp_path):
@@ -43,4 +49,4 @@ def test_wordnet_finds_most_kinds_of_things_and_few_of_another_group(tmp_path):
         pytest.skip("wordnet-base is not installed: run scripts/setup")
     kinds = everyday.HELD_OUT["kinds of things"]
     assert len(everyday.missed(tmp_path, kinds, net)) < 0.2 * len(everyday.pairs(kinds))
-    assert len(everyday.mistaken(tmp_path, net)) < 10
+    assert len(everyday.mistaken(tmp_path, net)) < 15

@@ -79,6 +79,26 @@ def test_events_are_written_with_the_frames_that_confirmed_them(log, tmp_path):
     assert [frame["events"] for frame in frames(page)] == [[], [], [cup, full]]
 
 
+def test_events_of_frames_with_one_stamp_are_written_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "BLOCK", 2)
+    log, page = tmp_path / "office.db", tmp_path / "office.html"
+    with ObservationLog.open(log) as writing:
+        writing.add(
+            [observation(number, stamp=0) for number in range(5)],
+            [Event(0, "front", "appeared", "a red cup")],
+        )
+    assert cli.main(["report", str(log), str(page)]) == 0
+    assert [len(frame["events"]) for frame in frames(page)] == [1, 0, 0, 0, 0]
+
+
+def test_a_folder_is_no_page(log, tmp_path, capsys):
+    assert cli.main(["report", str(log), str(tmp_path)]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"kosmos: {tmp_path} is a folder; choose a file for the report\n"
+    )
+
+
 def test_a_time_selects_frames_also_those_of_equal_stamps(log, tmp_path):
     with ObservationLog.open(log) as writing:
         writing.add([observation(7, stamp=BEGIN + 10**9)])  # its id is later than its stamp

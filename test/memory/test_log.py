@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.memory.database import RESERVE, VERSION, pragma
+from kosmos_ros.memory.database import OLD_RULES, RESERVE, VERSION, pragma
 from kosmos_ros.memory.log import WAL_ROOM, ObservationLog, camera_token
 from kosmos_ros.memory.places import CELL_SIZES, MAX_CELLS, cell_tokens, cells_near
 from kosmos_ros.memory.record_json import phrases_from_json
@@ -120,7 +120,7 @@ def test_events_come_back_with_the_observations_that_confirmed_them(log):
         dataclasses.replace(FULL, stamp=at + 1),
     ]
     log.add(seen, [appeared, answered, later, other])
-    assert log.events(seen) == [[appeared, answered], [], [later]]
+    assert log.events(seen) == [[appeared, answered], [appeared, answered], [later]]
     assert log.events(seen[1:2]) == [[appeared, answered]]
     assert log.events([]) == []
     log.connection.execute("UPDATE event SET phrases = 'no JSON' WHERE subject = 'a dog'")
@@ -422,30 +422,22 @@ def test_a_log_of_version_1_goes_on_and_its_oldest_frames_are_deleted_first(path
         assert set(range(10)) <= stamps
         assert stamps - set(range(10)) == set(range(370 - len(stamps), 360))
         assert 10 < len(stamps) < 200
-        assert pragma(log.connection, "user_version") == VERSION
+        assert pragma(log.connection, "user_version") == OLD_RULES
 
 
-def test_the_index_of_a_log_of_version_2_is_made_anew(path):
+def test_a_log_of_version_2_keeps_its_rules(path):
+    caption = "a trash can and a bottle of water"
     with ObservationLog.open(path) as log:
-        fill(log, 0, 250)
-        expected = indexed(log)
-        log.connection.execute("INSERT INTO search (search) VALUES ('delete-all')")
-        for number in range(250):
-            sql = "INSERT INTO search (rowid, tokens) VALUES (?, 'old camera:1')"
-            log.connection.execute(sql, (number * SECOND,))
-        log.connection.execute("UPDATE observation SET phrases = 'no JSON' WHERE id = 7000000000")
-        log.connection.execute("DELETE FROM word")
-        log.connection.execute("PRAGMA user_version = 2")
-    with ObservationLog.read(path) as reader:
-        assert reader.search("old") and not reader.search("circl")
+        log.add([seen(1, caption)])
+        assert indexed(log)[1] > {"can", "can_trash", "bottl_water"}
+        log.prune(0, 1.0, 10 * SECOND)
+        log.connection.execute(f"PRAGMA user_version = {OLD_RULES}")
     with ObservationLog.open(path) as log:
-        assert not log.search("old")
-        assert len(log.search("circl", limit=1000)) == 249
-        ids, terms = indexed(log)
-        assert ids == expected[0] - {7 * SECOND}
-        assert terms == expected[1] - {"7", "7_frame", "7_circl"}
-        assert {"circl", "249"} < log.words()
-        assert pragma(log.connection, "user_version") == VERSION
+        log.add([seen(2, caption), seen(3 * SECOND, "a table")])
+        assert indexed(log)[1] == {"trash", "bottl", "water", "tabl", "camera:1"}
+        assert pragma(log.connection, "user_version") == OLD_RULES
+        log.prune(0, 1.0, 3 * SECOND)  # with the tokens that were added
+        assert indexed(log) == ({3 * SECOND}, {"tabl", "camera:1"})
 
 
 # Files --------------------------------------------------------------------------------------
@@ -496,11 +488,14 @@ def test_another_database_is_not_completed_with_its_wal_file(path):
     assert (copy.read_bytes(), Path(f"{copy}-wal").read_bytes()) == files
 
 
-def test_a_log_of_a_newer_version_is_refused(path):
+@pytest.mark.parametrize("version", [VERSION + 1, 0, -1])
+def test_a_log_of_a_newer_or_no_version_is_refused(path, version):
     with ObservationLog.open(path) as log:
-        log.connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        log.connection.execute(f"PRAGMA user_version = {version}")
     for attempt in (ObservationLog.open, ObservationLog.read):
-        with pytest.raises(ConfigError, match=r"has version 4.*at most 3; update kosmos_ros"):
+        with pytest.raises(
+            ConfigError, match=rf"has version {version} of .*, expected 1 to 3; update"
+        ):
             attempt(path)
 
 

@@ -88,11 +88,66 @@ def test_one_thing_finds_several_and_a_can_is_a_thing(log):
     assert stamps(log, "where can i find the can?") == stamps(log, "red can") == [3]
 
 
+def test_an_older_log_is_searched_by_its_own_rules(log):
+    log.connection.execute("PRAGMA user_version = 2")
+    log.old = True
+    log.add([seen(1, "a trash can"), seen(2, "a bottle of water"), seen(3, "a man")])
+    assert stamps(log, "where is the trash can?") == [1]
+    assert stamps(log, "a bottle of water") == [2]
+    assert stamps(log, "water bottle") == []
+
+
+def test_the_words_of_a_question_are_found_before_a_verb(log, net):
+    log.add(
+        [seen(1, "a delivery truck parked in a street"), seen(2, "a hard hat lying on a shelf")]
+    )
+    assert stamps(log, "delivery truck", net) == [1]
+    assert stamps(log, "hard hat", net) == [2]
+
+
+@pytest.mark.parametrize(
+    ("question", "fitting", "others"),
+    [
+        (
+            "person",
+            ["two men carrying boxes", "a police officer standing at a car", "a woman walks"],
+            ["a washing machine", "a model car", "a coffee maker", "a dead plant", "a letter"],
+        ),
+        ("animal", ["a cat sits on a couch", "the dog is big"], ["a computer mouse"]),
+        ("food", ["a plate of carrots"], ["an orange cone", "a green backpack"]),
+        ("vehicle", ["a white truck is parked", "a delivery truck"], ["a fish tank"]),
+        ("seat", ["a chair pushed to a table"], ["a can of soda"]),
+        ("something crimson", ["a red circle"], ["a blue circle"]),
+    ],
+)
+def test_another_word_counts_only_as_the_noun_of_a_thing(log, net, question, fitting, others):
+    log.add(seen(number, caption) for number, caption in enumerate([*fitting, *others]))
+    assert stamps(log, question, net) == list(reversed(range(len(fitting))))
+
+
+def test_what_a_thing_holds_belongs_to_it(log, net):
+    log.add([seen(1, "a glass of cold water"), seen(2, "a glass of milk and a bottle of water")])
+    log.add([seen(3, "a water glass"), seen(4, "a glass beside the water")])
+    assert stamps(log, "where is the glass of water?", net) == [3, 1]
+    assert stamps(log, "water glass", net) == [3, 1]
+    assert stamps(log, "glass of beverage", net) == [2]
+
+
+def test_who_asks_for_a_person_if_there_is_one(log, net):
+    log.add([seen(1, "a nurse in a room"), seen(2, "an empty room"), seen(3, "a team in a hall")])
+    assert stamps(log, "who was in the room?", net) == [1]
+    assert stamps(log, "Who did you see?", net) == [1]
+    assert stamps(log, "who was in the hall?", net) == [3]
+    assert stamps(log, "who was in the room?") == [2, 1]
+
+
 def test_the_first_time_is_asked_for(log):
     log.add([seen(number, "a dog" if number % 2 else "a cat", score=1.0) for number in range(9)])
     assert stamps(log, "when did you first see a dog?") == [1, 3, 5, 7]
     assert stamps(log, "when did the dog first appear?", limit=2) == [1, 3]
     assert stamps(log, "the first time you saw a dog", since=3, until=5) == [3, 5]
+    assert stamps(log, "which camera first noticed the dog?", limit=1) == [1]
+    assert stamps(log, "when was a dog seen for the first time", limit=1) == [1]
     assert stamps(log, "cat", first=True, limit=1) == [0]
     assert stamps(log, "where did you last see a dog?") == [7, 5, 3, 1]
     for text, last in (
@@ -111,11 +166,14 @@ def test_the_first_time_is_found_on_the_last_page(log, monkeypatch):
     log.add([seen(number, "a dog and a cat", box) for number in range(20)])
     log.add([seen(20, "a dog and a cat", {"a dog": (20, 50), "a cat": (50, 50)})])
     assert stamps(log, "when did you first see a dog left of a cat?", limit=1) == [20]
+    assert stamps(log, "when did you first see a dog?", limit=12) == list(range(12))
 
 
 def test_a_thing_without_a_name_is_any_thing_in_that_place(log):
     log.add([seen(1, "a dog on the chair"), seen(2, "a chair"), seen(3, "a thing on a table")])
     assert stamps(log, "what is on the chair?") == stamps(log, "the thing on the chair") == [2, 1]
+    log.add([seen(4, "a figure on a table"), seen(5, "a table")])
+    assert stamps(log, "the figure on the table") == [4]
 
 
 def test_the_phrases_that_match_come_with_their_boxes(log):

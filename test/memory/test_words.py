@@ -19,6 +19,7 @@ from kosmos_ros.memory.words import (
     REACH,
     chunks,
     pair,
+    parse,
     question_chunks,
     stem,
     tokens,
@@ -51,6 +52,7 @@ LINKS = st.sampled_from([", ", " and ", " on ", " with ", " next to ", ". ", " a
             ("full", "glass"), ("cold", "water"), ("cup",), ("water", "glass"),
         ]),
         ("a dog that can swim can be seen", [("dog",), ("swim", "seen")]),
+        ("a trash can that is full", [("trash", "can"), ("full",)]),
         ("no.", []),
         ("Il y a un café", [("il", "y"), ("un", "cafe")]),
         ("", []),
@@ -95,6 +97,15 @@ def test_a_text_is_cut_at_prepositions_conjunctions_articles_and_punctuation(tex
         ("what can you see on the table?", [("on", ("table",))]),
         ("where can I find the trash cans?", [("", ("trash", "cans"))]),
         ("can the cup be seen anywhere?", [("", ("cup",))]),
+        ("did you see that can?", [("", ("can",))]),
+        ("the can I left on the table", [("", ("can",)), ("on", ("table",))]),
+        ("where is the list?", [("", ("list",))]),
+        ("how many bananas are left on the table", [("", ("bananas",)), ("on", ("table",))]),
+        ("is someone left in the room?", [("", ("person",)), ("in", ("room",))]),
+        ("what camera did you see the dog on?", [("", ("dog",))]),
+        ("I'm looking for any sign of a fire", [("", ("fire",))]),
+        ("do you know where my umbrella is", [("", ("umbrella",))]),
+        ("what does the dog look like ?", [("", ("dog",))]),
         ("what was in view?", []),
         ("what happened", []),
         ("", []),
@@ -102,6 +113,28 @@ def test_a_text_is_cut_at_prepositions_conjunctions_articles_and_punctuation(tex
 )  # fmt: skip
 def test_a_question_has_its_things_and_the_words_between_them(question, expected):
     assert question_chunks(question)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("a delivery truck parked in front", [(2, 3), (1,)]),
+        ("two men carrying boxes", [(2, 4)]),
+        ("the circle is red", [(1, 2)]),
+        ("a red building", [(1, 2)]),
+        ("a washing machine", [(2,)]),
+        ("a cat sits", [(1, 2)]),
+    ],
+)
+def test_a_noun_may_end_before_a_verb_or_with_its_chunk(text, ends):
+    assert [chunk.ends for chunk in parse(text)] == ends
+
+
+def test_the_rules_of_older_logs_stay():
+    text = "a man holds a can of cold water"
+    assert chunks(text) == [("man",), ("can",), ("cold", "water"), ("water", "can")]
+    assert chunks(text, old=True) == [("man", "holds"), ("cold", "water")]
+    assert tokens([text], old=True) == {"man", "hold", "hold_man", "cold", "water", "cold_water"}
 
 
 @given(st.lists(NAMES, min_size=1, max_size=5), st.data())

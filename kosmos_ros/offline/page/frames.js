@@ -9,6 +9,7 @@
 // previous}; kind is appeared, disappeared or answered.
 
 import { count } from "./dom.js";
+import { VIEW } from "./words.js";
 
 const texts = (name) =>
   [...document.querySelectorAll(`script.${name}`)].map((element) => element.textContent.trim());
@@ -39,19 +40,21 @@ export const thing = (text) => text.toLowerCase().replace(/^(an?|the)\s+/, "");
 frames.forEach((frame, index) => {
   frame.index = index;
   const answers = frame.answers.flatMap((answer) => [answer.question, answer.text]);
-  const events = frame.events.flatMap((event) => [event.subject, event.answer, event.previous]);
+  const events = frame.events.flatMap(({ kind, subject, answer, previous }) =>
+    kind === "answered" ? [subject, answer, previous] : [`${subject} ${VIEW[kind]}`]);
   frame.text = [frame.caption, ...answers, ...events].join("\n").toLowerCase();
   frame.seen = frame.phrases.filter((phrase) => phrase.boxes.length).map((phrase) => phrase.text.toLowerCase());
 });
 
 const LONGEST = 3; // gaps between two frames of a camera, after which the time between them is unknown
+const LIMIT = 60000; // ms, after which it is unknown in any case
 
 // A frame stands for the time until the next one of its camera.
 function fillTime(own) {
   const gaps = own.slice(1).map((frame, i) => frame.time - own[i].time).sort((a, b) => a - b);
   const usual = gaps[Math.floor(gaps.length / 2)] ?? 0;
   own.forEach((frame, i) => {
-    frame.until = Math.min(own[i + 1]?.time ?? frame.time, frame.time + LONGEST * usual);
+    frame.until = Math.min(own[i + 1]?.time ?? frame.time, frame.time + Math.min(LONGEST * usual, LIMIT));
   });
 }
 

@@ -52,7 +52,10 @@ export function told(frame, colours, still) {
 }
 
 export const coloursOfFrame = (frame) =>
-  coloursOf([...frame.phrases.map((phrase) => phrase.text), ...frame.events.map((event) => event.subject)]);
+  coloursOf([...frame.phrases.map((phrase) => phrase.text), ...changed(frame)]);
+
+const changed = (frame) =>
+  frame.events.filter((event) => event.kind !== "answered").map((event) => event.subject);
 
 export const where = (frame) =>
   [at(frame), cameras.length > 1 && frame.camera].filter(Boolean).join(" · ");

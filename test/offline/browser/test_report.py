@@ -215,6 +215,8 @@ def test_events_are_shown_with_their_frames_and_found(opened):
     shown = [tile.text_content().strip() for tile in page.locator(".tile .change").all()]
     assert shown == ["a dog came into view", "Is it dark? no yes", "a dog left the view"]
     expect(page.locator(".tile .change s")).to_have_text("no")
+    page.fill("#words", "a dog came into view")
+    assert [time[:7] for time in times(page)] == ["00:00.1"]
     page.fill("#words", "dark")
     assert [time[:7] for time in times(page)] == ["00:00.5"]
     page.locator(".tile .open").click()
@@ -257,6 +259,13 @@ def test_the_strip_of_a_thing_that_stays_has_no_gaps_and_ends_with_it(opened):
     start, width = (float(bars.get_attribute(name)) for name in ("x", "width"))
     assert start / 240 == pytest.approx(0.3, abs=0.01)
     assert (start + width) / 240 == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_frame_stands_for_a_minute_at_most(opened):
+    hour = 3600 * 10**9 // PERIOD
+    captions = ["a red circle.", "a wall.", "a wall."]
+    page = opened([observation(2 * at * hour, caption) for at, caption in enumerate(captions)])
+    assert page.locator(".strip rect:not(.window)").get_attribute("width") == "1"
 
 
 def test_a_strip_of_few_frames_is_whole_too(opened):
