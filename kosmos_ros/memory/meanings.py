@@ -38,7 +38,9 @@ RARE = 0.96
 MIN_CLOSENESS = 0.8  # of a synonym; a word that has this meaning more rarely is not used
 MAX_MEANINGS = 12_000  # of words below a word; "person" has 10,000, "object" 36,000
 MAX_COMPOUND = 3  # words
-SAME = {"gray": "grey", "grey": "gray", "human": "person", "humans": "people"}
+SAME = {
+    "gray": "grey", "grey": "gray", "human": "person", "humans": "people", "clothes": "clothing",
+}  # fmt: skip
 """Synonyms that WordNet lacks."""
 
 

@@ -172,8 +172,8 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     oldest if they ask when something was first seen. Otherwise the best are chosen from the newest
     PAGE frames with all words, and from older ones if these give fewer than `query.limit` results.
     If no frame fits, names of colours mean basic colours. `net` has synonyms, see wordnet.find;
-    None: there are none.
-    Raises RequestError for a query that can never be answered, LogError if the log cannot be read.
+    None: there are none. Raises RequestError for a query that can never be answered, LogError if
+    the log cannot be read.
     """
     _check(query)
     query = _ordered(timed(query))
@@ -190,9 +190,10 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
             f"a question must name a thing after its preposition, got {quoted(query.text)}"
         )
     found: list[Recollection] = []
-    if net is not None and WHO.match(query.text):
+    who = net is not None and WHO.match(query.text)
+    if who:
         found = _search(log, query, [("", ("person",)), *named], net)
-    if not found:
+    if not found and (named or not who):
         found = _search(log, query, named, net)
     if not query.last and not query.first:
         found.sort(key=lambda result: -result.score)  # stable: newest first
@@ -215,8 +216,10 @@ def _search(
     ]
     found = _found(log, query, wanted, where)
     if not found and any(colours.basic(words) for _, words in named):
-        wanted = [replace(each, readings=_with_colours(thesaurus, each)) for each in wanted]
-        wanted = [replace(each, compared={}, texts={}) for each in wanted]
+        wanted = [
+            replace(each, readings=_with_colours(thesaurus, each), compared={}, texts={})
+            for each in wanted
+        ]
         found = _found(log, query, wanted, where)
     return found
 
@@ -449,17 +452,16 @@ def _said_in(text: str, old: bool, net: WordNet | None) -> tuple[_Said, ...]:
     """Return the chunks of a text of the log. `old`: see words.parse."""
     found: list[_Said] = []
     pairs: list[_Said] = []
+    noun = ""  # stem of the previous one
     for chunk in parse(text, old):
         stems = tuple(map(stem, chunk.words))
         nouns = tuple(
             (end, _compound(chunk.words[max(0, end - MAX_COMPOUND) : end], net))
             for end in chunk.ends
         )
-        if chunk.between == "of" and found and not old:  # "a bottle of water" is a water bottle
-            holder, _ = found[-1].nouns[0]
-            pairs.append(
-                _Said((stems[chunk.head - 1], found[-1].stems[holder - 1]), ((2, 1),), False)
-            )
+        holder, noun = noun, stems[chunk.head - 1]
+        if chunk.between == "of" and holder and not old:  # "a bottle of water" is a water bottle
+            pairs.append(_Said((noun, holder), ((2, 1),), False))
         found.append(_Said(stems, nouns, chunk.between == "of"))
     return (*found, *pairs)
 

@@ -28,10 +28,9 @@ BREAKS = frozenset({
     "beneath", "beside", "besides", "between", "beyond", "but", "by", "down", "during", "for",
     "from", "held", "hold", "holding", "holds", "if", "in", "inside", "into", "leftof", "like",
     "near", "next", "of", "off", "on", "onto", "opposite", "or", "out", "outside", "over", "past",
-    "rightof",
-    "showing", "so", "than", "that", "then", "through", "to", "toward", "towards", "under",
-    "underneath", "up", "upon", "using", "versus", "via", "wearing", "when", "where", "whereas",
-    "wear", "wears", "which", "while", "who", "whom", "whose", "with", "within", "wore",
+    "rightof", "showing", "so", "than", "that", "then", "through", "to", "toward", "towards",
+    "under", "underneath", "up", "upon", "using", "versus", "via", "wear", "wearing", "wears",
+    "when", "where", "whereas", "which", "while", "who", "whom", "whose", "with", "within", "wore",
 })  # fmt: skip
 """Words that end a chunk: prepositions, conjunctions, and verbs that link two things."""
 COMPOUNDS = {
@@ -76,9 +75,9 @@ OPENING = frozenset({
 CLOSING = frozenset({
     "again", "already", "anywhere", "appear", "appeared", "arrive", "arrived", "before", "came",
     "come", "do", "doing", "done", "earlier", "ever", "far", "first", "found", "go", "gone",
-    "here", "just", "kept", "last", "lately", "left", "like", "located", "look", "noticed", "now",
-    "please", "recently", "seen", "so", "somewhere", "spotted", "still", "stored", "there",
-    "today", "visible", "yesterday", "yet",
+    "here", "just", "kept", "last", "lately", "left", "like", "located", "look", "most",
+    "noticed", "now", "please", "recently", "seen", "so", "somewhere", "spotted", "still",
+    "stored", "there", "today", "visible", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
 NEW_BREAKS = frozenset({"held", "hold", "holds", "wear", "wears", "wore"})
@@ -100,8 +99,10 @@ BEGINNING = re.compile(
 """The first word of a question, if it is no thing: "can" and "list" can be things."""
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
 FIRST_SEEN, LAST_SEEN = (
-    re.compile(rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|\b(?:appear|appeared) {word}\b")
-    for word in ("first", "(?:last|most recently)")
+    re.compile(
+        rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|\b(?:appear|appeared) {word}{more}"
+    )
+    for word, more in (("first", ""), ("last", r"|\bmost recently\b"))
 )
 """Words that ask for the oldest and for the newest frame."""
 _LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"

@@ -131,6 +131,8 @@ def test_what_a_thing_holds_belongs_to_it(log, net):
     assert stamps(log, "where is the glass of water?", net) == [3, 1]
     assert stamps(log, "water glass", net) == [3, 1]
     assert stamps(log, "glass of beverage", net) == [2]
+    log.add([seen(5, "two men carrying boxes of food")])
+    assert stamps(log, "food boxes", net) == stamps(log, "boxes of food", net) == [5]
 
 
 def test_who_asks_for_a_person_if_there_is_one(log, net):
@@ -138,6 +140,7 @@ def test_who_asks_for_a_person_if_there_is_one(log, net):
     assert stamps(log, "who was in the room?", net) == [1]
     assert stamps(log, "Who did you see?", net) == [1]
     assert stamps(log, "who was in the hall?", net) == [3]
+    assert stamps(log, "who did you see?", net, since=2) == []
     assert stamps(log, "who was in the room?") == [2, 1]
 
 
@@ -149,6 +152,7 @@ def test_the_first_time_is_asked_for(log):
     assert stamps(log, "which camera first noticed the dog?", limit=1) == [1]
     assert stamps(log, "when was a dog seen for the first time", limit=1) == [1]
     assert stamps(log, "cat", first=True, limit=1) == [0]
+    assert stamps(log, "which cat was seen most recently?", limit=1) == [8]
     assert stamps(log, "where did you last see a dog?") == [7, 5, 3, 1]
     for text, last in (
         ("when did you first see a dog?", True),
