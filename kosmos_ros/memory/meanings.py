@@ -53,14 +53,14 @@ class Alternative:
     noun: bool = False  # other words than the question's, which name a thing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a word such as "object" has tens of thousands
 class _Term:
     """Words in one of their meanings."""
 
     words: str  # lower case, separated by spaces
     meaning: Meaning
     closeness: float  # if this were the most likely meaning of the words
-    least: float = 0.0  # closeness that counts
+    least: float = 0.0  # smallest closeness that counts
     below: bool = False  # below the word of the question
 
 
@@ -183,7 +183,7 @@ def _senses(net: WordNet, words: tuple[str, ...]) -> Iterator[tuple[int, Meaning
             yield from ((rank, each) for each, rank in _ranks(net, form, kind).items())
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)  # up to 8 MB each
 def _same_and_below(net: WordNet, words: tuple[str, ...]) -> list[_Term]:
     """Return the synonyms of words and the words below them."""
     found = []
