@@ -85,9 +85,8 @@ class ObservationLog:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
-        self.old = (
-            pragma(connection, "user_version") <= OLD_RULES
-        )  # how texts are cut: words.parse
+        # Whether texts are cut by the old rules: see words.parse.
+        self.old = pragma(connection, "user_version") <= OLD_RULES
         self._cameras: dict[int, str] = {}
         self._models: dict[int, tuple[str, str]] = {}
 
@@ -95,10 +94,9 @@ class ObservationLog:
     def open(cls, path: str | os.PathLike[str]) -> ObservationLog:
         """Open a log for writing. Make it if the file does not exist or is empty.
 
-        Raises ConfigError if the file can
-        never be used: it has other contents or is damaged, a newer version wrote it, or its folder
-        is missing or not writable. Raises LogError for a fault that may pass: the file is locked
-        or the disk is full.
+        Raises ConfigError if the file can never be used: it has other contents or is damaged, a
+        newer version wrote it, or its folder is missing or not writable. Raises LogError for a
+        fault that may pass: the file is locked or the disk is full.
         """
         path = Path(path)
         check_writable(path)

@@ -32,6 +32,7 @@ from kosmos_ros.memory.words import (
     NEGATIONS,
     REACH,
     bare,
+    held,
     pair,
     parse,
     question_chunks,
@@ -423,16 +424,16 @@ def _matched(
         if not any(closeness for closeness, _ in fitting):
             return None
         score *= max(closeness * trust for closeness, trust in fitting)
-    for holder, held in itertools.pairwise(wanted):
-        if held.between == "of" and not any(_holds(holder, held, text) for text, _ in texts):
+    for one, two in itertools.pairwise(wanted):
+        if two.between == "of" and not any(_holds(one, two, text) for text, _ in texts):
             return None
     return Recollection(observation, score, tuple(dict.fromkeys(phrases)))
 
 
-def _holds(holder: _Chunk, held: _Chunk, text: Sequence[_Said]) -> bool:
+def _holds(bottle: _Chunk, water: _Chunk, text: Sequence[_Said]) -> bool:
     """Return whether a text has "a bottle of water" or "a water bottle"."""
-    return any(holder.closeness(said) and held.closeness(said) for said in text) or any(
-        two.of and holder.closeness(one) and held.closeness(two)
+    return any(bottle.closeness(said) and water.closeness(said) for said in text) or any(
+        two.of and bottle.closeness(one) and water.closeness(two)
         for one, two in itertools.pairwise(text)
     )
 
@@ -450,20 +451,21 @@ def _is_when_and_where(observation: Observation, query: Query) -> bool:
 @lru_cache(maxsize=4096)
 def _said_in(text: str, old: bool, net: WordNet | None) -> tuple[_Said, ...]:
     """Return the chunks of a text of the log. `old`: see words.parse."""
-    found: list[_Said] = []
-    pairs: list[_Said] = []
-    noun = ""  # stem of the previous one
-    for chunk in parse(text, old):
-        stems = tuple(map(stem, chunk.words))
-        nouns = tuple(
-            (end, _compound(chunk.words[max(0, end - MAX_COMPOUND) : end], net))
-            for end in chunk.ends
+    parsed = parse(text, old)
+    found = [
+        _Said(
+            tuple(map(stem, chunk.words)),
+            tuple(
+                (end, _compound(chunk.words[max(0, end - MAX_COMPOUND) : end], net))
+                for end in chunk.ends
+            ),
+            chunk.between == "of",
         )
-        holder, noun = noun, stems[chunk.head - 1]
-        if chunk.between == "of" and holder and not old:  # "a bottle of water" is a water bottle
-            pairs.append(_Said((noun, holder), ((2, 1),), False))
-        found.append(_Said(stems, nouns, chunk.between == "of"))
-    return (*found, *pairs)
+        for chunk in parsed
+    ]
+    for pair_of_nouns in [] if old else held(parsed):  # "a bottle of water" is a water bottle
+        found.append(_Said(tuple(map(stem, pair_of_nouns)), ((2, 1),), False))
+    return tuple(found)
 
 
 @lru_cache(maxsize=65536)

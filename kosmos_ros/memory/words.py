@@ -80,8 +80,9 @@ CLOSING = frozenset({
     "stored", "there", "today", "visible", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
-NEW_BREAKS = frozenset({"held", "hold", "holds", "wear", "wears", "wore"})
-"""Words of BREAKS that the rules of older logs do not have."""
+OLD_BREAKS = BREAKS - {"held", "hold", "holds", "wear", "wears", "wore"}
+OLD_FILLERS = FILLERS | {"can"}
+"""Those of the rules of older logs."""
 AFTER_NOUNS = frozenset({
     "ahead", "alone", "apart", "asleep", "ate", "awake", "away", "broken", "closed", "dead",
     "drank", "drinks", "eats", "empty", "fell", "flies", "full", "hangs", "high", "hung", "lay",
@@ -180,12 +181,16 @@ def chunks(text: str, old: bool = False) -> list[tuple[str, ...]]:
     "A bottle of water" has the chunks [bottle], [water] and [water bottle].
     """
     found = parse(text, old)
-    pairs = [
-        (held.words[held.head - 1], holder.words[holder.head - 1])
-        for holder, held in pairwise(found)
-        if held.between == "of" and not old
+    return [chunk.words for chunk in found] + ([] if old else held(found))
+
+
+def held(found: Sequence[Chunk]) -> list[tuple[str, str]]:
+    """Return the nouns around "of": (water, bottle) of "a bottle of water"."""
+    return [
+        (two.words[two.head - 1], one.words[one.head - 1])
+        for one, two in pairwise(found)
+        if two.between == "of"
     ]
-    return [chunk.words for chunk in found] + pairs
 
 
 def question_chunks(
@@ -254,7 +259,7 @@ def bare(word: str) -> str:
 
 def _linked(text: str, old: bool) -> Iterator[Chunk]:
     """Yield the chunks of a text. The last one has no words, only those before it."""
-    breaks, fillers = (BREAKS - NEW_BREAKS, FILLERS | {"can"}) if old else (BREAKS, FILLERS)
+    breaks, fillers = (OLD_BREAKS, OLD_FILLERS) if old else (BREAKS, FILLERS)
     chunk: list[str] = []
     between: list[str] = []
     head, absent = 0, False
