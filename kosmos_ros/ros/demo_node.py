@@ -45,7 +45,7 @@ from kosmos_ros.settings import parameter
 CAPTIONS = 3  # of each camera, before the requests
 TIMEOUT = 120.0  # s, for each caption and response of a loaded model
 POLL = 0.5  # s between looks at the state of the streamed goal
-FIRST_POLLS = 10  # polls until the first feedback with text: Fast DDS resends lost data after 3 s
+FIRST_POLLS = 10  # polls until the first phrase is shown: Fast DDS resends lost data after 3 s
 MAX_FILES = 100  # annotated frames in the folder; new ones replace old ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"
@@ -99,7 +99,7 @@ class DemoNode(ParameterNode):
         self._event: Future = Future()  # the first event
         self._goal: Any = None  # the streamed goal, once it is accepted
         self._goal_over: Future = Future()
-        self._silence = 0  # polls since the last feedback with text
+        self._silence = 0  # polls since the last feedback with a phrase
         self._said_of_model = ""  # the newest line about the model
         self._subscribe()
         self._ask = self.create_client(Ask, "kosmos/ask")
@@ -210,9 +210,9 @@ class DemoNode(ParameterNode):
         def on_feedback(message: Any) -> None:
             nonlocal shown
             self._limit.reset()
-            if message.feedback.text:
-                self._silence = 0
             phrases = message.feedback.phrases
+            if phrases:
+                self._silence = 0
             if len(phrases) > shown:
                 shown = len(phrases)
                 _say(f"    … {message.feedback.text}")

@@ -242,7 +242,10 @@ def test_stopped_subscriber_does_not_delay_the_others(client, spinner, scenes):
         spinner.until(lambda: len(captions) >= before + 40, "captions for the other subscriber")
         lines = len(subscriber.lines)
         subscriber.process.send_signal(signal.SIGCONT)
-        spinner.until(lambda: subscriber.has("captions", after=lines + 20))
+        spinner.until(
+            lambda: subscriber.has("captions", after=lines + 20),
+            "captions for the subscriber that continues",
+        )
         assert node.stop() == 0
     assert "Traceback" not in node.output
 
