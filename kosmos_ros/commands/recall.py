@@ -22,7 +22,7 @@ from kosmos_ros.memory.recall import (
     Query,
     Recollection,
     recall,
-    timed,
+    understood,
     unknown_words,
 )
 from kosmos_ros.memory.wordnet import WordNet
@@ -117,18 +117,21 @@ def _search(options: argparse.Namespace) -> int:
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
     """Return the known reasons why no frame fits, and the searched interval if there is one."""
-    timeless = timed(query)
+    plain = understood(log, query)
     hints = []
     if not log.search("", limit=1):
         hints.append("the log has no frame yet")
     elif query.near and not log.has_poses():
         hints.append("no frame of the log has a pose, as --near requires")
-    elif words := ", ".join(map(quoted, unknown_words(log, timeless.text, net))):
+    elif words := ", ".join(map(quoted, unknown_words(log, plain.text, net))):
         hints.append(f"the log has no word for {words}")
-    bounds = (("since", timeless.since), ("until", timeless.until))
+    bounds = (("since", plain.since), ("until", plain.until))
     given = [(name, stamp) for name, stamp in bounds if stamp is not None]
-    if named := [f"{name} {_iso(stamp) or f'{stamp} ns'}" for name, stamp in given]:
-        hints.append(f"searched {' '.join(named)}")
+    limits = [f"{name} {_iso(stamp) or f'{stamp} ns'}" for name, stamp in given]
+    if plain.camera is not None:
+        limits.insert(0, f"camera {quoted(plain.camera)}")
+    if limits:
+        hints.append(f"searched {' '.join(limits)}")
     return "".join(f"; {hint}" for hint in hints)
 
 

@@ -38,6 +38,7 @@ RARE = 0.96
 MIN_CLOSENESS = 0.8  # of a synonym; a word that has this meaning more rarely is not used
 MAX_MEANINGS = 12_000  # of words below a word; "person" has 10,000, "object" 36,000
 MAX_COMPOUND = 3  # words
+MIN_PART = 3  # letters of each part of a compound that is written as one word
 SAME = {
     "gray": "grey", "grey": "gray", "human": "person", "humans": "people", "clothes": "clothing",
 }  # fmt: skip
@@ -75,11 +76,15 @@ class Thesaurus:
         self._net = net
 
     def compound(self, words: tuple[str, ...]) -> int:
-        """Return how many of the first words form one term of WordNet: "traffic light"."""
+        """Return how many of the first words form one term of WordNet: "traffic light".
+
+        "Cell phone" is one, too, because "cellphone" is; "black board" can be any board.
+        """
         for count in range(min(len(words), MAX_COMPOUND), 1, -1):
             if self._net is not None and (
                 self._net.base_forms(" ".join(words[:count]), NOUN)
                 or self._net.base_forms("-".join(words[:count]), ADJECTIVE)
+                or _joined(self._net, words[:count])
             ):
                 return count
         return 1
@@ -92,7 +97,7 @@ class Thesaurus:
         found: dict[tuple[str, ...], Alternative] = {}
         forms = _forms(tuple(SAME.get(word, word) for word in words))
         forms = tuple(dict.fromkeys((words, *forms)))
-        for form in forms:
+        for form in (*forms, *self._respelled(words)):
             self._add(found, form, 1.0, False)
         if self._net is not None:
             for form in forms:
@@ -107,11 +112,20 @@ class Thesaurus:
         for term in terms:
             if term.words[:2] not in self._starts:
                 continue
-            forms = _forms(tuple(term.words.replace("-", " ").split()))
+            words = tuple(term.words.replace("-", " ").split())
+            forms = (*_forms(words), *self._respelled(words))
             if any(map(self._has, forms)) and (closeness := _closeness(net, term)):
                 noun = term.meaning.kind == NOUN and net.entry(term.meaning).group != ATTRIBUTE
                 for form in forms:
                     self._add(found, form, closeness, noun)
+
+    def _respelled(self, words: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """Return the log's words for a compound that it writes apart or together: "cell phone"."""
+        if len(words) > 1:
+            return [("".join(words),)]
+        (word,) = words
+        parts = ((word[:at], word[at:]) for at in range(MIN_PART, len(word) - MIN_PART + 1))
+        return [two for two in parts if two[1][:2] in self._starts and self._has(two)]
 
     def _has(self, words: tuple[str, ...]) -> bool:
         return all(stem(word) in self._known for word in words)
@@ -179,8 +193,17 @@ def _senses(net: WordNet, words: tuple[str, ...]) -> Iterator[tuple[int, Meaning
     """Yield the ranks and the meanings of words."""
     for kind in (NOUN, ADJECTIVE):
         forms = {form: None for mark in " -" for form in net.base_forms(mark.join(words), kind)}
+        if kind == NOUN:
+            forms |= dict.fromkeys(_joined(net, words))
         for form in forms:
             yield from ((rank, each) for each, rank in _ranks(net, form, kind).items())
+
+
+def _joined(net: WordNet, words: tuple[str, ...]) -> list[str]:
+    """Return the nouns that two words are if they are written as one: "cell phone"."""
+    if len(words) != 2 or net.base_forms(words[0], ADJECTIVE):
+        return []
+    return net.base_forms("".join(words), NOUN)
 
 
 @lru_cache(maxsize=64)  # up to 8 MB each

@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from kosmos_ros.errors import RequestError
-from kosmos_ros.memory import colours, moments
+from kosmos_ros.memory import colours, moments, views
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token
 from kosmos_ros.memory.meanings import MAX_COMPOUND, Thesaurus
 from kosmos_ros.memory.places import cells_near
@@ -177,7 +177,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     the log cannot be read.
     """
     _check(query)
-    query = _ordered(timed(query))
+    query = _ordered(understood(log, query))
     named, dangling = question_chunks(query.text, log.old)
     if named[1:] and (
         NOTHING.issuperset(named[0][1])  # "the thing on the chair"
@@ -243,7 +243,7 @@ def _found(
 def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
     """Return the words of a question that the log does not have.
 
-    The question must name no time; see `timed`. Raises LogError.
+    The question must name no time and no camera; see `understood`. Raises LogError.
     """
     thesaurus = Thesaurus(log.words(), net)
     unknown: list[str] = []
@@ -291,11 +291,24 @@ def _check(query: Query) -> None:
         raise RequestError(f"near must be finite x, y and a radius > 0, got {query.near}")
 
 
-def timed(query: Query) -> Query:
-    """Return a query whose text names no time, with the limits of the time that it named.
+def understood(log: ObservationLog, query: Query) -> Query:
+    """Return a query whose text names no time and no camera, with those that it named.
 
-    Raises RequestError if it names several times or an invalid one.
+    Raises RequestError if it names several times or cameras, or an invalid time, and LogError.
     """
+    text, named = views.split(query.text, log.cameras())
+    if query.camera is not None:
+        named = list(dict.fromkeys((query.camera, *named)))
+    if len(named) > 1:
+        raise RequestError(
+            "a question must name at most one camera, got "
+            f"{' and '.join(map(quoted, named))}; ask a question for each"
+        )
+    return _timed(replace(query, text=text, camera=named[0] if named else None))
+
+
+def _timed(query: Query) -> Query:
+    """Return a query whose text names no time, with the limits of the time that it named."""
     if query.now is None:
         return query
     text, *limits = moments.split(query.text, query.now)

@@ -74,10 +74,11 @@ OPENING = frozenset({
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({
     "again", "already", "anywhere", "appear", "appeared", "arrive", "arrived", "before", "came",
-    "come", "do", "doing", "done", "earlier", "ever", "far", "first", "found", "go", "gone",
-    "here", "just", "kept", "last", "lately", "left", "like", "located", "look", "most",
-    "noticed", "now", "please", "recently", "seen", "so", "somewhere", "spotted", "still",
-    "stored", "there", "today", "visible", "yesterday", "yet",
+    "come", "disappear", "disappeared", "do", "doing", "done", "earlier", "ever", "far", "first",
+    "found", "go", "gone", "here", "just", "kept", "last", "lately", "leave", "left", "like",
+    "located", "look", "missing", "most", "noticed", "now", "please", "recently", "seen", "so",
+    "somewhere", "spotted", "still", "stored", "there", "today", "vanish", "vanished", "visible",
+    "went", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
 OLD_BREAKS = BREAKS - {"held", "hold", "holds", "wear", "wears", "wore"}
@@ -99,11 +100,12 @@ BEGINNING = re.compile(
 )
 """The first word of a question, if it is no thing: "can" and "list" can be things."""
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
+_GOING = r"\b(?:disappear(?:ed)?|vanish(?:ed)?|missing|leave|go|gone|went)\W*$"
 FIRST_SEEN, LAST_SEEN = (
     re.compile(
         rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|\b(?:appear|appeared) {word}{more}"
     )
-    for word, more in (("first", ""), ("last", r"|\bmost recently\b"))
+    for word, more in (("first", ""), ("last", rf"|\bmost recently\b|{_GOING}"))
 )
 """Words that ask for the oldest and for the newest frame."""
 _LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"
