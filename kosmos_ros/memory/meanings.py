@@ -122,7 +122,8 @@ class Thesaurus:
     def _respelled(self, words: tuple[str, ...]) -> list[tuple[str, ...]]:
         """Return the log's words for a compound that it writes apart or together: "cell phone"."""
         if len(words) > 1:
-            return [("".join(words),)]
+            one = "".join(words)  # the stem of "driverant" is that of "driver"
+            return [(one,)] if len(stem(one)) > len("".join(words[:-1])) else []
         (word,) = words
         parts = ((word[:at], word[at:]) for at in range(MIN_PART, len(word) - MIN_PART + 1))
         return [two for two in parts if two[1][:2] in self._starts and self._has(two)]

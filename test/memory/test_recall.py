@@ -128,9 +128,10 @@ def test_a_compound_is_found_as_one_word_and_as_two(log, net, caption, question)
     assert stamps(log, question, net) == [1]
 
 
-def test_an_adjective_makes_no_compound(log, net):
-    log.add([seen(1, "a black wooden board")])
+def test_other_words_make_no_compound(log, net):
+    log.add([seen(1, "a black wooden board"), seen(2, "a driver")])
     assert stamps(log, "black board", net) == [1]
+    assert stamps(log, "animal", net) == []  # a driver ant
 
 
 def test_an_older_log_is_searched_by_its_own_rules(log):
