@@ -30,5 +30,5 @@ def on_answer(future):
 
 node.create_subscription(GroundedCaption, "/kosmos/captions", on_caption, 10)
 with contextlib.suppress(KeyboardInterrupt):
-    ask.wait_for_service()  # an earlier request would be lost
+    ask.wait_for_service()  # a request that is sent before may be lost
     rclpy.spin(node)

@@ -21,8 +21,8 @@ from kosmos_ros.memory.recall import (
     MAX_LIMIT,
     Query,
     Recollection,
+    limited,
     recall,
-    understood,
     unknown_words,
 )
 from kosmos_ros.memory.wordnet import WordNet
@@ -45,7 +45,9 @@ def add(commands: Any) -> None:
     parser.add_argument("log", type=path, metavar="FILE", help="Observation log.")
     parser.add_argument("question", metavar="QUESTION", help="Question in plain words.")
     add_times(parser)
-    parser.add_argument("--camera", help="Name of the camera. Default: all cameras.")
+    parser.add_argument(
+        "--camera", help="Name of the camera. Default: the one that the question names, or all."
+    )
     parser.add_argument(
         "--near",
         type=_circle,
@@ -116,8 +118,8 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
-    """Return the known reasons why no frame fits, and the searched interval if there is one."""
-    plain = understood(log, query)
+    """Return the known reasons why no frame fits, and the camera and the times of the search."""
+    plain = limited(log, query)
     hints = []
     if not log.search("", limit=1):
         hints.append("the log has no frame yet")

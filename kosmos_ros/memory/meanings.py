@@ -10,6 +10,7 @@ was called red. Knows no question and no log, only the log's words.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,7 +39,7 @@ RARE = 0.96
 MIN_CLOSENESS = 0.8  # of a synonym; a word that has this meaning more rarely is not used
 MAX_MEANINGS = 12_000  # of words below a word; "person" has 10,000, "object" 36,000
 MAX_COMPOUND = 3  # words
-MIN_PART = 3  # letters of each part of a compound that is written as one word
+MIN_PART = 3  # letters of each of the two words that a word is cut into
 SAME = {
     "gray": "grey", "grey": "gray", "human": "person", "humans": "people", "clothes": "clothing",
 }  # fmt: skip
@@ -78,7 +79,8 @@ class Thesaurus:
     def compound(self, words: tuple[str, ...]) -> int:
         """Return how many of the first words form one term of WordNet: "traffic light".
 
-        "Cell phone" is one, too, because "cellphone" is; "black board" can be any board.
+        So do two words that WordNet has as one, such as "cellphone". If the first is an adjective,
+        they do not: "black board" can be any board.
         """
         for count in range(min(len(words), MAX_COMPOUND), 1, -1):
             if self._net is not None and (
@@ -97,7 +99,7 @@ class Thesaurus:
         found: dict[tuple[str, ...], Alternative] = {}
         forms = _forms(tuple(SAME.get(word, word) for word in words))
         forms = tuple(dict.fromkeys((words, *forms)))
-        for form in (*forms, *self._respelled(words)):
+        for form in (*forms, *itertools.chain(*map(self._respelled, forms))):
             self._add(found, form, 1.0, False)
         if self._net is not None:
             for form in forms:
@@ -113,20 +115,33 @@ class Thesaurus:
             if term.words[:2] not in self._starts:
                 continue
             words = tuple(term.words.replace("-", " ").split())
-            forms = (*_forms(words), *self._respelled(words))
+            forms = _forms(words)
+            if not term.below:
+                forms = (*forms, *self._respelled(words))
             if any(map(self._has, forms)) and (closeness := _closeness(net, term)):
                 noun = term.meaning.kind == NOUN and net.entry(term.meaning).group != ATTRIBUTE
                 for form in forms:
                     self._add(found, form, closeness, noun)
 
     def _respelled(self, words: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """Return the log's words for a compound that it writes apart or together: "cell phone"."""
-        if len(words) > 1:
-            one = "".join(words)  # the stem of "driverant" is that of "driver"
-            return [(one,)] if len(stem(one)) > len("".join(words[:-1])) else []
+        """Return two words as one, or one word as two that the log has: "cell phone".
+
+        The first of the two is no adjective: a "green house" is no "greenhouse".
+        """
+        net = self._net
+        if net is None or len(words) > 2:
+            return []
+        if len(words) == 2:
+            one = "".join(words)
+            distinct = len(stem(one)) > len(words[0])  # "driverant" has the stem of "driver"
+            return [(one,)] if distinct and not _is_adjective(net, words[0]) else []
         (word,) = words
         parts = ((word[:at], word[at:]) for at in range(MIN_PART, len(word) - MIN_PART + 1))
-        return [two for two in parts if two[1][:2] in self._starts and self._has(two)]
+        return [
+            two
+            for two in parts
+            if two[1][:2] in self._starts and self._has(two) and not _is_adjective(net, two[0])
+        ]
 
     def _has(self, words: tuple[str, ...]) -> bool:
         return all(stem(word) in self._known for word in words)
@@ -201,10 +216,14 @@ def _senses(net: WordNet, words: tuple[str, ...]) -> Iterator[tuple[int, Meaning
 
 
 def _joined(net: WordNet, words: tuple[str, ...]) -> list[str]:
-    """Return the nouns that two words are if they are written as one: "cell phone"."""
-    if len(words) != 2 or net.base_forms(words[0], ADJECTIVE):
+    """Return WordNet's nouns for two words written as one; empty: the first is an adjective."""
+    if len(words) != 2 or _is_adjective(net, words[0]):
         return []
     return net.base_forms("".join(words), NOUN)
+
+
+def _is_adjective(net: WordNet, word: str) -> bool:
+    return bool(net.base_forms(word, ADJECTIVE))
 
 
 @lru_cache(maxsize=64)  # up to 8 MB each

@@ -18,7 +18,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from kosmos_ros.errors import RequestError
-from kosmos_ros.memory import colours, moments, views
+from kosmos_ros.memory import camera_names, colours, moments
 from kosmos_ros.memory.log import SAME_STAMP, ObservationLog, camera_token
 from kosmos_ros.memory.meanings import MAX_COMPOUND, Thesaurus
 from kosmos_ros.memory.places import cells_near
@@ -27,6 +27,7 @@ from kosmos_ros.memory.records import Observation, Phrase
 from kosmos_ros.memory.wordnet import WordNet
 from kosmos_ros.memory.words import (
     FIRST_SEEN,
+    GONE,
     IMAGE,
     LAST_SEEN,
     NEGATIONS,
@@ -177,7 +178,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     the log cannot be read.
     """
     _check(query)
-    query = _ordered(understood(log, query))
+    query = _ordered(limited(log, query))
     named, dangling = question_chunks(query.text, log.old)
     if named[1:] and (
         NOTHING.issuperset(named[0][1])  # "the thing on the chair"
@@ -243,7 +244,7 @@ def _found(
 def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> list[str]:
     """Return the words of a question that the log does not have.
 
-    The question must name no time and no camera; see `understood`. Raises LogError.
+    The question must name no time and no camera; see `limited`. Raises LogError.
     """
     thesaurus = Thesaurus(log.words(), net)
     unknown: list[str] = []
@@ -251,18 +252,31 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
         if words == (IMAGE,):
             continue
         missing = [
-            [word for word in _telling(reading) if not thesaurus.alternatives((word,))]
-            for reading in (words, *colours.basic(words))
+            _missing(thesaurus, _telling(reading)) for reading in (words, *colours.basic(words))
         ]
         fewest = min(missing, key=len)  # mypy needs the name
         unknown += fewest
     return list(dict.fromkeys(unknown))
 
 
+def _missing(thesaurus: Thesaurus, words: tuple[str, ...]) -> list[str]:
+    """Return the words that no word of the log can stand for, neither alone nor in a compound."""
+    found, at = [], 0
+    while at < len(words):
+        count = thesaurus.compound(words[at:])
+        if not thesaurus.alternatives(words[at : at + count]):
+            count = 1
+            if not thesaurus.alternatives(words[at : at + 1]):
+                found.append(words[at])
+        at += count
+    return found
+
+
 def _ordered(query: Query) -> Query:
     """Return a query with the order of frames that its words ask for. Raises RequestError."""
     first = query.first or bool(FIRST_SEEN.search(query.text.lower()))
-    last = query.last or bool(LAST_SEEN.search(query.text.lower()))
+    gone = not first and GONE.search(query.text.lower())
+    last = query.last or bool(gone or LAST_SEEN.search(query.text.lower()))
     if first and last:
         raise RequestError(
             f"question {quoted(query.text)} asks for the oldest frame, but its words, --last or "
@@ -291,24 +305,35 @@ def _check(query: Query) -> None:
         raise RequestError(f"near must be finite x, y and a radius > 0, got {query.near}")
 
 
-def understood(log: ObservationLog, query: Query) -> Query:
-    """Return a query whose text names no time and no camera, with those that it named.
+def limited(log: ObservationLog, query: Query) -> Query:
+    """Return a query with the times and the camera that its text named, and without their words.
 
-    Raises RequestError if it names several times or cameras, or an invalid time, and LogError.
+    Raises RequestError if the text names two times, two cameras, another camera than the query, or
+    an invalid time, or if the log has no such camera. Raises LogError if it cannot be read.
     """
-    text, named = views.split(query.text, log.cameras())
-    if query.camera is not None:
-        named = list(dict.fromkeys((query.camera, *named)))
+    cameras = log.cameras()
+    if query.camera is not None and query.camera not in cameras:
+        names = ", ".join(map(quoted, cameras)) or "none"
+        raise RequestError(
+            f"camera must be one of the log's ({names}), got {quoted(query.camera)}"
+        )
+    text, named = camera_names.split(query.text, cameras)
     if len(named) > 1:
         raise RequestError(
             "a question must name at most one camera, got "
             f"{' and '.join(map(quoted, named))}; ask a question for each"
         )
-    return _timed(replace(query, text=text, camera=named[0] if named else None))
+    camera = named[0] if named else query.camera
+    if query.camera not in (None, camera):
+        raise RequestError(
+            f"camera must be the one that the question names, {quoted(camera)}, or not be set, "
+            f"got {quoted(query.camera)}"
+        )
+    return _timed(replace(query, text=text, camera=camera))
 
 
 def _timed(query: Query) -> Query:
-    """Return a query whose text names no time, with the limits of the time that it named."""
+    """Return a query with the times that its text named, and without their words."""
     if query.now is None:
         return query
     text, *limits = moments.split(query.text, query.now)
@@ -375,13 +400,7 @@ def _where(log: ObservationLog, query: Query) -> list[str]:
     """Return the index's queries for the camera and the place, if they are given."""
     terms = []
     if query.camera is not None:
-        cameras = log.cameras()
-        if query.camera not in cameras:
-            names = ", ".join(quoted(name) for name in cameras) or "none"
-            raise RequestError(
-                f"camera must be one of the log's ({names}), got {quoted(query.camera)}"
-            )
-        terms.append(f'"{camera_token(cameras[query.camera])}"')
+        terms.append(f'"{camera_token(log.cameras()[query.camera])}"')
     if query.near is not None and (cells := cells_near(*query.near)):
         terms.append(" OR ".join(f'"{cell}"' for cell in cells))
     return terms

@@ -74,10 +74,10 @@ OPENING = frozenset({
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({
     "again", "already", "anywhere", "appear", "appeared", "arrive", "arrived", "before", "came",
-    "come", "disappear", "disappeared", "do", "doing", "done", "earlier", "ever", "far", "first",
+    "come", "do", "doing", "done", "earlier", "ever", "far", "first",
     "found", "go", "gone", "here", "just", "kept", "last", "lately", "leave", "left", "like",
-    "located", "look", "missing", "most", "noticed", "now", "please", "recently", "seen", "so",
-    "somewhere", "spotted", "still", "stored", "there", "today", "vanish", "vanished", "visible",
+    "located", "look", "most", "noticed", "now", "please", "recently", "seen", "so",
+    "somewhere", "spotted", "still", "stored", "there", "today", "visible",
     "went", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
@@ -100,14 +100,17 @@ BEGINNING = re.compile(
 )
 """The first word of a question, if it is no thing: "can" and "list" can be things."""
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
-_GOING = r"\b(?:disappear(?:ed)?|vanish(?:ed)?|missing|leave|go|gone|went)\W*$"
 FIRST_SEEN, LAST_SEEN = (
     re.compile(
         rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|\b(?:appear|appeared) {word}{more}"
     )
-    for word, more in (("first", ""), ("last", rf"|\bmost recently\b|{_GOING}"))
+    for word, more in (("first", ""), ("last", r"|\bmost recently\b"))
 )
 """Words that ask for the oldest and for the newest frame."""
+VANISHED = frozenset({"disappear", "disappeared", "vanish", "vanished"})
+"""Words of a question after its last noun that do not mean any frame if they are alone."""
+GONE = re.compile(rf"\b(?:{'|'.join(sorted(VANISHED))}|leave|go|gone|went)\W*$")
+"""The last word of a question for a thing that was last seen in the newest frame with it."""
 _LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"
 ASKING = re.compile(
     r"\b(?:for )?(?:the )?(?:very )?(?:first|last) time\b|"
@@ -213,7 +216,11 @@ def question_chunks(
     while words and bare(words[0]) in OPENING | EMPTY:
         del words[0]
     words = PICTURES.sub(" ", " ".join(words)).split()
-    while words and (not bare(words[-1]) or bare(words[-1]) in CLOSING):
+    while words and (
+        not (last_word := bare(words[-1]))
+        or last_word in CLOSING
+        or (last_word in VANISHED and words[1:])
+    ):
         del words[-1]
     words = [word for word in words if bare(word) not in EMPTY]
     *named, last = _linked(" ".join(words), old)

@@ -137,6 +137,15 @@ def test_what_was_never_seen_is_exit_code_1(recalled):
     assert recalled("cup", "--since", 10**30) == (1, [], f"kosmos: never seen: 'cup'; {hint}\n")
 
 
+def test_a_question_may_name_the_camera(recalled):
+    code, lines, _ = recalled("a cup on the rear camera")
+    assert code == 0
+    assert {line["camera"] for line in lines} == {"rear"}
+    code, lines, err = recalled("a zebra on the rear camera")
+    assert (code, lines) == (1, [])
+    assert err.endswith("the log has no word for 'zebra'; searched camera 'rear'\n")
+
+
 def test_never_seen_names_an_empty_log(kosmos, tmp_path):
     ObservationLog.open(tmp_path / "empty.db").close()
     code, lines, err = kosmos("recall", tmp_path / "empty.db", "a cup")

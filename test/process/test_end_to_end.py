@@ -195,7 +195,7 @@ def test_the_example_client_shows_captions_and_answers(robot, scenes):
         caption = robot.caption(message)
         phrase = caption.phrases[0]
         answer = f"  it is {phrase.text}."
-        # The graph shows a client before the node has found it: frames until it has.
+        # The node may find the client later than the test does: it gets frames until it has.
         timer = robot.client.create_timer(0.3, lambda: robot.camera.publish(message))
         robot.spinner.until(lambda: client.has(answer), "an answer in the client")
         robot.client.destroy_timer(timer)

@@ -244,7 +244,7 @@ def test_stopped_subscriber_does_not_delay_the_others(client, spinner, scenes):
         subscriber.process.send_signal(signal.SIGCONT)
         spinner.until(
             lambda: subscriber.has("captions", after=lines + 20),
-            "captions for the subscriber that continues",
+            "captions in the resumed subscriber",
         )
         assert node.stop() == 0
     assert "Traceback" not in node.output
