@@ -5,6 +5,7 @@ import contextlib
 import rclpy
 from kosmos_msgs.msg import GroundedCaption
 from kosmos_msgs.srv import Ask
+from rclpy.executors import ExternalShutdownException
 
 rclpy.init()
 node = rclpy.create_node("listener")
@@ -20,7 +21,8 @@ def on_caption(caption):
             request = Ask.Request(
                 question="What is it?", regions=[box], stamp=caption.header.stamp
             )
-            ask.call_async(request).add_done_callback(on_answer)
+            if ask.service_is_ready():  # a request that is sent before may be lost
+                ask.call_async(request).add_done_callback(on_answer)
 
 
 def on_answer(future):
@@ -29,6 +31,5 @@ def on_answer(future):
 
 
 node.create_subscription(GroundedCaption, "/kosmos/captions", on_caption, 10)
-with contextlib.suppress(KeyboardInterrupt):
-    ask.wait_for_service()  # a request that is sent before may be lost
+with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
     rclpy.spin(node)

@@ -118,7 +118,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
-    """Return the known reasons why no frame fits, and the camera and the times of the search."""
+    """Return the known reasons why no frame fits, and where and when the search looked."""
     plain = limited(log, query)
     hints = []
     if not log.search("", limit=1):
@@ -132,6 +132,8 @@ def _hint(log: ObservationLog, query: Query, net: WordNet | None) -> str:
     limits = [f"{name} {_iso(stamp) or f'{stamp} ns'}" for name, stamp in given]
     if plain.camera is not None:
         limits.insert(0, f"camera {quoted(plain.camera)}")
+    if plain.near:
+        limits.append(f"near {','.join(f'{value:g}' for value in plain.near)}")
     if limits:
         hints.append(f"searched {' '.join(limits)}")
     return "".join(f"; {hint}" for hint in hints)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 _PICTURE = r"(?:images?|pictures?|photos?|frames?|views?|video|footage|recordings?|stream|feed)"
 _BEFORE = (
-    rf"(?:\b(?:(?:in|on|from) )?(?:the )?{_PICTURE} (?:of|from) |"
+    rf"(?P<before>\b(?:(?:in|on|from) )?(?:the )?{_PICTURE} (?:of|from) |"
     r"\b(?:in front of|before|with|through|via|by|on|from|in) )?(?:\b(?:the|my|your|our) )?"
 )
 _AFTER = rf"(?:['’]s)?(?P<picture> {_PICTURE}\b)?"
@@ -19,8 +19,13 @@ _SEES = (
     rf"(?:sees?|saw|seen|shows?|showed|spot|spotted|notice|noticed|find|found|{_PICTURE})\b)"
 )
 """What follows "camera front"; another word shows that the camera is a thing: "a camera table"."""
+_SAW = (
+    r" (?:(?:has|have|last|first|ever|just|still) )*(?:see|saw|seen|notice|noticed|spot|spotted)\b"
+)
+_UNKNOWN = re.compile(rf"\b(?:the|my|your|our) ((?:[\w-]+ ){{1,2}})cameras?{_SAW}", re.IGNORECASE)
 _AND = r"(?:,? and |, | & )(?:the )?"
-NO_NAMES = {"a", "an", "the", "my", "your", "our", "which", "what", "camera", "cam"}
+_NUMBERED = re.compile(r"^cam(?:era)? ?(?=\d+$)")  # "cam_1" is "camera 1"
+NO_NAMES = {"", "a", "an", "the", "my", "your", "our", "which", "what", "camera", "cam"}
 """Names that a question cannot name: "the camera" is a thing."""
 SIDES = {"left", "right"}
 """Names that mean something else after "camera": "is a camera left?"."""
@@ -37,8 +42,9 @@ def split(question: str, cameras: Iterable[str]) -> tuple[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name in sorted(cameras):
         spoken = _spoken(name)
-        if spoken and spoken not in NO_NAMES and words.issuperset(spoken.split()):
-            names.setdefault(spoken, []).append(name)
+        for each in {spoken, _NUMBERED.sub("", spoken)} - NO_NAMES:
+            if words.issuperset(each.split()):
+                names.setdefault(each, []).append(name)
     if not names:
         return question, []
     any_name = _one_of(map(_pattern, names))
@@ -55,12 +61,24 @@ def split(question: str, cameras: Iterable[str]) -> tuple[str, list[str]]:
         for part in re.findall(any_name, words, re.IGNORECASE):
             same = names.get(_spoken(part), [])  # none for "İ", which matches "i"
             found.extend([part] if part in same else same)
-        side = match["picture"] and match.string[: match.start()].endswith(" of ")
-        return "the image" if side else " "  # "on the left of the rear camera's image"
+        if match["picture"] and match.string[: match.start()].endswith(" of "):
+            return "the image"  # "on the left of the rear camera's image"
+        # "How many cups did the rear camera see?" is "How many cups did you see?"
+        sees = not match["before"] and re.match(_SAW, match.string[match.end() :], re.IGNORECASE)
+        return " you " if sees else " "
 
     pattern = rf"(?<!\ba )(?<!\ban ){_BEFORE}{mentioned}{_AFTER}"
     text = re.sub(pattern, leave_out, question, flags=re.IGNORECASE)
     return (" ".join(text.split()) if found else question), list(dict.fromkeys(found))
+
+
+def unknown(question: str) -> str | None:
+    """Return the name of a camera that is not in the log: "did the left camera see a cup?".
+
+    `question` is the text that `split` returned.
+    """
+    named = _UNKNOWN.search(question)
+    return named[1].strip() if named else None
 
 
 def _spoken(name: str) -> str:

@@ -312,12 +312,11 @@ def limited(log: ObservationLog, query: Query) -> Query:
     an invalid time, or if the log has no such camera. Raises LogError if it cannot be read.
     """
     cameras = log.cameras()
-    if query.camera is not None and query.camera not in cameras:
-        names = ", ".join(map(quoted, cameras)) or "none"
-        raise RequestError(
-            f"camera must be one of the log's ({names}), got {quoted(query.camera)}"
-        )
     text, named = camera_names.split(query.text, cameras)
+    given = camera_names.unknown(text) if query.camera in (None, *cameras) else query.camera
+    if given is not None:
+        names = ", ".join(map(quoted, cameras)) or "none"
+        raise RequestError(f"camera must be one of the log's ({names}), got {quoted(given)}")
     if len(named) > 1:
         raise RequestError(
             "a question must name at most one camera, got "
@@ -445,8 +444,10 @@ def _matched(
     """Return the recollection of a frame, or None if the question does not fit it."""
     if not _is_when_and_where(observation, query):
         return None
-    named = (_fitting(chunk, observation.shown) for chunk in wanted)
-    phrases = itertools.chain(*named, _others(wanted, observation))
+    phrases = list(observation.shown)
+    if wanted:  # otherwise "what did you see?"
+        named = (_fitting(chunk, observation.shown) for chunk in wanted)
+        phrases = [*itertools.chain(*named), *_others(wanted, observation)]
     texts = [(wanted[0].said(text), score) for text, score in observation.said] if wanted else []
     score = 1.0
     for chunk in wanted:

@@ -73,12 +73,11 @@ OPENING = frozenset({
 })  # fmt: skip
 """Words of a question before its first noun: "where did you last see the"."""
 CLOSING = frozenset({
-    "again", "already", "anywhere", "appear", "appeared", "arrive", "arrived", "before", "came",
-    "come", "do", "doing", "done", "earlier", "ever", "far", "first",
-    "found", "go", "gone", "here", "just", "kept", "last", "lately", "leave", "left", "like",
-    "located", "look", "most", "noticed", "now", "please", "recently", "seen", "so",
-    "somewhere", "spotted", "still", "stored", "there", "today", "visible",
-    "went", "yesterday", "yet",
+    "again", "already", "anywhere", "appear", "appeared", "arrive", "arrived", "away", "before",
+    "came", "come", "do", "doing", "done", "earlier", "ever", "far", "first", "found", "go",
+    "gone", "here", "just", "kept", "last", "lately", "leave", "left", "like", "located", "look",
+    "most", "noticed", "now", "please", "recently", "seen", "so", "somewhere", "spotted", "still",
+    "stored", "there", "today", "visible", "went", "yesterday", "yet",
 })  # fmt: skip
 """Words of a question after its last noun: "have you seen a red cup recently"."""
 OLD_BREAKS = BREAKS - {"held", "hold", "holds", "wear", "wears", "wore"}
@@ -100,16 +99,20 @@ BEGINNING = re.compile(
 )
 """The first word of a question, if it is no thing: "can" and "list" can be things."""
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
-FIRST_SEEN, LAST_SEEN = (
-    re.compile(
-        rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|\b(?:appear|appeared) {word}{more}"
-    )
-    for word, more in (("first", ""), ("last", r"|\bmost recently\b"))
+_FIRST, _LAST = (
+    rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|"
+    rf"\b{word}(?: (?:visible|there|here|in (?:view|sight)))?\W*$"
+    for word in ("first", "last")
 )
+FIRST_SEEN = re.compile(_FIRST)
+LAST_SEEN = re.compile(rf"{_LAST}|\b(?:latest|most recent|most recently)\b|\bnow\W*$")
 """Words that ask for the oldest and for the newest frame."""
 VANISHED = frozenset({"disappear", "disappeared", "vanish", "vanished"})
 """Words of a question after its last noun that do not mean any frame if they are alone."""
-GONE = re.compile(rf"\b(?:{'|'.join(sorted(VANISHED))}|leave|go|gone|went)\W*$")
+GONE = re.compile(
+    rf"\b(?:{'|'.join(sorted(VANISHED))}|leave|go|gone|went)"
+    r"(?: away| (?:from|out of) (?:view|sight))?\W*$"
+)
 """The last word of a question for a thing that was last seen in the newest frame with it."""
 _LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"
 ASKING = re.compile(
@@ -117,15 +120,18 @@ ASKING = re.compile(
     rf"\b(?:first|last)(?= (?:{_SEEING}|appear|appeared)\b)|"
     r"\b(?:(?:on|with|by|from) )?(?:which|what) (?:of the )?cameras? (?:(?:did|has|have|can) )?"
     rf"(?:(?:you|first|last|ever) )*(?:(?:{_SEEING}|shows?)\b)?|"
-    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?(?:you|we|i|the robot) "
-    rf"(?:(?:have|had|has|ever|first|last|already|just) )*(?:{_SEEING}|{_LOSING})\b|"
+    r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?"
+    r"(?:you|we|i|the robot) "
+    rf"(?:(?:have|had|has|ever|first|last|already|just|still) )*(?:{_SEEING}|{_LOSING})\b|"
+    r"\b(?:(?:that|which) )?(?:(?:do|does|did|has|have) )?(?:any|the|a|your|my|one) cameras? "
+    rf"(?:(?:has|have|ever|first|last|just|still) )*(?:{_SEEING})\b|"
     r"\b(?:did|has|have|had) (?:some|any)(?:one|body) (?:(?:ever|first|last) )*"
     rf"(?:{_SEEING}|{_LOSING})\b|\bwho (?:{_LOSING})\b|"
     r"\b(?:is|are|was|were|anything|something) left\b|(?<=one )left\b|(?<=body )left\b|"
     r"\b(?:(?:could|to) )?be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
     r"\bany signs? of\b|\b(?:what|which) day\b|"
     r"\bat (?:what|which|any|some) time\b|\bsome time\b|\bright now\b|"
-    r"\b(?:in|into) view\b"
+    r"\bon camera\b|\b(?:in|into|from|out of) (?:view|sight)\b"
 )
 """Words such as "did you see" and "did I leave". They mean nothing anywhere in a question."""
 IMAGE = "wholeimage"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosmos_ros.memory.camera_names import split
+from kosmos_ros.memory.camera_names import split, unknown
 
 CAMERAS = [
     "front", "rear", "front_left", "cam1", "wrist_camera", "/arm/camera/color", "left", "2",
@@ -17,17 +17,23 @@ CAMERAS = [
 @pytest.mark.parametrize(
     ("question", "text", "camera"),
     [
-        ("did the rear camera see a dog?", "did see a dog?", "rear"),
+        ("did the rear camera see a dog?", "did you see a dog?", "rear"),
         ("what does camera front show?", "what does show?", "front"),
-        ("did camera 2 see 2 dogs?", "did see 2 dogs?", "2"),
-        ("when did the front left camera last see a cup", "when did last see a cup", "front_left"),
+        ("did camera 2 see 2 dogs?", "did you see 2 dogs?", "2"),
+        ("dogs that the rear camera has seen", "dogs that you has seen", "rear"),
+        (
+            "when did the front left camera last see a cup",
+            "when did you last see a cup",
+            "front_left",
+        ),
         ("is a dog in front of the Rear Camera", "is a dog", "rear"),
         ("a cup in the photo from the front-camera", "a cup", "front"),
         ("a cup on the left of the rear camera's image", "a cup on the left of the image", "rear"),
         ("a cup on the left in the rear camera's image", "a cup on the left", "rear"),
-        ("did cam1 see a cup?", "did see a cup?", "cam1"),
+        ("did cam1 see a cup?", "did you see a cup?", "cam1"),
+        ("a cup on camera 1", "a cup", "cam1"),
         ("a cup from FRONT_LEFT", "a cup", "front_left"),
-        ("what did my wrist camera see?", "what did see?", "wrist_camera"),
+        ("what did my wrist camera see?", "what did you see?", "wrist_camera"),
         ("a cup in the arm camera color camera", "a cup", "/arm/camera/color"),
         ("a dog on camera table", "a dog", "table"),
         ("the red cup camera", "", "red cup"),
@@ -66,6 +72,20 @@ def test_of_names_with_the_same_words_the_same_spelling_is_meant_or_all():
 
 def test_a_camera_without_a_name_cannot_be_named():
     assert split("the rear camera", [""]) == ("the rear camera", [])
+
+
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [
+        ("what did the kitchen camera see?", "kitchen"),
+        ("has the left side camera ever seen a dog", "left side"),
+        ("what did the camera see?", None),
+        ("a man with a security camera", None),
+        ("where is the security camera?", None),
+    ],
+)
+def test_a_camera_that_the_log_does_not_have_is_found(question, name):
+    assert unknown(question) == name
 
 
 @given(st.lists(st.text(max_size=8)), st.text(max_size=30))

@@ -99,6 +99,48 @@ def test_a_question_may_name_a_camera(log):
     assert stamps(log, "a cup on the rear camera", camera="rear") == [2]
 
 
+@pytest.mark.parametrize(
+    "question",
+    ["how many cups did the rear camera see?", "which cups did the rear camera see last?",
+     "the cup that the rear camera saw", "where was the cup when the rear camera saw it?",
+     "does the rear camera still see the cup?"],
+)  # fmt: skip
+def test_a_camera_that_saw_a_thing_is_no_thing(log, question):
+    log.add([seen(1, "a red cup", camera="front"), seen(2, "a red cup", camera="rear")])
+    assert stamps(log, question) == [2]
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["did any camera see a cup?", "when did a camera see the cup", "a cup on camera",
+     "the last time that a camera saw a cup", "did the cameras see a cup?"],
+)  # fmt: skip
+def test_any_camera_is_no_thing(log, question):
+    log.add([seen(1, "a cup"), seen(2, "a dog")])
+    assert stamps(log, question) == [1]
+
+
+def test_what_was_seen_first_or_last_is_all_that_a_frame_shows(log):
+    log.add([seen(1, "a cup", {"a cup": (10, 10)}), seen(2, "a dog", {"a dog": (20, 20)})])
+    for question, expected in (("what did you see first?", [1, 2]), ("what came last?", [2, 1])):
+        assert stamps(log, question) == expected
+    (first, second) = recall(log, Query("what did the camera see last?"), None)
+    assert [phrase.text for phrase in (*first.phrases, *second.phrases)] == ["a dog", "a cup"]
+
+
+def test_a_camera_that_the_log_does_not_have_is_refused(log):
+    log.add([seen(1, "a cup", camera="front")])
+    with pytest.raises(RequestError, match=r"one of the log's \('front'\), got 'left'"):
+        stamps(log, "did the left camera see a cup?")
+
+
+@pytest.mark.parametrize("colour", ["red", "orange", "yellow", "green", "blue", "white", "pink"])
+def test_a_basic_colour_finds_only_itself(log, net, colour):
+    others = {"red", "orange", "yellow", "green", "blue", "white", "pink"} - {colour}
+    log.add([seen(1, f"a {colour} cup"), *(seen(2, f"a {other} cup") for other in others)])
+    assert stamps(log, f"a {colour} cup", net) == [1]
+
+
 def test_a_question_and_the_query_may_name_only_one_camera(log):
     log.add([seen(1, "a red cup", camera="front"), seen(2, "a red cup", camera="rear")])
     with pytest.raises(RequestError, match="at most one camera, got 'front' and 'rear'; ask a"):
@@ -110,7 +152,9 @@ def test_a_question_and_the_query_may_name_only_one_camera(log):
 @pytest.mark.parametrize(
     "question",
     ["when did the red cup disappear?", "has the red cup vanished", "where did the red cup go?",
-     "do you know where the red cup went?"],
+     "do you know where the red cup went?", "when did the red cup go away", "the latest red cup",
+     "when did the red cup disappear from view?", "where is the red cup now?",
+     "when did you see a red cup last?", "when was the red cup last in view?"],
 )  # fmt: skip
 def test_for_a_thing_that_is_gone_the_newest_frame_with_it_comes_first(log, question):
     log.add([seen(1, "a red cup", score=0.9), seen(2, "a red cup", score=0.5), seen(3, "a dog")])
