@@ -66,13 +66,21 @@ CLEARLY = 1.0 / 32.0
 WHO = re.compile(r"\W*who\b", re.IGNORECASE)
 NOTHING = frozenset({"item", "items", "object", "objects", "one", "ones", "thing", "things"})
 """Words that name no thing: "the thing on the chair"."""
+LEFT, RIGHT, UP, DOWN = (-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0)
 RELATIONS = {
-    "leftof": (-1.0, 0.0),
-    "rightof": (1.0, 0.0),
-    "above": (0.0, -1.0),
-    "below": (0.0, 1.0),
+    "leftof": (LEFT,),
+    "rightof": (RIGHT,),
+    "above": (UP,),
+    "below": (DOWN,),
+    "topleftof": (UP, LEFT),
+    "toprightof": (UP, RIGHT),
+    "lowleftof": (DOWN, LEFT),
+    "lowrightof": (DOWN, RIGHT),
 }
-"""Preposition: direction in the image from the second thing to the first."""
+"""Preposition: directions in the image from the second thing to the first.
+
+Those with two directions relate a thing to the whole image: "at the top left".
+"""
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
         del named[0]
     _check_names(named)
     # "The sky above" is a thing, but nothing can end with "left of".
-    if (relation := _relation(dangling)) and (not named or relation[0]):
+    if (relation := _relation(dangling)) and (not named or {LEFT, RIGHT}.intersection(relation)):
         raise RequestError(
             f"a question must name a thing after its preposition, got {quoted(query.text)}"
         )
@@ -542,14 +550,16 @@ def _related(wanted: Sequence[_Chunk], width: int, height: int, centres: Sequenc
     else:
         wanted = wanted[1:]
     for chunk, first, second in zip(wanted, things, things[1:], strict=False):
-        relation = _relation(chunk.between)
         if chunk.is_image and not first:
             return False
-        if relation is None or not first or not second:
+        if not first or not second:
             continue
-        across, down = relation[0] / max(width, 1), relation[1] / max(height, 1)
-        farthest = max(x * across + y * down for x, y in first)
-        if farthest - min(x * across + y * down for x, y in second) < CLEARLY:
+        limits = []
+        for right, down in _relation(chunk.between):
+            across, along = right / max(width, 1), down / max(height, 1)
+            nearest = min(x * across + y * along for x, y in second)
+            limits.append((across, along, nearest + CLEARLY))
+        if not any(all(x * a + y * b >= least for a, b, least in limits) for x, y in first):
             return False
     return True
 
@@ -567,6 +577,6 @@ def _others(wanted: Sequence[_Chunk], seen: Observation) -> list[Phrase]:
     ]
 
 
-def _relation(between: str) -> tuple[float, float] | None:
-    """Return the direction of the last of the words between two chunks, if it has one."""
-    return RELATIONS.get(between.rpartition(" ")[2])
+def _relation(between: str) -> tuple[tuple[float, float], ...]:
+    """Return the directions of the last of the words between two chunks; empty: it has none."""
+    return RELATIONS.get(between.rpartition(" ")[2], ())

@@ -27,9 +27,10 @@ BREAKS = frozenset({
     "among", "and", "around", "as", "at", "atop", "away", "because", "before", "behind", "below",
     "beneath", "beside", "besides", "between", "beyond", "but", "by", "down", "during", "for",
     "from", "held", "hold", "holding", "holds", "if", "in", "inside", "into", "leftof", "like",
-    "near", "next", "of", "off", "on", "onto", "opposite", "or", "out", "outside", "over", "past",
-    "rightof", "showing", "so", "than", "that", "then", "through", "to", "toward", "towards",
-    "under", "underneath", "up", "upon", "using", "versus", "via", "wear", "wearing", "wears",
+    "lowleftof", "lowrightof", "near", "next", "of", "off", "on", "onto", "opposite", "or", "out",
+    "outside", "over", "past", "rightof", "showing", "so", "than", "that", "then", "through", "to",
+    "topleftof", "toprightof", "toward", "towards", "under", "underneath", "up", "upon", "using",
+    "versus", "via", "wear", "wearing", "wears",
     "when", "where", "whereas", "which", "while", "who", "whom", "whose", "with", "within", "wore",
 })  # fmt: skip
 """Words that end a chunk: prepositions, conjunctions, and verbs that link two things."""
@@ -136,9 +137,15 @@ ASKING = re.compile(
 """Words such as "did you see" and "did I leave". They mean nothing anywhere in a question."""
 IMAGE = "wholeimage"
 """Word of a question that stands for the whole image: "on the left" is "leftof wholeimage"."""
-SIDES = {"left": "leftof", "right": "rightof", "top": "above", "bottom": "below"}
+CORNERS = {
+    f"{height} {side}": f"{place}{side}of"
+    for height, place in (("top", "top"), ("upper", "top"), ("bottom", "low"), ("lower", "low"))
+    for side in ("left", "right")
+}
+SIDES = CORNERS | {"left": "leftof", "right": "rightof", "top": "above", "bottom": "below"}
 POSITION = re.compile(
-    rf"\b(?:on|at|to|in) the ({'|'.join(SIDES)})(?:(?: hand)? (?:side|half|part))?"
+    rf"\b(?:on|at|to|in) the ({'|'.join(SIDES).replace(' ', '[ -]')})"
+    r"(?:(?: hand)? (?:side|half|part|corner))?"
     r"(?= *(?:$|[?.!,;]|and\b|with\b)| (?:of|in) the (?:image|picture|photo|frame|view)\b)"
     r"(?: (?:of|in) the (?:image|picture|photo|frame|view))?"
 )
@@ -214,7 +221,8 @@ def question_chunks(
     Also returns the words after the last chunk: "what is left of" -> "leftof". `old`: see `parse`.
     """
     placed = POSITION.sub(
-        lambda found: f"{SIDES[found[1]]} {IMAGE}", BEGINNING.sub("", question.lower())
+        lambda found: f"{SIDES[found[1].replace('-', ' ')]} {IMAGE}",
+        BEGINNING.sub("", question.lower()),
     )
     plain = _simple(placed if old else _MODAL.sub(" ", placed))
     text = SOMEONE.sub("person", ASKING.sub(" ", plain))

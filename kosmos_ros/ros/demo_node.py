@@ -185,12 +185,14 @@ class DemoNode(ParameterNode):
         request = Recall.Request(query=thing, newest_first=True, max_results=1)
         response = await self._wait(self._recall.call_async(request))
         _check(response)
-        places = [
-            f"{seen.camera}, {seen.age.sec + seen.age.nanosec * 1e-9:.1f} s ago, at "
-            + ", ".join(_corners(box) for phrase in seen.phrases for box in phrase.boxes)
-            for seen in response.results
-        ]
-        _say(f"recall: {thing} was last seen by {places[0]}" if places else response.message)
+        for seen in response.results:
+            age = seen.age.sec + seen.age.nanosec * 1e-9
+            # The caption and the parameter phrases may both have the thing.
+            corners = {_corners(box): None for phrase in seen.phrases for box in phrase.boxes}
+            place = f"{seen.camera}, {age:.1f} s ago, at {', '.join(corners)}"
+            _say(f"recall: {thing} was last seen by {place}")
+        if not response.results:
+            _say(response.message)
 
     async def _wait(self, future: Future) -> Any:
         """Return the result of `future`, and restart the timeout for the next one."""

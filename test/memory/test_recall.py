@@ -667,6 +667,10 @@ def test_a_place_in_the_image_is_compared_with_its_centre(log):
         ("the cup in the top half of the picture", [2]),
         ("a cup on the left and a box on the right", [1]),
         ("a cup on the left and a box on the left", []),
+        ("a cup in the lower left corner", [1]),
+        ("is there a cup at the top-right?", [2]),
+        ("a cup at the bottom right of the image", []),
+        ("a cup at the upper right and a box at the bottom left", [2]),
         ("a box to the left of the red cup", [2]),
         ("did you see a cup?", [4, 3, 2, 1]),
         ("a cup in the left hand", []),
@@ -679,6 +683,9 @@ def test_a_place_in_the_image_is_compared_with_its_centre(log):
         "a thing on the left",
     ):
         assert stamps(log, question) == [2, 1], question
-    last, first = recall(log, Query("what is on the left?"), None)
+    assert stamps(log, "what is at the top right?") == [2, 1]
+    log.add([seen(5, "a hat", {"a hat": (20, 10)}), seen(6, "two hats", {"two hats": (10, 90)})])
+    assert stamps(log, "what is in the top left corner?") == [5]
+    last, first = recall(log, Query("what is on the left?", until=4), None)
     assert [phrase.text for phrase in first.phrases + last.phrases] == ["a red cup", "a box"]
     assert unknown_words(log, "a zebra on the left", None) == ["zebra"]
