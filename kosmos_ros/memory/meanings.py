@@ -77,19 +77,37 @@ class Thesaurus:
         self._net = net
 
     def compound(self, words: tuple[str, ...]) -> int:
-        """Return how many of the first words form one term of WordNet: "traffic light".
-
-        So do two words that WordNet has as one, such as "cellphone". If the first is an adjective,
-        they do not: "black board" can be any board.
-        """
+        """Return how many of the first words form one term of WordNet: "traffic light"."""
         for count in range(min(len(words), MAX_COMPOUND), 1, -1):
             if self._net is not None and (
                 self._net.base_forms(" ".join(words[:count]), NOUN)
                 or self._net.base_forms("-".join(words[:count]), ADJECTIVE)
-                or _joined(self._net, words[:count])
             ):
                 return count
         return 1
+
+    def first(self, words: tuple[str, ...]) -> list[tuple[int, list[Alternative]]]:
+        """Return ways to read the first words: how many, and what can stand for them.
+
+        Two words may also be one that is written apart: "cell phone" is "cellphone".
+        """
+        found = []
+        for count in (self.compound(words), 1):
+            if alternatives := self.alternatives(words[:count]):
+                found.append((count, alternatives))
+                break
+        if alternatives := self._joined(words[:2]):
+            found.append((2, alternatives))
+        return found
+
+    def _joined(self, words: tuple[str, ...]) -> list[Alternative]:
+        """Return what can stand for two words as one; empty: they are no word."""
+        one = "".join(words)
+        # The stem of "orangering" is that of "orange".
+        if len(words) < 2 or len(stem(one)) <= len(words[0]):
+            return []
+        known = stem(one) in self._known or (self._net and self._net.base_forms(one, NOUN))
+        return self.alternatives((one,)) if known else []
 
     def alternatives(self, words: tuple[str, ...]) -> list[Alternative]:
         """Return what can stand for a word or a compound, closest first; empty: the log has none.
@@ -99,7 +117,7 @@ class Thesaurus:
         found: dict[tuple[str, ...], Alternative] = {}
         forms = _forms(tuple(SAME.get(word, word) for word in words))
         forms = tuple(dict.fromkeys((words, *forms)))
-        for form in (*forms, *itertools.chain(*map(self._respelled, forms))):
+        for form in (*forms, *itertools.chain(*map(self._apart, forms))):
             self._add(found, form, 1.0, False)
         if self._net is not None:
             for form in forms:
@@ -117,30 +135,27 @@ class Thesaurus:
             words = tuple(term.words.replace("-", " ").split())
             forms = _forms(words)
             if not term.below:
-                forms = (*forms, *self._respelled(words))
+                forms = (*forms, *self._apart(words))
             if any(map(self._has, forms)) and (closeness := _closeness(net, term)):
                 noun = term.meaning.kind == NOUN and net.entry(term.meaning).group != ATTRIBUTE
                 for form in forms:
                     self._add(found, form, closeness, noun)
 
-    def _respelled(self, words: tuple[str, ...]) -> list[tuple[str, ...]]:
-        """Return two words as one, or one word as two that the log has: "cell phone".
+    def _apart(self, words: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """Return the two words of the log that one word is, written apart: "cell phone".
 
         The first of the two is no adjective: a "green house" is no "greenhouse".
         """
-        net = self._net
-        if net is None or len(words) > 2:
+        if len(words) > 1:
             return []
-        if len(words) == 2:
-            one = "".join(words)
-            distinct = len(stem(one)) > len(words[0])  # "driverant" has the stem of "driver"
-            return [(one,)] if distinct and not _is_adjective(net, words[0]) else []
-        (word,) = words
+        (word,), net = words, self._net
         parts = ((word[:at], word[at:]) for at in range(MIN_PART, len(word) - MIN_PART + 1))
         return [
             two
             for two in parts
-            if two[1][:2] in self._starts and self._has(two) and not _is_adjective(net, two[0])
+            if two[1][:2] in self._starts
+            and self._has(two)
+            and not (net and net.base_forms(two[0], ADJECTIVE))
         ]
 
     def _has(self, words: tuple[str, ...]) -> bool:
@@ -209,21 +224,8 @@ def _senses(net: WordNet, words: tuple[str, ...]) -> Iterator[tuple[int, Meaning
     """Yield the ranks and the meanings of words."""
     for kind in (NOUN, ADJECTIVE):
         forms = {form: None for mark in " -" for form in net.base_forms(mark.join(words), kind)}
-        if kind == NOUN:
-            forms |= dict.fromkeys(_joined(net, words))
         for form in forms:
             yield from ((rank, each) for each, rank in _ranks(net, form, kind).items())
-
-
-def _joined(net: WordNet, words: tuple[str, ...]) -> list[str]:
-    """Return WordNet's nouns for two words written as one; empty: the first is an adjective."""
-    if len(words) != 2 or _is_adjective(net, words[0]):
-        return []
-    return net.base_forms("".join(words), NOUN)
-
-
-def _is_adjective(net: WordNet, word: str) -> bool:
-    return bool(net.base_forms(word, ADJECTIVE))
 
 
 @lru_cache(maxsize=64)  # up to 8 MB each

@@ -271,12 +271,10 @@ def _missing(thesaurus: Thesaurus, words: tuple[str, ...]) -> list[str]:
     """Return the words that no word of the log can stand for, neither alone nor in a compound."""
     found, at = [], 0
     while at < len(words):
-        count = thesaurus.compound(words[at:])
-        if not thesaurus.alternatives(words[at : at + count]):
-            count = 1
-            if not thesaurus.alternatives(words[at : at + 1]):
-                found.append(words[at])
-        at += count
+        counts = [count for count, _ in thesaurus.first(words[at:])]
+        if not counts:
+            found.append(words[at])
+        at += max(counts, default=1)
     return found
 
 
@@ -319,9 +317,12 @@ def limited(log: ObservationLog, query: Query) -> Query:
     Raises RequestError if the text names two times, two cameras, another camera than the query, or
     an invalid time, or if the log has no such camera. Raises LogError if it cannot be read.
     """
+    query = _timed(query)  # first, because a day may be the name of a folder of images
     cameras = log.cameras()
     text, named = camera_names.split(query.text, cameras)
-    given = camera_names.unknown(text) if query.camera in (None, *cameras) else query.camera
+    given = query.camera
+    if given in (None, *cameras):
+        given = camera_names.unknown(text, cameras)
     if given is not None:
         names = ", ".join(map(quoted, cameras)) or "none"
         raise RequestError(f"camera must be one of the log's ({names}), got {quoted(given)}")
@@ -336,7 +337,7 @@ def limited(log: ObservationLog, query: Query) -> Query:
             f"camera must be the one that the question names, {quoted(camera)}, or not be set, "
             f"got {quoted(query.camera)}"
         )
-    return _timed(replace(query, text=text, camera=camera))
+    return replace(query, text=text, camera=camera)
 
 
 def _timed(query: Query) -> Query:
@@ -370,17 +371,13 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
     words = _telling(words) or words
     done: dict[int, list[_Reading]] = {len(words): [_Reading((), 1.0)]}
     for start in reversed(range(len(words))):
-        for count in (thesaurus.compound(words[start:]), 1):
-            one_of = thesaurus.alternatives(words[start : start + count])
-            if one_of:
-                break
-        last = start + count == len(words)
         found = [
             _Reading(
                 (one.stems, *rest.parts),
                 one.closeness * rest.closeness,
-                one.noun if last else rest.strict,
+                one.noun if start + count == len(words) else rest.strict,
             )
+            for count, one_of in thesaurus.first(words[start:])
             for one, rest in itertools.product(one_of, done[start + count])
         ]
         done[start] = sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS]

@@ -99,6 +99,11 @@ BEGINNING = re.compile(
     r"your)\b)|list(?= (?:all|any\w*|the|every\w*|a|my)\b))"
 )
 """The first word of a question, if it is no thing: "can" and "list" can be things."""
+_ADVERBS = r" (?:(?:ever|first|last|already|just|still) )*"
+HAS_SEEN = rf"{_ADVERBS}(?:seen|noticed|spotted)\b"
+SEES = rf"(?:{_ADVERBS}(?:see|sees|saw|notice|spot)\b|{_ADVERBS}(?:has|have){HAS_SEEN})"
+"""What follows a camera that sees something, after "did" or alone, and after "has". Not "found" or
+"seen" alone: "where was the camera last seen?" is about a camera."""
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
 _FIRST, _LAST = (
     rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|"
@@ -124,15 +129,16 @@ ASKING = re.compile(
     r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?"
     r"(?:you|we|i|the robot) "
     rf"(?:(?:have|had|has|ever|first|last|already|just|still) )*(?:{_SEEING}|{_LOSING})\b|"
-    r"\b(?:(?:that|which) )?(?:(?:do|does|did|has|have) )?(?:any|the|a|your|my|one) cameras? "
-    rf"(?:(?:has|have|ever|first|last|just|still) )*(?:{_SEEING})\b|"
+    rf"\b(?:(?:that|which) )?(?:(?:do|does|did) )?(?:any|the|a|your|my|one) cameras?{SEES}|"
+    rf"\b(?:has|have|had) (?:any|the|a|your|my|one) cameras?{HAS_SEEN}|"
     r"\b(?:did|has|have|had) (?:some|any)(?:one|body) (?:(?:ever|first|last) )*"
     rf"(?:{_SEEING}|{_LOSING})\b|\bwho (?:{_LOSING})\b|"
     r"\b(?:is|are|was|were|anything|something) left\b|(?<=one )left\b|(?<=body )left\b|"
     r"\b(?:(?:could|to) )?be (?:seen|found)\b|\bhow long ago\b|\bwhat happened\b|"
     r"\bany signs? of\b|\b(?:what|which) day\b|"
     r"\bat (?:what|which|any|some) time\b|\bsome time\b|\bright now\b|"
-    r"\bon camera\b|\b(?:in|into|from|out of) (?:view|sight)\b"
+    r"\bon camera(?=\W*$)|\b(?:in|into|from|out of) (?:view|sight)\b|"
+    r"\b(?:in|on|from) the (?:latest|most recent|newest|last) (?:image|picture|photo|frame|view)\b"
 )
 """Words such as "did you see" and "did I leave". They mean nothing anywhere in a question."""
 IMAGE = "wholeimage"
@@ -145,8 +151,9 @@ CORNERS = {
 SIDES = CORNERS | {"left": "leftof", "right": "rightof", "top": "above", "bottom": "below"}
 POSITION = re.compile(
     rf"\b(?:on|at|to|in) the ({'|'.join(SIDES).replace(' ', '[ -]')})"
-    r"(?:(?: hand)? (?:side|half|part|corner))?"
-    r"(?= *(?:$|[?.!,;]|and\b|with\b)| (?:of|in) the (?:image|picture|photo|frame|view)\b)"
+    r"(?:(?:[ -]hand)? (?:side|half|part|corner))?"
+    r"(?= *(?:$|[?.!,;]|(?:and|with|now|last|first|recently|again)\b)"
+    r"| (?:of|in) the (?:image|picture|photo|frame|view)\b)"
     r"(?: (?:of|in) the (?:image|picture|photo|frame|view))?"
 )
 """A place in the image. It does not match "on the left of the cup" or "in the left hand"."""
