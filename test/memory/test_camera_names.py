@@ -3,10 +3,10 @@
 """A question may name a camera of the log: its words are left out, the others stay."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kosmos_ros.memory.camera_names import split, unknown
+from kosmos_ros.memory.camera_names import NO_NAMES, split, unknown
 
 CAMERAS = [
     "front", "rear", "front_left", "cam1", "wrist_camera", "/arm/camera/color", "left", "2",
@@ -117,5 +117,6 @@ def test_any_name_and_question_is_accepted(names, rest):
 
 @given(st.from_regex(r"[b-z]{2,8}([_ -][b-z]{2,8})?", fullmatch=True))
 def test_any_name_is_found_before_the_word_camera(name):
+    assume(name not in NO_NAMES)
     text, found = split(f"a cup on the {name} camera", [name])
     assert (text, found) == ("a cup", [name])
