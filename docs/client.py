@@ -21,7 +21,7 @@ def on_caption(caption):
             request = Ask.Request(
                 question="What is it?", regions=[box], stamp=caption.header.stamp
             )
-            if ask.service_is_ready():  # an earlier request may be lost
+            if ask.service_is_ready():  # before that, a request may be lost
                 ask.call_async(request).add_done_callback(on_answer)
 
 

@@ -15,7 +15,7 @@ _BEFORE = (
     rf"(?P<before>\b(?:(?:in|on|from) )?(?:the )?{_PICTURE} (?:of|from) |"
     r"\b(?:in front of|before|with|through|via|by|on|from|in) )?(?:\b(?:the|my|your|our) )?"
 )
-_AFTER = rf"(?:['’]s)?(?P<picture> {_PICTURE}\b)?"
+_AFTER = rf"(?:['’]s)?(?: {_PICTURE}\b)?"
 _AND = r"(?:,? and |, | & )(?:the )?"
 _ACTS = re.compile(rf"{SEES}|{HAS_SEEN}", re.IGNORECASE)
 _UNKNOWN = re.compile(
@@ -27,8 +27,9 @@ _KIND = re.compile(r"^cam(?:era)? ?(?=\d+$)|^cam(?:era)? | cam(?:era)?$")
 """The part of a name that a question may leave out: "cam_1" is "camera 1"."""
 NO_NAMES = {"", "a", "an", "the", "my", "your", "our", "which", "what", "camera", "cam"}
 """Names that a question cannot name: "the camera" is a thing."""
+_ON_OR_DID = re.compile(r"\b(?:on|from|by|in|do|does|did) $", re.IGNORECASE)
 _GROUPS = ("other", "last", "first", "second", "side", "alone")
-SIDES = {"left", "right"}
+LEFT_OR_RIGHT = {"left", "right"}
 """Names that often mean something else after "camera": "is a camera left?"."""
 ORDINARY = BREAKS | FILLERS | EMPTY | OPENING | CLOSING
 """Words without a thing. Others after "camera front" show that it is none: "a camera table"."""
@@ -55,8 +56,8 @@ def split(question: str, cameras: Iterable[str]) -> tuple[str, list[str]]:
         return question, []
     any_name = _one_of(map(_pattern, names))
     before = _one_of(_pattern(spoken) for spoken in names if not spoken.isdigit())
-    after = _one_of(_pattern(spoken) for spoken in names if spoken not in SIDES)
-    sides = _one_of(SIDES.intersection(names))
+    after = _one_of(_pattern(spoken) for spoken in names if spoken not in LEFT_OR_RIGHT)
+    sides = _one_of(LEFT_OR_RIGHT.intersection(names))
     alone = _one_of(filter(None, map(_alone, itertools.chain(*names.values()))))
     mentioned = (
         rf"(?:\b(?P<other>{any_name}){_AND}(?P<last>{any_name})[\s_-]cam(?:era)?s?\b|"
@@ -71,12 +72,13 @@ def split(question: str, cameras: Iterable[str]) -> tuple[str, list[str]]:
         follows = re.match(r"\s+([\w’'-]+)", rest)
         if match["second"] and follows and follows[1].lower() not in ORDINARY:
             return match[0]  # "a camera table"
-        if match["side"] and not re.search(r"(?:\b(?:on|from|by|in|do|does|did) $)", _head(match)):
+        head = match.string[: match.start()]
+        if match["side"] and not _ON_OR_DID.search(head + (match["before"] or "")):
             return match[0]  # "is there a camera left?"
         for part in parts:
             same = names.get(_spoken(part), [])  # none for "İ", which matches "i"
             found.extend([part] if part in same else same)
-        if match.string[: match.start()].endswith(" of "):
+        if head.endswith(" of "):
             return "the image"  # "on the left of the rear camera"
         # "How many cups did the rear camera see?" is "How many cups did you see?"
         return " you " if not match["before"] and _ACTS.match(rest) else " "
@@ -84,11 +86,6 @@ def split(question: str, cameras: Iterable[str]) -> tuple[str, list[str]]:
     pattern = rf"(?<!\ba )(?<!\ban ){_BEFORE}{mentioned}{_AFTER}"
     text = re.sub(pattern, leave_out, question, flags=re.IGNORECASE)
     return (" ".join(text.split()) if found else question), list(dict.fromkeys(found))
-
-
-def _head(match: re.Match[str]) -> str:
-    """Return the question up to the camera, with the preposition."""
-    return match.string[: match.start()] + (match["before"] or "")
 
 
 def unknown(question: str, cameras: Iterable[str]) -> str | None:

@@ -86,7 +86,7 @@ class Thesaurus:
                 return count
         return 1
 
-    def first(self, words: tuple[str, ...]) -> list[tuple[int, list[Alternative]]]:
+    def beginnings(self, words: tuple[str, ...]) -> list[tuple[int, list[Alternative]]]:
         """Return ways to read the first words: how many, and what can stand for them.
 
         Two words may also be one that is written apart: "cell phone" is "cellphone".

@@ -271,7 +271,7 @@ def _missing(thesaurus: Thesaurus, words: tuple[str, ...]) -> list[str]:
     """Return the words that no word of the log can stand for, neither alone nor in a compound."""
     found, at = [], 0
     while at < len(words):
-        counts = [count for count, _ in thesaurus.first(words[at:])]
+        counts = [count for count, _ in thesaurus.beginnings(words[at:])]
         if not counts:
             found.append(words[at])
         at += max(counts, default=1)
@@ -377,7 +377,7 @@ def _readings(thesaurus: Thesaurus, words: tuple[str, ...]) -> tuple[_Reading, .
                 one.closeness * rest.closeness,
                 one.noun if start + count == len(words) else rest.strict,
             )
-            for count, one_of in thesaurus.first(words[start:])
+            for count, one_of in thesaurus.beginnings(words[start:])
             for one, rest in itertools.product(one_of, done[start + count])
         ]
         done[start] = sorted(found, key=lambda reading: -reading.closeness)[:MAX_READINGS]

@@ -102,8 +102,10 @@ BEGINNING = re.compile(
 _ADVERBS = r" (?:(?:ever|first|last|already|just|still) )*"
 HAS_SEEN = rf"{_ADVERBS}(?:seen|noticed|spotted)\b"
 SEES = rf"(?:{_ADVERBS}(?:see|sees|saw|notice|spot)\b|{_ADVERBS}(?:has|have){HAS_SEEN})"
-"""What follows a camera that sees something, after "did" or alone, and after "has". Not "found" or
-"seen" alone: "where was the camera last seen?" is about a camera."""
+"""What follows a camera that sees something: HAS_SEEN after "has the camera", SEES otherwise.
+
+"Seen" alone is not enough: "where was the camera last seen?" asks for a camera.
+"""
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
 _FIRST, _LAST = (
     rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|"
@@ -114,7 +116,10 @@ FIRST_SEEN = re.compile(_FIRST)
 LAST_SEEN = re.compile(rf"{_LAST}|\b(?:latest|most recent|most recently)\b|\bnow\W*$")
 """Words that ask for the oldest and for the newest frame."""
 VANISHED = frozenset({"disappear", "disappeared", "vanish", "vanished"})
-"""Words of a question after its last noun that do not mean any frame if they are alone."""
+"""Words that are left out at the end of a question, but not if they are all that is left of it.
+
+"What disappeared?" must find nothing rather than any frame.
+"""
 GONE = re.compile(
     rf"\b(?:{'|'.join(sorted(VANISHED))}|leave|go|gone|went)"
     r"(?: away| (?:from|out of) (?:view|sight))?\W*$"

@@ -45,7 +45,7 @@ from kosmos_ros.settings import parameter
 CAPTIONS = 3  # of each camera, before the requests
 TIMEOUT = 120.0  # s, for each caption and response of a loaded model
 POLL = 0.5  # s between looks at the state of the streamed goal
-FIRST_POLLS = 10  # at most, for the first phrase: Fast DDS sends lost data again after 3 s
+FIRST_POLLS = 10  # at most, until a phrase is shown: Fast DDS sends lost data again after 3 s
 MAX_FILES = 100  # annotated frames in the folder; new ones replace old ones
 WHOLE_QUESTION = "What is in this image?"
 REGION_QUESTION = "What is this?"

@@ -104,7 +104,7 @@ def test_a_camera_that_the_log_does_not_have_is_found(question, name):
 
 def test_a_long_list_of_names_takes_no_long_time():
     names = ["front", "left", "front_left", "cats", "dogs", "cats and dogs"]
-    for words in ("front, left, ", "cats and dogs and "):  # exponential: longer than the universe
+    for words in ("front, left, ", "cats and dogs and "):  # would not end in exponential time
         assert split(words * 60 + "x", names) == (words * 60 + "x", [])
 
 
