@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import importlib
 import importlib.util
+import io
 import itertools
 import os
 import signal
@@ -298,6 +299,11 @@ def output_failed(program: str, error: OSError, code: int = 1) -> NoReturn:
 def _prepare() -> None:
     """Open the standard streams, and give signals their default action."""
     _open_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # With PYTHONUNBUFFERED, print writes a line and its end separately, and another
+            # program on the same pipe can write between them.
+            stream.reconfigure(line_buffering=True, write_through=False)
     for number in (*SIGNALS, signal.SIGALRM):  # the parent may have ignored some
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the parent may have blocked some

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command kosmos on drawn scenes, with the embedded model."""
 
+import functools
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -623,6 +625,28 @@ def test_help_that_cannot_be_written_is_an_error(word):
             )
         said = "kosmos: standard output: No space left on device\n"
         assert (ended.returncode, ended.stderr) == (1, said)
+
+
+def test_each_line_is_one_write(tmp_path):
+    """Otherwise another program on the same pipe can write between a line and its end."""
+    with ObservationLog.open(tmp_path / "memory.db") as log:
+        log.add([Observation(stamp, "front", "a red cup") for stamp in (1, 2)])
+    words = ["recall", tmp_path / "memory.db", "red cup", "--camera"]
+    for camera, count in (("front", 2), ("rear", 1)):
+        # A packet of this socket is what one call has written.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            subprocess.run(
+                [sys.executable, "-m", "kosmos_ros.cli", *words, camera],
+                stdout=theirs,
+                stderr=theirs,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                timeout=PATIENCE,
+            )
+            theirs.close()
+            packets = list(iter(functools.partial(ours.recv, 2**16), b""))
+        assert [packet.count(b"\n") for packet in packets] == [1] * count
+        assert all(packet.endswith(b"\n") for packet in packets)
 
 
 def test_a_closed_standard_output_is_an_error(drawn):
