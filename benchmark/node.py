@@ -23,8 +23,9 @@ from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
+from benchmark.captions import BRIEF
 from benchmark.report import Result
-from benchmark.subjects import BRIEF, Subject, frames
+from benchmark.subjects import Subject, frames
 from kosmos_ros.kosmos2 import grounding
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.ros.bridge import ImageDecoder

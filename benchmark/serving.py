@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmark.captions import BRIEF
 from benchmark.engine import measured, percentile
 from benchmark.report import Result
-from benchmark.subjects import BRIEF, Subject, frames
+from benchmark.subjects import Subject, frames
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.images.decode import decode_compressed
 from kosmos_ros.kosmos2 import prompts

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmark.captions import BRIEF, DETAILED
 from benchmark.engine import TOKENS, measured
 from benchmark.report import GENERATE, Result
-from benchmark.subjects import BRIEF, DETAILED, Subject
+from benchmark.subjects import Subject
 from kosmos_ros.kosmos2.answers import Answer
 from kosmos_ros.kosmos2.prompts import Prompt
 from kosmos_ros.kosmos2.query import Earlier, Generation, Query

@@ -14,8 +14,9 @@ import transformers
 from PIL import Image
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
+from benchmark.captions import DETAILED, Script
 from kosmos_ros import shapes
-from kosmos_ros.kosmos2 import grounding, loading, prompts
+from kosmos_ros.kosmos2 import grounding, loading
 from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.grounding import Caption
 from kosmos_ros.kosmos2.prompts import Prompt
@@ -27,7 +28,6 @@ FLORENCE_2 = hasattr(transformers, "Florence2Config")
 """Whether transformers has Florence-2."""
 
 STD = 0.02  # of random weights, as KOSMOS-2 initialises them
-BRIEF, DETAILED = (prompts.caption(task) for task in prompts.CAPTION_TASKS)
 
 
 class Subject:
@@ -37,6 +37,8 @@ class Subject:
         self.name = name
         self.engine = engine
         self.processor = processor
+        engine._ngrams = None  # see benchmark.captions
+        self.script: Script | None = None  # of random weights on a CPU
         # Otherwise transformers 4 records the vision tower for gradients.
         self.model = engine.model.requires_grad_(False)
 
@@ -70,6 +72,7 @@ class Subject:
             do_sample=False,
             # transformers 5 does not read it from the model's configuration.
             no_repeat_ngram_size=self.engine.info.no_repeat_ngram_size,
+            logits_processor=[self.script] if self.script else [],
         )
 
     def inputs(self, frame: np.ndarray, prompt: Prompt) -> dict[str, Any]:
@@ -128,7 +131,14 @@ def full(device: str, layers: int | None = None) -> Subject:
         transformers=transformers.__version__,
         torch=torch.__version__,
     )
-    return Subject("full size", Engine(model, processor, info, location_grammar=False), processor)
+    subject = Subject(
+        "full size", Engine(model, processor, info, location_grammar=False), processor
+    )
+    if place.type == "cpu":
+        subject.script = Script(len(subject.engine.token_ids(DETAILED.text)))
+        passes = subject.engine._decoder._passes
+        passes._rules = (*passes._rules, subject.script)
+    return subject
 
 
 def florence(place: torch.device, dtype: torch.dtype) -> Callable[[int], int]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from kosmos_ros.errors import CancelledError, GenerationError, KosmosError
 from kosmos_ros.kosmos2.drafts import Draft, Drafts
 from kosmos_ros.kosmos2.grounding import TAG, refined
+from kosmos_ros.kosmos2.ngrams import LENGTH, Ngrams
 from kosmos_ros.kosmos2.query import Generation, Query
 from kosmos_ros.kosmos2.tokens import PromptTokens, Tokens
 from kosmos_ros.kosmos2.written import Token
@@ -25,17 +26,25 @@ Answer = Generation | KosmosError
 class Row:
     """A query in the batch, and its answer so far.
 
+    `ngrams` propose tokens without an earlier answer; None: there are no such drafts.
     `refine`: the answer has `location_points`; see grounding.refined.
     """
 
     def __init__(
-        self, query: Query, prompt: PromptTokens, tokens: Tokens, drafts: Drafts, refine: bool
+        self,
+        query: Query,
+        prompt: PromptTokens,
+        tokens: Tokens,
+        drafts: Drafts,
+        ngrams: Ngrams | None,
+        refine: bool,
     ) -> None:
         self.query = query
         self.prompt = prompt
         self.limit = min(query.max_new_tokens, tokens.context - len(prompt.ids))
         self._tokens, self._cells, self._refine = tokens, drafts.cells, refine
         self._draft = Draft(query.earlier.ids, drafts) if query.earlier else None
+        self._ngrams = ngrams
         self._new: list[int] = []  # written tokens
         # Those of each token of `_new` and of its neighbours, as Decoder.step returns them.
         self._probabilities: list[list[float]] = []
@@ -60,8 +69,16 @@ class Row:
 
     def propose(self, window: int) -> list[int]:
         """Return a draft of the next tokens, for a pass of `window` tokens."""
-        room = min(window, self.left) - 1
-        return self._draft.propose(self._new, room) if self._draft else []
+        if self._draft is None:
+            return [token for token, _ in self.usual(window)]
+        return self._draft.propose(self._new, min(window, self.left) - 1)
+
+    def usual(self, window: int) -> list[tuple[int, float]]:
+        """Return what usually follows, for a pass of `window` tokens; see Ngrams.following."""
+        if self._ngrams is None:
+            return []
+        last = [*self.prompt.ids[-LENGTH:], *self._new[-LENGTH:]][-LENGTH:]
+        return self._ngrams.following(last, min(window, self.left) - 1)
 
     def advance(self, written: Sequence[Token]) -> None:
         """Add the tokens of a pass, up to the end of the answer, and report the text so far."""
@@ -113,7 +130,7 @@ class Row:
         )
 
     def answer(self, window: int) -> Answer:
-        """Return the answer of a row that is done.
+        """Return the answer of a row that is done, and learn from it.
 
         Its `gain` is that of passes of `window` tokens, whether or not the row has used a draft.
         """
@@ -122,6 +139,8 @@ class Row:
         if self._failed:
             return GenerationError("the model's output is not finite; try another dtype")
         answer = self.read()
+        if self._ngrams is not None:
+            self._ngrams.learn(self.prompt.ids[-LENGTH:], self._new)
         if self._draft is None:
             return answer
         return dataclasses.replace(answer, gain=self._draft.gain(self._new, window))

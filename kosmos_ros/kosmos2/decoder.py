@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kosmos_ros.kosmos2.cuda_graphs import Cuda, Graphs, any_shape, upload
-from kosmos_ros.kosmos2.passes import WINDOW, Passes
+from kosmos_ros.kosmos2.passes import FIRST_WINDOW, WINDOW, Passes
 from kosmos_ros.kosmos2.rows import CACHE_STEP, rounded_positions, rounded_rows
 from kosmos_ros.kosmos2.rule import Rule
 from kosmos_ros.kosmos2.written import Token, Written
@@ -49,7 +49,7 @@ class NewRow:
     image: EncodedImage
     ids: Sequence[int]  # of the prompt, after the prefix; 1 or more
     limit: int  # maximum number of tokens to write
-    draft: Sequence[int] = ()  # of the first tokens; shorter than `limit` and WINDOW
+    draft: Sequence[int] = ()  # of the first tokens; shorter than `limit` and `first_window`
 
 
 class Decoder:
@@ -181,6 +181,10 @@ class Decoder:
     def window(self, rows: int) -> int:
         """Return the largest number of tokens that a pass of `rows` rows gives each row."""
         return self._passes.window(rows)
+
+    def first_window(self, rows: int) -> int:
+        """Return the same for the first pass of `rows` rows that join together."""
+        return self.window(rows) if self.graphs.fixed else max(WINDOW, FIRST_WINDOW // rows)
 
     def _launch(self, drafts: Sequence[Sequence[int]]) -> Written:
         """Begin a pass of all rows."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 """Largest number of tokens that a pass gives a row: those of its draft, and one more."""
+FIRST_WINDOW = 64
+"""The same for the first pass of all rows together, if it needs no fixed shape. It reads the image
+and the prompt anyway, so it takes hardly longer with a draft of a whole caption."""
 
 
 class Passes:
@@ -59,7 +62,7 @@ class Passes:
         self._image = image
         self._rules = rules
         self._neighbours = neighbours
-        self._window = torch.arange(WINDOW, device=self.device)
+        self._window = torch.arange(FIRST_WINDOW, device=self.device)
         self.plain = all(block.plain for block in self._blocks)  # weights are not quantized
         self.kernels = self._triton(model)
         self.rows = Rows(self._blocks, self.device, self._dtype)

@@ -9,6 +9,7 @@ as on a GPU: in few shapes, one step ahead, with recorded steps (tape.py).
 import contextlib
 import re
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from torch.nn import functional
 from kosmos_ros.errors import CancelledError
 from kosmos_ros.kosmos2 import decoder as decoder_module
 from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.answers import Row
 from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Graphs
 from kosmos_ros.kosmos2.decoder import PADDED_LENGTHS, Decoder, EncodedImage
 from kosmos_ros.kosmos2.engine import DRAFT_COST, Engine
@@ -270,9 +272,29 @@ def test_a_right_draft_gives_an_answer_in_few_passes(engine, images, graphs, mon
     query = Query(images[0], PROMPTS[1], 60, earlier=Earlier(expected.ids))
     (answer,) = one.generate_batch([query])
     assert near(answer, expected)
-    assert 1 + len(passes) == -(-len(expected.ids) // WINDOW)
-    assert answer.gain == len(expected.ids) / (1 + len(passes))
+    after_first = len(expected.ids) - one._decoder.first_window(1)
+    assert len(passes) == max(-(-after_first // WINDOW), 0)
+    assert answer.gain == len(expected.ids) / -(-len(expected.ids) // WINDOW)
     assert all(0 < len(draft) < WINDOW for (draft,) in passes)
+
+
+@pytest.mark.parametrize(("rows", "window"), [(1, 64), (2, 32), (3, 21), (4, 16), (8, 16)])
+def test_a_first_pass_of_any_shape_checks_a_whole_caption(engine, recorded, images, rows, window):
+    assert engine._decoder.first_window(rows) == window
+    assert recorded._decoder.first_window(rows) == WINDOW
+    expected = engine.generate(images[0], PROMPTS[1], 60)
+    query = Query(images[0], PROMPTS[1], 60, earlier=Earlier(expected.ids))
+    engine.add([query, *[replace(query) for _ in range(rows - 1)]])
+    engine.step()
+    written = [row.left for row in engine._rows]
+    assert written == [60 - window] * (rows if len(expected.ids) > window else 0)
+    while engine._rows:
+        engine.step()
+
+
+def single_steps():
+    """A context in which no answer has a draft of what usually follows."""
+    return mock.patch.object(Row, "usual", lambda *_: [])
 
 
 def test_drafts_that_do_not_pay_are_not_used(engine, images, monkeypatch):
@@ -284,9 +306,75 @@ def test_drafts_that_do_not_pay_are_not_used(engine, images, monkeypatch):
     for gain, uses in ((0.9 * COST, False), (1.1 * COST, True)):
         passes.clear()
         query = Query(images[0], PROMPTS[1], 60, earlier=Earlier(expected.ids, gain))
-        (answer,) = engine.generate_batch([query])
-        assert any(passes) == uses
+        with single_steps():
+            (answer,) = engine.generate_batch([query])
+        assert (1 + len(passes) < len(expected.ids)) == uses
         assert (answer.ids, answer.gain > COST) == (expected.ids, True)
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """An engine that has not written anything yet, and the drafts of its passes."""
+    engine, passes = Engine.load("shapes", device="cpu"), []
+    launch = engine._decoder._launch
+    monkeypatch.setattr(
+        engine._decoder, "_launch", lambda drafts: passes.append(drafts) or launch(drafts)
+    )
+    return engine, passes
+
+
+@pytest.mark.parametrize("prompt", PROMPTS[:2])
+def test_what_usually_follows_saves_passes_and_changes_no_answer(fresh, alone_on, prompt):
+    engine, passes = fresh
+    counts = []
+    for image, expected in alone_on(prompt):
+        passes.clear()
+        assert near(engine.generate(image, prompt, 60), expected)
+        counts.append((1 + len(passes)) / len(expected.ids))
+    assert counts[0] == 1.0
+    assert np.mean(counts[-10:]) < 0.7
+
+
+@pytest.fixture
+def alone_on(engine):
+    """Return encodings of different scenes, each with its answer token by token."""
+    rng = np.random.default_rng(14)
+
+    def pairs(prompt):
+        images = engine.encode_batch([render(sample_scene(rng, 320, 240)) for _ in range(30)])
+        with single_steps():
+            return [(image, engine.generate(image, prompt, 60)) for image in images]
+
+    return pairs
+
+
+def test_a_decoder_that_runs_ahead_proposes_nothing_usual(recorded, images, monkeypatch):
+    passes, launch = [], recorded._decoder._launch
+    monkeypatch.setattr(
+        recorded._decoder, "_launch", lambda drafts: passes.append(drafts) or launch(drafts)
+    )
+    for _ in range(5):
+        recorded.generate(images[0], PROMPTS[1], 60)
+    assert not any(passes)
+
+
+@pytest.mark.parametrize(
+    ("usual", "width"),
+    [
+        ([[]], 1),
+        ([[1.0]], 2),
+        ([[0.5]], 1),  # the pass takes longer than it saves
+        ([[0.5, 0.5, 0.5]], 4),
+        ([[1.0] * 15], 16),
+        ([[1.0] * 3 + [0.15] * 12], 4),
+        ([[1.0, 1.0], [], [], []], 1),  # three rows would only wait
+        ([[1.0, 1.0], [1.0, 1.0], [1.0], []], 3),
+    ],
+)
+def test_a_pass_has_as_many_tokens_as_pay(engine, usual, width):
+    usual = [[(7, right) for right in each] for each in usual]
+    best, rate = engine._best_width(usual)
+    assert (best, rate > 1.0) == (width, width > 1)
 
 
 class Client:
@@ -328,7 +416,8 @@ def test_running_a_step_ahead_changes_no_progress_and_no_answer(
             Client(images[image], PROMPTS[prompt], limit, stop, last)
             for image, prompt, limit, stop, last in asked
         ]
-        answers = run(one, [client.query for client in clients], joins)
+        with single_steps():
+            answers = run(one, [client.query for client in clients], joins)
         assert not one._rows
         results.append((clients, answers))
     (clients, answers), (others, found) = results
@@ -354,7 +443,8 @@ def test_a_step_begins_before_the_previous_one_is_read(monkeypatch, engine, reco
             lambda drafts, launch=launch: events.append("begun") or launch(drafts),
         )
         query = Query(images[0], PROMPTS[0], 3, stopped=lambda: events.append("asked"))
-        one.generate_batch([query])
+        with single_steps():
+            one.generate_batch([query])
         found[one], events[:] = events[1:], []  # `stopped` is called once before the first step
     # The first pass began when the row joined.
     assert found[engine] == ["read", "asked", *["begun", "read", "asked"] * 2]

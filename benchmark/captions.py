@@ -1,0 +1,87 @@
+# Copyright 2026 Kosmos ROS maintainers
+# SPDX-License-Identifier: Apache-2.0
+"""Captions that the engine writes after others, and texts for a model with random weights.
+
+An engine on a CPU proposes what usually followed in its earlier answers. If it described the same
+scene again and again, that would be the whole caption. So the drafts are off, except where each
+scene is new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.engine import Engine
+from kosmos_ros.kosmos2.ngrams import LENGTH, Ngrams
+from kosmos_ros.shapes.rendering import render
+from kosmos_ros.shapes.scenes import sample_scene
+
+SEED = 4  # of scenes that no other part of the benchmark shows
+BRIEF, DETAILED = (prompts.caption(task) for task in prompts.CAPTION_TASKS)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A drawn scene, and what the embedded model says about it."""
+
+    frame: np.ndarray  # (H, W, 3) uint8
+    ids: tuple[int, ...]  # of the tokens of its detailed caption
+
+
+def described(count: int, tokens: int, size: tuple[int, int] = (640, 480)) -> list[Described]:
+    """Return different scenes whose detailed captions have `tokens` tokens or more."""
+    engine = Engine.load("shapes", device="cpu")
+    found: list[Described] = []
+    number = 0
+    while len(found) < count:
+        rng = np.random.default_rng([SEED, number])
+        frame = render(sample_scene(rng, *size, counts=(4,)))
+        answer = engine.generate(engine.encode(frame), DETAILED.text, 128)
+        if answer.tokens >= tokens:
+            found.append(Described(frame, answer.ids))
+        number += 1
+    return found
+
+
+@contextlib.contextmanager
+def ngrams(engine: Engine, texts: Sequence[Sequence[int]] = ()) -> Iterator[None]:
+    """Let an engine propose what usually follows, after it has written these captions."""
+    known = Ngrams(engine._drafts.cells)
+    for ids in texts:
+        known.learn(engine.token_ids(DETAILED.text)[-LENGTH:], ids)
+    before, engine._ngrams = engine._ngrams, known
+    try:
+        yield
+    finally:
+        engine._ngrams = before
+
+
+class Script:
+    """Makes a model on a CPU write given tokens: a Rule, and a logits processor of generate."""
+
+    def __init__(self, prompt: int) -> None:
+        """`prompt`: the number of tokens of the prompt, including those of the image."""
+        self._prompt = prompt
+        self.ids: Sequence[int] = ()  # empty: the model writes its own tokens
+
+    def restrict(self, scores: Tensor, tokens: Tensor, newest: Tensor) -> Tensor:
+        if not self.ids:
+            return scores
+        at = (newest + 1 - self._prompt).clamp(0, len(self.ids) - 1)
+        wanted = torch.tensor(self.ids)[at].unsqueeze(-1)
+        return torch.full_like(scores, float("-inf")).scatter(-1, wanted, 0.0)
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        newest = torch.full((len(ids), 1), ids.shape[1] - 1)
+        return self.restrict(scores.unsqueeze(1), ids, newest).squeeze(1)
+
+    def for_kernels(self) -> dict[str, Any]:
+        raise NotImplementedError("a script is for a CPU, which has no kernels")
