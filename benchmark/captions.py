@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Captions that the engine writes after others, and texts for a model with random weights.
 
-An engine on a CPU proposes what usually followed in its earlier answers. If it described the same
-scene again and again, that would be the whole caption. So the drafts are off, except where each
-scene is new.
+A node's engine on a CPU proposes what usually followed in its earlier answers. If it described the
+same scene again and again, that would be the whole caption. So the engines of the benchmark have
+no n-grams, except where each scene is new.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,14 +35,14 @@ class Described:
     ids: tuple[int, ...]  # of the tokens of its detailed caption
 
 
-def described(count: int, tokens: int, size: tuple[int, int] = (640, 480)) -> list[Described]:
-    """Return different scenes whose detailed captions have `tokens` tokens or more."""
-    engine = Engine.load("shapes", device="cpu")
+def described(count: int, tokens: int, others: int = 0) -> list[Described]:
+    """Return `others` and then `count` different scenes whose captions have `tokens` or more."""
+    engine = Engine.load("shapes", device="cpu", threads=torch.get_num_threads())
     found: list[Described] = []
     number = 0
-    while len(found) < count:
+    while len(found) < others + count:
         rng = np.random.default_rng([SEED, number])
-        frame = render(sample_scene(rng, *size, counts=(4,)))
+        frame = render(sample_scene(rng, 640, 480, counts=(4,)))
         answer = engine.generate(engine.encode(frame), DETAILED.text, 128)
         if answer.tokens >= tokens:
             found.append(Described(frame, answer.ids))
@@ -51,17 +50,20 @@ def described(count: int, tokens: int, size: tuple[int, int] = (640, 480)) -> li
     return found
 
 
-@contextlib.contextmanager
-def ngrams(engine: Engine, texts: Sequence[Sequence[int]] = ()) -> Iterator[None]:
-    """Let an engine propose what usually follows, after it has written these captions."""
-    known = Ngrams(engine._drafts.cells)
-    for ids in texts:
-        known.learn(engine.token_ids(DETAILED.text)[-LENGTH:], ids)
-    before, engine._ngrams = engine._ngrams, known
-    try:
-        yield
-    finally:
-        engine._ngrams = before
+class Learning:
+    """A context in which an engine has n-grams: those of `texts`, and of what it writes there."""
+
+    def __init__(self, engine: Engine, texts: Sequence[Sequence[int]] = ()) -> None:
+        self._engine = engine
+        self._known = Ngrams(engine._drafts.cells)
+        for ids in texts:
+            self._known.learn(engine.token_ids(DETAILED.text)[-LENGTH:], ids)
+
+    def __enter__(self) -> None:
+        self._engine._ngrams = self._known
+
+    def __exit__(self, *_: object) -> None:
+        self._engine._ngrams = None
 
 
 class Script:

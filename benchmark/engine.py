@@ -32,7 +32,7 @@ from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Earlier, Query
 
 TOKENS = 40  # of a caption
-EARLIER = 60  # captions of other scenes before the first one that is measured
+EARLIER = 60  # captions of other scenes, whose n-grams the engine knows
 SHORT_TOKENS = 8  # of a shorter caption; the difference gives the time of a token
 CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
@@ -48,42 +48,44 @@ BANDWIDTH_BYTES = 2**30  # of the array that is read; larger than any cache
 def latency(subject: Subject, runs: int) -> Iterator[Result]:
     """Measure the time from a frame to a caption of 40 tokens, and to its first token.
 
-    Each caption is of a new scene, after EARLIER captions of others. Random weights write the
-    captions of the embedded model on a CPU, where the text matters for the engine's drafts.
+    Each frame shows a new scene. Captions are measured without drafts and, on a CPU, also with the
+    n-grams of EARLIER captions of other scenes. There, random weights write the captions of the
+    embedded model, because the text matters for such drafts.
     """
-    scenes = captions.described(EARLIER + runs + 1, TOKENS)
-    known = [scene.ids for scene in scenes[:EARLIER]]
-    scenes = scenes[EARLIER:]
+    fixed = subject.engine._decoder.graphs.fixed  # has no n-grams
+    scenes = captions.described(runs + 1, TOKENS, 0 if fixed else EARLIER)
+    known, scenes = scenes[: -runs - 1], scenes[-runs - 1 :]
 
-    def script(run: int) -> np.ndarray:
+    def write(run: int, tokens: int, by: Callable[..., object]) -> None:
         if subject.script:
             subject.script.ids = scenes[run].ids
-        return scenes[run].frame
+        by(scenes[run].frame, DETAILED, tokens)
 
     def mine(run: int, tokens: int = TOKENS) -> None:
-        subject.ours(script(run), DETAILED, tokens)
+        write(run, tokens, subject.ours)
 
     def other(run: int, tokens: int = TOKENS) -> None:
-        subject.theirs(script(run), DETAILED, tokens)
+        write(run, tokens, subject.theirs)
 
-    def without(run: int) -> None:
-        with mock.patch.object(subject.engine, "_ngrams", None):
+    learned = captions.Learning(subject.engine, [scene.ids for scene in known])
+
+    def drafted(run: int) -> None:
+        with learned:
             mine(run)
 
-    # A GPU's passes run ahead, so there are no n-grams.
-    more = () if subject.engine._decoder.graphs.fixed else (without,)
-    with captions.ngrams(subject.engine, known):
-        ours, theirs, *plain = measured(subject, runs, mine, other, *more)
+    ours, theirs, *short = measured(subject, runs, mine, other, *([] if fixed else [drafted]))
+    first = measured(subject, runs, lambda run: mine(run, 1), lambda run: other(run, 1))
+    if subject.script:
+        subject.script.ids = ()
     name = f"{subject.name}: image to {TOKENS}-token caption"
     for part in (50, 95):
         against = GENERATE, percentile(theirs, part)
         yield Result(f"{name}, p{part}", percentile(ours, part), "ms", *against)
-    for times in plain:
-        against = "without n-grams", percentile(times, 50)
-        yield Result(f"{name}, p50", percentile(ours, 50), "ms", *against)
-    ours, theirs = measured(subject, runs, lambda run: mine(run, 1), lambda run: other(run, 1))
-    if subject.script:
-        subject.script.ids = ()
+    for times in short:
+        for title, plain in ((GENERATE, theirs), ("without n-grams", ours)):
+            against = title, percentile(plain, 50)
+            yield Result(f"{name} with n-grams, p50", percentile(times, 50), "ms", *against)
+    ours, theirs = first
     name = f"{subject.name}: image to first token, p50"
     yield Result(name, percentile(ours, 50), "ms", GENERATE, percentile(theirs, 50))
 
@@ -336,7 +338,7 @@ def agreement(subject: Subject, count: int) -> Iterator[Result]:
     views = frames(8, 3)
     encoded = subject.engine.encode_batch(views)
     same = done = 0
-    with captions.ngrams(subject.engine):
+    with captions.Learning(subject.engine):
         while done < count:
             size = min(int(rng.integers(1, 9)), count - done)
             requested = [(int(rng.integers(len(views))), _any_prompt(rng)) for _ in range(size)]
@@ -432,7 +434,7 @@ def joins(subject: Subject, count: int) -> Iterator[Result]:
         alone.append(ids)
     left = list(queries)
     answers: dict[Query, Answer] = {}
-    with captions.ngrams(subject.engine, alone):
+    with captions.Learning(subject.engine, alone):
         while len(answers) < count:
             joining = int(rng.integers(0, 4))
             subject.engine.add(left[:joining])

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ class Stream:
 def streams(subject: Subject, runs: int) -> Iterator[Result]:
     """Measure a caption with a draft, with the encoding of its frame.
 
-    Compares it with generate, and with the same caption without a draft. Drafts are always used,
-    also where the node would not use them.
+    Compares it with generate, and with the same caption without a draft. As in a node, the engine
+    knows the mean gain of the stream's drafts, and uses none if they do not pay.
     """
     for motion in MOTIONS:
         for stream in _random(subject, motion) if subject.random else _filmed(subject, motion):
@@ -59,6 +60,7 @@ def cameras(subject: Subject, runs: int) -> Iterator[Result]:
     """Measure captions per second of several streams at once, with and without drafts."""
     for motion in list(MOTIONS)[:2]:
         stream = next(_random(subject, motion) if subject.random else _filmed(subject, motion))
+        stream = dataclasses.replace(stream, earlier=_measured(subject, stream))
 
         def ours(run: int, drafted: bool, stream: Stream = stream) -> None:
             numbers = [(run + camera) % len(stream.frames) for camera in range(STREAMS)]
@@ -79,6 +81,7 @@ def cameras(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 def _measure(subject: Subject, stream: Stream, runs: int, name: str) -> Iterator[Result]:
+    stream = dataclasses.replace(stream, earlier=_measured(subject, stream))
     gains = []
 
     def ours(run: int, earlier: Earlier | None) -> None:
@@ -129,6 +132,19 @@ def _random(subject: Subject, motion: str) -> Iterator[Stream]:
     for number in range(1, wrong + 1):
         ids[number * len(ids) // (wrong + 1)] += 1
     yield Stream(DETAILED, [frame], [Earlier(tuple(ids))], TOKENS)
+
+
+def _measured(subject: Subject, stream: Stream) -> list[Earlier]:
+    """Return the earlier captions of a stream with the mean gain of their drafts."""
+    gains = []
+    for frame, earlier in zip(stream.frames, stream.earlier, strict=True):
+        image = subject.engine.encode(frame)
+        query = Query(image, stream.prompt.text, stream.limit, earlier=earlier)
+        (answer,) = subject.engine.generate_batch([query])
+        assert isinstance(answer, Generation), answer
+        gains.append(answer.gain)
+    mean = statistics.fmean(gains)
+    return [dataclasses.replace(earlier, gain=mean) for earlier in stream.earlier]
 
 
 def _earlier(answer: Answer) -> Earlier:

@@ -37,7 +37,6 @@ class Subject:
         self.name = name
         self.engine = engine
         self.processor = processor
-        engine._ngrams = None  # see benchmark.captions
         self.script: Script | None = None  # of random weights on a CPU
         # Otherwise transformers 4 records the vision tower for gradients.
         self.model = engine.model.requires_grad_(False)

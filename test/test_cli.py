@@ -629,8 +629,9 @@ def test_help_that_cannot_be_written_is_an_error(word):
 
 def test_each_line_is_one_write(tmp_path):
     """Otherwise another program on the same pipe can write between a line and its end."""
+    long = "a red cup" + " and a red cup" * 1000
     with ObservationLog.open(tmp_path / "memory.db") as log:
-        log.add([Observation(stamp, "front", "a red cup") for stamp in (1, 2)])
+        log.add([Observation(1, "front", long), Observation(2, "front", "a red cup")])
     words = ["recall", tmp_path / "memory.db", "red cup", "--camera"]
     for camera, count in (("front", 2), ("rear", 1)):
         # A packet of this socket is what one call has written.

@@ -26,7 +26,7 @@ Answer = Generation | KosmosError
 class Row:
     """A query in the batch, and its answer so far.
 
-    `ngrams` propose tokens without an earlier answer; None: there are no such drafts.
+    `ngrams` propose tokens and learn from the answer; None: there are none.
     `refine`: the answer has `location_points`; see grounding.refined.
     """
 
@@ -64,14 +64,13 @@ class Row:
 
     @property
     def gain(self) -> float:
-        """Tokens that a pass with drafts is expected to give."""
+        """Tokens that a pass with drafts by the earlier answer is expected to give."""
         return self.query.earlier.gain if self.query.earlier else 1.0
 
     def propose(self, window: int) -> list[int]:
-        """Return a draft of the next tokens, for a pass of `window` tokens."""
-        if self._draft is None:
-            return [token for token, _ in self.usual(window)]
-        return self._draft.propose(self._new, min(window, self.left) - 1)
+        """Return a draft by the earlier answer, for a pass of `window` tokens."""
+        room = min(window, self.left) - 1
+        return self._draft.propose(self._new, room) if self._draft else []
 
     def usual(self, window: int) -> list[tuple[int, float]]:
         """Return what usually follows, for a pass of `window` tokens; see Ngrams.following."""
@@ -129,10 +128,11 @@ class Row:
             ids=tuple(self._new),
         )
 
-    def answer(self, window: int) -> Answer:
+    def answer(self, first: int, window: int) -> Answer:
         """Return the answer of a row that is done, and learn from it.
 
-        Its `gain` is that of passes of `window` tokens, whether or not the row has used a draft.
+        Its `gain` is that of a first pass of `first` tokens and others of `window` tokens, whether
+        or not the row has used a draft.
         """
         if self._stopped:
             return CancelledError("generation was stopped")
@@ -143,4 +143,4 @@ class Row:
             self._ngrams.learn(self.prompt.ids[-LENGTH:], self._new)
         if self._draft is None:
             return answer
-        return dataclasses.replace(answer, gain=self._draft.gain(self._new, window))
+        return dataclasses.replace(answer, gain=self._draft.gain(self._new, first, window))

@@ -184,7 +184,7 @@ class Decoder:
 
     def first_window(self, rows: int) -> int:
         """Return the same for the first pass of `rows` rows that join together."""
-        return self.window(rows) if self.graphs.fixed else max(WINDOW, FIRST_WINDOW // rows)
+        return WINDOW if self.graphs.fixed else max(WINDOW, FIRST_WINDOW // rows)
 
     def _launch(self, drafts: Sequence[Sequence[int]]) -> Written:
         """Begin a pass of all rows."""

@@ -77,12 +77,15 @@ class Draft:
             proposal[0] = self._drafts.moved(before, written[-1], proposal[0])
         return proposal
 
-    def gain(self, answer: Sequence[int], window: int) -> float:
-        """Return how many tokens of `answer` each pass of `window` tokens would have given."""
+    def gain(self, answer: Sequence[int], first: int, window: int) -> float:
+        """Return how many tokens of `answer` each pass would have given.
+
+        The first pass has `first` tokens, and each other one has `window` tokens.
+        """
         draft, done, passes = copy.copy(self), 0, 0
         draft._after = draft._seen = 0
         while done < len(answer):
-            proposal = draft.propose(answer[:done], window - 1)
+            proposal = draft.propose(answer[:done], (window if passes else first) - 1)
             done += 1 + agreed(proposal, answer[done:])
             passes += 1
         return len(answer) / max(passes, 1)

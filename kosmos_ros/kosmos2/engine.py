@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,8 +25,8 @@ from kosmos_ros.kosmos2.drafts import Drafts
 from kosmos_ros.kosmos2.grammar import Grammar
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, NEIGHBOURS, neighbours
 from kosmos_ros.kosmos2.loading import DTYPES, ModelInfo, torch
-from kosmos_ros.kosmos2.ngrams import Ngrams
-from kosmos_ros.kosmos2.passes import WINDOW
+from kosmos_ros.kosmos2.ngrams import LEAST, Ngrams
+from kosmos_ros.kosmos2.passes import FIRST_WINDOW, WINDOW
 from kosmos_ros.kosmos2.pixels import Pixels
 from kosmos_ros.kosmos2.query import Generation, Query, never
 from kosmos_ros.kosmos2.repetition import NoRepeat
@@ -48,10 +49,8 @@ measured with the embedded model and two threads. GPU: estimated from measuremen
 weights of KOSMOS-2's size (docs/performance.md), namely from differences between captions, and
 with quantized weights from times on the GPU and 0.6 ms for the host."""
 NARROW_COST = 1.6
-"""The same for a pass of two tokens of each row, on a CPU. It was 1.1 to 1.7 with one to eight
-rows; a pass of three or four tokens takes hardly longer."""
-FIRST_LEAST = 0.5
-"""Smallest probability of a usual token in a first pass, which takes hardly longer with it."""
+"""The same for a pass of two tokens of each row, on a CPU: 1.35 to 1.7 with the embedded model and
+1.1 to 1.7 with weights of KOSMOS-2's size, for one to eight rows and two threads."""
 
 
 class Engine:
@@ -67,6 +66,7 @@ class Engine:
         info: ModelInfo,
         location_grammar: bool = True,
         refine_boxes: bool = True,
+        ngrams: bool = False,
     ) -> None:
         self.info = info
         self.model = model
@@ -78,7 +78,11 @@ class Engine:
             int(text.max_position_embeddings),
         )
         self._drafts = Drafts(tokens.locations)
-        self._ngrams: Ngrams | None = Ngrams(self._drafts.cells)
+        # On a GPU a step begins before the one before is read, so short drafts would not pay. With
+        # fewer bits than 32, the same prompt could have other tokens after other answers.
+        exact = self._device.type == "cpu" and info.dtype == "float32"
+        exact = exact and info.quantization == "none"
+        self._ngrams = Ngrams(self._drafts.cells) if ngrams and exact else None
         self._refine = refine_boxes
         # A stage of `encode`: the model's input (1, 3, S, S) for an image (H, W, 3) uint8 RGB.
         self.pixels = Pixels(
@@ -111,14 +115,18 @@ class Engine:
         *,
         location_grammar: bool = True,
         refine_boxes: bool = True,
+        ngrams: bool = False,
         **options: Any,
     ) -> Engine:
         """Load `model` with the options of loading.load; see there for the errors.
 
         `location_grammar` keeps every box well formed. If false, the model may write any tokens.
         `refine_boxes` adds `location_points` to answers: see grounding.refined.
+        `ngrams`: on a CPU and in float32, answers have drafts by what followed the same tokens in
+        earlier answers of the engine. They make answers faster, but earlier answers then change
+        the last digits of scores and boxes.
         """
-        return cls(*loading.load(model, **options), location_grammar, refine_boxes)
+        return cls(*loading.load(model, **options), location_grammar, refine_boxes, ngrams)
 
     @torch.inference_mode()
     def warm_up(self, most: int, tokens: int = Query.max_new_tokens) -> None:
@@ -239,9 +247,6 @@ class Engine:
         must call `clear` then.
         """
         rows = []
-        # On a GPU a step begins before the one before is read, so short drafts do not pay.
-        waits = self._device.type == "cpu" and not self._decoder.graphs.fixed
-        ngrams = self._ngrams if waits else None
         for query in queries:
             try:
                 prompt = self._tokens.of_prompt(query.prompt)
@@ -250,12 +255,14 @@ class Engine:
             except KosmosError as exc:
                 self._refused.append((query, exc))
             else:
-                rows.append(Row(query, prompt, self._tokens, self._drafts, ngrams, self._refine))
+                rows.append(
+                    Row(query, prompt, self._tokens, self._drafts, self._ngrams, self._refine)
+                )
         if not rows:
             return
         self._rows += rows
         with translated("generation failed"):
-            drafts = self._propose(rows, first=True) or [[]] * len(rows)
+            drafts = self._propose_first(rows) or [[]] * len(rows)
             shared = len(self._tokens.prefix)
             self._decoder.join(
                 [
@@ -264,21 +271,38 @@ class Engine:
                 ]
             )
 
-    def _propose(self, rows: Sequence[Row], first: bool = False) -> list[list[int]] | None:
-        """Return a draft of the next tokens of each row; None if drafts do not pay.
+    def _propose_first(self, rows: Sequence[Row]) -> list[list[int]] | None:
+        """Return a draft of the first tokens of each row; None if drafts do not pay.
 
-        `first`: for the first pass of the rows.
+        In a pass without a fixed shape a further token takes a tenth of a step, about what a token
+        of the probability LEAST saves.
         """
-        decoder = self._decoder
-        window = (decoder.first_window if first else decoder.window)(len(rows))
+        if self._decoder.graphs.fixed:
+            return self._propose(rows)
+        window, share = self._decoder.first_window(len(rows)), max(FIRST_WINDOW // len(rows), 1)
+        return [
+            row.propose(min(window, 1 + _likely(row.gain)))
+            if row.query.earlier
+            else [token for token, _ in row.usual(share)]
+            for row in rows
+        ]
+
+    def _propose(self, rows: Sequence[Row]) -> list[list[int]] | None:
+        """Return a draft of the next tokens of each row; None if drafts do not pay."""
+        window = self._decoder.window(len(rows))
         usual = [row.usual(window) for row in rows]
         width, rate = self._best_width(usual)
-        gains = sum(min(row.gain, window) for row in rows)
+        gains = sum(
+            min(row.gain, window) if row.query.earlier else 1.0 + sum(right for _, right in each)
+            for row, each in zip(rows, usual, strict=True)
+        )
+        short = [[token for token, _ in each] for each in usual]
         if gains > rate * self._draft_cost(len(rows)) * len(rows):
-            return [row.propose(window) for row in rows]
-        if first and any(usual):
-            return [[token for token, right in each if right >= FIRST_LEAST] for each in usual]
-        return [[token for token, _ in each[: width - 1]] for each in usual] if width > 1 else None
+            return [
+                row.propose(window) if row.query.earlier else each
+                for row, each in zip(rows, short, strict=True)
+            ]
+        return [each[: width - 1] for each in short] if width > 1 else None
 
     def _best_width(self, usual: Sequence[list[tuple[int, float]]]) -> tuple[int, float]:
         """Return the tokens of a pass, and how many times faster than single tokens it writes.
@@ -286,7 +310,8 @@ class Engine:
         `usual` has for each row the tokens that may follow; see Ngrams.following.
         """
         rows, best, rate = len(usual), 1, 1.0
-        rest = (self._draft_cost(rows) - NARROW_COST) / (WINDOW - 2)  # of each further token
+        # Of each further token:
+        rest = max(self._draft_cost(rows) - NARROW_COST, 0.0) / (WINDOW - 2)
         expected = float(rows)
         for number in range(max(map(len, usual), default=0)):
             expected += sum(each[number][1] for each in usual if number < len(each))
@@ -321,7 +346,8 @@ class Engine:
         for row, tokens in zip(self._rows, written, strict=True):
             row.advance(tokens)
         done = [number for number, row in enumerate(self._rows) if row.done]
-        ended += [(row.query, row.answer(WINDOW)) for row in self._rows if row.done]
+        first = self._decoder.first_window(1)
+        ended += [(row.query, row.answer(first, WINDOW)) for row in self._rows if row.done]
         for number in reversed(done):
             with translated("generation failed"):
                 self._decoder.leave(number)
@@ -347,6 +373,16 @@ class Engine:
     def check(self, prompt: str) -> None:
         """Raise PromptError for a prompt that the model cannot read. Any thread may call it."""
         self._tokens.of_prompt(prompt)
+
+
+def _likely(gain: float) -> int:
+    """Return how many first tokens of a draft are right with a probability of LEAST or more.
+
+    A pass with drafts gives `gain` tokens: each one is wrong with a probability of 1 / gain.
+    """
+    if math.isinf(gain):  # not measured yet
+        return WINDOW - 1
+    return int(math.log(LEAST) / math.log(1.0 - 1.0 / gain)) if gain > 1.0 else 0
 
 
 def _beside(vocabulary: int, locations: Sequence[int]) -> torch.Tensor:

@@ -19,14 +19,14 @@ LENGTH = 3
 MAX_SEQUENCES = 20_000
 """Sequences that are remembered, in about 6 MB. The least recently written ones are dropped."""
 RECENT = 32
-"""Occurrences of a sequence after which all its earlier ones count half: scenes change."""
+"""Largest number of counted occurrences. Above it the counts are halved, because scenes change."""
 RARE = 1 / 8
 """A next token with this share of the occurrences, or less, is replaced by a new one."""
 DOUBT = 2
 """Occurrences with another next token that are added to those seen. After a single occurrence, the
 same token is expected with a probability of 1/3."""
 LEAST = 0.2
-"""Smallest probability of a proposed token: with less it costs more than it gives."""
+"""Smallest probability of a proposed token. Less likely ones would hardly ever pay."""
 
 _LOCATION = -1  # stands for every location token: boxes differ, the tokens around them do not
 

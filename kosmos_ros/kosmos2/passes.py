@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 WINDOW = 16
 """Largest number of tokens that a pass gives a row: those of its draft, and one more."""
 FIRST_WINDOW = 64
-"""The same for the first pass of all rows together, if it needs no fixed shape. It reads the image
-and the prompt anyway, so it takes hardly longer with a draft of a whole caption."""
+"""The same for the first pass of a single row, if it needs no fixed shape. Several rows share this
+number, because the logits of each token need memory, but each row may have WINDOW tokens."""
 
 
 class Passes:
@@ -85,7 +85,10 @@ class Passes:
         return kernels.make(text, Rules(**limits, neighbours=self._neighbours))
 
     def window(self, rows: int) -> int:
-        """Return the largest number of tokens that a pass of `rows` rows gives each row."""
+        """Return the largest number of tokens that a pass of `rows` rows gives each row.
+
+        For a first pass see Decoder.first_window.
+        """
         if self.plain or self.kernels is None or not self.kernels.runs(1):
             return WINDOW
         # Quantized weights take many times longer without the kernels.

@@ -48,6 +48,7 @@ def load_engine(settings: NodeSettings, report: Report = unreported) -> CaptionE
         no_repeat_ngram_size=settings.no_repeat_ngram_size,
         location_grammar=settings.location_grammar,
         refine_boxes=settings.refine_boxes,
+        ngrams=True,
         report=report,
     )
 

@@ -112,7 +112,7 @@ class WebNode(BrokerNode):
         if token and chosen:
             lines.append(f"add ?token= and the token of the {source} to this address")
         with contextlib.suppress(OSError):  # standard output is closed
-            print("\n".join(lines), flush=True)
+            print(*lines, sep="\n", flush=True)
 
     def end(self) -> None:
         """Let the server end."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
@@ -82,7 +83,7 @@ def test_every_part_of_the_embedded_model_is_measured(shapes):
         node.overhead(shapes, 1),
     ]
     results = [result for part in parts for result in part]
-    assert len({(result.name, result.against) for result in results}) == len(results) == 47
+    assert len({(result.name, result.against) for result in results}) == len(results) == 48
     # One more token is a difference of two times, so noise may make it negative.
     assert all(result.value > 0 for result in results if "one more token" not in result.name)
 
@@ -136,8 +137,17 @@ def test_a_model_of_16_bits_chooses_nearly_the_tokens_of_float32(shapes):
     assert [first, *steps] == [result.value for result in results[3:]]
 
 
+def test_describing_scenes_changes_no_number_of_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    captions.described(1, 10)
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+
+
 def test_both_ways_write_as_many_tokens(shapes):
-    for frame in engine.long_frames(shapes):
+    described = [scene.frame for scene in captions.described(4, engine.TOKENS)]
+    for frame in (*engine.long_frames(shapes), *described):
         count = engine.TOKENS
         assert shapes.ours(frame, captions.DETAILED, count).generated_tokens == count
         assert shapes.theirs(frame, captions.DETAILED, count) == count
@@ -145,7 +155,7 @@ def test_both_ways_write_as_many_tokens(shapes):
 
 def test_random_weights_write_a_given_text_with_both(small):
     text, count = captions.DETAILED.text, engine.TOKENS
-    known, new = (scene.ids for scene in captions.described(2, count))
+    known, new = (scene.ids for scene in captions.described(1, count, others=1))
     frame = subjects.frames(1)[0]
     small.script.ids = new
     inputs = small.inputs(frame, captions.DETAILED)
@@ -153,7 +163,7 @@ def test_random_weights_write_a_given_text_with_both(small):
     passes, launch = [], small.engine._decoder._launch
     image = small.engine.encode(frame)
     with (
-        captions.ngrams(small.engine, [known] * 4),
+        captions.Learning(small.engine, [known] * 4),
         mock.patch.object(
             small.engine._decoder, "_launch", lambda drafts: passes.append(1) or launch(drafts)
         ),

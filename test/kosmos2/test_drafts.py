@@ -84,11 +84,11 @@ def test_a_proposal_is_a_part_of_the_earlier_answer(earlier, written, most):
 
 @given(answer=st.lists(st.integers(0, 5), min_size=1, max_size=60), window=st.integers(2, 16))
 def test_the_gain_is_the_tokens_per_pass(answer, window):
-    assert Draft(answer, DRAFTS).gain(answer, window) >= 1
-    assert Draft([9] * 60, DRAFTS).gain(answer, window) == 1
+    assert Draft(answer, DRAFTS).gain(answer, window, window) >= 1
+    assert Draft([9] * 60, DRAFTS).gain(answer, window, window) == 1
     distinct = list(range(len(answer)))
     passes = -(-len(answer) // window)
-    assert Draft(distinct, DRAFTS).gain(distinct, window) == len(answer) / passes
+    assert Draft(distinct, DRAFTS).gain(distinct, window, window) == len(answer) / passes
 
 
 @given(one=ids, other=ids)

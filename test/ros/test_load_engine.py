@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kosmos_ros.kosmos2 import prompts
+from kosmos_ros.kosmos2.query import Query
 from kosmos_ros.ros.model_host import load_engine
 from kosmos_ros.serving.node_settings import NodeSettings
 from kosmos_ros.shapes.rendering import render
@@ -33,6 +34,17 @@ def test_a_node_refines_boxes_unless_it_is_told_not_to(picture):
     assert refined.ids == cells.ids
     assert len(refined.location_points) == len(refined.location_scores) > 0
     assert cells.location_points == ()
+
+
+def test_a_node_learns_what_usually_follows(picture):
+    engine = load_engine(NodeSettings(model="shapes", device="cpu"))
+    image, text, passes = engine.encode(picture), prompts.caption("detailed_caption").text, []
+    for _ in range(5):
+        steps = []
+        engine.generate_batch([Query(image, text, 64, progress=steps.append)])
+        passes.append(len(steps))
+    assert passes[0] == steps[-1].tokens
+    assert passes[-1] < 0.7 * passes[0]
 
 
 @pytest.mark.parametrize(("size", "expected"), [(-1, False), (0, False), (3, True), (2, True)])
