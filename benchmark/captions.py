@@ -1,10 +1,9 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Captions that the engine writes after others, and texts for a model with random weights.
+"""Describe new scenes, give an engine n-grams, and make random weights write given captions.
 
-A node's engine on a CPU proposes what usually followed in its earlier answers. If it described the
-same scene again and again, that would be the whole caption. So the engines of the benchmark have
-no n-grams, except where each scene is new.
+If the benchmark repeated a scene, a draft from n-grams would be the whole caption. So its engines
+have n-grams only where each scene is new.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def described(count: int, tokens: int, others: int = 0) -> list[Described]:
 
 
 class Learning:
-    """A context in which an engine has n-grams: those of `texts`, and of what it writes there."""
+    """A context in which an engine has n-grams: of `texts`, and of its answers in this context."""
 
     def __init__(self, engine: Engine, texts: Sequence[Sequence[int]] = ()) -> None:
         self._engine = engine
@@ -67,7 +66,10 @@ class Learning:
 
 
 class Script:
-    """Makes a model on a CPU write given tokens: a Rule, and a logits processor of generate."""
+    """Makes a model on a CPU write given tokens.
+
+    It is a Rule for the engine, and a logits processor for `generate`.
+    """
 
     def __init__(self, prompt: int) -> None:
         """`prompt`: the number of tokens of the prompt, including those of the image."""

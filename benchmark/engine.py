@@ -32,7 +32,7 @@ from kosmos_ros.kosmos2.engine import Engine
 from kosmos_ros.kosmos2.query import Earlier, Query
 
 TOKENS = 40  # of a caption
-EARLIER = 60  # captions of other scenes, whose n-grams the engine knows
+EARLIER = 60  # captions of other scenes that the engine has learned
 SHORT_TOKENS = 8  # of a shorter caption; the difference gives the time of a token
 CAMERAS = (1, 2, 4, 8, 16)
 PHRASES = (1, 10, 50)
@@ -48,11 +48,11 @@ BANDWIDTH_BYTES = 2**30  # of the array that is read; larger than any cache
 def latency(subject: Subject, runs: int) -> Iterator[Result]:
     """Measure the time from a frame to a caption of 40 tokens, and to its first token.
 
-    Each frame shows a new scene. Captions are measured without drafts and, on a CPU, also with the
-    n-grams of EARLIER captions of other scenes. There, random weights write the captions of the
-    embedded model, because the text matters for such drafts.
+    Each frame shows a new scene. On a CPU, captions are also measured with n-grams that the engine
+    has learned from captions of other scenes, and random weights are made to write the captions of
+    the embedded model, because the text decides how well such drafts work.
     """
-    fixed = subject.engine._decoder.graphs.fixed  # has no n-grams
+    fixed = subject.engine._decoder.graphs.fixed  # as on a GPU, where there are no n-grams
     scenes = captions.described(runs + 1, TOKENS, 0 if fixed else EARLIER)
     known, scenes = scenes[: -runs - 1], scenes[-runs - 1 :]
 
@@ -415,8 +415,8 @@ def _same_tokens(
 def joins(subject: Subject, count: int) -> Iterator[Result]:
     """Count prompts whose token ids are the same alone and in a batch that they join at any time.
 
-    Half of them have a draft: their own answer with some wrong tokens. In the batch, the others
-    have drafts by the n-grams of the answers alone.
+    Half of them have a draft: their own answer with some wrong tokens. In the batch, the engine
+    has the n-grams of the answers that it wrote alone, so the other prompts have drafts, too.
     """
     rng = np.random.default_rng(7)
     encoded = subject.engine.encode_batch(frames(8, 3))

@@ -301,8 +301,8 @@ def _prepare() -> None:
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # With PYTHONUNBUFFERED, print would write a line and its end separately, and another
-            # program on the same pipe could write between them.
+            # With PYTHONUNBUFFERED, print would write a line and its newline separately, and
+            # another program on the same pipe could write between them.
             stream.reconfigure(line_buffering=True, write_through=False)
     for number in (*SIGNALS, signal.SIGALRM):  # the parent may have ignored some
         signal.signal(number, signal.SIG_DFL)

@@ -628,7 +628,7 @@ def test_help_that_cannot_be_written_is_an_error(word):
 
 
 def test_each_line_is_one_write(tmp_path):
-    """Otherwise another program on the same pipe can write between a line and its end."""
+    """Otherwise another program on the same pipe could write between a line and its newline."""
     long = "a red cup" + " and a red cup" * 1000
     with ObservationLog.open(tmp_path / "memory.db") as log:
         log.add([Observation(1, "front", long), Observation(2, "front", "a red cup")])

@@ -40,7 +40,8 @@ def write(text: str, output: TextIO | None = None, failed: int = 1) -> None:
     output = output or sys.stdout
     try:
         with tqdm.external_write_mode(file=output):
-            # In one piece, so that another program on the same pipe cannot write between them.
+            # One write for the text and its newline, so that another program on the same pipe
+            # cannot write between them.
             output.write(f"{text}\n")
         output.flush()  # so that the reader of a pipe gets each line at once
     except OSError as exc:

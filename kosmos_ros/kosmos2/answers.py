@@ -26,7 +26,7 @@ Answer = Generation | KosmosError
 class Row:
     """A query in the batch, and its answer so far.
 
-    `ngrams` propose tokens and learn from the answer; None: there are none.
+    `ngrams` propose tokens and learn from the answer; None: no n-grams.
     `refine`: the answer has `location_points`; see grounding.refined.
     """
 
@@ -64,16 +64,16 @@ class Row:
 
     @property
     def gain(self) -> float:
-        """Tokens that a pass with drafts by the earlier answer is expected to give."""
+        """Tokens that a pass is expected to give with drafts from the earlier answer."""
         return self.query.earlier.gain if self.query.earlier else 1.0
 
     def propose(self, window: int) -> list[int]:
-        """Return a draft by the earlier answer, for a pass of `window` tokens."""
+        """Return a draft from the earlier answer, for a pass of `window` tokens."""
         room = min(window, self.left) - 1
         return self._draft.propose(self._new, room) if self._draft else []
 
-    def usual(self, window: int) -> list[tuple[int, float]]:
-        """Return what usually follows, for a pass of `window` tokens; see Ngrams.following."""
+    def following(self, window: int) -> list[tuple[int, float]]:
+        """Return the likely next tokens, for a pass of `window` tokens; see Ngrams.following."""
         if self._ngrams is None:
             return []
         last = [*self.prompt.ids[-LENGTH:], *self._new[-LENGTH:]][-LENGTH:]
@@ -129,10 +129,10 @@ class Row:
         )
 
     def answer(self, first: int, window: int) -> Answer:
-        """Return the answer of a row that is done, and learn from it.
+        """Return the answer of a row that is done, and let the n-grams learn from it.
 
-        Its `gain` is that of a first pass of `first` tokens and others of `window` tokens, whether
-        or not the row has used a draft.
+        Its `gain` is that of a first pass of `first` tokens and later ones of `window` tokens,
+        even if the row has used no draft.
         """
         if self._stopped:
             return CancelledError("generation was stopped")

@@ -183,7 +183,7 @@ class Decoder:
         return self._passes.window(rows)
 
     def first_window(self, rows: int) -> int:
-        """Return the same for the first pass of `rows` rows that join together."""
+        """Return the same number for the first pass of `rows` rows that join together."""
         return WINDOW if self.graphs.fixed else max(WINDOW, FIRST_WINDOW // rows)
 
     def _launch(self, drafts: Sequence[Sequence[int]]) -> Written:

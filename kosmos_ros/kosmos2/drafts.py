@@ -78,9 +78,9 @@ class Draft:
         return proposal
 
     def gain(self, answer: Sequence[int], first: int, window: int) -> float:
-        """Return how many tokens of `answer` each pass would have given.
+        """Return how many tokens of `answer` a pass would have given on average.
 
-        The first pass has `first` tokens, and each other one has `window` tokens.
+        The first pass gives at most `first` tokens, and each later one at most `window`.
         """
         draft, done, passes = copy.copy(self), 0, 0
         draft._after = draft._seen = 0

@@ -25,7 +25,7 @@ from kosmos_ros.kosmos2.drafts import Drafts
 from kosmos_ros.kosmos2.grammar import Grammar
 from kosmos_ros.kosmos2.grounding import BOX_TAGS, NEIGHBOURS, neighbours
 from kosmos_ros.kosmos2.loading import DTYPES, ModelInfo, torch
-from kosmos_ros.kosmos2.ngrams import LEAST, Ngrams
+from kosmos_ros.kosmos2.ngrams import MIN_PROBABILITY, Ngrams
 from kosmos_ros.kosmos2.passes import FIRST_WINDOW, WINDOW
 from kosmos_ros.kosmos2.pixels import Pixels
 from kosmos_ros.kosmos2.query import Generation, Query, never
@@ -49,8 +49,9 @@ measured with the embedded model and two threads. GPU: estimated from measuremen
 weights of KOSMOS-2's size (docs/performance.md), namely from differences between captions, and
 with quantized weights from times on the GPU and 0.6 ms for the host."""
 NARROW_COST = 1.6
-"""The same for a pass of two tokens of each row, on a CPU: 1.35 to 1.7 with the embedded model and
-1.1 to 1.7 with weights of KOSMOS-2's size, for one to eight rows and two threads."""
+"""Time of a pass that checks one drafted token of each row, on a CPU, in passes without drafts.
+Measured with two threads and one to eight rows: 1.35 to 1.7 with the embedded model, 1.1 to 1.7
+with weights of KOSMOS-2's size."""
 
 
 class Engine:
@@ -78,8 +79,9 @@ class Engine:
             int(text.max_position_embeddings),
         )
         self._drafts = Drafts(tokens.locations)
-        # On a GPU a step begins before the one before is read, so short drafts would not pay. With
-        # fewer bits than 32, the same prompt could have other tokens after other answers.
+        # On a GPU a pass begins before the previous one is read, so short drafts would not pay.
+        # With fewer bits than 32, drafts can change tokens, which would then depend on earlier
+        # answers.
         exact = self._device.type == "cpu" and info.dtype == "float32"
         exact = exact and info.quantization == "none"
         self._ngrams = Ngrams(self._drafts.cells) if ngrams and exact else None
@@ -122,9 +124,9 @@ class Engine:
 
         `location_grammar` keeps every box well formed. If false, the model may write any tokens.
         `refine_boxes` adds `location_points` to answers: see grounding.refined.
-        `ngrams`: on a CPU and in float32, answers have drafts by what followed the same tokens in
-        earlier answers of the engine. They make answers faster, but earlier answers then change
-        the last digits of scores and boxes.
+        `ngrams`: on a CPU and in float32, answers have drafts from the tokens that followed the
+        same tokens in the engine's earlier answers. Answers are then faster, but the last digits
+        of scores and boxes depend on earlier answers.
         """
         return cls(*loading.load(model, **options), location_grammar, refine_boxes, ngrams)
 
@@ -272,49 +274,50 @@ class Engine:
             )
 
     def _propose_first(self, rows: Sequence[Row]) -> list[list[int]] | None:
-        """Return a draft of the first tokens of each row; None if drafts do not pay.
+        """Return a draft of the first tokens of each row; None: no row has one.
 
-        In a pass without a fixed shape a further token takes a tenth of a step, about what a token
-        of the probability LEAST saves.
+        In a first pass without a fixed shape, a further token takes 0.1 to 0.2 of the time of a
+        pass of one token, so tokens with MIN_PROBABILITY or more pay.
         """
         if self._decoder.graphs.fixed:
             return self._propose(rows)
         window, share = self._decoder.first_window(len(rows)), max(FIRST_WINDOW // len(rows), 1)
         return [
-            row.propose(min(window, 1 + _likely(row.gain)))
+            row.propose(min(window, 1 + _likely_tokens(row.gain)))
             if row.query.earlier
-            else [token for token, _ in row.usual(share)]
+            else [token for token, _ in row.following(share)]
             for row in rows
         ]
 
     def _propose(self, rows: Sequence[Row]) -> list[list[int]] | None:
         """Return a draft of the next tokens of each row; None if drafts do not pay."""
         window = self._decoder.window(len(rows))
-        usual = [row.usual(window) for row in rows]
-        width, rate = self._best_width(usual)
+        following = [row.following(window) for row in rows]
+        width, rate = self._best_width(following)
         gains = sum(
             min(row.gain, window) if row.query.earlier else 1.0 + sum(right for _, right in each)
-            for row, each in zip(rows, usual, strict=True)
+            for row, each in zip(rows, following, strict=True)
         )
-        short = [[token for token, _ in each] for each in usual]
+        tokens = [[token for token, _ in each] for each in following]
         if gains > rate * self._draft_cost(len(rows)) * len(rows):
             return [
                 row.propose(window) if row.query.earlier else each
-                for row, each in zip(rows, short, strict=True)
+                for row, each in zip(rows, tokens, strict=True)
             ]
-        return [each[: width - 1] for each in short] if width > 1 else None
+        return [each[: width - 1] for each in tokens] if width > 1 else None
 
-    def _best_width(self, usual: Sequence[list[tuple[int, float]]]) -> tuple[int, float]:
-        """Return the tokens of a pass, and how many times faster than single tokens it writes.
+    def _best_width(self, following: Sequence[list[tuple[int, float]]]) -> tuple[int, float]:
+        """Return the best number of tokens of each row in a pass, and the speed of such passes.
 
-        `usual` has for each row the tokens that may follow; see Ngrams.following.
+        The speed is in tokens, relative to passes of one token. `following` has the likely next
+        tokens of each row with their probabilities; see Ngrams.following.
         """
-        rows, best, rate = len(usual), 1, 1.0
-        # Of each further token:
+        rows, best, rate = len(following), 1, 1.0
+        # Time of each drafted token after the first one:
         rest = max(self._draft_cost(rows) - NARROW_COST, 0.0) / (WINDOW - 2)
         expected = float(rows)
-        for number in range(max(map(len, usual), default=0)):
-            expected += sum(each[number][1] for each in usual if number < len(each))
+        for number in range(max(map(len, following), default=0)):
+            expected += sum(each[number][1] for each in following if number < len(each))
             now = expected / rows / (NARROW_COST + number * rest)
             if now > rate:
                 best, rate = number + 2, now
@@ -375,14 +378,15 @@ class Engine:
         self._tokens.of_prompt(prompt)
 
 
-def _likely(gain: float) -> int:
-    """Return how many first tokens of a draft are right with a probability of LEAST or more.
+def _likely_tokens(gain: float) -> int:
+    """Return how many tokens of a draft are all right with a probability of MIN_PROBABILITY.
 
-    A pass with drafts gives `gain` tokens: each one is wrong with a probability of 1 / gain.
+    A pass with drafts gives `gain` tokens on average, so a token is wrong with a probability of
+    about 1 / gain. Returns WINDOW - 1 for a gain that is not measured yet.
     """
-    if math.isinf(gain):  # not measured yet
+    if math.isinf(gain):
         return WINDOW - 1
-    return int(math.log(LEAST) / math.log(1.0 - 1.0 / gain)) if gain > 1.0 else 0
+    return int(math.log(MIN_PROBABILITY) / math.log(1.0 - 1.0 / gain)) if gain > 1.0 else 0
 
 
 def _beside(vocabulary: int, locations: Sequence[int]) -> torch.Tensor:

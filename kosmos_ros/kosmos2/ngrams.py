@@ -1,10 +1,10 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""Propose the next tokens of an answer from what mostly followed the same tokens before.
+"""Propose the next tokens of an answer from what followed the same tokens in earlier answers.
 
-Much of a caption is regular: a box follows each phrase, and words return. So an answer without an
-earlier one about the same camera has drafts, too. The decoder checks a proposal in one pass and
-keeps only the tokens that the model itself would write.
+Much of a caption is regular: a box follows each phrase, and words repeat. So an answer has a
+draft even if there is no earlier answer about the same camera. The decoder checks a draft in one
+pass and keeps only the tokens that the model itself would write.
 Knows token ids, no text and no model.
 """
 
@@ -15,36 +15,36 @@ from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 LENGTH = 3
-"""Largest number of tokens whose next one is remembered. The longest known sequence counts."""
+"""Largest length of a sequence whose next token is remembered. The longest known one decides."""
 MAX_SEQUENCES = 20_000
-"""Sequences that are remembered, in about 6 MB. The least recently written ones are dropped."""
+"""Largest number of remembered sequences, in about 6 MB. The oldest ones are dropped."""
 RECENT = 32
-"""Largest number of counted occurrences. Above it the counts are halved, because scenes change."""
+"""Largest count of a sequence's occurrences. Above it the counts are halved: scenes change."""
 RARE = 1 / 8
-"""A next token with this share of the occurrences, or less, is replaced by a new one."""
+"""Share of a sequence's occurrences up to which its usual next token is replaced by a new one."""
 DOUBT = 2
-"""Occurrences with another next token that are added to those seen. After a single occurrence, the
-same token is expected with a probability of 1/3."""
-LEAST = 0.2
+"""Imaginary occurrences with another next token, so that few occurrences give a low probability: a
+single one gives 1/3."""
+MIN_PROBABILITY = 0.2
 """Smallest probability of a proposed token. Less likely ones would hardly ever pay."""
 
-_LOCATION = -1  # stands for every location token: boxes differ, the tokens around them do not
+_LOCATION = -1  # replaces every location token: boxes differ, the tokens around them do not
 
 
 class _Next(NamedTuple):
-    """A token that often follows a sequence.
+    """The usual next token of a sequence.
 
-    It is the first one that did, until it is RARE. The counts of all tokens would be exact, but
-    after a word such as "a" there are thousands.
+    It is the first token that followed the sequence, until it is RARE. To count every next token
+    would be exact, but a word such as "a" has thousands.
     """
 
     token: int
-    hits: float  # occurrences of the sequence before this token, the older ones count less
+    hits: float  # occurrences of the sequence before this token; older ones count less
     total: float  # all occurrences of the sequence, likewise
 
 
 class Ngrams:
-    """Which token mostly follows which tokens. One thread at a time may use it."""
+    """The usual next tokens of short sequences. One thread at a time may use it."""
 
     def __init__(self, locations: Container[int]) -> None:
         """`locations` are the tokens of the grid's cells."""
@@ -72,10 +72,11 @@ class Ngrams:
         self._next[sequence] = _Next(usual, hits, total)
 
     def following(self, last: Sequence[int], most: int) -> list[tuple[int, float]]:
-        """Return at most `most` tokens that may follow `last`, the LENGTH tokens written last.
+        """Return at most `most` tokens that may follow `last`.
 
-        Each has the estimated probability that it and all before it are right. Locations are never
-        proposed.
+        `last` are the last LENGTH tokens of a prompt and its answer. Each proposed token comes
+        with the estimated probability that it and all proposed ones before it are right. The list
+        ends before a location.
         """
         tokens, found, probability = self._alike(last), list[tuple[int, float]](), 1.0
         while len(found) < most:
@@ -84,12 +85,12 @@ class Ngrams:
             if usual is None or usual.token == _LOCATION:
                 break
             probability *= usual.hits / (usual.total + DOUBT)
-            if probability < LEAST:
+            if probability < MIN_PROBABILITY:
                 break
             found.append((usual.token, probability))
             tokens.append(usual.token)
         return found
 
     def _alike(self, tokens: Sequence[int]) -> list[int]:
-        """Return tokens in which all locations are the same one."""
+        """Return the tokens with each location replaced by _LOCATION."""
         return [_LOCATION if token in self._locations else token for token in tokens]

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 WINDOW = 16
 """Largest number of tokens that a pass gives a row: those of its draft, and one more."""
 FIRST_WINDOW = 64
-"""The same for the first pass of a single row, if it needs no fixed shape. Several rows share this
-number, because the logits of each token need memory, but each row may have WINDOW tokens."""
+"""Largest number of tokens that a first pass of one row gives it, if the pass has no fixed shape.
+Rows that join together share this number, because the logits of each token need memory, but each
+of them may have WINDOW tokens."""
 
 
 class Passes:

@@ -73,9 +73,9 @@ CAMERA = {
     "latency p95 (s)": Key("s", "95th percentile of the same times"),
     "tokens per pass with drafts": Key(
         "tokens",
-        "mean number of tokens that one pass of the model gives if it checks a draft of the "
-        f"camera's earlier answer, over the newest {MAX_GAINS} frames that the model described; "
-        "1: such drafts do not help, and the node does not use them",
+        "mean number of tokens that one pass of the model gives if it checks a draft from an "
+        f"earlier answer about the camera, over the newest {MAX_GAINS} frames that the model "
+        "described; 1: such drafts do not help, and the node does not use them",
     ),
     "last error": Key("text", "error of the newest frame that failed; empty: none"),
     "last error age (s)": Key("s", "time since that error; empty: none"),

@@ -137,7 +137,7 @@ def test_a_model_of_16_bits_chooses_nearly_the_tokens_of_float32(shapes):
     assert [first, *steps] == [result.value for result in results[3:]]
 
 
-def test_describing_scenes_changes_no_number_of_threads():
+def test_describing_scenes_keeps_the_number_of_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     captions.described(1, 10)
@@ -153,7 +153,7 @@ def test_both_ways_write_as_many_tokens(shapes):
         assert shapes.theirs(frame, captions.DETAILED, count) == count
 
 
-def test_random_weights_write_a_given_text_with_both(small):
+def test_random_weights_write_a_given_text_in_the_engine_and_in_generate(small):
     text, count = captions.DETAILED.text, engine.TOKENS
     known, new = (scene.ids for scene in captions.described(1, count, others=1))
     frame = subjects.frames(1)[0]
@@ -171,7 +171,7 @@ def test_random_weights_write_a_given_text_with_both(small):
         ours = small.engine.generate(image, text, count)
     small.script.ids = ()
     assert tuple(theirs.tolist()) == ours.ids == new[:count]
-    assert len(passes) < 0.9 * count  # tokens were right before they were written
+    assert len(passes) < 0.9 * count  # some drafted tokens were right
     assert small.engine.generate(image, text, count).ids != ours.ids
 
 

@@ -24,7 +24,7 @@ from kosmos_ros.kosmos2 import decoder as decoder_module
 from kosmos_ros.kosmos2 import prompts
 from kosmos_ros.kosmos2.cuda_graphs import RUN_SIZES, Graphs
 from kosmos_ros.kosmos2.decoder import PADDED_LENGTHS, Decoder, EncodedImage
-from kosmos_ros.kosmos2.engine import DRAFT_COST, Engine, _likely
+from kosmos_ros.kosmos2.engine import DRAFT_COST, Engine, _likely_tokens
 from kosmos_ros.kosmos2.grammar import CELLS, Grammar
 from kosmos_ros.kosmos2.grounding import GRID
 from kosmos_ros.kosmos2.passes import WINDOW
@@ -300,7 +300,7 @@ def test_a_first_pass_of_any_shape_checks_a_whole_caption(engine, recorded, imag
     ("gain", "tokens"), [(math.inf, 15), (60.0, 95), (12.0, 18), (4.0, 5), (2.0, 2), (1.0, 0)]
 )
 def test_a_first_pass_has_the_tokens_that_are_probably_right(gain, tokens):
-    assert _likely(gain) == tokens
+    assert _likely_tokens(gain) == tokens
 
 
 def test_drafts_that_do_not_pay_are_not_used(engine, images, monkeypatch):
@@ -338,7 +338,7 @@ def test_what_usually_follows_saves_passes_and_changes_no_answer(engine, monkeyp
     assert np.mean(shares[-10:]) < 0.7
 
 
-def test_only_exact_engines_on_a_cpu_have_ngrams(engine, learning):
+def test_only_float32_engines_have_ngrams(engine, learning):
     assert learning._ngrams and not engine._ngrams
     for options in ({"dtype": "bfloat16"}, {"quantization": "int8"}):
         assert Engine.load("shapes", device="cpu", ngrams=True, **options)._ngrams is None
@@ -357,7 +357,7 @@ def test_ngrams_change_no_answer_whenever_rows_join(learning, queries, alone, jo
 
 
 @pytest.mark.parametrize(
-    ("usual", "width"),
+    ("rights", "width"),
     [
         ([[]], 1),
         ([[1.0]], 2),
@@ -365,13 +365,13 @@ def test_ngrams_change_no_answer_whenever_rows_join(learning, queries, alone, jo
         ([[0.5, 0.5, 0.5]], 4),
         ([[1.0] * 15], 16),
         ([[1.0] * 3 + [0.15] * 12], 4),
-        ([[1.0, 1.0], [], [], []], 1),  # three rows would only wait
+        ([[1.0, 1.0], [], [], []], 1),  # three rows would gain nothing
         ([[1.0, 1.0], [1.0, 1.0], [1.0], []], 3),
     ],
 )
-def test_a_pass_has_as_many_tokens_as_pay(engine, usual, width):
-    usual = [[(7, right) for right in each] for each in usual]
-    best, rate = engine._best_width(usual)
+def test_a_pass_has_as_many_tokens_as_pay(engine, rights, width):
+    following = [[(7, right) for right in each] for each in rights]
+    best, rate = engine._best_width(following)
     assert (best, rate > 1.0) == (width, width > 1)
 
 

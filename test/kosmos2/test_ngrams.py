@@ -1,13 +1,13 @@
 # Copyright 2026 Kosmos ROS maintainers
 # SPDX-License-Identifier: Apache-2.0
-"""What mostly followed the same tokens before is proposed, with an honest probability."""
+"""The usual next tokens are proposed, with about the probability that they are right."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kosmos_ros.kosmos2.ngrams import DOUBT, LEAST, LENGTH, MAX_SEQUENCES, RECENT, Ngrams
+from kosmos_ros.kosmos2.ngrams import DOUBT, LENGTH, MAX_SEQUENCES, MIN_PROBABILITY, RECENT, Ngrams
 
 CELLS = range(1000, 1010)  # tokens of locations; words are smaller
 tokens = st.lists(st.one_of(st.integers(0, 5), st.sampled_from(CELLS)), max_size=20)
@@ -32,7 +32,7 @@ def test_what_followed_before_is_proposed_with_the_probability_of_all_of_it():
     assert ngrams.following([7], 15) == []
 
 
-def test_one_occurrence_alone_is_a_weak_reason():
+def test_a_single_occurrence_gives_a_low_probability():
     ((token, right),) = learned([1, 2]).following([1], 15)
     assert (token, right) == (2, 1 / 3)
 
@@ -91,6 +91,6 @@ def test_proposals_are_likely_known_words(answers, last, most):
     assert len(found) <= most
     rights = [right for _, right in found]
     assert rights == sorted(rights, reverse=True)
-    assert all(LEAST <= right < 1 for right in rights)
+    assert all(MIN_PROBABILITY <= right < 1 for right in rights)
     assert {token for token, _ in found} <= {token for answer in answers for token in answer[1:]}
     assert not {token for token, _ in found} & set(CELLS)
