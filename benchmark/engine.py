@@ -73,7 +73,9 @@ def latency(subject: Subject, runs: int) -> Iterator[Result]:
         with learned:
             mine(run)
 
-    ours, theirs, *short = measured(subject, runs, mine, other, *([] if fixed else [drafted]))
+    ours, theirs, *with_ngrams = measured(
+        subject, runs, mine, other, *([] if fixed else [drafted])
+    )
     first = measured(subject, runs, lambda run: mine(run, 1), lambda run: other(run, 1))
     if subject.script:
         subject.script.ids = ()
@@ -81,7 +83,7 @@ def latency(subject: Subject, runs: int) -> Iterator[Result]:
     for part in (50, 95):
         against = GENERATE, percentile(theirs, part)
         yield Result(f"{name}, p{part}", percentile(ours, part), "ms", *against)
-    for times in short:
+    for times in with_ngrams:
         for title, plain in ((GENERATE, theirs), ("without n-grams", ours)):
             against = title, percentile(plain, 50)
             yield Result(f"{name} with n-grams, p50", percentile(times, 50), "ms", *against)

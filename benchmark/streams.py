@@ -60,7 +60,7 @@ def cameras(subject: Subject, runs: int) -> Iterator[Result]:
     """Measure captions per second of several streams at once, with and without drafts."""
     for motion in list(MOTIONS)[:2]:
         stream = next(_random(subject, motion) if subject.random else _filmed(subject, motion))
-        stream = dataclasses.replace(stream, earlier=_measured(subject, stream))
+        stream = dataclasses.replace(stream, earlier=_with_gain(subject, stream))
 
         def ours(run: int, drafted: bool, stream: Stream = stream) -> None:
             numbers = [(run + camera) % len(stream.frames) for camera in range(STREAMS)]
@@ -81,7 +81,7 @@ def cameras(subject: Subject, runs: int) -> Iterator[Result]:
 
 
 def _measure(subject: Subject, stream: Stream, runs: int, name: str) -> Iterator[Result]:
-    stream = dataclasses.replace(stream, earlier=_measured(subject, stream))
+    stream = dataclasses.replace(stream, earlier=_with_gain(subject, stream))
     gains = []
 
     def ours(run: int, earlier: Earlier | None) -> None:
@@ -134,7 +134,7 @@ def _random(subject: Subject, motion: str) -> Iterator[Stream]:
     yield Stream(DETAILED, [frame], [Earlier(tuple(ids))], TOKENS)
 
 
-def _measured(subject: Subject, stream: Stream) -> list[Earlier]:
+def _with_gain(subject: Subject, stream: Stream) -> list[Earlier]:
     """Return the earlier captions of a stream with the mean gain of their drafts."""
     gains = []
     for frame, earlier in zip(stream.frames, stream.earlier, strict=True):
