@@ -19,7 +19,7 @@ def never() -> bool:
 class Earlier:
     """An answer about a similar image: a draft of the next one.
 
-    A draft makes an answer faster and changes nothing else.
+    A draft makes an answer faster and, in float32, changes none of its tokens.
     """
 
     ids: tuple[int, ...]  # of the generated tokens
