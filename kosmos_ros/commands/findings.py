@@ -33,10 +33,10 @@ EXPECTED = {
     ("full", "cuda", "bfloat16"): Expected(_H200, 3.34, 4.83, 0.947),
     ("full", "cuda", "int8"): Expected(_H200, 1.81),
     ("full", "cuda", "nf4"): Expected(_H200, 1.14),
-    ("full", "cpu", "float32"): Expected(f"{_CPU}, 16.5 GB/s", 6.67, 3970, 313),
+    ("full", "cpu", "float32"): Expected(f"{_CPU}, 34 GB/s", 6.67, 1946, 180),
     ("full", "cpu", "int8"): Expected(_CPU, 2.09, next_token=81.7),
     ("full", "cpu", "nf4"): Expected(_CPU, 1.42, next_token=59.6),
-    ("shapes", "cpu", "float32"): Expected(_CPU, first_token=6.18, next_token=0.271),
+    ("shapes", "cpu", "float32"): Expected(_CPU, first_token=6.78, next_token=0.47),
 }
 """(size of the model, kind of device, number format or quantization): figures."""
 

@@ -94,6 +94,15 @@ def results_of(response):
     return results
 
 
+def leaves(message):
+    """Return all numbers and texts of a message, or of a list of messages."""
+    if hasattr(message, "get_fields_and_field_types"):
+        message = [getattr(message, name) for name in message.get_fields_and_field_types()]
+    if not isinstance(message, list):
+        return [message]
+    return [leaf for each in message for leaf in leaves(each)]
+
+
 @pytest.mark.parametrize("name", [*QUESTIONS, "generate_stream"])
 def test_a_compressed_image_gives_the_result_of_the_raw_one(client, name):
     def asked(**image):
@@ -102,7 +111,9 @@ def test_a_compressed_image_gives_the_result_of_the_raw_one(client, name):
         )
 
     expected = asked(image=message_of(PIXELS))
-    assert asked(compressed_image=compressed("PNG")) == expected
+    # The node has drafts from its earlier answers, which may change the last digits.
+    found = leaves(asked(compressed_image=compressed("PNG")))
+    assert found == pytest.approx(leaves(expected), abs=1e-3)
     (first, *_) = expected
     assert (first.image_width, first.image_height) == (320, 240)
     assert first.header.frame_id == "front_optical_frame"
