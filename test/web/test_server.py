@@ -216,8 +216,9 @@ def test_a_cancelled_request_ends_without_a_result(robot, browser):
     assert browser.set("", "max_batch_size", 1)["success"]  # so that the last one waits
     with robot.server.browser() as other:
         other.until("state")
+        phrases = [f"a shape beside shape {number}" for number in range(50)]
         for one in (other, other, other, other, browser, browser, browser):
-            one.ask(camera="rear", task="detailed_caption")
+            one.ask(camera="rear", task="phrase_grounding", phrases=phrases)
         name = browser.ask(camera="rear", task="detailed_caption")
         browser.send(type="cancel", id=name)
         (*_, done) = browser.answers(name)
