@@ -50,7 +50,7 @@ weights of KOSMOS-2's size (docs/performance.md), namely from differences betwee
 with quantized weights from times on the GPU and 0.6 ms for the host."""
 NARROW_COST = 1.6
 """Time of a pass that checks one drafted token of each row, on a CPU, in passes without drafts.
-Measured with two threads and one to eight rows: 1.35 to 1.7 with the embedded model, 1.1 to 1.7
+Measured with two threads and one to eight rows: 1.3 to 1.7 with the embedded model, 1.1 to 1.7
 with weights of KOSMOS-2's size."""
 
 
@@ -276,8 +276,8 @@ class Engine:
     def _propose_first(self, rows: Sequence[Row]) -> list[list[int]] | None:
         """Return a draft of the first tokens of each row; None: no row has one.
 
-        In a first pass without a fixed shape, a further token takes 0.1 to 0.2 of the time of a
-        pass of one token, so tokens with MIN_PROBABILITY or more pay.
+        In a first pass without a fixed shape and with weights of KOSMOS-2's size, a further token
+        takes 0.1 to 0.2 of the time of a pass of one token, so those of MIN_PROBABILITY pay.
         """
         if self._decoder.graphs.fixed:
             return self._propose(rows)
