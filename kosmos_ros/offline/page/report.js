@@ -42,6 +42,11 @@ function open(frame) {
   const index = state.shown.indexOf(frame);
   const dialog = $("#detail");
   const colours = coloursOfFrame(frame);
+  // Not in "close", which the browser sends later: the focus may be elsewhere by then.
+  const close = () => {
+    dialog.close();
+    grid.scrollTo(frame);
+  };
   const step = (by, label) =>
     h("button", { type: "button", class: "button", disabled: !state.shown[index + by], onclick: () => open(state.shown[index + by]) }, label);
   const box = (phrase) =>
@@ -60,7 +65,7 @@ function open(frame) {
       { class: "sheet" },
       h("div", { class: "head" }, h("h2", { id: "detail-title" }, `Frame at ${where(frame)}`),
         step(-1, "Previous"), step(1, "Next"),
-        h("button", { type: "button", class: "button", onclick: () => dialog.close() }, "Close")),
+        h("button", { type: "button", class: "button", onclick: close }, "Close")),
       shown(frame, colours),
       ...told(frame, colours, false),
       h("dl", {}, ...facts.filter(([, text]) => text).flatMap(([name, text]) => [h("dt", {}, name), h("dd", { dir: "auto" }, text)])),
@@ -72,8 +77,8 @@ function open(frame) {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by && state.shown[index + by]) open(state.shown[index + by]);
   };
-  dialog.onclose = () => grid.scrollTo(frame);
-  dialog.onclick = (event) => event.target === dialog && dialog.close();
+  dialog.oncancel = close; // the Esc key
+  dialog.onclick = (event) => event.target === dialog && close();
 }
 
 function start() {
