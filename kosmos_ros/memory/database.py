@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not is_log(connection, path):
         # Before the first table: the free pages of a file can be cut off later.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    _set_journal_mode(connection)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}").fetchall()
     connection.execute(f"PRAGMA journal_size_limit = {RESERVE // 4}").fetchall()
@@ -93,6 +94,23 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION if new else OLD_RULES}")
+
+
+def _set_journal_mode(connection: sqlite3.Connection) -> None:
+    """Write by means of a -wal file from now on.
+
+    Waits while another program does the same. SQLite itself does not wait in this case, because
+    both programs have a read lock (sqlite3BtreeSetVersion of btree.c).
+    """
+    end = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc) or time.monotonic() >= end:
+                raise
+        time.sleep(0.01)
 
 
 def is_log(connection: sqlite3.Connection, path: Path) -> bool:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.memory.database import OLD_RULES, RESERVE, VERSION, pragma
+from kosmos_ros.memory.database import OLD_RULES, RESERVE, VERSION, _set_journal_mode, pragma
 from kosmos_ros.memory.log import WAL_ROOM, ObservationLog, camera_token
 from kosmos_ros.memory.places import CELL_SIZES, MAX_CELLS, cell_tokens, cells_near
 from kosmos_ros.memory.record_json import phrases_from_json
@@ -367,7 +367,8 @@ def test_a_long_reader_stops_what_is_added_at_the_limit_of_the_size(path, log):
     fill(log, 5000, 1)
 
 
-def test_two_writers_add_the_same_records_once(path):
+def test_two_writers_add_the_same_records_once(path, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.memory.database.LOCK_TIMEOUT", 60.0)
     seen = [dataclasses.replace(FULL, stamp=stamp) for stamp in (0, 0, 1, 2, 3)]
     events = [Event(stamp, FULL.camera, "appeared", "a red circle") for stamp in (0, 1)]
     ObservationLog.open(path).close()
@@ -603,8 +604,22 @@ def test_a_locked_log_is_named(path, log, monkeypatch):
         assert second.add([seen(1)]) == [1]
 
 
-def test_several_writers_share_a_log(path):
+def test_two_programs_may_make_a_log_at_the_same_time(path, monkeypatch):
+    """SQLite does not wait for the lock here, so that two programs do not wait for each other."""
+    with contextlib.ExitStack() as ends:
+        one, other = (
+            ends.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
+            for _ in range(2)
+        )
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("time.sleep", lambda _: other.execute("ROLLBACK"))
+        _set_journal_mode(one)
+        assert one.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+
+
+def test_several_writers_share_a_log(path, monkeypatch):
     """Both make the file, and both use the same names of cameras."""
+    monkeypatch.setattr("kosmos_ros.memory.database.LOCK_TIMEOUT", 60.0)
 
     def write(start):
         with ObservationLog.open(path) as log:
