@@ -29,8 +29,8 @@ class AgentNode(BrokerNode):
     def __init__(self, kosmos: str) -> None:
         super().__init__("kosmos_mcp")
         self.connect(kosmos)
+        output = os.dup(sys.stdout.fileno())  # `_serve` replaces the first one
         self.start(self._serve())
-        output = os.dup(sys.stdout.fileno())  # `agent_server` replaces the first one
         threading.Thread(target=self._watch, args=(output,), name="output", daemon=True).start()
 
     async def _serve(self) -> int:

@@ -8,6 +8,7 @@ in another thread receives the node's messages. Knows no browser and keeps no re
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -21,6 +22,7 @@ from kosmos_msgs.msg import Answer, Event, GroundedCaption
 from rcl_interfaces.msg import ParameterEvent, SetParametersResult
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidHandle
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -39,7 +41,12 @@ from kosmos_ros.web.looks import ANSWER, CAPTION, EVENTS, LOOKS, PHRASES, Json
 from kosmos_ros.web.pictures import Picture, picture_of
 
 WATCH_PERIOD = 0.25  # s between two checks of the graph and the deadlines
-SILENCE = 3.0  # s without /diagnostics, which come once a second, until a node counts as gone
+SILENCE = 20
+"""Checks without new /diagnostics, which come once a second, until a node counts as gone.
+
+Not seconds: a process that stood still would find its clock advanced before it takes the messages
+that arrived meanwhile.
+"""
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
 LINGER = 2.0  # s until the subscriptions end when no client wants news any more
@@ -86,7 +93,7 @@ class NodeClient:
         self._posted: deque[Callable[[], object]] = deque()
         self._wake = node.create_guard_condition(self._deliver)
         self._publisher = b""  # identity of the node's publisher of ~/model_info
-        self._heard = 0.0  # monotonic time of the newest diagnostics
+        self._silent = 0  # checks since the newest diagnostics
         self._described_at = 0.0  # monotonic time of the newest attempt to read parameters
         self._state: Json = {"state": "gone", "message": GONE}
         self._model_state: Json = self._state  # from ~/model_info
@@ -114,7 +121,8 @@ class NodeClient:
     def post(self, call: Callable[[], object]) -> None:
         """Run a call soon in the executor's thread. Any thread may use this."""
         self._posted.append(call)
-        self._wake.trigger()
+        with contextlib.suppress(InvalidHandle):  # the node was destroyed meanwhile
+            self._wake.trigger()
 
     def destroy(self) -> None:
         """End all requests."""
@@ -231,7 +239,7 @@ class NodeClient:
         }
         if "model" not in ours:
             return
-        self._heard = time.monotonic()
+        self._silent = 0
         self._ahead = _sent(array, info) - time.monotonic_ns()
         model = messages.model_json(ours.pop("model"))
         cameras = {}
@@ -311,10 +319,11 @@ class NodeClient:
         """Check whether the node runs, and whether it has been started again."""
         publisher = self._find_publisher()
         # While a model loads, its imports may block all threads of the node for seconds.
-        silent = now - self._heard > SILENCE and self._model_state["state"] != "loading"
+        self._silent += 1
+        silent = self._silent > SILENCE and self._model_state["state"] != "loading"
         if publisher != self._publisher:
             self._lose()
-            self._publisher, self._heard = publisher, now
+            self._publisher, self._silent = publisher, 0
         elif publisher and silent:
             self._tell_state({"state": "gone", "message": GONE})
             self._goals.fail(GONE)

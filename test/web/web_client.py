@@ -52,6 +52,7 @@ class Server:
                 f"ws://{host}/ws",
                 sock=socket.create_connection(("127.0.0.1", port)),
                 max_size=None,
+                open_timeout=PATIENCE,
                 close_timeout=1,  # a browser that has not read everything leaves as well
                 additional_headers=headers,
             )
@@ -106,12 +107,22 @@ class Browser:
             found.append(self.until("answer", lambda message: message["id"] == name))
         return found
 
+    def ends(self, name):
+        """Wait until a question has ended, perhaps before this call."""
+        while not any(
+            message.get("done") for message in self.messages if message.get("id") == name
+        ):
+            self.receive()
+
     def set(self, camera, name, value):
         """Set a parameter, and return the node's response."""
-        self._asked += 1
-        key = f"set {self._asked}"
-        self.send(type="set", id=key, camera=camera, name=name, value=value)
-        return self.until("set", lambda message: message["id"] == key)
+        while True:
+            self._asked += 1
+            key = f"set {self._asked}"
+            self.send(type="set", id=key, camera=camera, name=name, value=value)
+            response = self.until("set", lambda message: message["id"] == key)  # noqa: B023
+            if not response["message"].endswith("try again"):  # the node was late
+                return response
 
 
 class Robot:
@@ -146,6 +157,7 @@ class Robot:
                 phrases=f"[{PHRASE}]",
                 questions=f"['{QUESTION}']",
                 event_frames=1,
+                kept_frames=1000,  # a page may ask about a frame that was frozen long ago
             ),
         )
         node.says("active: accepting frames")
