@@ -187,8 +187,9 @@ class KosmosNode(ManagedNode):
     def _send_last_answers(self, end: float) -> None:
         goals = spins = 0
         last_request = time.monotonic() + LAST_REQUESTS
-        while (now := time.monotonic()) < end and (
-            self._waiting or now < last_request or spins < LAST_SPINS
+        # LAST_SPINS in any case: the process may have stood still for `end` seconds.
+        while spins < LAST_SPINS or (
+            (now := time.monotonic()) < end and (self._waiting or now < last_request)
         ):
             goals = max(goals, self.request_services.goals)
             spin_once(self, 0.01)
