@@ -48,6 +48,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.load_profile("ci")
 
 PATIENCE = 60.0  # s, far longer than any step takes
+RESPONSE = 15.0  # s, far longer than a response takes
+PATIENT = {"request_timeout": 600.0, "stale_timeout": 600.0}
+"""Parameters of a node whose machine may stand still for seconds."""
 
 FOLDER = Path(__file__).parent
 TIERS = {
@@ -171,11 +174,22 @@ class Spinner:
         return value
 
     def call(self, client, request):
-        """Return the response of a service."""
+        """Return the response of a service. Send the request again if it does not arrive.
+
+        rmw_fastrtps drops the response to a client that the service has not discovered within
+        100 ms (rmw_response.cpp, __rmw_send_response).
+        """
         assert client.wait_for_service(PATIENCE)
-        future = client.call_async(request)
-        self.until(future.done, f"a response of {client.srv_name}")
-        return future.result()
+        futures, sent_at = [], float("-inf")
+
+        def responded():
+            nonlocal sent_at
+            if time.monotonic() > sent_at + RESPONSE:
+                sent_at = time.monotonic()
+                futures.append(client.call_async(request))
+            return next((future for future in futures if future.done()), None)
+
+        return self.until(responded, f"a response of {client.srv_name}").result()
 
 
 class Nodes:
@@ -291,34 +305,40 @@ def spinner(client):
 def start(ros):
     """Provide a function that starts KosmosNode and returns its NodeHarness; end the nodes.
 
-    `values` are parameters. `load` replaces the loading of the engine; it is then up to the test
-    to wait for the model.
+    `values` are parameters; those in PATIENT have other defaults. `load` replaces the loading of
+    the engine; it is then up to the test to wait for the model.
     """
     from node_harness import FakeEngine, NodeHarness
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
-    from kosmos_ros.ros import kosmos_node
+    from kosmos_ros.ros import kosmos_node, lifecycle
     from kosmos_ros.ros.kosmos_node import KosmosNode
     from kosmos_ros.serving.availability import Phase
 
     def end(engine, node, harnesses):
         engine.unblock()
-        if harnesses and node.host.availability.phase is Phase.LOADING:
-            # `stop` does not wait for it.
-            harnesses[0].until(lambda: node.host.settled, "the end of loading")
+        host = node.host
+        if harnesses:  # `stop` does not wait for a model that is loading
+            harnesses[0].until(
+                lambda: host.settled or host.availability.phase is Phase.UNCONFIGURED,
+                "the end of loading",
+            )
         with pytest.MonkeyPatch.context() as patch:
             # The test sends no more requests.
             patch.setattr(kosmos_node, "LAST_REQUESTS", 0.0)
             patch.setattr(kosmos_node, "LAST_SPINS", 0)
-            stopped = node.stop(10)
-        node.destroy_node()
+            # Later, the garbage collector would destroy the state machine during the next test.
+            patch.setattr(lifecycle, "LAST_TRANSITION_TIMEOUT", PATIENCE)
+            stopped = node.stop(PATIENCE)
+            node.destroy_node()
         assert stopped
 
     with contextlib.ExitStack() as ends:
 
         def make(engine=None, load=None, cli_args=None, wait=True, **values):
             engine = engine or FakeEngine()
+            values = PATIENT | values if cli_args is None else values
             overrides = [Parameter(name, value=value) for name, value in values.items()]
             node = KosmosNode(
                 load=load or (lambda settings: engine),

@@ -65,9 +65,9 @@ class Program:
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
 
-    def says(self, words, after=0):
+    def says(self, words, after=0, limit=PATIENCE):
         """Wait for a line with `words` after the first `after` lines; return the line."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + limit
         with self._news:
             while True:
                 if line := self.has(words, after):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command kosmos on drawn scenes, with the embedded model."""
 
+import contextlib
 import functools
 import io
 import json
@@ -576,11 +577,16 @@ def test_a_progress_bar_is_shown_for_many_images_on_a_terminal(
 
 def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(drawn):
     """`kosmos caption ... | head -1` does so."""
-    paths = [drawn / "first.png"] * (2 * MAX_BATCH + 1)
+    # The last group is complete only when standard input has ended.
+    paths = [*[drawn / "first.png"] * (2 * MAX_BATCH), "-"]
     short = ("--plain", "--max-new-tokens", 1)
-    with process("caption", *paths, *short, stdout=subprocess.PIPE) as running:
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    with process("caption", *paths, *short, **pipes) as running:
         line = running.stdout.readline()
         running.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # the command may have ended already
+            running.stdin.buffer.write((drawn / "first.png").read_bytes())
+            running.stdin.close()
         code = running.wait(PATIENCE)
         assert (code, running.stderr.read()) == (141, "")
     assert json.loads(line)["image"] == str(paths[0])
@@ -664,8 +670,9 @@ def test_ctrl_c_ends_the_command_between_whole_lines(drawn, tmp_path):
     with process("caption", *paths, "--out", tmp_path, stdout=subprocess.PIPE) as running:
         first = running.stdout.readline()
         running.send_signal(signal.SIGINT)
-        rest, err = running.communicate(timeout=PATIENCE)
-    assert (running.returncode, err) == (130, "")
+        rest, err = running.stdout.read(), running.stderr.read()
+        code = running.wait(PATIENCE)
+    assert (code, err) == (130, "")
     values = [json.loads(line) for line in (first + rest).splitlines()]
     assert 1 <= len(values) < 500
     for path in tmp_path.iterdir():

@@ -150,6 +150,7 @@ def test_a_device_returns_each_image_once_and_raises_when_it_is_gone(video, monk
 
     capture = sources.open_capture
     monkeypatch.setattr(sources, "open_capture", lambda name: Driver(capture(name)))
+    monkeypatch.setattr(Device, "DECODE_TIME", 60.0)
     camera = Device(str(video))
     assert camera.read() is None
     shown.release()
@@ -166,6 +167,7 @@ def test_a_device_returns_each_image_once_and_raises_when_it_is_gone(video, monk
 
 
 def test_images_of_a_device_that_nobody_reads_are_not_decoded(monkeypatch):
+    monkeypatch.setattr(Device, "CLOSE_TIMEOUT", 60.0)
     decoded, grabbed = [], threading.Event()
 
     class Driver:
@@ -265,6 +267,7 @@ def test_a_device_has_no_image_at_first_and_is_released_at_its_end(monkeypatch):
     monkeypatch.setattr(driver, "retrieve", None)
     camera = Device("/dev/null")
     assert driver.released.wait(10)
+    camera._thread.join(10)
     with pytest.raises(ImageError, match="/dev/null delivers no more images"):
         camera.read()
     assert driver.grabs == 2

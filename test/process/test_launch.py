@@ -125,6 +125,7 @@ class Launched:
         code = self._service.run()
         assert limit.is_alive(), f"no end within {LIMIT:g} s:\n{self.output}"
         limit.cancel()
+        limit.join()
         return code
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs and nodes that tests start end with them, and runs of the tests do not meet."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ PYTHON = Path(sys.executable)
 SLEEPER = "import time; print('up', flush=True); time.sleep(1000)"
 PARENT = f"""
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}])
+child = subprocess.Popen([sys.executable, "-c", {SLEEPER!r}], stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)
 time.sleep(1000)
 """
@@ -36,9 +37,10 @@ os._exit(0)
 def until_gone(process):
     """Wait until a process has ended."""
     end = time.monotonic() + conftest.PATIENCE
-    while psutil.pid_exists(process) and psutil.Process(process).status() != "zombie":
-        assert time.monotonic() < end, psutil.Process(process)
-        time.sleep(0.01)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(process).status() != "zombie":
+            assert time.monotonic() < end, psutil.Process(process)
+            time.sleep(0.01)
 
 
 def test_a_program_obeys_sigint_that_its_parent_ignores():

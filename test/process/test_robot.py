@@ -342,10 +342,10 @@ def test_a_question_is_about_the_camera_that_it_names(robot):
 def test_phrases_and_questions_of_a_camera_become_topics_and_events(robot):
     received = {
         topic: robot.subscribe(kind, f"front/{topic}")
-        for topic, kind in (("phrases", GroundedCaption), ("answers", Answer), ("events", Event))
+        # An event is published once, so its subscriber must be connected before the others.
+        for topic, kind in (("events", Event), ("phrases", GroundedCaption), ("answers", Answer))
     }
     events = received["events"][1]
-    # An event is published once, so its subscriber must be connected before.
     robot.show({"front": FRONT}, lambda: robot.client.count_publishers("/kosmos/front/events"))
     robot.set(
         front__phrases=["a red circle", "a green star"],

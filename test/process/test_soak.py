@@ -32,13 +32,23 @@ LIMIT = 300.0  # s, far longer than a short soak takes
 MAX_PIXELS = 50_000_000
 
 
+def environment():
+    """The environment of a soak; without shared memory, as in scripts/soak."""
+    paths = [str(Path(__file__).parents[1]), *sys.path]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
+    }
+
+
 def soak(tmp_path, *arguments):
     """Run the soak; return the value of each row by its name. The exit code must be 0."""
     file = tmp_path / "rows.json"
-    paths = [str(Path(__file__).parents[1]), *sys.path]
     done = subprocess.run(
         [sys.executable, "-m", "soak", "--json", file, *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -111,9 +121,7 @@ def test_invalid_arguments_are_named(monkeypatch, capsys, arguments, words):
 
 def test_a_running_node_is_not_disturbed(ros):
     ros.create_node("kosmos")
-    paths = [str(Path(__file__).parents[1]), *sys.path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with Program(Path(sys.executable), "-m", "soak", "--minutes", "1", env=environment) as run:
+    with Program(Path(sys.executable), "-m", "soak", "--minutes", "1", env=environment()) as run:
         assert run.ends() == 1
     assert run.has("another node kosmos runs in ROS_DOMAIN_ID="), run.output
 
@@ -126,14 +134,13 @@ def test_the_help_lists_the_burdens(monkeypatch, capsys):
 
 
 def test_a_terminated_soak_leaves_no_process(tmp_path):
-    paths = [str(Path(__file__).parents[1]), *sys.path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     python = Path(sys.executable)
-    with Program(python, "-m", "soak", "--clients", "2", env=environment) as run:
-        run.says("answered")
+    with Program(python, "-m", "soak", "--clients", "2", env=environment()) as run:
+        run.says("answered", limit=LIMIT)
         players = psutil.Process(run.process.pid).children(recursive=True)
         assert len(players) >= 5
-        assert run.stop(signal.SIGTERM) == 0, run.output
+        run.process.send_signal(signal.SIGTERM)
+        assert run.ends(LIMIT) == 0, run.output
     assert run.has("| requests answered |")
     assert not [player for player in players if player.is_running()]
 

@@ -263,6 +263,7 @@ def make():
 process.run(make, ["node"])
 """,
     "stop": """
+entry.REMINDER = process.signal.SIGUSR1  # 10 s
 from rclpy.node import Node
 def make():
     node = Node("hanging")
@@ -274,6 +275,7 @@ process.run(make, ["node"])
 """,
     "exit": """
 import atexit
+process.END_PATIENCE = 10.0
 from rclpy.node import Node
 def make():
     node = Node("hanging")

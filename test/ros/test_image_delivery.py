@@ -256,7 +256,8 @@ def test_images_that_nobody_needs_are_not_read(idle):
     assert values["lost"] == "0"
 
 
-def test_a_request_uses_the_newest_image_though_nobody_has_read_it(idle):
+def test_a_request_uses_the_newest_image_though_nobody_has_read_it(idle, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.serving.scheduler.CATCH_UP", 60.0)
     idle.image_publisher.publish(plain_image(NEW))
     assert idle.ask(question="What is it?").success
     assert idle.engine.mean_colours == [NEW]
@@ -343,7 +344,7 @@ def test_a_latched_image_is_described_for_each_first_listener_and_serves_request
         harness.until(lambda: not harness.camera._wanted)
     # For the second listener, the pixels are those of the first one's caption.
     assert harness.engine.mean_colours == [NEW] * 2
-    assert harness.camera.throughput.unchanged == 1
+    harness.until(lambda: harness.camera.throughput.unchanged == 1)
     assert harness.node.scheduler.dropped("") == 0
 
 
@@ -370,6 +371,8 @@ def test_images_that_are_too_large_to_arrive_are_named_as_lost(start, tmp_path):
     harness.client.destroy_publisher(harness.image_publisher)
     with Program(Path(sys.executable), script):
         harness.until(lambda: harness.camera.subscription.missed)
+        publishers = harness.node.get_publishers_info_by_topic
+        harness.until(lambda: [end.node_name for end in publishers("/image")] == ["large"])
         harness.set_parameter("stale_timeout", 0.1)
         text = harness.until(
             lambda: harness.logs("no image on /image", "images have been lost since")

@@ -238,7 +238,7 @@ def test_hundred_cycles_leave_no_engine_and_no_thread(start_managed):
     gc.collect()
     assert len(engines) == 100
     assert not any(engine() for engine in engines)
-    assert threads[-1] <= threads[1]
+    harness.until(lambda: threading.active_count() <= threads[1], "the end of the threads")
 
 
 def test_lost_wake_up_delays_no_response(start_managed):
@@ -291,6 +291,7 @@ def test_node_with_a_lost_device_cannot_be_activated(start_managed):
     assert manager("activate")
     harness.engine.errors.append(DeviceLostError("CUDA error: gone"))
     assert ask(harness).message == "CUDA error: gone"
+    harness.until(lambda: not harness.node.host.worker.alive)
     assert manager("deactivate")
     assert not manager("activate")
     assert not ask(harness).success
@@ -359,6 +360,7 @@ def test_flood_of_transitions_makes_one_thread(loading):
     harness, manager, end = loading
     configured = manager.request("configure")
     harness.until(lambda: manager.state == "configuring")
+    harness.until(lambda: harness.node.host.worker, "the thread of the model")
     before = threading.active_count()
     waiting = [manager.request("cleanup") for _ in range(MAX_WAITING)]
     harness.until(lambda: len(harness.node._requested) == MAX_WAITING)

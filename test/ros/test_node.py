@@ -350,15 +350,21 @@ def test_node_reports_why_a_model_cannot_be_loaded(start):
 
 
 def test_model_info_has_the_progress_of_loading(start, monkeypatch):
-    warming_up, go_on, loaded = threading.Event(), threading.Event(), threading.Event()
+    loading, warming_up, go_on, loaded = (threading.Event() for _ in range(4))
     engine = FakeEngine()
+
+    def load(_):
+        loading.set()
+        assert loaded.wait(60)
+        return engine
 
     def warm_up(*_):
         warming_up.set()
         assert go_on.wait(60)
 
     monkeypatch.setattr(engine, "warm_up", warm_up)
-    harness = start(engine, load=lambda settings: loaded.wait(60) and engine)
+    harness = start(engine, load=load)
+    harness.until(loading.is_set)
     states = harness.collect(DiagnosticStatus, "kosmos/model_info", LATCHED)
     harness.until(lambda: states)
 
@@ -395,8 +401,15 @@ def test_model_info_has_the_progress_of_loading(start, monkeypatch):
 
 
 def test_the_same_phase_is_published_at_most_twice_a_second(start, monkeypatch):
-    loaded = threading.Event()
-    harness = start(load=lambda settings: loaded.wait(60) and harness.engine)
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load(_):
+        loading.set()
+        assert loaded.wait(60)
+        return harness.engine
+
+    harness = start(load=load)
+    harness.until(loading.is_set)
     host, published = harness.node.host, []
     monkeypatch.setattr(harness.node, "on_availability", published.append)
     now = 1000.0

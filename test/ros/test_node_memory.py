@@ -272,6 +272,8 @@ def test_recall_answers_while_the_model_is_loading(start, path):
 
 def test_an_error_of_the_search_is_the_response(start, path, monkeypatch):
     harness = start(memory=str(path))
+    recorder = harness.node.memory._recorder
+    harness.until(lambda: recorder.state().file_bytes)  # it does not make the log again
     path.unlink()
     response = recall(harness, query="a cup")
     assert (response.success, response.results) == (False, [])
@@ -336,13 +338,15 @@ def test_a_disk_that_hangs_stops_neither_captions_nor_diagnostics(start, path, m
             harness.until(lambda: len(harness.captions) > sec)  # noqa: B023
             if not sec:  # the writer hangs on the first observation
                 assert waiting.wait(60)
+        recorder = harness.node.memory._recorder
+        harness.until(lambda: recorder.state().waiting == 20)
         states = harness.collect(DiagnosticArray, "/diagnostics")
         harness.until(lambda: states)
         values = {pair.key: pair.value for pair in states[-1].status[-1].values}
         assert values["waiting"] == "20"
         assert values["lost thumbnails"] == str(20 - 1 - MAX_IMAGES)
         go.set()
-    harness.until(lambda: harness.node.memory._recorder.state().waiting == 0)
+    harness.until(lambda: recorder.state().waiting == 0)
 
 
 # Configuration and diagnostics --------------------------------------------------------------

@@ -134,6 +134,7 @@ def test_frames_are_compressed_only_for_subscribers_and_only_the_newest(start, m
         before = len(harness.engine.prompts)
         harness.send(sec=sec)
         harness.until(lambda before=before: len(harness.engine.prompts) > before)
+    harness.until(lambda: len(harness.node._delivery._others) == 3)  # the results of 3, 4 and 5
     go_on.set()
     harness.until(lambda: [frame.header.stamp.sec for frame in frames] == [2, 5])
     assert made == [2, 5]

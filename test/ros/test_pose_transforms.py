@@ -97,7 +97,8 @@ def robot(ros):
 
 
 @pytest.fixture
-def poses(robot):
+def poses(robot, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.ros.pose_transforms.JOIN_TIMEOUT", 60.0)
     poses = PoseTransforms(robot.node, "map", "base_link")
     robot.spinner = Spinner(robot.node)
     robot.spinner.until(robot.moving.get_subscription_count, "a subscription")

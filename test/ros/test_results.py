@@ -53,7 +53,8 @@ def test_stop_tells_that_a_result_is_still_being_published(start, block):
     block.end.set()
 
 
-def test_nothing_is_published_after_deactivate_has_returned(start, block):
+def test_nothing_is_published_after_deactivate_has_returned(start, block, monkeypatch):
+    monkeypatch.setattr("kosmos_ros.ros.kosmos_node.FLUSH_TIMEOUT", WAIT)
     harness = start(max_rate=0).subscribe_to_captions()
     harness.client.create_subscription(String, "kosmos/text", lambda message: None, 10)
     harness.until(lambda: harness.has_subscriber("text"))
@@ -85,8 +86,9 @@ def test_an_error_is_told_after_the_results_that_came_before_it(start, block):
 
 
 def test_publishing_that_hangs_ends_the_process(start, block):
-    harness = start(hard_timeout=1.0)
+    harness = start()
     post(harness.node, block)
+    harness.set_parameter("hard_timeout", 1.0)  # not before: it limits loading, too
     harness.until(harness.node.finished.done)
     assert harness.node.finished.result() == 4
     assert "publishing has not ended for" in harness.node.unavailable()

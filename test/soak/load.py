@@ -222,6 +222,8 @@ class Soak:
         meddler = self._start("meddler", last, *MOVES.keys() & self._without)
         for number in range(self._clients):
             (self._mortal if number % 2 else self._lasting).append(self._client())
+        for member in self._members:
+            member.says('"playing"')
         end = time.monotonic() + self._seconds
         with tqdm(total=round(self._seconds), unit="s", mininterval=1.0) as bar:
             while (left := end - time.monotonic()) > 0 and not player.stopping:
