@@ -105,6 +105,14 @@ def test_an_image_of_the_user_is_described(demo, tmp_path):
     assert program.has("An image of a red circle.")
     ((phrase, corners), *_) = boxes(program)
     assert phrase == "a red circle"
+    assert [line for line in program.lines if line.startswith("answer: ")] == [
+        "answer: a red circle."
+    ] * 2
+    asked = program.has("locate: ").removeprefix("locate: ")
+    assert asked.startswith("a red circle, ")
+    assert re.search(rf"^ +{asked.rpartition(', ')[2]} +not found$", program.output, re.M)
+    assert program.has("event: a red circle came into view")
+    assert program.has("recall: a red circle was last seen by front, ")
     assert np.allclose(corners, (40, 48, 140, 144), atol=400 / 16)
 
 
