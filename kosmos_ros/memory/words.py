@@ -108,14 +108,17 @@ SEES = rf"(?:{_ADVERBS}(?:see|sees|saw|notice|spot)\b|{_ADVERBS}(?:has|have){HAS
 """
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
 _FIRST, _LAST = (
-    rf"\b{word} (?:{_SEEING}|appear|appeared|time)\b|"
+    rf"\b{word} (?:{_SEEING}|appear|appeared|thing|time)\b|"
     rf"\b{word}(?: (?:visible|there|here|in (?:view|sight)))?\W*$"
     for word in ("first", "last")
 )
 FIRST_SEEN = re.compile(_FIRST)
 LAST_SEEN = re.compile(rf"{_LAST}|\b(?:latest|most recent|most recently)\b|\bnow\W*$")
 """Words that ask for the oldest and for the newest frame."""
-VANISHED = frozenset({"disappear", "disappeared", "vanish", "vanished"})
+VANISHED = frozenset({
+    "disappear", "disappeared", "lost", "missing", "moved", "stolen", "taken", "vanish",
+    "vanished",
+})  # fmt: skip
 """Words that are left out at the end of a question, but not if they are all that is left of it.
 
 "What disappeared?" must find nothing rather than any frame.
@@ -125,17 +128,26 @@ GONE = re.compile(
     r"(?: away| (?:from|out of) (?:view|sight))?\W*$"
 )
 """The last word of a question for a thing that was last seen in the newest frame with it."""
-_LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"
+_LOSING = (
+    "leave|left|put|(?:lose|lost)(?: (?:sight|track) of)?|forget|forgot|forgotten|place|placed|"
+    "drop|dropped|move|moved|take|took|taken|steal|stole|stolen"
+)
+_CAMERA = (
+    r"(?:any|the|a|your|my|our|one|both|all|each|every)(?: (?:of )?(?:the|your|my|our))? "
+    "cameras?"
+)
 ASKING = re.compile(
     r"\b(?:for )?(?:the )?(?:very )?(?:first|last) time\b|"
+    r"\b(?:the )?(?:very )?(?:first|last) things?"
+    rf"(?=(?: (?:that|which))? (?:you|we|i|the robot|{_CAMERA})\b)|"
     rf"\b(?:first|last)(?= (?:{_SEEING}|appear|appeared)\b)|"
     r"\b(?:(?:on|with|by|from) )?(?:which|what) (?:of the )?cameras? (?:(?:did|has|have|can) )?"
     rf"(?:(?:you|first|last|ever) )*(?:(?:{_SEEING}|shows?)\b)?|"
     r"\b(?:(?:that|which|who) )?(?:(?:did|do|have|had|has|could) )?"
     r"(?:you|we|i|the robot) "
     rf"(?:(?:have|had|has|ever|first|last|already|just|still) )*(?:{_SEEING}|{_LOSING})\b|"
-    rf"\b(?:(?:that|which) )?(?:(?:do|does|did) )?(?:any|the|a|your|my|one) cameras?{SEES}|"
-    rf"\b(?:has|have|had) (?:any|the|a|your|my|one) cameras?{HAS_SEEN}|"
+    rf"\b(?:(?:that|which) )?(?:(?:do|does|did) )?{_CAMERA}{SEES}|"
+    rf"\b(?:has|have|had) {_CAMERA}{HAS_SEEN}|"
     r"\b(?:did|has|have|had) (?:some|any)(?:one|body) (?:(?:ever|first|last) )*"
     rf"(?:{_SEEING}|{_LOSING})\b|\bwho (?:{_LOSING})\b|"
     r"\b(?:is|are|was|were|anything|something) left\b|(?<=one )left\b|(?<=body )left\b|"

@@ -114,7 +114,8 @@ def test_a_camera_that_saw_a_thing_is_no_thing(log, question):
 @pytest.mark.parametrize(
     "question",
     ["did any camera see a cup?", "when did a camera see the cup", "a cup on camera",
-     "the last time that a camera saw a cup", "did the cameras see a cup?"],
+     "the last time that a camera saw a cup", "did the cameras see a cup?",
+     "did both cameras see a cup?", "has one of the cameras seen a cup?"],
 )  # fmt: skip
 def test_any_camera_is_no_thing(log, question):
     log.add([seen(1, "a cup"), seen(2, "a dog")])
@@ -125,6 +126,8 @@ def test_what_was_seen_first_or_last_is_all_that_a_frame_shows(log):
     log.add([seen(1, "a cup", {"a cup": (10, 10)}), seen(2, "a dog", {"a dog": (20, 20)})])
     assert stamps(log, "what did you see first?") == [1, 2]
     assert stamps(log, "what was in the latest image?") == [2, 1]
+    assert stamps(log, "what was the last thing you saw?") == [2, 1]
+    assert stamps(log, "the first thing that the camera saw") == [1, 2]
     (first, second) = recall(log, Query("what did the camera see last?"), None)
     assert [phrase.text for phrase in (*first.phrases, *second.phrases)] == ["a dog", "a cup"]
 
@@ -163,7 +166,8 @@ def test_a_question_and_the_query_may_name_only_one_camera(log):
     ["when did the red cup disappear?", "has the red cup vanished", "where did the red cup go?",
      "do you know where the red cup went?", "when did the red cup go away", "the latest red cup",
      "when did the red cup disappear from view?", "where is the red cup now?",
-     "when did you see a red cup last?", "when was the red cup last in view?"],
+     "when did you see a red cup last?", "when was the red cup last in view?",
+     "is the red cup missing?", "has the red cup been moved?", "was the red cup taken?"],
 )  # fmt: skip
 def test_for_a_thing_that_is_gone_the_newest_frame_with_it_comes_first(log, question):
     log.add([seen(1, "a red cup", score=0.9), seen(2, "a red cup", score=0.5), seen(3, "a dog")])
@@ -203,6 +207,7 @@ def test_two_words_are_not_always_a_compound(log, net):
 def test_what_vanished_is_no_question_for_any_frame(log):
     log.add([seen(1, "a cup")])
     assert stamps(log, "what disappeared?") == []
+    assert stamps(log, "is anything missing?") == []
     assert stamps(log, "when did you first see the cup vanish?") == [1]
 
 
@@ -657,6 +662,9 @@ def test_ordinary_questions_are_answered(log, caption, question):
         "show me all red cups",
         "have you seen anything red?",
         "something red",
+        "where did we lose sight of the red cup?",
+        "did anybody move the red cup?",
+        "who took the red cup?",
     ],
 )
 def test_words_around_the_thing_mean_nothing(log, question):
