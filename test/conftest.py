@@ -48,9 +48,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.load_profile("ci")
 
 PATIENCE = 60.0  # s, far longer than any step takes
-RESPONSE = 15.0  # s, far longer than a response takes
-PATIENT = {"request_timeout": 600.0, "stale_timeout": 600.0}
-"""Parameters of a node whose machine may stand still for seconds."""
+RESPONSE_TIMEOUT = 15.0  # s until a request is sent again
+LONG_TIMEOUTS = {"request_timeout": 600.0, "stale_timeout": 600.0}
+"""Parameters of a node on a machine that may pause for seconds."""
 
 FOLDER = Path(__file__).parent
 TIERS = {
@@ -174,7 +174,7 @@ class Spinner:
         return value
 
     def call(self, client, request):
-        """Return the response of a service. Send the request again if it does not arrive.
+        """Return the response of a service. Repeat the request until one arrives.
 
         rmw_fastrtps drops the response to a client that the service has not discovered within
         100 ms (rmw_response.cpp, __rmw_send_response).
@@ -184,7 +184,7 @@ class Spinner:
 
         def responded():
             nonlocal sent_at
-            if time.monotonic() > sent_at + RESPONSE:
+            if time.monotonic() > sent_at + RESPONSE_TIMEOUT:
                 sent_at = time.monotonic()
                 futures.append(client.call_async(request))
             return next((future for future in futures if future.done()), None)
@@ -305,8 +305,8 @@ def spinner(client):
 def start(ros):
     """Provide a function that starts KosmosNode and returns its NodeHarness; end the nodes.
 
-    `values` are parameters; those in PATIENT have other defaults. `load` replaces the loading of
-    the engine; it is then up to the test to wait for the model.
+    `values` are parameters; without `cli_args`, LONG_TIMEOUTS replaces some defaults. `load`
+    replaces the loading of the engine; it is then up to the test to wait for the model.
     """
     from node_harness import FakeEngine, NodeHarness
     from rclpy.node import Node
@@ -328,7 +328,7 @@ def start(ros):
             # The test sends no more requests.
             patch.setattr(kosmos_node, "LAST_REQUESTS", 0.0)
             patch.setattr(kosmos_node, "LAST_SPINS", 0)
-            # Later, the garbage collector would destroy the state machine during the next test.
+            # Otherwise the garbage collector may destroy the state machine during the next test.
             patch.setattr(lifecycle, "LAST_TRANSITION_TIMEOUT", PATIENCE)
             stopped = node.stop(PATIENCE)
             node.destroy_node()
@@ -338,7 +338,7 @@ def start(ros):
 
         def make(engine=None, load=None, cli_args=None, wait=True, **values):
             engine = engine or FakeEngine()
-            values = PATIENT | values if cli_args is None else values
+            values = LONG_TIMEOUTS | values if cli_args is None else values
             overrides = [Parameter(name, value=value) for name, value in values.items()]
             node = KosmosNode(
                 load=load or (lambda settings: engine),

@@ -187,7 +187,7 @@ class KosmosNode(ManagedNode):
     def _send_last_answers(self, end: float) -> None:
         goals = spins = 0
         last_request = time.monotonic() + LAST_REQUESTS
-        # LAST_SPINS in any case: the process may have stood still for `end` seconds.
+        # Always LAST_SPINS times: if the process has paused, `end` may be over already.
         while spins < LAST_SPINS or (
             (now := time.monotonic()) < end and (self._waiting or now < last_request)
         ):

@@ -42,10 +42,10 @@ from kosmos_ros.web.pictures import Picture, picture_of
 
 WATCH_PERIOD = 0.25  # s between two checks of the graph and the deadlines
 SILENCE = 20
-"""Checks without new /diagnostics, which come once a second, until a node counts as gone.
+"""Number of checks without new /diagnostics after which a node counts as gone.
 
-Not seconds: a process that stood still would find its clock advanced before it takes the messages
-that arrived meanwhile.
+A node sends them once a second. Not a time: after a pause of this process, the messages that
+arrived meanwhile are still unread.
 """
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
@@ -93,7 +93,7 @@ class NodeClient:
         self._posted: deque[Callable[[], object]] = deque()
         self._wake = node.create_guard_condition(self._deliver)
         self._publisher = b""  # identity of the node's publisher of ~/model_info
-        self._silent = 0  # checks since the newest diagnostics
+        self._silent_checks = 0  # checks since the newest diagnostics
         self._described_at = 0.0  # monotonic time of the newest attempt to read parameters
         self._state: Json = {"state": "gone", "message": GONE}
         self._model_state: Json = self._state  # from ~/model_info
@@ -239,7 +239,7 @@ class NodeClient:
         }
         if "model" not in ours:
             return
-        self._silent = 0
+        self._silent_checks = 0
         self._ahead = _sent(array, info) - time.monotonic_ns()
         model = messages.model_json(ours.pop("model"))
         cameras = {}
@@ -319,11 +319,11 @@ class NodeClient:
         """Check whether the node runs, and whether it has been started again."""
         publisher = self._find_publisher()
         # While a model loads, its imports may block all threads of the node for seconds.
-        self._silent += 1
-        silent = self._silent > SILENCE and self._model_state["state"] != "loading"
+        self._silent_checks += 1
+        silent = self._silent_checks > SILENCE and self._model_state["state"] != "loading"
         if publisher != self._publisher:
             self._lose()
-            self._publisher, self._silent = publisher, 0
+            self._publisher, self._silent_checks = publisher, 0
         elif publisher and silent:
             self._tell_state({"state": "gone", "message": GONE})
             self._goals.fail(GONE)

@@ -811,7 +811,7 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_given_up(hub, here, monkeypatch
         end = time.monotonic() + 60.0
         while kept and sizes() != [PIECE] and time.monotonic() < end:
             time.sleep(0.01)
-        monkeypatch.setattr(download, "PATIENCE", 0.3)  # not before, for the earlier files
+        monkeypatch.setattr(download, "PATIENCE", 0.3)  # earlier files need the long one
         handler.slow(b"", pause=0.02, until=20)
 
     hub.answers[place] = answer

@@ -604,8 +604,8 @@ def test_a_locked_log_is_named(path, log, monkeypatch):
         assert second.add([seen(1)]) == [1]
 
 
-def test_two_programs_may_make_a_log_at_the_same_time(path, monkeypatch):
-    """SQLite does not wait for the lock here, so that two programs do not wait for each other."""
+def test_two_programs_can_make_a_log_at_the_same_time(path, monkeypatch):
+    """SQLite itself does not wait for this lock, to avoid a deadlock."""
     with contextlib.ExitStack() as ends:
         one, other = (
             ends.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))

@@ -372,7 +372,7 @@ while True:
 
 @pytest.mark.process
 def test_kill_9_loses_at_most_one_second(path):
-    """The limit holds where the machine is not overloaded: in three of ten rounds at least."""
+    """Three of at most ten rounds must keep the limit: the machine may be overloaded."""
     moments, in_time, before = random.Random(5), 0, set()
     for _ in range(10):
         if in_time == 3:

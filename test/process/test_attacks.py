@@ -39,7 +39,7 @@ def usage(node):
     process = psutil.Process(node.process.pid)
 
     def read():
-        # The node itself opens files for moments, to look at its ports and its memory.
+        # The node itself briefly opens files to check its ports and its memory.
         files = min(process.num_fds() for _ in range(5))
         return process.memory_info().rss, process.num_threads(), files
 

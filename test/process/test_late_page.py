@@ -78,7 +78,7 @@ def test_a_late_page_gets_events_frames_boxes_feedback_and_the_state(client, spi
         def stamps_of(messages):
             return {message.header.stamp.sec for message in messages}
 
-        # Of frames that come close together, only the newest is published.
+        # If frames arrive close together, only the newest is published.
         spinner.until(lambda: stamps_of(answers) & stamps_of(frames))
         assert (frames[0].format, bytes(frames[0].data)) == (camera.format, bytes(camera.data))
         phrase, _ = answers[0].phrases

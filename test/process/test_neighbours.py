@@ -241,7 +241,7 @@ def test_stopped_subscriber_does_not_delay_the_others(client, spinner, scenes):
     captions = subscribe(client, "kosmos/captions")
     frame = frame_of(scenes[0], "here")
     # Over shared memory, a process that was stopped sometimes receives nothing more. With the
-    # range LOCALHOST, rmw_fastrtps uses shared memory whatever the first variable says.
+    # discovery range LOCALHOST, rmw_fastrtps ignores FASTDDS_BUILTIN_TRANSPORTS.
     udp = {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
     with (
         Program("kosmos_node", *FAST) as node,

@@ -146,9 +146,8 @@ def test_a_node_without_torch_runs_and_names_the_install_command(client, missing
         node.says(remedy)
         asking, spinner = client.create_client(Ask, "kosmos/ask"), Spinner(client)
         question = Ask.Request(question="What is it?")
-        spinner.until(
-            lambda: remedy in spinner.call(asking, question).message
-        )  # it is logged before
+        # The remedy is logged before it is the reason for refusing requests.
+        spinner.until(lambda: remedy in spinner.call(asking, question).message)
         code = node.stop()
     assert code == 0, node.output
     assert "Traceback" not in node.output

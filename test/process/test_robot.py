@@ -342,7 +342,7 @@ def test_a_question_is_about_the_camera_that_it_names(robot):
 def test_phrases_and_questions_of_a_camera_become_topics_and_events(robot):
     received = {
         topic: robot.subscribe(kind, f"front/{topic}")
-        # An event is published once, so its subscriber must be connected before the others.
+        # The subscriber of events first: each event is published only once.
         for topic, kind in (("events", Event), ("phrases", GroundedCaption), ("answers", Answer))
     }
     events = received["events"][1]

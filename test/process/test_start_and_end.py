@@ -263,7 +263,7 @@ def make():
 process.run(make, ["node"])
 """,
     "stop": """
-entry.REMINDER = process.signal.SIGUSR1  # 10 s
+entry.REMINDER = process.signal.SIGUSR1  # signal 10, so 10 s
 from rclpy.node import Node
 def make():
     node = Node("hanging")

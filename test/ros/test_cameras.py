@@ -71,7 +71,7 @@ def test_each_camera_publishes_captions_under_its_name(start):
 
 @pytest.fixture
 def patient_decoders(monkeypatch):
-    """Both images of two cameras are decoded before a batch begins, also on a slow machine."""
+    """A batch begins only when the images of both cameras are decoded, also on a slow machine."""
     monkeypatch.setattr("kosmos_ros.serving.decoding.GATHER", 60.0)
 
 

@@ -356,7 +356,7 @@ def test_the_published_keys_are_those_of_the_documentation(start):
 def test_the_keys_of_a_download_are_those_of_the_documentation(start):
     loaded = threading.Event()
     harness = start(load=lambda settings: loaded.wait(60) and harness.engine)
-    harness.until(lambda: harness.node.host.worker)  # only then it takes a progress
+    harness.until(lambda: harness.node.host.worker)  # accepts the progress from now on
     infos = harness.collect(DiagnosticStatus, "kosmos/model_info", LATCHED)
     harness.until(lambda: infos)
     harness.node.host.report(progress.DOWNLOADING, 1, 2)

@@ -273,7 +273,7 @@ def test_recall_answers_while_the_model_is_loading(start, path):
 def test_an_error_of_the_search_is_the_response(start, path, monkeypatch):
     harness = start(memory=str(path))
     recorder = harness.node.memory._recorder
-    harness.until(lambda: recorder.state().file_bytes)  # it does not make the log again
+    harness.until(lambda: recorder.state().file_bytes)  # the recorder has made its log
     path.unlink()
     response = recall(harness, query="a cup")
     assert (response.success, response.results) == (False, [])

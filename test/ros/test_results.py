@@ -88,7 +88,7 @@ def test_an_error_is_told_after_the_results_that_came_before_it(start, block):
 def test_publishing_that_hangs_ends_the_process(start, block):
     harness = start()
     post(harness.node, block)
-    harness.set_parameter("hard_timeout", 1.0)  # not before: it limits loading, too
+    harness.set_parameter("hard_timeout", 1.0)  # after loading, which it also limits
     harness.until(harness.node.finished.done)
     assert harness.node.finished.result() == 4
     assert "publishing has not ended for" in harness.node.unavailable()

@@ -227,7 +227,7 @@ def test_a_cancelled_request_ends_without_a_result(robot, browser):
         for one, waiting in before:
             one.send(type="cancel", id=waiting)
         for one, waiting in before:
-            one.ends(waiting)
+            one.wait_for_end(waiting)
     assert browser.set("", "max_batch_size", None)["success"]
     assert not done["success"]
     assert "cancel" in done["message"]

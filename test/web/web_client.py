@@ -107,8 +107,8 @@ class Browser:
             found.append(self.until("answer", lambda message: message["id"] == name))
         return found
 
-    def ends(self, name):
-        """Wait until a question has ended, perhaps before this call."""
+    def wait_for_end(self, name):
+        """Wait until a question has ended. It may have ended already."""
         while not any(
             message.get("done") for message in self.messages if message.get("id") == name
         ):

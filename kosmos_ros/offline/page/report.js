@@ -42,7 +42,7 @@ function open(frame) {
   const index = state.shown.indexOf(frame);
   const dialog = $("#detail");
   const colours = coloursOfFrame(frame);
-  // Not in "close", which the browser sends later: the focus may be elsewhere by then.
+  // The focus is moved here. The browser sends its event "close" later, when the focus may be elsewhere.
   const close = () => {
     dialog.close();
     grid.scrollTo(frame);

@@ -39,7 +39,7 @@ def address(robot):
 
 @pytest.fixture
 def page(open_page):
-    """The page, which shows a new described frame of the front camera."""
+    """The page, which shows a new frame of the front camera with its caption."""
     page = open_page()
     wait_for_a_frame(page)
     return page
@@ -47,7 +47,7 @@ def page(open_page):
 
 def wait_for_a_frame(page):
     page.wait_for_selector(".mark")
-    # Not while the frame is from before the page was opened, perhaps from long before.
+    # The button is disabled while the frame may be much older than the page.
     expect(page.locator("#ask-send")).to_be_enabled()
 
 
