@@ -41,12 +41,7 @@ from kosmos_ros.web.looks import ANSWER, CAPTION, EVENTS, LOOKS, PHRASES, Json
 from kosmos_ros.web.pictures import Picture, picture_of
 
 WATCH_PERIOD = 0.25  # s between two checks of the graph and the deadlines
-SILENCE = 20
-"""Number of checks without new /diagnostics after which a node counts as gone.
-
-A node sends them once a second. Not a time: after a pause of this process, the messages that
-arrived meanwhile are still unread.
-"""
+SILENCE = 5.0  # s without /diagnostics, which come once a second, until a node counts as gone
 RESPONSE_TIMEOUT = 5.0  # s for a parameter service
 DESCRIBE_PERIOD = 1.0  # s between two attempts to read the parameters of a new node
 LINGER = 2.0  # s until the subscriptions end when no client wants news any more
@@ -93,7 +88,10 @@ class NodeClient:
         self._posted: deque[Callable[[], object]] = deque()
         self._wake = node.create_guard_condition(self._deliver)
         self._publisher = b""  # identity of the node's publisher of ~/model_info
-        self._silent_checks = 0  # checks since the newest diagnostics
+        # Time in s that a pause of this process stops. After a pause, messages that arrived
+        # meanwhile are still unread, so no message is late yet.
+        self._awake = 0.0
+        self._heard = 0.0  # when the newest diagnostics arrived, in s awake
         self._described_at = 0.0  # monotonic time of the newest attempt to read parameters
         self._state: Json = {"state": "gone", "message": GONE}
         self._model_state: Json = self._state  # from ~/model_info
@@ -109,7 +107,7 @@ class NodeClient:
         self._goals = Goals(node, name, tell)
         self._live = LiveImages(node)
         self._calls: dict[Any, tuple[float, Callable[[], object]]] = {}
-        """Calls of services by their futures: the deadline, and what to do after it."""
+        """Calls of services by their futures: the deadline in s awake, and what to do after it."""
         client = functools.partial(self._client, QoSProfile(depth=DEPTH))
         self._list = client(ListParameters, "list_parameters")
         self._describe = client(DescribeParameters, "describe_parameters")
@@ -239,7 +237,7 @@ class NodeClient:
         }
         if "model" not in ours:
             return
-        self._silent_checks = 0
+        self._heard = self._awake
         self._ahead = _sent(array, info) - time.monotonic_ns()
         model = messages.model_json(ours.pop("model"))
         cameras = {}
@@ -304,9 +302,10 @@ class NodeClient:
     def _watch(self) -> None:
         self._deliver()  # if the wake-up was lost
         now = time.monotonic()
+        self._awake += WATCH_PERIOD
         self._watch_node(now)
         for future, (deadline, late) in [*self._calls.items()]:
-            if now > deadline:
+            if self._awake > deadline:
                 del self._calls[future]
                 late()
         self._goals.watch(now)
@@ -318,13 +317,12 @@ class NodeClient:
     def _watch_node(self, now: float) -> None:
         """Check whether the node runs, and whether it has been started again."""
         publisher = self._find_publisher()
-        # While a model loads, its imports may block all threads of the node for seconds.
-        self._silent_checks += 1
-        silent = self._silent_checks > SILENCE and self._model_state["state"] != "loading"
+        if self._model_state["state"] == "loading":
+            self._heard = self._awake  # imports may block all threads of the node for seconds
         if publisher != self._publisher:
             self._lose()
-            self._publisher, self._silent_checks = publisher, 0
-        elif publisher and silent:
+            self._publisher, self._heard = publisher, self._awake
+        elif publisher and self._awake - self._heard > SILENCE:
             self._tell_state({"state": "gone", "message": GONE})
             self._goals.fail(GONE)
         elif publisher and self._values:
@@ -370,7 +368,7 @@ class NodeClient:
             client.remove_pending_request(future)
             late()
 
-        self._calls[future] = time.monotonic() + RESPONSE_TIMEOUT, give_up
+        self._calls[future] = self._awake + RESPONSE_TIMEOUT, give_up
 
         def end(future: Any) -> None:
             if self._calls.pop(future, None):

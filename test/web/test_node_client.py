@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: run scripts/setup")
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from kosmos_msgs.msg import Event
 from rcl_interfaces.msg import (
     Parameter,
@@ -22,8 +22,9 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.subscription import Subscription
 
+from kosmos_ros.web import node_client
 from kosmos_ros.web.looks import EVENTS, LOOKS
-from kosmos_ros.web.node_client import NodeClient
+from kosmos_ros.web.node_client import SILENCE, NodeClient
 
 INFORMED = hasattr(Subscription, "CallbackType")  # Humble is not
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -51,6 +52,51 @@ def test_events_of_before_and_after_a_call_are_told_apart_when_they_arrive_late(
     listening.client.want(EVENTS, True)  # both are latched ones of this subscription
     spinner.until(lambda: len(listening.events) == 2, "two events")
     assert listening.events["before"] < called <= listening.events["after"]
+
+
+def test_a_node_is_gone_if_it_is_silent_but_not_if_this_process_paused(
+    client, spinner, monkeypatch
+):
+    monkeypatch.setattr(node_client, "WATCH_PERIOD", 1000.0)  # only this test calls `_watch`
+    listening = Listening(client)
+    watched, clock = listening.client, time.monotonic()
+    client.create_publisher(DiagnosticStatus, "/kosmos/model_info", LATCHED)
+    spinner.until(watched._find_publisher, "the node")
+    monkeypatch.setattr(node_client, "WATCH_PERIOD", 0.25)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    watched._watch()
+    watched._values = {"max_rate": 1.0}
+
+    def states():
+        return [call.args[0]["state"] for call in listening.listener.state.mock_calls]
+
+    def become(state):
+        values = [KeyValue(key="state", value=state)]
+        watched._on_model_info(DiagnosticStatus(values=values))
+
+    def hear():
+        status = DiagnosticStatus(name="/kosmos: model")
+        watched._on_diagnostics(DiagnosticArray(status=[status]), None)
+
+    responses = []
+    watched._call(Mock(), None, responses.append, lambda: responses.append("late"))
+    become("ready")
+    hear()
+    clock += 1000.0  # a pause
+    watched._watch()
+    assert (states()[-1], responses) == ("ready", [])
+    for _ in range(round(SILENCE / 0.25)):
+        watched._watch()
+    assert (states()[-1], responses) == ("gone", ["late"])
+    hear()
+    watched._watch()
+    assert states()[-1] == "ready"
+    become("loading")
+    for _ in range(2 * round(SILENCE / 0.25)):
+        watched._watch()
+    become("ready")  # before the next diagnostics
+    watched._watch()
+    assert states()[-1] == "ready"
 
 
 @pytest.mark.skipif(not INFORMED, reason="rclpy tells no times of messages")
