@@ -177,7 +177,8 @@ class Spinner:
         """Return the response of a service. Repeat the request until one arrives.
 
         rmw_fastrtps drops the response to a client that the service has not discovered within
-        100 ms (rmw_response.cpp, __rmw_send_response).
+        100 ms (rmw_response.cpp, __rmw_send_response). So the service may get a request twice; its
+        own timeout must be shorter than RESPONSE_TIMEOUT.
         """
         assert client.wait_for_service(PATIENCE)
         futures, sent_at = [], float("-inf")

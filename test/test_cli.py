@@ -670,8 +670,8 @@ def test_ctrl_c_ends_the_command_between_whole_lines(drawn, tmp_path):
     with process("caption", *paths, "--out", tmp_path, stdout=subprocess.PIPE) as running:
         first = running.stdout.readline()
         running.send_signal(signal.SIGINT)
-        rest, err = running.stdout.read(), running.stderr.read()
         code = running.wait(PATIENCE)
+        rest, err = running.stdout.read(), running.stderr.read()
     assert (code, err) == (130, "")
     values = [json.loads(line) for line in (first + rest).splitlines()]
     assert 1 <= len(values) < 500

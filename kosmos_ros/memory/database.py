@@ -99,8 +99,8 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 def _set_journal_mode(connection: sqlite3.Connection) -> None:
     """Write by means of a -wal file from now on.
 
-    Waits while another program does the same. SQLite itself does not wait in this case, because
-    both programs have a read lock (sqlite3BtreeSetVersion of btree.c).
+    Waits while another program does the same. SQLite itself does not wait here, because this
+    connection already has a read lock (sqlite3BtreeSetVersion of btree.c).
     """
     end = time.monotonic() + LOCK_TIMEOUT
     while True:

@@ -169,8 +169,8 @@ class KosmosNode(ManagedNode):
     def stop(self, timeout: float) -> bool:
         """Respond to all waiting clients and end the threads. Return whether they have ended.
 
-        Takes at most `timeout` seconds, and spins the executor, which sends the responses. Does
-        not wait for a model that is loading, because nothing can stop that.
+        Takes at most `timeout` seconds, apart from the last callbacks. Spins the executor, which
+        sends the responses. Does not wait for a model that is loading: nothing can stop that.
         """
         end = time.monotonic() + timeout
         loading = not self.host.settled
@@ -187,15 +187,15 @@ class KosmosNode(ManagedNode):
     def _send_last_answers(self, end: float) -> None:
         goals = spins = 0
         last_request = time.monotonic() + LAST_REQUESTS
-        # Always LAST_SPINS times: if the process has paused, `end` may be over already.
         while spins < LAST_SPINS or (
             (now := time.monotonic()) < end and (self._waiting or now < last_request)
         ):
             goals = max(goals, self.request_services.goals)
             spin_once(self, 0.01)
             spins += 1
-        for _ in range(RESULT_SPINS * goals):  # rclpy sends a goal's result later than it is set
-            if time.monotonic() < end:
+        # rclpy sends a goal's result later than it is set.
+        for spins in range(RESULT_SPINS * goals):
+            if spins < LAST_SPINS or time.monotonic() < end:
                 spin_once(self, 0.01)
 
     @property

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos_ros.errors import ConfigError, LogError
-from kosmos_ros.memory.database import OLD_RULES, RESERVE, VERSION, _set_journal_mode, pragma
+from kosmos_ros.memory.database import OLD_RULES, RESERVE, VERSION, pragma
 from kosmos_ros.memory.log import WAL_ROOM, ObservationLog, camera_token
 from kosmos_ros.memory.places import CELL_SIZES, MAX_CELLS, cell_tokens, cells_near
 from kosmos_ros.memory.record_json import phrases_from_json
@@ -606,15 +606,13 @@ def test_a_locked_log_is_named(path, log, monkeypatch):
 
 def test_two_programs_can_make_a_log_at_the_same_time(path, monkeypatch):
     """SQLite itself does not wait for this lock, to avoid a deadlock."""
-    with contextlib.ExitStack() as ends:
-        one, other = (
-            ends.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
-            for _ in range(2)
-        )
+    ObservationLog.open(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE").fetchall()
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr("time.sleep", lambda _: other.execute("ROLLBACK"))
-        _set_journal_mode(one)
-        assert one.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+        with ObservationLog.open(path) as log:
+            assert log.connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
 
 
 def test_several_writers_share_a_log(path, monkeypatch):

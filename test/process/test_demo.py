@@ -118,7 +118,7 @@ def test_an_image_of_the_user_is_described(demo, tmp_path):
 
 def test_with_keep_the_demo_continues_until_it_is_interrupted(demo):
     program = demo("--keep")
-    program.says("captions continue until Ctrl-C")
+    program.says("captions continue until Ctrl-C", limit=LIMIT)
     said = len(program.lines)
     program.says("An image of", after=said)
     assert program.stop(signal.SIGINT) == 0, program.output

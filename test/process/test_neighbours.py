@@ -170,7 +170,7 @@ def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
     ask_client = client.create_client(Ask, "kosmos/ask")
     question = Ask.Request(question="What is it?")
     with Program(
-        "kosmos_node", *parameters(model="shapes", queue_size=4, request_timeout=20.0)
+        "kosmos_node", *parameters(model="shapes", queue_size=4, request_timeout=12.0)
     ) as node:
         node.says("active: ")
         with Program(Path(sys.executable), "-u", "-c", CLIENT) as requester:
@@ -181,7 +181,7 @@ def test_requests_of_a_killed_client_leave_the_queue(client, spinner, scenes):
         )
 
         def has_room():
-            return "no image arrived within 20 s" in spinner.call(ask_client, question).message
+            return "no image arrived within 12 s" in spinner.call(ask_client, question).message
 
         spinner.until(has_room, "room in the queue")
         question.image = frame_of(scenes[0], "here")

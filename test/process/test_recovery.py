@@ -255,7 +255,7 @@ def test_broken_device_answers_every_request_and_ends_the_process(
     assert reason in model_status(reports[-1]).message
     assert "Traceback" not in program.output
     if how == "hangs":
-        program.says("this process exits after 5 s (parameter hard_timeout)")
+        program.says(f"this process exits after {hard_timeout:g} s (parameter hard_timeout)")
 
 
 @pytest.mark.fault(33)

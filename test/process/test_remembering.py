@@ -118,7 +118,8 @@ def test_what_was_drawn_is_recalled_and_nothing_else_and_kill_9_forgets_nothing(
 def check(client):
     """Check what is recalled of FIRST, and what is not."""
     results = client.recall("where did you last see the red circle?").results
-    result = next(each for each in results if each.thumbnail.data)  # others were dropped
+    # On a slow disk, thumbnails are dropped.
+    result = next(each for each in results if each.thumbnail.data and each.has_pose)
     assert (result.header.stamp.sec, result.header.frame_id) == (5, "front_optical_frame")
     assert "a red circle" in result.caption
     (phrase,) = result.phrases

@@ -346,7 +346,6 @@ def test_phrases_and_questions_of_a_camera_become_topics_and_events(robot):
         for topic, kind in (("events", Event), ("phrases", GroundedCaption), ("answers", Answer))
     }
     events = received["events"][1]
-    robot.show({"front": FRONT}, lambda: robot.client.count_publishers("/kosmos/front/events"))
     robot.set(
         front__phrases=["a red circle", "a green star"],
         front__questions=["How many shapes are there?"],

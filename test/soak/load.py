@@ -189,8 +189,7 @@ class Soak:
                 # Nodes that were there before have been discovered when a new one has.
                 player.until(lambda: _nodes(player), PATIENCE)
                 _refuse_others(player, own=1)
-                body = Body(psutil.Process(node.process.pid))
-                self._play(player, node, body)
+                body = self._play(player, node)
                 code = node.stop()
             finally:
                 for member in self._members:
@@ -212,7 +211,7 @@ class Soak:
         yield Row("tracebacks of other processes", broken, "", fault=True)
         self._tell(node, watcher)
 
-    def _play(self, player: Player, node: Program, body: Body) -> None:
+    def _play(self, player: Player, node: Program) -> Body:
         *seeds, last = self._rng.integers(2**31, size=3)
         cameras = [
             self._start("cameras", seed, *names)
@@ -223,7 +222,9 @@ class Soak:
         for number in range(self._clients):
             (self._mortal if number % 2 else self._lasting).append(self._client())
         for member in self._members:
-            member.says('"playing"')
+            if not player.stopping:
+                member.says('"playing"')
+        body = Body(psutil.Process(node.process.pid))
         end = time.monotonic() + self._seconds
         with tqdm(total=round(self._seconds), unit="s", mininterval=1.0) as bar:
             while (left := end - time.monotonic()) > 0 and not player.stopping:
@@ -247,6 +248,7 @@ class Soak:
         for camera in cameras:
             self._published += camera.news()
             self._noise += camera.noise
+        return body
 
     def _hear(self, meddler: Member) -> None:
         for client in (*self._lasting, *self._mortal):

@@ -109,20 +109,23 @@ class Browser:
 
     def wait_for_end(self, name):
         """Wait until a question has ended. It may have ended already."""
-        while not any(
-            message.get("done") for message in self.messages if message.get("id") == name
-        ):
-            self.receive()
+
+        def ends(message):
+            return message.get("id") == name and message.get("done")
+
+        if not any(map(ends, self.messages)):
+            self.until("answer", ends)
 
     def set(self, camera, name, value):
         """Set a parameter, and return the node's response."""
-        while True:
+        for _ in range(5):
             self._asked += 1
             key = f"set {self._asked}"
             self.send(type="set", id=key, camera=camera, name=name, value=value)
             response = self.until("set", lambda message: message["id"] == key)  # noqa: B023
             if not response["message"].endswith("try again"):  # the node was late
-                return response
+                break
+        return response
 
 
 class Robot:

@@ -292,6 +292,16 @@ def test_a_frame_opens_with_its_numbers_and_its_neighbours_follow(opened):
         expect(focused).to_have_text("00:00.2 · front")
         page.keyboard.press("Enter")
         expect(detail).to_be_visible()
+    page.evaluate(
+        """() => {
+          [...document.querySelectorAll("#detail .head button")].at(-1).click();
+          document.querySelector("#words").focus();
+        }"""
+    )
+    page.keyboard.type("red")
+    expect(page.locator("#words")).to_have_value(
+        "red"
+    )  # no event that comes later moved the focus
 
 
 def test_hostile_text_is_shown_and_not_run(opened):
