@@ -298,10 +298,8 @@ def test_a_frame_opens_with_its_numbers_and_its_neighbours_follow(opened):
           document.querySelector("#words").focus();
         }"""
     )
-    page.keyboard.type("red")
-    expect(page.locator("#words")).to_have_value(
-        "red"
-    )  # no event that comes later moved the focus
+    page.keyboard.type("red")  # no event that comes later moves the focus
+    expect(page.locator("#words")).to_have_value("red")
 
 
 def test_hostile_text_is_shown_and_not_run(opened):
