@@ -38,6 +38,7 @@ from kosmos_ros.memory.words import (
     parse,
     question_chunks,
     stem,
+    thing_of,
 )
 from kosmos_ros.sanitize import quoted
 
@@ -181,12 +182,24 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
     The newest comes first if the query or its words ask for it ("where did you last see"), the
     oldest if they ask when something was first seen. Otherwise the best are chosen from the newest
     PAGE frames with all words, and from older ones if these give fewer than `query.limit` results.
-    If no frame fits, names of colours mean basic colours. `net` has synonyms, see wordnet.find;
+    If no frame fits, names of colours mean basic colours, and a question for what happened to a
+    thing is one for the thing, newest first. `net` has synonyms, see wordnet.find;
     None: there are none. Raises RequestError for a query that can never be answered, LogError if
     the log cannot be read.
     """
     _check(query)
     query = _ordered(limited(log, query))
+    found = _answers(log, query, net)
+    if not found and (thing := thing_of(query.text, log.old)):
+        query = replace(query, text=thing, last=not query.first)
+        found = _answers(log, query, net)
+    if not query.last and not query.first:
+        found.sort(key=lambda result: -result.score)  # stable: newest first
+    return found[: query.limit]
+
+
+def _answers(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recollection]:
+    """Return the frames that fit the text of a query, in the order of `_pages`."""
     named, dangling = question_chunks(query.text, log.old)
     if named[1:] and (
         NOTHING.issuperset(named[0][1])  # "the thing on the chair"
@@ -205,9 +218,7 @@ def recall(log: ObservationLog, query: Query, net: WordNet | None) -> list[Recol
         found = _search(log, query, [("", ("person",)), *named], net)
     if not found and (named or not who):
         found = _search(log, query, named, net)
-    if not query.last and not query.first:
-        found.sort(key=lambda result: -result.score)  # stable: newest first
-    return found[: query.limit]
+    return found
 
 
 def _search(

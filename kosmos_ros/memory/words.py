@@ -108,17 +108,14 @@ SEES = rf"(?:{_ADVERBS}(?:see|sees|saw|notice|spot)\b|{_ADVERBS}(?:has|have){HAS
 """
 _SEEING = "see|sees|saw|seen|spot|spotted|notice|noticed|find|found"
 _FIRST, _LAST = (
-    rf"\b{word} (?:{_SEEING}|appear|appeared|thing|time)\b|"
+    rf"\b{word} (?:{_SEEING}|appear|appeared|things?|time)\b|"
     rf"\b{word}(?: (?:visible|there|here|in (?:view|sight)))?\W*$"
     for word in ("first", "last")
 )
 FIRST_SEEN = re.compile(_FIRST)
 LAST_SEEN = re.compile(rf"{_LAST}|\b(?:latest|most recent|most recently)\b|\bnow\W*$")
 """Words that ask for the oldest and for the newest frame."""
-VANISHED = frozenset({
-    "disappear", "disappeared", "lost", "missing", "moved", "stolen", "taken", "vanish",
-    "vanished",
-})  # fmt: skip
+VANISHED = frozenset({"disappear", "disappeared", "vanish", "vanished"})
 """Words that are left out at the end of a question, but not if they are all that is left of it.
 
 "What disappeared?" must find nothing rather than any frame.
@@ -128,10 +125,7 @@ GONE = re.compile(
     r"(?: away| (?:from|out of) (?:view|sight))?\W*$"
 )
 """The last word of a question for a thing that was last seen in the newest frame with it."""
-_LOSING = (
-    "leave|left|put|(?:lose|lost)(?: (?:sight|track) of)?|forget|forgot|forgotten|place|placed|"
-    "drop|dropped|move|moved|take|took|taken|steal|stole|stolen"
-)
+_LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"
 _CAMERA = (
     r"(?:any|the|a|your|my|our|one|both|all|each|every)(?: (?:of )?(?:the|your|my|our))? "
     "cameras?"
@@ -158,6 +152,14 @@ ASKING = re.compile(
     r"\b(?:in|on|from) the (?:latest|most recent|newest|last) (?:image|picture|photo|frame|view)\b"
 )
 """Words such as "did you see" and "did I leave". They mean nothing anywhere in a question."""
+_HAPPENED = re.compile(
+    r"\b(?:(?:you|we|i|the robot) )?(?:lose|lost) (?:sight|track) of\b|"
+    r"\b(?:(?:did|has|have|had) (?:some|any)(?:one|body)|who(?: has)?) "
+    r"(?:move|moved|take|took|taken|steal|stole|stolen)\b|"
+    r"\b(?:been )?(?:lost|missing|moved|stolen|taken)(?: (?:away|yet|now|already))?\W*$",
+    re.IGNORECASE,
+)
+"""Words for what happened to a thing: "is the cup missing?", "who took the cup?"."""
 IMAGE = "wholeimage"
 """Word of a question that stands for the whole image: "on the left" is "leftof wholeimage"."""
 CORNERS = {
@@ -268,6 +270,15 @@ def question_chunks(
         if link == "of" and QUANTITIES.issuperset(part):
             found[at : at + 2] = [(between, whole)]
     return found, last.between
+
+
+def thing_of(question: str, old: bool = False) -> str:
+    """Return a question without what happened to its thing; empty if no thing is left.
+
+    "is the cup missing?" -> "is the cup". A frame may show a cup, but not that it is missing.
+    """
+    rest = _HAPPENED.sub(" ", question)
+    return rest if rest != question and question_chunks(rest, old)[0] else ""
 
 
 def tokens(texts: Iterable[str], old: bool = False) -> set[str]:

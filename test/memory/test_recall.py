@@ -204,6 +204,25 @@ def test_two_words_are_not_always_a_compound(log, net):
     assert stamps(log, "a plant", net) == []  # no whitecup
 
 
+def test_what_happened_to_a_thing_is_looked_for_before_the_thing_alone(log):
+    log.add([seen(1, "a taken seat"), seen(2, "a bicycle with a missing wheel")])
+    log.add([seen(3, "a seat"), seen(4, "a car with four wheels"), seen(5, "a cup", score=0.9)])
+    log.add([seen(6, "a cup", score=0.1), seen(7, "a person stealing a bicycle")])
+    assert stamps(log, "is the seat taken?") == [1]
+    assert stamps(log, "is a wheel missing?") == [2]
+    assert stamps(log, "where is the missing wheel?") == [2]
+    for question in (
+        "is the cup missing?",
+        "has the cup been taken yet?",
+        "who took the cup?",
+        "did anyone move the cup?",
+        "when did you lose sight of the cup?",
+    ):
+        assert stamps(log, question) == [6, 5], question
+    for question in ("what has been stolen?", "did anyone take anything?", "who took it?"):
+        assert stamps(log, question) == [], question
+
+
 def test_what_vanished_is_no_question_for_any_frame(log):
     log.add([seen(1, "a cup")])
     assert stamps(log, "what disappeared?") == []
