@@ -40,6 +40,14 @@ export class Grid {
     this.tiles.get(at)?.querySelector("button").focus({ preventScroll: true });
   }
 
+  // Focus a frame, and scroll only if it is not on the screen.
+  focus(frame) {
+    const tile = this.tiles.get(this.frames.indexOf(frame));
+    const { top, bottom } = tile?.getBoundingClientRect() ?? { top: -1 };
+    if (top >= 0 && bottom <= innerHeight) tile.querySelector("button").focus({ preventScroll: true });
+    else this.scrollTo(frame);
+  }
+
   draw() {
     const width = this.list.clientWidth;
     this.columns = Math.max(1, Math.floor((width + GAP) / (WIDTH + GAP)));

@@ -45,7 +45,7 @@ function open(frame) {
   // The focus is moved here. The browser sends its event "close" later, when the focus may be elsewhere.
   const close = () => {
     dialog.close();
-    grid.scrollTo(frame);
+    grid.focus(frame);
   };
   const step = (by, label) =>
     h("button", { type: "button", class: "button", disabled: !state.shown[index + by], onclick: () => open(state.shown[index + by]) }, label);

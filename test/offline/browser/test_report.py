@@ -273,6 +273,21 @@ def test_a_strip_of_few_frames_is_whole_too(opened):
     expect(page.locator(".strip").first.locator("rect:not(.window)")).to_have_count(1)
 
 
+def test_closing_a_frame_scrolls_only_to_one_that_is_not_on_the_screen(opened):
+    page = opened([observation(number) for number in range(40)])
+    page.set_viewport_size({"width": DESK["width"], "height": 1400})
+    page.locator(".tile .open").nth(1).click()
+    page.keyboard.press("Escape")
+    expect(page.locator(".tile .open").nth(1)).to_be_focused()
+    assert page.evaluate("scrollY") == 0
+    page.keyboard.press("Enter")
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    expect(page.locator(".tile:focus-within .where")).to_have_text("00:03.1 · rear")
+    assert page.evaluate("scrollY") > 0
+
+
 def test_a_frame_opens_with_its_numbers_and_its_neighbours_follow(opened):
     page = opened([observation(number, raw_text="") for number in range(3)])
     page.locator(".tile .open").nth(1).click()
