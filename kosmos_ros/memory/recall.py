@@ -267,7 +267,7 @@ def unknown_words(log: ObservationLog, question: str, net: WordNet | None) -> li
     """
     thesaurus = Thesaurus(log.words(), net)
     unknown: list[str] = []
-    for _, words in question_chunks(question, log.old)[0]:
+    for _, words in question_chunks(thing_of(question, log.old) or question, log.old)[0]:
         if words == (IMAGE,):
             continue
         missing = [

@@ -115,15 +115,8 @@ _FIRST, _LAST = (
 FIRST_SEEN = re.compile(_FIRST)
 LAST_SEEN = re.compile(rf"{_LAST}|\b(?:latest|most recent|most recently)\b|\bnow\W*$")
 """Words that ask for the oldest and for the newest frame."""
-VANISHED = frozenset({"disappear", "disappeared", "vanish", "vanished"})
-"""Words that are left out at the end of a question, but not if they are all that is left of it.
-
-"What disappeared?" must find nothing rather than any frame.
-"""
-GONE = re.compile(
-    rf"\b(?:{'|'.join(sorted(VANISHED))}|leave|go|gone|went)"
-    r"(?: away| (?:from|out of) (?:view|sight))?\W*$"
-)
+_AWAY = r"(?: away| (?:from|out of) (?:view|sight))?"
+GONE = re.compile(rf"\b(?:leave|go|gone|went){_AWAY}\W*$")
 """The last word of a question for a thing that was last seen in the newest frame with it."""
 _LOSING = "leave|left|put|lose|lost|forget|forgot|forgotten|place|placed|drop|dropped"
 _CAMERA = (
@@ -156,7 +149,8 @@ _HAPPENED = re.compile(
     r"\b(?:(?:you|we|i|the robot) )?(?:lose|lost) (?:sight|track) of\b|"
     r"\b(?:(?:did|has|have|had) (?:some|any)(?:one|body)|who(?: has)?) "
     r"(?:move|moved|take|took|taken|steal|stole|stolen)\b|"
-    r"\b(?:been )?(?:lost|missing|moved|stolen|taken)(?: (?:away|yet|now|already))?\W*$",
+    r"\b(?:been )?(?:disappear|disappeared|lost|missing|moved|stolen|taken|vanish|vanished)"
+    rf"{_AWAY}(?: (?:yet|now|already))?\W*$",
     re.IGNORECASE,
 )
 """Words for what happened to a thing: "is the cup missing?", "who took the cup?"."""
@@ -256,11 +250,7 @@ def question_chunks(
     while words and bare(words[0]) in OPENING | EMPTY:
         del words[0]
     words = PICTURES.sub(" ", " ".join(words)).split()
-    while words and (
-        not (last_word := bare(words[-1]))
-        or last_word in CLOSING
-        or (last_word in VANISHED and words[1:])
-    ):
+    while words and bare(words[-1]) in {"", *CLOSING}:
         del words[-1]
     words = [word for word in words if bare(word) not in EMPTY]
     *named, last = _linked(" ".join(words), old)
@@ -276,6 +266,7 @@ def thing_of(question: str, old: bool = False) -> str:
     """Return a question without what happened to its thing; empty if no thing is left.
 
     "is the cup missing?" -> "is the cup". A frame may show a cup, but not that it is missing.
+    "What disappeared?" has no thing: it must find nothing rather than any frame.
     """
     rest = _HAPPENED.sub(" ", question)
     return rest if rest != question and question_chunks(rest, old)[0] else ""

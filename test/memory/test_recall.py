@@ -580,6 +580,7 @@ def test_words_of_time_and_number_in_a_question_are_understood(log):
     with pytest.raises(RequestError, match="last 2 hours.' names a time that is not between"):
         stamps(log, asked, now=now, until=now - 3 * hour)
     assert unknown_words(log, "where was a zebra", None) == ["zebra"]
+    assert unknown_words(log, "is the zebra missing?", None) == ["zebra"]
 
 
 def test_a_colour_name_finds_its_basic_colour_if_nothing_else_fits(log):

@@ -275,12 +275,16 @@ def test_a_publisher_of_another_message_type_is_reported():
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.fault(54)
 def test_a_signal_while_the_model_loads_ends_the_node_cleanly(sign):
-    with Program("kosmos_node", *parameters(model="shapes")) as program:
-        program.says("images from /image")  # loading takes seconds from here
-        code = program.stop(sign)
-    assert code == 0, program.output
-    assert "Traceback" not in program.output
-    assert "ERROR" not in program.output
+    for _ in range(3):  # on a busy machine, the signal may come after loading
+        with Program("kosmos_node", *parameters(model="shapes")) as program:
+            program.says("images from /image")
+            code = program.stop(sign)
+        assert code == 0, program.output
+        assert "Traceback" not in program.output
+        assert "ERROR" not in program.output
+        if "model ready" not in program.output:
+            break
+    assert "model ready" not in program.output
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

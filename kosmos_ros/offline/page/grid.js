@@ -37,15 +37,19 @@ export class Grid {
     const top = this.list.getBoundingClientRect().top + scrollY;
     scrollTo({ top: top + Math.floor(at / this.columns) * HEIGHT - GAP });
     this.draw();
-    this.tiles.get(at)?.querySelector("button").focus({ preventScroll: true });
+    this.#focus(this.tiles.get(at));
   }
 
   // Focus a frame, and scroll only if it is not on the screen.
   focus(frame) {
     const tile = this.tiles.get(this.frames.indexOf(frame));
     const { top, bottom } = tile?.getBoundingClientRect() ?? { top: -1 };
-    if (top >= 0 && bottom <= innerHeight) tile.querySelector("button").focus({ preventScroll: true });
+    if (top >= 0 && bottom <= innerHeight) this.#focus(tile);
     else this.scrollTo(frame);
+  }
+
+  #focus(tile) {
+    tile?.querySelector("button").focus({ preventScroll: true });
   }
 
   draw() {
